@@ -1,0 +1,169 @@
+//! The trait and the values it speaks in.
+
+use std::{fmt, num::NonZeroU64, ops::Range, pin::Pin, time::SystemTime};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
+
+use crate::{CloudError, ErrorKind, ObjectKey, Operation, Payload, Result};
+
+/// The most entries a page of a listing is asked for: S3's own limit, and small enough for one guest call.
+pub const MAX_PAGE: u32 = 1000;
+
+/// A part of an object. What lies past the object's end is cut, as HTTP does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ByteRange {
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes, 1 or more.
+    pub length: NonZeroU64,
+}
+
+impl ByteRange {
+    /// The range of `length` bytes from `offset`; none where it is empty or its end passes 2^64.
+    pub fn new(offset: u64, length: u64) -> Option<Self> {
+        offset.checked_add(length)?;
+        Some(Self { offset, length: NonZeroU64::new(length)? })
+    }
+
+    /// The bytes it covers in an object of `size` bytes; none where it begins at or past the end.
+    pub fn within(self, size: u64) -> Option<Range<u64>> {
+        (self.offset < size).then(|| self.offset..size.min(self.offset.saturating_add(self.length.get())))
+    }
+}
+
+/// What a provider says of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ObjectInfo {
+    /// Bytes of the whole object, also when a range was asked.
+    pub size: u64,
+    /// A text that changes with the content and that `if-match` takes, the same from put, get, head and
+    /// list; none where the provider's is weak.
+    pub etag: Option<String>,
+    /// When it was written, by the provider's clock.
+    pub last_modified: Option<SystemTime>,
+}
+
+/// How a put treats an object that is already there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Replaces it.
+    Overwrite,
+    /// Fails with [`ErrorKind::AlreadyExists`] where the service can tell (capability `create-only`):
+    /// an optimisation and an alarm, never a lock.
+    CreateOnly,
+    /// Replaces it only while its etag is this one, else [`ErrorKind::PreconditionFailed`].
+    IfMatch(String),
+}
+
+/// An object's bytes on their way down.
+///
+/// Ends after exactly the bytes asked for, or with an error. Dropping it abandons the transfer.
+pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// An answer to [`Cloud::get`].
+pub struct Object {
+    /// Of the whole object.
+    pub info: ObjectInfo,
+    /// The bytes of the object, or of the range.
+    pub body: Body,
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object").field("info", &self.info).finish_non_exhaustive()
+    }
+}
+
+/// One entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Its name.
+    pub key: ObjectKey,
+    /// What the listing says of it.
+    pub info: ObjectInfo,
+}
+
+/// One page of a listing: at most the entries asked for; fewer, or none, may still have a `next`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The objects.
+    pub entries: Vec<Listed>,
+    /// Where the next page begins; none at the end. Opaque, never stored.
+    pub next: Option<String>,
+}
+
+/// One configured place for objects: a container at a provider.
+///
+/// Every method may be cancelled by dropping its future; a write so abandoned may still land. Errors name
+/// the cloud, the operation and the object. Implementations are shared between tasks.
+#[async_trait]
+pub trait Cloud: Send + Sync + fmt::Debug {
+    /// The configured name, as in messages.
+    fn name(&self) -> &str;
+
+    /// Capabilities as text pairs, an open list: `max-object-size`, `create-only` (`native`, `emulated`,
+    /// `none`), `if-match`, `ordered-list`, `consistency`.
+    async fn describe(&self) -> Result<Vec<(String, String)>>;
+
+    /// The cheapest request that proves credentials and container.
+    async fn probe(&self) -> Result<()>;
+
+    /// Stores an object. When it returns, a reader sees the whole object; never a part of it.
+    async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo>;
+
+    /// Opens an object, or a range of it, for reading; with `if_match` only while its etag is that one.
+    ///
+    /// # Errors
+    /// [`ErrorKind::RangeNotSatisfiable`] where the range begins at or past the end.
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object>;
+
+    /// What the provider says of an object.
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo>;
+
+    /// Removes an object; succeeds when it is already gone. With `if_match` only while its etag is that one.
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()>;
+
+    /// A page of at most `limit` (1 to [`MAX_PAGE`]) objects whose key begins with `prefix`.
+    async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page>;
+
+    /// Makes the container. An optional ability.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the connector does not export it.
+    async fn create_container(&self) -> Result<()> {
+        Err(CloudError::new(
+            ErrorKind::Unsupported,
+            self.name(),
+            Operation::CreateContainer,
+            "this cloud cannot create containers",
+        ))
+    }
+}
+
+/// A body of bytes that are already here.
+pub fn body_of(bytes: Bytes) -> Body {
+    stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed()
+}
+
+/// A body without bytes.
+pub fn empty_body() -> Body {
+    stream::empty().boxed()
+}
+
+/// Reads a body of at most `limit` bytes into memory, for small objects.
+///
+/// # Errors
+/// [`ErrorKind::TooLarge`] past `limit`, and whatever the body fails with.
+pub async fn collect_body(cloud: &str, mut body: Body, limit: usize) -> Result<Bytes> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = body.try_next().await? {
+        if whole.len() + piece.len() > limit {
+            let message = format!("the object is larger than the {limit} bytes expected");
+            return Err(CloudError::new(ErrorKind::TooLarge, cloud, Operation::Get, message));
+        }
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}

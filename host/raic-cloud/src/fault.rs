@@ -1,0 +1,300 @@
+//! Makes a cloud misbehave by a seed, for tests.
+
+use std::{
+    ops::Range,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::{StreamExt as _, stream};
+use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+
+use crate::{
+    ByteRange, Cloud, CloudError, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page, Payload, Result,
+    WriteMode,
+};
+
+/// What goes wrong, and how often: probabilities from 0 (never) to 1 (always), drawn per request.
+#[derive(Clone, Debug)]
+pub struct FaultPlan {
+    /// Every request waits a time drawn from this range first.
+    pub latency: Range<Duration>,
+    /// A request fails before the cloud sees it, with a kind drawn from `kinds`.
+    pub error: f64,
+    /// What `error` draws from.
+    pub kinds: Vec<ErrorKind>,
+    /// What the errors ask to wait.
+    pub retry_after: Option<Duration>,
+    /// A request never ends.
+    pub hang: f64,
+    /// A body breaks off before its end.
+    pub short_body: f64,
+    /// A body has one bit changed.
+    pub corrupt_body: f64,
+    /// A put or delete is acknowledged and not done.
+    pub lost_write: f64,
+    /// A put or delete is done and answered by a timeout.
+    pub lost_answer: f64,
+    /// Faults end after so many were made; none: never.
+    pub first: Option<u64>,
+}
+
+impl Default for FaultPlan {
+    /// No faults.
+    fn default() -> Self {
+        Self {
+            latency: Duration::ZERO..Duration::ZERO,
+            error: 0.0,
+            kinds: vec![ErrorKind::Unavailable],
+            retry_after: None,
+            hang: 0.0,
+            short_body: 0.0,
+            corrupt_body: 0.0,
+            lost_write: 0.0,
+            lost_answer: 0.0,
+            first: None,
+        }
+    }
+}
+
+/// A cloud that fails by plan. The same seed and the same requests in the same order give the same faults.
+#[derive(Debug)]
+pub struct Faulty<C> {
+    inner: C,
+    // A std lock: held while dice are thrown.
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    dice: StdRng,
+    plan: FaultPlan,
+    made: u64,
+}
+
+impl State {
+    fn throw(&mut self, probability: f64) -> bool {
+        let hit = probability > 0.0
+            && self.plan.first.is_none_or(|first| self.made < first)
+            && self.dice.random::<f64>() < probability;
+        self.made += u64::from(hit);
+        hit
+    }
+}
+
+impl<C: Cloud> Faulty<C> {
+    /// Makes `inner` fail by `plan`.
+    pub fn new(inner: C, seed: u64, plan: FaultPlan) -> Self {
+        Self { inner, state: Mutex::new(State { dice: StdRng::seed_from_u64(seed), plan, made: 0 }) }
+    }
+
+    /// A cloud that is down until another plan is set.
+    pub fn down(inner: C) -> Self {
+        Self::new(inner, 0, Self::down_plan())
+    }
+
+    /// The plan of a cloud that is down.
+    pub fn down_plan() -> FaultPlan {
+        FaultPlan { error: 1.0, ..FaultPlan::default() }
+    }
+
+    /// From now on fails by `plan`; its count of faults begins anew.
+    pub fn set(&self, plan: FaultPlan) {
+        let mut state = self.state();
+        state.plan = plan;
+        state.made = 0;
+    }
+
+    /// The cloud inside, without faults.
+    pub fn inner(&self) -> &C {
+        &self.inner
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn before(&self, operation: Operation, key: Option<&ObjectKey>) -> Result<()> {
+        let (wait, hang, error) = {
+            let mut state = self.state();
+            let latency = state.plan.latency.clone();
+            let wait = if latency.is_empty() { latency.start } else { state.dice.random_range(latency) };
+            let (hang, error) = (state.plan.hang, state.plan.error);
+            let hang = state.throw(hang);
+            let error = state.throw(error).then(|| {
+                let kinds = state.plan.kinds.len().max(1);
+                let at = state.dice.random_range(0..kinds);
+                let kind = state.plan.kinds.get(at).copied().unwrap_or(ErrorKind::Unavailable);
+                let mut error = CloudError::new(kind, self.inner.name(), operation, "made by the fault plan");
+                error.retry_after = state.plan.retry_after;
+                error.key = key.map(ToString::to_string);
+                error
+            });
+            (wait, hang, error)
+        };
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        if hang {
+            std::future::pending::<()>().await;
+        }
+        error.map_or(Ok(()), Err)
+    }
+
+    fn throw(&self, probability: impl Fn(&FaultPlan) -> f64) -> bool {
+        let mut state = self.state();
+        let probability = probability(&state.plan);
+        state.throw(probability)
+    }
+
+    fn unanswered(&self, operation: Operation, key: &ObjectKey) -> CloudError {
+        CloudError::new(
+            ErrorKind::Timeout,
+            self.inner.name(),
+            operation,
+            "the answer was lost by the fault plan",
+        )
+        .at(key)
+    }
+}
+
+#[async_trait]
+impl<C: Cloud> Cloud for Faulty<C> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    async fn describe(&self) -> Result<Vec<(String, String)>> {
+        self.before(Operation::Describe, None).await?;
+        self.inner.describe().await
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.before(Operation::Probe, None).await?;
+        self.inner.probe().await
+    }
+
+    async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        self.before(Operation::Put, Some(key)).await?;
+        if self.throw(|plan| plan.lost_write) {
+            return Ok(ObjectInfo { size: content.size(), ..ObjectInfo::default() });
+        }
+        let info = self.inner.put(key, content, mode).await?;
+        if self.throw(|plan| plan.lost_answer) {
+            return Err(self.unanswered(Operation::Put, key));
+        }
+        Ok(info)
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+        self.before(Operation::Get, Some(key)).await?;
+        let Object { info, mut body } = self.inner.get(key, range, if_match).await?;
+        if self.throw(|plan| plan.corrupt_body) {
+            body = body
+                .enumerate()
+                .map(|(i, piece)| match piece {
+                    Ok(piece) if i == 0 && !piece.is_empty() => {
+                        let mut bytes = piece.to_vec();
+                        let middle = bytes.len() / 2;
+                        bytes[middle] ^= 0x10;
+                        Ok(Bytes::from(bytes))
+                    }
+                    piece => piece,
+                })
+                .boxed();
+        }
+        if self.throw(|plan| plan.short_body) {
+            let error = CloudError::new(
+                ErrorKind::Unavailable,
+                self.inner.name(),
+                Operation::Get,
+                "the body broke off by the fault plan",
+            )
+            .at(key);
+            body = body
+                .take(1)
+                .map(|piece| piece.map(|bytes| bytes.slice(..bytes.len() / 2)))
+                .chain(stream::iter([Err(error)]))
+                .boxed();
+        }
+        Ok(Object { info, body })
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        self.before(Operation::Head, Some(key)).await?;
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
+        self.before(Operation::Delete, Some(key)).await?;
+        if self.throw(|plan| plan.lost_write) {
+            return Ok(());
+        }
+        self.inner.delete(key, if_match).await?;
+        if self.throw(|plan| plan.lost_answer) {
+            return Err(self.unanswered(Operation::Delete, key));
+        }
+        Ok(())
+    }
+
+    async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
+        self.before(Operation::List, None).await?;
+        self.inner.list(prefix, cursor, limit).await
+    }
+
+    async fn create_container(&self) -> Result<()> {
+        self.before(Operation::CreateContainer, None).await?;
+        self.inner.create_container().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemoryCloud, collect_body};
+
+    fn key(i: u32) -> ObjectKey {
+        ObjectKey::new(format!("k/{i}")).unwrap()
+    }
+
+    #[tokio::test]
+    async fn conforms_without_a_plan() {
+        crate::conformance::all(&Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default()), "t/").await;
+    }
+
+    #[tokio::test]
+    async fn the_same_seed_gives_the_same_faults() {
+        let plan = FaultPlan { error: 0.3, lost_write: 0.2, lost_answer: 0.2, ..FaultPlan::default() };
+        let mut runs = vec![];
+        for _ in 0..2 {
+            let cloud = Faulty::new(MemoryCloud::new("m"), 42, plan.clone());
+            let mut outcome = vec![];
+            for i in 0..100 {
+                let put = cloud.put(&key(i), Payload::from(&b"x"[..]), WriteMode::Overwrite).await;
+                outcome.push((put.map_err(|e| e.kind).err(), cloud.inner().head(&key(i)).await.is_ok()));
+            }
+            runs.push(outcome);
+        }
+        assert_eq!(runs[0], runs[1]);
+        let seen = |kind, stored| runs[0].contains(&(kind, stored));
+        assert!(seen(None, true) && seen(None, false), "done, and acknowledged but lost");
+        assert!(seen(Some(ErrorKind::Timeout), true) && seen(Some(ErrorKind::Unavailable), false));
+    }
+
+    #[tokio::test]
+    async fn bodies_break_and_change() {
+        let cloud = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default());
+        let content = Payload::from(vec![7u8; 1000]);
+        cloud.put(&key(0), content.clone(), WriteMode::Overwrite).await.unwrap();
+        cloud.set(FaultPlan { short_body: 1.0, ..FaultPlan::default() });
+        let body = cloud.get(&key(0), None, None).await.unwrap().body;
+        assert_eq!(collect_body("m", body, 1000).await.unwrap_err().kind, ErrorKind::Unavailable);
+        cloud.set(FaultPlan { corrupt_body: 1.0, ..FaultPlan::default() });
+        let body = cloud.get(&key(0), None, None).await.unwrap().body;
+        let bytes = collect_body("m", body, 1000).await.unwrap();
+        assert_eq!(bytes.len(), 1000);
+        assert_ne!(bytes, content.to_bytes());
+    }
+}

@@ -1,0 +1,77 @@
+//! Names of objects.
+
+use std::{fmt, sync::Arc};
+
+/// The longest object key, in bytes.
+pub const MAX_KEY_LEN: usize = 512;
+
+/// The name of an object: 1 to 512 bytes of `[A-Za-z0-9._/-]`, in segments between slashes of which none is
+/// empty, `.` or `..`.
+///
+/// The host chooses keys so that none is a folder of another; every provider can then hold them, also one
+/// that maps them to paths.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey(Arc<str>);
+
+/// A text that is no [`ObjectKey`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is no object key: it takes 1 to 512 bytes of [A-Za-z0-9._/-] with no segment empty, \".\" or \"..\""
+)]
+pub struct InvalidKey(pub String);
+
+impl ObjectKey {
+    /// Checks the text.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] where it is none.
+    pub fn new(key: impl AsRef<str>) -> Result<Self, InvalidKey> {
+        let key = key.as_ref();
+        let good = (1..=MAX_KEY_LEN).contains(&key.len())
+            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'))
+            && key.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+        if good { Ok(Self(key.into())) } else { Err(InvalidKey(key.to_owned())) }
+    }
+
+    /// The key as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&*self.0, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn takes_share_names_and_refuses_paths_that_escape() {
+        assert!(ObjectKey::new("shares/aa/aaaaaaaaaaaaaaaaaaaaaaaaaa/0.17").is_ok());
+        for bad in ["", "/", "a//b", "/a", "a/", "a/../b", ".", "a/./b", "a b", "ä", "a\\b", "a%2fb"] {
+            assert!(ObjectKey::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(ObjectKey::new("a".repeat(512)).is_ok());
+        assert!(ObjectKey::new("a".repeat(513)).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_keeps_what_it_takes(text in "\\PC{0,40}") {
+            if let Ok(key) = ObjectKey::new(&text) {
+                prop_assert_eq!(key.as_str(), text);
+            }
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! One interface to all clouds.
+//!
+//! A [`Cloud`] holds *objects*: immutable named byte strings in one container at one provider. The trait
+//! mirrors the connector contract in `wit/`, so that a connector, the in-memory cloud and every decorator
+//! can stand in for each other:
+//!
+//! - [`MemoryCloud`] keeps objects in memory, for tests;
+//! - [`Retry`], [`Limit`] and [`Meter`] are what the daemon puts around every connector;
+//! - [`Faulty`] makes a cloud misbehave by a seed, for tests.
+//!
+//! **Invariant:** nothing here knows a provider, a connector or a share.
+
+mod cloud;
+mod error;
+mod fault;
+mod key;
+mod limit;
+mod memory;
+mod meter;
+mod payload;
+mod retry;
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+pub use cloud::{
+    Body, ByteRange, Cloud, Listed, MAX_PAGE, Object, ObjectInfo, Page, WriteMode, body_of, collect_body,
+    empty_body,
+};
+pub use error::{CloudError, ErrorKind, Operation, Result};
+pub use fault::{FaultPlan, Faulty};
+pub use key::{InvalidKey, MAX_KEY_LEN, ObjectKey};
+pub use limit::Limit;
+pub use memory::MemoryCloud;
+pub use meter::{LatencySummary, Meter, Metering};
+pub use payload::{Digests, Payload};
+pub use retry::{Retry, RetryPolicy};

@@ -1,0 +1,120 @@
+//! An object's bytes on their way up.
+
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use sha2::Digest;
+
+/// The whole content of one object, kept by the host for as long as a put may be retried.
+///
+/// Cheap to clone: clones share bytes and digests. An object is a chunk, so a payload is at most one chunk
+/// (a few MiB); shares and files are never held whole. The bytes lie in parts as they were gathered, so
+/// that assembling a chunk copies nothing.
+#[derive(Clone)]
+pub struct Payload(Arc<Inner>);
+
+struct Inner {
+    parts: Vec<Bytes>,
+    size: u64,
+    sha256: OnceLock<[u8; 32]>,
+    md5: OnceLock<[u8; 16]>,
+    crc32c: OnceLock<u32>,
+}
+
+/// The digests of a payload that providers ask for; each is computed once, when first asked for.
+pub trait Digests {
+    /// SHA-256 of the whole content.
+    fn sha256(&self) -> [u8; 32];
+    /// MD5 of the whole content. Asked for by old protocols, and never relied on here.
+    fn md5(&self) -> [u8; 16];
+    /// CRC-32C (Castagnoli) of the whole content.
+    fn crc32c(&self) -> u32;
+}
+
+impl Payload {
+    /// A payload of the parts in order.
+    pub fn from_parts(parts: Vec<Bytes>) -> Self {
+        let size = parts.iter().map(|p| p.len() as u64).sum();
+        Self(Arc::new(Inner {
+            parts,
+            size,
+            sha256: OnceLock::new(),
+            md5: OnceLock::new(),
+            crc32c: OnceLock::new(),
+        }))
+    }
+
+    /// Its length in bytes.
+    pub fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// The bytes, in order.
+    pub fn parts(&self) -> &[Bytes] {
+        &self.0.parts
+    }
+
+    /// The bytes in one piece; copies only where there are several parts.
+    pub fn to_bytes(&self) -> Bytes {
+        match self.parts() {
+            [one] => one.clone(),
+            parts => parts.concat().into(),
+        }
+    }
+}
+
+impl Digests for Payload {
+    fn sha256(&self) -> [u8; 32] {
+        *self.0.sha256.get_or_init(|| {
+            let mut hash = sha2::Sha256::new();
+            self.parts().iter().for_each(|p| hash.update(p));
+            hash.finalize().into()
+        })
+    }
+
+    fn md5(&self) -> [u8; 16] {
+        *self.0.md5.get_or_init(|| {
+            let mut hash = md5::Md5::new();
+            self.parts().iter().for_each(|p| hash.update(p));
+            hash.finalize().into()
+        })
+    }
+
+    fn crc32c(&self) -> u32 {
+        *self.0.crc32c.get_or_init(|| self.parts().iter().fold(0, |crc, p| crc32c::crc32c_append(crc, p)))
+    }
+}
+
+impl<T: Into<Bytes>> From<T> for Payload {
+    fn from(bytes: T) -> Self {
+        Self::from_parts(vec![bytes.into()])
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.size())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digests_do_not_depend_on_how_the_bytes_were_gathered() {
+        let whole = Payload::from(&b"123456789"[..]);
+        let parts = Payload::from_parts(vec![
+            Bytes::from_static(b"1234"),
+            Bytes::new(),
+            Bytes::from_static(b"56789"),
+        ]);
+        assert_eq!(whole.sha256(), parts.sha256());
+        assert_eq!(whole.md5(), parts.md5());
+        assert_eq!(parts.crc32c(), 0xe306_9283, "the check value of CRC-32C");
+        assert_eq!(parts.to_bytes(), whole.to_bytes());
+    }
+}

@@ -1,0 +1,327 @@
+//! Asks again where asking again can help.
+
+use std::{
+    num::NonZeroU64,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use sha2::Digest as _;
+use tracing::debug;
+
+use crate::{
+    Body, ByteRange, Cloud, CloudError, Digests as _, ErrorKind, Object, ObjectInfo, ObjectKey, Page,
+    Payload, Result, WriteMode,
+};
+
+/// How often and how patiently a request is repeated.
+#[derive(Clone, Copy, Debug)]
+pub struct RetryPolicy {
+    /// Attempts at one request, the first included; 1 or more.
+    pub attempts: u32,
+    /// The backoff before attempt i+1 is drawn evenly from zero to `base * 2^i` (full jitter).
+    pub base: Duration,
+    /// The most that one backoff can be; a provider's longer retry-after ends the attempts.
+    pub cap: Duration,
+    /// Retries this cloud may have outstanding in its budget: each takes one, every success gives back a
+    /// tenth, so that a cloud that is down is not asked many times over by everyone.
+    pub budget: u32,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { attempts: 5, base: Duration::from_millis(100), cap: Duration::from_secs(20), budget: 100 }
+    }
+}
+
+/// Repeats requests whose error kind says that it can help, with exponential backoff and full jitter.
+///
+/// - A create-only put that was repeated after an attempt without an answer and then finds the object is a
+///   success exactly if the object's content is this payload.
+/// - A body that breaks is continued from where it broke, with `if-match` on the etag it began with.
+#[derive(Debug)]
+pub struct Retry<C>(Arc<Shared<C>>);
+
+#[derive(Debug)]
+struct Shared<C> {
+    inner: C,
+    policy: RetryPolicy,
+    // Tenths of a retry. A std lock: held for an addition.
+    budget: Mutex<u32>,
+}
+
+impl<C: Cloud> Shared<C> {
+    fn succeeded(&self) {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        *budget = (*budget + 1).min(self.policy.budget * 10);
+    }
+
+    fn take_from_budget(&self) -> bool {
+        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        match budget.checked_sub(10) {
+            Some(rest) => {
+                *budget = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Waits before attempt `attempt + 1`; gives the error back where there will be none.
+    async fn backoff(&self, attempt: u32, error: CloudError) -> Result<()> {
+        if !error.kind.is_retryable() || attempt >= self.policy.attempts {
+            return Err(error);
+        }
+        let ceiling = self.policy.base.saturating_mul(1 << (attempt - 1).min(20)).min(self.policy.cap);
+        let mut wait = ceiling.mul_f64(rand::random::<f64>());
+        if let Some(asked) = error.retry_after {
+            if asked > self.policy.cap {
+                return Err(error);
+            }
+            wait = wait.max(asked);
+        }
+        if !self.take_from_budget() {
+            debug!(cloud = self.inner.name(), %error, "retry budget used up");
+            return Err(error);
+        }
+        debug!(cloud = self.inner.name(), attempt, ?wait, %error, "retrying");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    async fn run<T, F: Future<Output = Result<T>>>(&self, request: impl Fn() -> F) -> Result<T> {
+        let mut attempt = 1;
+        loop {
+            match request().await {
+                Ok(answer) => {
+                    self.succeeded();
+                    return Ok(answer);
+                }
+                Err(error) => self.backoff(attempt, error).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Whether the object holds exactly this payload.
+    async fn holds(&self, key: &ObjectKey, content: &Payload) -> Result<Option<ObjectInfo>> {
+        let Object { info, mut body } = self.run(|| self.inner.get(key, None, None)).await?;
+        if info.size != content.size() {
+            return Ok(None);
+        }
+        let mut hash = sha2::Sha256::new();
+        while let Some(piece) = body.try_next().await? {
+            hash.update(&piece);
+        }
+        Ok((hash.finalize()[..] == content.sha256()).then_some(info))
+    }
+}
+
+impl<C: Cloud> Retry<C> {
+    /// Repeats the requests of `inner` by `policy`.
+    pub fn new(inner: C, policy: RetryPolicy) -> Self {
+        Self(Arc::new(Shared { inner, policy, budget: Mutex::new(policy.budget * 10) }))
+    }
+}
+
+#[async_trait]
+impl<C: Cloud + 'static> Cloud for Retry<C> {
+    fn name(&self) -> &str {
+        self.0.inner.name()
+    }
+
+    async fn describe(&self) -> Result<Vec<(String, String)>> {
+        self.0.run(|| self.0.inner.describe()).await
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.0.run(|| self.0.inner.probe()).await
+    }
+
+    async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        let this = &self.0;
+        let mut attempt = 1;
+        let mut unanswered = false;
+        loop {
+            let error = match this.inner.put(key, content.clone(), mode.clone()).await {
+                Ok(info) => {
+                    this.succeeded();
+                    return Ok(info);
+                }
+                Err(error) => error,
+            };
+            let found = match mode {
+                WriteMode::CreateOnly => error.kind == ErrorKind::AlreadyExists,
+                WriteMode::IfMatch(_) => error.kind == ErrorKind::PreconditionFailed,
+                WriteMode::Overwrite => false,
+            };
+            if found && unanswered {
+                return this.holds(key, &content).await?.ok_or(error);
+            }
+            unanswered |= error.kind.is_ambiguous();
+            this.backoff(attempt, error).await?;
+            attempt += 1;
+        }
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+        let Object { info, body } = self.0.run(|| self.0.inner.get(key, range, if_match)).await?;
+        let wanted = match range {
+            None => 0..info.size,
+            Some(range) => range.within(info.size).unwrap_or(0..0),
+        };
+        let reading = Reading {
+            shared: self.0.clone(),
+            key: key.clone(),
+            etag: info.etag.clone(),
+            next: wanted.start,
+            end: wanted.end,
+            body,
+            attempt: 1,
+        };
+        let body = stream::try_unfold(reading, |mut reading| async move {
+            Ok(reading.piece().await?.map(|piece| (piece, reading)))
+        });
+        Ok(Object { info, body: body.boxed() })
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        self.0.run(|| self.0.inner.head(key)).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
+        self.0.run(|| self.0.inner.delete(key, if_match)).await
+    }
+
+    async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
+        self.0.run(|| self.0.inner.list(prefix, cursor, limit)).await
+    }
+
+    async fn create_container(&self) -> Result<()> {
+        self.0.run(|| self.0.inner.create_container()).await
+    }
+}
+
+/// A body that is continued where it broke.
+struct Reading<C> {
+    shared: Arc<Shared<C>>,
+    key: ObjectKey,
+    etag: Option<String>,
+    next: u64,
+    end: u64,
+    body: Body,
+    attempt: u32,
+}
+
+impl<C: Cloud> Reading<C> {
+    async fn piece(&mut self) -> Result<Option<bytes::Bytes>> {
+        loop {
+            let mut error = match self.body.try_next().await {
+                Ok(Some(piece)) => {
+                    self.next += piece.len() as u64;
+                    return Ok(Some(piece));
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => error,
+            };
+            loop {
+                self.shared.backoff(self.attempt, error).await?;
+                self.attempt += 1;
+                // All bytes came before it broke: the end was what failed, and it says nothing.
+                let Some(rest) = NonZeroU64::new(self.end - self.next) else { return Ok(None) };
+                let range = ByteRange { offset: self.next, length: rest };
+                match self.shared.inner.get(&self.key, Some(range), self.etag.as_deref()).await {
+                    Ok(object) => {
+                        self.body = object.body;
+                        break;
+                    }
+                    Err(again) => error = again,
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{FaultPlan, Faulty, MemoryCloud, collect_body};
+
+    fn quick() -> RetryPolicy {
+        RetryPolicy { attempts: 8, base: Duration::from_millis(1), ..RetryPolicy::default() }
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("a/b").unwrap()
+    }
+
+    #[tokio::test]
+    async fn conforms() {
+        crate::conformance::all(&Retry::new(MemoryCloud::new("m"), quick()), "t/").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hides_failures_that_pass() {
+        let plan = FaultPlan { error: 0.4, lost_answer: 0.2, short_body: 0.3, ..FaultPlan::default() };
+        let cloud = Retry::new(
+            Faulty::new(MemoryCloud::new("m"), 7, plan),
+            RetryPolicy { attempts: 50, budget: 10_000, ..quick() },
+        );
+        let content = Payload::from(vec![5u8; 100_000]);
+        for i in 0..50 {
+            let key = ObjectKey::new(format!("k{i}")).unwrap();
+            cloud.put(&key, content.clone(), WriteMode::CreateOnly).await.unwrap();
+            let object = cloud.get(&key, ByteRange::new(10, 90_000), None).await.unwrap();
+            assert_eq!(collect_body("m", object.body, 100_000).await.unwrap().len(), 90_000);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_repeated_create_only_put_counts_only_if_the_content_is_ours() {
+        let memory = MemoryCloud::new("m");
+        memory.put(&key(), Payload::from(&b"theirs"[..]), WriteMode::Overwrite).await.unwrap();
+        // The first attempt is lost without an answer, the next sees the other's object.
+        let faulty = Faulty::new(memory, 1, FaultPlan { error: 1.0, first: Some(1), ..FaultPlan::default() });
+        let cloud = Retry::new(faulty, quick());
+        let put = async |content: &'static [u8]| {
+            cloud.put(&key(), Payload::from(content), WriteMode::CreateOnly).await
+        };
+        assert_eq!(put(b"ours").await.unwrap_err().kind, ErrorKind::AlreadyExists);
+        assert_eq!(put(b"theirs").await.unwrap_err().kind, ErrorKind::AlreadyExists, "answered at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn final_errors_are_not_repeated_and_patience_ends() {
+        let faulty = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default());
+        let counted = crate::Meter::new(faulty);
+        let metering = counted.metering();
+        let cloud = Retry::new(counted, quick());
+        assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(metering.operation(crate::Operation::Head).requests, 1);
+
+        let down = crate::Meter::new(Faulty::down(MemoryCloud::new("m")));
+        let metering = down.metering();
+        let cloud = Retry::new(down, RetryPolicy { attempts: 3, budget: 5, ..quick() });
+        for _ in 0..10 {
+            assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::Unavailable);
+        }
+        // 10 first attempts and the five retries of the budget.
+        assert_eq!(metering.operation(crate::Operation::Head).requests, 15);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn waits_as_long_as_the_provider_asks() {
+        let plan = FaultPlan {
+            error: 1.0,
+            first: Some(1),
+            retry_after: Some(Duration::from_secs(7)),
+            ..FaultPlan::default()
+        };
+        let cloud = Retry::new(Faulty::new(MemoryCloud::new("m"), 1, plan), quick());
+        let start = tokio::time::Instant::now();
+        cloud.probe().await.unwrap();
+        assert!(start.elapsed() >= Duration::from_secs(7));
+    }
+}

