@@ -23,7 +23,7 @@ struct Arguments {
 enum Task {
     /// Runs every test of the workspace, with cargo-nextest where it is installed
     Test,
-    /// Checks formatting, clippy's lints, and the licences, bans and sources of dependencies
+    /// Checks the contract, formatting, clippy's lints, and the licences, bans and sources of dependencies
     Lint,
 }
 
@@ -56,6 +56,7 @@ fn test() -> Outcome {
 }
 
 fn lint() -> Outcome {
+    check_contract()?;
     stage("format", cargo().args(["fmt", "--all", "--check"]))?;
     stage(
         "clippy",
@@ -103,6 +104,21 @@ fn target_folder() -> PathBuf {
 
 fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// Parses the contract and resolves its worlds, so that a typing mistake shows without building a connector.
+fn check_contract() -> Outcome {
+    let start = Instant::now();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let mut resolve = wit_parser::Resolve::default();
+    let (package, _) = resolve.push_dir(&folder).map_err(|e| format!("wit/ does not parse: {e:#}"))?;
+    for world in ["connector", "connector-full"] {
+        resolve
+            .select_world(&[package], Some(world))
+            .map_err(|e| format!("wit/ lacks world {world}: {e:#}"))?;
+    }
+    println!("== contract: {:.1} s", start.elapsed().as_secs_f64());
+    Ok(())
 }
 
 /// Runs a command to its end, from the workspace's root, and prints how long it took.

@@ -309,4 +309,19 @@ mod tests {
         let names: std::collections::BTreeSet<_> = ErrorKind::ALL.iter().map(|k| k.as_str()).collect();
         assert_eq!(names.len(), ErrorKind::ALL.len());
     }
+
+    #[test]
+    fn kinds_are_the_contracts_in_its_order() {
+        let contract = include_str!("../../../wit/connector.wit");
+        let (_, from) = contract.split_once("enum error-kind {").expect("the contract has error kinds");
+        let (cases, _) = from.split_once('}').expect("the enum ends");
+        let cases: Vec<_> = cases
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("///"))
+            .flat_map(|line| line.split(','))
+            .map(str::trim)
+            .filter(|case| !case.is_empty())
+            .collect();
+        assert_eq!(cases, ErrorKind::ALL.map(ErrorKind::as_str));
+    }
 }
