@@ -179,4 +179,9 @@ mod tests {
     async fn conforms() {
         crate::conformance::all(&MemoryCloud::new("memory"), "t/").await;
     }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_of_many_creators_wins() {
+        crate::conformance::create_only_race(&MemoryCloud::new("memory"), "t/", 16).await;
+    }
 }
