@@ -140,11 +140,14 @@ impl Cloud for MemoryCloud {
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
-        match self.find(Operation::Delete, key, if_match) {
-            Err(e) if e.kind == ErrorKind::NotFound => return Ok(()),
-            found => found?,
-        };
-        self.write().remove(key);
+        // One lock for the condition and the deletion, or a put in between would be deleted unseen.
+        let mut objects = self.write();
+        if let (Some(etag), Some(stored)) = (if_match, objects.get(key))
+            && stored.info.etag.as_deref() != Some(etag)
+        {
+            return Err(self.fail(ErrorKind::PreconditionFailed, Operation::Delete, key));
+        }
+        objects.remove(key);
         Ok(())
     }
 

@@ -55,7 +55,7 @@ struct Shared<C> {
 impl<C: Cloud> Shared<C> {
     fn succeeded(&self) {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        *budget = (*budget + 1).min(self.policy.budget * 10);
+        *budget = budget.saturating_add(1).min(self.policy.budget.saturating_mul(10));
     }
 
     fn take_from_budget(&self) -> bool {
@@ -122,7 +122,7 @@ impl<C: Cloud> Shared<C> {
 impl<C: Cloud> Retry<C> {
     /// Repeats the requests of `inner` by `policy`.
     pub fn new(inner: C, policy: RetryPolicy) -> Self {
-        Self(Arc::new(Shared { inner, policy, budget: Mutex::new(policy.budget * 10) }))
+        Self(Arc::new(Shared { inner, policy, budget: Mutex::new(policy.budget.saturating_mul(10)) }))
     }
 }
 
@@ -226,11 +226,15 @@ impl<C: Cloud> Reading<C> {
                 Ok(None) => return Ok(None),
                 Err(error) => error,
             };
+            // Bytes already handed on cannot be taken back: an error that speaks of them (a checksum), or that comes
+            // after the last of them, is the reader's to know.
+            let left = self.end.saturating_sub(self.next);
+            let Some(rest) = NonZeroU64::new(left).filter(|_| error.kind != ErrorKind::Integrity) else {
+                return Err(error);
+            };
             loop {
                 self.shared.backoff(self.attempt, error).await?;
                 self.attempt += 1;
-                // All bytes came before it broke: the end was what failed, and it says nothing.
-                let Some(rest) = NonZeroU64::new(self.end - self.next) else { return Ok(None) };
                 let range = ByteRange { offset: self.next, length: rest };
                 match self.shared.inner.get(&self.key, Some(range), self.etag.as_deref()).await {
                     Ok(object) => {
@@ -323,5 +327,29 @@ mod tests {
         let start = tokio::time::Instant::now();
         cloud.probe().await.unwrap();
         assert!(start.elapsed() >= Duration::from_secs(7));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_that_speaks_of_delivered_bytes_is_not_hidden() {
+        let retry = Retry::new(MemoryCloud::new("m"), quick());
+        retry.put(&key(), Payload::from(&b"12345678"[..]), WriteMode::Overwrite).await.unwrap();
+        let reading = |delivered: &'static [u8], kind| {
+            let error = CloudError::new(kind, "m", crate::Operation::Get, "broke");
+            let pieces = [Ok(bytes::Bytes::from_static(delivered)), Err(error)];
+            let body = stream::iter(pieces).boxed();
+            Reading { shared: retry.0.clone(), key: key(), etag: None, next: 0, end: 8, body, attempt: 1 }
+        };
+        for (delivered, kind) in [
+            (&b"12345678"[..], ErrorKind::Unavailable),
+            (b"12345678", ErrorKind::Integrity),
+            (b"1234", ErrorKind::Integrity),
+        ] {
+            let mut broken = reading(delivered, kind);
+            assert_eq!(broken.piece().await.unwrap().unwrap(), delivered);
+            assert_eq!(broken.piece().await.unwrap_err().kind, kind);
+        }
+        let mut continued = reading(b"1234", ErrorKind::Unavailable);
+        continued.piece().await.unwrap();
+        assert_eq!(continued.piece().await.unwrap().unwrap(), "5678");
     }
 }
