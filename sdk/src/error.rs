@@ -1,0 +1,24 @@
+//! Making errors.
+
+use crate::{Error, ErrorKind, Result, setting};
+
+/// An error of a kind, with one line for a person.
+pub fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
+    Error {
+        kind,
+        message: message.into(),
+        provider_code: None,
+        http_status: None,
+        request_id: None,
+        retry_after_ms: None,
+        extra: Vec::new(),
+    }
+}
+
+/// A setting the connector cannot do without.
+///
+/// # Errors
+/// `misconfigured` where it is neither set nor has a default in the manifest.
+pub fn required_setting(name: &str) -> Result<String> {
+    setting(name).ok_or_else(|| error(ErrorKind::Misconfigured, format!("the setting {name:?} is missing")))
+}

@@ -1,0 +1,49 @@
+//! Requests, built step by step.
+
+use crate::{
+    Payload, Response, Result,
+    bindings::raic::connector::http::{self, Request as Raw},
+};
+
+/// An HTTP request. The host adds `host`, `content-length`, `user-agent` and `accept-encoding: identity`.
+#[derive(Debug)]
+pub struct Request {
+    raw: Raw,
+}
+
+impl Request {
+    /// A request without headers or content. `url` stands as a URL parser would write it.
+    pub fn new(method: &str, url: String) -> Self {
+        Self {
+            raw: Raw {
+                method: method.to_owned(),
+                url,
+                headers: Vec::new(),
+                content: Vec::new(),
+                timeout_ms: None,
+            },
+        }
+    }
+
+    /// Adds a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        self.raw.headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        self
+    }
+
+    /// Sets a small body, such as an XML document.
+    #[must_use]
+    pub fn content(mut self, content: Vec<u8>) -> Self {
+        self.raw.content = content;
+        self
+    }
+
+    /// Sends it, with an object's bytes as its body where `upload` is given.
+    ///
+    /// # Errors
+    /// Whatever kept an answer from coming; every answer, 4xx and 5xx too, is `Ok`.
+    pub fn send(self, upload: Option<&Payload>) -> Result<Response> {
+        http::send(&self.raw, upload)
+    }
+}

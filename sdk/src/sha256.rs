@@ -1,0 +1,13 @@
+//! Digests of what a guest holds itself. A payload's come from the host, far cheaper.
+
+use sha2::Digest as _;
+
+/// SHA-256 of a small body.
+pub fn sha256(content: &[u8]) -> Vec<u8> {
+    sha2::Sha256::digest(content).to_vec()
+}
+
+/// Bytes in lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|b| format!("{b:02x}")).collect()
+}

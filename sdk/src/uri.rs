@@ -1,0 +1,49 @@
+//! Percent-encoding as signatures want it.
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// Everything but RFC 3986's unreserved characters (section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
+
+/// `text` with all but unreserved characters as `%XX`, in upper case: a query's name or value.
+pub fn encode(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED).to_string()
+}
+
+/// The same, keeping `/`: a path.
+pub fn encode_path(text: &str) -> String {
+    utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
+}
+
+/// Undoes a form's encoding: `%XX`, and `+` for a space. None where that is not UTF-8.
+pub fn decode_form(text: &str) -> Option<String> {
+    percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(Into::into)
+}
+
+/// A URL's scheme, authority (host and port) and path.
+pub fn split(url: &str) -> Option<(&str, &str, &str)> {
+    let (scheme, rest) = url.split_once("://")?;
+    let end = rest.find('/').unwrap_or(rest.len());
+    Some((scheme, &rest[..end], &rest[end..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unreserved_characters_stay() {
+        assert_eq!(encode("a-Z_0.~"), "a-Z_0.~");
+        assert_eq!(encode("a/b c+é"), "a%2Fb%20c%2B%C3%A9");
+        assert_eq!(encode_path("a/b c"), "a/b%20c");
+    }
+
+    #[test]
+    fn a_url_splits_into_scheme_authority_and_path() {
+        assert_eq!(split("http://h:1/p/q"), Some(("http", "h:1", "/p/q")));
+        assert_eq!(split("https://h"), Some(("https", "h", "")));
+        assert_eq!(split("h/p"), None);
+    }
+}

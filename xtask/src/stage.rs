@@ -1,0 +1,41 @@
+//! Running commands, with the time each takes.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+/// What went wrong, as one sentence for the person who called.
+pub(crate) type Outcome<T = ()> = Result<T, String>;
+
+/// Runs a command to its end, from the workspace's root, and prints how long it took.
+pub(crate) fn stage(name: &str, command: &mut Command) -> Outcome {
+    let start = Instant::now();
+    let status = command
+        .current_dir(root())
+        .status()
+        .map_err(|e| format!("{name}: cannot start {}: {e}", command.get_program().display()))?;
+    println!("== {name}: {:.1} s", start.elapsed().as_secs_f64());
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("{name} failed ({status}); its output above says why"))
+    }
+}
+
+/// The cargo that runs this.
+pub(crate) fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// Where everything built goes.
+pub(crate) fn target_folder() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
