@@ -108,7 +108,8 @@ mod tests {
 
     #[test]
     fn a_document_is_a_tree() {
-        let e = Element::parse(b"<?xml version=\"1.0\"?><a:R xmlns:a=\"u\"><K>x &amp; &#233;y</K><K/></a:R>").unwrap();
+        let e = Element::parse(b"<?xml version=\"1.0\"?><a:R xmlns:a=\"u\"><K>x &amp; &#233;y</K><K/></a:R>")
+            .unwrap();
         assert_eq!(e.name, "R");
         assert_eq!(e.all("K").map(|k| k.text.as_str()).collect::<Vec<_>>(), ["x & éy", ""]);
     }

@@ -15,8 +15,8 @@ use crate::{
 /// The custom section that holds `connector.toml`.
 const MANIFEST_SECTION: &str = "raic:connector.toml";
 
-/// Builds every connector; returns the folder they are in.
-pub(crate) fn connectors() -> Outcome<PathBuf> {
+/// Builds every connector, `for_tests` the hostile one too; returns the folder they are in.
+pub(crate) fn connectors(for_tests: bool) -> Outcome<PathBuf> {
     let toolchain = WasmToolchain::find()?;
     let out = target_folder().join("connectors");
     fs::create_dir_all(&out).map_err(|e| format!("cannot create {}: {e}", out.display()))?;
@@ -27,6 +27,9 @@ pub(crate) fn connectors() -> Outcome<PathBuf> {
     let mut folders: Vec<_> =
         listed.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.join("connector.toml").is_file()).collect();
     folders.sort();
+    if for_tests {
+        folders.push(root().join("tests/hostile"));
+    }
     for folder in folders {
         let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         let mut cargo = toolchain.cargo_rustc();
@@ -58,6 +61,7 @@ fn componentize(core: &Path, manifest: &Path) -> Outcome<Vec<u8>> {
         .and_then(|encoder| encoder.validate(true).encode())
         .map_err(|e| format!("{} cannot be made a component: {e:#}", core.display()))?;
     let manifest = read(manifest)?;
-    CustomSection { name: MANIFEST_SECTION.into(), data: manifest.into() }.append_to_component(&mut component);
+    CustomSection { name: MANIFEST_SECTION.into(), data: manifest.into() }
+        .append_to_component(&mut component);
     Ok(component)
 }

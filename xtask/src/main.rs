@@ -30,7 +30,11 @@ enum Task {
     /// Runs every test of the workspace, with cargo-nextest where it is installed
     Test,
     /// Builds the connectors into target/connectors, with a toolchain for WebAssembly (RAIC_WASM_TOOLCHAIN=rustup|debian)
-    Connectors,
+    Connectors {
+        /// Also the misbehaving one that the tests need
+        #[arg(long)]
+        for_tests: bool,
+    },
     /// Checks the contract, formatting, clippy's lints, and the licences, bans and sources of dependencies
     Lint,
 }
@@ -38,7 +42,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test(),
-        Task::Connectors => connectors::connectors().map(drop),
+        Task::Connectors { for_tests } => connectors::connectors(for_tests).map(drop),
         Task::Lint => lint(),
     };
     match outcome {
@@ -53,13 +57,23 @@ fn main() -> ExitCode {
 fn test() -> Outcome {
     let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
-    connectors::connectors()?;
+    connectors::connectors(true)?;
+    radosgw()?;
     let common = ["--workspace", "--all-features", "--locked"];
     if nextest {
         // nextest runs no examples of the documentation.
         stage("documentation tests", cargo().args(["test", "--doc"]).args(common))?;
     }
     stage("tests", cargo().args(runner).args(common))
+}
+
+/// Installs the S3 service that the connector is proven against.
+fn radosgw() -> Outcome {
+    let packages = ["radosgw", "ceph-mon", "ceph-osd"];
+    wasm_toolchain::install_debian(
+        &packages,
+        "Ceph RADOSGW, the S3 service that the connector is tested against",
+    )
 }
 
 fn lint() -> Outcome {

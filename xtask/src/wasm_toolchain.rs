@@ -29,9 +29,9 @@ impl WasmToolchain {
                 Ok(()) => Ok(Self::Rustup),
                 Err(first) => {
                     println!("{first}; trying Debian's packages");
-                    debian().map(|()| Self::Debian).map_err(|second| {
-                        format!("no way to compile WebAssembly: {first}; and {second}")
-                    })
+                    debian()
+                        .map(|()| Self::Debian)
+                        .map_err(|second| format!("no way to compile WebAssembly: {first}; and {second}"))
                 }
             },
         }
@@ -68,19 +68,25 @@ fn rustup() -> Outcome {
 }
 
 fn debian() -> Outcome {
-    let lacking: Vec<_> = PACKAGES.into_iter().filter(|package| !installed(package)).collect();
-    if lacking.is_empty() {
+    install_debian(
+        &PACKAGES,
+        "a compiler for WebAssembly beside rustup's (as /usr/bin/rustc), for the connectors",
+    )
+}
+
+/// Installs those of Debian's packages that are not there yet, after saying so.
+pub(crate) fn install_debian(packages: &[&str], purpose: &str) -> Outcome {
+    let lacking: Vec<_> = packages.iter().filter(|package| !installed(package)).collect();
+    let Some(names) = lacking.iter().map(|p| (**p).to_owned()).reduce(|a, b| format!("{a} {b}")) else {
         return Ok(());
-    }
+    };
     let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
     if !system.lines().any(|line| line == "ID=debian") {
-        return Err(format!("the packages {} exist on Debian only", lacking.join(" ")));
+        return Err(format!(
+            "{names} ({purpose}) can be installed on Debian only; install them by hand elsewhere"
+        ));
     }
-    println!(
-        "installing Debian's {}: a compiler for WebAssembly beside rustup's (as /usr/bin/rustc), to compile \
-         the connectors",
-        lacking.join(" ")
-    );
+    println!("installing Debian's {names}: {purpose}");
     // A stale index offers a compiler too old for the connectors.
     stage("apt-get update", as_root().args(["apt-get", "update", "-q"]))?;
     let install = ["apt-get", "install", "-q", "-y", "--no-install-recommends"];
@@ -95,13 +101,10 @@ fn installed(package: &str) -> bool {
 }
 
 /// `env`, or `sudo` where this is not run by root.
-pub(crate) fn as_root() -> Command {
+fn as_root() -> Command {
     let owner = fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
-    let program = if owner.is_ok_and(|uid| uid == 0) || !Path::new("/usr/bin/sudo").exists() {
-        "env"
-    } else {
-        "sudo"
-    };
+    let program =
+        if owner.is_ok_and(|uid| uid == 0) || !Path::new("/usr/bin/sudo").exists() { "env" } else { "sudo" };
     let mut command = Command::new(program);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command

@@ -43,10 +43,14 @@ fn kind_of(status: u16, code: &str) -> ErrorKind {
         "BucketAlreadyExists" | "BucketAlreadyOwnedByYou" => ErrorKind::AlreadyExists,
         "OperationAborted" | "ConditionalRequestConflict" | "BucketNotEmpty" => ErrorKind::Conflict,
         "InvalidRange" => ErrorKind::RangeNotSatisfiable,
-        "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
-            ErrorKind::Unauthenticated
+        "InvalidAccessKeyId"
+        | "SignatureDoesNotMatch"
+        | "ExpiredToken"
+        | "InvalidToken"
+        | "TokenRefreshRequired" => ErrorKind::Unauthenticated,
+        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "NotSignedUp" => {
+            ErrorKind::PermissionDenied
         }
-        "AccessDenied" | "AllAccessDisabled" | "AccountProblem" | "NotSignedUp" => ErrorKind::PermissionDenied,
         "RequestTimeTooSkewed" | "RequestExpired" => ErrorKind::ClockSkew,
         "QuotaExceeded" | "StorageFull" | "InsufficientStorage" => ErrorKind::QuotaExceeded,
         "EntityTooLarge" => ErrorKind::TooLarge,
@@ -55,7 +59,9 @@ fn kind_of(status: u16, code: &str) -> ErrorKind {
         }
         "InternalError" | "ServiceUnavailable" | "Busy" => ErrorKind::Unavailable,
         "RequestTimeout" => ErrorKind::Timeout,
-        "BadDigest" | "InvalidDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" => ErrorKind::Integrity,
+        "BadDigest" | "InvalidDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" => {
+            ErrorKind::Integrity
+        }
         "InvalidObjectState" => ErrorKind::Archived,
         "NotImplemented" => ErrorKind::Unsupported,
         "PermanentRedirect"
@@ -99,7 +105,8 @@ pub(crate) fn info(answer: &Response) -> Result<ObjectInfo> {
         Some(range) => total(&range),
         None => answer.header("content-length").and_then(|length| length.trim().parse().ok()),
     };
-    let size = size.ok_or_else(|| error(ErrorKind::Protocol, "the answer does not tell the object's size"))?;
+    let size =
+        size.ok_or_else(|| error(ErrorKind::Protocol, "the answer does not tell the object's size"))?;
     Ok(ObjectInfo {
         size,
         etag: etag(answer),

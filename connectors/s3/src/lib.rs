@@ -25,7 +25,7 @@ impl Connector for S3 {
     fn describe() -> Result<Extra> {
         let pairs = [
             ("create-only", setting("create-only").unwrap_or_else(|| "native".to_owned())),
-            ("if-match", "native".to_owned()),
+            ("if-match", setting("if-match").unwrap_or_else(|| "native".to_owned())),
             ("max-object-size", (5_u64 << 30).to_string()),
             ("ordered-list", "true".to_owned()),
             ("consistency", "strong".to_owned()),
@@ -42,6 +42,12 @@ impl Connector for S3 {
         let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
         match &mode {
             WriteMode::Overwrite => {}
+            WriteMode::IfMatch(_) if setting("if-match").as_deref() == Some("none") => {
+                return Err(error(
+                    ErrorKind::Unsupported,
+                    "this service does not replace by etag (setting if-match)",
+                ));
+            }
             WriteMode::IfMatch(etag) => headers.push(("if-match", etag.clone())),
             WriteMode::CreateOnly => match setting("create-only").as_deref() {
                 Some("none") => {}
@@ -65,11 +71,7 @@ impl Connector for S3 {
         Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
     }
 
-    fn get(
-        key: String,
-        range: Option<ByteRange>,
-        if_match: Option<String>,
-    ) -> Result<(ObjectInfo, Body)> {
+    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
         let mut headers = Vec::new();
         if let Some(range) = range {
             headers.push(("range", format!("bytes={}-{}", range.offset, range.offset + range.length - 1)));
@@ -143,7 +145,8 @@ impl Connector for S3 {
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     let limit = limit.to_string();
     // Names in the order the signature wants. `encoding-type`: a key may hold what XML cannot.
-    let mut query = vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", &limit), ("prefix", prefix)];
+    let mut query =
+        vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", &limit), ("prefix", prefix)];
     if let Some(cursor) = &cursor {
         query.insert(0, ("continuation-token", cursor));
     }

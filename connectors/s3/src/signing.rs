@@ -50,8 +50,8 @@ impl Target {
     ) -> Result<Request> {
         let missing = |part: &str| error(ErrorKind::Misconfigured, format!("the credential has no {part}"));
         let access_key = required_setting("keys.access-key-id")?;
-        let secret_key: Secret = secrets::open("keys.secret-access-key")?
-            .ok_or_else(|| missing("SecretAccessKey"))?;
+        let secret_key: Secret =
+            secrets::open("keys.secret-access-key")?.ok_or_else(|| missing("SecretAccessKey"))?;
         let region = required_setting("region")?;
         let timestamp = time::basic(now_unix_ms());
         let content_digest = match (self.scheme.as_str(), method) {
@@ -75,9 +75,9 @@ impl Target {
             hex(&signature)
         );
 
-        let request = headers
-            .iter()
-            .fold(Request::new(method, self.url(query)), |request, (name, value)| request.header(name, value));
+        let request = headers.iter().fold(Request::new(method, self.url(query)), |request, (name, value)| {
+            request.header(name, value)
+        });
         Ok(request.header("authorization", &authorization))
     }
 
@@ -94,7 +94,8 @@ impl Target {
         headers: &[(&str, String)],
         content_digest: &str,
     ) -> (String, String) {
-        let mut signed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.trim())).collect();
+        let mut signed: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (*name, value.trim())).collect();
         signed.push(("host", &self.authority));
         signed.sort_unstable();
         let names = signed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");

@@ -1,0 +1,89 @@
+//! What the operator approved: components by their hash, in a folder of the daemon's home.
+
+use std::{
+    fs,
+    io::Write as _,
+    os::unix::fs::DirBuilderExt as _,
+    path::{Path, PathBuf},
+};
+
+use crate::{ConnectorError, Package};
+
+/// The approved connectors: `SHA256.wasm` files in a folder of mode 0700, and what was compiled of them.
+///
+/// **Invariant:** what is loaded is what was approved: the bytes are hashed when they are approved and again each
+/// time they are read.
+#[derive(Clone, Debug)]
+pub struct ApprovalStore {
+    folder: PathBuf,
+    compiled: PathBuf,
+}
+
+impl ApprovalStore {
+    /// Opens the store, making its folders.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Io`].
+    pub fn open(folder: &Path) -> Result<Self, ConnectorError> {
+        let compiled = folder.join("compiled");
+        let mut builder = fs::DirBuilder::new();
+        builder.recursive(true).mode(0o700).create(&compiled).map_err(ConnectorError::io(&compiled))?;
+        Ok(Self { folder: folder.to_owned(), compiled })
+    }
+
+    /// Where compiled components are kept.
+    pub fn compiled(&self) -> &Path {
+        &self.compiled
+    }
+
+    /// Keeps a connector. Approving it again changes nothing.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Io`].
+    pub fn approve(&self, package: &Package) -> Result<(), ConnectorError> {
+        let file = self.folder.join(format!("{}.wasm", package.sha256));
+        let mut new =
+            tempfile::NamedTempFile::new_in(&self.folder).map_err(ConnectorError::io(&self.folder))?;
+        new.write_all(&package.bytes).map_err(ConnectorError::io(&file))?;
+        new.as_file().sync_all().map_err(ConnectorError::io(&file))?;
+        new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
+        Ok(())
+    }
+
+    /// Every approved connector, the latest approved first.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Tampered`] for a file that is not what its name says.
+    pub fn list(&self) -> Result<Vec<Package>, ConnectorError> {
+        let mut files = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(ConnectorError::io(&self.folder))? {
+            let path = entry.map_err(ConnectorError::io(&self.folder))?.path();
+            if path.extension().is_some_and(|e| e == "wasm") {
+                let modified =
+                    fs::metadata(&path).and_then(|m| m.modified()).map_err(ConnectorError::io(&path))?;
+                files.push((modified, path));
+            }
+        }
+        files.sort();
+        files.into_iter().rev().map(|(_, path)| read(path)).collect()
+    }
+
+    /// The connector of that name approved last, or the one whose SHA-256 begins so (8 digits or more).
+    ///
+    /// # Errors
+    /// [`ConnectorError::NotApproved`] where there is none.
+    pub fn find(&self, name: &str) -> Result<Package, ConnectorError> {
+        let by_hash = |p: &Package| name.len() >= 8 && p.sha256.starts_with(name);
+        let found = self.list()?.into_iter().find(|p| p.manifest.name == name || by_hash(p));
+        found.ok_or_else(|| ConnectorError::NotApproved(name.to_owned()))
+    }
+}
+
+fn read(path: PathBuf) -> Result<Package, ConnectorError> {
+    let package = Package::read(fs::read(&path).map_err(ConnectorError::io(&path))?)?;
+    if path.file_stem().is_some_and(|stem| *stem == *package.sha256) {
+        Ok(package)
+    } else {
+        Err(ConnectorError::Tampered { path })
+    }
+}

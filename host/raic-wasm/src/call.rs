@@ -1,0 +1,163 @@
+//! One call of a guest: its state in the host, and its limits.
+
+#![allow(unreachable_pub, reason = "the generated bindings name the handles' types")]
+
+use std::{sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use hyper::body::Incoming;
+use raic_cloud::ByteRange;
+use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
+
+use crate::{
+    client::HttpClient,
+    engine::MAX_MEMORY,
+    gate::Gate,
+    manifest::Settings,
+    redaction::Redaction,
+    secrets::{Credentials, Placeholders, SecretValue},
+};
+
+/// Guest CPU time for a call, in epochs: 200 ms, and one more for each request, whose answer is seen an epoch late.
+const CPU_TICKS: u32 = 20;
+/// Data a guest may hand to the host in one call.
+const HOSTCALL_FUEL: usize = 1 << 20;
+const MAX_HANDLES: usize = 256;
+/// Requests of one call: a put and a login need three.
+pub(crate) const MAX_REQUESTS: u32 = 32;
+pub(crate) const MAX_LOG_LINES: u32 = 64;
+const MAX_TABLE: usize = 100_000;
+const MAX_INSTANCES: usize = 64;
+
+/// What all calls on one cloud share.
+pub(crate) struct Context {
+    pub(crate) cloud: String,
+    pub(crate) settings: Settings,
+    pub(crate) credentials: Credentials,
+    pub(crate) redaction: Redaction,
+    pub(crate) gate: Gate,
+    pub(crate) client: HttpClient,
+}
+
+/// A secret in the guest's hands: a number.
+pub struct SecretHandle(pub(crate) Arc<SecretValue>);
+
+/// An answer, of which the guest sees status, headers, and documents.
+pub struct GuestResponse {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, Vec<u8>)>,
+    pub(crate) incoming: Option<Incoming>,
+    /// Whether a success may be read.
+    pub(crate) document: bool,
+    /// Whether the request was a GET, whose answer may be an object.
+    pub(crate) is_get: bool,
+    /// What was read, secrets cut out.
+    pub(crate) read: Option<Bytes>,
+}
+
+/// An object's bytes on their way down: the guest hands it on.
+pub struct GuestBody {
+    pub(crate) incoming: Incoming,
+    /// Bytes before the part asked for, where the service ignored the range.
+    pub(crate) skip: u64,
+    /// Bytes to deliver.
+    pub(crate) length: u64,
+}
+
+/// The right to log in for all calls of a cloud. None is handed out yet.
+pub enum LoginTicket {}
+
+/// The host's state of one call.
+pub(crate) struct Call {
+    pub(crate) context: Arc<Context>,
+    pub(crate) table: ResourceTable,
+    pub(crate) placeholders: Placeholders,
+    /// The range asked of `get`.
+    pub(crate) range: Option<ByteRange>,
+    pub(crate) requests: u32,
+    pub(crate) log_lines: u32,
+    pub(crate) began: Instant,
+    pub(crate) limits: Limits,
+}
+
+/// What a guest ran into; read after a trap.
+#[derive(Default)]
+pub(crate) struct Limits {
+    ticks: u32,
+    allowed_ticks: u32,
+    memory: usize,
+    /// The limit that ended the call, as a sentence's end.
+    pub(crate) exceeded: Option<&'static str>,
+}
+
+impl Call {
+    pub(crate) fn store(
+        context: Arc<Context>,
+        engine: &wasmtime::Engine,
+        range: Option<ByteRange>,
+    ) -> Store<Self> {
+        let call = Self {
+            context,
+            table: ResourceTable::new(),
+            placeholders: Placeholders::default(),
+            range,
+            requests: 0,
+            log_lines: 0,
+            began: Instant::now(),
+            limits: Limits { allowed_ticks: CPU_TICKS, ..Limits::default() },
+        };
+        let mut store = Store::new(engine, call);
+        store.limiter(|call| &mut call.limits);
+        store.set_hostcall_fuel(HOSTCALL_FUEL);
+        store.set_max_component_handles(MAX_HANDLES);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|mut store| {
+            let limits = &mut store.data_mut().limits;
+            limits.ticks += 1;
+            if limits.ticks > limits.allowed_ticks {
+                limits.exceeded = Some("used up its 200 ms of CPU time");
+                return Ok(UpdateDeadline::Interrupt);
+            }
+            Ok(UpdateDeadline::Yield(1))
+        });
+        store
+    }
+
+    /// Counts a request; time spent waiting for it is not the guest's.
+    pub(crate) fn count_request(&mut self) -> bool {
+        self.requests += 1;
+        self.limits.allowed_ticks += 1;
+        self.requests <= MAX_REQUESTS
+    }
+}
+
+impl ResourceLimiter for Limits {
+    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        self.memory += desired.saturating_sub(current);
+        if self.memory > MAX_MEMORY {
+            self.exceeded = Some("asked for more than its 64 MiB of memory");
+            return Err(wasmtime::Error::msg("memory limit"));
+        }
+        Ok(true)
+    }
+
+    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        if desired > MAX_TABLE {
+            self.exceeded = Some("asked for a table of more than 100000 elements");
+            return Err(wasmtime::Error::msg("table limit"));
+        }
+        Ok(true)
+    }
+
+    fn instances(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn tables(&self) -> usize {
+        MAX_INSTANCES
+    }
+
+    fn memories(&self) -> usize {
+        MAX_INSTANCES
+    }
+}

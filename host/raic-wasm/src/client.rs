@@ -1,0 +1,193 @@
+//! HTTP for one cloud: pooled connections, its TLS settings, judged addresses, and deadlines.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{
+        Client,
+        connect::{HttpConnector, dns::Name},
+    },
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+
+use crate::{ConnectorError, address::is_public};
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long the head of an answer, or the next piece of a body, may take.
+pub(crate) const IDLE: Duration = Duration::from_secs(60);
+
+/// The TLS settings of one cloud.
+#[derive(Clone, Debug, Default)]
+pub struct TlsSettings {
+    /// Certificates (PEM) to trust beside the system's roots.
+    pub extra_ca: Option<Vec<u8>>,
+}
+
+type Pool = Client<HttpsConnector<HttpConnector<JudgedResolver>>, Upload>;
+
+/// Two pools: for hosts the operator typed, and for all others.
+pub(crate) struct HttpClient {
+    typed: Pool,
+    judged: Pool,
+}
+
+impl HttpClient {
+    pub(crate) fn new(tls: &TlsSettings) -> Result<Self, ConnectorError> {
+        let config = tls_config(tls)?;
+        let pool = |any_address| {
+            let mut http = HttpConnector::new_with_resolver(JudgedResolver { any_address });
+            http.enforce_http(false);
+            http.set_connect_timeout(Some(CONNECT));
+            http.set_nodelay(true);
+            let https = HttpsConnectorBuilder::new()
+                .with_tls_config(config.clone())
+                .https_or_http()
+                .enable_http1()
+                .wrap_connector(http);
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(Duration::from_secs(30))
+                .pool_max_idle_per_host(64)
+                .http1_max_headers(128)
+                .build(https)
+        };
+        Ok(Self { typed: pool(true), judged: pool(false) })
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    pub(crate) async fn send(
+        &self,
+        request: http::Request<Upload>,
+        typed: bool,
+        timeout: Duration,
+    ) -> Result<http::Response<Incoming>, SendError> {
+        let pool = if typed { &self.typed } else { &self.judged };
+        match tokio::time::timeout(timeout, pool.request(request)).await {
+            Err(_) => Err(SendError::Timeout(timeout)),
+            Ok(Err(e)) => Err(SendError::Failed(causes(&e))),
+            Ok(Ok(answer)) => Ok(answer),
+        }
+    }
+}
+
+/// Why no answer came.
+#[derive(Debug)]
+pub(crate) enum SendError {
+    Timeout(Duration),
+    Failed(String),
+}
+
+/// An error with its causes, each once.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+fn tls_config(tls: &TlsSettings) -> Result<ClientConfig, ConnectorError> {
+    let wrong = |problem: String| ConnectorError::setting("ca", problem);
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(pem) = &tls.extra_ca {
+        let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        let certificates = certificates.map_err(|e| wrong(format!("is no PEM file: {e:?}")))?;
+        if certificates.is_empty() {
+            return Err(wrong("holds no certificate".to_owned()));
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|e| wrong(format!("holds a certificate that is none: {e}")))?;
+        }
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = builder.map_err(|e| wrong(e.to_string()))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The system's resolver; drops addresses that are not public unless any will do.
+#[derive(Clone)]
+struct JudgedResolver {
+    any_address: bool,
+}
+
+impl tower_service::Service<Name> for JudgedResolver {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let any_address = self.any_address;
+        Box::pin(async move {
+            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<_> =
+                found.iter().copied().filter(|a| any_address || is_public(a.ip())).collect();
+            if allowed.is_empty() && !found.is_empty() {
+                let why =
+                    format!("{name} resolves to private addresses only, and the operator did not type it");
+                return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+            }
+            Ok(allowed.into_iter())
+        })
+    }
+}
+
+/// A request's body: bytes that are already here, of known length, so that hyper never chunks.
+pub(crate) struct Upload {
+    parts: std::vec::IntoIter<Bytes>,
+    left: u64,
+}
+
+impl Upload {
+    pub(crate) fn new(parts: Vec<Bytes>) -> Self {
+        let left = parts.iter().map(|p| p.len() as u64).sum();
+        Self { parts: parts.into_iter(), left }
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let next = self.parts.find(|part| !part.is_empty());
+        self.left -= next.as_ref().map_or(0, |part| part.len() as u64);
+        Poll::Ready(next.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

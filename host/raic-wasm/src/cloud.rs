@@ -1,0 +1,333 @@
+//! A connector as a `Cloud`.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
+
+use async_trait::async_trait;
+use futures::{StreamExt as _, stream};
+use http_body_util::BodyExt as _;
+use raic_cloud::{
+    Body, ByteRange, Cloud, CloudError, ErrorKind, Listed, Object, ObjectInfo, ObjectKey, Operation, Page,
+    Payload, Result, WriteMode,
+};
+use wasmtime::{Store, Trap, component::Resource};
+
+use crate::{
+    ConnectorError, CredentialDocuments, Grant, TlsSettings,
+    bindings::{
+        ConnectorFull, exports::raic::connector::object_store as exported, raic::connector::types as wit,
+    },
+    call::{Call, Context, GuestBody},
+    client::{HttpClient, IDLE, causes},
+    engine::Connector,
+    gate::Gate,
+    redaction::Redaction,
+    secrets::Credentials,
+};
+
+/// The longest a call may take, waiting included. A get's body streams on after its call.
+const WALL_CLOCK: Duration = Duration::from_secs(300);
+
+/// What a cloud's operator gives its connector.
+#[derive(Default)]
+pub struct Configuration {
+    /// The manifest's settings by name.
+    pub settings: BTreeMap<String, String>,
+    /// The documents with secrets, by credential name.
+    pub credentials: CredentialDocuments,
+    /// How TLS servers are trusted.
+    pub tls: TlsSettings,
+}
+
+/// One cloud behind a connector. Every call runs in a fresh instance.
+pub struct ConnectorCloud {
+    connector: Connector,
+    context: Arc<Context>,
+}
+
+impl fmt::Debug for ConnectorCloud {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectorCloud")
+            .field("name", &self.context.cloud)
+            .field("connector", &self.connector)
+            .finish_non_exhaustive()
+    }
+}
+
+type Call1<'a, T> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, wit::Error>>> + Send + 'a>>;
+
+impl ConnectorCloud {
+    /// Configures a connector to serve the cloud `name`. Sends nothing.
+    ///
+    /// # Errors
+    /// [`ConnectorError`] for a setting or a credential that is missing or wrong.
+    pub fn new(
+        name: &str,
+        connector: &Connector,
+        configuration: &Configuration,
+    ) -> Result<Self, ConnectorError> {
+        let manifest = connector.manifest();
+        let settings = manifest.resolve(&configuration.settings)?;
+        let credentials = Credentials::new(manifest, &configuration.credentials)?;
+        let context = Context {
+            cloud: name.to_owned(),
+            gate: Gate::new(manifest, &settings)?,
+            redaction: Redaction::new(&credentials),
+            client: HttpClient::new(&configuration.tls)?,
+            settings,
+            credentials,
+        };
+        Ok(Self { connector: connector.clone(), context: Arc::new(context) })
+    }
+
+    /// Where its connector may send requests.
+    pub fn grants(&self) -> &[Grant] {
+        self.context.gate.grants()
+    }
+
+    /// Runs one export in a fresh instance, within the limits of a call.
+    async fn call<T>(
+        &self,
+        operation: Operation,
+        key: Option<&ObjectKey>,
+        range: Option<ByteRange>,
+        run: impl for<'a> FnOnce(&'a ConnectorFull, &'a mut Store<Call>) -> Call1<'a, T> + Send,
+    ) -> Result<(T, Store<Call>)> {
+        let mut store = Call::store(self.context.clone(), &self.connector.engine, range);
+        let whole = async {
+            let instance = self.connector.pre.instantiate_async(&mut store).await?;
+            run(&instance, &mut store).await
+        };
+        let outcome = tokio::time::timeout(WALL_CLOCK, whole).await;
+        tracing::trace!(
+            cloud = self.context.cloud, %operation, requests = store.data().requests,
+            micros = store.data().began.elapsed().as_micros() as u64, "connector call"
+        );
+        let at = |error: CloudError| match key {
+            Some(key) => error.at(key),
+            None => error,
+        };
+        match outcome {
+            Ok(Ok(Ok(value))) => Ok((value, store)),
+            Ok(Ok(Err(e))) => Err(at(self.reported(operation, e))),
+            Ok(Err(trap)) => Err(at(self.trapped(operation, &trap, &store))),
+            Err(_) => {
+                let text = format!(
+                    "connector {:?} took more than {} s",
+                    self.connector_name(),
+                    WALL_CLOCK.as_secs()
+                );
+                Err(at(CloudError::new(ErrorKind::Timeout, &self.context.cloud, operation, text)))
+            }
+        }
+    }
+
+    fn connector_name(&self) -> &str {
+        &self.connector.manifest.name
+    }
+
+    /// A guest's own error, bounded and without secrets or control characters.
+    fn reported(&self, operation: Operation, e: wit::Error) -> CloudError {
+        let clean = |text: String| -> String {
+            let text = self.context.redaction.apply(text.as_bytes());
+            String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(512).collect()
+        };
+        let mut error = CloudError::new(kind(e.kind), &self.context.cloud, operation, clean(e.message));
+        error.provider_code = e.provider_code.map(clean);
+        error.http_status = e.http_status;
+        error.request_id = e.request_id.map(clean);
+        error.retry_after = e.retry_after_ms.map(Duration::from_millis);
+        error
+    }
+
+    fn trapped(&self, operation: Operation, trap: &wasmtime::Error, store: &Store<Call>) -> CloudError {
+        let cause = match (store.data().limits.exceeded, trap.downcast_ref::<Trap>()) {
+            (Some(limit), _) => limit.to_owned(),
+            (None, Some(trap)) => format!("trapped: {trap}"),
+            (None, None) => format!("failed: {}", trap.root_cause()),
+        };
+        let text = format!("connector {:?} {cause}", self.connector_name());
+        CloudError::new(ErrorKind::Internal, &self.context.cloud, operation, text)
+    }
+
+    fn broken(&self, operation: Operation, why: String) -> CloudError {
+        let text = format!("connector {:?} {why}", self.connector_name());
+        CloudError::new(ErrorKind::Protocol, &self.context.cloud, operation, text)
+    }
+}
+
+#[async_trait]
+impl Cloud for ConnectorCloud {
+    fn name(&self) -> &str {
+        &self.context.cloud
+    }
+
+    async fn describe(&self) -> Result<Vec<(String, String)>> {
+        let run = self.call(Operation::Describe, None, None, |guest, store| {
+            Box::pin(guest.raic_connector_object_store().call_describe(store))
+        });
+        Ok(run.await?.0)
+    }
+
+    async fn probe(&self) -> Result<()> {
+        let run = self.call(Operation::Probe, None, None, |guest, store| {
+            Box::pin(guest.raic_connector_object_store().call_probe(store))
+        });
+        run.await.map(drop)
+    }
+
+    async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        let mode = match mode {
+            WriteMode::Overwrite => exported::WriteMode::Overwrite,
+            WriteMode::CreateOnly => exported::WriteMode::CreateOnly,
+            WriteMode::IfMatch(etag) => exported::WriteMode::IfMatch(etag),
+        };
+        let size = content.size();
+        let run = self.call(Operation::Put, Some(key), None, |guest, store| {
+            let key = key.as_str().to_owned();
+            Box::pin(async move {
+                let payload = store.data_mut().table.push(content)?;
+                let borrowed = Resource::new_borrow(payload.rep());
+                guest.raic_connector_object_store().call_put(store, &key, borrowed, &mode).await
+            })
+        });
+        let info = info(run.await?.0);
+        if info.size != size {
+            let why = format!("says it stored {} bytes of {size}", info.size);
+            return Err(self.broken(Operation::Put, why).at(key));
+        }
+        Ok(info)
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+        let asked = range.map(|r| wit::ByteRange { offset: r.offset, length: r.length.get() });
+        let run = self.call(Operation::Get, Some(key), range, |guest, store| {
+            let (key, if_match) = (key.as_str().to_owned(), if_match.map(str::to_owned));
+            Box::pin(async move {
+                guest.raic_connector_object_store().call_get(store, &key, asked, if_match.as_deref()).await
+            })
+        });
+        let ((found, body), mut store) = run.await?;
+        let body: GuestBody = store
+            .data_mut()
+            .table
+            .delete(body)
+            .map_err(|e| self.broken(Operation::Get, format!("returned no body: {e}")).at(key))?;
+        let info = info(found);
+        let expected = match range {
+            None => Some(info.size),
+            Some(range) => range.within(info.size).map(|part| part.end - part.start),
+        };
+        if expected != Some(body.length) {
+            let why = format!("says the object has {} bytes, its answer has {}", info.size, body.length);
+            return Err(self.broken(Operation::Get, why).at(key));
+        }
+        // The instance ends here; the bytes stream on without it.
+        drop(store);
+        Ok(Object { info, body: stream_body(self.context.cloud.clone(), key.clone(), body) })
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        let run = self.call(Operation::Head, Some(key), None, |guest, store| {
+            let key = key.as_str().to_owned();
+            Box::pin(async move { guest.raic_connector_object_store().call_head(store, &key).await })
+        });
+        Ok(info(run.await?.0))
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
+        let run = self.call(Operation::Delete, Some(key), None, |guest, store| {
+            let (key, if_match) = (key.as_str().to_owned(), if_match.map(str::to_owned));
+            Box::pin(async move {
+                guest.raic_connector_object_store().call_delete(store, &key, if_match.as_deref()).await
+            })
+        });
+        run.await.map(drop)
+    }
+
+    async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
+        let run = self.call(Operation::List, None, None, |guest, store| {
+            let (prefix, cursor) = (prefix.to_owned(), cursor.map(str::to_owned));
+            Box::pin(async move {
+                guest.raic_connector_object_store().call_list(store, &prefix, cursor.as_deref(), limit).await
+            })
+        });
+        let page = run.await?.0;
+        if page.entries.len() > limit as usize {
+            let why = format!("listed {} objects though {limit} were asked", page.entries.len());
+            return Err(self.broken(Operation::List, why));
+        }
+        if page.next.is_some() && page.next.as_deref() == cursor {
+            return Err(self.broken(Operation::List, "answered a listing's cursor by the same".to_owned()));
+        }
+        let entries = page.entries.into_iter().filter(|e| e.key.starts_with(prefix)).filter_map(|e| {
+            // What is no object key is no object of ours.
+            Some(Listed { key: ObjectKey::new(e.key).ok()?, info: info(e.info) })
+        });
+        Ok(Page { entries: entries.collect(), next: page.next })
+    }
+
+    async fn create_container(&self) -> Result<()> {
+        let run = self.call(Operation::CreateContainer, None, None, |guest, store| {
+            Box::pin(guest.raic_connector_container().call_create(store))
+        });
+        run.await.map(drop)
+    }
+}
+
+fn info(info: wit::ObjectInfo) -> ObjectInfo {
+    ObjectInfo {
+        size: info.size,
+        etag: info.etag,
+        last_modified: info
+            .last_modified_unix_ms
+            .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms))),
+    }
+}
+
+fn kind(kind: wit::ErrorKind) -> ErrorKind {
+    // The contract's order, which a test of raic-cloud keeps.
+    ErrorKind::ALL[kind as usize]
+}
+
+/// The bytes of a get: skipped, cut and counted, with a deadline for each piece.
+fn stream_body(cloud: String, key: ObjectKey, body: GuestBody) -> Body {
+    let fail = move |kind, why: String| CloudError::new(kind, &cloud, Operation::Get, why).at(&key);
+    stream::try_unfold((body, fail), |(mut body, fail)| async move {
+        while body.length > 0 {
+            let frame = match tokio::time::timeout(IDLE, body.incoming.frame()).await {
+                Err(_) => return Err(fail(ErrorKind::Timeout, "the object stopped coming".to_owned())),
+                Ok(Some(Err(e))) => {
+                    return Err(fail(
+                        ErrorKind::Unavailable,
+                        format!("the object broke off: {}", causes(&e)),
+                    ));
+                }
+                Ok(None) => {
+                    return Err(fail(
+                        ErrorKind::Integrity,
+                        format!("the object ended {} bytes early", body.length),
+                    ));
+                }
+                Ok(Some(Ok(frame))) => frame,
+            };
+            let Ok(mut piece) = frame.into_data() else { continue };
+            let skipped = usize::try_from(body.skip).unwrap_or(usize::MAX).min(piece.len());
+            body.skip -= skipped as u64;
+            let mut piece = piece.split_off(skipped);
+            piece.truncate(usize::try_from(body.length).unwrap_or(usize::MAX));
+            if !piece.is_empty() {
+                body.length -= piece.len() as u64;
+                return Ok(Some((piece, (body, fail))));
+            }
+        }
+        Ok(None)
+    })
+    .boxed()
+}

@@ -1,0 +1,189 @@
+//! The engine: compiled components, limits on what compiles, and the clock that interrupts guests.
+
+use std::{fs, hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread, time::Duration};
+
+use wasmtime::{
+    Config, InstanceAllocationStrategy, PoolingAllocationConfig,
+    component::{Component, HasData, Linker},
+};
+
+use crate::{
+    ConnectorError, Manifest, Package,
+    bindings::{ConnectorFull, ConnectorFullPre},
+    call::Call,
+};
+
+/// The epoch's length: how finely a guest's CPU time is counted.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// The most linear memory a guest may have.
+pub(crate) const MAX_MEMORY: usize = 64 << 20;
+const STACK: usize = 512 << 10;
+const ASYNC_STACK: usize = 2 << 20;
+/// Calls that run at once, all clouds together, before a pool has no slot left.
+const MAX_CALLS: u32 = 256;
+
+/// Compiles connectors and runs them. Cheap to clone; one for the whole daemon.
+#[derive(Clone)]
+pub struct Engine {
+    engine: wasmtime::Engine,
+    linker: Arc<Linker<Call>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+/// A compiled connector, ready to be instantiated.
+#[derive(Clone)]
+pub struct Connector {
+    pub(crate) engine: wasmtime::Engine,
+    pub(crate) pre: ConnectorFullPre<Call>,
+    pub(crate) manifest: Arc<Manifest>,
+    sha256: String,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").field("name", &self.manifest.name).field("sha256", &self.sha256).finish()
+    }
+}
+
+impl Connector {
+    /// What it declares.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// SHA-256 of the component, in hex.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+}
+
+struct Imports;
+
+impl HasData for Imports {
+    type Data<'a> = &'a mut Call;
+}
+
+impl Engine {
+    /// Starts an engine and its clock, a thread that ends with the engine. Instances come from a pool where the
+    /// address space has room for one, else each from the system.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Compile`] where this machine cannot run WebAssembly at all.
+    pub fn new() -> Result<Self, ConnectorError> {
+        let failed = |e: wasmtime::Error| ConnectorError::Compile(format!("{e:#}"));
+        let engine = wasmtime::Engine::new(&config(true))
+            .or_else(|e| {
+                tracing::info!("connectors run without an instance pool: {e:#}");
+                wasmtime::Engine::new(&config(false))
+            })
+            .map_err(failed)?;
+        let mut linker = Linker::new(&engine);
+        ConnectorFull::add_to_linker::<_, Imports>(&mut linker, |call| call).map_err(failed)?;
+        let clock = engine.weak();
+        thread::Builder::new()
+            .name("connector-clock".to_owned())
+            .spawn(move || {
+                while let Some(engine) = clock.upgrade() {
+                    engine.increment_epoch();
+                    drop(engine);
+                    thread::sleep(TICK);
+                }
+            })
+            .map_err(|e| ConnectorError::Compile(format!("no thread for the clock: {e}")))?;
+        Ok(Self { engine, linker: Arc::new(linker) })
+    }
+
+    /// Compiles a connector, or takes what was compiled before from `cache`, a folder that only this host writes.
+    /// Blocks for 0.1 to 0.3 s for a guest in Rust, seconds for one that carries an interpreter.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Compile`] where it does not fit the contract's types.
+    pub fn load(&self, package: &Package, cache: Option<&Path>) -> Result<Connector, ConnectorError> {
+        let failed = |e: wasmtime::Error| ConnectorError::Compile(format!("{e:#}"));
+        let component = match cache {
+            None => Component::new(&self.engine, &package.bytes).map_err(failed)?,
+            Some(folder) => self.cached(package, folder)?,
+        };
+        let pre = self.linker.instantiate_pre(&component).and_then(ConnectorFullPre::new).map_err(failed)?;
+        Ok(Connector {
+            engine: self.engine.clone(),
+            pre,
+            manifest: Arc::new(package.manifest.clone()),
+            sha256: package.sha256.clone(),
+        })
+    }
+
+    fn cached(&self, package: &Package, folder: &Path) -> Result<Component, ConnectorError> {
+        let file = folder.join(format!("{}-{:016x}.cwasm", package.sha256, self.compatibility()));
+        if file.is_file() {
+            // SAFETY: the folder is in the daemon's home, mode 0700, and this function alone writes it, from what
+            // this same engine compiled; the name carries the component's hash and the engine's compatibility.
+            #[allow(unsafe_code)]
+            match unsafe { Component::deserialize_file(&self.engine, &file) } {
+                Ok(component) => return Ok(component),
+                Err(e) => tracing::warn!("{}: compiling again: {e:#}", file.display()),
+            }
+        }
+        let component = Component::new(&self.engine, &package.bytes)
+            .map_err(|e| ConnectorError::Compile(format!("{e:#}")))?;
+        let code = component.serialize().map_err(|e| ConnectorError::Compile(format!("{e:#}")))?;
+        let mut new = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
+        std::io::Write::write_all(&mut new, &code).map_err(ConnectorError::io(folder))?;
+        // After a crash a file must not be there with less than its bytes: it is native code.
+        new.as_file().sync_all().map_err(ConnectorError::io(folder))?;
+        new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
+        self.forget_older(package, folder, &file);
+        Ok(component)
+    }
+
+    fn compatibility(&self) -> u64 {
+        let mut hasher = std::hash::DefaultHasher::new();
+        self.engine.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+
+    /// Removes what other versions of the engine compiled of the same connector.
+    fn forget_older(&self, package: &Package, folder: &Path, kept: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let ours = entry.file_name().to_string_lossy().starts_with(&package.sha256);
+            if ours && entry.path() != kept {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn config(pool: bool) -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .max_wasm_stack(STACK)
+        .async_stack_size(ASYNC_STACK)
+        .wasm_memory64(false)
+        .wasm_tail_call(false)
+        .wasm_relaxed_simd(false);
+    if pool {
+        let mut pooling = PoolingAllocationConfig::new();
+        pooling
+            .total_component_instances(MAX_CALLS)
+            .total_core_instances(MAX_CALLS * 4)
+            .total_memories(MAX_CALLS * 2)
+            .total_tables(MAX_CALLS * 4)
+            .total_stacks(MAX_CALLS)
+            .max_core_instances_per_component(16)
+            .max_memories_per_component(4)
+            .max_tables_per_component(16)
+            .table_elements(100_000)
+            .max_component_instance_size(10 << 20)
+            .max_memory_size(MAX_MEMORY)
+            .linear_memory_keep_resident(256 << 10);
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
+        config.memory_reservation(MAX_MEMORY as u64);
+    }
+    config
+}

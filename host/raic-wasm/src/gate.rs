@@ -1,0 +1,240 @@
+//! The one gate to the network: which requests may leave, and which answers are documents.
+//!
+//! **Invariant:** the URL that is judged here is the URL that is sent, byte for byte, and redirects are never
+//! followed. Names are judged here; the addresses they resolve to, in [`crate::client`].
+
+use std::net::IpAddr;
+
+use url::{Host, Url};
+
+use crate::{
+    ConnectorError, Manifest,
+    address::is_public,
+    manifest::{Settings, expand, is_plain, names_in},
+};
+
+/// A place the connector may send requests to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The manifest's name for it.
+    pub name: String,
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Host name or address, as a URL has it.
+    pub host: String,
+    /// The port, also where it is the scheme's own.
+    pub port: u16,
+    /// The path every request's path begins with, by whole segments; empty for any.
+    pub path: String,
+    /// Whether the operator typed the host: then it may be private.
+    pub typed: bool,
+}
+
+struct DocumentRule {
+    grant: String,
+    method: String,
+    path: String,
+    query: Vec<String>,
+}
+
+/// What one cloud's connector may reach.
+pub(crate) struct Gate {
+    grants: Vec<Grant>,
+    documents: Vec<DocumentRule>,
+}
+
+/// A request that may go.
+#[derive(Debug)]
+pub(crate) struct Passed<'a> {
+    pub(crate) url: Url,
+    pub(crate) grant: &'a Grant,
+    /// Whether a 2xx answer may be read.
+    pub(crate) document: bool,
+}
+
+impl Gate {
+    /// Fills a cloud's settings into what the manifest asks for.
+    pub(crate) fn new(manifest: &Manifest, settings: &Settings) -> Result<Self, ConnectorError> {
+        let mut grants = Vec::new();
+        for network in &manifest.network {
+            if network.when.iter().any(|(name, value)| settings.values.get(name) != Some(value)) {
+                continue;
+            }
+            let wrong = |why| ConnectorError::Manifest(format!("network {:?}: {why}", network.name));
+            let text = expand(&network.url, &settings.values).map_err(wrong)?;
+            let url = Url::parse(&text).ok().filter(is_plain);
+            let url = url.ok_or_else(|| wrong(format!("{text:?} is no URL of scheme, host and path")))?;
+            // The host is the operator's own word where the URL that gives it was typed.
+            let typed = names_in(&network.url)
+                .any(|name| settings.typed.contains(name) && settings.is_url(manifest, name));
+            grants.push(Grant {
+                name: network.name.clone(),
+                scheme: url.scheme().to_owned(),
+                host: url.host_str().unwrap_or_default().to_owned(),
+                port: url.port_or_known_default().unwrap_or_default(),
+                path: url.path().trim_end_matches('/').to_owned(),
+                typed,
+            });
+        }
+        let documents = manifest.documents.iter().map(|d| DocumentRule {
+            grant: d.network.clone(),
+            method: d.method.clone(),
+            path: d.path.clone(),
+            query: d.query.clone(),
+        });
+        Ok(Self { grants, documents: documents.collect() })
+    }
+
+    /// What was granted, for people to see.
+    pub(crate) fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// Whether `authority` (`host` or `host:port`) is one that requests may be signed for.
+    pub(crate) fn grants_authority(&self, authority: &str) -> bool {
+        self.grants.iter().any(|g| {
+            let default = if g.scheme == "https" { 443 } else { 80 };
+            authority == format!("{}:{}", g.host, g.port) || (g.port == default && authority == g.host)
+        })
+    }
+
+    /// Judges a request.
+    ///
+    /// # Errors
+    /// One line that says what was refused and what is granted.
+    pub(crate) fn check(&self, method: &str, url: &str) -> Result<Passed<'_>, String> {
+        if !matches!(method, "GET" | "HEAD" | "PUT" | "POST" | "DELETE" | "PATCH" | "OPTIONS") {
+            return Err(format!("the method {method:?} is not allowed"));
+        }
+        let parsed = Url::parse(url).map_err(|e| format!("{url:?} is no URL: {e}"))?;
+        if parsed.as_str() != url {
+            return Err(format!("{url:?} does not stand as a URL parser would write it ({parsed})"));
+        }
+        if !parsed.username().is_empty() || parsed.password().is_some() || parsed.fragment().is_some() {
+            return Err(format!("a URL with user, password or fragment is not sent: {url:?}"));
+        }
+        if has_dot_segments(parsed.path()) {
+            return Err(format!("{url:?} has dot segments"));
+        }
+        let at = |g: &&Grant| {
+            g.scheme == parsed.scheme()
+                && Some(g.host.as_str()) == parsed.host_str()
+                && Some(g.port) == parsed.port_or_known_default()
+                && below(&g.path, parsed.path())
+        };
+        let grant = self.grants.iter().find(at).ok_or_else(|| {
+            let granted: Vec<_> = self
+                .grants
+                .iter()
+                .map(|g| format!("{}://{}:{}{}", g.scheme, g.host, g.port, g.path))
+                .collect();
+            format!("{method} {url} is not granted; granted: {}", granted.join(", "))
+        })?;
+        if !grant.typed && literal_address(&parsed).is_some_and(|ip| !is_public(ip)) {
+            return Err(format!("{url} is a private address that the operator did not type"));
+        }
+        let query: Vec<_> = parsed.query().unwrap_or_default().split('&').collect();
+        let document = self.documents.iter().any(|d| {
+            d.grant == grant.name
+                && d.method == method
+                && parsed.path().strip_prefix(&grant.path).map(|p| p.trim_end_matches('/')) == Some(&d.path)
+                && d.query.iter().all(|item| query.contains(&item.as_str()))
+        });
+        Ok(Passed { url: parsed, grant, document })
+    }
+}
+
+impl Settings {
+    fn is_url(&self, manifest: &Manifest, name: &str) -> bool {
+        manifest.settings.get(name).is_some_and(|s| s.kind == crate::manifest::SettingType::Url)
+    }
+}
+
+fn literal_address(url: &Url) -> Option<IpAddr> {
+    match url.host()? {
+        Host::Ipv4(ip) => Some(ip.into()),
+        Host::Ipv6(ip) => Some(ip.into()),
+        Host::Domain(_) => None,
+    }
+}
+
+/// Whether `path` is `prefix` or below it, by whole segments.
+fn below(prefix: &str, path: &str) -> bool {
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Whether a server that decodes slashes or dots early would climb.
+fn has_dot_segments(path: &str) -> bool {
+    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    decoded.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn gate(endpoint: Option<&str>, addressing: &str) -> Gate {
+        let manifest =
+            Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).expect("the manifest");
+        let mut given = BTreeMap::from([
+            ("bucket".to_owned(), "b".to_owned()),
+            ("addressing".to_owned(), addressing.to_owned()),
+        ]);
+        given.extend(endpoint.map(|e| ("endpoint".to_owned(), e.to_owned())));
+        Gate::new(&manifest, &manifest.resolve(&given).expect("settings")).expect("a gate")
+    }
+
+    #[test]
+    fn only_the_granted_host_port_and_path_pass() {
+        let gate = gate(Some("http://127.0.0.1:9000"), "path");
+        for good in ["http://127.0.0.1:9000/b", "http://127.0.0.1:9000/b/k", "http://127.0.0.1:9000/b/a%2Fb"]
+        {
+            assert!(gate.check("GET", good).is_ok(), "{good}");
+        }
+        for bad in [
+            "http://127.0.0.1:9001/b/k",
+            "https://127.0.0.1:9000/b/k",
+            "http://127.0.0.2:9000/b/k",
+            "http://127.0.0.1:9000/bb/k",
+            "http://127.0.0.1:9000/",
+            "http://127.0.0.1:9000/b/../other/k",
+            "http://127.0.0.1:9000/b/%2e%2e/k",
+            "http://127.0.0.1:9000/b/..%2Fk",
+            "http://127.0.0.1:9000/b/%2E%2E%5Ck",
+            "http://user@127.0.0.1:9000/b/k",
+            "http://127.0.0.1:9000@evil.example/b/k",
+            "http://127.0.0.1:9000/b/k#f",
+            "HTTP://127.0.0.1:9000/b/k",
+            "http://0x7f.1:9000/b/k",
+            "file:///etc/passwd",
+            "b/k",
+        ] {
+            assert!(gate.check("GET", bad).is_err(), "{bad}");
+        }
+        for method in ["TRACE", "CONNECT", "get", "GET / HTTP/1.1\r\nx:"] {
+            assert!(gate.check(method, "http://127.0.0.1:9000/b/k").is_err(), "{method:?}");
+        }
+    }
+
+    #[test]
+    fn only_what_the_manifest_calls_a_document_is_one() {
+        let gate = gate(Some("http://h:9000"), "path");
+        let document = |method: &str, url: &str| gate.check(method, url).unwrap().document;
+        assert!(document("GET", "http://h:9000/b?list-type=2&prefix=x"));
+        assert!(document("GET", "http://h:9000/b/?list-type=2"));
+        assert!(!document("GET", "http://h:9000/b/k?list-type=2"));
+        assert!(!document("GET", "http://h:9000/b?prefix=list-type=2"));
+        assert!(!document("POST", "http://h:9000/b?list-type=2"));
+    }
+
+    #[test]
+    fn the_bucket_is_the_host_with_virtual_addressing() {
+        let gate = gate(None, "virtual");
+        assert!(gate.check("PUT", "https://b.s3.us-east-1.amazonaws.com/k").is_ok());
+        assert!(gate.check("PUT", "https://other.s3.us-east-1.amazonaws.com/k").is_err());
+        assert!(gate.grants_authority("b.s3.us-east-1.amazonaws.com"));
+        assert!(!gate.grants_authority("s3.us-east-1.amazonaws.com"));
+        assert!(!gate.grants()[0].typed);
+    }
+}

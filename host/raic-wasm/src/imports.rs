@@ -1,0 +1,226 @@
+//! The host's side of the contract's imports, except `http`.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use raic_cloud::{Digests as _, Payload};
+use wasmtime::component::Resource;
+
+use crate::{
+    bindings::raic::connector::{
+        bytes, cloud, log, secrets,
+        types::{self, ByteRange, Error, ErrorKind},
+    },
+    call::{Call, GuestBody, LoginTicket, MAX_LOG_LINES, SecretHandle},
+};
+
+mod http;
+
+type Outcome<T> = wasmtime::Result<Result<T, Error>>;
+
+/// An error the host makes on its own.
+pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
+    Error {
+        kind,
+        message: message.into(),
+        provider_code: None,
+        http_status: None,
+        request_id: None,
+        retry_after_ms: None,
+        extra: Vec::new(),
+    }
+}
+
+fn refused(message: impl Into<String>) -> Error {
+    error(ErrorKind::RefusedByHost, message)
+}
+
+/// Digests of more than this are computed off the runtime.
+const SMALL: u64 = 64 << 10;
+
+async fn digest<T: Send + 'static>(payload: &Payload, compute: fn(&Payload) -> T) -> wasmtime::Result<T> {
+    if payload.size() <= SMALL {
+        return Ok(compute(payload));
+    }
+    let payload = payload.clone();
+    Ok(tokio::task::spawn_blocking(move || compute(&payload)).await?)
+}
+
+impl types::Host for Call {}
+
+impl bytes::Host for Call {}
+
+impl bytes::HostPayload for Call {
+    async fn size(&mut self, payload: Resource<Payload>) -> wasmtime::Result<u64> {
+        Ok(self.table.get(&payload)?.size())
+    }
+
+    async fn sha256(&mut self, payload: Resource<Payload>) -> wasmtime::Result<Vec<u8>> {
+        digest(self.table.get(&payload)?, |p| p.sha256().to_vec()).await
+    }
+
+    async fn md5(&mut self, payload: Resource<Payload>) -> wasmtime::Result<Vec<u8>> {
+        digest(self.table.get(&payload)?, |p| p.md5().to_vec()).await
+    }
+
+    async fn crc32c(&mut self, payload: Resource<Payload>) -> wasmtime::Result<u32> {
+        digest(self.table.get(&payload)?, |p| p.crc32c()).await
+    }
+
+    async fn read(&mut self, _: Resource<Payload>, _: ByteRange) -> Outcome<Vec<u8>> {
+        Ok(Err(refused("the manifest has no permission `reads-payload`")))
+    }
+
+    async fn drop(&mut self, payload: Resource<Payload>) -> wasmtime::Result<()> {
+        self.table.delete(payload)?;
+        Ok(())
+    }
+}
+
+impl bytes::HostBody for Call {
+    async fn size(&mut self, body: Resource<GuestBody>) -> wasmtime::Result<Option<u64>> {
+        Ok(Some(self.table.get(&body)?.length))
+    }
+
+    async fn from_bytes(&mut self, _: Vec<u8>) -> Outcome<Resource<GuestBody>> {
+        Ok(Err(refused("the manifest has no permission `reads-payload`")))
+    }
+
+    async fn drop(&mut self, body: Resource<GuestBody>) -> wasmtime::Result<()> {
+        self.table.delete(body)?;
+        Ok(())
+    }
+}
+
+impl secrets::Host for Call {
+    async fn open(&mut self, name: String) -> Outcome<Option<Resource<SecretHandle>>> {
+        let secret = self.context.credentials.secret.get(&name).cloned();
+        Ok(Ok(secret.map(|s| self.table.push(SecretHandle(s))).transpose()?))
+    }
+}
+
+impl secrets::HostSecret for Call {
+    async fn hmac(
+        &mut self,
+        secret: Resource<SecretHandle>,
+        hash: String,
+        message: Vec<u8>,
+    ) -> Outcome<Vec<u8>> {
+        Ok(self.table.get(&secret)?.0.hmac(&hash, &message).map_err(refused))
+    }
+
+    async fn sigv4(
+        &mut self,
+        secret: Resource<SecretHandle>,
+        scheme: String,
+        timestamp: String,
+        region: String,
+        service: String,
+        canonical_request: Vec<u8>,
+    ) -> Outcome<Vec<u8>> {
+        let secret = &self.table.get(&secret)?.0;
+        let Ok(canonical) = String::from_utf8(canonical_request) else {
+            return Ok(Err(refused("a canonical request is UTF-8")));
+        };
+        let mut hosts = canonical.lines().filter_map(|line| line.strip_prefix("host:"));
+        let granted = |host: &str| self.context.gate.grants_authority(host);
+        if !hosts.next().is_some_and(granted) || hosts.next().is_some() {
+            return Ok(Err(refused("the canonical request's host header names no granted host")));
+        }
+        let canonical = self.placeholders.fill_canonical(&canonical);
+        Ok(secret.sigv4(&scheme, &timestamp, &region, &service, canonical.as_bytes()).map_err(refused))
+    }
+
+    async fn rsa_sha256(&mut self, _: Resource<SecretHandle>, _: Vec<u8>) -> Outcome<Vec<u8>> {
+        Ok(Err(refused("the manifest does not allow signing with this secret by RSA")))
+    }
+
+    async fn placeholder(&mut self, secret: Resource<SecretHandle>, form: String) -> Outcome<String> {
+        let secret = self.table.get(&secret)?.0.clone();
+        if form != "raw" {
+            return Ok(Err(refused(format!("the manifest does not allow sending this secret as {form:?}"))));
+        }
+        Ok(self.placeholders.issue(&secret, None).map_err(refused))
+    }
+
+    async fn basic_auth(&mut self, secret: Resource<SecretHandle>, user: String) -> Outcome<String> {
+        let secret = self.table.get(&secret)?.0.clone();
+        Ok(self.placeholders.issue(&secret, Some(&user)).map_err(refused))
+    }
+
+    async fn drop(&mut self, secret: Resource<SecretHandle>) -> wasmtime::Result<()> {
+        self.table.delete(secret)?;
+        Ok(())
+    }
+}
+
+impl cloud::Host for Call {
+    async fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
+        let context = &self.context;
+        Ok(context.settings.values.get(&name).or_else(|| context.credentials.plain.get(&name)).cloned())
+    }
+
+    async fn endpoint(&mut self, name: String, _: String) -> Outcome<()> {
+        Ok(Err(refused(format!("the manifest has no learned endpoint {name:?}"))))
+    }
+
+    async fn now_unix_ms(&mut self) -> wasmtime::Result<u64> {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    async fn random_bytes(&mut self, len: u32) -> wasmtime::Result<Vec<u8>> {
+        let mut bytes = vec![0; len.min(64 << 10) as usize];
+        getrandom::fill(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    async fn cache_acquire(&mut self, name: String) -> Outcome<cloud::Acquired> {
+        Ok(Err(refused(format!("the manifest has no login {name:?}"))))
+    }
+
+    async fn cache_invalidate(&mut self, _: String, _: u64) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl cloud::HostTicket for Call {
+    async fn fill(
+        &mut self,
+        ticket: Resource<LoginTicket>,
+        _: Vec<(String, cloud::Value)>,
+        _: u64,
+    ) -> wasmtime::Result<cloud::Hit> {
+        match *self.table.get(&ticket)? {}
+    }
+
+    async fn fail(&mut self, ticket: Resource<LoginTicket>, _: Error, _: u64) -> wasmtime::Result<()> {
+        match *self.table.get(&ticket)? {}
+    }
+
+    async fn drop(&mut self, ticket: Resource<LoginTicket>) -> wasmtime::Result<()> {
+        self.table.delete(ticket)?;
+        Ok(())
+    }
+}
+
+impl log::Host for Call {
+    async fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
+        self.log_lines += 1;
+        if self.log_lines > MAX_LOG_LINES {
+            return Ok(());
+        }
+        // A guest's text may hold what would forge a line of the log, or a secret an answer repeated.
+        let message = self.context.redaction.apply(message.as_bytes());
+        let message: String =
+            String::from_utf8_lossy(&message).chars().filter(|c| !c.is_control()).take(1024).collect();
+        let cloud = &self.context.cloud;
+        match level {
+            log::Level::Trace => tracing::trace!(cloud, "connector: {message}"),
+            log::Level::Debug => tracing::debug!(cloud, "connector: {message}"),
+            log::Level::Info => tracing::info!(cloud, "connector: {message}"),
+            log::Level::Warn => tracing::warn!(cloud, "connector: {message}"),
+            log::Level::Error => tracing::error!(cloud, "connector: {message}"),
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,250 @@
+//! The host's side of `http`: requests through the gate, answers bounded.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use http_body_util::BodyExt as _;
+use raic_cloud::Payload;
+use wasmtime::component::Resource;
+
+use super::{Outcome, error, refused};
+use crate::{
+    bindings::raic::connector::{
+        http::{self, Request},
+        types::{Error, ErrorKind},
+    },
+    call::{Call, GuestBody, GuestResponse, SecretHandle},
+    client::{IDLE, SendError, Upload, causes},
+};
+
+const MAX_HEADERS: usize = 64;
+const MAX_HEADER_BYTES: usize = 32 << 10;
+/// The most that is read of an answer of 400 and above.
+const MAX_ERROR: u32 = 64 << 10;
+/// The most of a document, whatever limit the guest names: the engine bounds what crosses by its own fuel.
+const MAX_DOCUMENT: u32 = 4 << 20;
+/// What an upload must manage, in bytes a second, before it counts as hanging.
+const SLOWEST: u64 = 32 << 10;
+
+/// Headers that decide where a message ends, where it goes, or how it is encoded.
+const FORBIDDEN: [&str; 12] = [
+    "accept-charset",
+    "accept-encoding",
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "user-agent",
+];
+
+impl http::Host for Call {
+    async fn send(
+        &mut self,
+        request: Request,
+        upload: Option<Resource<Payload>>,
+    ) -> Outcome<Resource<GuestResponse>> {
+        let upload = upload.map(|payload| self.table.get(&payload).cloned()).transpose()?;
+        if !self.count_request() {
+            return Ok(Err(refused("too many requests in one call")));
+        }
+        match self.exchange(request, upload).await {
+            Ok(response) => Ok(Ok(self.table.push(response)?)),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+}
+
+impl Call {
+    async fn exchange(&mut self, request: Request, upload: Option<Payload>) -> Result<GuestResponse, Error> {
+        let context = self.context.clone();
+        let passed = context.gate.check(&request.method, &request.url).map_err(refused)?;
+        if upload.is_some() && !request.content.is_empty() {
+            return Err(refused("a request has a payload or content, not both"));
+        }
+        let parts = upload.map_or_else(|| vec![request.content.into()], |p| p.parts().to_vec());
+        let size: u64 = parts.iter().map(|p| p.len() as u64).sum();
+        let mut builder = ::http::Request::builder().method(request.method.as_str()).uri(passed.url.as_str());
+        let total: usize = request.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
+        if request.headers.len() > MAX_HEADERS || total > MAX_HEADER_BYTES {
+            return Err(refused("too many headers, or too long"));
+        }
+        for (name, value) in &request.headers {
+            let name = name.to_ascii_lowercase();
+            if FORBIDDEN.contains(&name.as_str()) || name.starts_with("proxy-") {
+                return Err(refused(format!("the header {name} is the host's to set")));
+            }
+            let value = std::str::from_utf8(value).map_err(|_| refused("header values are UTF-8"))?;
+            let filled = self.placeholders.fill(&passed.grant.name, &name, value).map_err(refused)?;
+            let mut filled = ::http::HeaderValue::from_str(&filled)
+                .map_err(|_| refused(format!("the value of the header {name} cannot be sent")))?;
+            // Kept out of hyper's debug output.
+            filled.set_sensitive(true);
+            builder = builder.header(name, filled);
+        }
+        builder = builder.header("accept-encoding", "identity").header("user-agent", "raic");
+        let is_get = request.method == "GET";
+        if !is_get && request.method != "HEAD" {
+            builder = builder.header("content-length", size);
+        }
+        let message = builder.body(Upload::new(parts)).map_err(|e| refused(e.to_string()))?;
+        let allowed = IDLE + Duration::from_secs(size / SLOWEST);
+        let timeout = request.timeout_ms.map_or(allowed, |ms| allowed.min(Duration::from_millis(ms.into())));
+        let answer = context.client.send(message, passed.grant.typed, timeout).await;
+        let answer = answer.map_err(|e| {
+            let at = format!("{}:{}", passed.grant.host, passed.grant.port);
+            match e {
+                SendError::Timeout(limit) => {
+                    error(ErrorKind::Timeout, format!("{at} did not answer within {} s", limit.as_secs()))
+                }
+                SendError::Failed(why) => {
+                    error(ErrorKind::Unavailable, format!("{at} cannot be reached: {why}"))
+                }
+            }
+        })?;
+        let (head, incoming) = answer.into_parts();
+        if head.headers.get("content-encoding").is_some_and(|e| e != "identity") {
+            return Err(error(
+                ErrorKind::Protocol,
+                "the service encoded an answer though it was told not to",
+            ));
+        }
+        let headers = head.headers.iter();
+        let headers =
+            headers.map(|(n, v)| (n.as_str().to_owned(), context.redaction.apply(v.as_bytes()))).collect();
+        Ok(GuestResponse {
+            status: head.status.as_u16(),
+            headers,
+            incoming: Some(incoming),
+            document: passed.document,
+            is_get,
+            read: None,
+        })
+    }
+}
+
+impl GuestResponse {
+    fn header(&self, name: &str) -> Option<String> {
+        let name = name.to_ascii_lowercase();
+        let values = self.headers.iter().filter(|(n, _)| *n == name);
+        let values: Option<Vec<_>> = values.map(|(_, v)| std::str::from_utf8(v).ok()).collect();
+        values.filter(|v| !v.is_empty()).map(|v| v.join(", "))
+    }
+}
+
+impl http::HostResponse for Call {
+    async fn status(&mut self, response: Resource<GuestResponse>) -> wasmtime::Result<u16> {
+        Ok(self.table.get(&response)?.status)
+    }
+
+    async fn headers(
+        &mut self,
+        response: Resource<GuestResponse>,
+    ) -> wasmtime::Result<Vec<(String, Vec<u8>)>> {
+        Ok(self.table.get(&response)?.headers.clone())
+    }
+
+    async fn header(
+        &mut self,
+        response: Resource<GuestResponse>,
+        name: String,
+    ) -> wasmtime::Result<Option<String>> {
+        Ok(self.table.get(&response)?.header(&name))
+    }
+
+    async fn read(&mut self, response: Resource<GuestResponse>, limit: u32) -> Outcome<Vec<u8>> {
+        let context = self.context.clone();
+        let response = self.table.get_mut(&response)?;
+        if response.status < 300 && !response.document {
+            return Ok(Err(refused("the manifest does not call this answer a document")));
+        }
+        let most = if response.status >= 300 { MAX_ERROR } else { MAX_DOCUMENT };
+        if let Some(mut incoming) = response.incoming.take() {
+            let mut whole = BytesMut::new();
+            loop {
+                match tokio::time::timeout(IDLE, incoming.frame()).await {
+                    Err(_) => return Ok(Err(error(ErrorKind::Timeout, "the answer stopped coming"))),
+                    Ok(None) => break,
+                    Ok(Some(Err(e))) => {
+                        return Ok(Err(error(
+                            ErrorKind::Unavailable,
+                            format!("the answer broke off: {}", causes(&e)),
+                        )));
+                    }
+                    Ok(Some(Ok(frame))) => {
+                        whole.extend_from_slice(&frame.into_data().unwrap_or_default());
+                    }
+                }
+                if whole.len() > most.min(limit) as usize {
+                    return Ok(Err(error(ErrorKind::TooLarge, format!("the answer passes {limit} bytes"))));
+                }
+            }
+            response.read = Some(context.redaction.apply(&whole).into());
+        }
+        match &response.read {
+            Some(read) => Ok(Ok(read.to_vec())),
+            None => Ok(Err(error(ErrorKind::Protocol, "the answer could not be read the first time"))),
+        }
+    }
+
+    async fn read_part(&mut self, _: Resource<GuestResponse>, _: u32) -> Outcome<Vec<u8>> {
+        Ok(Err(error(ErrorKind::Unsupported, "this host reads documents whole only")))
+    }
+
+    async fn into_body(&mut self, response: Resource<GuestResponse>) -> Outcome<Resource<GuestBody>> {
+        let range = self.range;
+        let response = self.table.delete(response)?;
+        match body_of(response, range) {
+            Ok(body) => Ok(Ok(self.table.push(body)?)),
+            Err(e) => Ok(Err(e)),
+        }
+    }
+
+    async fn take_secret(
+        &mut self,
+        _: Resource<GuestResponse>,
+        name: String,
+    ) -> Outcome<Resource<SecretHandle>> {
+        Ok(Err(refused(format!("the manifest has no token {name:?}"))))
+    }
+
+    async fn drop(&mut self, response: Resource<GuestResponse>) -> wasmtime::Result<()> {
+        self.table.delete(response)?;
+        Ok(())
+    }
+}
+
+/// The object, or the part of it that was asked for, out of an answer: by what its headers promise.
+fn body_of(response: GuestResponse, range: Option<raic_cloud::ByteRange>) -> Result<GuestBody, Error> {
+    let protocol = |why: &str| error(ErrorKind::Protocol, why);
+    if !response.is_get || !matches!(response.status, 200 | 206) {
+        return Err(protocol("only a GET answered by 200 or 206 has an object's bytes"));
+    }
+    let sent: Option<u64> = response.header("content-length").and_then(|l| l.trim().parse().ok());
+    let sent = sent.ok_or_else(|| protocol("the answer does not tell its length"))?;
+    let promised = response.header("content-range");
+    let incoming = response.incoming.ok_or_else(|| protocol("the answer was read already"))?;
+    let Some(range) = range else {
+        return if response.status == 200 {
+            Ok(GuestBody { incoming, skip: 0, length: sent })
+        } else {
+            Err(protocol("a whole object was asked, a part answered"))
+        };
+    };
+    if response.status == 200 {
+        let part = range.within(sent).ok_or_else(|| {
+            error(ErrorKind::RangeNotSatisfiable, "the range begins past the end of the object")
+        })?;
+        return Ok(GuestBody { incoming, skip: part.start, length: part.end - part.start });
+    }
+    let start = promised.as_deref().and_then(|r| r.trim().strip_prefix("bytes "));
+    let start = start.and_then(|r| r.split('-').next()).and_then(|s| s.parse::<u64>().ok());
+    if start != Some(range.offset) || sent > range.length.get() {
+        return Err(protocol("another range was answered than was asked"));
+    }
+    Ok(GuestBody { incoming, skip: 0, length: sent })
+}

@@ -1,0 +1,381 @@
+//! The manifest: what a connector is, may be told, and may reach.
+//!
+//! `connector.toml`, embedded by the build as a custom section, so that it can be read and shown without
+//! running the connector. Unknown fields are errors: a permission that is misspelt must not vanish.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Deserialize;
+use url::Url;
+
+use crate::ConnectorError;
+
+/// What a connector declares of itself.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// What clouds name it by: lower-case letters, digits and `-`.
+    pub name: String,
+    /// Its own version.
+    pub version: String,
+    /// One line for a person.
+    pub description: String,
+    /// An SPDX expression.
+    pub license: String,
+    /// The version of the contract it was written for.
+    pub contract: String,
+    /// What a cloud may set.
+    #[serde(default)]
+    pub settings: BTreeMap<String, Setting>,
+    /// The documents it signs in with.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, Credential>,
+    /// Where it may send requests.
+    pub network: Vec<Network>,
+    /// Which answers, besides errors, it may read.
+    #[serde(default)]
+    pub documents: Vec<Document>,
+}
+
+/// A setting of a cloud.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Setting {
+    /// What values it takes.
+    #[serde(rename = "type")]
+    pub kind: SettingType,
+    /// Whether a cloud must give it.
+    #[serde(default)]
+    pub required: bool,
+    /// Its value where a cloud gives none; may name other settings, as `{region}`.
+    pub default: Option<String>,
+    /// The values of a choice.
+    #[serde(default)]
+    pub choices: Vec<String>,
+    /// One line for a person.
+    pub help: String,
+}
+
+/// What values a setting takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SettingType {
+    /// Any text without control characters.
+    Text,
+    /// An `http` or `https` URL, without query; reaches the guest normalised and without trailing slash.
+    Url,
+    /// One of `choices`.
+    Choice,
+}
+
+/// A document with secrets, from a file, the environment or a command.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Credential {
+    /// One line for a person.
+    pub help: String,
+    /// What the document holds.
+    pub parts: BTreeMap<String, Part>,
+}
+
+/// One value in a credential's document.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Part {
+    /// Where it is: `text` (the whole document, trimmed) or `json:/pointer` (RFC 6901).
+    pub from: String,
+    /// Whether the guest only gets a handle.
+    #[serde(default)]
+    pub secret: bool,
+    /// Whether the document may lack it.
+    #[serde(default)]
+    pub optional: bool,
+    /// The signatures that may be made with it.
+    #[serde(default)]
+    pub sign: BTreeSet<Signing>,
+    /// Where it may be sent in clear.
+    #[serde(default)]
+    pub send: Vec<Sending>,
+}
+
+/// A way to sign with a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Signing {
+    /// Signature Version 4, from the canonical request on.
+    Sigv4,
+    /// HMAC over any message.
+    Hmac,
+}
+
+/// A place where a secret may be sent in clear.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sending {
+    /// The name of a network grant.
+    pub network: String,
+    /// The header, in lower case.
+    pub header: String,
+    /// `raw`, or `basic` for base64(user:value).
+    pub form: String,
+}
+
+/// A place in the network: a scheme, host, port and optionally a path prefix.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Network {
+    /// What documents and sendings name it by.
+    pub name: String,
+    /// The settings that must have these values for it to count.
+    #[serde(default)]
+    pub when: BTreeMap<String, String>,
+    /// A URL; `{x}` is a setting, `{x.scheme}` and `{x.authority}` parts of one that is a URL.
+    pub url: String,
+}
+
+/// A request whose answer the guest may read, bounded, because it is no object's content.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// The name of a network grant.
+    pub network: String,
+    /// The HTTP method.
+    pub method: String,
+    /// The path, exactly, after the grant's.
+    #[serde(default)]
+    pub path: String,
+    /// Items the query must have, such as `list-type=2`.
+    #[serde(default)]
+    pub query: Vec<String>,
+}
+
+impl Manifest {
+    /// Reads and checks a manifest.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Manifest`] with the field that is wrong.
+    pub fn parse(text: &[u8]) -> Result<Self, ConnectorError> {
+        let text = std::str::from_utf8(text).map_err(|e| ConnectorError::Manifest(e.to_string()))?;
+        let manifest: Self =
+            toml::from_str(text).map_err(|e| ConnectorError::Manifest(e.to_string().trim().to_owned()))?;
+        manifest.check().map_err(ConnectorError::Manifest)?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let named = |text: &str| {
+            (1..=64).contains(&text.len())
+                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        let names = std::iter::once(&self.name)
+            .chain(self.settings.keys())
+            .chain(self.credentials.keys())
+            .chain(self.credentials.values().flat_map(|c| c.parts.keys()))
+            .chain(self.network.iter().map(|n| &n.name));
+        if let Some(bad) = names.into_iter().find(|n| !named(n)) {
+            return Err(format!("{bad:?} is no name: 1 to 64 of a-z, 0-9 and -"));
+        }
+        for (name, setting) in &self.settings {
+            let choice = setting.kind == SettingType::Choice;
+            if choice == setting.choices.is_empty() {
+                return Err(format!("setting {name:?}: `choices` belong to a choice, and only there"));
+            }
+            if choice && setting.default.as_ref().is_some_and(|d| !setting.choices.contains(d)) {
+                return Err(format!("setting {name:?}: its default is none of its choices"));
+            }
+        }
+        for (name, part) in self.credentials.values().flat_map(|c| &c.parts) {
+            if part.from != "text" && !part.from.starts_with("json:/") {
+                return Err(format!(
+                    "part {name:?}: from = {:?} is neither text nor json:/pointer",
+                    part.from
+                ));
+            }
+            let used = !part.sign.is_empty() || !part.send.is_empty();
+            if used && !part.secret {
+                return Err(format!("part {name:?}: only a secret has `sign` or `send`"));
+            }
+            if let Some(bad) = part.send.iter().find(|s| !matches!(s.form.as_str(), "raw" | "basic")) {
+                return Err(format!("part {name:?}: form {:?} is neither raw nor basic", bad.form));
+            }
+        }
+        let references = self.documents.iter().map(|d| &d.network);
+        let references = references.chain(
+            self.credentials
+                .values()
+                .flat_map(|c| c.parts.values())
+                .flat_map(|p| &p.send)
+                .map(|s| &s.network),
+        );
+        for reference in references {
+            if !self.network.iter().any(|n| n.name == *reference) {
+                return Err(format!("there is no network named {reference:?}"));
+            }
+        }
+        for setting in self.network.iter().flat_map(|n| n.when.keys()) {
+            if !self.settings.contains_key(setting) {
+                return Err(format!("`when` names {setting:?}, which is no setting"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings of a cloud: those given, checked, and the defaults of the others.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Setting`] for one that is unknown, missing or malformed.
+    pub fn resolve(&self, given: &BTreeMap<String, String>) -> Result<Settings, ConnectorError> {
+        if let Some(name) = given.keys().find(|name| !self.settings.contains_key(*name)) {
+            let known = self.settings.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            return Err(ConnectorError::setting(
+                name,
+                format!("{} has none of that name; it has {known}", self.name),
+            ));
+        }
+        let mut values = BTreeMap::new();
+        for (name, setting) in &self.settings {
+            match given.get(name) {
+                Some(value) => {
+                    values.insert(name.clone(), setting.checked(name, value)?);
+                }
+                None if setting.required => {
+                    return Err(ConnectorError::setting(name, format!("is missing: {}", setting.help)));
+                }
+                None => {}
+            }
+        }
+        // Defaults may name what was given or other defaults; twice round is deeper than any manifest needs.
+        for _ in 0..2 {
+            for (name, setting) in &self.settings {
+                let Some(default) = setting.default.as_ref().filter(|_| !values.contains_key(name)) else {
+                    continue;
+                };
+                if let Ok(value) = expand(default, &values) {
+                    values.insert(name.clone(), setting.checked(name, &value)?);
+                }
+            }
+        }
+        Ok(Settings { values, typed: given.keys().cloned().collect() })
+    }
+}
+
+impl Setting {
+    fn checked(&self, name: &str, value: &str) -> Result<String, ConnectorError> {
+        let wrong = |problem: String| Err(ConnectorError::setting(name, problem));
+        if value.is_empty() || value.len() > 4096 || value.chars().any(char::is_control) {
+            return wrong("is empty, longer than 4096 bytes, or has control characters".to_owned());
+        }
+        match self.kind {
+            SettingType::Text => Ok(value.to_owned()),
+            SettingType::Choice if self.choices.iter().any(|c| c == value) => Ok(value.to_owned()),
+            SettingType::Choice => wrong(format!("{value:?} is none of {}", self.choices.join(", "))),
+            SettingType::Url => match Url::parse(value) {
+                Ok(url) if is_plain(&url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
+                _ => wrong(format!(
+                    "{value:?} is no http or https URL without query, such as http://127.0.0.1:9000"
+                )),
+            },
+        }
+    }
+}
+
+/// An `http` or `https` URL of scheme, host, port and path, and no more.
+pub(crate) fn is_plain(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+}
+
+/// A cloud's settings, complete and checked.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    pub(crate) values: BTreeMap<String, String>,
+    /// Those the operator typed, rather than defaults: only they may lead to private addresses.
+    pub(crate) typed: BTreeSet<String>,
+}
+
+/// Fills the settings into a template.
+pub(crate) fn expand(template: &str, values: &BTreeMap<String, String>) -> Result<String, String> {
+    let mut out = String::new();
+    let mut rest = template;
+    while let Some((before, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}').ok_or_else(|| format!("{template:?} has an open brace"))?;
+        let (setting, field) = name.split_once('.').map_or((name, None), |(s, f)| (s, Some(f)));
+        let value =
+            values.get(setting).ok_or_else(|| format!("{template:?} needs the setting {setting:?}"))?;
+        let url = || Url::parse(value).map_err(|e| format!("{setting:?} is no URL: {e}"));
+        out += before;
+        match field {
+            None => out += value,
+            Some("scheme") => out += url()?.scheme(),
+            Some("authority") => out += url()?.authority(),
+            Some(other) => return Err(format!("{template:?}: a setting has no {other:?}")),
+        }
+        rest = after;
+    }
+    Ok(out + rest)
+}
+
+/// The settings a template names.
+pub(crate) fn names_in(template: &str) -> impl Iterator<Item = &str> {
+    template.split('{').skip(1).filter_map(|t| t.split(['}', '.']).next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const S3: &[u8] = include_bytes!("../../../connectors/s3/connector.toml");
+
+    fn given(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    }
+
+    #[test]
+    fn defaults_may_name_other_settings() {
+        let manifest = Manifest::parse(S3).unwrap();
+        let settings = manifest.resolve(&given(&[("bucket", "b"), ("region", "eu-central-1")])).unwrap();
+        assert_eq!(settings.values["endpoint"], "https://s3.eu-central-1.amazonaws.com");
+        assert!(!settings.typed.contains("endpoint"));
+    }
+
+    #[test]
+    fn urls_are_normalised_as_they_will_be_signed() {
+        let manifest = Manifest::parse(S3).unwrap();
+        let settings = manifest
+            .resolve(&given(&[("bucket", "b"), ("endpoint", "HTTPS://S3.Example.com:443/")]))
+            .unwrap();
+        assert_eq!(settings.values["endpoint"], "https://s3.example.com");
+    }
+
+    #[test]
+    fn wrong_settings_are_named() {
+        let manifest = Manifest::parse(S3).unwrap();
+        for (wrong, pairs) in [
+            ("bucket", vec![]),
+            ("buckett", vec![("bucket", "b"), ("buckett", "b")]),
+            ("endpoint", vec![("bucket", "b"), ("endpoint", "file:///etc/passwd")]),
+            ("endpoint", vec![("bucket", "b"), ("endpoint", "http://user:pw@h")]),
+            ("addressing", vec![("bucket", "b"), ("addressing", "dns")]),
+        ] {
+            let e = manifest.resolve(&given(&pairs)).unwrap_err();
+            assert!(matches!(&e, ConnectorError::Setting { name, .. } if name == wrong), "{e}");
+        }
+    }
+
+    #[test]
+    fn misspelt_permissions_are_errors() {
+        let text = String::from_utf8(S3.to_vec()).unwrap();
+        for (from, to) in [
+            ("sign = [\"sigv4\"]", "signs = [\"sigv4\"]"),
+            ("network = \"bucket\"", "network = \"other\""),
+            ("name = \"s3\"", "name = \"../s3\""),
+            ("from = \"json:/AccessKeyId\"", "from = \"yaml:/AccessKeyId\""),
+        ] {
+            assert!(Manifest::parse(text.replace(from, to).as_bytes()).is_err(), "{to}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! Credentials: read from their documents once, used by handle, never shown.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use data_encoding::{BASE64, HEXLOWER};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::{Digest as _, Sha256};
+use zeroize::Zeroizing;
+
+use crate::{
+    ConnectorError, Manifest,
+    manifest::{Part, Sending, Signing},
+};
+
+/// The documents an operator gave, by credential name.
+pub type CredentialDocuments = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// A secret value and what the manifest allows with it.
+pub(crate) struct SecretValue {
+    value: Zeroizing<String>,
+    rule: Part,
+}
+
+impl fmt::Debug for SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretValue(***)")
+    }
+}
+
+/// One cloud's credentials.
+#[derive(Debug, Default)]
+pub(crate) struct Credentials {
+    /// `CREDENTIAL.part` to a value the guest may read.
+    pub(crate) plain: BTreeMap<String, String>,
+    /// `CREDENTIAL.part` to one it may not.
+    pub(crate) secret: BTreeMap<String, Arc<SecretValue>>,
+}
+
+impl Credentials {
+    /// Takes every part out of its document.
+    pub(crate) fn new(manifest: &Manifest, documents: &CredentialDocuments) -> Result<Self, ConnectorError> {
+        if let Some(name) = documents.keys().find(|name| !manifest.credentials.contains_key(*name)) {
+            let known = manifest.credentials.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+            let problem = format!("{} has none of that name; it has {known}", manifest.name);
+            return Err(ConnectorError::credential(name, problem));
+        }
+        let mut credentials = Self::default();
+        for (name, credential) in &manifest.credentials {
+            let document = documents.get(name).ok_or_else(|| {
+                ConnectorError::credential(name, format!("is missing: {}", credential.help))
+            })?;
+            for (part, rule) in &credential.parts {
+                let path = format!("{name}.{part}");
+                match take(document, &rule.from).map_err(|e| ConnectorError::credential(name, e))? {
+                    Some(value) if rule.secret => {
+                        let value = SecretValue { value, rule: rule.clone() };
+                        credentials.secret.insert(path, Arc::new(value));
+                    }
+                    Some(value) => {
+                        credentials.plain.insert(path, value.to_string());
+                    }
+                    None if rule.optional => {}
+                    None => {
+                        let problem =
+                            format!("its document has nothing at {}: {}", rule.from, credential.help);
+                        return Err(ConnectorError::credential(name, problem));
+                    }
+                }
+            }
+        }
+        Ok(credentials)
+    }
+}
+
+/// The value at `from`; none where it is not there or empty.
+fn take(document: &[u8], from: &str) -> Result<Option<Zeroizing<String>>, String> {
+    let text = std::str::from_utf8(document).map_err(|_| "its document is not UTF-8".to_owned())?;
+    let Some(pointer) = from.strip_prefix("json:") else {
+        let text = text.trim();
+        return Ok((!text.is_empty()).then(|| Zeroizing::new(text.to_owned())));
+    };
+    // serde_json's messages may quote the document, so they are not passed on.
+    let json: serde_json::Value = serde_json::from_str(text)
+        .map_err(|e| format!("its document is no JSON (line {}, column {})", e.line(), e.column()))?;
+    match json.pointer(pointer) {
+        None | Some(serde_json::Value::Null) => Ok(None),
+        Some(serde_json::Value::String(value)) if value.chars().any(char::is_control) => {
+            Err(format!("the value at {pointer} has control characters"))
+        }
+        Some(serde_json::Value::String(value)) => {
+            Ok((!value.is_empty()).then(|| Zeroizing::new(value.clone())))
+        }
+        Some(_) => Err(format!("the value at {pointer} is no text")),
+    }
+}
+
+impl SecretValue {
+    /// The value, for looking for it in answers.
+    pub(crate) fn text(&self) -> &str {
+        &self.value
+    }
+
+    fn may(&self, signing: Signing) -> Result<(), String> {
+        if self.rule.sign.contains(&signing) {
+            return Ok(());
+        }
+        Err(format!("the manifest does not allow signing with this secret by {signing:?}"))
+    }
+
+    /// HMAC of `message` with `sha256`.
+    pub(crate) fn hmac(&self, hash: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+        self.may(Signing::Hmac)?;
+        match hash {
+            "sha256" => Ok(hmac_sha256(self.value.as_bytes(), message).to_vec()),
+            other => Err(format!("no HMAC with {other:?}; there is sha256")),
+        }
+    }
+
+    /// The signature of a canonical request (AWS general reference, "Create a signed AWS API request", steps 2 to
+    /// 4; Google's V4 signing differs in its words).
+    pub(crate) fn sigv4(
+        &self,
+        scheme: &str,
+        timestamp: &str,
+        region: &str,
+        service: &str,
+        canonical_request: &[u8],
+    ) -> Result<Vec<u8>, String> {
+        self.may(Signing::Sigv4)?;
+        let (algorithm, terminator) = match scheme {
+            "AWS4" => ("AWS4-HMAC-SHA256", "aws4_request"),
+            "GOOG4" => ("GOOG4-HMAC-SHA256", "goog4_request"),
+            other => return Err(format!("no signing scheme {other:?}; there are AWS4 and GOOG4")),
+        };
+        let date = timestamp.get(..8).filter(|_| timestamp.len() == 16 && timestamp.ends_with('Z'));
+        let date = date.ok_or_else(|| format!("{timestamp:?} is no timestamp YYYYMMDDTHHMMSSZ"))?;
+        let scope = format!("{date}/{region}/{service}/{terminator}");
+        let digest = HEXLOWER.encode(&Sha256::digest(canonical_request));
+        let string_to_sign = format!("{algorithm}\n{timestamp}\n{scope}\n{digest}");
+        let key = Zeroizing::new(format!("{scheme}{}", &*self.value));
+        let key = [date, region, service, terminator]
+            .iter()
+            .fold(Zeroizing::new(key.as_bytes().to_vec()), |key, text| {
+                Zeroizing::new(hmac_sha256(&key, text.as_bytes()).to_vec())
+            });
+        Ok(hmac_sha256(&key, string_to_sign.as_bytes()).to_vec())
+    }
+}
+
+fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
+    #[allow(clippy::unwrap_used, reason = "HMAC takes a key of any length")]
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).unwrap();
+    mac.update(message);
+    mac.finalize().into_bytes().into()
+}
+
+/// The placeholders handed out in one call.
+#[derive(Default)]
+pub(crate) struct Placeholders(Vec<Placeholder>);
+
+struct Placeholder {
+    text: String,
+    value: Zeroizing<String>,
+    form: &'static str,
+    secret: Arc<SecretValue>,
+}
+
+impl Placeholders {
+    /// A text that stands for the secret in a header. With `user`, for base64(user:value).
+    pub(crate) fn issue(&mut self, secret: &Arc<SecretValue>, user: Option<&str>) -> Result<String, String> {
+        let form = if user.is_some() { "basic" } else { "raw" };
+        if !secret.rule.send.iter().any(|s| s.form == form) {
+            return Err(format!("the manifest does not allow sending this secret as {form}"));
+        }
+        if self.0.len() >= 64 {
+            return Err("too many placeholders in one call".to_owned());
+        }
+        let value = match user {
+            None => secret.value.clone(),
+            Some(user) if user.contains(':') => return Err("a user name cannot hold a colon".to_owned()),
+            Some(user) => Zeroizing::new(BASE64.encode(format!("{user}:{}", &*secret.value).as_bytes())),
+        };
+        let mut random = [0_u8; 16];
+        getrandom::fill(&mut random).map_err(|e| e.to_string())?;
+        let text = format!("RAIC{}", HEXLOWER.encode(&random));
+        self.0.push(Placeholder { text: text.clone(), value, form, secret: secret.clone() });
+        Ok(text)
+    }
+
+    /// A header's value with placeholders replaced, where the manifest allows them in that header of that grant.
+    pub(crate) fn fill(&self, grant: &str, header: &str, value: &str) -> Result<Zeroizing<String>, String> {
+        let mut filled = Zeroizing::new(value.to_owned());
+        for placeholder in self.0.iter().filter(|p| value.contains(&p.text)) {
+            let rule = |s: &Sending| s.network == grant && s.header == header && s.form == placeholder.form;
+            if !placeholder.secret.rule.send.iter().any(rule) {
+                return Err(format!(
+                    "the manifest does not allow a secret in the header {header} toward {grant:?}"
+                ));
+            }
+            filled = Zeroizing::new(filled.replace(&placeholder.text, &placeholder.value));
+        }
+        Ok(filled)
+    }
+
+    /// A canonical request with the placeholders of its header lines replaced.
+    pub(crate) fn fill_canonical(&self, canonical: &str) -> Zeroizing<String> {
+        self.0.iter().fold(Zeroizing::new(canonical.to_owned()), |text, p| {
+            Zeroizing::new(text.replace(&p.text, &p.value))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = r#"{"Version":1,"AccessKeyId":"AKIAIOSFODNN7EXAMPLE",
+        "SecretAccessKey":"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY","SessionToken":"token-of-a-session"}"#;
+
+    fn credentials(document: &str) -> Result<Credentials, ConnectorError> {
+        let manifest = Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
+        let document = Zeroizing::new(document.as_bytes().to_vec());
+        Credentials::new(&manifest, &BTreeMap::from([("keys".to_owned(), document)]))
+    }
+
+    /// "GET Object" of the S3 API reference's signature examples.
+    #[test]
+    fn amazons_example_gives_amazons_signature() {
+        let key = &credentials(KEYS).unwrap().secret["keys.secret-access-key"];
+        let canonical = "GET\n/test.txt\n\nhost:examplebucket.s3.amazonaws.com\nrange:bytes=0-9\n\
+            x-amz-content-sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n\
+            x-amz-date:20130524T000000Z\n\nhost;range;x-amz-content-sha256;x-amz-date\n\
+            e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let signature =
+            key.sigv4("AWS4", "20130524T000000Z", "us-east-1", "s3", canonical.as_bytes()).unwrap();
+        assert_eq!(
+            HEXLOWER.encode(&signature),
+            "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
+        );
+        assert!(key.hmac("sha256", b"x").is_err(), "only what the manifest names");
+    }
+
+    #[test]
+    fn a_placeholder_is_replaced_only_where_the_manifest_says() {
+        let credentials = credentials(KEYS).unwrap();
+        let mut placeholders = Placeholders::default();
+        let token = placeholders.issue(&credentials.secret["keys.session-token"], None).unwrap();
+        let filled = placeholders.fill("bucket", "x-amz-security-token", &token).unwrap();
+        assert_eq!(*filled, "token-of-a-session");
+        assert!(placeholders.fill("bucket", "x-other", &token).is_err());
+        assert!(placeholders.fill("elsewhere", "x-amz-security-token", &token).is_err());
+        assert!(placeholders.issue(&credentials.secret["keys.secret-access-key"], None).is_err());
+    }
+
+    #[test]
+    fn wrong_documents_are_told_without_showing_them() {
+        for document in ["", "AKIA:secretsecret", r#"{"AccessKeyId":"secretsecret"}"#, r#"{"AccessKeyId":7}"#]
+        {
+            let text = credentials(document).unwrap_err().to_string();
+            assert!(text.starts_with("credential \"keys\": ") && !text.contains("secretsecret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let text = format!("{:?}", credentials(KEYS).unwrap());
+        assert!(!text.contains("wJalr") && !text.contains("token-of"), "{text}");
+    }
+}

@@ -1,0 +1,142 @@
+//! A connector that misbehaves: the object's key says how. Every way must end its call and nothing else.
+
+use raic_sdk::{
+    Body, ByteRange, Connector, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Response,
+    Result, WriteMode, error, log, required_setting, secrets,
+};
+
+/// The connector.
+#[derive(Debug)]
+pub struct Hostile;
+
+raic_sdk::export!(Hostile with_types_in raic_sdk::bindings);
+
+fn object(size: u64) -> ObjectInfo {
+    ObjectInfo { size, etag: None, last_modified_unix_ms: None, extra: Vec::new() }
+}
+
+fn own(path: &str) -> Result<String> {
+    Ok(format!("{}/own/{path}", required_setting("endpoint")?))
+}
+
+#[allow(unconditional_recursion)]
+fn recurse(depth: u64) -> u64 {
+    std::hint::black_box(recurse(depth + 1)) + depth
+}
+
+impl Connector for Hostile {
+    fn describe() -> Result<Extra> {
+        Ok(Vec::new())
+    }
+
+    fn probe() -> Result<()> {
+        Ok(())
+    }
+
+    fn put(key: String, content: &Payload, _: WriteMode) -> Result<ObjectInfo> {
+        match key.as_str() {
+            "lies-about-size" => Ok(object(content.size() + 1)),
+            "reads-payload" => {
+                content.read(ByteRange { offset: 0, length: 1 }).map(|_| object(content.size()))
+            }
+            "uploads" => {
+                Request::new("PUT", own("object")?).send(Some(content))?;
+                Ok(object(content.size()))
+            }
+            _ => panic!("trapped in put"),
+        }
+    }
+
+    fn get(key: String, _: Option<ByteRange>, _: Option<String>) -> Result<(ObjectInfo, Body)> {
+        let answer = Request::new("GET", own("object")?).send(None)?;
+        match key.as_str() {
+            "reads-object" => answer.read(1024).map(|_| ())?,
+            "lies-about-object" => return Ok((object(1), Response::into_body(answer)?)),
+            _ => {}
+        }
+        Ok((object(7), Response::into_body(answer)?))
+    }
+
+    fn head(key: String) -> Result<ObjectInfo> {
+        match key.as_str() {
+            "loops" => loop {
+                std::hint::black_box(());
+            },
+            "eats-memory" => {
+                let mut all = Vec::new();
+                loop {
+                    all.push(vec![1_u8; 1 << 20]);
+                    std::hint::black_box(&all);
+                }
+            }
+            "recurses" => Ok(object(recurse(0))),
+            "leaks-handles" => {
+                let mut all = Vec::new();
+                loop {
+                    all.push(secrets::open("token.value")?);
+                }
+            }
+            "floods-the-log" => {
+                for line in 0..100_000 {
+                    log::write(log::Level::Debug, &format!("line {line}\n\u{1b}[31mforged"));
+                }
+                Ok(object(0))
+            }
+            "goes-elsewhere" => {
+                Request::new("GET", required_setting("forbidden")?).send(None).map(|_| object(0))
+            }
+            "follows-a-redirect" => {
+                let answer = Request::new("GET", own("redirect")?).send(None)?;
+                Ok(object(answer.status().into()))
+            }
+            "smuggles-a-header" => {
+                let request = Request::new("GET", own("x")?).header("transfer-encoding", "chunked");
+                request.send(None).map(|_| object(0))
+            }
+            "sends-the-secret-elsewhere" => {
+                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
+                Request::new("GET", own("x")?).header("x-other", &token).send(None).map(|_| object(0))
+            }
+            "reads-the-secret-back" => {
+                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
+                let answer = Request::new("GET", own("reflect")?).header("x-token", &token).send(None)?;
+                let seen = String::from_utf8_lossy(&answer.read(4096)?).into_owned();
+                let header = answer.header("x-reflected").unwrap_or_default();
+                Err(error(ErrorKind::Protocol, format!("{seen} {header}")))
+            }
+            "signs-with-it" => {
+                let token = secrets::open("token.value")?.expect("the secret");
+                token.hmac("sha256", b"x").map(|_| object(0))
+            }
+            "asks-without-end" => loop {
+                Request::new("GET", own("x")?).send(None)?;
+            },
+            _ => panic!("trapped in head"),
+        }
+    }
+
+    fn delete(_: String, _: Option<String>) -> Result<()> {
+        Ok(())
+    }
+
+    fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
+        let entry = |key: String| Listed { key, info: object(0) };
+        match prefix.as_str() {
+            "same-cursor/" => {
+                Ok(Page { entries: Vec::new(), next: Some(cursor.unwrap_or_else(|| "c".to_owned())) })
+            }
+            "flood/" => Ok(Page {
+                entries: (0..1_000_000).map(|i| entry(format!("flood/{i}"))).collect(),
+                next: None,
+            }),
+            "too-many/" => Ok(Page {
+                entries: (0..=limit).map(|i| entry(format!("too-many/{i}"))).collect(),
+                next: None,
+            }),
+            _ => Ok(Page {
+                entries: vec![entry("../../etc/passwd".to_owned()), entry(format!("{prefix}ok"))],
+                next: None,
+            }),
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! The connectors that `cargo xtask connectors` built, and clouds that run them.
+
+use std::{collections::BTreeMap, path::Path};
+
+use raic_wasm::{Configuration, ConnectorCloud, ConnectorError, Engine, Package, TlsSettings};
+use zeroize::Zeroizing;
+
+/// Reads a component from the target folder's `connectors`; `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
+pub fn package(target_tmp: &str, name: &str) -> Package {
+    let file = Path::new(target_tmp).with_file_name("connectors").join(format!("{name}.wasm"));
+    let bytes = std::fs::read(&file)
+        .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` builds the connectors", file.display()));
+    Package::read(bytes).expect("a connector")
+}
+
+/// Access keys in the form the S3 connector takes.
+pub fn s3_keys(access_key: &str, secret_key: &str) -> Zeroizing<Vec<u8>> {
+    let document = format!(r#"{{"AccessKeyId":"{access_key}","SecretAccessKey":"{secret_key}"}}"#);
+    Zeroizing::new(document.into_bytes())
+}
+
+/// A cloud behind the S3 connector.
+pub fn s3_cloud(
+    target_tmp: &str,
+    settings: &[(&str, &str)],
+    keys: Zeroizing<Vec<u8>>,
+    tls: TlsSettings,
+) -> Result<ConnectorCloud, ConnectorError> {
+    let connector = Engine::new()?.load(&package(target_tmp, "s3"), None)?;
+    let configuration = Configuration {
+        settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        credentials: BTreeMap::from([("keys".to_owned(), keys)]),
+        tls,
+    };
+    ConnectorCloud::new("s3", &connector, &configuration)
+}

@@ -1,0 +1,13 @@
+//! What the tests across crates share: real servers on loopback, and the built connectors.
+
+pub mod components;
+pub mod radosgw;
+pub mod s3s_fs;
+
+use std::net::{Ipv4Addr, TcpListener};
+
+/// A port of loopback that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+    listener.local_addr().expect("its address").port()
+}

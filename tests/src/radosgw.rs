@@ -1,0 +1,215 @@
+//! Ceph RADOS Gateway on loopback: one monitor, one OSD in memory, one gateway with HTTP and TLS ports.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::free_port;
+
+/// The user's access key.
+pub const ACCESS_KEY: &str = "RGWACCESSKEY00000001";
+/// The user's secret key.
+pub const SECRET_KEY: &str = "rgwsecretkey0000000000000000000000000001";
+
+/// A running gateway. Dropping it stops what it started, gateway first, and removes its folder.
+#[derive(Debug)]
+pub struct Radosgw {
+    /// Its HTTP endpoint.
+    pub url: String,
+    /// Its TLS endpoint, with a certificate for 127.0.0.1 by an authority nobody knows.
+    pub tls_url: String,
+    /// That authority, in PEM.
+    pub ca: Vec<u8>,
+    /// Gateway, OSD, monitor: in the order they stop.
+    processes: Vec<Child>,
+    folder: tempfile::TempDir,
+}
+
+impl Radosgw {
+    /// Starts it; takes about 12 s.
+    ///
+    /// # Panics
+    /// Where the packages are missing or a daemon does not come up; the message has the end of its log.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("raic-rgw-").tempdir().expect("a folder");
+        let (port, tls_port, monitor) = (free_port(), free_port(), free_port());
+        let home = folder.path();
+        let (ca, certificate) = certificates();
+        fs::write(home.join("tls.pem"), certificate).expect("the certificate");
+        let fsid = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a UUID");
+        for part in ["mon", "osd", "rgw"] {
+            fs::create_dir(home.join(part)).expect("a folder");
+        }
+        fs::write(home.join("ceph.conf"), configuration(home, fsid.trim(), monitor, port, tls_port))
+            .expect("ceph.conf");
+        let mut gateway = Self {
+            url: format!("http://127.0.0.1:{port}"),
+            tls_url: format!("https://127.0.0.1:{tls_port}"),
+            ca,
+            processes: Vec::new(),
+            folder,
+        };
+        gateway.bring_up(fsid.trim(), monitor);
+        gateway.wait_for(port);
+        gateway.wait_for(tls_port);
+        let user = ["user", "create", "--uid=rgwuser", "--display-name=rgwuser"];
+        let keys = [format!("--access-key={ACCESS_KEY}"), format!("--secret={SECRET_KEY}")];
+        gateway.run(gateway.command("radosgw-admin").args(["-n", "client.rgw"]).args(user).args(keys));
+        gateway
+    }
+
+    fn home(&self) -> PathBuf {
+        self.folder.path().to_owned()
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        command.arg("-c").arg(self.home().join("ceph.conf"));
+        command
+    }
+
+    fn bring_up(&mut self, fsid: &str, monitor: u16) {
+        let home = self.home();
+        let keyring = home.join("keyring");
+        let tool = |args: &[&str]| {
+            self.run(Command::new("ceph-authtool").arg(&keyring).args(args));
+        };
+        tool(&["--create-keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *"]);
+        let caps = ["--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *"];
+        tool(&[&["--gen-key", "-n", "client.admin"][..], &caps].concat());
+        let address = format!("v1:127.0.0.1:{monitor}");
+        let map = home.join("monmap");
+        let args = ["--create", "--clobber", "--addv", "a", &address, "--fsid", fsid];
+        self.run(Command::new("monmaptool").args(args).arg(&map));
+        let mkfs = ["--mkfs", "-i", "a"];
+        self.run(
+            self.command("ceph-mon").args(mkfs).arg("--monmap").arg(&map).arg("--keyring").arg(&keyring),
+        );
+        self.spawn("ceph-mon", &["-i", "a", "-f"]);
+        let osd = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a UUID");
+        self.run(self.command("ceph").args(["osd", "new", osd.trim(), "0"]));
+        self.run(self.command("ceph-osd").args(["-i", "0", "--mkfs", "--osd-uuid", osd.trim()]));
+        self.run(self.command("ceph").args([
+            "osd",
+            "crush",
+            "add",
+            "osd.0",
+            "1.0",
+            "root=default",
+            "host=localhost",
+        ]));
+        self.spawn("ceph-osd", &["-i", "0", "-f"]);
+        let began = Instant::now();
+        loop {
+            let stat = self.command("ceph").args(["osd", "stat"]).output().expect("ceph");
+            if String::from_utf8_lossy(&stat.stdout).contains("1 up") {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "the OSD does not come up");
+            thread::sleep(Duration::from_millis(300));
+        }
+        self.spawn("radosgw", &["-n", "client.rgw", "-f"]);
+    }
+
+    fn spawn(&mut self, program: &str, args: &[&str]) {
+        let out = fs::File::create(self.home().join(format!("{program}.out"))).expect("a log");
+        let errors = out.try_clone().expect("a log");
+        let mut command = self.command(program);
+        command.args(args).stdin(Stdio::null()).stdout(out).stderr(errors);
+        self.processes.insert(0, command.spawn().unwrap_or_else(|e| missing(program, &e)));
+    }
+
+    fn run(&self, command: &mut Command) {
+        let program = command.get_program().display().to_string();
+        let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| missing(&program, &e));
+        assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+    }
+
+    fn wait_for(&self, port: u16) {
+        let began = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            let log = || fs::read_to_string(self.home().join("radosgw.out")).unwrap_or_default();
+            assert!(began.elapsed() < Duration::from_secs(120), "radosgw does not listen: {}", log());
+            thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+fn missing(program: &str, e: &std::io::Error) -> ! {
+    panic!("{program}: {e}; `cargo xtask test` installs radosgw, ceph-mon and ceph-osd")
+}
+
+impl Drop for Radosgw {
+    fn drop(&mut self) {
+        for process in &mut self.processes {
+            // Nothing to keep: what they hold is in memory.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// An authority, and a certificate for 127.0.0.1 with its key, in PEM.
+fn certificates() -> (Vec<u8>, String) {
+    let ca_key = rcgen::KeyPair::generate().expect("a key");
+    let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = parameters.self_signed(&ca_key).expect("an authority");
+    let issuer = rcgen::Issuer::new(parameters, ca_key);
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+    let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
+    (ca.pem().into_bytes(), certificate.pem() + &key.serialize_pem())
+}
+
+fn configuration(home: &Path, fsid: &str, monitor: u16, port: u16, tls_port: u16) -> String {
+    let home = home.display();
+    format!(
+        "[global]
+fsid = {fsid}
+mon host = v1:127.0.0.1:{monitor}
+ms bind ipv6 = false
+public addr = 127.0.0.1
+cluster addr = 127.0.0.1
+auth cluster required = none
+auth service required = none
+auth client required = none
+auth supported = none
+osd pool default size = 1
+osd pool default min size = 1
+osd pool default pg num = 8
+osd pool default pgp num = 8
+osd pool default pg autoscale mode = off
+osd crush chooseleaf type = 0
+osd crush update on start = false
+mon warn on pool no redundancy = false
+mon allow pool size one = true
+mon max pg per osd = 1000
+mon data = {home}/mon
+mon data avail crit = 1
+osd data = {home}/osd
+osd objectstore = memstore
+memstore device bytes = 1073741824
+osd class load list = *
+osd class default list = *
+osd class update on start = false
+keyring = {home}/keyring
+log file = {home}/$name.log
+pid file = {home}/$name.pid
+admin socket = {home}/$name.asok
+run dir = {home}
+crash dir = {home}
+[client.rgw]
+rgw data = {home}/rgw
+rgw frontends = beast endpoint=127.0.0.1:{port} ssl_endpoint=127.0.0.1:{tls_port} ssl_certificate={home}/tls.pem
+rgw dns name =
+rgw enable usage log = false
+rgw thread pool size = 64
+"
+    )
+}

@@ -1,0 +1,84 @@
+//! The S3 connector, sandboxed, against services that check its signatures.
+
+use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
+use raic_tests::{
+    components::{s3_cloud, s3_keys},
+    radosgw::{ACCESS_KEY, Radosgw, SECRET_KEY},
+    s3s_fs::S3sFs,
+};
+use raic_wasm::{ConnectorCloud, TlsSettings};
+
+const TMP: &str = env!("CARGO_TARGET_TMPDIR");
+
+fn cloud(settings: &[(&str, &str)], access_key: &str, secret_key: &str) -> ConnectorCloud {
+    s3_cloud(TMP, settings, s3_keys(access_key, secret_key), TlsSettings::default()).expect("a cloud")
+}
+
+async fn kind_of_put(cloud: &dyn Cloud) -> ErrorKind {
+    let key = ObjectKey::new("some/key").expect("a key");
+    cloud.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await.expect_err("refused").kind
+}
+
+/// One test, since the service takes its time to start: everything the connector does, and every way to be
+/// refused that the service has.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_s3_connector_conforms_on_radosgw() {
+    let service = tokio::task::spawn_blocking(Radosgw::start).await.expect("RADOSGW");
+    let at = |bucket| [("endpoint", service.url.as_str()), ("bucket", bucket), ("if-match", "none")];
+
+    let plain = cloud(&at("bucket"), ACCESS_KEY, SECRET_KEY);
+    assert_eq!(plain.probe().await.expect_err("no bucket yet").kind, ErrorKind::ContainerNotFound);
+    assert_eq!(kind_of_put(&plain).await, ErrorKind::ContainerNotFound);
+    plain.create_container().await.expect("the bucket is made");
+    plain.create_container().await.expect("made again is made");
+    plain.probe().await.expect("the bucket is there");
+    conformance::all(&plain, "all/").await;
+    conformance::create_only_race(&plain, "race/", 16).await;
+
+    let wrong = cloud(&at("bucket"), ACCESS_KEY, "not-the-secret-key");
+    let e = wrong.probe().await.expect_err("a wrong secret");
+    assert_eq!(
+        (e.kind, e.provider_code.as_deref()),
+        (ErrorKind::Unauthenticated, Some("SignatureDoesNotMatch"))
+    );
+    assert_eq!(kind_of_put(&wrong).await, ErrorKind::Unauthenticated);
+    let unknown = cloud(&at("bucket"), "NOBODYSKEY0000000001", SECRET_KEY);
+    assert_eq!(unknown.probe().await.expect_err("an unknown key").kind, ErrorKind::Unauthenticated);
+
+    // Over TLS the payload goes unsigned; without the authority nothing goes at all.
+    let tls = [("endpoint", service.tls_url.as_str()), ("bucket", "bucket")];
+    let untrusted = cloud(&tls, ACCESS_KEY, SECRET_KEY);
+    let e = untrusted.probe().await.expect_err("an unknown authority");
+    assert!(e.kind == ErrorKind::Unavailable && e.message.contains("certificate"), "{e}");
+    let extra_ca = Some(service.ca.clone());
+    let trusted =
+        s3_cloud(TMP, &tls, s3_keys(ACCESS_KEY, SECRET_KEY), TlsSettings { extra_ca }).expect("a cloud");
+    conformance::put_get_head_delete(&trusted, "tls/").await;
+    conformance::sizes(&trusted, "tls/", &[0, 1, 5 << 20]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_s3_connector_conforms_on_s3s_fs() {
+    let root = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(root.path().join("bucket")).expect("a bucket");
+    let service = S3sFs::start(root.path(), "ACCESS", "SECRET").await;
+    let cloud = cloud(&[("endpoint", &service.url), ("bucket", "bucket")], "ACCESS", "SECRET");
+    // Not the conditional operations: s3s-fs lets several racing creators win.
+    let cloud: &dyn Cloud = &cloud;
+    conformance::put_get_head_delete(cloud, "a/").await;
+    conformance::sizes(cloud, "b/", &[0, 1, 5 << 20]).await;
+    conformance::ranges(cloud, "c/").await;
+    conformance::missing(cloud, "d/").await;
+    conformance::overwrite(cloud, "e/").await;
+    conformance::delete_is_idempotent(cloud, "f/").await;
+    conformance::listing_matches_prefixes_exactly(cloud, "g/").await;
+}
+
+#[tokio::test]
+async fn a_service_that_is_not_there_is_unavailable() {
+    let url = format!("http://127.0.0.1:{}", raic_tests::free_port());
+    let cloud = cloud(&[("endpoint", &url), ("bucket", "bucket")], "ACCESS", "SECRET");
+    let e = cloud.probe().await.expect_err("nobody listens");
+    assert_eq!(e.kind, ErrorKind::Unavailable);
+    assert!(e.to_string().contains("cannot be reached"), "{e}");
+}

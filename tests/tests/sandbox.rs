@@ -1,0 +1,166 @@
+//! What a hostile connector can do: end its own call, with an error that names it and the cause.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use raic_cloud::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
+use raic_tests::components::package;
+use raic_wasm::{Configuration, ConnectorCloud, Engine};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use zeroize::Zeroizing;
+
+const SECRET: &str = "a-secret-of-the-operator";
+
+/// A server that counts who connects, and answers by the path.
+async fn listen() -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("its address"));
+    let seen = Arc::new(AtomicUsize::new(0));
+    let count = seen.clone();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            count.fetch_add(1, Ordering::SeqCst);
+            let mut head = vec![0; 16 << 10];
+            let read = stream.read(&mut head).await.unwrap_or(0);
+            let head = String::from_utf8_lossy(&head[..read]).into_owned();
+            let token = head.lines().find_map(|l| l.strip_prefix("x-token: ")).unwrap_or_default();
+            let answer = match head.split(' ').nth(1).unwrap_or_default() {
+                "/own/redirect" => {
+                    "HTTP/1.1 307 Away\r\nlocation: /own/x\r\ncontent-length: 0\r\n\r\n".to_owned()
+                }
+                "/own/reflect" => {
+                    let hex: String = token.bytes().map(|b| format!("{b:02x} ")).collect();
+                    let body = format!("you sent {token}, in hex {hex}");
+                    let length = body.len();
+                    format!(
+                        "HTTP/1.1 400 Bad\r\nx-reflected: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
+                    )
+                }
+                _ => "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\ncontent".to_owned(),
+            };
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    (url, seen)
+}
+
+async fn hostile(endpoint: &str, forbidden: &str) -> ConnectorCloud {
+    let connector = Engine::new().expect("an engine");
+    let connector =
+        connector.load(&package(env!("CARGO_TARGET_TMPDIR"), "hostile"), None).expect("a connector");
+    let configuration = Configuration {
+        settings: BTreeMap::from([
+            ("endpoint".to_owned(), endpoint.to_owned()),
+            ("forbidden".to_owned(), forbidden.to_owned()),
+        ]),
+        credentials: BTreeMap::from([("token".to_owned(), Zeroizing::new(SECRET.as_bytes().to_vec()))]),
+        ..Configuration::default()
+    };
+    ConnectorCloud::new("h", &connector, &configuration).expect("a cloud")
+}
+
+fn key(text: &str) -> ObjectKey {
+    ObjectKey::new(text).expect("a key")
+}
+
+async fn head_error(cloud: &ConnectorCloud, way: &str) -> CloudError {
+    let key = key(way);
+    let call = tokio::time::timeout(Duration::from_secs(20), cloud.head(&key));
+    call.await.unwrap_or_else(|_| panic!("{way} hangs")).expect_err(way)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traps_and_limits_name_the_connector_and_the_cause() {
+    let (endpoint, _) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    for (way, cause) in [
+        ("traps", "unreachable"),
+        ("loops", "200 ms of CPU time"),
+        ("eats-memory", "64 MiB of memory"),
+        ("recurses", "call stack exhausted"),
+        ("leaks-handles", "failed"),
+    ] {
+        let e = head_error(&cloud, way).await;
+        assert_eq!(e.kind, ErrorKind::Internal, "{way}: {e}");
+        assert!(
+            e.to_string().contains("connector \"hostile\"") && e.to_string().contains(cause),
+            "{way}: {e}"
+        );
+    }
+    cloud.head(&key("floods-the-log")).await.expect("a flooded log is cut, not fatal");
+    cloud.probe().await.expect("the next call is none the worse");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_to_a_host_not_granted_never_leaves() {
+    let (endpoint, asked) = listen().await;
+    let (elsewhere, reached) = listen().await;
+    for forbidden in [
+        format!("{elsewhere}/own/x"),
+        elsewhere.clone(),
+        format!("{endpoint}/other"),
+        format!("{endpoint}/own/../other"),
+        format!("{endpoint}/own/%2e%2e/other"),
+        elsewhere.replace("127.0.0.1", "localhost"),
+        elsewhere.replace("127.0.0.1", "[::ffff:127.0.0.1]"),
+    ] {
+        let e = head_error(&hostile(&endpoint, &forbidden).await, "goes-elsewhere").await;
+        assert_eq!(e.kind, ErrorKind::RefusedByHost, "{forbidden}: {e}");
+    }
+    let cloud = hostile(&endpoint, &elsewhere).await;
+    for way in ["smuggles-a-header", "sends-the-secret-elsewhere", "signs-with-it"] {
+        assert_eq!(head_error(&cloud, way).await.kind, ErrorKind::RefusedByHost, "{way}");
+    }
+    assert_eq!((reached.load(Ordering::SeqCst), asked.load(Ordering::SeqCst)), (0, 0), "nobody heard of it");
+
+    let answered = cloud.head(&key("follows-a-redirect")).await.expect("an answer");
+    assert_eq!(answered.size, 307, "a redirect is an answer like any other");
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
+    assert_eq!(head_error(&cloud, "asks-without-end").await.kind, ErrorKind::RefusedByHost);
+    assert!(asked.load(Ordering::SeqCst) <= 1 + 32, "requests of a call are bounded");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_an_answer_repeats_is_not_seen() {
+    let (endpoint, _) = listen().await;
+    let e = head_error(&hostile(&endpoint, "http://127.0.0.1:1/").await, "reads-the-secret-back").await;
+    assert_eq!(e.message.trim(), "you sent ***, in hex ***  ***", "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lies_are_found_and_bytes_stay_in_the_host() {
+    let (endpoint, _) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    let put =
+        async |way: &str| cloud.put(&key(way), Payload::from(&b"content"[..]), WriteMode::Overwrite).await;
+    assert_eq!(put("lies-about-size").await.expect_err("a lie").kind, ErrorKind::Protocol);
+    assert_eq!(put("reads-payload").await.expect_err("not granted").kind, ErrorKind::RefusedByHost);
+    put("uploads").await.expect("the host sends the bytes");
+    let get = async |way: &str| cloud.get(&key(way), None, None).await;
+    assert_eq!(get("reads-object").await.expect_err("no document").kind, ErrorKind::RefusedByHost);
+    assert_eq!(get("lies-about-object").await.expect_err("a lie").kind, ErrorKind::Protocol);
+    let object = get("honest").await.expect("an object");
+    assert_eq!(&collect_body("h", object.body, 100).await.expect("its bytes")[..], b"content");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn listings_are_bounded_and_hold_object_keys_only() {
+    let (endpoint, _) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    assert!(cloud.list("flood/", None, 1000).await.is_err());
+    assert_eq!(cloud.list("too-many/", None, 10).await.expect_err("too many").kind, ErrorKind::Protocol);
+    let page = cloud.list("same-cursor/", None, 10).await.expect("a page");
+    let again = cloud.list("same-cursor/", page.next.as_deref(), 10).await;
+    assert_eq!(again.expect_err("no end").kind, ErrorKind::Protocol);
+    let page = cloud.list("a/", None, 10).await.expect("a page");
+    assert_eq!(page.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["a/ok"]);
+}
