@@ -1,0 +1,81 @@
+//! What a share is called.
+
+use std::{fmt, str::FromStr};
+
+use data_encoding::{Encoding, Specification};
+
+/// 16 random bytes that name a file's shares; written in lower-case base32 (RFC 4648 alphabet), 26 characters.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StorageIndex(pub [u8; 16]);
+
+fn base32() -> Encoding {
+    let mut specification = Specification::new();
+    specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
+    #[allow(clippy::unwrap_used, reason = "a constant, which a test reads back")]
+    specification.encoding().unwrap()
+}
+
+impl StorageIndex {
+    /// A new one, from the system's randomness.
+    ///
+    /// # Errors
+    /// Where the system has none.
+    pub fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for StorageIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&base32().encode(&self.0))
+    }
+}
+
+impl fmt::Debug for StorageIndex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StorageIndex({self})")
+    }
+}
+
+impl FromStr for StorageIndex {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bytes = base32().decode(text.as_bytes()).ok().and_then(|b| b.try_into().ok());
+        bytes.map(Self).ok_or_else(|| format!("{text:?} is no storage index: 26 characters of a-z and 2-7"))
+    }
+}
+
+/// The number of a share, 0 to 255.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareNum(pub u8);
+
+impl fmt::Display for ShareNum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_storage_index_reads_as_it_is_written(bytes: [u8; 16]) {
+            let text = StorageIndex(bytes).to_string();
+            prop_assert_eq!(text.len(), 26);
+            prop_assert_eq!(text.parse(), Ok(StorageIndex(bytes)));
+        }
+
+        #[test]
+        fn what_is_no_storage_index_is_refused(text in "\\PC{0,40}") {
+            if let Ok(index) = text.parse::<StorageIndex>() {
+                prop_assert_eq!(index.to_string(), text);
+            }
+        }
+    }
+}
