@@ -39,6 +39,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Removes a share, or what there is of it. Removing what is not there succeeds.
     async fn remove(&self, index: StorageIndex, share: ShareNum) -> Result<()>;
 
+    /// Keeps a small object that is no share, such as the keyring, whole under `raic/NAME`, replacing the one there.
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()>;
+
     /// The cheapest proof that shares can be kept here.
     async fn probe(&self) -> Result<()>;
 }

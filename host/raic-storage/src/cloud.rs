@@ -187,6 +187,14 @@ impl Backend for CloudBackend {
         Ok(())
     }
 
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        let key = ObjectKey::new(format!("raic/{name}")).map_err(|e| {
+            CloudError::new(ErrorKind::Internal, self.cloud.name(), Operation::Put, e.to_string())
+        })?;
+        self.cloud.put(&key, content.into(), WriteMode::Overwrite).await?;
+        Ok(())
+    }
+
     async fn probe(&self) -> Result<()> {
         Ok(self.cloud.probe().await?)
     }

@@ -184,6 +184,21 @@ impl Backend for DiskBackend {
         .await
     }
 
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        let incoming = Path::new("incoming").join(name);
+        self.run("write", Path::new("raic").join(name), move |root, path| {
+            root.create_dir_all("incoming")?;
+            root.create_dir_all("raic")?;
+            let mut file = root.create(&incoming)?;
+            file.write_all(&content)?;
+            file.sync_all()?;
+            root.rename(&incoming, root, path)?;
+            sync(root, Path::new("raic"))?;
+            sync(root, Path::new("."))
+        })
+        .await
+    }
+
     async fn probe(&self) -> Result<()> {
         self.run("write", PathBuf::from("incoming/probe"), |root, path| {
             root.create_dir_all("incoming")?;

@@ -83,6 +83,10 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
+    async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
+        Ok(())
+    }
+
     async fn probe(&self) -> Result<()> {
         Ok(())
     }
@@ -133,6 +137,10 @@ impl Backend for NullBackend {
     }
 
     async fn remove(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
+        Ok(())
+    }
+
+    async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
         Ok(())
     }
 

@@ -1,0 +1,321 @@
+//! Reading a stream: blocks from any k clouds, each verified; a cloud that fails or lies is replaced by another.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt as _, TryStreamExt as _, future::join_all, stream};
+use raic_storage::{Backend, ShareNum, StorageError};
+
+use crate::{
+    ArrayError, Fault, Result,
+    array::{Inner, Reading},
+    catalog::Stream as CatalogStream,
+    format::{GROUP, HASH, HEADER, Hash, Header, Layout, root},
+    segment::{Sealer, decode, is_authentic},
+};
+
+/// A file's content on its way out. Every piece was verified.
+pub type Content = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
+
+/// Segments fetched at once: about one chunk of each of k clouds. The first batch is small, for a quick first byte.
+const BATCH: u64 = 64;
+const FIRST_BATCH: u64 = 8;
+/// Batches fetched ahead of the reader, its own included.
+const AHEAD: usize = 2;
+
+/// What is known of one share while its stream is read.
+struct Source {
+    share: ShareNum,
+    server: Arc<dyn Backend>,
+    /// The hashes of its pages, once they were verified against the root in the catalog.
+    pages: Mutex<Option<Arc<Vec<Hash>>>>,
+    /// Hash pages that were verified; the last few.
+    page_cache: Mutex<BTreeMap<u64, Bytes>>,
+    faults: Mutex<Vec<String>>,
+}
+
+/// A stream being read.
+struct StreamReader {
+    inner: Arc<Inner>,
+    stream: CatalogStream,
+    sealer: Sealer,
+    sources: Vec<Source>,
+    /// Keeps the shares from being deleted meanwhile.
+    _reading: Reading,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Inner {
+    /// The bytes of `range` of a stream.
+    pub(crate) fn read_stream(self: Arc<Self>, stream: CatalogStream, range: Range<u64>) -> Result<Content> {
+        let key = self.keyring.unwrap(stream.index, stream.generation, &stream.wrapped_key)?;
+        let sealer = Sealer::new(&key, &self.keyring.array, stream.index);
+        let sources = stream.placements.iter().filter_map(|(share, cloud)| {
+            let server = self.servers.iter().find(|s| s.name() == cloud)?.clone();
+            Some(Source {
+                share: *share,
+                server,
+                pages: Mutex::default(),
+                page_cache: Mutex::default(),
+                faults: Mutex::default(),
+            })
+        });
+        let sources = sources.collect();
+        let reading = Reading::begin(&self, stream.index);
+        let reader = Arc::new(StreamReader { inner: self, stream, sealer, sources, _reading: reading });
+        let size = u64::from(reader.stream.layout.segment_size);
+        if range.is_empty() {
+            return Ok(stream::empty().boxed());
+        }
+        let batches = batches(range.start / size, range.end.div_ceil(size));
+        let pieces = stream::iter(batches).map(move |batch| {
+            let (reader, range) = (reader.clone(), range.clone());
+            async move {
+                let segments = reader.read(batch.clone()).await?;
+                let cut = segments.into_iter().zip(batch).map(move |(content, segment)| {
+                    let at = segment * size;
+                    let start = range.start.saturating_sub(at).min(content.len() as u64);
+                    let end = (range.end - at).min(content.len() as u64);
+                    Ok(content.slice(start as usize..end as usize))
+                });
+                Ok::<_, ArrayError>(stream::iter(cut.collect::<Vec<_>>()))
+            }
+        });
+        Ok(pieces.buffered(AHEAD).try_flatten().boxed())
+    }
+}
+
+/// Cuts segments into batches that cross no group.
+fn batches(first: u64, end: u64) -> Vec<Range<u64>> {
+    let mut batches = Vec::new();
+    let mut at = first;
+    while at < end {
+        let most = if batches.is_empty() { FIRST_BATCH } else { BATCH };
+        let stop = end.min(at + most).min((at / GROUP + 1) * GROUP);
+        batches.push(at..stop);
+        at = stop;
+    }
+    batches
+}
+
+impl StreamReader {
+    /// The contents of some segments of one group.
+    async fn read(self: Arc<Self>, segments: Range<u64>) -> Result<Vec<Bytes>> {
+        let k = usize::from(self.stream.layout.geometry.k);
+        let count = (segments.end - segments.start) as usize;
+        let mut valid: Vec<Vec<(ShareNum, Bytes)>> = vec![Vec::new(); count];
+        let mut untried = self.by_preference();
+        loop {
+            let fewest = valid.iter().map(Vec::len).min().unwrap_or(k);
+            if fewest >= k {
+                break;
+            }
+            let next: Vec<usize> = untried.drain(..untried.len().min(k - fewest)).collect();
+            if next.is_empty() {
+                let at = valid.iter().position(|blocks| blocks.len() == fewest).unwrap_or(0);
+                return Err(self.unreadable(segments.start + at as u64, fewest));
+            }
+            let fetched =
+                join_all(next.iter().map(|source| self.fetch(&self.sources[*source], segments.clone())));
+            for (source, fetched) in next.iter().zip(fetched.await) {
+                let source = &self.sources[*source];
+                match fetched {
+                    Ok((blocks, page)) => {
+                        self.keep_valid(source, &segments, blocks, &page, &mut valid).await?
+                    }
+                    Err(fault) => self.fault(source, fault),
+                }
+            }
+        }
+        let reader = self.clone();
+        let work = move || {
+            let StreamReader { inner, stream, sealer, .. } = &*reader;
+            let open = |(blocks, segment): (&Vec<_>, u64)| {
+                decode(&inner.codec, sealer, &stream.layout, stream.index, segment, blocks)
+            };
+            valid.iter().zip(segments).map(open).collect()
+        };
+        tokio::task::spawn_blocking(work).await?
+    }
+
+    /// Sources in the order to try them: without fault first, then those whose cloud served lately, then data before
+    /// parity, since that needs no decoding.
+    fn by_preference(&self) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.sources.len()).collect();
+        order.sort_by_key(|i| {
+            let source = &self.sources[*i];
+            let faults = lock(&source.faults).len();
+            (faults, self.inner.health.failed_lately(source.server.name()), source.share)
+        });
+        order
+    }
+
+    /// A share's blocks of some segments, and the verified hash page of their group.
+    async fn fetch(&self, source: &Source, segments: Range<u64>) -> Result<(Vec<Bytes>, Bytes), String> {
+        let layout = &self.stream.layout;
+        let group = segments.start / GROUP;
+        let start = layout.block_offset(segments.start);
+        let last = segments.end - 1;
+        let end = layout.block_offset(last) + layout.block_length(last);
+        let (page, whole) = futures::join!(self.page(source, group), self.part(source, start..end));
+        let (page, mut whole) = (page?, whole?);
+        let blocks = segments.map(|segment| whole.split_to(layout.block_length(segment) as usize)).collect();
+        Ok((blocks, page))
+    }
+
+    /// A group's hash page, verified against the share's root in the catalog.
+    async fn page(&self, source: &Source, group: u64) -> Result<Bytes, String> {
+        let known = lock(&source.page_cache).get(&group).cloned();
+        if let Some(page) = known {
+            return Ok(page);
+        }
+        let layout = &self.stream.layout;
+        let start = layout.page_offset(group);
+        let range = start..start + layout.blocks_in(group) * HASH as u64;
+        let (hashes, page) = futures::join!(self.page_hashes(source), self.part(source, range));
+        let (hashes, page) = (hashes?, page?);
+        let hash: Hash = blake3::hash(&page).into();
+        if hashes.get(group as usize) != Some(&hash) {
+            return Err(self.lie(source, "a page of hashes is not the one that was stored"));
+        }
+        let mut cache = lock(&source.page_cache);
+        cache.insert(group, page.clone());
+        while cache.len() > 4 {
+            cache.pop_first();
+        }
+        Ok(page)
+    }
+
+    async fn page_hashes(&self, source: &Source) -> Result<Arc<Vec<Hash>>, String> {
+        let known = lock(&source.pages).clone();
+        if let Some(hashes) = known {
+            return Ok(hashes);
+        }
+        let layout = &self.stream.layout;
+        let part = self.part(source, layout.page_hashes()).await?;
+        let hashes: Vec<Hash> = part.chunks_exact(HASH).filter_map(|h| h.try_into().ok()).collect();
+        // The header is what the catalog says it must be; the root binds the two.
+        let header = Header {
+            array: self.inner.keyring.array,
+            index: self.stream.index,
+            share: source.share,
+            geometry: layout.geometry,
+            segment_size: layout.segment_size,
+        };
+        if self.stream.roots.get(usize::from(source.share.0)) != Some(&root(&header.encode(), &hashes)) {
+            return Err(self.lie(source, "its hashes are not those that were stored"));
+        }
+        let hashes = Arc::new(hashes);
+        *lock(&source.pages) = Some(hashes.clone());
+        Ok(hashes)
+    }
+
+    /// A part of a share, whole: at most a batch of blocks.
+    async fn part(&self, source: &Source, range: Range<u64>) -> Result<Bytes, String> {
+        let length = (range.end - range.start) as usize;
+        let gather = async {
+            let mut pieces = source.server.read(self.stream.index, source.share, range).await?;
+            let mut whole = BytesMut::with_capacity(length);
+            while let Some(piece) = pieces.try_next().await? {
+                whole.extend_from_slice(&piece);
+            }
+            Ok::<_, StorageError>(whole.freeze())
+        };
+        let whole = gather.await.map_err(|e| e.to_string())?;
+        if whole.len() == length {
+            Ok(whole)
+        } else {
+            Err(self.lie(source, "it answered another length than was asked"))
+        }
+    }
+
+    /// Adds those blocks that are what their page says; the others are a fault of the cloud.
+    async fn keep_valid(
+        &self,
+        source: &Source,
+        segments: &Range<u64>,
+        blocks: Vec<Bytes>,
+        page: &Bytes,
+        valid: &mut [Vec<(ShareNum, Bytes)>],
+    ) -> Result<()> {
+        let (page, first) = (page.clone(), segments.start);
+        let judged = tokio::task::spawn_blocking(move || {
+            let judge = |(block, segment): (Bytes, u64)| {
+                is_authentic(&block, &page, segment % GROUP).then_some(block)
+            };
+            blocks.into_iter().zip(first..).map(judge).collect::<Vec<_>>()
+        });
+        let mut wrong = 0_usize;
+        for (blocks, judged) in valid.iter_mut().zip(judged.await?) {
+            match judged {
+                Some(block) => blocks.push((source.share, block)),
+                None => wrong += 1,
+            }
+        }
+        if wrong > 0 {
+            self.fault(source, self.lie(source, &format!("{wrong} blocks are not those that were stored")));
+        }
+        Ok(())
+    }
+
+    fn lie(&self, source: &Source, what: &str) -> String {
+        format!("cloud {:?}: share {} of {}: {what}", source.server.name(), source.share, self.stream.index)
+    }
+
+    fn fault(&self, source: &Source, text: String) {
+        tracing::warn!("{text}; reading from another cloud");
+        self.inner.health.failed(source.server.name());
+        let mut faults = lock(&source.faults);
+        if faults.len() < 16 {
+            faults.push(text);
+        }
+    }
+
+    fn unreadable(&self, segment: u64, valid: usize) -> ArrayError {
+        let mut faults: Vec<Fault> = Vec::new();
+        let known: HashMap<ShareNum, &Source> = self.sources.iter().map(|s| (s.share, s)).collect();
+        for share in (0..self.stream.layout.geometry.n).map(ShareNum) {
+            let Some(source) = known.get(&share) else {
+                let placed = self.stream.placements.iter().find(|(s, _)| *s == share);
+                let text = match placed {
+                    Some((_, cloud)) => format!("cloud {cloud:?}: it is no longer configured"),
+                    None => format!("share {share} was never stored"),
+                };
+                faults.push(Fault { cloud: placed.map(|(_, c)| c.clone()).unwrap_or_default(), text });
+                continue;
+            };
+            if let Some(text) = lock(&source.faults).last().cloned() {
+                faults.push(Fault { cloud: source.server.name().to_owned(), text });
+            }
+        }
+        ArrayError::Unreadable { segment, valid, k: self.stream.layout.geometry.k, faults }
+    }
+}
+
+/// Whether a layout's numbers are such that its ranges can be held in memory.
+pub(crate) fn is_sound(layout: &Layout) -> bool {
+    layout.segment_size > 0 && layout.segment_size <= 16 << 20 && layout.share_length() > HEADER
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_cover_every_segment_once_and_cross_no_group() {
+        for (first, end) in [(0, 1), (0, 5000), (1000, 1030), (1023, 1025), (7, 7)] {
+            let batches = batches(first, end);
+            let covered: Vec<u64> = batches.iter().cloned().flatten().collect();
+            assert_eq!(covered, (first..end).collect::<Vec<_>>());
+            assert!(batches.iter().all(|b| b.start / GROUP == (b.end - 1) / GROUP));
+        }
+    }
+}

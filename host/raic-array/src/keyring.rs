@@ -1,0 +1,240 @@
+//! Keys: the recovery key opens the keyring; the keyring holds the array's keys; they wrap the key of every stream.
+
+use data_encoding::BASE32_NOPAD;
+use raic_storage::StorageIndex;
+use ring::{
+    aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
+    hkdf::{self, HKDF_SHA256, Salt},
+    rand::{SecureRandom as _, SystemRandom},
+};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::{ArrayError, format::WRAPPED_KEY};
+
+const KEY: usize = 32;
+const NONCE: usize = 12;
+const SEALED_MAGIC: &[u8; 8] = b"RAICKEY1";
+
+/// A key of 256 bits.
+pub type Key = Zeroizing<[u8; KEY]>;
+
+/// The one key that a person keeps: with it and the clouds everything can be rebuilt.
+pub struct RecoveryKey(Key);
+
+/// All generations of the array's key.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Keyring {
+    /// The array's name: 16 random bytes.
+    pub array: [u8; 16],
+    /// Oldest first; generation g is at g - 1.
+    generations: Vec<Key>,
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyring").field("generation", &self.generation()).finish_non_exhaustive()
+    }
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ArrayError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| ArrayError::Randomness)?;
+    Ok(bytes)
+}
+
+/// A key of its own for one purpose (HKDF-SHA-256, RFC 5869).
+fn derive(key: &[u8; KEY], salt: &[u8], purpose: &str) -> LessSafeKey {
+    let mut derived = Zeroizing::new([0; KEY]);
+    #[allow(clippy::expect_used, reason = "32 bytes is a length that both take")]
+    {
+        let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(key);
+        let info = [purpose.as_bytes()];
+        let expanded = pseudorandom.expand(&info, hkdf::HKDF_SHA256).expect("one block");
+        expanded.fill(&mut *derived).expect("one block");
+        aead(&derived)
+    }
+}
+
+pub(crate) fn aead(key: &[u8; KEY]) -> LessSafeKey {
+    #[allow(clippy::expect_used, reason = "the key's length is the type's")]
+    LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes"))
+}
+
+/// A new key for one stream.
+pub(crate) fn stream_key() -> Result<Key, ArrayError> {
+    Ok(Zeroizing::new(random()?))
+}
+
+impl RecoveryKey {
+    /// A new one.
+    ///
+    /// # Errors
+    /// [`ArrayError::Randomness`].
+    pub fn generate() -> Result<Self, ArrayError> {
+        Ok(Self(Zeroizing::new(random()?)))
+    }
+
+    /// As a person writes it down: groups of letters and digits, the last a check.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let check = blake3::hash(&*self.0);
+        let whole = Zeroizing::new([&self.0[..], &check.as_bytes()[..3]].concat());
+        let text = Zeroizing::new(BASE32_NOPAD.encode(&whole));
+        let groups: Vec<_> = text.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
+        Zeroizing::new(groups.join("-"))
+    }
+
+    /// Reads what was written down; case, spaces and dashes do not matter.
+    ///
+    /// # Errors
+    /// [`ArrayError::RecoveryKey`] where it has a slip of the pen.
+    pub fn from_text(text: &str) -> Result<Self, ArrayError> {
+        let text: Zeroizing<String> =
+            Zeroizing::new(text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_uppercase());
+        let whole =
+            Zeroizing::new(BASE32_NOPAD.decode(text.as_bytes()).map_err(|_| ArrayError::RecoveryKey)?);
+        let key: [u8; KEY] =
+            whole.get(..KEY).and_then(|k| k.try_into().ok()).ok_or(ArrayError::RecoveryKey)?;
+        if whole[KEY..] != blake3::hash(&key).as_bytes()[..3] {
+            return Err(ArrayError::RecoveryKey);
+        }
+        Ok(Self(Zeroizing::new(key)))
+    }
+}
+
+impl Keyring {
+    /// A new array's, with its first generation.
+    ///
+    /// # Errors
+    /// [`ArrayError::Randomness`].
+    pub fn generate() -> Result<Self, ArrayError> {
+        Ok(Self { array: random()?, generations: vec![stream_key()?] })
+    }
+
+    /// The newest generation, 1 or more.
+    pub fn generation(&self) -> u32 {
+        u32::try_from(self.generations.len()).unwrap_or(u32::MAX)
+    }
+
+    /// The keyring as it is stored on every cloud: opened by the recovery key only.
+    ///
+    /// # Errors
+    /// [`ArrayError::Randomness`].
+    pub fn seal(&self, recovery: &RecoveryKey) -> Result<Vec<u8>, ArrayError> {
+        let nonce: [u8; NONCE] = random()?;
+        let mut text = serde_json::to_vec(self).map_err(|_| ArrayError::Keyring)?;
+        let key = derive(&recovery.0, SEALED_MAGIC, "RAIC keyring v1");
+        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(SEALED_MAGIC), &mut text)
+            .map_err(|_| ArrayError::Keyring)?;
+        Ok([SEALED_MAGIC, &nonce[..], &text].concat())
+    }
+
+    /// Opens what [`Keyring::seal`] made.
+    ///
+    /// # Errors
+    /// [`ArrayError::Keyring`] where the key is another's or a byte has changed.
+    pub fn open(sealed: &[u8], recovery: &RecoveryKey) -> Result<Self, ArrayError> {
+        let rest = sealed.strip_prefix(SEALED_MAGIC).ok_or(ArrayError::Keyring)?;
+        let (nonce, text) = rest.split_at_checked(NONCE).ok_or(ArrayError::Keyring)?;
+        let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| ArrayError::Keyring)?;
+        let mut text = Zeroizing::new(text.to_vec());
+        let key = derive(&recovery.0, SEALED_MAGIC, "RAIC keyring v1");
+        let text =
+            key.open_in_place(nonce, Aad::from(SEALED_MAGIC), &mut text).map_err(|_| ArrayError::Keyring)?;
+        Self::from_json(text)
+    }
+
+    /// Reads the keyring as the host keeps it.
+    ///
+    /// # Errors
+    /// [`ArrayError::Keyring`].
+    pub fn from_json(text: &[u8]) -> Result<Self, ArrayError> {
+        let keyring: Self = serde_json::from_slice(text).map_err(|_| ArrayError::Keyring)?;
+        if keyring.generations.is_empty() { Err(ArrayError::Keyring) } else { Ok(keyring) }
+    }
+
+    /// Writes the keyring as the host keeps it.
+    pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
+    }
+
+    /// Wraps a stream's key by the newest generation. The nonce is fixed: the wrapping key is used for this stream
+    /// and this key alone.
+    pub(crate) fn wrap(
+        &self,
+        index: StorageIndex,
+        key: &Key,
+    ) -> Result<(u32, [u8; WRAPPED_KEY]), ArrayError> {
+        let generation = self.generation();
+        let wrapping = self.wrapping_key(index, generation)?;
+        let mut wrapped = key.to_vec();
+        let nonce = Nonce::assume_unique_for_key([0; NONCE]);
+        wrapping
+            .seal_in_place_append_tag(nonce, Aad::from(self.array), &mut wrapped)
+            .map_err(|_| ArrayError::Keyring)?;
+        Ok((generation, wrapped.try_into().map_err(|_| ArrayError::Keyring)?))
+    }
+
+    pub(crate) fn unwrap(
+        &self,
+        index: StorageIndex,
+        generation: u32,
+        wrapped: &[u8],
+    ) -> Result<Key, ArrayError> {
+        let wrapping = self.wrapping_key(index, generation)?;
+        let mut wrapped = Zeroizing::new(wrapped.to_vec());
+        let nonce = Nonce::assume_unique_for_key([0; NONCE]);
+        let key = wrapping.open_in_place(nonce, Aad::from(self.array), &mut wrapped);
+        let key = key.map_err(|_| ArrayError::WrongKey { index, generation })?;
+        let key: &[u8; KEY] = (&*key).try_into().map_err(|_| ArrayError::WrongKey { index, generation })?;
+        Ok(Zeroizing::new(*key))
+    }
+
+    fn wrapping_key(&self, index: StorageIndex, generation: u32) -> Result<LessSafeKey, ArrayError> {
+        let at = (generation as usize).checked_sub(1);
+        let key = at.and_then(|at| self.generations.get(at));
+        let key = key.ok_or(ArrayError::WrongKey { index, generation })?;
+        Ok(derive(key, &index.0, "RAIC stream key v1"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_recovery_key_survives_being_written_down() {
+        let key = RecoveryKey::generate().unwrap();
+        let text = key.to_text();
+        assert_eq!(*RecoveryKey::from_text(&text.to_lowercase().replace('-', " ")).unwrap().0, *key.0);
+        let slip =
+            text.replacen(text.chars().next().unwrap(), if text.starts_with('A') { "B" } else { "A" }, 1);
+        assert!(RecoveryKey::from_text(&slip).is_err());
+        assert!(RecoveryKey::from_text("").is_err());
+    }
+
+    #[test]
+    fn only_the_recovery_key_opens_the_keyring() {
+        let (keyring, key) = (Keyring::generate().unwrap(), RecoveryKey::generate().unwrap());
+        let sealed = keyring.seal(&key).unwrap();
+        assert_eq!(Keyring::open(&sealed, &key).unwrap().to_json(), keyring.to_json());
+        assert!(Keyring::open(&sealed, &RecoveryKey::generate().unwrap()).is_err());
+        for at in 0..sealed.len() {
+            let mut changed = sealed.clone();
+            changed[at] ^= 1;
+            assert!(Keyring::open(&changed, &key).is_err(), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_wrapped_key_belongs_to_its_stream_and_generation() {
+        let (keyring, key) = (Keyring::generate().unwrap(), stream_key().unwrap());
+        let (a, b) = (StorageIndex([1; 16]), StorageIndex([2; 16]));
+        let (generation, wrapped) = keyring.wrap(a, &key).unwrap();
+        assert_eq!(*keyring.unwrap(a, generation, &wrapped).unwrap(), *key);
+        assert!(keyring.unwrap(b, generation, &wrapped).is_err());
+        assert!(keyring.unwrap(a, 2, &wrapped).is_err());
+        assert!(keyring.unwrap(a, 0, &wrapped).is_err());
+        assert!(Keyring::generate().unwrap().unwrap(a, generation, &wrapped).is_err());
+    }
+}

@@ -1,0 +1,241 @@
+//! Segments: sealed, coded into blocks, and back. All of it is computation; callers run it off the runtime.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use raic_storage::{ShareNum, StorageIndex};
+use reed_solomon_erasure::galois_8::ReedSolomon;
+use ring::aead::{Aad, LessSafeKey, Nonce};
+
+use crate::{
+    ArrayError, Result,
+    format::{GROUP, Geometry, HASH, Hash, Header, Layout, block_length, root},
+    keyring::{Key, aead},
+};
+
+/// What a stream is for; bound into every seal.
+const ROLE_FILE: u8 = 0;
+const FORMAT: u8 = 1;
+
+/// Seals and opens the segments of one stream.
+///
+/// The nonce is the segment's number and a mark on the last; the key is the stream's own, so no pair of the two is
+/// used twice, and segments cannot be cut, swapped or replayed.
+pub(crate) struct Sealer {
+    key: LessSafeKey,
+    associated: [u8; 38],
+}
+
+impl Sealer {
+    pub(crate) fn new(key: &Key, array: &[u8; 16], index: StorageIndex) -> Self {
+        let mut associated = [0; 38];
+        associated[..4].copy_from_slice(b"RAIC");
+        associated[4..6].copy_from_slice(&[FORMAT, ROLE_FILE]);
+        associated[6..22].copy_from_slice(array);
+        associated[22..].copy_from_slice(&index.0);
+        Self { key: aead(key), associated }
+    }
+
+    fn nonce(segment: u64, last: bool) -> Nonce {
+        let mut nonce = [0; 12];
+        nonce[..8].copy_from_slice(&segment.to_be_bytes());
+        nonce[11] = last.into();
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    /// Seals a segment in place, adding its tag.
+    fn seal(&self, segment: u64, last: bool, content: &mut Vec<u8>) -> Result<()> {
+        let nonce = Self::nonce(segment, last);
+        let sealed = self.key.seal_in_place_append_tag(nonce, Aad::from(self.associated), content);
+        sealed.map_err(|_| ArrayError::Keyring)
+    }
+
+    /// Opens a segment in place; none where a byte is not what was sealed.
+    fn open<'a>(&self, segment: u64, last: bool, sealed: &'a mut [u8]) -> Option<&'a [u8]> {
+        let opened = self.key.open_in_place(Self::nonce(segment, last), Aad::from(self.associated), sealed);
+        opened.ok().map(|content| &*content)
+    }
+}
+
+/// The code of a geometry: one for all streams.
+#[derive(Clone, Debug)]
+pub(crate) struct Codec(Arc<ReedSolomon>);
+
+impl Codec {
+    pub(crate) fn new(geometry: Geometry) -> Result<Self> {
+        let Geometry { k, n } = geometry;
+        let refused = ArrayError::Geometry { k, n: n.into() };
+        if k == 0 || k >= n || n > 32 {
+            return Err(refused);
+        }
+        ReedSolomon::new(k.into(), (n - k).into()).map(|code| Self(Arc::new(code))).map_err(|_| refused)
+    }
+}
+
+/// Makes the shares of one stream, piece by piece.
+pub(crate) struct Encoder {
+    codec: Codec,
+    sealer: Sealer,
+    geometry: Geometry,
+    headers: Vec<[u8; 64]>,
+    segment: u64,
+    /// The hashes of the group being filled, for each share.
+    page: Vec<Vec<u8>>,
+    /// The hashes of the pages that are done.
+    page_hashes: Vec<Vec<Hash>>,
+}
+
+impl Encoder {
+    pub(crate) fn new(codec: Codec, sealer: Sealer, first: Header) -> Self {
+        let n = first.geometry.n;
+        let headers = (0..n).map(|share| Header { share: ShareNum(share), ..first }.encode()).collect();
+        let shares = usize::from(n);
+        Self {
+            codec,
+            sealer,
+            geometry: first.geometry,
+            headers,
+            segment: 0,
+            page: vec![Vec::new(); shares],
+            page_hashes: vec![Vec::new(); shares],
+        }
+    }
+
+    /// The next bytes of every share, for some segments.
+    pub(crate) fn encode(&mut self, segments: Vec<Vec<u8>>, last: bool) -> Result<Vec<Bytes>> {
+        let count = segments.len();
+        let mut out = vec![BytesMut::new(); self.headers.len()];
+        if self.segment == 0 {
+            out.iter_mut().zip(&self.headers).for_each(|(out, header)| out.extend_from_slice(header));
+        }
+        for (i, content) in segments.into_iter().enumerate() {
+            let ends = last && i + 1 == count;
+            let blocks = self.blocks(content, ends)?;
+            for (share, block) in blocks.iter().enumerate() {
+                out[share].extend_from_slice(block);
+                self.page[share].extend_from_slice(blake3::hash(block).as_bytes());
+            }
+            self.segment += 1;
+            if ends || self.segment.is_multiple_of(GROUP) {
+                for (share, page) in self.page.iter_mut().enumerate() {
+                    out[share].extend_from_slice(page);
+                    self.page_hashes[share].push(blake3::hash(page).into());
+                    page.clear();
+                }
+            }
+        }
+        Ok(out.into_iter().map(BytesMut::freeze).collect())
+    }
+
+    /// The blocks of one segment: data first, then parity.
+    fn blocks(&self, mut content: Vec<u8>, last: bool) -> Result<Vec<Vec<u8>>> {
+        let Geometry { k, n } = self.geometry;
+        let length = block_length(content.len() as u64, self.geometry) as usize;
+        self.sealer.seal(self.segment, last, &mut content)?;
+        content.resize(length * usize::from(k), 0);
+        let mut blocks: Vec<Vec<u8>> = content.chunks(length).map(<[u8]>::to_vec).collect();
+        blocks.resize(n.into(), vec![0; length]);
+        self.codec.0.encode(&mut blocks).map_err(|e| ArrayError::Task(format!("erasure code: {e:?}")))?;
+        Ok(blocks)
+    }
+
+    /// After the last segment: the hashes of every share's pages, and its root.
+    pub(crate) fn finish(self) -> Vec<(Vec<Hash>, Hash)> {
+        let roots: Vec<_> = self.headers.iter().zip(&self.page_hashes).map(|(h, p)| root(h, p)).collect();
+        self.page_hashes.into_iter().zip(roots).collect()
+    }
+}
+
+/// Whether a block is the one its page's hash names.
+pub(crate) fn is_authentic(block: &[u8], page: &[u8], in_group: u64) -> bool {
+    let at = usize::try_from(in_group).unwrap_or(usize::MAX).saturating_mul(HASH);
+    page.get(at..at.saturating_add(HASH)).is_some_and(|hash| blake3::hash(block) == *hash_of(hash))
+}
+
+fn hash_of(bytes: &[u8]) -> &Hash {
+    bytes.try_into().unwrap_or(&[0; HASH])
+}
+
+/// A segment's content from k of its blocks, by share number.
+pub(crate) fn decode(
+    codec: &Codec,
+    sealer: &Sealer,
+    layout: &Layout,
+    index: StorageIndex,
+    segment: u64,
+    blocks: &[(ShareNum, Bytes)],
+) -> Result<Bytes> {
+    let Geometry { k, n } = layout.geometry;
+    let k = usize::from(k);
+    let mut shares: Vec<Option<Vec<u8>>> = vec![None; n.into()];
+    for (share, block) in blocks.iter().take(k) {
+        shares[usize::from(share.0)] = Some(block.to_vec());
+    }
+    if shares[..k].iter().any(Option::is_none) {
+        let rebuilt = codec.0.reconstruct_data(&mut shares);
+        rebuilt.map_err(|e| ArrayError::Task(format!("erasure code: {e:?}")))?;
+    }
+    let mut sealed: Vec<u8> = shares.into_iter().take(k).flatten().flatten().collect();
+    let length = layout.segment_length(segment);
+    let whole = usize::try_from(length + crate::format::TAG).unwrap_or(usize::MAX);
+    sealed.truncate(whole);
+    let last = segment + 1 == layout.segments();
+    if sealer.open(segment, last, &mut sealed).is_none() {
+        return Err(ArrayError::Sealed { index, segment });
+    }
+    sealed.truncate(usize::try_from(length).unwrap_or(usize::MAX));
+    Ok(sealed.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const INDEX: StorageIndex = StorageIndex([9; 16]);
+
+    fn encoder(geometry: Geometry) -> Encoder {
+        let header = Header { array: [1; 16], index: INDEX, share: ShareNum(0), geometry, segment_size: 100 };
+        Encoder::new(Codec::new(geometry).unwrap(), Sealer::new(&Key::new([7; 32]), &[1; 16], INDEX), header)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Any k blocks give the segment back; blocks that were swapped between segments do not.
+        #[test]
+        fn any_k_blocks_suffice(k in 1..6_u8, m in 1..5_u8, length in 0..300_u64, order in any::<u64>()) {
+            let geometry = Geometry { k, n: k + m };
+            let layout = Layout { geometry, segment_size: 100, length, manifest_length: 3 };
+            let content: Vec<Vec<u8>> = (0..layout.segments())
+                .map(|s| (0..layout.segment_length(s)).map(|i| (i + s) as u8).collect())
+                .collect();
+            let shares = encoder(geometry).encode(content.clone(), true).unwrap();
+            let sealer = Sealer::new(&Key::new([7; 32]), &[1; 16], INDEX);
+            let codec = Codec::new(geometry).unwrap();
+            for segment in 0..layout.segments() {
+                let range = layout.block_offset(segment) as usize..;
+                let range = range.start..range.start + layout.block_length(segment) as usize;
+                let mut blocks: Vec<_> =
+                    (0..geometry.n).map(|s| (ShareNum(s), shares[usize::from(s)].slice(range.clone()))).collect();
+                let page = layout.page_offset(0) as usize;
+                for (share, block) in &blocks {
+                    prop_assert!(is_authentic(block, &shares[usize::from(share.0)][page..], segment));
+                }
+                let turn = order as usize % blocks.len();
+                blocks.rotate_left(turn);
+                let read = decode(&codec, &sealer, &layout, INDEX, segment, &blocks[..k.into()]).unwrap();
+                prop_assert_eq!(&read[..], &content[segment as usize][..]);
+                if layout.data_segments() > 1 && segment < 2 && layout.block_length(0) == layout.block_length(1) {
+                    prop_assert!(decode(&codec, &sealer, &layout, INDEX, 1 - segment, &blocks[..k.into()]).is_err());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_geometries_are_refused() {
+        for (k, n) in [(0, 4), (4, 4), (5, 4), (2, 33)] {
+            assert!(Codec::new(Geometry { k, n }).is_err(), "{k}-of-{n}");
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of all.
+//!
+//! Order of writes: the catalog records which shares are about to be written; then shares go out; then one
+//! transaction makes the file. A crash before it leaves shares that the record names, for deletion; after it the
+//! file is whole. See `docs/decisions/0001-order-of-writes.md`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use raic_storage::{Backend, ShareNum, ShareWriter, StorageIndex};
+use tokio::{sync::mpsc, task::JoinHandle};
+
+use crate::{
+    ArrayError, Fault, Result,
+    array::Inner,
+    catalog::{NewFile, Stream as CatalogStream},
+    format::{HEADER, Header, Layout, Trailer},
+    keyring::stream_key,
+    segment::{Encoder, Sealer},
+};
+
+/// Segments coded at once, off the runtime: about 2 ms of work.
+const BATCH: usize = 8;
+/// Pieces that wait for a cloud, each one batch.
+const QUEUE: usize = 2;
+
+/// What the manifest says, for whoever finds a share without a catalog.
+#[derive(serde::Serialize)]
+struct Manifest<'a> {
+    name: &'a str,
+    length: u64,
+    content_hash: String,
+}
+
+enum Piece {
+    Bytes(Bytes),
+    End,
+}
+
+/// One share on its way to one cloud.
+struct ShareUpload {
+    share: ShareNum,
+    cloud: String,
+    /// None once it failed.
+    queue: Option<mpsc::Sender<Piece>>,
+    task: JoinHandle<Result<(), String>>,
+}
+
+impl Drop for ShareUpload {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn begin_share(backend: Arc<dyn Backend>, index: StorageIndex, share: ShareNum) -> ShareUpload {
+    let (queue, pieces) = mpsc::channel(QUEUE);
+    let cloud = backend.name().to_owned();
+    let task = tokio::spawn(async move { write_share(&*backend, index, share, pieces).await });
+    ShareUpload { share, cloud, queue: Some(queue), task }
+}
+
+async fn write_share(
+    backend: &dyn Backend,
+    index: StorageIndex,
+    share: ShareNum,
+    mut pieces: mpsc::Receiver<Piece>,
+) -> Result<(), String> {
+    let mut writer: Box<dyn ShareWriter> = backend.create(index, share).await.map_err(|e| e.to_string())?;
+    while let Some(piece) = pieces.recv().await {
+        match piece {
+            Piece::Bytes(bytes) => writer.write(bytes).await.map_err(|e| e.to_string())?,
+            Piece::End => return writer.finish().await.map_err(|e| e.to_string()),
+        }
+    }
+    Err("the upload was given up".to_owned())
+}
+
+impl Inner {
+    /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of one cloud more than
+    /// is missing now.
+    pub(crate) async fn store<S, E>(&self, name: String, content: S) -> Result<()>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        self.keyring_is_stored().await?;
+        let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
+        let clouds =
+            self.servers.iter().zip(0..).map(|(s, share)| (ShareNum(share), s.name().to_owned())).collect();
+        self.catalog.begin(index, clouds).await?;
+        let stored = self.store_stream(index, name, content).await;
+        match stored {
+            Ok(file) => self.catalog.commit(file).await?,
+            Err(e) => {
+                self.catalog.abandon(index).await?;
+                self.deletions_queued.notify_one();
+                return Err(e);
+            }
+        }
+        // What the file replaced, and what failed shares left, is to be deleted.
+        self.deletions_queued.notify_one();
+        Ok(())
+    }
+
+    async fn store_stream<S, E>(&self, index: StorageIndex, name: String, mut content: S) -> Result<NewFile>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        let key = stream_key()?;
+        let (generation, wrapped_key) = self.keyring.wrap(index, &key)?;
+        let header = Header {
+            array: self.keyring.array,
+            index,
+            share: ShareNum(0),
+            geometry: self.geometry,
+            segment_size: self.segment_size,
+        };
+        let sealer = Sealer::new(&key, &self.keyring.array, index);
+        let mut encoder = Encoder::new(self.codec.clone(), sealer, header);
+        let mut uploads = Uploads {
+            shares: self
+                .servers
+                .iter()
+                .zip(0..)
+                .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i)))
+                .collect(),
+            needed: self.needed(),
+            lacking: Vec::new(),
+        };
+
+        let mut hasher = blake3::Hasher::new();
+        let mut length = 0_u64;
+        let segment_size = self.segment_size as usize;
+        let mut batch: Vec<Vec<u8>> = Vec::new();
+        let mut filling: Vec<u8> = Vec::with_capacity(segment_size);
+        while let Some(piece) = content.next().await {
+            let mut piece = piece.map_err(|e| ArrayError::Content(e.to_string()))?;
+            length += piece.len() as u64;
+            while !piece.is_empty() {
+                let room = segment_size - filling.len();
+                filling.extend_from_slice(&piece.split_to(room.min(piece.len())));
+                if filling.len() == segment_size {
+                    // Room for the tag, which sealing adds.
+                    batch.push(std::mem::replace(&mut filling, Vec::with_capacity(segment_size + 16)));
+                }
+                if batch.len() == BATCH {
+                    (encoder, hasher) =
+                        uploads.encode(encoder, hasher, std::mem::take(&mut batch), false).await?;
+                }
+            }
+        }
+        if !filling.is_empty() {
+            batch.push(filling);
+        }
+        if !batch.is_empty() {
+            (encoder, hasher) = uploads.encode(encoder, hasher, batch, false).await?;
+        }
+
+        let content_hash = *hasher.finalize().as_bytes();
+        let hash_text = blake3::Hash::from(content_hash).to_hex().to_string();
+        let manifest = serde_json::to_vec(&Manifest { name: &name, length, content_hash: hash_text });
+        let manifest = manifest.map_err(|e| ArrayError::Task(e.to_string()))?;
+        let manifest_length = u32::try_from(manifest.len()).map_err(|e| ArrayError::Task(e.to_string()))?;
+        let (encoder, _) = uploads.encode(encoder, hasher, vec![manifest], true).await?;
+        let (page_hashes, roots): (Vec<_>, Vec<_>) = encoder.finish().into_iter().unzip();
+        let trailer = |page_hashes| {
+            let roots = roots.clone();
+            Trailer { length, manifest_length, generation, wrapped_key, page_hashes, roots }.encode().into()
+        };
+        uploads.send(page_hashes.into_iter().map(trailer).collect()).await?;
+        let placements = uploads.finish().await?;
+
+        let layout =
+            Layout { geometry: self.geometry, segment_size: self.segment_size, length, manifest_length };
+        debug_assert!(layout.share_length() > HEADER);
+        let stream = CatalogStream { index, layout, generation, wrapped_key, roots, placements };
+        Ok(NewFile { name, content_hash, stream, lacking: uploads.lacking.clone() })
+    }
+}
+
+/// All shares of one stream on their way.
+struct Uploads {
+    shares: Vec<ShareUpload>,
+    needed: usize,
+    lacking: Vec<(ShareNum, String, String)>,
+}
+
+impl Uploads {
+    /// Codes segments and sends their blocks.
+    async fn encode(
+        &mut self,
+        mut encoder: Encoder,
+        mut hasher: blake3::Hasher,
+        segments: Vec<Vec<u8>>,
+        last: bool,
+    ) -> Result<(Encoder, blake3::Hasher)> {
+        let work = move || {
+            if !last {
+                segments.iter().for_each(|s| {
+                    hasher.update(s);
+                });
+            }
+            let pieces = encoder.encode(segments, last)?;
+            Ok::<_, ArrayError>((encoder, hasher, pieces))
+        };
+        let (encoder, hasher, pieces) = tokio::task::spawn_blocking(work).await??;
+        self.send(pieces).await?;
+        Ok((encoder, hasher))
+    }
+
+    async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
+        for (share, piece) in self.shares.iter_mut().zip(pieces) {
+            if let Some(queue) = &share.queue
+                && queue.send(Piece::Bytes(piece)).await.is_err()
+            {
+                share.queue = None;
+                let fault = outcome(&mut share.task).await;
+                self.lacking.push((share.share, share.cloud.clone(), fault));
+            }
+        }
+        self.enough()
+    }
+
+    async fn finish(&mut self) -> Result<Vec<(ShareNum, String)>> {
+        let mut placements = Vec::new();
+        for share in &mut self.shares {
+            if let Some(queue) = share.queue.take() {
+                // A share that failed meanwhile says so below.
+                let _ = queue.send(Piece::End).await;
+                let ended = (&mut share.task).await.map_err(|e| e.to_string());
+                match ended.and_then(|ended| ended) {
+                    Ok(()) => placements.push((share.share, share.cloud.clone())),
+                    Err(fault) => self.lacking.push((share.share, share.cloud.clone(), fault)),
+                }
+            }
+        }
+        self.enough()?;
+        Ok(placements)
+    }
+
+    fn enough(&self) -> Result<()> {
+        let n = self.shares.len();
+        let stored = n - self.lacking.len();
+        if stored >= self.needed {
+            return Ok(());
+        }
+        let faults =
+            self.lacking.iter().map(|(_, cloud, text)| Fault { cloud: cloud.clone(), text: text.clone() });
+        Err(ArrayError::TooFewClouds { stored, n, needed: self.needed, faults: faults.collect() })
+    }
+}
+
+/// Why a share's task ended before it was told to.
+async fn outcome(task: &mut JoinHandle<Result<(), String>>) -> String {
+    match task.await {
+        Ok(Ok(())) => "it ended early".to_owned(),
+        Ok(Err(fault)) => fault,
+        Err(e) => e.to_string(),
+    }
+}

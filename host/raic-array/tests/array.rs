@@ -1,0 +1,207 @@
+//! The array over clouds in memory that are wiped, corrupted, or fail.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{TryStreamExt as _, stream};
+use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, RecoveryKey};
+use raic_cloud::{Cloud, MemoryCloud};
+use raic_storage::{Backend, CloudBackend, Database};
+
+struct Rig {
+    clouds: Vec<Arc<MemoryCloud>>,
+    keyring: Keyring,
+    folder: tempfile::TempDir,
+}
+
+impl Rig {
+    fn new(n: usize) -> Self {
+        let clouds = (0..n).map(|i| Arc::new(MemoryCloud::new(format!("c{i}")))).collect();
+        Self { clouds, keyring: Keyring::generate().unwrap(), folder: tempfile::tempdir().unwrap() }
+    }
+
+    async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
+        let backend = |cloud: &Arc<MemoryCloud>| {
+            Arc::new(CloudBackend::new(cloud.clone() as Arc<dyn Cloud>, 5_000)) as Arc<dyn Backend>
+        };
+        Array::open(ArrayConfig {
+            geometry: Geometry { k, n: self.clouds.len() as u8 },
+            segment_size: 1_000,
+            survive: 1,
+            sealed_keyring: keyring.seal(&RecoveryKey::generate()?)?.into(),
+            keyring,
+            servers: self.clouds.iter().map(backend).collect(),
+            database: Database::open(&self.folder.path().join("raic.db")).unwrap(),
+        })
+        .await
+    }
+
+    async fn open(&self) -> Array {
+        self.open_with(2, self.keyring.clone()).await.unwrap()
+    }
+
+    /// Shares' objects, without the keyring.
+    fn objects(&self) -> usize {
+        self.clouds.iter().flat_map(|c| c.keys()).filter(|k| k.as_str().starts_with("shares/")).count()
+    }
+}
+
+fn content(length: usize) -> Bytes {
+    (0..length).map(|i| (i * 7 % 253) as u8).collect()
+}
+
+async fn put(array: &Array, name: &str, content: Bytes) -> Result<(), ArrayError> {
+    let pieces: Vec<Result<Bytes, String>> =
+        content.chunks(777).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
+    array.put(name, stream::iter(pieces)).await.map(drop)
+}
+
+async fn get(array: &Array, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, ArrayError> {
+    let (_, _, content) = array.get(name, range).await?;
+    content
+        .try_fold(Vec::new(), async |mut all, piece| {
+            all.extend_from_slice(&piece);
+            Ok(all)
+        })
+        .await
+}
+
+async fn settle(what: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("it does not come to pass");
+}
+
+#[tokio::test]
+async fn files_of_every_size_read_back_whole_and_in_part() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    for length in [0, 1, 999, 1_000, 1_001, 5_000, 123_456, 1_100_000] {
+        put(&array, "file", content(length)).await.unwrap();
+        assert_eq!(get(&array, "file", None).await.unwrap(), content(length), "{length}");
+        assert_eq!(array.stat("file").await.unwrap().size, length as u64);
+    }
+    let whole = content(1_100_000);
+    for range in [0..1, 999..1_001, 1_023_000..1_025_000, 1_099_999..2_000_000, 500_000..900_001] {
+        let part = &whole[range.start as usize..whole.len().min(range.end as usize)];
+        assert_eq!(get(&array, "file", Some(range.clone())).await.unwrap(), part, "{range:?}");
+    }
+    assert!(matches!(get(&array, "file", Some(1_100_000..1_100_001)).await, Err(ArrayError::Range { .. })));
+}
+
+/// Every pair of clouds, wiped or with every object changed somewhere: the file is whole.
+#[tokio::test]
+async fn any_two_of_four_clouds_may_be_wiped_or_lie() {
+    for first in 0..4 {
+        for second in 0..first {
+            for corrupt in [false, true] {
+                let rig = Rig::new(4);
+                let array = rig.open().await;
+                put(&array, "file", content(200_000)).await.unwrap();
+                for cloud in [&rig.clouds[first], &rig.clouds[second]] {
+                    if corrupt {
+                        for (i, key) in cloud.keys().iter().enumerate() {
+                            assert!(cloud.corrupt(key, i * 37));
+                        }
+                    } else {
+                        cloud.wipe();
+                    }
+                }
+                assert_eq!(
+                    get(&array, "file", None).await.unwrap(),
+                    content(200_000),
+                    "{first} {second} {corrupt}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn with_three_gone_each_clouds_fault_is_told_and_no_byte_is_wrong() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(50_000)).await.unwrap();
+    rig.clouds[0].wipe();
+    rig.clouds[1].wipe();
+    rig.clouds[2].keys().iter().for_each(|key| assert!(rig.clouds[2].corrupt(key, 100)));
+    let e = get(&array, "file", None).await.unwrap_err();
+    let ArrayError::Unreadable { k: 2, faults, .. } = &e else { panic!("{e}") };
+    let told: Vec<_> = faults.iter().map(|f| f.cloud.as_str()).collect();
+    assert_eq!(told, ["c0", "c1", "c2"], "{e}");
+}
+
+#[tokio::test]
+async fn what_is_removed_or_replaced_leaves_the_clouds() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(100_000)).await.unwrap();
+    let one = rig.objects();
+    put(&array, "file", content(100_000)).await.unwrap();
+    settle(|| rig.objects() == one).await;
+    assert_eq!(get(&array, "file", None).await.unwrap(), content(100_000));
+    array.remove("file").await.unwrap();
+    assert!(matches!(get(&array, "file", None).await, Err(ArrayError::NoSuchFile(_))));
+    assert!(matches!(array.remove("file").await, Err(ArrayError::NoSuchFile(_))));
+    settle(|| rig.objects() == 0).await;
+    assert_eq!(array.status().await.unwrap().totals.deletions, 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_breaks_off_leaves_nothing_and_what_was_there() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(10_000)).await.unwrap();
+    let before = rig.objects();
+    let pieces = vec![Ok(content(90_000)), Err("the client went away".to_owned())];
+    let e = array.put("file", stream::iter(pieces)).await.unwrap_err();
+    assert!(matches!(&e, ArrayError::Content(why) if why.contains("went away")), "{e}");
+    settle(|| rig.objects() == before).await;
+    assert_eq!(get(&array, "file", None).await.unwrap(), content(10_000));
+    // A late request may still land, so the deletion is done once more later.
+    assert_eq!(array.status().await.unwrap().totals.deletions, 4);
+}
+
+#[tokio::test]
+async fn another_arrays_keyring_opens_nothing() {
+    let rig = Rig::new(4);
+    drop(rig.open().await);
+    let other = rig.open_with(2, Keyring::generate().unwrap()).await.unwrap_err();
+    assert!(matches!(other, ArrayError::Keyring), "{other}");
+}
+
+#[tokio::test]
+async fn every_geometry_reads_with_its_clouds_gone() {
+    for (k, n) in [(1, 2), (1, 3), (2, 3), (3, 5), (3, 6), (5, 8)] {
+        let rig = Rig::new(n);
+        let array = rig.open_with(k, rig.keyring.clone()).await.unwrap();
+        put(&array, "file", content(20_000)).await.unwrap();
+        rig.clouds[..n - usize::from(k)].iter().for_each(|cloud| cloud.wipe());
+        assert_eq!(get(&array, "file", None).await.unwrap(), content(20_000), "{k}-of-{n}");
+    }
+}
+
+#[tokio::test]
+async fn names_are_keys_and_lists_are_paged() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    for name in ["a", "A", "dir/1", "dir/2", "dir%", "é"] {
+        put(&array, name, content(10)).await.unwrap();
+    }
+    let list = async |prefix: &str, after: &str, limit| {
+        let files = array.list(prefix, after, limit).await.unwrap();
+        files.into_iter().map(|f| f.name).collect::<Vec<_>>()
+    };
+    assert_eq!(list("", "", 100).await, ["A", "a", "dir%", "dir/1", "dir/2", "é"]);
+    assert_eq!(list("dir/", "", 100).await, ["dir/1", "dir/2"]);
+    assert_eq!(list("", "a", 2).await, ["dir%", "dir/1"]);
+    for bad in ["", "a\nb", &"x".repeat(1025)] {
+        assert!(matches!(put(&array, bad, content(1)).await, Err(ArrayError::Name { .. })), "{bad:?}");
+    }
+}
