@@ -1,0 +1,268 @@
+//! The admin door: files and status as HTTP, contents streamed both ways.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `PUT /v1/files/NAME` | stores the body; the file, when it is durable |
+//! | `GET /v1/files/NAME` | the content; `range: bytes=a-b` for a part |
+//! | `DELETE /v1/files/NAME` | removes the file |
+//! | `GET /v1/stat/NAME` | the file, its shares and what it lacks |
+//! | `GET /v1/files?prefix=&after=&limit=` | a page of files |
+//! | `GET /v1/status` | clouds, totals |
+//! | `POST /v1/reload` | reads the configuration again |
+//!
+//! Errors are `{"error": sentence, "code": word}`. A content that breaks off on its way out ends the connection
+//! before its length: the client must count.
+
+use std::{
+    future::Future,
+    ops::Range,
+    pin::Pin,
+    sync::{Arc, PoisonError, RwLock},
+};
+
+use axum::{
+    Json, Router,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use raic_array::{Array, ArrayError, FileInfo};
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+
+/// A future that opens the array again.
+pub type Reload = Pin<Box<dyn Future<Output = Result<Array, String>> + Send>>;
+
+/// What the door serves.
+pub struct Admin {
+    array: RwLock<Arc<Array>>,
+    reload: Box<dyn Fn() -> Reload + Send + Sync>,
+}
+
+impl std::fmt::Debug for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Admin").finish_non_exhaustive()
+    }
+}
+
+/// A file, as it is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct File {
+    /// Its name.
+    pub name: String,
+    /// Bytes of content.
+    pub size: u64,
+    /// When it was stored, in milliseconds since 1970.
+    pub modified_ms: i64,
+    /// BLAKE3 of the content, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blake3: Option<String>,
+    /// What names its shares.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_index: Option<String>,
+    /// Cloud of each share.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shares: Vec<(u8, String)>,
+    /// Shares it lacks: number, cloud, reason.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<(u8, String, String)>,
+}
+
+/// How the array is, as it is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Shares that suffice.
+    pub k: u8,
+    /// Shares there are.
+    pub n: u8,
+    /// Files.
+    pub files: u64,
+    /// Bytes of their content.
+    pub bytes: u64,
+    /// Shares that should be and are not.
+    pub lacking: u64,
+    /// Shares that wait to be deleted.
+    pub deletions: u64,
+    /// Each cloud.
+    pub clouds: Vec<CloudStatus>,
+}
+
+/// How one cloud is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CloudStatus {
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it.
+    pub fault: Option<String>,
+    /// Whether it has the keyring.
+    pub keyring: bool,
+}
+
+/// What went wrong, as it is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Failure {
+    /// A sentence.
+    pub error: String,
+    /// A word that programs can act on.
+    pub code: String,
+}
+
+impl From<FileInfo> for File {
+    fn from(info: FileInfo) -> Self {
+        let hex = |hash: [u8; 32]| hash.iter().map(|b| format!("{b:02x}")).collect();
+        Self {
+            name: info.name,
+            size: info.size,
+            modified_ms: info.modified_ms,
+            blake3: info.content_hash.map(hex),
+            storage_index: info.index.map(|i| i.to_string()),
+            shares: info.shares.into_iter().map(|(share, cloud)| (share.0, cloud)).collect(),
+            lacking: info.lacking.into_iter().map(|(share, cloud, why)| (share.0, cloud, why)).collect(),
+        }
+    }
+}
+
+struct Refused(ArrayError);
+
+impl From<ArrayError> for Refused {
+    fn from(e: ArrayError) -> Self {
+        Self(e)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let (status, code) = match &self.0 {
+            ArrayError::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),
+            ArrayError::Name { .. } => (StatusCode::BAD_REQUEST, "bad-name"),
+            ArrayError::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "bad-range"),
+            ArrayError::Content(_) => (StatusCode::BAD_REQUEST, "content-broke-off"),
+            ArrayError::TooFewClouds { .. } | ArrayError::KeyringNotStored { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "too-few-clouds")
+            }
+            ArrayError::Unreadable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unreadable"),
+            ArrayError::WrongKey { .. } | ArrayError::Sealed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "wrong-key"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+        };
+        (status, Json(Failure { error: self.0.to_string(), code: code.to_owned() })).into_response()
+    }
+}
+
+type Shared = State<Arc<Admin>>;
+
+impl Admin {
+    /// A door to `array`, which `reload` opens anew.
+    pub fn new(array: Array, reload: Box<dyn Fn() -> Reload + Send + Sync>) -> Self {
+        Self { array: RwLock::new(Arc::new(array)), reload }
+    }
+
+    fn array(&self) -> Arc<Array> {
+        self.array.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Serves until `stop` is ready; then lets requests end.
+    ///
+    /// # Errors
+    /// The listener's.
+    pub async fn serve(self, listener: UnixListener, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+        let routes = Router::new()
+            .route("/v1/files", get(list))
+            .route("/v1/files/{*name}", get(read).put(store).delete(remove))
+            .route("/v1/stat/{*name}", get(stat))
+            .route("/v1/status", get(status))
+            .route("/v1/reload", post(reload))
+            .with_state(Arc::new(self));
+        axum::serve(listener, routes).with_graceful_shutdown(stop).await
+    }
+}
+
+async fn store(State(admin): Shared, Path(name): Path<String>, body: Body) -> Result<Json<File>, Refused> {
+    Ok(Json(admin.array().put(&name, body.into_data_stream()).await?.into()))
+}
+
+async fn read(State(admin): Shared, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Refused> {
+    let asked = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(parse_range);
+    let (info, range, content) = admin.array().get(&name, asked.clone()).await?;
+    let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let length = (range.end - range.start).to_string();
+    let answer = (status, [(header::CONTENT_LENGTH, length)], Body::from_stream(content)).into_response();
+    tracing::debug!(name = info.name, ?range, "read");
+    Ok(answer)
+}
+
+/// `bytes=a-b` and `bytes=a-` (RFC 9110 section 14.1.2); other ranges are ignored, as HTTP allows.
+fn parse_range(text: &str) -> Option<Range<u64>> {
+    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let start = first.parse().ok()?;
+    let end = if last.is_empty() { u64::MAX } else { last.parse::<u64>().ok()?.checked_add(1)? };
+    (start < end).then_some(start..end)
+}
+
+async fn remove(State(admin): Shared, Path(name): Path<String>) -> Result<StatusCode, Refused> {
+    admin.array().remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn stat(State(admin): Shared, Path(name): Path<String>) -> Result<Json<File>, Refused> {
+    Ok(Json(admin.array().stat(&name).await?.into()))
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    after: String,
+    limit: Option<u32>,
+}
+
+async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Result<Json<Vec<File>>, Refused> {
+    let files = admin.array().list(&q.prefix, &q.after, q.limit.unwrap_or(1000).min(1000)).await?;
+    Ok(Json(files.into_iter().map(File::from).collect()))
+}
+
+async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
+    let status = admin.array().status().await?;
+    let cloud = |(name, fault): (String, Option<String>)| {
+        let keyring = status.keyring_copies.contains(&name);
+        CloudStatus { name, fault, keyring }
+    };
+    Ok(Json(Status {
+        k: status.geometry.k,
+        n: status.geometry.n,
+        files: status.totals.files,
+        bytes: status.totals.bytes,
+        lacking: status.totals.lacking,
+        deletions: status.totals.deletions,
+        clouds: status.clouds.iter().cloned().map(cloud).collect(),
+    }))
+}
+
+async fn reload(State(admin): Shared) -> Response {
+    match (admin.reload)().await {
+        Ok(array) => {
+            *admin.array.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(array);
+            StatusCode::NO_CONTENT.into_response()
+        }
+        Err(error) => {
+            let failure = Failure { error, code: "configuration".to_owned() };
+            (StatusCode::BAD_REQUEST, Json(failure)).into_response()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_https() {
+        assert_eq!(parse_range("bytes=0-9"), Some(0..10));
+        assert_eq!(parse_range("bytes=5-"), Some(5..u64::MAX));
+        for ignored in ["bytes=-5", "bytes=9-5", "bytes=0-1,3-4", "lines=1-2", "bytes=a-b", ""] {
+            assert_eq!(parse_range(ignored), None, "{ignored}");
+        }
+    }
+}
