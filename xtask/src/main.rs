@@ -1,4 +1,4 @@
-//! Every piece of automation: `cargo xtask test`, `cargo xtask lint`, `cargo xtask connectors`.
+//! Every piece of automation: `cargo xtask test`, `demo`, `connectors` and `lint`.
 
 mod connectors;
 mod stage;
@@ -29,6 +29,12 @@ struct Arguments {
 enum Task {
     /// Runs every test of the workspace, with cargo-nextest where it is installed
     Test,
+    /// Builds everything and shows it on this machine: `raic demo`; arguments after -- go to it
+    Demo {
+        /// For `raic demo`, such as --size 1024 or --keep
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Builds the connectors into target/connectors, with a toolchain for WebAssembly (RAIC_WASM_TOOLCHAIN=rustup|debian)
     Connectors {
         /// Also the misbehaving one that the tests need
@@ -42,6 +48,7 @@ enum Task {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test(),
+        Task::Demo { arguments } => demo(&arguments),
         Task::Connectors { for_tests } => connectors::connectors(for_tests).map(drop),
         Task::Lint => lint(),
     };
@@ -65,6 +72,19 @@ fn test() -> Outcome {
         stage("documentation tests", cargo().args(["test", "--doc"]).args(common))?;
     }
     stage("tests", cargo().args(runner).args(common))
+}
+
+fn demo(arguments: &[String]) -> Outcome {
+    let connectors = connectors::connectors(false)?;
+    stage(
+        "build raic",
+        cargo().args(["build", "--workspace", "--bin", "raic", "--all-features", "--locked"]),
+    )?;
+    let raic = target_folder().join("debug/raic");
+    stage(
+        "demo",
+        Command::new(raic).arg("demo").arg("--connector").arg(connectors.join("s3.wasm")).args(arguments),
+    )
 }
 
 /// Installs the S3 service that the connector is proven against.

@@ -143,7 +143,9 @@ impl IntoResponse for Refused {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-few-clouds")
             }
             ArrayError::Unreadable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unreadable"),
-            ArrayError::WrongKey { .. } | ArrayError::Sealed { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "wrong-key"),
+            ArrayError::WrongKey { .. } | ArrayError::Sealed { .. } => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "wrong-key")
+            }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         (status, Json(Failure { error: self.0.to_string(), code: code.to_owned() })).into_response()
@@ -166,7 +168,11 @@ impl Admin {
     ///
     /// # Errors
     /// The listener's.
-    pub async fn serve(self, listener: UnixListener, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    pub async fn serve(
+        self,
+        listener: UnixListener,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
         let routes = Router::new()
             .route("/v1/files", get(list))
             .route("/v1/files/{*name}", get(read).put(store).delete(remove))
@@ -182,7 +188,11 @@ async fn store(State(admin): Shared, Path(name): Path<String>, body: Body) -> Re
     Ok(Json(admin.array().put(&name, body.into_data_stream()).await?.into()))
 }
 
-async fn read(State(admin): Shared, Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Refused> {
+async fn read(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
     let asked = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(parse_range);
     let (info, range, content) = admin.array().get(&name, asked.clone()).await?;
     let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };

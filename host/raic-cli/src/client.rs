@@ -1,0 +1,103 @@
+//! The admin door from outside: one connection a request.
+
+use bytes::Bytes;
+use futures::{Stream, TryStreamExt as _};
+use http_body_util::{BodyDataStream, BodyExt as _, Full, StreamBody, combinators::BoxBody};
+use hyper::{Method, Request, Response, body::Frame, body::Incoming};
+use hyper_util::rt::TokioIo;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use raic_gateway::admin::Failure;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+
+use crate::{
+    error::{Class, Failed, Outcome},
+    home::Home,
+};
+
+type Body = BoxBody<Bytes, std::io::Error>;
+
+/// Speaks to the daemon of a home.
+pub(crate) struct Client<'a>(pub(crate) &'a Home);
+
+/// No body.
+pub(crate) fn nothing() -> Body {
+    Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
+}
+
+/// A body that is streamed.
+pub(crate) fn streamed(content: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static) -> Body {
+    StreamBody::new(content.map_ok(Frame::data)).boxed()
+}
+
+/// The path of a file's resource.
+pub(crate) fn path_of(kind: &str, name: &str) -> String {
+    format!("/v1/{kind}/{}", encode(name))
+}
+
+pub(crate) fn encode(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
+}
+
+impl Client<'_> {
+    /// Sends a request; an answer that is an error becomes one.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, String)],
+        body: Body,
+    ) -> Outcome<Response<Incoming>> {
+        let socket = self.0.socket();
+        let stream = UnixStream::connect(&socket).await.map_err(|e| Failed {
+            class: Class::NoDaemon,
+            sentence: format!(
+                "no daemon answers at {} ({e}); start it with `raic --home {} serve`",
+                socket.display(),
+                self.0.path().display()
+            ),
+        })?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke_off)?;
+        tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header("host", "raic");
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request.body(body).map_err(Failed::other)?;
+        let answer = sender.send_request(request).await.map_err(broke_off)?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let status = answer.status();
+        let document = answer.into_body().collect().await.map_err(broke_off)?.to_bytes();
+        Err(match serde_json::from_slice::<Failure>(&document) {
+            Ok(failure) => Failed::told(&failure.code, failure.error),
+            Err(_) => {
+                Failed::other(format!("the daemon answered {status}: {}", String::from_utf8_lossy(&document)))
+            }
+        })
+    }
+
+    /// Sends a request whose answer is a document.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Body,
+    ) -> Outcome<T> {
+        let answer = self.send(method, path, &[], body).await?;
+        let document = answer.into_body().collect().await.map_err(broke_off)?.to_bytes();
+        serde_json::from_slice(&document)
+            .map_err(|e| Failed::other(format!("the daemon's answer makes no sense: {e}")))
+    }
+}
+
+fn broke_off(e: hyper::Error) -> Failed {
+    Failed::other(format!("the daemon's answer broke off: {e}; its log says why"))
+}
+
+/// The pieces of an answer's body.
+pub(crate) fn pieces(answer: Response<Incoming>) -> impl Stream<Item = Outcome<Bytes>> + Unpin {
+    futures::TryStreamExt::map_err(BodyDataStream::new(answer.into_body()), broke_off)
+}

@@ -1,0 +1,239 @@
+//! `raic cloud` and `raic status`.
+
+use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+use raic_cloud::{Cloud, ObjectKey, Payload, WriteMode, collect_body};
+use raic_gateway::admin::Status;
+use serde_json::json;
+use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
+
+use crate::{
+    client::{Client, nothing},
+    config::{CloudSection, Config},
+    daemon::Clouds,
+    error::{Class, Failed, Outcome},
+    files::print_json,
+    home::{self, Home},
+    progress,
+};
+
+#[derive(Subcommand)]
+pub(crate) enum CloudCommand {
+    /// Adds a cloud to config.toml, keeping its comments; a running daemon reads it again
+    Add(AddArguments),
+    /// Lists the configured clouds
+    List,
+    /// Proves that a cloud works: stores a small object, reads it, lists it, removes it
+    Test {
+        /// Which
+        name: String,
+    },
+    /// Makes a cloud's container (bucket) at the provider
+    Create {
+        /// Which
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct AddArguments {
+    /// What it will be called
+    name: String,
+    /// A folder on this machine
+    #[arg(long, conflicts_with = "connector", required_unless_present = "connector")]
+    path: Option<PathBuf>,
+    /// An approved connector, by name or SHA-256
+    #[arg(long)]
+    connector: Option<String>,
+    /// A setting of the connector
+    #[arg(long = "set", value_name = "NAME=VALUE", requires = "connector")]
+    settings: Vec<String>,
+    /// The file with a credential's document; secrets are never given as arguments
+    #[arg(long = "credential", value_name = "NAME=FILE", requires = "connector")]
+    credentials: Vec<String>,
+    /// An authority (PEM) to trust beside the system's
+    #[arg(long, requires = "connector")]
+    ca: Option<PathBuf>,
+    /// Take the place of the configured cloud of that name
+    #[arg(long)]
+    replace: Option<String>,
+}
+
+pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outcome {
+    match command {
+        CloudCommand::Add(arguments) => add(home, arguments).await,
+        CloudCommand::List => {
+            for (name, section) in &Config::load(home)?.clouds {
+                let (backend, place) = match section {
+                    CloudSection::Disk { path } => ("disk", path.display().to_string()),
+                    CloudSection::Cloud { connector, settings, .. } => {
+                        let place: Vec<_> = settings.iter().map(|(n, v)| format!("{n}={v}")).collect();
+                        (connector.as_str(), place.join(" "))
+                    }
+                };
+                if json {
+                    print_json(&json!({"name": name, "backend": backend, "place": place}))?;
+                } else {
+                    println!("{name:<16} {backend:<8} {place}");
+                }
+            }
+            Ok(())
+        }
+        CloudCommand::Test { name } => test(home, &name).await,
+        CloudCommand::Create { name } => {
+            let cloud = connect(home, &name)?;
+            cloud.create_container().await.map_err(Failed::other)?;
+            println!("cloud {name:?} has its container");
+            Ok(())
+        }
+    }
+}
+
+fn section<'a>(config: &'a Config, name: &str) -> Outcome<&'a CloudSection> {
+    config.clouds.get(name).ok_or_else(|| {
+        let known: Vec<_> = config.clouds.keys().map(String::as_str).collect();
+        Failed::configuration(format!(
+            "there is no cloud {name:?} in config.toml; there are {}",
+            known.join(", ")
+        ))
+    })
+}
+
+fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
+    let config = Config::load(home)?;
+    tokio::task::block_in_place(|| Clouds::new(home)?.connect(name, section(&config, name)?))
+}
+
+async fn test(home: &Home, name: &str) -> Outcome {
+    let config = Config::load(home)?;
+    if let section @ CloudSection::Disk { .. } = section(&config, name)? {
+        let backend = Clouds::new(home)?.open(name, section)?;
+        backend.probe().await.map_err(Failed::other)?;
+        println!("cloud {name:?} works");
+        return Ok(());
+    }
+    let cloud = connect(home, name)?;
+    let failed = |e: raic_cloud::CloudError| Failed::configuration(e);
+    cloud.probe().await.map_err(failed)?;
+    println!("credentials and container are good");
+    let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
+    let key = ObjectKey::new(format!("raic/test.{unique}")).map_err(Failed::other)?;
+    let content = &b"a small object of `raic cloud test`"[..];
+    cloud.put(&key, Payload::from(content), WriteMode::CreateOnly).await.map_err(failed)?;
+    let read = async {
+        let object = cloud.get(&key, None, None).await?;
+        collect_body(name, object.body, 1024).await
+    };
+    let read = read.await;
+    let listed = cloud.list(key.as_str(), None, 10).await;
+    cloud.delete(&key, None).await.map_err(failed)?;
+    if read.map_err(failed)? != content {
+        return Err(Failed::configuration(format!("cloud {name:?} gave other bytes back than were stored")));
+    }
+    if !listed.map_err(failed)?.entries.iter().any(|entry| entry.key == key) {
+        return Err(Failed::configuration(format!("cloud {name:?} does not list what was stored")));
+    }
+    println!("an object was stored, read back, listed and removed: cloud {name:?} works");
+    Ok(())
+}
+
+async fn add(home: &Home, arguments: AddArguments) -> Outcome {
+    let path = home.config();
+    let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
+    let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
+    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
+    let name = arguments.name.clone();
+    let root = document.as_table_mut();
+    let clouds = root.entry("clouds").or_insert_with(|| {
+        let mut table = Table::new();
+        table.set_implicit(true);
+        Item::Table(table)
+    });
+    let clouds = clouds.as_table_mut().ok_or_else(|| wrong("`clouds` is no table".to_owned()))?;
+    if let Some(old) = &arguments.replace
+        && clouds.remove(old).is_none()
+    {
+        return Err(wrong(format!("there is no cloud {old:?} to replace")));
+    }
+    if clouds.contains_key(&name) {
+        return Err(wrong(format!("there is a cloud {name:?} already")));
+    }
+    clouds.insert(&name, Item::Table(table_of(&arguments)?));
+    let changed = document.to_string();
+    let config = Config::parse(&changed).map_err(wrong)?;
+    // Opened before it is written: a cloud that cannot be configured is not added.
+    let opened = tokio::task::block_in_place(|| Clouds::new(home)?.open(&name, section(&config, &name)?))?;
+    replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+    println!("cloud {name:?} is in {}", path.display());
+    if let Err(e) = opened.probe().await {
+        eprintln!("warning: it does not work yet: {e}");
+    }
+    match Client(home).send(Method::POST, "/v1/reload", &[], nothing()).await {
+        Ok(_) => println!("the daemon uses it now"),
+        Err(failed) if failed.class == Class::NoDaemon => {}
+        Err(failed) => return Err(failed),
+    }
+    Ok(())
+}
+
+fn table_of(arguments: &AddArguments) -> Outcome<Table> {
+    let pairs = |list: &[String]| -> Outcome<BTreeMap<String, String>> {
+        let split = |pair: &String| match pair.split_once('=') {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(Failed::configuration(format!("{pair:?} is not NAME=VALUE"))),
+        };
+        list.iter().map(split).collect()
+    };
+    let mut table = Table::new();
+    if let Some(path) = &arguments.path {
+        table["backend"] = value("disk");
+        table["path"] = value(path.display().to_string());
+    }
+    if let Some(connector) = &arguments.connector {
+        table["backend"] = value("cloud");
+        table["connector"] = value(connector);
+        table["settings"] = value(InlineTable::from_iter(pairs(&arguments.settings)?));
+        let mut credentials = InlineTable::new();
+        for (name, file) in pairs(&arguments.credentials)? {
+            let file = std::path::absolute(&file).map_err(Failed::other)?;
+            credentials.insert(name, InlineTable::from_iter([("file", file.display().to_string())]).into());
+        }
+        table["credentials"] = value(credentials);
+        if let Some(ca) = &arguments.ca {
+            let ca = std::path::absolute(ca).map_err(Failed::other)?;
+            table["ca"] = value(ca.display().to_string());
+        }
+    }
+    Ok(table)
+}
+
+/// Replaces a file as a whole, or not at all, keeping its mode.
+fn replace(path: &PathBuf, content: &[u8]) -> std::io::Result<()> {
+    let mode = fs::metadata(path)?.permissions().mode();
+    let folder = path.parent().unwrap_or(path);
+    let mut new = tempfile::NamedTempFile::new_in(folder)?;
+    new.write_all(content)?;
+    new.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+    new.as_file().sync_all()?;
+    new.persist(path).map_err(|e| e.error)?;
+    Ok(())
+}
+
+pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
+    let status: Status = Client(home).ask(Method::GET, "/v1/status", nothing()).await?;
+    if json {
+        return print_json(&status);
+    }
+    println!("array      {}-of-{}", status.k, status.n);
+    println!("files      {} ({})", status.files, progress::bytes(status.bytes));
+    println!("lacking    {} shares", status.lacking);
+    println!("deletions  {} shares wait", status.deletions);
+    for cloud in &status.clouds {
+        let fault = cloud.fault.as_deref().unwrap_or("works");
+        let keyring = if cloud.keyring { "" } else { " (has no copy of the keyring yet)" };
+        println!("cloud      {:<16} {fault}{keyring}", cloud.name);
+    }
+    Ok(())
+}

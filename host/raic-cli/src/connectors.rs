@@ -1,0 +1,121 @@
+//! `raic connector`.
+
+use std::{fs, path::PathBuf};
+
+use clap::Subcommand;
+use raic_wasm::{ApprovalStore, Engine, Manifest, Package};
+use serde_json::json;
+
+use crate::{
+    error::{Failed, Outcome},
+    home::Home,
+};
+
+#[derive(Subcommand)]
+pub(crate) enum ConnectorCommand {
+    /// Lists the approved connectors
+    List,
+    /// Shows what a connector is, takes and may reach: an approved one by name, or a file
+    Inspect {
+        /// Name, SHA-256 (8 digits or more) or file
+        connector: String,
+    },
+    /// Approves a connector's file: its bytes and the permissions that `inspect` shows
+    Approve {
+        /// The component
+        file: PathBuf,
+    },
+}
+
+pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome {
+    let store = || ApprovalStore::open(&home.connectors()).map_err(Failed::configuration);
+    match command {
+        ConnectorCommand::List => {
+            let packages = store()?.list().map_err(Failed::configuration)?;
+            if packages.is_empty() && !json {
+                println!("no connector is approved yet; approve one with `raic connector approve FILE`");
+            }
+            packages.iter().try_for_each(|package| list(package, json))
+        }
+        ConnectorCommand::Inspect { connector } => {
+            let file = PathBuf::from(&connector);
+            let package = if file.is_file() {
+                read(&file)?
+            } else {
+                store()?.find(&connector).map_err(Failed::configuration)?
+            };
+            show(&package);
+            Ok(())
+        }
+        ConnectorCommand::Approve { file } => {
+            let package = read(&file)?;
+            let store = store()?;
+            // Compiled now, so that what does not fit the contract is refused before it is approved.
+            let engine = Engine::new().map_err(Failed::configuration)?;
+            let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
+            engine.load(&package, Some(store.compiled())).map_err(wrong)?;
+            store.approve(&package).map_err(Failed::configuration)?;
+            show(&package);
+            println!("approved");
+            Ok(())
+        }
+    }
+}
+
+fn read(file: &PathBuf) -> Outcome<Package> {
+    let bytes =
+        fs::read(file).map_err(|e| Failed::configuration(format!("cannot read {}: {e}", file.display())))?;
+    Package::read(bytes).map_err(|e| Failed::configuration(format!("{}: {e}", file.display())))
+}
+
+fn list(package: &Package, json: bool) -> Outcome {
+    let Manifest { name, version, description, license, .. } = &package.manifest;
+    if json {
+        let line = json!({"name": name, "version": version, "sha256": package.sha256, "license": license});
+        return crate::files::print_json(&line);
+    }
+    println!("{name:<12} {version:<8} {}  {description}", &package.sha256[..12]);
+    Ok(())
+}
+
+fn show(package: &Package) {
+    let manifest = &package.manifest;
+    println!("{} {}: {}", manifest.name, manifest.version, manifest.description);
+    println!("  sha-256   {}", package.sha256);
+    println!("  licence   {}", manifest.license);
+    println!("  contract  {}", manifest.contract);
+    println!("  settings");
+    for (name, setting) in &manifest.settings {
+        let value = match (&setting.default, setting.required) {
+            (Some(default), _) => format!(" [default: {default}]"),
+            (None, true) => " [required]".to_owned(),
+            (None, false) => String::new(),
+        };
+        println!("    {name:<14} {}{value}", setting.help);
+    }
+    println!("  credentials");
+    for (name, credential) in &manifest.credentials {
+        println!("    {name:<14} {}", credential.help);
+        for (part, rule) in &credential.parts {
+            let what = if rule.secret { "secret" } else { "readable by the connector" };
+            let signs = rule.sign.iter().map(|s| format!(", signs by {s:?}"));
+            let sends = rule.send.iter().map(|s| format!(", sent in {} to {:?}", s.header, s.network));
+            println!("      {part:<20} {what}{}", signs.chain(sends).collect::<String>());
+        }
+    }
+    println!("  may send requests to");
+    for network in &manifest.network {
+        let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
+        println!("    {:<14} {}{}", network.name, network.url, when.collect::<String>());
+    }
+    println!("  may read, besides errors");
+    for document in &manifest.documents {
+        println!(
+            "    {} {}{}?{}",
+            document.method,
+            document.network,
+            document.path,
+            document.query.join("&")
+        );
+    }
+}

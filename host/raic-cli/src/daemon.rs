@@ -1,0 +1,148 @@
+//! `raic serve`: the daemon, wired from the configuration.
+
+use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
+
+use raic_array::{Array, ArrayConfig, Geometry, Keyring};
+use raic_cloud::{Cloud, Limit, Meter, Retry, RetryPolicy};
+use raic_gateway::admin::Admin;
+use raic_storage::{Backend, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend};
+use raic_wasm::{ApprovalStore, Configuration, ConnectorCloud, Engine, TlsSettings};
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    config::{CloudSection, Config},
+    error::{Failed, Outcome},
+    home::{self, Home},
+};
+
+/// Opens clouds; keeps one engine for all of them.
+#[derive(Clone)]
+pub(crate) struct Clouds {
+    home: Home,
+    engine: Engine,
+    approved: ApprovalStore,
+}
+
+impl Clouds {
+    pub(crate) fn new(home: &Home) -> Outcome<Self> {
+        Ok(Self {
+            home: home.clone(),
+            engine: Engine::new().map_err(Failed::configuration)?,
+            approved: ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?,
+        })
+    }
+
+    /// The storage server of one cloud. Sends nothing yet; blocks while a connector compiles.
+    pub(crate) fn open(&self, name: &str, section: &CloudSection) -> Outcome<Arc<dyn Backend>> {
+        match section {
+            CloudSection::Disk { path } => {
+                let path = self.home.path().join(path);
+                let opened = DiskBackend::open(name, &path);
+                opened.map(|b| Arc::new(b) as Arc<dyn Backend>).map_err(Failed::configuration)
+            }
+            CloudSection::Cloud { .. } => {
+                let cloud = self.connect(name, section)?;
+                Ok(Arc::new(CloudBackend::new(cloud, DEFAULT_CHUNK_SIZE)))
+            }
+        }
+    }
+
+    /// A cloud behind its connector, with what the daemon puts around every cloud.
+    pub(crate) fn connect(&self, name: &str, section: &CloudSection) -> Outcome<Arc<dyn Cloud>> {
+        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let CloudSection::Cloud { connector, settings, credentials, ca, requests } = section else {
+            return Err(wrong("it is a folder and has no connector".to_owned()));
+        };
+        let package = self.approved.find(connector).map_err(|e| wrong(e.to_string()))?;
+        let compiled =
+            self.engine.load(&package, Some(self.approved.compiled())).map_err(|e| wrong(e.to_string()))?;
+        let load = |(name, source): (&String, &crate::config::Source)| {
+            let document = source.load(&self.home).map_err(|e| wrong(format!("credential {name:?}: {e}")))?;
+            Ok((name.clone(), document))
+        };
+        let extra_ca = ca.as_ref().map(|path| home::read(&self.home.path().join(path))).transpose()?;
+        let configuration = Configuration {
+            settings: settings.clone(),
+            credentials: credentials.iter().map(load).collect::<Outcome<_>>()?,
+            tls: TlsSettings { extra_ca },
+        };
+        let cloud = ConnectorCloud::new(name, &compiled, &configuration).map_err(|e| wrong(e.to_string()))?;
+        Ok(Arc::new(Retry::new(Limit::new(Meter::new(cloud), (*requests).max(1)), RetryPolicy::default())))
+    }
+}
+
+/// Opens the array that the configuration describes.
+async fn open_array(home: Home, clouds: Clouds, database: Database) -> Outcome<Array> {
+    let (config, servers, home) = tokio::task::spawn_blocking(move || {
+        let config = Config::load(&home)?;
+        let servers = config.clouds.iter().map(|(name, section)| clouds.open(name, section));
+        let servers = servers.collect::<Outcome<Vec<_>>>()?;
+        Ok::<_, Failed>((config, servers, home))
+    })
+    .await
+    .map_err(Failed::other)??;
+    let n = u8::try_from(servers.len()).unwrap_or(u8::MAX);
+    let keyring = Keyring::from_json(&home::read(&home.keyring())?)
+        .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
+    let array = ArrayConfig {
+        geometry: Geometry { k: config.array.k, n },
+        segment_size: ArrayConfig::SEGMENT_SIZE,
+        survive: config.array.survive,
+        keyring,
+        sealed_keyring: home::read(&home.sealed_keyring())?.into(),
+        servers,
+        database,
+    };
+    Array::open(array).await.map_err(|e| match e {
+        raic_array::ArrayError::Keyring => Failed::configuration(format!(
+            "{} is not the key of this home's database; put the right key file in its place",
+            home.keyring().display()
+        )),
+        e => Failed::configuration(e),
+    })
+}
+
+/// Runs the daemon until it is told to stop.
+pub(crate) async fn serve(home: Home) -> Outcome {
+    // Before the database: two daemons on one home would delete each other's uploads.
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(home.lock());
+    let lock = lock.map_err(|e| {
+        Failed::configuration(format!("cannot open {}: {e}; `raic init` makes a home", home.lock().display()))
+    })?;
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Failed::other(format!("a daemon already runs in {}", home.path().display())))?;
+
+    let path = home.database();
+    let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
+    let database = database.map_err(Failed::configuration)?;
+    let clouds = Clouds::new(&home)?;
+    let array = open_array(home.clone(), clouds.clone(), database.clone()).await?;
+
+    let socket = home.socket();
+    // Left by a daemon that was killed; the lock says that none runs.
+    let _ = fs::remove_file(&socket);
+    let listener = UnixListener::bind(&socket)
+        .and_then(|listener| {
+            fs::set_permissions(&socket, fs::Permissions::from_mode(0o600)).map(|()| listener)
+        })
+        .map_err(|e| Failed::other(format!("cannot listen at {}: {e}", socket.display())))?;
+
+    let reload_home = home.clone();
+    let reload = Box::new(move || -> raic_gateway::admin::Reload {
+        let opened = open_array(reload_home.clone(), clouds.clone(), database.clone());
+        Box::pin(async move { opened.await.map_err(|failed| failed.sentence) })
+    });
+    let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Failed::other)?;
+    let stop = async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        tracing::info!("stopping when the requests under way have ended");
+    };
+    tracing::info!("serving {}", home.path().display());
+    let served = Admin::new(array, reload).serve(listener, stop).await.map_err(Failed::other);
+    let _ = fs::remove_file(&socket);
+    served
+}

@@ -1,0 +1,360 @@
+//! `raic demo`: all of it on one machine, as a person would want to see it.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use ring::digest::{Context, SHA256};
+
+use crate::{
+    error::{Failed, Outcome},
+    progress::bytes,
+};
+
+#[derive(Args)]
+pub(crate) struct DemoArguments {
+    /// The S3 connector's component, as `cargo xtask connectors` builds it
+    #[arg(long, value_name = "FILE")]
+    connector: PathBuf,
+    /// The file's size in MiB
+    #[arg(long, default_value_t = 256)]
+    size: u64,
+    /// Leave everything running at the end, and say how to play with it
+    #[arg(long)]
+    keep: bool,
+}
+
+const CLOUDS: [&str; 4] = ["amsterdam", "berlin", "cairo", "delhi"];
+
+/// A process of the demo; killed when dropped, unless it is kept.
+struct Process(Option<Child>);
+
+impl Process {
+    fn stop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Service {
+    name: &'static str,
+    port: u16,
+    root: PathBuf,
+    process: Process,
+}
+
+struct Demo {
+    folder: PathBuf,
+    home: PathBuf,
+    services: Vec<Service>,
+    daemon: Process,
+    /// Removed at the end; none where it is kept.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+pub(crate) async fn demo(arguments: DemoArguments) -> Outcome {
+    // Child processes and waiting: none of it is asynchronous, and nothing else runs here.
+    tokio::task::block_in_place(|| run(&arguments))
+}
+
+fn run(arguments: &DemoArguments) -> Outcome {
+    let began = Instant::now();
+    let temporary = tempfile::Builder::new().prefix("raic-demo-").tempdir().map_err(Failed::other)?;
+    let folder = temporary.path().to_owned();
+    let mut demo = Demo {
+        home: folder.join("home"),
+        services: Vec::new(),
+        daemon: Process(None),
+        _temporary: if arguments.keep {
+            drop(temporary.keep());
+            None
+        } else {
+            Some(temporary)
+        },
+        folder,
+    };
+
+    step("Four S3 services, each with its own credentials, on this machine");
+    for name in CLOUDS {
+        demo.start_service(name)?;
+    }
+    step("A home, the S3 connector approved, and the four services as its clouds");
+    demo.set_up(&arguments.connector)?;
+    step("The daemon");
+    demo.start_daemon()?;
+
+    step(&format!("A file of {} MiB of random bytes is stored", arguments.size));
+    let original = demo.folder.join("original");
+    let sha256 = random_file(&original, arguments.size << 20)?;
+    println!("    SHA-256 {sha256}");
+    let took = demo.timed(&["put", &text(&original), "holiday.mkv"])?;
+    println!("    stored in {took:.1} s");
+    demo.show_clouds();
+
+    step("Two of the four services are stopped, and the file is read back");
+    demo.services[0].process.stop();
+    demo.services[2].process.stop();
+    println!("    {} and {} are down", CLOUDS[0], CLOUDS[2]);
+    demo.read_back(&sha256)?;
+
+    step("They are back up; every object of a third is overwritten in the middle, and the file is read back");
+    demo.restart_service(0)?;
+    demo.restart_service(2)?;
+    let damaged = damage(&demo.services[1].root)?;
+    println!("    {damaged} objects of {} now hold other bytes than were stored", CLOUDS[1]);
+    demo.read_back(&sha256)?;
+
+    step("And with one more service down beside the damaged one");
+    demo.services[3].process.stop();
+    println!("    {} is down", CLOUDS[3]);
+    demo.read_back(&sha256)?;
+    demo.restart_service(3)?;
+
+    println!("\nDone in {:.0} s: every read gave the bytes that were stored.", began.elapsed().as_secs_f64());
+    if arguments.keep {
+        demo.keep();
+    }
+    Ok(())
+}
+
+fn step(title: &str) {
+    println!("\n==> {title}");
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+impl Demo {
+    fn start_service(&mut self, name: &'static str) -> Outcome {
+        let root = self.folder.join(name);
+        fs::create_dir_all(root.join("raic")).map_err(Failed::other)?;
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+            .and_then(|l| l.local_addr())
+            .map_err(Failed::other)?
+            .port();
+        let process = spawn_service(name, &root, port)?;
+        println!("    {name:<10} http://127.0.0.1:{port}  bucket raic");
+        self.services.push(Service { name, port, root, process });
+        Ok(())
+    }
+
+    fn restart_service(&mut self, at: usize) -> Outcome {
+        let Service { name, port, root, process } = &mut self.services[at];
+        *process = spawn_service(name, root, *port)?;
+        Ok(())
+    }
+
+    fn set_up(&self, connector: &Path) -> Outcome {
+        self.raic(&["init"])?;
+        self.raic(&["connector", "approve", &text(connector)])?;
+        for (i, Service { name, port, .. }) in self.services.iter().enumerate() {
+            let keys = self.home.join(format!("secrets/{name}.json"));
+            let document = format!(
+                r#"{{"AccessKeyId":"{}","SecretAccessKey":"{}"}}"#,
+                access_key(name),
+                secret_key(name)
+            );
+            crate::home::private_file(&keys, document.as_bytes())?;
+            let settings = [format!("endpoint=http://127.0.0.1:{port}"), "bucket=raic".to_owned()];
+            self.raic(&[
+                "cloud",
+                "add",
+                name,
+                "--connector",
+                "s3",
+                "--set",
+                &settings[0],
+                "--set",
+                &settings[1],
+                "--credential",
+                &format!("keys={}", text(&keys)),
+                "--replace",
+                &format!("local-{}", i + 1),
+            ])?;
+            println!("    cloud {name}: connector s3, {}", settings[0]);
+        }
+        Ok(())
+    }
+
+    fn start_daemon(&mut self) -> Outcome {
+        let log = fs::File::create(self.folder.join("daemon.log")).map_err(Failed::other)?;
+        let daemon =
+            self.command(&["serve"])?.stderr(log).stdout(Stdio::null()).spawn().map_err(Failed::other)?;
+        self.daemon = Process(Some(daemon));
+        let began = Instant::now();
+        while !self.home.join("raic.sock").exists() {
+            if began.elapsed() > Duration::from_secs(60) {
+                let log = fs::read_to_string(self.folder.join("daemon.log")).unwrap_or_default();
+                return Err(Failed::other(format!("the daemon does not come up: {log}")));
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        println!("    listens at {}", text(&self.home.join("raic.sock")));
+        Ok(())
+    }
+
+    fn command(&self, arguments: &[&str]) -> Outcome<Command> {
+        let program = std::env::current_exe().map_err(Failed::other)?;
+        let mut command = Command::new(program);
+        command.arg("--home").arg(&self.home).args(arguments).stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs a command of ours; what it prints is shown only where it fails.
+    fn raic(&self, arguments: &[&str]) -> Outcome {
+        let out = self.command(arguments)?.output().map_err(Failed::other)?;
+        if out.status.success() {
+            return Ok(());
+        }
+        let told = String::from_utf8_lossy(&out.stderr);
+        Err(Failed::other(format!("`raic {}` failed: {}", arguments.join(" "), told.trim())))
+    }
+
+    fn timed(&self, arguments: &[&str]) -> Outcome<f64> {
+        let began = Instant::now();
+        self.raic(arguments)?;
+        Ok(began.elapsed().as_secs_f64())
+    }
+
+    fn read_back(&self, sha256: &str) -> Outcome {
+        let copy = self.folder.join("copy");
+        let took = self.timed(&["get", "holiday.mkv", &text(&copy)])?;
+        let read = sha256_of(&copy)?;
+        println!("    SHA-256 {read}, read in {took:.1} s");
+        if read != sha256 {
+            return Err(Failed::other("these are not the bytes that were stored"));
+        }
+        println!("    the same bytes");
+        fs::remove_file(&copy).map_err(Failed::other)
+    }
+
+    fn show_clouds(&self) {
+        for Service { name, root, .. } in &self.services {
+            let objects = objects(root);
+            let size: u64 = objects.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
+            println!(
+                "    {name:<10} holds {} objects, {}: ciphertext, one share of four",
+                objects.len(),
+                bytes(size)
+            );
+        }
+    }
+
+    fn keep(mut self) {
+        let program = std::env::current_exe().unwrap_or_default();
+        println!("\nEverything still runs. Play with it:");
+        println!("    {} --home {} status", program.display(), self.home.display());
+        let processes = self.services.iter_mut().map(|s| &mut s.process).chain([&mut self.daemon]);
+        let ids: Vec<_> = processes.filter_map(|p| p.0.take()).map(|child| child.id().to_string()).collect();
+        println!("and end it:\n    kill {}; rm -r {}", ids.join(" "), self.folder.display());
+    }
+}
+
+fn access_key(name: &str) -> String {
+    format!("{}-KEY", name.to_uppercase())
+}
+
+fn secret_key(name: &str) -> String {
+    format!("the-secret-of-{name}")
+}
+
+fn spawn_service(name: &str, root: &Path, port: u16) -> Outcome<Process> {
+    let program = std::env::current_exe().map_err(Failed::other)?;
+    let child = Command::new(program)
+        .arg("demo-service")
+        .arg(root)
+        .arg(port.to_string())
+        .env("RAIC_DEMO_ACCESS_KEY", access_key(name))
+        .env("RAIC_DEMO_SECRET_KEY", secret_key(name))
+        .stdin(Stdio::null())
+        .spawn()
+        .map_err(Failed::other)?;
+    let process = Process(Some(child));
+    let began = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if began.elapsed() > Duration::from_secs(20) {
+            return Err(Failed::other(format!("the service {name} does not come up at port {port}")));
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+    Ok(process)
+}
+
+fn random_file(path: &Path, size: u64) -> Outcome<String> {
+    let written = || -> std::io::Result<String> {
+        let mut random = fs::File::open("/dev/urandom")?;
+        let mut file = fs::File::create(path)?;
+        let mut digest = Context::new(&SHA256);
+        let mut piece = vec![0; 1 << 20];
+        let mut left = size;
+        while left > 0 {
+            let now = piece.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+            random.read_exact(&mut piece[..now])?;
+            digest.update(&piece[..now]);
+            file.write_all(&piece[..now])?;
+            left -= now as u64;
+        }
+        Ok(hex(digest))
+    };
+    written().map_err(Failed::other)
+}
+
+fn sha256_of(path: &Path) -> Outcome<String> {
+    let read = || -> std::io::Result<String> {
+        let mut file = fs::File::open(path)?;
+        let mut digest = Context::new(&SHA256);
+        let mut piece = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut piece)? {
+                0 => return Ok(hex(digest)),
+                n => digest.update(&piece[..n]),
+            }
+        }
+    };
+    read().map_err(Failed::other)
+}
+
+fn hex(digest: Context) -> String {
+    digest.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The files of a service that are shares' objects.
+fn objects(root: &Path) -> Vec<PathBuf> {
+    let (mut found, mut folders) = (Vec::new(), vec![root.join("raic/shares")]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.is_dir() { folders.push(path) } else { found.push(path) }
+        }
+    }
+    found
+}
+
+/// Overwrites bytes in the middle of every object.
+fn damage(root: &Path) -> Outcome<usize> {
+    use std::os::unix::fs::FileExt as _;
+    let objects = objects(root);
+    for path in &objects {
+        let file = fs::OpenOptions::new().write(true).open(path).map_err(Failed::other)?;
+        let length = file.metadata().map_err(Failed::other)?.len();
+        file.write_all_at(b"these are other bytes", length / 2).map_err(Failed::other)?;
+    }
+    Ok(objects.len())
+}

@@ -1,0 +1,186 @@
+//! `put`, `get`, `ls`, `rm` and `stat`.
+
+use std::{
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    pin::Pin,
+};
+
+use futures::{StreamExt as _, TryStreamExt as _};
+use hyper::Method;
+use raic_gateway::admin::File;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio_util::io::ReaderStream;
+
+use crate::{
+    client::{Client, encode, nothing, path_of, pieces, streamed},
+    error::{Failed, Outcome},
+    home::Home,
+    progress,
+};
+
+/// Bytes read from a file at once.
+const PIECE: usize = 256 << 10;
+
+pub(crate) async fn put(home: &Home, json: bool, file: &Path, name: Option<String>) -> Outcome {
+    let from_input = file == Path::new("-");
+    let of_file = || file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.or_else(|| if from_input { None } else { of_file() });
+    let name =
+        name.ok_or_else(|| Failed::other("a file from standard input needs a name: raic put - NAME"))?;
+    let (content, total): (Pin<Box<dyn AsyncRead + Send + Sync>>, _) = if from_input {
+        (Box::pin(tokio::io::stdin()), None)
+    } else {
+        let cannot = |e: io::Error| Failed::other(format!("cannot read {}: {e}", file.display()));
+        let opened = tokio::fs::File::open(file).await.map_err(cannot)?;
+        let meta = opened.metadata().await.map_err(cannot)?;
+        if meta.is_dir() {
+            return Err(Failed::other(format!("{} is a folder; raic stores files", file.display())));
+        }
+        (Box::pin(opened), meta.is_file().then_some(meta.len()))
+    };
+    let bar = progress::bar(total);
+    let counted = bar.clone();
+    let content =
+        ReaderStream::with_capacity(content, PIECE).inspect_ok(move |piece| counted.inc(piece.len() as u64));
+    let path = path_of("files", &name);
+    let stored: Outcome<File> = Client(home).ask(Method::PUT, &path, streamed(content)).await;
+    bar.finish_and_clear();
+    let stored = stored?;
+    if json {
+        return print_json(&stored);
+    }
+    println!("stored {} ({}) as {} shares", stored.name, progress::bytes(stored.size), stored.shares.len());
+    lacking(&stored);
+    Ok(())
+}
+
+fn lacking(file: &File) {
+    for (share, _, reason) in &file.lacking {
+        eprintln!("warning: share {share} is missing: {reason}");
+    }
+}
+
+pub(crate) async fn get(home: &Home, name: &str, file: Option<PathBuf>) -> Outcome {
+    let file = file.unwrap_or_else(|| PathBuf::from(name.rsplit('/').next().unwrap_or(name)));
+    let answer = Client(home).send(Method::GET, &path_of("files", name), &[], nothing()).await?;
+    let length =
+        answer.headers().get("content-length").and_then(|l| l.to_str().ok()).and_then(|l| l.parse().ok());
+    let length: u64 = length.ok_or_else(|| Failed::other("the daemon does not tell the file's length"))?;
+    let bar = progress::bar(Some(length));
+    let cannot = |e: io::Error| Failed::other(format!("cannot write {}: {e}", file.display()));
+    // Beside its place, and there only when whole: what was there before stays until then.
+    let new = if file == Path::new("-") {
+        None
+    } else {
+        let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Some(tempfile::Builder::new().prefix(".raic-").tempfile_in(folder).map_err(cannot)?)
+    };
+    let mut out: Pin<Box<dyn AsyncWrite + Send>> = match &new {
+        None => Box::pin(tokio::io::stdout()),
+        Some(new) => Box::pin(tokio::fs::File::from_std(new.reopen().map_err(cannot)?)),
+    };
+    let mut pieces = pieces(answer);
+    let mut received = 0;
+    while let Some(piece) = pieces.next().await {
+        let piece = match piece {
+            Ok(piece) => piece,
+            Err(_) => break,
+        };
+        out.write_all(&piece).await.map_err(cannot)?;
+        received += piece.len() as u64;
+        bar.set_position(received);
+    }
+    out.flush().await.map_err(cannot)?;
+    bar.finish_and_clear();
+    if received != length {
+        return Err(why_it_broke_off(home, name, received, length).await);
+    }
+    if let Some(new) = new {
+        use std::os::unix::fs::PermissionsExt as _;
+        // A temporary file is its owner's alone; this is a file like any other.
+        let umask = rustix::process::umask(rustix::fs::Mode::empty());
+        rustix::process::umask(umask);
+        let mode = std::fs::Permissions::from_mode(0o666 & !umask.bits());
+        new.as_file().set_permissions(mode).map_err(cannot)?;
+        new.persist(&file).map_err(|e| cannot(e.error))?;
+    }
+    Ok(())
+}
+
+/// The head of the answer was gone before the fault was known: the part that could not be read is asked again.
+async fn why_it_broke_off(home: &Home, name: &str, received: u64, length: u64) -> Failed {
+    let range = [("range", format!("bytes={received}-{received}"))];
+    let again = Client(home).send(Method::GET, &path_of("files", name), &range, nothing()).await;
+    let head = format!("{name:?} broke off after {received} of {length} bytes");
+    match again {
+        Err(failed) => Failed { sentence: format!("{head}: {}", failed.sentence), ..failed },
+        Ok(_) => Failed {
+            class: crate::error::Class::TooFewClouds,
+            sentence: format!("{head}; the daemon's log names each cloud and its fault"),
+        },
+    }
+}
+
+pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
+    let mut after = String::new();
+    let mut out = io::stdout().lock();
+    let mut print = |line: std::fmt::Arguments<'_>| match out.write_fmt(line) {
+        // Whoever reads has read enough.
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).map_err(Failed::other),
+    };
+    loop {
+        let path = format!("/v1/files?prefix={}&after={}&limit=1000", encode(prefix), encode(&after));
+        let page: Vec<File> = Client(home).ask(Method::GET, &path, nothing()).await?;
+        for file in &page {
+            let more = if json {
+                let line = serde_json::to_string(file).map_err(Failed::other)?;
+                print(format_args!("{line}\n"))?
+            } else {
+                print(format_args!("{:>14}  {}  {}\n", file.size, when(file.modified_ms), file.name))?
+            };
+            if !more {
+                return Ok(());
+            }
+        }
+        match page.last() {
+            Some(last) if page.len() == 1000 => after.clone_from(&last.name),
+            _ => return Ok(()),
+        }
+    }
+}
+
+pub(crate) async fn rm(home: &Home, names: &[String]) -> Outcome {
+    for name in names {
+        Client(home).send(Method::DELETE, &path_of("files", name), &[], nothing()).await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn stat(home: &Home, json: bool, name: &str) -> Outcome {
+    let file: File = Client(home).ask(Method::GET, &path_of("stat", name), nothing()).await?;
+    if json {
+        return print_json(&file);
+    }
+    println!("name           {}", file.name);
+    println!("size           {} ({})", file.size, progress::bytes(file.size));
+    println!("stored         {}", when(file.modified_ms));
+    println!("blake3         {}", file.blake3.as_deref().unwrap_or("-"));
+    println!("storage index  {}", file.storage_index.as_deref().unwrap_or("-"));
+    for (share, cloud) in &file.shares {
+        println!("share {share:<8} {cloud}");
+    }
+    lacking(&file);
+    Ok(())
+}
+
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Outcome {
+    println!("{}", serde_json::to_string(value).map_err(Failed::other)?);
+    Ok(())
+}
+
+fn when(ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(ms)
+        .map_or_else(|_| "-".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+}
