@@ -69,7 +69,8 @@ pub(crate) struct Inner {
     pub(crate) codec: Codec,
     pub(crate) health: Health,
     pub(crate) deletions_queued: Notify,
-    reading: Mutex<HashMap<StorageIndex, usize>>,
+    /// Shared with the array that takes this one's place.
+    reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
 }
 
 /// How an array is.
@@ -91,13 +92,34 @@ impl Array {
     /// # Errors
     /// [`ArrayError::Geometry`], [`ArrayError::Keyring`] where the database is another array's, or the database's.
     pub async fn open(config: ArrayConfig) -> Result<Self> {
+        let catalog = Catalog::open(config.database.clone(), config.keyring.array).await?;
+        Self::start(config, catalog, Arc::default()).await
+    }
+
+    /// An array of another configuration in the place of this one, on the same database. Uploads and reads under way
+    /// here go on, and their shares are safe from its deletions.
+    ///
+    /// # Errors
+    /// As [`Array::open`].
+    pub async fn reopen(&self, config: ArrayConfig) -> Result<Self> {
+        if config.keyring.array != self.inner.keyring.array {
+            return Err(ArrayError::Keyring);
+        }
+        Self::start(config, self.inner.catalog.clone(), self.inner.reading.clone()).await
+    }
+
+    async fn start(
+        config: ArrayConfig,
+        catalog: Catalog,
+        reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
+    ) -> Result<Self> {
         let n = config.servers.len();
         if n != usize::from(config.geometry.n) {
             return Err(ArrayError::Geometry { k: config.geometry.k, n });
         }
         let inner = Arc::new(Inner {
             codec: Codec::new(config.geometry)?,
-            catalog: Catalog::open(config.database, config.keyring.array).await?,
+            catalog,
             geometry: config.geometry,
             segment_size: config.segment_size,
             survive: config.survive,
@@ -106,7 +128,7 @@ impl Array {
             servers: config.servers,
             health: Health::default(),
             deletions_queued: Notify::new(),
-            reading: Mutex::default(),
+            reading,
         });
         inner.store_keyring().await?;
         let (deleting, copying) = (inner.clone(), inner.clone());

@@ -74,8 +74,13 @@ impl Clouds {
     }
 }
 
-/// Opens the array that the configuration describes.
-async fn open_array(home: Home, clouds: Clouds, database: Database) -> Outcome<Array> {
+/// Opens the array that the configuration describes, in the place of the one before.
+async fn open_array(
+    home: Home,
+    clouds: Clouds,
+    database: Database,
+    before: Option<Arc<Array>>,
+) -> Outcome<Array> {
     let (config, servers, home) = tokio::task::spawn_blocking(move || {
         let config = Config::load(&home)?;
         let servers = config.clouds.iter().map(|(name, section)| clouds.open(name, section));
@@ -96,7 +101,11 @@ async fn open_array(home: Home, clouds: Clouds, database: Database) -> Outcome<A
         servers,
         database,
     };
-    Array::open(array).await.map_err(|e| match e {
+    let opened = match before {
+        None => Array::open(array).await,
+        Some(before) => before.reopen(array).await,
+    };
+    opened.map_err(|e| match e {
         raic_array::ArrayError::Keyring => Failed::configuration(format!(
             "{} is not the key of this home's database; put the right key file in its place",
             home.keyring().display()
@@ -119,7 +128,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
     let database = database.map_err(Failed::configuration)?;
     let clouds = Clouds::new(&home)?;
-    let array = open_array(home.clone(), clouds.clone(), database.clone()).await?;
+    let array = open_array(home.clone(), clouds.clone(), database.clone(), None).await?;
 
     let socket = home.socket();
     // Left by a daemon that was killed; the lock says that none runs.
@@ -131,8 +140,8 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         .map_err(|e| Failed::other(format!("cannot listen at {}: {e}", socket.display())))?;
 
     let reload_home = home.clone();
-    let reload = Box::new(move || -> raic_gateway::admin::Reload {
-        let opened = open_array(reload_home.clone(), clouds.clone(), database.clone());
+    let reload = Box::new(move |before: Arc<Array>| -> raic_gateway::admin::Reload {
+        let opened = open_array(reload_home.clone(), clouds.clone(), database.clone(), Some(before));
         Box::pin(async move { opened.await.map_err(|failed| failed.sentence) })
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;

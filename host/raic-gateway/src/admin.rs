@@ -28,17 +28,18 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_array::{Array, ArrayError, FileInfo};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
-/// A future that opens the array again.
+/// A future that opens an array in the place of the one given.
 pub type Reload = Pin<Box<dyn Future<Output = Result<Array, String>> + Send>>;
 
 /// What the door serves.
 pub struct Admin {
     array: RwLock<Arc<Array>>,
-    reload: Box<dyn Fn() -> Reload + Send + Sync>,
+    reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -156,7 +157,7 @@ type Shared = State<Arc<Admin>>;
 
 impl Admin {
     /// A door to `array`, which `reload` opens anew.
-    pub fn new(array: Array, reload: Box<dyn Fn() -> Reload + Send + Sync>) -> Self {
+    pub fn new(array: Array, reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>) -> Self {
         Self { array: RwLock::new(Arc::new(array)), reload }
     }
 
@@ -194,7 +195,10 @@ async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let asked = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(parse_range);
-    let (info, range, content) = admin.array().get(&name, asked.clone()).await?;
+    let (info, range, mut content) = admin.array().get(&name, asked.clone()).await?;
+    // Before the head of the answer, so that a content that cannot be read at all is an error like any other.
+    let first = content.try_next().await?;
+    let content = stream::iter(first.map(Ok)).chain(content);
     let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let length = (range.end - range.start).to_string();
     let answer = (status, [(header::CONTENT_LENGTH, length)], Body::from_stream(content)).into_response();
@@ -251,7 +255,7 @@ async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
 }
 
 async fn reload(State(admin): Shared) -> Response {
-    match (admin.reload)().await {
+    match (admin.reload)(admin.array()).await {
         Ok(array) => {
             *admin.array.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(array);
             StatusCode::NO_CONTENT.into_response()

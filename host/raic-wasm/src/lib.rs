@@ -4,10 +4,10 @@
 //! approved; the [`Engine`] compiles them; a [`ConnectorCloud`] is a `Cloud` whose every call runs in a fresh
 //! instance. What a guest may do is the contract's imports, and each has its file here:
 //!
-//! - [`gate`] judges every request by the manifest and the cloud's settings, [`client`] sends it;
-//! - [`secrets`] signs with credentials and sends them where the manifest says, [`redaction`] cuts them out of
+//! - `gate` judges every request by the manifest and the cloud's settings, `client` sends it;
+//! - `secrets` signs with credentials and sends them where the manifest says, `redaction` cuts them out of
 //!   answers;
-//! - [`imports`] is the host's side of each import; [`call`] the state and the limits of one call.
+//! - `imports` is the host's side of each import; `call` the state and the limits of one call.
 //!
 //! **Invariant:** a guest sees neither plaintext nor ciphertext, no raw secret, and no host that was not granted.
 //! **Invariant:** nothing of a guest outlives its call.

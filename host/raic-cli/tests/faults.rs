@@ -1,0 +1,196 @@
+//! What is wrong is told in one sentence with an exit code, and nothing is lost.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod rig;
+
+use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+
+use rig::{Ended, Rig, content};
+
+/// The S3 connector that `cargo xtask connectors` built.
+fn component() -> String {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("connectors").join("s3.wasm");
+    assert!(file.is_file(), "{} is not there; `cargo xtask test` builds it", file.display());
+    file.display().to_string()
+}
+
+fn write(rig: &Rig, name: &str, bytes: &[u8]) -> String {
+    fs::write(rig.path(name), bytes).unwrap();
+    rig.path(name).display().to_string()
+}
+
+#[test]
+fn files_that_are_no_connectors_are_refused() {
+    let rig = Rig::new();
+    let whole = fs::read(component()).unwrap();
+    let approve = |name: &str, bytes: &[u8]| rig.raic(&["connector", "approve", &write(&rig, name, bytes)]);
+    approve("cut.wasm", &whole[..whole.len() / 2]).fails(4, &["cut.wasm", "no whole WebAssembly component"]);
+    approve("core.wasm", b"\0asm\x01\0\0\0").fails(4, &["core WebAssembly module"]);
+    approve("script.wasm", b"#!/bin/sh").fails(4, &["script.wasm"]);
+    let wasi = r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#;
+    approve("wasi.wasm", &wat::parse_str(wasi).unwrap())
+        .fails(4, &["imports wasi:http", "wasm32-unknown-unknown"]);
+    assert!(rig.raic(&["connector", "list"]).ok().text.contains("no connector is approved"));
+    assert!(rig.raic(&["connector", "approve", &component()]).ok().text.contains("approved"));
+    rig.raic(&["connector", "approve", &component()]).ok();
+    assert_eq!(rig.raic(&["connector", "list"]).ok().text.lines().count(), 1);
+    let shown = rig.raic(&["connector", "inspect", "s3"]).ok().text;
+    assert!(shown.contains("{endpoint}/{bucket}") && shown.contains("signs by Sigv4"), "{shown}");
+
+    // Changed after it was approved: not run.
+    let kept =
+        Rig::files(&rig.home("connectors")).into_iter().find(|f| f.extension().is_some_and(|e| e == "wasm"));
+    let mut bytes = whole.clone();
+    let at = bytes.windows(9).position(|w| w == b"us-east-1").unwrap();
+    bytes[at] = b'X';
+    fs::write(kept.unwrap(), bytes).unwrap();
+    rig.raic(&["connector", "list"]).fails(4, &["SHA-256"]);
+}
+
+fn add(rig: &Rig, endpoint: &str, bucket: &str, keys: &str) -> Ended {
+    let (endpoint, bucket) = (format!("endpoint={endpoint}"), format!("bucket={bucket}"));
+    let credential = format!("keys={keys}");
+    rig.raic(&[
+        "cloud",
+        "add",
+        "s3",
+        "--connector",
+        "s3",
+        "--set",
+        &endpoint,
+        "--set",
+        &bucket,
+        "--credential",
+        &credential,
+        "--replace",
+        "local-1",
+    ])
+}
+
+#[test]
+fn what_is_wrong_with_a_cloud_is_told() {
+    let mut rig = Rig::new();
+    let url = rig.service("service");
+    let good = write(&rig, "good.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"SECRET"}"#);
+    let wrong = write(&rig, "wrong.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"a-wrong-secret"}"#);
+    let before = fs::read(rig.home("config.toml")).unwrap();
+    add(&rig, &url, "bucket", &good).fails(4, &["no connector \"s3\" is approved"]);
+    rig.raic(&["connector", "approve", &component()]).ok();
+    add(&rig, "not a url", "bucket", &good).fails(4, &["endpoint", "http://127.0.0.1:9000"]);
+    add(&rig, &url, "bucket", "/nowhere.json").fails(4, &["/nowhere.json"]);
+    add(&rig, &url, "bucket", &write(&rig, "empty.json", b"{}")).fails(4, &["AccessKeyId"]);
+    assert_eq!(fs::read(rig.home("config.toml")).unwrap(), before, "what cannot be configured is not added");
+
+    let test = |rig: &Rig| rig.raic(&["cloud", "test", "s3"]);
+    let again = |rig: &Rig, endpoint: &str, bucket: &str, keys: &str| {
+        fs::write(rig.home("config.toml"), &before).unwrap();
+        add(rig, endpoint, bucket, keys).ok();
+    };
+    again(&rig, &url, "bucket", &wrong);
+    let told = test(&rig);
+    assert!(!told.errors.contains("a-wrong-secret"), "{}", told.errors);
+    told.fails(4, &["cloud \"s3\"", "SignatureDoesNotMatch", "credentials"]);
+    again(&rig, &url, "missing", &good);
+    test(&rig).fails(4, &["cloud \"s3\"", "NoSuchBucket", "container"]);
+    rig.raic(&["cloud", "create", "s3"]).ok();
+    assert!(test(&rig).ok().text.contains("works"));
+    again(&rig, "http://127.0.0.1:1", "bucket", &good);
+    test(&rig).fails(4, &["cloud \"s3\"", "127.0.0.1:1 cannot be reached"]);
+    again(&rig, &url, "bucket", &good);
+    assert!(test(&rig).ok().text.contains("works"));
+
+    let config = fs::read_to_string(rig.home("config.toml")).unwrap();
+    assert!(
+        config.contains("# RAIC's configuration") && config.contains("[clouds.s3]"),
+        "comments stay: {config}"
+    );
+    rig.raic(&["cloud", "test", "other"]).fails(4, &["no cloud \"other\"", "local-2"]);
+    rig.serve();
+    rig.raic_with(&["put", "-", "file"], b"content").ok();
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
+}
+
+#[test]
+fn a_home_that_is_damaged_is_told_and_left_as_it_is() {
+    let mut rig = Rig::new();
+    rig.serve();
+    let original = content(100_000, 5);
+    rig.raic_with(&["put", "-", "file"], &original).ok();
+    rig.kill();
+    let spoil = |rig: &Rig, name: &str, bytes: &[u8], words: &[&str]| {
+        let good = fs::read(rig.home(name)).unwrap();
+        fs::write(rig.home(name), bytes).unwrap();
+        rig.raic(&["serve"]).fails(4, words);
+        assert_eq!(fs::read(rig.home(name)).unwrap(), bytes, "{name} is left as it is");
+        fs::write(rig.home(name), good).unwrap();
+    };
+    spoil(&rig, "config.toml", b"[array\nk = 2", &["config.toml", "line 1"]);
+    spoil(&rig, "config.toml", b"[array]\nk = 5", &["5-of-0"]);
+    spoil(&rig, "config.toml", b"\xff\xfe", &["config.toml", "UTF-8"]);
+    spoil(&rig, "secrets/keyring.json", b"{}", &["keyring.json"]);
+    let other = fs::read(Rig::new().home("secrets/keyring.json")).unwrap();
+    spoil(&rig, "secrets/keyring.json", &other, &["keyring.json", "not the key"]);
+    // kill -9 left a write-ahead log; fold it in, so that the database is one file.
+    rig.serve();
+    rig.kill();
+    let log = rig.home("raic.db-wal");
+    let (database, kept_log) = (fs::read(rig.home("raic.db")).unwrap(), fs::read(&log).unwrap_or_default());
+    let _ = fs::remove_file(&log);
+    let _ = fs::remove_file(rig.home("raic.db-shm"));
+    let mut damaged = database.clone();
+    damaged.iter_mut().skip(50).step_by(7).for_each(|b| *b ^= 0x55);
+    fs::write(rig.home("raic.db"), &damaged).unwrap();
+    rig.raic(&["serve"]).fails(4, &["raic.db", "damaged"]);
+    fs::write(rig.home("raic.db"), database).unwrap();
+    fs::write(&log, kept_log).unwrap();
+    rig.serve();
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, original, "nothing was lost");
+}
+
+#[test]
+fn secrets_are_their_owners_alone() {
+    let mut rig = Rig::new();
+    rig.serve();
+    let mode = |name: &str| fs::metadata(rig.home(name)).unwrap().permissions().mode() & 0o777;
+    for name in ["secrets/keyring.json", "secrets/recovery-key.txt", "secrets/keyring.sealed", "raic.sock"] {
+        assert_eq!(mode(name), 0o600, "{name}");
+    }
+    for name in ["", "secrets", "connectors"] {
+        assert_eq!(mode(name), 0o700, "{name:?}");
+    }
+}
+
+/// A full disk: the write is refused with the reason, what was there stays, and there is room again after a removal.
+#[test]
+fn a_full_disk_is_told_and_loses_nothing() {
+    let mut rig = Rig::new();
+    let mounts: Vec<_> = (1..=2).map(|n| rig.home(&format!("clouds/{n}"))).collect();
+    let mount = |folder: &Path| {
+        std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=1m", "raic-test"])
+            .arg(folder)
+            .status()
+    };
+    if !mounts.iter().all(|folder| mount(folder).is_ok_and(|status| status.success())) {
+        eprintln!("not run: only root can mount a small disk");
+        return;
+    }
+    struct Unmount(Vec<std::path::PathBuf>);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            for folder in &self.0 {
+                let _ = std::process::Command::new("umount").arg("-l").arg(folder).status();
+            }
+        }
+    }
+    let _unmount = Unmount(mounts);
+    rig.serve();
+    let small = content(400_000, 6);
+    rig.raic_with(&["put", "-", "small"], &small).ok();
+    let large = content(4_000_000, 7);
+    rig.raic_with(&["put", "-", "small"], &large)
+        .fails(6, &["local-1", "local-2", "No space left", "free space"]);
+    assert_eq!(rig.raic(&["get", "small", "-"]).ok().out, small, "what was there stays");
+    rig.raic_with(&["put", "-", "other"], &content(300_000, 8)).ok();
+}
