@@ -15,6 +15,8 @@ pub mod format;
 mod keyring;
 mod segment;
 mod upload;
+#[cfg(test)]
+mod vectors;
 
 pub use array::{Array, ArrayConfig, Status};
 pub use catalog::{FileInfo, Totals};
