@@ -32,8 +32,13 @@ fn keyring() -> Keyring {
 /// The shares, as this code writes them.
 fn written() -> Vec<Vec<u8>> {
     let (keyring, key) = (keyring(), Key::new([0x42; 32]));
-    let header =
-        Header { array: keyring.array, index: INDEX, share: ShareNum(0), geometry: GEOMETRY, segment_size: 100 };
+    let header = Header {
+        array: keyring.array,
+        index: INDEX,
+        share: ShareNum(0),
+        geometry: GEOMETRY,
+        segment_size: 100,
+    };
     let sealer = Sealer::new(&key, &keyring.array, INDEX);
     let mut encoder = Encoder::new(Codec::new(GEOMETRY).unwrap(), sealer, header);
     let mut segments: Vec<_> = content().chunks(100).map(<[u8]>::to_vec).collect();
@@ -44,7 +49,9 @@ fn written() -> Vec<Vec<u8>> {
     for (share, page_hashes) in shares.iter_mut().zip(pages) {
         let (length, manifest_length) = (250, MANIFEST.len() as u32);
         let roots = roots.clone();
-        share.extend(Trailer { length, manifest_length, generation, wrapped_key, page_hashes, roots }.encode());
+        share.extend(
+            Trailer { length, manifest_length, generation, wrapped_key, page_hashes, roots }.encode(),
+        );
     }
     shares
 }

@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Cloud, Limit, Meter, Retry, RetryPolicy};
 use raic_gateway::admin::Admin;
-use raic_storage::{Backend, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend};
+use raic_storage::{Backend, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend, UnusableBackend};
 use raic_wasm::{ApprovalStore, Configuration, ConnectorCloud, Engine, TlsSettings};
 use tokio::{
     net::UnixListener,
@@ -83,8 +83,22 @@ async fn open_array(
 ) -> Outcome<Array> {
     let (config, servers, home) = tokio::task::spawn_blocking(move || {
         let config = Config::load(&home)?;
-        let servers = config.clouds.iter().map(|(name, section)| clouds.open(name, section));
-        let servers = servers.collect::<Outcome<Vec<_>>>()?;
+        let mut faults = Vec::new();
+        let servers: Vec<_> = config
+            .clouds
+            .iter()
+            .map(|(name, section)| {
+                clouds.open(name, section).unwrap_or_else(|failed| {
+                    // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
+                    tracing::error!("{}", failed.sentence);
+                    faults.push(failed.sentence.clone());
+                    Arc::new(UnusableBackend::new(name, failed.sentence))
+                })
+            })
+            .collect();
+        if !faults.is_empty() && servers.len() - faults.len() < usize::from(config.array.k) {
+            return Err(Failed::configuration(faults.join("; ")));
+        }
         Ok::<_, Failed>((config, servers, home))
     })
     .await

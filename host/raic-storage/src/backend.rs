@@ -76,6 +76,12 @@ pub enum StorageError {
         /// Why it failed.
         source: io::Error,
     },
+    /// It could not be opened when the daemon started.
+    #[error("{reason}")]
+    Unusable {
+        /// Why: a sentence that names it.
+        reason: String,
+    },
     /// The share is not there, or a piece of it is missing.
     #[error("cloud {backend:?}: share {share} of {index} is not there")]
     NotFound {

@@ -214,7 +214,9 @@ fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
             }
         };
         let mut replies = vec![first(&transaction)];
+        // A full disk makes SQLite end the transaction by itself: what follows must not run outside of one.
         while replies.len() < GROUP
+            && !transaction.is_autocommit()
             && let Ok(job) = queue.try_recv()
         {
             replies.push(job(&transaction));

@@ -13,6 +13,7 @@ mod database;
 mod disk;
 mod memory;
 mod name;
+mod unusable;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
@@ -23,3 +24,4 @@ pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
 pub use memory::{MemoryBackend, NullBackend};
 pub use name::{ShareNum, StorageIndex};
+pub use unusable::UnusableBackend;

@@ -99,6 +99,8 @@ impl ConnectorCloud {
         range: Option<ByteRange>,
         run: impl for<'a> FnOnce(&'a ConnectorFull, &'a mut Store<Call>) -> Call1<'a, T> + Send,
     ) -> Result<(T, Store<Call>)> {
+        // Waits for room rather than failing: the number of clouds is not the engine's to choose. Never closed.
+        let _room = self.connector.calls.acquire().await;
         let mut store = Call::store(self.context.clone(), &self.connector.engine, range);
         let whole = async {
             let instance = self.connector.pre.instantiate_async(&mut store).await?;

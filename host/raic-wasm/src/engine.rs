@@ -2,6 +2,7 @@
 
 use std::{fs, hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread, time::Duration};
 
+use tokio::sync::Semaphore;
 use wasmtime::{
     Config, InstanceAllocationStrategy, PoolingAllocationConfig,
     component::{Component, HasData, Linker},
@@ -19,7 +20,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 pub(crate) const MAX_MEMORY: usize = 64 << 20;
 const STACK: usize = 512 << 10;
 const ASYNC_STACK: usize = 2 << 20;
-/// Calls that run at once, all clouds together, before a pool has no slot left.
+/// Calls that run at once, all clouds together; more wait. The pool has a slot for each.
 const MAX_CALLS: u32 = 256;
 
 /// Compiles connectors and runs them. Cheap to clone; one for the whole daemon.
@@ -27,6 +28,7 @@ const MAX_CALLS: u32 = 256;
 pub struct Engine {
     engine: wasmtime::Engine,
     linker: Arc<Linker<Call>>,
+    calls: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -41,6 +43,8 @@ pub struct Connector {
     pub(crate) engine: wasmtime::Engine,
     pub(crate) pre: ConnectorFullPre<Call>,
     pub(crate) manifest: Arc<Manifest>,
+    /// Room for a call's instance, shared by all connectors of the engine.
+    pub(crate) calls: Arc<Semaphore>,
     sha256: String,
 }
 
@@ -95,7 +99,7 @@ impl Engine {
                 }
             })
             .map_err(|e| ConnectorError::Compile(format!("no thread for the clock: {e}")))?;
-        Ok(Self { engine, linker: Arc::new(linker) })
+        Ok(Self { engine, linker: Arc::new(linker), calls: Arc::new(Semaphore::new(MAX_CALLS as usize)) })
     }
 
     /// Compiles a connector, or takes what was compiled before from `cache`, a folder that only this host writes.
@@ -114,6 +118,7 @@ impl Engine {
             engine: self.engine.clone(),
             pre,
             manifest: Arc::new(package.manifest.clone()),
+            calls: self.calls.clone(),
             sha256: package.sha256.clone(),
         })
     }
