@@ -12,7 +12,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::Clouds,
+    daemon::{Clouds, Pins},
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
@@ -103,13 +103,15 @@ fn section<'a>(config: &'a Config, name: &str) -> Outcome<&'a CloudSection> {
 
 fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
     let config = Config::load(home)?;
-    tokio::task::block_in_place(|| Clouds::new(home)?.connect(name, section(&config, name)?))
+    tokio::task::block_in_place(|| {
+        Clouds::new(home)?.connect(name, section(&config, name)?, &mut Pins::new())
+    })
 }
 
 async fn test(home: &Home, name: &str) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
-        let backend = Clouds::new(home)?.open(name, section)?;
+        let backend = Clouds::new(home)?.open(name, section, &mut Pins::new())?;
         backend.probe().await.map_err(Failed::other)?;
         println!("cloud {name:?} works");
         return Ok(());
@@ -164,7 +166,9 @@ async fn add(home: &Home, arguments: AddArguments) -> Outcome {
     let changed = document.to_string();
     let config = Config::parse(&changed).map_err(wrong)?;
     // Opened before it is written: a cloud that cannot be configured is not added.
-    let opened = tokio::task::block_in_place(|| Clouds::new(home)?.open(&name, section(&config, &name)?))?;
+    let opened = tokio::task::block_in_place(|| {
+        Clouds::new(home)?.open(&name, section(&config, &name)?, &mut Pins::new())
+    })?;
     replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
     println!("cloud {name:?} is in {}", path.display());
     if let Err(e) = opened.probe().await {

@@ -48,7 +48,7 @@ path = "clouds/4"
 #
 # [clouds.amazon]
 # backend = "cloud"
-# connector = "s3"           # or the first digits of its SHA-256
+# connector = "s3"           # the version approved when the cloud was added; the first digits of a SHA-256 move it
 # settings = { bucket = "my-bucket", region = "eu-central-1" }
 # # Each credential from a file (mode 0600), an environment variable, or a command's output:
 # credentials.keys = { file = "secrets/amazon.json" }

@@ -1,11 +1,13 @@
 //! `raic serve`: the daemon, wired from the configuration.
 
-use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Cloud, Limit, Meter, Retry, RetryPolicy};
 use raic_gateway::admin::Admin;
-use raic_storage::{Backend, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend, UnusableBackend};
+use raic_storage::{
+    Backend, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DatabaseError, DiskBackend, UnusableBackend,
+};
 use raic_wasm::{ApprovalStore, Configuration, ConnectorCloud, Engine, TlsSettings};
 use tokio::{
     net::UnixListener,
@@ -17,6 +19,39 @@ use crate::{
     error::{Failed, Outcome},
     home::{self, Home},
 };
+
+/// Which version of a connector a cloud runs: approving another moves no cloud by itself. It counts for as long as the
+/// configuration names the connector the same; naming a SHA-256 there moves the cloud.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pin {
+    connector: String,
+    sha256: String,
+}
+
+/// By cloud.
+pub(crate) type Pins = BTreeMap<String, Pin>;
+
+const TABLES: &[&str] = &["CREATE TABLE pins(
+    cloud TEXT PRIMARY KEY, connector TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID"];
+
+async fn load_pins(database: &Database) -> Result<Pins, DatabaseError> {
+    let pins = database.read(|c| {
+        let mut statement = c.prepare("SELECT cloud, connector, sha256 FROM pins")?;
+        let pin = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, Pin { connector: r.get(1)?, sha256: r.get(2)? }));
+        statement.query_map([], pin)?.collect()
+    });
+    pins.await
+}
+
+async fn store_pins(database: &Database, pins: Pins) -> Result<(), DatabaseError> {
+    let store = database.write(move |tx| {
+        for (cloud, Pin { connector, sha256 }) in pins {
+            tx.execute("INSERT OR REPLACE INTO pins VALUES(?1, ?2, ?3)", (cloud, connector, sha256))?;
+        }
+        Ok(())
+    });
+    store.await
+}
 
 /// Opens clouds; keeps one engine for all of them.
 #[derive(Clone)]
@@ -35,8 +70,14 @@ impl Clouds {
         })
     }
 
-    /// The storage server of one cloud. Sends nothing yet; blocks while a connector compiles.
-    pub(crate) fn open(&self, name: &str, section: &CloudSection) -> Outcome<Arc<dyn Backend>> {
+    /// The storage server of one cloud. Sends nothing yet; blocks while a connector compiles. `pins` says which
+    /// version of its connector it runs, and learns it the first time.
+    pub(crate) fn open(
+        &self,
+        name: &str,
+        section: &CloudSection,
+        pins: &mut Pins,
+    ) -> Outcome<Arc<dyn Backend>> {
         match section {
             CloudSection::Disk { path } => {
                 let path = self.home.path().join(path);
@@ -44,19 +85,26 @@ impl Clouds {
                 opened.map(|b| Arc::new(b) as Arc<dyn Backend>).map_err(Failed::configuration)
             }
             CloudSection::Cloud { .. } => {
-                let cloud = self.connect(name, section)?;
+                let cloud = self.connect(name, section, pins)?;
                 Ok(Arc::new(CloudBackend::new(cloud, DEFAULT_CHUNK_SIZE)))
             }
         }
     }
 
     /// A cloud behind its connector, with what the daemon puts around every cloud.
-    pub(crate) fn connect(&self, name: &str, section: &CloudSection) -> Outcome<Arc<dyn Cloud>> {
+    pub(crate) fn connect(
+        &self,
+        name: &str,
+        section: &CloudSection,
+        pins: &mut Pins,
+    ) -> Outcome<Arc<dyn Cloud>> {
         let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
         let CloudSection::Cloud { connector, settings, credentials, ca, requests } = section else {
             return Err(wrong("it is a folder and has no connector".to_owned()));
         };
-        let package = self.approved.find(connector).map_err(|e| wrong(e.to_string()))?;
+        let pinned = pins.get(name).filter(|pin| pin.connector == *connector).map(|pin| pin.sha256.clone());
+        let package =
+            self.approved.find(pinned.as_ref().unwrap_or(connector)).map_err(|e| wrong(e.to_string()))?;
         let compiled =
             self.engine.load(&package, Some(self.approved.compiled())).map_err(|e| wrong(e.to_string()))?;
         let load = |(name, source): (&String, &crate::config::Source)| {
@@ -70,6 +118,7 @@ impl Clouds {
             tls: TlsSettings { extra_ca },
         };
         let cloud = ConnectorCloud::new(name, &compiled, &configuration).map_err(|e| wrong(e.to_string()))?;
+        pins.insert(name.to_owned(), Pin { connector: connector.clone(), sha256: package.sha256 });
         Ok(Arc::new(Retry::new(Limit::new(Meter::new(cloud), (*requests).max(1)), RetryPolicy::default())))
     }
 }
@@ -81,14 +130,17 @@ async fn open_array(
     database: Database,
     before: Option<Arc<Array>>,
 ) -> Outcome<Array> {
-    let (config, servers, home) = tokio::task::spawn_blocking(move || {
+    database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
+    let known = load_pins(&database).await.map_err(Failed::configuration)?;
+    let mut pins = known.clone();
+    let (config, servers, home, pins) = tokio::task::spawn_blocking(move || {
         let config = Config::load(&home)?;
         let mut faults = Vec::new();
         let servers: Vec<_> = config
             .clouds
             .iter()
             .map(|(name, section)| {
-                clouds.open(name, section).unwrap_or_else(|failed| {
+                clouds.open(name, section, &mut pins).unwrap_or_else(|failed| {
                     // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
                     tracing::error!("{}", failed.sentence);
                     faults.push(failed.sentence.clone());
@@ -99,10 +151,13 @@ async fn open_array(
         if !faults.is_empty() && servers.len() - faults.len() < usize::from(config.array.k) {
             return Err(Failed::configuration(faults.join("; ")));
         }
-        Ok::<_, Failed>((config, servers, home))
+        Ok::<_, Failed>((config, servers, home, pins))
     })
     .await
     .map_err(Failed::other)??;
+    if pins != known {
+        store_pins(&database, pins).await.map_err(Failed::configuration)?;
+    }
     let n = u8::try_from(servers.len()).unwrap_or(u8::MAX);
     let keyring = Keyring::from_json(&home::read(&home.keyring())?)
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;

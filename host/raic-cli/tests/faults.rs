@@ -109,6 +109,19 @@ fn what_is_wrong_with_a_cloud_is_told() {
     rig.serve();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
+
+    // Another version is approved, under the same name and with a grant that leads nowhere: the cloud stays with its own.
+    rig.kill();
+    let mut other = fs::read(component()).unwrap();
+    let text = b"url = \"{endpoint}/{bucket}\"";
+    let at = other.windows(text.len()).position(|w| w == text).unwrap();
+    other[at + 7..at + text.len() - 1].copy_from_slice(b"http://127.0.0.1:1/");
+    rig.raic(&["connector", "approve", &write(&rig, "other.wasm", &other)]).ok();
+    assert_eq!(rig.raic(&["connector", "list"]).ok().text.lines().count(), 2);
+    rig.serve();
+    assert!(rig.raic(&["status"]).ok().text.lines().any(|l| l.contains("s3") && l.contains("works")));
+    let newest = rig.raic(&["cloud", "test", "s3"]);
+    assert_ne!(newest.code, 0, "the other version is the one a new cloud would get");
 }
 
 #[test]
