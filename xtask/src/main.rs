@@ -1,5 +1,6 @@
-//! Every piece of automation: `cargo xtask test`, `demo`, `connectors` and `lint`.
+//! Every piece of automation: `cargo xtask test`, `demo`, `bench`, `connectors` and `lint`.
 
+mod bench;
 mod connectors;
 mod stage;
 mod wasm_toolchain;
@@ -35,6 +36,8 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Measures jobs beside a peer in the same run (rclone, where it is installed)
+    Bench(bench::BenchArguments),
     /// Builds the connectors into target/connectors, with a toolchain for WebAssembly (RAIC_WASM_TOOLCHAIN=rustup|debian)
     Connectors {
         /// Also the misbehaving one that the tests need
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test => test(),
         Task::Demo { arguments } => demo(&arguments),
+        Task::Bench(arguments) => bench::bench(&arguments),
         Task::Connectors { for_tests } => connectors::connectors(for_tests).map(drop),
         Task::Lint => lint(),
     };

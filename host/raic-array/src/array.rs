@@ -1,4 +1,4 @@
-//! The array as its users see it, and the work it does beside: deletions and copies of the keyring.
+//! The array as its users see it.
 
 use std::{
     collections::HashMap,
@@ -10,20 +10,15 @@ use std::{
 use bytes::Bytes;
 use futures::Stream;
 use raic_storage::{Backend, Database, StorageIndex};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals,
-    catalog::{Catalog, Placed},
-    download::is_sound,
-    segment::Codec,
+    ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, catalog::Catalog, codec::Codec,
+    download::is_sound, keyring_copies::KeyringCopies,
 };
 
 /// How long a cloud that failed is asked last.
 const DISTRUST: Duration = Duration::from_secs(60);
-/// How often work that waits for nothing else is looked for.
-const PAUSE: Duration = Duration::from_secs(20);
-const DELETIONS_AT_ONCE: u32 = 64;
 const MAX_NAME: usize = 1024;
 
 /// What an array is made of.
@@ -63,12 +58,14 @@ pub(crate) struct Inner {
     pub(crate) segment_size: u32,
     survive: usize,
     pub(crate) keyring: Keyring,
-    sealed_keyring: Bytes,
+    pub(crate) sealed_keyring: Bytes,
+    pub(crate) keyring_copies: KeyringCopies,
     pub(crate) servers: Vec<Arc<dyn Backend>>,
     pub(crate) catalog: Catalog,
     pub(crate) codec: Codec,
     pub(crate) health: Health,
-    pub(crate) deletions_queued: Notify,
+    /// Changes when there is something to delete.
+    pub(crate) deletions_queued: watch::Sender<()>,
     /// Shared with the array that takes this one's place.
     reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
 }
@@ -125,24 +122,16 @@ impl Array {
             survive: config.survive,
             keyring: config.keyring,
             sealed_keyring: config.sealed_keyring,
+            keyring_copies: KeyringCopies::default(),
             servers: config.servers,
             health: Health::default(),
-            deletions_queued: Notify::new(),
+            deletions_queued: watch::Sender::new(()),
             reading,
         });
-        inner.store_keyring().await?;
-        let (deleting, copying) = (inner.clone(), inner.clone());
-        let tasks = vec![
-            tokio::spawn(async move { deleting.delete_for_ever().await }),
-            tokio::spawn(async move {
-                loop {
-                    tokio::time::sleep(PAUSE).await;
-                    if let Err(e) = copying.store_keyring().await {
-                        tracing::warn!("the keyring's copies: {e}");
-                    }
-                }
-            }),
-        ];
+        // Each cloud has its own, so that one that hangs holds up none of the others.
+        let mut tasks: Vec<_> =
+            (0..n).map(|server| tokio::spawn(inner.clone().delete_for_ever(server))).collect();
+        tasks.push(tokio::spawn(inner.clone().keep_keyring_copies()));
         Ok(Self { inner, tasks })
     }
 
@@ -172,16 +161,23 @@ impl Array {
         name: &str,
         range: Option<Range<u64>>,
     ) -> Result<(FileInfo, Range<u64>, Content)> {
-        let (info, mut streams) = self.inner.catalog.file(name.to_owned()).await?;
+        let (info, stream, reading) = loop {
+            let (info, mut streams) = self.inner.catalog.file(name.to_owned()).await?;
+            let stream = streams.pop().filter(|s| streams.is_empty() && is_sound(&s.layout));
+            let stream = stream
+                .ok_or_else(|| ArrayError::Task(format!("the catalog's entry of {name:?} is damaged")))?;
+            let reading = Reading::begin(&self.inner, stream.index);
+            // Replaced or removed since it was looked up, its shares may be going already.
+            if self.inner.catalog.is_live(stream.index).await? {
+                break (info, stream, reading);
+            }
+        };
         let range = match range {
             Some(range) if range.start >= info.size => return Err(ArrayError::Range { size: info.size }),
             Some(range) => range.start..range.end.min(info.size),
             None => 0..info.size,
         };
-        let stream = streams.pop().filter(|s| streams.is_empty() && is_sound(&s.layout));
-        let stream =
-            stream.ok_or_else(|| ArrayError::Task(format!("the catalog's entry of {name:?} is damaged")))?;
-        let content = self.inner.clone().read_stream(stream, range.clone())?;
+        let content = self.inner.clone().read_stream(stream, reading, range.clone())?;
         Ok((info, range, content))
     }
 
@@ -207,7 +203,7 @@ impl Array {
     /// [`ArrayError::NoSuchFile`].
     pub async fn remove(&self, name: &str) -> Result<()> {
         self.inner.catalog.remove(name.to_owned()).await?;
-        self.inner.deletions_queued.notify_one();
+        self.inner.deletions_queued.send_replace(());
         Ok(())
     }
 
@@ -219,7 +215,7 @@ impl Array {
         let probes = self.inner.servers.iter().map(|server| async {
             let fault = tokio::time::timeout(Duration::from_secs(10), server.probe()).await;
             let fault = match fault {
-                Ok(Ok(())) => None,
+                Ok(Ok(())) => self.inner.keyring_copies.fault(server.name()),
                 Ok(Err(e)) => Some(e.to_string()),
                 Err(_) => Some(format!("cloud {:?}: no answer within 10 s", server.name())),
             };
@@ -229,13 +225,8 @@ impl Array {
             geometry: self.inner.geometry,
             totals: self.inner.catalog.totals().await?,
             clouds: futures::future::join_all(probes).await,
-            keyring_copies: self.inner.catalog.keyring_copies(self.inner.keyring.generation()).await?,
+            keyring_copies: self.inner.keyring_holders().await?,
         })
-    }
-
-    /// The storage servers, by share number.
-    pub fn servers(&self) -> &[Arc<dyn Backend>] {
-        &self.inner.servers
     }
 }
 
@@ -264,70 +255,7 @@ impl Inner {
         (usize::from(self.geometry.k) + self.survive).min(self.servers.len())
     }
 
-    /// A generation is used once it is on n-k+1 clouds: then any k clouds have it.
-    pub(crate) async fn keyring_is_stored(&self) -> Result<()> {
-        let needed = usize::from(self.geometry.n - self.geometry.k) + 1;
-        let stored = self.catalog.keyring_copies(self.keyring.generation()).await?.len();
-        if stored >= needed { Ok(()) } else { Err(ArrayError::KeyringNotStored { stored, needed }) }
-    }
-
-    /// Stores the keyring on the clouds that lack it.
-    async fn store_keyring(&self) -> Result<()> {
-        let generation = self.keyring.generation();
-        let have = self.catalog.keyring_copies(generation).await?;
-        let name = format!("keyring.{generation}");
-        let lacking = self.servers.iter().filter(|server| !have.iter().any(|cloud| cloud == server.name()));
-        let stores = lacking.map(|server| {
-            let name = &name;
-            async move {
-                match server.store_object(name, self.sealed_keyring.clone()).await {
-                    Ok(()) => self.catalog.keyring_stored(server.name().to_owned(), generation).await,
-                    Err(e) => {
-                        tracing::warn!("the keyring's copy: {e}");
-                        Ok(())
-                    }
-                }
-            }
-        });
-        futures::future::try_join_all(stores).await.map(drop)
-    }
-
-    /// Deletes what is queued, for as long as the array runs.
-    async fn delete_for_ever(&self) {
-        loop {
-            match self.delete_some().await {
-                Ok(0) => {
-                    // Woken by a removal, or to try again what failed or was too early.
-                    let _ = tokio::time::timeout(PAUSE, self.deletions_queued.notified()).await;
-                }
-                Ok(_) => {}
-                Err(e) => {
-                    tracing::warn!("deletions: {e}");
-                    tokio::time::sleep(PAUSE).await;
-                }
-            }
-        }
-    }
-
-    async fn delete_some(&self) -> Result<usize> {
-        let mut due = self.catalog.due_deletions(DELETIONS_AT_ONCE).await?;
-        due.retain(|placed| !self.reading().contains_key(&placed.index));
-        let tried = due.len();
-        for placed in due {
-            let error = match self.servers.iter().find(|server| server.name() == placed.cloud) {
-                Some(server) => server.remove(placed.index, placed.share).await.err().map(|e| e.to_string()),
-                None => Some(format!("cloud {:?} is not configured", placed.cloud)),
-            };
-            if let Some(error) = &error {
-                let Placed { index, share, .. } = &placed;
-                tracing::warn!("deleting share {share} of {index}: {error}; tried again later");
-            }
-            self.catalog.deletion_tried(placed, error).await?;
-        }
-        Ok(tried)
-    }
-
-    fn reading(&self) -> std::sync::MutexGuard<'_, HashMap<StorageIndex, usize>> {
+    pub(crate) fn reading(&self) -> std::sync::MutexGuard<'_, HashMap<StorageIndex, usize>> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -44,7 +44,7 @@ CREATE TABLE deletions(
     storage_index BLOB NOT NULL, share INTEGER NOT NULL, cloud TEXT NOT NULL, until_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT, next_ms INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
-CREATE INDEX deletions_next ON deletions(next_ms);
+CREATE INDEX deletions_next ON deletions(cloud, next_ms);
 CREATE TABLE keyring_copies(cloud TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE array(id BLOB NOT NULL);
 "];
@@ -280,13 +280,24 @@ impl Catalog {
         Ok(totals.await?)
     }
 
-    /// Deletions that are due, oldest first.
-    pub(crate) async fn due_deletions(&self, limit: u32) -> Result<Vec<Placed>> {
+    /// Whether a file still names that stream.
+    pub(crate) async fn is_live(&self, index: StorageIndex) -> Result<bool> {
+        let live = self.database.read(move |c| {
+            c.query_row("SELECT EXISTS(SELECT 1 FROM streams WHERE storage_index = ?1)", [index.0], |r| {
+                r.get(0)
+            })
+        });
+        Ok(live.await?)
+    }
+
+    /// A cloud's deletions that are due, oldest first.
+    pub(crate) async fn due_deletions(&self, cloud: String, limit: u32) -> Result<Vec<Placed>> {
         let due = self.database.read(move |c| {
             let mut statement = c.prepare(
-                "SELECT storage_index, share, cloud FROM deletions WHERE next_ms <= ?1 ORDER BY next_ms LIMIT ?2",
+                "SELECT storage_index, share, cloud FROM deletions WHERE cloud = ?1 AND next_ms <= ?2
+                 ORDER BY next_ms LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![now_ms(), limit], |row| {
+            let rows = statement.query_map(params![cloud, now_ms(), limit], |row| {
                 Ok(Placed {
                     index: StorageIndex(row.get(0)?),
                     share: ShareNum(row.get(1)?),
@@ -329,6 +340,14 @@ impl Catalog {
             rows.collect()
         });
         Ok(copies.await?)
+    }
+
+    pub(crate) async fn keyring_missing(&self, cloud: String) -> Result<()> {
+        self.database
+            .write(move |tx| {
+                Ok(tx.execute("DELETE FROM keyring_copies WHERE cloud = ?1", [cloud]).map(drop)?)
+            })
+            .await
     }
 
     pub(crate) async fn keyring_stored(&self, cloud: String, generation: u32) -> Result<()> {

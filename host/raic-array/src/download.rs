@@ -1,14 +1,18 @@
 //! Reading a stream: blocks from any k clouds, each verified; a cloud that fails or lies is replaced by another.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::{Stream, StreamExt as _, TryStreamExt as _, future::join_all, stream};
+use futures::{
+    Stream, StreamExt as _, TryStreamExt as _,
+    stream::{self, FuturesUnordered},
+};
 use raic_storage::{Backend, ShareNum, StorageError};
 
 use crate::{
@@ -27,6 +31,10 @@ const BATCH: u64 = 64;
 const FIRST_BATCH: u64 = 8;
 /// Batches fetched ahead of the reader, its own included.
 const AHEAD: usize = 2;
+/// How long a cloud may take before another is asked too, while nothing is known of the clouds' pace.
+const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// And at least.
+const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is known of one share while its stream is read.
 struct Source {
@@ -45,6 +53,8 @@ struct StreamReader {
     stream: CatalogStream,
     sealer: Sealer,
     sources: Vec<Source>,
+    /// What a block took lately.
+    pace: Mutex<Option<Duration>>,
     /// Keeps the shares from being deleted meanwhile.
     _reading: Reading,
 }
@@ -55,7 +65,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Inner {
     /// The bytes of `range` of a stream.
-    pub(crate) fn read_stream(self: Arc<Self>, stream: CatalogStream, range: Range<u64>) -> Result<Content> {
+    pub(crate) fn read_stream(
+        self: Arc<Self>,
+        stream: CatalogStream,
+        reading: Reading,
+        range: Range<u64>,
+    ) -> Result<Content> {
         let key = self.keyring.unwrap(stream.index, stream.generation, &stream.wrapped_key)?;
         let sealer = Sealer::new(&key, &self.keyring.array, stream.index);
         let sources = stream.placements.iter().filter_map(|(share, cloud)| {
@@ -69,8 +84,14 @@ impl Inner {
             })
         });
         let sources = sources.collect();
-        let reading = Reading::begin(&self, stream.index);
-        let reader = Arc::new(StreamReader { inner: self, stream, sealer, sources, _reading: reading });
+        let reader = Arc::new(StreamReader {
+            inner: self,
+            stream,
+            sealer,
+            sources,
+            pace: Mutex::default(),
+            _reading: reading,
+        });
         let size = u64::from(reader.stream.layout.segment_size);
         if range.is_empty() {
             return Ok(stream::empty().boxed());
@@ -112,29 +133,55 @@ impl StreamReader {
         let k = usize::from(self.stream.layout.geometry.k);
         let count = (segments.end - segments.start) as usize;
         let mut valid: Vec<Vec<(ShareNum, Bytes)>> = vec![Vec::new(); count];
-        let mut untried = self.by_preference();
+        let mut untried = self.by_preference().into_iter();
+        let mut fetching = FuturesUnordered::new();
+        let mut waiting = BTreeSet::new();
         loop {
             let fewest = valid.iter().map(Vec::len).min().unwrap_or(k);
             if fewest >= k {
                 break;
             }
-            let next: Vec<usize> = untried.drain(..untried.len().min(k - fewest)).collect();
-            if next.is_empty() {
+            while fewest + fetching.len() < k
+                && let Some(source) = untried.next()
+            {
+                waiting.insert(source);
+                fetching.push(self.fetch(source, segments.clone()));
+            }
+            let fetched = match tokio::time::timeout(self.patience(count), fetching.next()).await {
+                Ok(fetched) => fetched,
+                Err(_) => {
+                    // What is late is still welcome, and another is asked beside it.
+                    for source in &waiting {
+                        self.inner.health.failed(self.sources[*source].server.name());
+                    }
+                    if let Some(source) = untried.next() {
+                        waiting.insert(source);
+                        fetching.push(self.fetch(source, segments.clone()));
+                    }
+                    continue;
+                }
+            };
+            let Some((source, fetched)) = fetched else {
                 let at = valid.iter().position(|blocks| blocks.len() == fewest).unwrap_or(0);
                 return Err(self.unreadable(segments.start + at as u64, fewest));
-            }
-            let fetched =
-                join_all(next.iter().map(|source| self.fetch(&self.sources[*source], segments.clone())));
-            for (source, fetched) in next.iter().zip(fetched.await) {
-                let source = &self.sources[*source];
-                match fetched {
-                    Ok((blocks, page)) => {
-                        self.keep_valid(source, &segments, blocks, &page, &mut valid).await?
+            };
+            waiting.remove(&source);
+            let source = &self.sources[source];
+            match fetched {
+                Ok(blocks) => {
+                    let wrong = blocks.iter().filter(|block| block.is_none()).count();
+                    for (valid, block) in valid.iter_mut().zip(blocks) {
+                        valid.extend(block.map(|block| (source.share, block)));
                     }
-                    Err(fault) => self.fault(source, fault),
+                    if wrong > 0 {
+                        let what = format!("{wrong} blocks are not those that were stored");
+                        self.fault(source, self.lie(source, &what));
+                    }
                 }
+                Err(fault) => self.fault(source, fault),
             }
         }
+        drop(fetching);
         let reader = self.clone();
         let work = move || {
             let StreamReader { inner, stream, sealer, .. } = &*reader;
@@ -144,6 +191,12 @@ impl StreamReader {
             valid.iter().zip(segments).map(open).collect()
         };
         tokio::task::spawn_blocking(work).await?
+    }
+
+    /// How long a cloud may take for so many blocks before another is asked too: by what the clouds took lately.
+    fn patience(&self, blocks: usize) -> Duration {
+        let usual = lock(&self.pace).map(|pace| pace * u32::try_from(blocks).unwrap_or(u32::MAX) * 4);
+        usual.map_or(FIRST_PATIENCE, |usual| usual.max(LEAST_PATIENCE))
     }
 
     /// Sources in the order to try them: without fault first, then those whose cloud served lately, then data before
@@ -158,8 +211,23 @@ impl StreamReader {
         order
     }
 
-    /// A share's blocks of some segments, and the verified hash page of their group.
-    async fn fetch(&self, source: &Source, segments: Range<u64>) -> Result<(Vec<Bytes>, Bytes), String> {
+    /// A share's blocks of some segments; none in the place of one that is not what was stored.
+    async fn fetch(
+        &self,
+        number: usize,
+        segments: Range<u64>,
+    ) -> (usize, Result<Vec<Option<Bytes>>, String>) {
+        let (source, began) = (&self.sources[number], Instant::now());
+        let count = u32::try_from(segments.end - segments.start).unwrap_or(u32::MAX);
+        let fetched = self.fetch_from(source, segments).await;
+        if fetched.is_ok() {
+            let (took, mut pace) = (began.elapsed() / count.max(1), lock(&self.pace));
+            *pace = Some(pace.map_or(took, |pace| (pace * 3 + took) / 4));
+        }
+        (number, fetched)
+    }
+
+    async fn fetch_from(&self, source: &Source, segments: Range<u64>) -> Result<Vec<Option<Bytes>>, String> {
         let layout = &self.stream.layout;
         let group = segments.start / GROUP;
         let start = layout.block_offset(segments.start);
@@ -167,8 +235,13 @@ impl StreamReader {
         let end = layout.block_offset(last) + layout.block_length(last);
         let (page, whole) = futures::join!(self.page(source, group), self.part(source, start..end));
         let (page, mut whole) = (page?, whole?);
-        let blocks = segments.map(|segment| whole.split_to(layout.block_length(segment) as usize)).collect();
-        Ok((blocks, page))
+        let blocks = segments.map(|segment| (segment, whole.split_to(layout.block_length(segment) as usize)));
+        let blocks: Vec<_> = blocks.collect();
+        let judge = move |(segment, block): (u64, Bytes)| {
+            is_authentic(&block, &page, segment % GROUP).then_some(block)
+        };
+        let judged = tokio::task::spawn_blocking(move || blocks.into_iter().map(judge).collect());
+        judged.await.map_err(|e| e.to_string())
     }
 
     /// A group's hash page, verified against the share's root in the catalog.
@@ -235,35 +308,6 @@ impl StreamReader {
         } else {
             Err(self.lie(source, "it answered another length than was asked"))
         }
-    }
-
-    /// Adds those blocks that are what their page says; the others are a fault of the cloud.
-    async fn keep_valid(
-        &self,
-        source: &Source,
-        segments: &Range<u64>,
-        blocks: Vec<Bytes>,
-        page: &Bytes,
-        valid: &mut [Vec<(ShareNum, Bytes)>],
-    ) -> Result<()> {
-        let (page, first) = (page.clone(), segments.start);
-        let judged = tokio::task::spawn_blocking(move || {
-            let judge = |(block, segment): (Bytes, u64)| {
-                is_authentic(&block, &page, segment % GROUP).then_some(block)
-            };
-            blocks.into_iter().zip(first..).map(judge).collect::<Vec<_>>()
-        });
-        let mut wrong = 0_usize;
-        for (blocks, judged) in valid.iter_mut().zip(judged.await?) {
-            match judged {
-                Some(block) => blocks.push((source.share, block)),
-                None => wrong += 1,
-            }
-        }
-        if wrong > 0 {
-            self.fault(source, self.lie(source, &format!("{wrong} blocks are not those that were stored")));
-        }
-        Ok(())
     }
 
     fn lie(&self, source: &Source, what: &str) -> String {

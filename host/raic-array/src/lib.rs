@@ -9,10 +9,14 @@
 
 mod array;
 mod catalog;
+mod codec;
+mod deletions;
 mod download;
 mod error;
 pub mod format;
+mod galois;
 mod keyring;
+mod keyring_copies;
 mod segment;
 mod upload;
 #[cfg(test)]

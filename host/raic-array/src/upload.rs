@@ -1,13 +1,13 @@
-//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of all.
+//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of all until it is given up.
 //!
 //! Order of writes: the catalog records which shares are about to be written; then shares go out; then one
 //! transaction makes the file. A crash before it leaves shares that the record names, for deletion; after it the
 //! file is whole. See `docs/decisions/0001-order-of-writes.md`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use raic_storage::{Backend, ShareNum, ShareWriter, StorageIndex};
 use tokio::{sync::mpsc, task::JoinHandle};
 
@@ -15,13 +15,17 @@ use crate::{
     ArrayError, Fault, Result,
     array::Inner,
     catalog::{NewFile, Stream as CatalogStream},
-    format::{HEADER, Header, Layout, Trailer},
+    format::{Header, Layout, Trailer},
     keyring::stream_key,
     segment::{Encoder, Sealer},
 };
 
 /// Segments coded at once, off the runtime: about 2 ms of work.
 const BATCH: usize = 8;
+/// How long the clouds that keep up wait for one that takes nothing. On a slow line all are slow, and none waits.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How long one is waited for without which there are too few.
+const LONGEST: Duration = Duration::from_secs(600);
 /// Pieces that wait for a cloud, each one batch.
 const QUEUE: usize = 2;
 
@@ -89,18 +93,15 @@ impl Inner {
         let clouds =
             self.servers.iter().zip(0..).map(|(s, share)| (ShareNum(share), s.name().to_owned())).collect();
         self.catalog.begin(index, clouds).await?;
-        let stored = self.store_stream(index, name, content).await;
-        match stored {
-            Ok(file) => self.catalog.commit(file).await?,
-            Err(e) => {
-                self.catalog.abandon(index).await?;
-                self.deletions_queued.notify_one();
-                return Err(e);
-            }
+        let stored = async { self.catalog.commit(self.store_stream(index, name, content).await?).await };
+        let stored = stored.await;
+        if stored.is_err() {
+            // A commit that came through although it was reported as failed has left nothing to abandon.
+            self.catalog.abandon(index).await?;
         }
         // What the file replaced, and what failed shares left, is to be deleted.
-        self.deletions_queued.notify_one();
-        Ok(())
+        self.deletions_queued.send_replace(());
+        stored
     }
 
     async fn store_stream<S, E>(&self, index: StorageIndex, name: String, mut content: S) -> Result<NewFile>
@@ -174,7 +175,6 @@ impl Inner {
 
         let layout =
             Layout { geometry: self.geometry, segment_size: self.segment_size, length, manifest_length };
-        debug_assert!(layout.share_length() > HEADER);
         let stream = CatalogStream { index, layout, generation, wrapped_key, roots, placements };
         Ok(NewFile { name, content_hash, stream, lacking: uploads.lacking.clone() })
     }
@@ -210,34 +210,55 @@ impl Uploads {
         Ok((encoder, hasher))
     }
 
+    /// Hands every share its next piece; waits for room, but not for ever.
     async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
-        for (share, piece) in self.shares.iter_mut().zip(pieces) {
-            if let Some(queue) = &share.queue
-                && queue.send(Piece::Bytes(piece)).await.is_err()
-            {
-                share.queue = None;
-                let fault = outcome(&mut share.task).await;
-                self.lacking.push((share.share, share.cloud.clone(), fault));
+        let waiting = self.shares.iter().zip(pieces).enumerate().filter_map(|(i, (share, piece))| {
+            let queue = share.queue.clone()?;
+            Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
+        });
+        let sent = patiently(waiting.collect(), self.needed).await;
+        for i in 0..self.shares.len() {
+            let sent = sent.iter().find(|(of, _)| *of == i).map(|(_, sent)| *sent);
+            if self.shares[i].queue.is_some() && sent != Some(true) {
+                self.give_up(i, sent.is_none()).await;
             }
         }
         self.enough()
     }
 
     async fn finish(&mut self) -> Result<Vec<(ShareNum, String)>> {
-        let mut placements = Vec::new();
-        for share in &mut self.shares {
+        let mut open: Vec<_> = self.shares.iter_mut().filter(|share| share.queue.is_some()).collect();
+        let waiting = open.iter_mut().enumerate().map(|(i, share)| async move {
+            // A share that failed meanwhile says so by its end.
             if let Some(queue) = share.queue.take() {
-                // A share that failed meanwhile says so below.
                 let _ = queue.send(Piece::End).await;
-                let ended = (&mut share.task).await.map_err(|e| e.to_string());
-                match ended.and_then(|ended| ended) {
-                    Ok(()) => placements.push((share.share, share.cloud.clone())),
-                    Err(fault) => self.lacking.push((share.share, share.cloud.clone(), fault)),
-                }
+            }
+            (i, outcome(&mut share.task).await)
+        });
+        let waiting: FuturesUnordered<_> = waiting.collect();
+        let ended = patiently(waiting, self.needed).await;
+        let mut placements = Vec::new();
+        for (i, share) in open.into_iter().enumerate() {
+            match ended.iter().find(|(of, _)| *of == i) {
+                Some((_, Ok(()))) => placements.push((share.share, share.cloud.clone())),
+                Some((_, Err(fault))) => self.lacking.push((share.share, share.cloud.clone(), fault.clone())),
+                None => self.lacking.push((share.share, share.cloud.clone(), too_slow(&share.cloud))),
             }
         }
         self.enough()?;
         Ok(placements)
+    }
+
+    async fn give_up(&mut self, share: usize, slow: bool) {
+        let share = &mut self.shares[share];
+        share.queue = None;
+        let fault = if slow {
+            share.task.abort();
+            too_slow(&share.cloud)
+        } else {
+            outcome(&mut share.task).await.err().unwrap_or_else(|| "it ended early".to_owned())
+        };
+        self.lacking.push((share.share, share.cloud.clone(), fault));
     }
 
     fn enough(&self) -> Result<()> {
@@ -252,11 +273,23 @@ impl Uploads {
     }
 }
 
-/// Why a share's task ended before it was told to.
-async fn outcome(task: &mut JoinHandle<Result<(), String>>) -> String {
-    match task.await {
-        Ok(Ok(())) => "it ended early".to_owned(),
-        Ok(Err(fault)) => fault,
-        Err(e) => e.to_string(),
+/// What came of each; waits for as many as are needed, and then for the others for as long as one still comes.
+async fn patiently<F: Future>(mut waiting: FuturesUnordered<F>, needed: usize) -> Vec<F::Output> {
+    let mut done = Vec::new();
+    loop {
+        let patience = if done.len() < needed { LONGEST } else { PATIENCE };
+        match tokio::time::timeout(patience, waiting.next()).await {
+            Ok(Some(one)) => done.push(one),
+            Ok(None) | Err(_) => return done,
+        }
     }
+}
+
+fn too_slow(cloud: &str) -> String {
+    format!("cloud {cloud:?}: too slow: it took nothing for {} s that the others waited", PATIENCE.as_secs())
+}
+
+/// How a share's task ended.
+async fn outcome(task: &mut JoinHandle<Result<(), String>>) -> Result<(), String> {
+    task.await.unwrap_or_else(|e| Err(e.to_string()))
 }

@@ -8,9 +8,10 @@ use raic_storage::{ShareNum, StorageIndex};
 
 use crate::{
     Keyring,
+    codec::Codec,
     format::{GROUP, Geometry, HEADER, Header, Layout, Trailer, root},
     keyring::Key,
-    segment::{Codec, Encoder, Sealer, decode, is_authentic},
+    segment::{Encoder, Sealer, decode, is_authentic},
 };
 
 const INDEX: StorageIndex = StorageIndex(*b"storage index 16");

@@ -7,30 +7,34 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
 use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, RecoveryKey};
-use raic_cloud::{Cloud, MemoryCloud};
+use raic_cloud::{Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{Backend, CloudBackend, Database};
 
 struct Rig {
-    clouds: Vec<Arc<MemoryCloud>>,
+    clouds: Vec<Arc<Faulty<MemoryCloud>>>,
     keyring: Keyring,
+    sealed: Bytes,
     folder: tempfile::TempDir,
 }
 
 impl Rig {
     fn new(n: usize) -> Self {
-        let clouds = (0..n).map(|i| Arc::new(MemoryCloud::new(format!("c{i}")))).collect();
-        Self { clouds, keyring: Keyring::generate().unwrap(), folder: tempfile::tempdir().unwrap() }
+        let sound = |i| Faulty::new(MemoryCloud::new(format!("c{i}")), 0, FaultPlan::default());
+        let clouds = (0..n).map(|i| Arc::new(sound(i))).collect();
+        let keyring = Keyring::generate().unwrap();
+        let sealed = Bytes::from(keyring.seal(&RecoveryKey::generate().unwrap()).unwrap());
+        Self { clouds, keyring, sealed, folder: tempfile::tempdir().unwrap() }
     }
 
     async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
-        let backend = |cloud: &Arc<MemoryCloud>| {
+        let backend = |cloud: &Arc<Faulty<MemoryCloud>>| {
             Arc::new(CloudBackend::new(cloud.clone() as Arc<dyn Cloud>, 5_000)) as Arc<dyn Backend>
         };
         Array::open(ArrayConfig {
             geometry: Geometry { k, n: self.clouds.len() as u8 },
             segment_size: 1_000,
             survive: 1,
-            sealed_keyring: keyring.seal(&RecoveryKey::generate()?)?.into(),
+            sealed_keyring: self.sealed.clone(),
             keyring,
             servers: self.clouds.iter().map(backend).collect(),
             database: Database::open(&self.folder.path().join("raic.db")).unwrap(),
@@ -44,7 +48,11 @@ impl Rig {
 
     /// Shares' objects, without the keyring.
     fn objects(&self) -> usize {
-        self.clouds.iter().flat_map(|c| c.keys()).filter(|k| k.as_str().starts_with("shares/")).count()
+        self.clouds
+            .iter()
+            .flat_map(|c| c.inner().keys())
+            .filter(|k| k.as_str().starts_with("shares/"))
+            .count()
     }
 }
 
@@ -104,7 +112,7 @@ async fn any_two_of_four_clouds_may_be_wiped_or_lie() {
                 let rig = Rig::new(4);
                 let array = rig.open().await;
                 put(&array, "file", content(200_000)).await.unwrap();
-                for cloud in [&rig.clouds[first], &rig.clouds[second]] {
+                for cloud in [rig.clouds[first].inner(), rig.clouds[second].inner()] {
                     if corrupt {
                         for (i, key) in cloud.keys().iter().enumerate() {
                             assert!(cloud.corrupt(key, i * 37));
@@ -128,9 +136,10 @@ async fn with_three_gone_each_clouds_fault_is_told_and_no_byte_is_wrong() {
     let rig = Rig::new(4);
     let array = rig.open().await;
     put(&array, "file", content(50_000)).await.unwrap();
-    rig.clouds[0].wipe();
-    rig.clouds[1].wipe();
-    rig.clouds[2].keys().iter().for_each(|key| assert!(rig.clouds[2].corrupt(key, 100)));
+    rig.clouds[0].inner().wipe();
+    rig.clouds[1].inner().wipe();
+    let liar = rig.clouds[2].inner();
+    liar.keys().iter().for_each(|key| assert!(liar.corrupt(key, 100)));
     let e = get(&array, "file", None).await.unwrap_err();
     let ArrayError::Unreadable { k: 2, faults, .. } = &e else { panic!("{e}") };
     let told: Vec<_> = faults.iter().map(|f| f.cloud.as_str()).collect();
@@ -185,7 +194,7 @@ async fn every_geometry_reads_with_its_clouds_gone() {
         let rig = Rig::new(n);
         let array = rig.open_with(k, rig.keyring.clone()).await.unwrap();
         put(&array, "file", content(20_000)).await.unwrap();
-        rig.clouds[..n - usize::from(k)].iter().for_each(|cloud| cloud.wipe());
+        rig.clouds[..n - usize::from(k)].iter().for_each(|cloud| cloud.inner().wipe());
         assert_eq!(get(&array, "file", None).await.unwrap(), content(20_000), "{k}-of-{n}");
     }
 }
@@ -207,4 +216,74 @@ async fn names_are_keys_and_lists_are_paged() {
     for bad in ["", "a\nb", &"x".repeat(1025)] {
         assert!(matches!(put(&array, bad, content(1)).await, Err(ArrayError::Name { .. })), "{bad:?}");
     }
+}
+
+fn keyring_key() -> ObjectKey {
+    ObjectKey::new("raic/keyring.1").unwrap()
+}
+
+const HANGS: f64 = 1.0;
+
+#[tokio::test]
+async fn a_cloud_that_hangs_holds_up_neither_the_start_nor_reading_nor_the_others_deletions() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(20_000)).await.unwrap();
+    drop(array);
+    rig.clouds[0].set(FaultPlan { hang: HANGS, ..FaultPlan::default() });
+    let began = std::time::Instant::now();
+    let array = rig.open().await;
+    assert_eq!(get(&array, "file", None).await.unwrap(), content(20_000));
+    array.remove("file").await.unwrap();
+    let left =
+        || rig.clouds[1..].iter().flat_map(|c| c.inner().keys()).filter(|k| *k != keyring_key()).count();
+    settle(|| left() == 0).await;
+    assert!(began.elapsed().as_secs() < 20, "it waited for the cloud that hangs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_that_takes_nothing_is_given_up_and_its_share_recorded_as_lacking() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "before", content(10)).await.unwrap();
+    rig.clouds[3].set(FaultPlan { hang: HANGS, ..FaultPlan::default() });
+    for length in [10, 200_000] {
+        put(&array, "file", content(length)).await.unwrap();
+        let lacking = array.stat("file").await.unwrap().lacking;
+        assert!(
+            matches!(&lacking[..], [(_, cloud, why)] if cloud == "c3" && why.contains("too slow")),
+            "{lacking:?}"
+        );
+        assert_eq!(get(&array, "file", None).await.unwrap(), content(length));
+    }
+}
+
+#[tokio::test]
+async fn a_wiped_cloud_gets_the_keyring_again() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    settle(|| rig.clouds.iter().all(|c| c.inner().keys().contains(&keyring_key()))).await;
+    drop(array);
+    rig.clouds[1].inner().wipe();
+    let _array = rig.open().await;
+    settle(|| rig.clouds[1].inner().keys().contains(&keyring_key())).await;
+}
+
+#[tokio::test]
+async fn a_container_of_another_array_keeps_its_keyring_and_does_not_count() {
+    let rig = Rig::new(4);
+    let theirs = Bytes::from("the keyring of another array");
+    for cloud in &rig.clouds[..2] {
+        cloud.put(&keyring_key(), theirs.clone().into(), WriteMode::Overwrite).await.unwrap();
+    }
+    let array = rig.open().await;
+    // Two of four have the keyring: a write that only any three could bring back is refused.
+    let refused = put(&array, "file", content(10)).await.unwrap_err();
+    assert!(matches!(refused, ArrayError::KeyringNotStored { stored: 2, needed: 3 }), "{refused}");
+    let status = array.status().await.unwrap();
+    let faults: Vec<_> = status.clouds.iter().filter(|(_, f)| f.is_some()).map(|(name, _)| name).collect();
+    assert_eq!(faults, ["c0", "c1"]);
+    assert_eq!(status.keyring_copies, ["c2", "c3"]);
+    let object = rig.clouds[0].get(&keyring_key(), None, None).await.unwrap();
+    assert_eq!(raic_cloud::collect_body("c0", object.body, 100).await.unwrap(), theirs);
 }

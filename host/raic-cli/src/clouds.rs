@@ -12,7 +12,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pins},
+    daemon::{Clouds, Pins, read_pins},
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
@@ -104,7 +104,7 @@ fn section<'a>(config: &'a Config, name: &str) -> Outcome<&'a CloudSection> {
 fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
     let config = Config::load(home)?;
     tokio::task::block_in_place(|| {
-        Clouds::new(home)?.connect(name, section(&config, name)?, &mut Pins::new())
+        Clouds::new(home)?.connect(name, section(&config, name)?, &mut read_pins(home)?)
     })
 }
 

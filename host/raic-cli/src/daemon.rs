@@ -35,12 +35,26 @@ const TABLES: &[&str] = &["CREATE TABLE pins(
     cloud TEXT PRIMARY KEY, connector TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID"];
 
 async fn load_pins(database: &Database) -> Result<Pins, DatabaseError> {
-    let pins = database.read(|c| {
-        let mut statement = c.prepare("SELECT cloud, connector, sha256 FROM pins")?;
-        let pin = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, Pin { connector: r.get(1)?, sha256: r.get(2)? }));
-        statement.query_map([], pin)?.collect()
-    });
-    pins.await
+    database.read(pins_in).await
+}
+
+/// The pins as the daemon left them, for commands that open a cloud themselves; none where there is no database yet.
+pub(crate) fn read_pins(home: &Home) -> Outcome<Pins> {
+    let path = home.database();
+    if !path.exists() {
+        return Ok(Pins::new());
+    }
+    let read = || {
+        let c = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        if c.table_exists(None, "pins")? { pins_in(&c) } else { Ok(Pins::new()) }
+    };
+    read().map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
+}
+
+fn pins_in(c: &rusqlite::Connection) -> rusqlite::Result<Pins> {
+    let mut statement = c.prepare("SELECT cloud, connector, sha256 FROM pins")?;
+    let pin = |r: &rusqlite::Row<'_>| Ok((r.get(0)?, Pin { connector: r.get(1)?, sha256: r.get(2)? }));
+    statement.query_map([], pin)?.collect()
 }
 
 async fn store_pins(database: &Database, pins: Pins) -> Result<(), DatabaseError> {

@@ -15,6 +15,9 @@ pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 /// Bytes of a share on their way out. Ends after exactly those asked for, or with an error.
 pub type ShareStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
+/// The longest object beside shares, in bytes: those that are read are held whole.
+pub const MAX_OBJECT: u64 = 1 << 20;
+
 /// Where a storage server keeps shares.
 ///
 /// Every method may be cancelled by dropping its future; then a share may be there in part, for `remove` to clear.
@@ -41,6 +44,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Keeps a small object that is no share, such as the keyring, whole under `raic/NAME`, replacing the one there.
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()>;
+
+    /// The object that [`Backend::store_object`] keeps under that name; none where there is none.
+    ///
+    /// # Errors
+    /// Also where it is longer than [`MAX_OBJECT`].
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>>;
 
     /// The cheapest proof that shares can be kept here.
     async fn probe(&self) -> Result<()>;

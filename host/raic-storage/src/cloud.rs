@@ -14,11 +14,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{
-    ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectKey, Operation, Payload, WriteMode,
+    ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectKey, Operation, Payload, WriteMode, collect_body,
 };
 use tokio::task::JoinHandle;
 
-use crate::{Backend, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
+use crate::{Backend, MAX_OBJECT, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
 
 /// The chunk size of new shares: large enough that requests cost little, small enough to hold a few in memory.
 pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
@@ -57,6 +57,12 @@ impl CloudBackend {
         }
         sizes.insert((index, share), size);
         Ok(size)
+    }
+
+    fn object_key(&self, name: &str, operation: Operation) -> Result<ObjectKey> {
+        let key = ObjectKey::new(format!("raic/{name}"));
+        Ok(key
+            .map_err(|e| CloudError::new(ErrorKind::Internal, self.cloud.name(), operation, e.to_string()))?)
     }
 
     fn absent(&self, e: CloudError, index: StorageIndex, share: ShareNum) -> StorageError {
@@ -188,11 +194,21 @@ impl Backend for CloudBackend {
     }
 
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
-        let key = ObjectKey::new(format!("raic/{name}")).map_err(|e| {
-            CloudError::new(ErrorKind::Internal, self.cloud.name(), Operation::Put, e.to_string())
-        })?;
+        let key = self.object_key(name, Operation::Put)?;
         self.cloud.put(&key, content.into(), WriteMode::Overwrite).await?;
         Ok(())
+    }
+
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        let key = self.object_key(name, Operation::Get)?;
+        match self.cloud.get(&key, None, None).await {
+            Ok(object) => {
+                let longest = usize::try_from(MAX_OBJECT).unwrap_or(usize::MAX);
+                Ok(Some(collect_body(self.cloud.name(), object.body, longest).await?))
+            }
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     async fn probe(&self) -> Result<()> {

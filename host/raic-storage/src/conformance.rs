@@ -17,6 +17,7 @@ pub async fn all(backend: &dyn Backend) {
     a_share_is_not_there_before_it_is_finished(backend).await;
     removing_a_share_leaves_its_neighbours(backend).await;
     an_empty_share_is_a_share(backend).await;
+    an_object_is_loaded_as_it_was_stored_last(backend).await;
     backend.probe().await.expect("probe");
 }
 
@@ -113,4 +114,13 @@ pub async fn an_empty_share_is_a_share(backend: &dyn Backend) {
     write(backend, index, ShareNum(0), &Bytes::new()).await;
     assert_eq!(backend.shares(index).await.expect("shares"), [ShareNum(0)]);
     backend.remove(index, ShareNum(0)).await.expect("remove");
+}
+
+/// And none is there before.
+pub async fn an_object_is_loaded_as_it_was_stored_last(backend: &dyn Backend) {
+    assert_eq!(backend.load_object("conformance").await.expect("load"), None);
+    for content in [pattern(300), pattern(20)] {
+        backend.store_object("conformance", content.clone()).await.expect("store");
+        assert_eq!(backend.load_object("conformance").await.expect("load"), Some(content));
+    }
 }

@@ -18,7 +18,7 @@ use cap_std::{
 };
 use futures::{StreamExt as _, stream};
 
-use crate::{Backend, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
+use crate::{Backend, MAX_OBJECT, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
 
 /// Bytes read from a file at once.
 const PIECE: u64 = 256 << 10;
@@ -195,6 +195,22 @@ impl Backend for DiskBackend {
             root.rename(&incoming, root, path)?;
             sync(root, Path::new("raic"))?;
             sync(root, Path::new("."))
+        })
+        .await
+    }
+
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        self.run("read", Path::new("raic").join(name), |root, path| {
+            let file = match root.open(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+                other => other?,
+            };
+            let mut content = Vec::new();
+            file.take(MAX_OBJECT + 1).read_to_end(&mut content)?;
+            if content.len() as u64 > MAX_OBJECT {
+                return Err(ErrorKind::FileTooLarge.into());
+            }
+            Ok(Some(content.into()))
         })
         .await
     }

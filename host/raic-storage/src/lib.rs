@@ -18,7 +18,7 @@ mod unusable;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
-pub use backend::{Backend, Result, ShareStream, ShareWriter, StorageError};
+pub use backend::{Backend, MAX_OBJECT, Result, ShareStream, ShareWriter, StorageError};
 pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE};
 pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;

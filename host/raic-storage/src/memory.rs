@@ -19,18 +19,19 @@ type Shares = Arc<Mutex<BTreeMap<(StorageIndex, ShareNum), Bytes>>>;
 pub struct MemoryBackend {
     name: String,
     shares: Shares,
+    objects: Mutex<BTreeMap<String, Bytes>>,
 }
 
 impl MemoryBackend {
     /// An empty one.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), shares: Shares::default() }
+        Self { name: name.to_owned(), shares: Shares::default(), objects: Mutex::default() }
     }
 }
 
-fn lock(shares: &Shares) -> MutexGuard<'_, BTreeMap<(StorageIndex, ShareNum), Bytes>> {
+fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
     // Each change is one call on the map, so a panic elsewhere leaves it whole.
-    shares.lock().unwrap_or_else(PoisonError::into_inner)
+    map.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct MemoryWriter {
@@ -83,8 +84,13 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        lock(&self.objects).insert(name.to_owned(), content);
         Ok(())
+    }
+
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        Ok(lock(&self.objects).get(name).cloned())
     }
 
     async fn probe(&self) -> Result<()> {
@@ -142,6 +148,10 @@ impl Backend for NullBackend {
 
     async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
         Ok(())
+    }
+
+    async fn load_object(&self, _: &str) -> Result<Option<Bytes>> {
+        Ok(None)
     }
 
     async fn probe(&self) -> Result<()> {

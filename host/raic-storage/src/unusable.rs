@@ -52,6 +52,10 @@ impl Backend for UnusableBackend {
         self.fail()
     }
 
+    async fn load_object(&self, _: &str) -> Result<Option<Bytes>> {
+        self.fail()
+    }
+
     async fn probe(&self) -> Result<()> {
         self.fail()
     }

@@ -1,0 +1,130 @@
+//! The keyring's copies: one on every cloud, so that the clouds and the recovery key suffice to rebuild everything.
+//!
+//! What a row says of a cloud is verified once in every run of the array, by reading the copy: the cloud may have been
+//! wiped, or another one may stand under its name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures::{StreamExt as _, stream::FuturesUnordered};
+use raic_storage::{Backend, StorageError};
+
+use crate::{ArrayError, Result, array::Inner};
+
+/// How often the clouds that were not verified are asked again.
+const PAUSE: Duration = Duration::from_secs(20);
+/// How long one cloud may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What this run of the array learned of the copies.
+#[derive(Debug, Default)]
+pub(crate) struct KeyringCopies {
+    verified: Mutex<BTreeSet<String>>,
+    faults: Mutex<BTreeMap<String, String>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Each change is one call on a set or a map, so a panic elsewhere leaves it whole.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl KeyringCopies {
+    /// Why a cloud has no copy.
+    pub(crate) fn fault(&self, cloud: &str) -> Option<String> {
+        lock(&self.faults).get(cloud).cloned()
+    }
+
+    fn failed(&self, cloud: &str, fault: String) {
+        // Told once, not at every try.
+        if lock(&self.faults).insert(cloud.to_owned(), fault.clone()).as_ref() != Some(&fault) {
+            tracing::warn!("the keyring's copy: {fault}");
+        }
+    }
+}
+
+impl Inner {
+    /// The configured clouds that have the keyring.
+    pub(crate) async fn keyring_holders(&self) -> Result<Vec<String>> {
+        let mut holders = self.catalog.keyring_copies(self.keyring.generation()).await?;
+        holders.retain(|cloud| self.servers.iter().any(|server| server.name() == cloud));
+        Ok(holders)
+    }
+
+    /// Makes sure that the keyring may be used: a generation is once it is on n-k+1 clouds, since then any k clouds
+    /// have it.
+    ///
+    /// # Errors
+    /// [`ArrayError::KeyringNotStored`].
+    pub(crate) async fn keyring_is_stored(&self) -> Result<()> {
+        let needed = usize::from(self.geometry.n - self.geometry.k) + 1;
+        if self.keyring_holders().await?.len() < needed {
+            self.copy_keyring(Some(needed)).await?;
+        }
+        let stored = self.keyring_holders().await?.len();
+        if stored >= needed { Ok(()) } else { Err(ArrayError::KeyringNotStored { stored, needed }) }
+    }
+
+    /// Keeps a copy on every cloud, for as long as the array runs.
+    pub(crate) async fn keep_keyring_copies(self: Arc<Self>) {
+        loop {
+            if let Err(e) = self.copy_keyring(None).await {
+                tracing::warn!("the keyring's copies: {e}");
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// Verifies the copies that were not yet, and makes those that are missing; returns when `enough` clouds have
+    /// one, or each has had its chance. May run more than once at a time: the copies are all the same.
+    async fn copy_keyring(&self, enough: Option<usize>) -> Result<()> {
+        let verified = lock(&self.keyring_copies.verified).clone();
+        let others = self.servers.iter().filter(|server| !verified.contains(server.name()));
+        let mut copies: FuturesUnordered<_> = others
+            .map(|server| async move {
+                let copied = tokio::time::timeout(PATIENCE, self.copy_keyring_to(&**server)).await;
+                let copied = copied.unwrap_or_else(|_| {
+                    Err(format!("cloud {:?}: no answer within {} s", server.name(), PATIENCE.as_secs()))
+                });
+                (server.name().to_owned(), copied)
+            })
+            .collect();
+        while let Some((cloud, copied)) = copies.next().await {
+            match copied {
+                Ok(()) => {
+                    self.catalog.keyring_stored(cloud.clone(), self.keyring.generation()).await?;
+                    lock(&self.keyring_copies.faults).remove(&cloud);
+                    lock(&self.keyring_copies.verified).insert(cloud);
+                }
+                Err(fault) => self.keyring_copies.failed(&cloud, fault),
+            }
+            if let Some(enough) = enough
+                && self.keyring_holders().await?.len() >= enough
+            {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy_keyring_to(&self, server: &dyn Backend) -> Result<(), String> {
+        let name = format!("keyring.{}", self.keyring.generation());
+        let told = |e: StorageError| e.to_string();
+        let there = server.load_object(&name).await.map_err(told)?;
+        if there.as_ref() == Some(&self.sealed_keyring) {
+            return Ok(());
+        }
+        // Whatever the row said of it was of another place, or of another time.
+        self.catalog.keyring_missing(server.name().to_owned()).await.map_err(|e| e.to_string())?;
+        match there {
+            None => server.store_object(&name, self.sealed_keyring.clone()).await.map_err(told),
+            // Never replaced: without it the other array could not be recovered.
+            Some(_) => Err(format!(
+                "cloud {:?}: it holds the keyring of another array; give this array a container of its own",
+                server.name()
+            )),
+        }
+    }
+}

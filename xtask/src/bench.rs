@@ -1,0 +1,174 @@
+//! `cargo xtask bench`: jobs beside a peer in the same run, interleaved; medians, as ratios.
+//!
+//! Clouds and files lie in memory (`/dev/shm`), or the disk is what would be measured. Contents are verified by
+//! SHA-256 after every read. A job prints a table for people and one line of JSON for programs.
+
+mod rclone;
+mod rig;
+
+use std::path::Path;
+
+use clap::{Args, ValueEnum};
+
+use self::{
+    rclone::Rclone,
+    rig::{Rig, Usage, random_file, sha256_of},
+};
+use crate::stage::{Outcome, cargo, stage, target_folder};
+
+#[derive(Args)]
+pub(crate) struct BenchArguments {
+    /// Which
+    job: Job,
+    /// The file's size in MiB
+    #[arg(long, default_value_t = 1024)]
+    size: u64,
+    /// Runs, of which the median counts
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Measure without the peer, for a quick look
+    #[arg(long)]
+    alone: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Job {
+    /// A file up to four S3 services; the peer is rclone, crypt over a union of the four
+    Up,
+    /// The file down again: all four up, one down, two down
+    Down,
+}
+
+pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
+    let connectors = crate::connectors::connectors(false)?;
+    stage(
+        "build raic, optimised",
+        cargo().args(["build", "--release", "--workspace", "--bin", "raic", "--all-features", "--locked"]),
+    )?;
+    let raic = target_folder().join("release/raic");
+    let rig = Rig::start(&raic, &connectors.join("s3.wasm"))?;
+    let peer = if arguments.alone { None } else { Rclone::find(&rig)? };
+    let file = rig.folder().join("original");
+    let sha256 = random_file(&file, arguments.size << 20)?;
+    let mut report = Report::default();
+    match arguments.job {
+        Job::Up => up(&rig, peer.as_ref(), &file, arguments.runs, &mut report)?,
+        Job::Down => down(rig, peer.as_ref(), &file, &sha256, arguments.runs, &mut report)?,
+    }
+    report.print(arguments.size);
+    Ok(())
+}
+
+fn up(rig: &Rig, peer: Option<&Rclone>, file: &Path, runs: usize, report: &mut Report) -> Outcome {
+    for run in 0..runs {
+        // Each run a new name: nothing is overwritten, and what the one before left is gone.
+        let name = format!("file-{run}");
+        report.add("raic put", rig.measure(&mut rig.raic(["put", &text(file), &name]))?);
+        if run == 0 {
+            println!("stored: {:.3} x the file", rig.stored()? as f64 / size_of(file)? as f64);
+        }
+        rig.run(&mut rig.raic(["rm", &name]))?;
+        rig.wait_until_empty()?;
+        if let Some(peer) = peer {
+            report.add("rclone put", rig.measure(&mut peer.put(file, &name))?);
+            peer.empty(rig)?;
+        }
+    }
+    report.peak_rss = rig.peak_rss()?;
+    Ok(())
+}
+
+fn down(
+    mut rig: Rig,
+    peer: Option<&Rclone>,
+    file: &Path,
+    sha256: &str,
+    runs: usize,
+    report: &mut Report,
+) -> Outcome {
+    let copy = rig.folder().join("copy");
+    let verify = || {
+        let read = sha256_of(&copy)?;
+        if read == sha256 { Ok(()) } else { Err("these are not the bytes that were stored".to_owned()) }
+    };
+    rig.run(&mut rig.raic(["put", &text(file), "file"]))?;
+    if let Some(peer) = peer {
+        rig.run(&mut peer.put(file, "file"))?;
+    }
+    for (lost, what) in [(0, "all up"), (1, "one down"), (2, "two down")] {
+        if lost > 0 {
+            rig.stop_service(lost - 1);
+            // The read that finds it down is reported apart.
+            let found = rig.measure(&mut rig.raic(["get", "file", &text(&copy)]))?;
+            report.add(&format!("raic get, {what}, the first"), found);
+            verify()?;
+        }
+        for _ in 0..runs {
+            report.add(
+                &format!("raic get, {what}"),
+                rig.measure(&mut rig.raic(["get", "file", &text(&copy)]))?,
+            );
+            verify()?;
+            // With services down rclone's union gives an error or the file, by its policy: only the sound case is fair.
+            if let Some(peer) = peer.filter(|_| lost == 0) {
+                report.add("rclone get, all up", rig.measure(&mut peer.get("file", &copy))?);
+                verify()?;
+            }
+        }
+    }
+    report.peak_rss = rig.peak_rss()?;
+    Ok(())
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn size_of(path: &Path) -> Outcome<u64> {
+    std::fs::metadata(path).map(|m| m.len()).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// What was measured, by what was done, in the order of its first run.
+#[derive(Default)]
+struct Report {
+    rows: Vec<(String, Vec<Usage>)>,
+    peak_rss: u64,
+}
+
+impl Report {
+    fn add(&mut self, what: &str, usage: Usage) {
+        eprintln!("{what}: {:.2} s", usage.wall);
+        match self.rows.iter_mut().find(|(known, _)| known == what) {
+            Some((_, runs)) => runs.push(usage),
+            None => self.rows.push((what.to_owned(), vec![usage])),
+        }
+    }
+
+    fn print(&self, mebibytes: u64) {
+        println!(
+            "\n{:<32} {:>8} {:>10} {:>10}   ({mebibytes} MiB; medians)",
+            "", "wall s", "CPU s", "servers'"
+        );
+        let mut json = Vec::new();
+        for (what, runs) in &self.rows {
+            let middle = |of: fn(&Usage) -> f64| median(runs.iter().map(of).collect());
+            let (wall, cpu, servers) = (middle(|u| u.wall), middle(|u| u.cpu), middle(|u| u.servers_cpu));
+            println!("{what:<32} {wall:>8.2} {cpu:>10.2} {servers:>10.2}");
+            json.push(format!(
+                r#"{{"what":"{what}","runs":{},"wall_s":{wall:.3},"cpu_s":{cpu:.3},"servers_cpu_s":{servers:.3}}}"#,
+                runs.len()
+            ));
+        }
+        println!("peak memory of the daemon: {} MiB", self.peak_rss >> 20);
+        println!(
+            r#"{{"mebibytes":{mebibytes},"daemon_peak_rss_bytes":{},"rows":[{}]}}"#,
+            self.peak_rss,
+            json.join(",")
+        );
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
+}

@@ -1,0 +1,79 @@
+//! The peer: rclone, its crypt over a union of the same four services.
+
+use std::{fs, path::Path, process::Command};
+
+use super::rig::{Rig, SERVICES, access_key, secret_key};
+use crate::stage::Outcome;
+
+/// The bucket it has to itself on every service.
+const BUCKET: &str = "peer";
+
+pub(crate) struct Rclone {
+    environment: Vec<(String, String)>,
+}
+
+impl Rclone {
+    /// None where rclone is not installed.
+    pub(crate) fn find(rig: &Rig) -> Outcome<Option<Self>> {
+        if Command::new("rclone").arg("version").output().is_err() {
+            println!("rclone is not installed: measured without a peer");
+            return Ok(None);
+        }
+        let mut environment = Vec::new();
+        let mut set = |remote: &str, name: &str, value: String| {
+            environment.push((format!("RCLONE_CONFIG_{}_{name}", remote.to_uppercase()), value));
+        };
+        for (service, port) in SERVICES.iter().zip(rig.ports()) {
+            set(service, "TYPE", "s3".to_owned());
+            set(service, "PROVIDER", "Other".to_owned());
+            set(service, "ENDPOINT", format!("http://127.0.0.1:{port}"));
+            set(service, "ACCESS_KEY_ID", access_key(service));
+            set(service, "SECRET_ACCESS_KEY", secret_key(service));
+            let bucket = rig.root(service).join(BUCKET);
+            fs::create_dir_all(&bucket).map_err(|e| format!("{}: {e}", bucket.display()))?;
+        }
+        let upstreams: Vec<_> = SERVICES.iter().map(|s| format!("{s}:{BUCKET}")).collect();
+        set("all", "TYPE", "union".to_owned());
+        set("all", "UPSTREAMS", upstreams.join(" "));
+        // Every file on every service: what it takes to survive the loss of any two.
+        set("all", "CREATE_POLICY", "all".to_owned());
+        set("all", "ACTION_POLICY", "all".to_owned());
+        let obscured = Command::new("rclone").args(["obscure", "a password"]).output();
+        let obscured = obscured.map_err(|e| format!("rclone: {e}"))?.stdout;
+        set("sealed", "TYPE", "crypt".to_owned());
+        set("sealed", "REMOTE", "all:".to_owned());
+        set("sealed", "PASSWORD", String::from_utf8_lossy(&obscured).trim().to_owned());
+        environment.push(("RCLONE_CONFIG".to_owned(), "/dev/null".to_owned()));
+        Ok(Some(Self { environment }))
+    }
+
+    fn command(&self) -> Command {
+        let mut rclone = Command::new("rclone");
+        // With an authority of its own in the environment its S3 does not start.
+        rclone.envs(self.environment.iter().map(|(n, v)| (n, v))).env_remove("AWS_CA_BUNDLE");
+        rclone
+    }
+
+    pub(crate) fn put(&self, file: &Path, name: &str) -> Command {
+        let mut rclone = self.command();
+        rclone.arg("copyto").arg(file).arg(format!("sealed:{name}"));
+        rclone
+    }
+
+    pub(crate) fn get(&self, name: &str, copy: &Path) -> Command {
+        let mut rclone = self.command();
+        rclone.args(["copyto", "--ignore-times"]).arg(format!("sealed:{name}")).arg(copy);
+        rclone
+    }
+
+    /// Removes what it stored.
+    pub(crate) fn empty(&self, rig: &Rig) -> Outcome {
+        for service in SERVICES {
+            let bucket = rig.root(service).join(BUCKET);
+            fs::remove_dir_all(&bucket)
+                .and_then(|()| fs::create_dir_all(&bucket))
+                .map_err(|e| format!("{}: {e}", bucket.display()))?;
+        }
+        Ok(())
+    }
+}
