@@ -35,17 +35,18 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
             let token = head.lines().find_map(|l| l.strip_prefix("x-token: ")).unwrap_or_default();
             let answer = match head.split(' ').nth(1).unwrap_or_default() {
                 "/own/redirect" => {
-                    "HTTP/1.1 307 Away\r\nlocation: /own/x\r\ncontent-length: 0\r\n\r\n".to_owned()
+                    "HTTP/1.1 307 Away\r\nconnection: close\r\nlocation: /own/x\r\ncontent-length: 0\r\n\r\n"
+                        .to_owned()
                 }
                 "/own/reflect" => {
                     let hex: String = token.bytes().map(|b| format!("{b:02x} ")).collect();
                     let body = format!("you sent {token}, in hex {hex}");
                     let length = body.len();
                     format!(
-                        "HTTP/1.1 400 Bad\r\nx-reflected: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
+                        "HTTP/1.1 400 Bad\r\nconnection: close\r\nx-reflected: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
                     )
                 }
-                _ => "HTTP/1.1 200 OK\r\ncontent-length: 7\r\n\r\ncontent".to_owned(),
+                _ => "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 7\r\n\r\ncontent".to_owned(),
             };
             let _ = stream.write_all(answer.as_bytes()).await;
         }

@@ -13,8 +13,8 @@ use raic_storage::{Backend, Database, StorageIndex};
 use tokio::{sync::watch, task::JoinHandle};
 
 use crate::{
-    ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, catalog::Catalog, codec::Codec,
-    download::is_sound, keyring_copies::KeyringCopies,
+    ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, Transfer, catalog::Catalog,
+    codec::Codec, download::is_sound, keyring_copies::KeyringCopies,
 };
 
 /// How long a cloud that failed is asked last.
@@ -135,12 +135,12 @@ impl Array {
         Ok(Self { inner, tasks })
     }
 
-    /// Stores `content` under `name`, replacing the file there. When it returns, the file is durable, and survives
+    /// Stores `content` under `name`, replacing the file there; `transfer` counts along. When it returns, the file is durable, and survives
     /// the loss of one more cloud than fail now (`survive`).
     ///
     /// # Errors
     /// [`ArrayError::TooFewClouds`] with each cloud's fault; what was there before stays.
-    pub async fn put<S, E>(&self, name: &str, content: S) -> Result<FileInfo>
+    pub async fn put<S, E>(&self, name: &str, content: S, transfer: Transfer) -> Result<FileInfo>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
         E: std::fmt::Display + Send + 'static,
@@ -148,11 +148,11 @@ impl Array {
         check_name(name)?;
         let (inner, name_owned) = (self.inner.clone(), name.to_owned());
         // A task of its own: an upload whose asker goes away is still tidied up.
-        tokio::spawn(async move { inner.store(name_owned, content).await }).await??;
+        tokio::spawn(async move { inner.store(name_owned, content, transfer).await }).await??;
         self.stat(name).await
     }
 
-    /// A file and its content, or a range of it, cut at its end.
+    /// A file and its content, or a range of it, cut at its end; `transfer` counts along.
     ///
     /// # Errors
     /// [`ArrayError::NoSuchFile`], [`ArrayError::Range`]; [`ArrayError::Unreadable`] may also come out of the content.
@@ -160,6 +160,7 @@ impl Array {
         &self,
         name: &str,
         range: Option<Range<u64>>,
+        transfer: Transfer,
     ) -> Result<(FileInfo, Range<u64>, Content)> {
         let (info, stream, reading) = loop {
             let (info, mut streams) = self.inner.catalog.file(name.to_owned()).await?;
@@ -177,7 +178,7 @@ impl Array {
             Some(range) => range.start..range.end.min(info.size),
             None => 0..info.size,
         };
-        let content = self.inner.clone().read_stream(stream, reading, range.clone())?;
+        let content = self.inner.clone().read_stream(stream, reading, range.clone(), transfer)?;
         Ok((info, range, content))
     }
 

@@ -16,7 +16,7 @@ use futures::{
 use raic_storage::{Backend, ShareNum, StorageError};
 
 use crate::{
-    ArrayError, Fault, Result,
+    ArrayError, Fault, Result, Transfer,
     array::{Inner, Reading},
     catalog::Stream as CatalogStream,
     format::{GROUP, HASH, HEADER, Hash, Header, Layout, root},
@@ -55,6 +55,7 @@ struct StreamReader {
     sources: Vec<Source>,
     /// What a block took lately.
     pace: Mutex<Option<Duration>>,
+    transfer: Transfer,
     /// Keeps the shares from being deleted meanwhile.
     _reading: Reading,
 }
@@ -70,6 +71,7 @@ impl Inner {
         stream: CatalogStream,
         reading: Reading,
         range: Range<u64>,
+        transfer: Transfer,
     ) -> Result<Content> {
         let key = self.keyring.unwrap(stream.index, stream.generation, &stream.wrapped_key)?;
         let sealer = Sealer::new(&key, &self.keyring.array, stream.index);
@@ -90,6 +92,7 @@ impl Inner {
             sealer,
             sources,
             pace: Mutex::default(),
+            transfer,
             _reading: reading,
         });
         let size = u64::from(reader.stream.layout.segment_size);
@@ -298,6 +301,7 @@ impl StreamReader {
             let mut pieces = source.server.read(self.stream.index, source.share, range).await?;
             let mut whole = BytesMut::with_capacity(length);
             while let Some(piece) = pieces.try_next().await? {
+                self.transfer.add(source.server.name(), piece.len());
                 whole.extend_from_slice(&piece);
             }
             Ok::<_, StorageError>(whole.freeze())

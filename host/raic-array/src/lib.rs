@@ -18,6 +18,7 @@ mod galois;
 mod keyring;
 mod keyring_copies;
 mod segment;
+mod transfer;
 mod upload;
 #[cfg(test)]
 mod vectors;
@@ -28,3 +29,4 @@ pub use download::Content;
 pub use error::{ArrayError, Fault, Result};
 pub use format::Geometry;
 pub use keyring::{Key, Keyring, RecoveryKey};
+pub use transfer::Transfer;

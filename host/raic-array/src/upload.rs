@@ -12,7 +12,7 @@ use raic_storage::{Backend, ShareNum, ShareWriter, StorageIndex};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    ArrayError, Fault, Result,
+    ArrayError, Fault, Result, Transfer,
     array::Inner,
     catalog::{NewFile, Stream as CatalogStream},
     format::{Header, Layout, Trailer},
@@ -57,10 +57,15 @@ impl Drop for ShareUpload {
     }
 }
 
-fn begin_share(backend: Arc<dyn Backend>, index: StorageIndex, share: ShareNum) -> ShareUpload {
+fn begin_share(
+    backend: Arc<dyn Backend>,
+    index: StorageIndex,
+    share: ShareNum,
+    transfer: Transfer,
+) -> ShareUpload {
     let (queue, pieces) = mpsc::channel(QUEUE);
     let cloud = backend.name().to_owned();
-    let task = tokio::spawn(async move { write_share(&*backend, index, share, pieces).await });
+    let task = tokio::spawn(async move { write_share(&*backend, index, share, pieces, transfer).await });
     ShareUpload { share, cloud, queue: Some(queue), task }
 }
 
@@ -69,11 +74,16 @@ async fn write_share(
     index: StorageIndex,
     share: ShareNum,
     mut pieces: mpsc::Receiver<Piece>,
+    transfer: Transfer,
 ) -> Result<(), String> {
     let mut writer: Box<dyn ShareWriter> = backend.create(index, share).await.map_err(|e| e.to_string())?;
     while let Some(piece) = pieces.recv().await {
         match piece {
-            Piece::Bytes(bytes) => writer.write(bytes).await.map_err(|e| e.to_string())?,
+            Piece::Bytes(bytes) => {
+                let length = bytes.len();
+                writer.write(bytes).await.map_err(|e| e.to_string())?;
+                transfer.add(backend.name(), length);
+            }
             Piece::End => return writer.finish().await.map_err(|e| e.to_string()),
         }
     }
@@ -83,7 +93,7 @@ async fn write_share(
 impl Inner {
     /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of one cloud more than
     /// is missing now.
-    pub(crate) async fn store<S, E>(&self, name: String, content: S) -> Result<()>
+    pub(crate) async fn store<S, E>(&self, name: String, content: S, transfer: Transfer) -> Result<()>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
@@ -93,7 +103,8 @@ impl Inner {
         let clouds =
             self.servers.iter().zip(0..).map(|(s, share)| (ShareNum(share), s.name().to_owned())).collect();
         self.catalog.begin(index, clouds).await?;
-        let stored = async { self.catalog.commit(self.store_stream(index, name, content).await?).await };
+        let stored =
+            async { self.catalog.commit(self.store_stream(index, name, content, transfer).await?).await };
         let stored = stored.await;
         if stored.is_err() {
             // A commit that came through although it was reported as failed has left nothing to abandon.
@@ -104,7 +115,13 @@ impl Inner {
         stored
     }
 
-    async fn store_stream<S, E>(&self, index: StorageIndex, name: String, mut content: S) -> Result<NewFile>
+    async fn store_stream<S, E>(
+        &self,
+        index: StorageIndex,
+        name: String,
+        mut content: S,
+        transfer: Transfer,
+    ) -> Result<NewFile>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
@@ -125,7 +142,7 @@ impl Inner {
                 .servers
                 .iter()
                 .zip(0..)
-                .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i)))
+                .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i), transfer.clone()))
                 .collect(),
             needed: self.needed(),
             lacking: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
-use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, RecoveryKey};
+use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, RecoveryKey, Transfer};
 use raic_cloud::{Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{Backend, CloudBackend, Database};
 
@@ -63,11 +63,11 @@ fn content(length: usize) -> Bytes {
 async fn put(array: &Array, name: &str, content: Bytes) -> Result<(), ArrayError> {
     let pieces: Vec<Result<Bytes, String>> =
         content.chunks(777).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-    array.put(name, stream::iter(pieces)).await.map(drop)
+    array.put(name, stream::iter(pieces), Transfer::default()).await.map(drop)
 }
 
 async fn get(array: &Array, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, ArrayError> {
-    let (_, _, content) = array.get(name, range).await?;
+    let (_, _, content) = array.get(name, range, Transfer::default()).await?;
     content
         .try_fold(Vec::new(), async |mut all, piece| {
             all.extend_from_slice(&piece);
@@ -172,7 +172,7 @@ async fn an_upload_that_breaks_off_leaves_nothing_and_what_was_there() {
     put(&array, "file", content(10_000)).await.unwrap();
     let before = rig.objects();
     let pieces = vec![Ok(content(90_000)), Err("the client went away".to_owned())];
-    let e = array.put("file", stream::iter(pieces)).await.unwrap_err();
+    let e = array.put("file", stream::iter(pieces), Transfer::default()).await.unwrap_err();
     assert!(matches!(&e, ArrayError::Content(why) if why.contains("went away")), "{e}");
     settle(|| rig.objects() == before).await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(10_000));
@@ -286,4 +286,25 @@ async fn a_container_of_another_array_keeps_its_keyring_and_does_not_count() {
     assert_eq!(status.keyring_copies, ["c2", "c3"]);
     let object = rig.clouds[0].get(&keyring_key(), None, None).await.unwrap();
     assert_eq!(raic_cloud::collect_body("c0", object.body, 100).await.unwrap(), theirs);
+}
+
+#[tokio::test]
+async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    let (up, down) = (Transfer::default(), Transfer::default());
+    let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(100_000))];
+    array.put("file", stream::iter(pieces), up.clone()).await.unwrap();
+    let shares = up.clouds();
+    assert_eq!(shares.keys().collect::<Vec<_>>(), ["c0", "c1", "c2", "c3"]);
+    for (cloud, counted) in rig.clouds.iter().zip(shares.values()) {
+        let mut stored = 0;
+        for key in cloud.inner().keys().iter().filter(|key| key.as_str().starts_with("shares/")) {
+            stored += cloud.head(key).await.unwrap().size;
+        }
+        assert_eq!(*counted, stored);
+    }
+    let (_, _, content) = array.get("file", None, down.clone()).await.unwrap();
+    content.try_for_each(async |_| Ok(())).await.unwrap();
+    assert!(down.clouds().values().sum::<u64>() >= 100_000, "{down:?}");
 }

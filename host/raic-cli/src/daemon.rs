@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc};
 
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
-use raic_cloud::{Cloud, Limit, Meter, Retry, RetryPolicy};
+use raic_cloud::{Breaker, Cloud, Limit, Meter, Retry, RetryPolicy};
 use raic_gateway::admin::Admin;
 use raic_storage::{
     Backend, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DatabaseError, DiskBackend, UnusableBackend,
@@ -133,7 +133,8 @@ impl Clouds {
         };
         let cloud = ConnectorCloud::new(name, &compiled, &configuration).map_err(|e| wrong(e.to_string()))?;
         pins.insert(name.to_owned(), Pin { connector: connector.clone(), sha256: package.sha256 });
-        Ok(Arc::new(Retry::new(Limit::new(Meter::new(cloud), (*requests).max(1)), RetryPolicy::default())))
+        let limited = Limit::new(Meter::new(cloud), (*requests).max(1));
+        Ok(Arc::new(Breaker::new(Retry::new(limited, RetryPolicy::default()))))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     client::{Client, encode, nothing, path_of, pieces, streamed},
     error::{Failed, Outcome},
     home::Home,
-    progress,
+    progress::{self, Progress},
 };
 
 /// Bytes read from a file at once.
@@ -39,13 +39,13 @@ pub(crate) async fn put(home: &Home, json: bool, file: &Path, name: Option<Strin
         }
         (Box::pin(opened), meta.is_file().then_some(meta.len()))
     };
-    let bar = progress::bar(total);
-    let counted = bar.clone();
+    let progress = Progress::new(home, total)?;
+    let counted = progress.whole().clone();
     let content =
         ReaderStream::with_capacity(content, PIECE).inspect_ok(move |piece| counted.inc(piece.len() as u64));
-    let path = path_of("files", &name);
+    let path = path_of("files", &name) + &progress.query();
     let stored: Outcome<File> = Client(home).ask(Method::PUT, &path, streamed(content)).await;
-    bar.finish_and_clear();
+    drop(progress);
     let stored = stored?;
     if json {
         return print_json(&stored);
@@ -63,11 +63,13 @@ fn lacking(file: &File) {
 
 pub(crate) async fn get(home: &Home, name: &str, file: Option<PathBuf>) -> Outcome {
     let file = file.unwrap_or_else(|| PathBuf::from(name.rsplit('/').next().unwrap_or(name)));
-    let answer = Client(home).send(Method::GET, &path_of("files", name), &[], nothing()).await?;
+    let progress = Progress::new(home, None)?;
+    let path = path_of("files", name) + &progress.query();
+    let answer = Client(home).send(Method::GET, &path, &[], nothing()).await?;
     let length =
         answer.headers().get("content-length").and_then(|l| l.to_str().ok()).and_then(|l| l.parse().ok());
     let length: u64 = length.ok_or_else(|| Failed::other("the daemon does not tell the file's length"))?;
-    let bar = progress::bar(Some(length));
+    progress.set_length(length);
     let cannot = |e: io::Error| Failed::other(format!("cannot write {}: {e}", file.display()));
     // Beside its place, and there only when whole: what was there before stays until then.
     let new = if file == Path::new("-") {
@@ -89,10 +91,10 @@ pub(crate) async fn get(home: &Home, name: &str, file: Option<PathBuf>) -> Outco
         };
         out.write_all(&piece).await.map_err(cannot)?;
         received += piece.len() as u64;
-        bar.set_position(received);
+        progress.whole().set_position(received);
     }
     out.flush().await.map_err(cannot)?;
-    bar.finish_and_clear();
+    drop(progress);
     if received != length {
         return Err(why_it_broke_off(home, name, received, length).await);
     }

@@ -1,22 +1,96 @@
-//! Progress on a terminal; nothing where there is none.
+//! Progress on a terminal: a bar for the whole, a line for each cloud; nothing where there is no terminal.
 
-use std::io::IsTerminal as _;
+use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use hyper::Method;
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use raic_storage::StorageIndex;
+use tokio::task::JoinHandle;
 
-/// A bar of bytes, with rate and time left where the total is known.
-pub(crate) fn bar(total: Option<u64>) -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let template = match total {
-        Some(_) => "{bar:32} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left",
-        None => "{spinner} {bytes}  {bytes_per_sec}",
-    };
-    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+use crate::{
+    client::{Client, nothing},
+    error::{Failed, Outcome},
+    home::Home,
+};
+
+/// How often the daemon is asked how far each cloud is.
+const PAUSE: Duration = Duration::from_millis(300);
+
+const WITH_TOTAL: &str = "{bar:32} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
+
+/// What is shown of one transfer; goes from the terminal when dropped.
+pub(crate) struct Progress {
+    id: String,
+    whole: ProgressBar,
+    asking: Option<JoinHandle<()>>,
+}
+
+fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
     match ProgressStyle::with_template(template) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
+    }
+}
+
+impl Progress {
+    /// Of `total` bytes where that is known.
+    pub(crate) fn new(home: &Home, total: Option<u64>) -> Outcome<Self> {
+        let id = StorageIndex::random().map_err(Failed::other)?.to_string();
+        if !std::io::stderr().is_terminal() {
+            return Ok(Self { id, whole: ProgressBar::hidden(), asking: None });
+        }
+        let bars = MultiProgress::new();
+        let whole = bars.add(styled(ProgressBar::new_spinner(), "{spinner} {bytes}  {bytes_per_sec}"));
+        let asking = tokio::spawn(show_clouds(home.clone(), id.clone(), bars));
+        let progress = Self { id, whole, asking: Some(asking) };
+        if let Some(total) = total {
+            progress.set_length(total);
+        }
+        Ok(progress)
+    }
+
+    /// What will have come when all is done: from here on a bar, and the time left.
+    pub(crate) fn set_length(&self, total: u64) {
+        if let Ok(style) = ProgressStyle::with_template(WITH_TOTAL) {
+            self.whole.set_style(style);
+        }
+        self.whole.set_length(total);
+    }
+
+    /// The query by which the daemon counts along.
+    pub(crate) fn query(&self) -> String {
+        format!("?transfer={}", self.id)
+    }
+
+    /// The bar of the whole.
+    pub(crate) fn whole(&self) -> &ProgressBar {
+        &self.whole
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let Some(asking) = self.asking.take() {
+            asking.abort();
+        }
+        self.whole.finish_and_clear();
+    }
+}
+
+async fn show_clouds(home: Home, id: String, bars: MultiProgress) {
+    let mut clouds: BTreeMap<String, ProgressBar> = BTreeMap::new();
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        let path = format!("/v1/transfers/{id}");
+        // Not there yet, or no longer: what is shown stays.
+        let counted = Client(&home).ask::<BTreeMap<String, u64>>(Method::GET, &path, nothing()).await;
+        for (cloud, bytes) in counted.unwrap_or_default() {
+            let bar = clouds.entry(cloud).or_insert_with_key(|cloud| {
+                let line = styled(ProgressBar::new_spinner(), "  {prefix:<16} {bytes}  {bytes_per_sec}");
+                bars.add(line.with_prefix(cloud.clone()))
+            });
+            bar.set_position(bytes);
+        }
     }
 }
 

@@ -5,11 +5,12 @@
 //! can stand in for each other:
 //!
 //! - [`MemoryCloud`] keeps objects in memory, for tests;
-//! - [`Retry`], [`Limit`] and [`Meter`] are what the daemon puts around every connector;
+//! - [`Retry`], [`Limit`], [`Meter`] and [`Breaker`] are what the daemon puts around every connector;
 //! - [`Faulty`] makes a cloud misbehave by a seed, for tests.
 //!
 //! **Invariant:** nothing here knows a provider, a connector or a share.
 
+mod breaker;
 mod cloud;
 mod error;
 mod fault;
@@ -23,6 +24,7 @@ mod retry;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
+pub use breaker::Breaker;
 pub use cloud::{
     Body, ByteRange, Cloud, Listed, MAX_PAGE, Object, ObjectInfo, Page, WriteMode, body_of, collect_body,
     empty_body,

@@ -9,6 +9,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sha2::Digest as _;
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
@@ -25,6 +26,8 @@ pub struct RetryPolicy {
     pub base: Duration,
     /// The most that one backoff can be; a provider's longer retry-after ends the attempts.
     pub cap: Duration,
+    /// After so long since the first attempt there is no further one.
+    pub patience: Duration,
     /// Retries this cloud may have outstanding in its budget: each takes one, every success gives back a
     /// tenth, so that a cloud that is down is not asked many times over by everyone.
     pub budget: u32,
@@ -32,7 +35,26 @@ pub struct RetryPolicy {
 
 impl Default for RetryPolicy {
     fn default() -> Self {
-        Self { attempts: 5, base: Duration::from_millis(100), cap: Duration::from_secs(20), budget: 100 }
+        Self {
+            attempts: 5,
+            base: Duration::from_millis(100),
+            cap: Duration::from_secs(20),
+            patience: Duration::from_secs(60),
+            budget: 100,
+        }
+    }
+}
+
+/// The attempts at one request, or at one body since its last piece.
+#[derive(Debug)]
+struct Attempts {
+    made: u32,
+    began: Instant,
+}
+
+impl Attempts {
+    fn begin() -> Self {
+        Self { made: 1, began: Instant::now() }
     }
 }
 
@@ -69,12 +91,12 @@ impl<C: Cloud> Shared<C> {
         }
     }
 
-    /// Waits before attempt `attempt + 1`; gives the error back where there will be none.
-    async fn backoff(&self, attempt: u32, error: CloudError) -> Result<()> {
-        if !error.kind.is_retryable() || attempt >= self.policy.attempts {
+    /// Waits before the next attempt; gives the error back where there will be none.
+    async fn backoff(&self, attempts: &mut Attempts, error: CloudError) -> Result<()> {
+        if !error.kind.is_retryable() || attempts.made >= self.policy.attempts {
             return Err(error);
         }
-        let ceiling = self.policy.base.saturating_mul(1 << (attempt - 1).min(20)).min(self.policy.cap);
+        let ceiling = self.policy.base.saturating_mul(1 << (attempts.made - 1).min(20)).min(self.policy.cap);
         let mut wait = ceiling.mul_f64(rand::random::<f64>());
         if let Some(asked) = error.retry_after {
             if asked > self.policy.cap {
@@ -82,26 +104,29 @@ impl<C: Cloud> Shared<C> {
             }
             wait = wait.max(asked);
         }
+        if attempts.began.elapsed() + wait > self.policy.patience {
+            return Err(error);
+        }
         if !self.take_from_budget() {
             debug!(cloud = self.inner.name(), %error, "retry budget used up");
             return Err(error);
         }
-        debug!(cloud = self.inner.name(), attempt, ?wait, %error, "retrying");
+        debug!(cloud = self.inner.name(), attempt = attempts.made, ?wait, %error, "retrying");
         tokio::time::sleep(wait).await;
+        attempts.made += 1;
         Ok(())
     }
 
     async fn run<T, F: Future<Output = Result<T>>>(&self, request: impl Fn() -> F) -> Result<T> {
-        let mut attempt = 1;
+        let mut attempts = Attempts::begin();
         loop {
             match request().await {
                 Ok(answer) => {
                     self.succeeded();
                     return Ok(answer);
                 }
-                Err(error) => self.backoff(attempt, error).await?,
+                Err(error) => self.backoff(&mut attempts, error).await?,
             }
-            attempt += 1;
         }
     }
 
@@ -142,7 +167,7 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
         let this = &self.0;
-        let mut attempt = 1;
+        let mut attempts = Attempts::begin();
         let mut unanswered = false;
         loop {
             let error = match this.inner.put(key, content.clone(), mode.clone()).await {
@@ -161,8 +186,7 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
                 return this.holds(key, &content).await?.ok_or(error);
             }
             unanswered |= error.kind.is_ambiguous();
-            this.backoff(attempt, error).await?;
-            attempt += 1;
+            this.backoff(&mut attempts, error).await?;
         }
     }
 
@@ -179,7 +203,7 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
             next: wanted.start,
             end: wanted.end,
             body,
-            attempt: 1,
+            attempts: Attempts::begin(),
         };
         let body = stream::try_unfold(reading, |mut reading| async move {
             Ok(reading.piece().await?.map(|piece| (piece, reading)))
@@ -212,7 +236,7 @@ struct Reading<C> {
     next: u64,
     end: u64,
     body: Body,
-    attempt: u32,
+    attempts: Attempts,
 }
 
 impl<C: Cloud> Reading<C> {
@@ -221,6 +245,7 @@ impl<C: Cloud> Reading<C> {
             let mut error = match self.body.try_next().await {
                 Ok(Some(piece)) => {
                     self.next += piece.len() as u64;
+                    self.attempts.began = Instant::now();
                     return Ok(Some(piece));
                 }
                 Ok(None) => return Ok(None),
@@ -233,8 +258,7 @@ impl<C: Cloud> Reading<C> {
                 return Err(error);
             };
             loop {
-                self.shared.backoff(self.attempt, error).await?;
-                self.attempt += 1;
+                self.shared.backoff(&mut self.attempts, error).await?;
                 let range = ByteRange { offset: self.next, length: rest };
                 match self.shared.inner.get(&self.key, Some(range), self.etag.as_deref()).await {
                     Ok(object) => {
@@ -297,6 +321,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_cloud_that_answers_late_is_not_asked_for_ever() {
+        let slow = FaultPlan {
+            error: 1.0,
+            latency: Duration::from_secs(10)..Duration::from_secs(11),
+            ..FaultPlan::default()
+        };
+        let cloud =
+            Retry::new(Faulty::new(MemoryCloud::new("m"), 1, slow), RetryPolicy { attempts: 100, ..quick() });
+        let began = Instant::now();
+        assert_eq!(cloud.probe().await.unwrap_err().kind, ErrorKind::Unavailable);
+        assert!((50..75).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn final_errors_are_not_repeated_and_patience_ends() {
         let faulty = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default());
         let counted = crate::Meter::new(faulty);
@@ -337,7 +375,15 @@ mod tests {
             let error = CloudError::new(kind, "m", crate::Operation::Get, "broke");
             let pieces = [Ok(bytes::Bytes::from_static(delivered)), Err(error)];
             let body = stream::iter(pieces).boxed();
-            Reading { shared: retry.0.clone(), key: key(), etag: None, next: 0, end: 8, body, attempt: 1 }
+            Reading {
+                shared: retry.0.clone(),
+                key: key(),
+                etag: None,
+                next: 0,
+                end: 8,
+                body,
+                attempts: Attempts::begin(),
+            }
         };
         for (delivered, kind) in [
             (&b"12345678"[..], ErrorKind::Unavailable),

@@ -8,16 +8,18 @@
 //! | `GET /v1/stat/NAME` | the file, its shares and what it lacks |
 //! | `GET /v1/files?prefix=&after=&limit=` | a page of files |
 //! | `GET /v1/status` | clouds, totals |
+//! | `GET /v1/transfers/ID` | bytes by cloud of the `PUT` or `GET` under way that named itself with `?transfer=ID` |
 //! | `POST /v1/reload` | reads the configuration again |
 //!
 //! Errors are `{"error": sentence, "code": word}`. A content that breaks off on its way out ends the connection
 //! before its length: the client must count.
 
 use std::{
+    collections::BTreeMap,
     future::Future,
     ops::Range,
     pin::Pin,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
 };
 
 use axum::{
@@ -29,7 +31,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use raic_array::{Array, ArrayError, FileInfo};
+use raic_array::{Array, ArrayError, FileInfo, Transfer};
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 
@@ -39,6 +41,7 @@ pub type Reload = Pin<Box<dyn Future<Output = Result<Array, String>> + Send>>;
 /// What the door serves.
 pub struct Admin {
     array: RwLock<Arc<Array>>,
+    transfers: Transfers,
     reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>,
 }
 
@@ -46,6 +49,52 @@ impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Admin").finish_non_exhaustive()
     }
+}
+
+/// What is under way and named itself; bounded, so that nobody fills it.
+#[derive(Clone, Default)]
+struct Transfers(Arc<Mutex<BTreeMap<String, Transfer>>>);
+
+/// The most that are told of at once.
+const MAX_TRANSFERS: usize = 1024;
+const MAX_TRANSFER_ID: usize = 64;
+
+/// Ends with the request.
+struct Registered {
+    transfers: Transfers,
+    id: Option<String>,
+    transfer: Transfer,
+}
+
+impl Transfers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Transfer>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self, named: Named) -> Registered {
+        let transfer = Transfer::default();
+        let mut known = self.lock();
+        let id = named.transfer.filter(|id| {
+            id.len() <= MAX_TRANSFER_ID && known.len() < MAX_TRANSFERS && !known.contains_key(id)
+        });
+        if let Some(id) = &id {
+            known.insert(id.clone(), transfer.clone());
+        }
+        Registered { transfers: self.clone(), id, transfer }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.transfers.lock().remove(id);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Named {
+    transfer: Option<String>,
 }
 
 /// A file, as it is told.
@@ -158,7 +207,7 @@ type Shared = State<Arc<Admin>>;
 impl Admin {
     /// A door to `array`, which `reload` opens anew.
     pub fn new(array: Array, reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>) -> Self {
-        Self { array: RwLock::new(Arc::new(array)), reload }
+        Self { array: RwLock::new(Arc::new(array)), transfers: Transfers::default(), reload }
     }
 
     fn array(&self) -> Arc<Array> {
@@ -179,26 +228,47 @@ impl Admin {
             .route("/v1/files/{*name}", get(read).put(store).delete(remove))
             .route("/v1/stat/{*name}", get(stat))
             .route("/v1/status", get(status))
+            .route("/v1/transfers/{id}", get(transferred))
             .route("/v1/reload", post(reload))
             .with_state(Arc::new(self));
         axum::serve(listener, routes).with_graceful_shutdown(stop).await
     }
 }
 
-async fn store(State(admin): Shared, Path(name): Path<String>, body: Body) -> Result<Json<File>, Refused> {
-    Ok(Json(admin.array().put(&name, body.into_data_stream()).await?.into()))
+async fn store(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Query(named): Query<Named>,
+    body: Body,
+) -> Result<Json<File>, Refused> {
+    let registered = admin.transfers.register(named);
+    let stored = admin.array().put(&name, body.into_data_stream(), registered.transfer.clone()).await?;
+    Ok(Json(stored.into()))
+}
+
+async fn transferred(
+    State(admin): Shared,
+    Path(id): Path<String>,
+) -> Result<Json<BTreeMap<String, u64>>, StatusCode> {
+    let transfer = admin.transfers.lock().get(&id).cloned();
+    transfer.map(|transfer| Json(transfer.clouds())).ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn read(
     State(admin): Shared,
     Path(name): Path<String>,
+    Query(named): Query<Named>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
+    let registered = admin.transfers.register(named);
     let asked = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(parse_range);
-    let (info, range, mut content) = admin.array().get(&name, asked.clone()).await?;
+    let (info, range, mut content) =
+        admin.array().get(&name, asked.clone(), registered.transfer.clone()).await?;
     // Before the head of the answer, so that a content that cannot be read at all is an error like any other.
     let first = content.try_next().await?;
-    let content = stream::iter(first.map(Ok)).chain(content);
+    let content = stream::iter(first.map(Ok)).chain(content).inspect(move |_| {
+        let _under_way = &registered;
+    });
     let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
     let length = (range.end - range.start).to_string();
     let answer = (status, [(header::CONTENT_LENGTH, length)], Body::from_stream(content)).into_response();

@@ -1,0 +1,25 @@
+//! How far a put or get has come, for people who wait for it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+/// The bytes of shares that each cloud has taken or given. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Transfer(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Transfer {
+    pub(crate) fn add(&self, cloud: &str, bytes: usize) {
+        let mut clouds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match clouds.get_mut(cloud) {
+            Some(sum) => *sum += bytes as u64,
+            None => drop(clouds.insert(cloud.to_owned(), bytes as u64)),
+        }
+    }
+
+    /// Bytes by cloud, of the clouds that took part so far.
+    pub fn clouds(&self) -> BTreeMap<String, u64> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
