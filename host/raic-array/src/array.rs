@@ -148,8 +148,7 @@ impl Array {
         check_name(name)?;
         let (inner, name_owned) = (self.inner.clone(), name.to_owned());
         // A task of its own: an upload whose asker goes away is still tidied up.
-        tokio::spawn(async move { inner.store(name_owned, content, transfer).await }).await??;
-        self.stat(name).await
+        tokio::spawn(async move { inner.store(name_owned, content, transfer).await }).await?
     }
 
     /// A file and its content, or a range of it, cut at its end; `transfer` counts along.

@@ -169,7 +169,8 @@ impl Catalog {
         self.database.write(move |tx| uploads_to_deletions(tx, index)).await
     }
 
-    pub(crate) async fn commit(&self, file: NewFile) -> Result<()> {
+    /// Makes the file. What it says of it is what was committed, whatever follows.
+    pub(crate) async fn commit(&self, file: NewFile) -> Result<FileInfo> {
         let version = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
         self.database
             .write(move |tx| {
@@ -198,20 +199,29 @@ impl Catalog {
                 }
                 // What a cloud got of a share that failed goes.
                 uploads_to_deletions(tx, stream.index)?;
-                for (share, cloud, reason) in lacking {
+                for (share, cloud, reason) in &lacking {
                     tx.execute("INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)", params![index, share.0, cloud, reason])?;
                 }
                 drop_current(tx, &name)?;
+                let modified_ms = now_ms();
                 tx.execute(
                     "INSERT INTO files(name, version, is_current, is_delete_mark, size, modified_ms, content_hash)
                      VALUES(?1, ?2, 1, 0, ?3, ?4, ?5)",
-                    params![name, version.0, int(layout.length), now_ms(), content_hash],
+                    params![name, version.0, int(layout.length), modified_ms, content_hash],
                 )?;
                 tx.execute(
                     "INSERT INTO extents VALUES(last_insert_rowid(), 0, ?1, 0, ?2)",
                     params![index, int(layout.length)],
                 )?;
-                Ok(())
+                Ok(FileInfo {
+                    name,
+                    size: layout.length,
+                    modified_ms,
+                    content_hash: Some(content_hash),
+                    index: Some(stream.index),
+                    shares: stream.placements,
+                    lacking,
+                })
             })
             .await
     }

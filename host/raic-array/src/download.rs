@@ -5,6 +5,7 @@ use std::{
     ops::Range,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -14,11 +15,13 @@ use futures::{
     stream::{self, FuturesUnordered},
 };
 use raic_storage::{Backend, ShareNum, StorageError};
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     ArrayError, Fault, Result, Transfer,
     array::{Inner, Reading},
     catalog::Stream as CatalogStream,
+    codec::Codec,
     format::{GROUP, HASH, HEADER, Hash, Header, Layout, root},
     segment::{Sealer, decode, is_authentic},
 };
@@ -51,6 +54,8 @@ struct Source {
 struct StreamReader {
     inner: Arc<Inner>,
     stream: CatalogStream,
+    /// Of the stream's own geometry, which may be another than the array has today.
+    codec: Codec,
     sealer: Sealer,
     sources: Vec<Source>,
     /// What a block took lately.
@@ -75,7 +80,10 @@ impl Inner {
     ) -> Result<Content> {
         let key = self.keyring.unwrap(stream.index, stream.generation, &stream.wrapped_key)?;
         let sealer = Sealer::new(&key, &self.keyring.array, stream.index);
-        let sources = stream.placements.iter().filter_map(|(share, cloud)| {
+        let geometry = stream.layout.geometry;
+        let codec = if geometry == self.geometry { self.codec.clone() } else { Codec::new(geometry)? };
+        let sources = stream.placements.iter().filter(|(share, _)| share.0 < geometry.n);
+        let sources = sources.filter_map(|(share, cloud)| {
             let server = self.servers.iter().find(|s| s.name() == cloud)?.clone();
             Some(Source {
                 share: *share,
@@ -89,6 +97,7 @@ impl Inner {
         let reader = Arc::new(StreamReader {
             inner: self,
             stream,
+            codec,
             sealer,
             sources,
             pace: Mutex::default(),
@@ -102,8 +111,11 @@ impl Inner {
         let batches = batches(range.start / size, range.end.div_ceil(size));
         let pieces = stream::iter(batches).map(move |batch| {
             let (reader, range) = (reader.clone(), range.clone());
+            // A task of its own, so that what was begun ends although the reader pauses: else a paused reader would
+            // hold its clouds' places, and its waiting would be taken for theirs.
+            let fetching = Fetching(tokio::spawn(reader.read(batch.clone())));
             async move {
-                let segments = reader.read(batch.clone()).await?;
+                let segments = fetching.await??;
                 let cut = segments.into_iter().zip(batch).map(move |(content, segment)| {
                     let at = segment * size;
                     let start = range.start.saturating_sub(at).min(content.len() as u64);
@@ -114,6 +126,23 @@ impl Inner {
             }
         });
         Ok(pieces.buffered(AHEAD).try_flatten().boxed())
+    }
+}
+
+/// A batch on its way; stops when dropped.
+struct Fetching(JoinHandle<Result<Vec<Bytes>>>);
+
+impl Future for Fetching {
+    type Output = Result<Result<Vec<Bytes>>, JoinError>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -187,9 +216,9 @@ impl StreamReader {
         drop(fetching);
         let reader = self.clone();
         let work = move || {
-            let StreamReader { inner, stream, sealer, .. } = &*reader;
+            let StreamReader { codec, stream, sealer, .. } = &*reader;
             let open = |(blocks, segment): (&Vec<_>, u64)| {
-                decode(&inner.codec, sealer, &stream.layout, stream.index, segment, blocks)
+                decode(codec, sealer, &stream.layout, stream.index, segment, blocks)
             };
             valid.iter().zip(segments).map(open).collect()
         };

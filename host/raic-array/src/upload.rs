@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     ArrayError, Fault, Result, Transfer,
     array::Inner,
-    catalog::{NewFile, Stream as CatalogStream},
+    catalog::{FileInfo, NewFile, Stream as CatalogStream},
     format::{Header, Layout, Trailer},
     keyring::stream_key,
     segment::{Encoder, Sealer},
@@ -93,7 +93,7 @@ async fn write_share(
 impl Inner {
     /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of one cloud more than
     /// is missing now.
-    pub(crate) async fn store<S, E>(&self, name: String, content: S, transfer: Transfer) -> Result<()>
+    pub(crate) async fn store<S, E>(&self, name: String, content: S, transfer: Transfer) -> Result<FileInfo>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,

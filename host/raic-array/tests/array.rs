@@ -308,3 +308,43 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
     content.try_for_each(async |_| Ok(())).await.unwrap();
     assert!(down.clouds().values().sum::<u64>() >= 100_000, "{down:?}");
 }
+
+/// Files keep the geometry they were stored with, whatever the array's is today.
+#[tokio::test]
+async fn another_geometry_reads_what_was_stored_before() {
+    let mut rig = Rig::new(4);
+    put(&rig.open().await, "of 2-of-4", content(30_000)).await.unwrap();
+    rig.clouds.push(Arc::new(Faulty::new(MemoryCloud::new("c4"), 0, FaultPlan::default())));
+    let array = rig.open_with(3, rig.keyring.clone()).await.unwrap();
+    put(&array, "of 3-of-5", content(30_000)).await.unwrap();
+    assert_eq!(get(&array, "of 2-of-4", None).await.unwrap(), content(30_000));
+    drop(array);
+    // The second cloud goes; the last two keep their shares under numbers that a 2-of-3 array has not.
+    rig.clouds.remove(1);
+    rig.clouds.remove(0);
+    let array = rig.open_with(2, rig.keyring.clone()).await.unwrap();
+    for name in ["of 2-of-4", "of 3-of-5"] {
+        assert_eq!(get(&array, name, None).await.unwrap(), content(30_000), "{name}");
+    }
+}
+
+/// Whoever reads sees a file as it was at one moment, or that there is none.
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_while_the_file_is_replaced_gives_one_version_whole() {
+    let rig = Rig::new(4);
+    let array = Arc::new(rig.open().await);
+    let versions = [content(3_000), Bytes::from(vec![7; 5_000])];
+    put(&array, "file", versions[0].clone()).await.unwrap();
+    let writer = array.clone();
+    let contents = versions.clone();
+    let writing = tokio::spawn(async move {
+        for i in 0..60 {
+            put(&writer, "file", contents[i % 2].clone()).await.unwrap();
+        }
+    });
+    while !writing.is_finished() {
+        let read = get(&array, "file", None).await.unwrap();
+        assert!(versions.iter().any(|version| *version == read));
+    }
+    writing.await.unwrap();
+}

@@ -172,7 +172,10 @@ impl Database {
                     open(&readers.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?
                 }
             };
-            let value = work(&connection)?;
+            // One transaction: all that `work` sees is of one moment.
+            let snapshot = connection.unchecked_transaction()?;
+            let value = work(&snapshot)?;
+            drop(snapshot);
             idle().push(connection);
             Ok(value)
         });
