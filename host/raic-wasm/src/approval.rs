@@ -47,13 +47,15 @@ impl ApprovalStore {
         new.write_all(&package.bytes).map_err(ConnectorError::io(&file))?;
         new.as_file().sync_all().map_err(ConnectorError::io(&file))?;
         new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
-        Ok(())
+        // Approved once it survives a power cut: a cloud's pin may name it.
+        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
     }
 
-    /// Every approved connector, the latest approved first.
+    /// Every approved connector, the latest approved first. A file that cannot be one any longer is left out, with a
+    /// warning: it must not keep the others from serving.
     ///
     /// # Errors
-    /// [`ConnectorError::Tampered`] for a file that is not what its name says.
+    /// [`ConnectorError::Io`] for the folder's.
     pub fn list(&self) -> Result<Vec<Package>, ConnectorError> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(ConnectorError::io(&self.folder))? {
@@ -65,18 +67,33 @@ impl ApprovalStore {
             }
         }
         files.sort();
-        files.into_iter().rev().map(|(_, path)| read(path)).collect()
+        let read = |(_, path)| read(path).inspect_err(|e| tracing::warn!("left out: {e}")).ok();
+        Ok(files.into_iter().rev().filter_map(read).collect())
     }
 
     /// The connector of that name approved last, or the one whose SHA-256 begins so (8 digits or more).
     ///
     /// # Errors
-    /// [`ConnectorError::NotApproved`] where there is none.
+    /// [`ConnectorError::NotApproved`] where there is none, [`ConnectorError::Tampered`] where the file of that SHA-256
+    /// is not what its name says.
     pub fn find(&self, name: &str) -> Result<Package, ConnectorError> {
-        let by_hash = |p: &Package| name.len() >= 8 && p.sha256.starts_with(name);
-        let found = self.list()?.into_iter().find(|p| p.manifest.name == name || by_hash(p));
+        // No connector has such a name, so that none can pass for another's hash.
+        if is_hash(name) {
+            let file = self.folder.join(format!("{name}.wasm"));
+            if name.len() == 64 && file.is_file() {
+                return read(file);
+            }
+            let found = self.list()?.into_iter().find(|p| p.sha256.starts_with(name));
+            return found.ok_or_else(|| ConnectorError::NotApproved(name.to_owned()));
+        }
+        let found = self.list()?.into_iter().find(|p| p.manifest.name == name);
         found.ok_or_else(|| ConnectorError::NotApproved(name.to_owned()))
     }
+}
+
+/// Whether a word is a SHA-256, or the beginning of one, rather than a connector's name.
+pub(crate) fn is_hash(word: &str) -> bool {
+    (8..=64).contains(&word.len()) && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn read(path: PathBuf) -> Result<Package, ConnectorError> {

@@ -75,6 +75,8 @@ pub(crate) struct Call {
     /// The range asked of `get`.
     pub(crate) range: Option<ByteRange>,
     pub(crate) requests: u32,
+    /// Bytes of the answers that were read.
+    pub(crate) kept: u32,
     pub(crate) log_lines: u32,
     pub(crate) began: Instant,
     pub(crate) limits: Limits,
@@ -102,6 +104,7 @@ impl Call {
             placeholders: Placeholders::default(),
             range,
             requests: 0,
+            kept: 0,
             log_lines: 0,
             began: Instant::now(),
             limits: Limits { allowed_ticks: CPU_TICKS, ..Limits::default() },

@@ -20,13 +20,12 @@ use wasmtime::{Store, Trap, component::Resource};
 
 use crate::{
     ConnectorError, CredentialDocuments, Grant, TlsSettings,
-    bindings::{
-        ConnectorFull, exports::raic::connector::object_store as exported, raic::connector::types as wit,
-    },
+    bindings::{exports::raic::connector::object_store as exported, raic::connector::types as wit},
     call::{Call, Context, GuestBody},
     client::{HttpClient, IDLE, causes},
-    engine::Connector,
+    engine::{Connector, Instance},
     gate::Gate,
+    imports::error,
     redaction::Redaction,
     secrets::Credentials,
 };
@@ -97,13 +96,13 @@ impl ConnectorCloud {
         operation: Operation,
         key: Option<&ObjectKey>,
         range: Option<ByteRange>,
-        run: impl for<'a> FnOnce(&'a ConnectorFull, &'a mut Store<Call>) -> Call1<'a, T> + Send,
+        run: impl for<'a> FnOnce(&'a Instance, &'a mut Store<Call>) -> Call1<'a, T> + Send,
     ) -> Result<(T, Store<Call>)> {
         // Waits for room rather than failing: the number of clouds is not the engine's to choose. Never closed.
         let _room = self.connector.calls.acquire().await;
         let mut store = Call::store(self.context.clone(), &self.connector.engine, range);
         let whole = async {
-            let instance = self.connector.pre.instantiate_async(&mut store).await?;
+            let instance = self.connector.instantiate(&mut store).await?;
             run(&instance, &mut store).await
         };
         let outcome = tokio::time::timeout(WALL_CLOCK, whole).await;
@@ -172,14 +171,14 @@ impl Cloud for ConnectorCloud {
 
     async fn describe(&self) -> Result<Vec<(String, String)>> {
         let run = self.call(Operation::Describe, None, None, |guest, store| {
-            Box::pin(guest.raic_connector_object_store().call_describe(store))
+            Box::pin(guest.object_store.call_describe(store))
         });
         Ok(run.await?.0)
     }
 
     async fn probe(&self) -> Result<()> {
         let run = self.call(Operation::Probe, None, None, |guest, store| {
-            Box::pin(guest.raic_connector_object_store().call_probe(store))
+            Box::pin(guest.object_store.call_probe(store))
         });
         run.await.map(drop)
     }
@@ -196,7 +195,7 @@ impl Cloud for ConnectorCloud {
             Box::pin(async move {
                 let payload = store.data_mut().table.push(content)?;
                 let borrowed = Resource::new_borrow(payload.rep());
-                guest.raic_connector_object_store().call_put(store, &key, borrowed, &mode).await
+                guest.object_store.call_put(store, &key, borrowed, &mode).await
             })
         });
         let info = info(run.await?.0);
@@ -211,9 +210,9 @@ impl Cloud for ConnectorCloud {
         let asked = range.map(|r| wit::ByteRange { offset: r.offset, length: r.length.get() });
         let run = self.call(Operation::Get, Some(key), range, |guest, store| {
             let (key, if_match) = (key.as_str().to_owned(), if_match.map(str::to_owned));
-            Box::pin(async move {
-                guest.raic_connector_object_store().call_get(store, &key, asked, if_match.as_deref()).await
-            })
+            Box::pin(
+                async move { guest.object_store.call_get(store, &key, asked, if_match.as_deref()).await },
+            )
         });
         let ((found, body), mut store) = run.await?;
         let body: GuestBody = store
@@ -238,7 +237,7 @@ impl Cloud for ConnectorCloud {
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
         let run = self.call(Operation::Head, Some(key), None, |guest, store| {
             let key = key.as_str().to_owned();
-            Box::pin(async move { guest.raic_connector_object_store().call_head(store, &key).await })
+            Box::pin(async move { guest.object_store.call_head(store, &key).await })
         });
         Ok(info(run.await?.0))
     }
@@ -246,9 +245,7 @@ impl Cloud for ConnectorCloud {
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
         let run = self.call(Operation::Delete, Some(key), None, |guest, store| {
             let (key, if_match) = (key.as_str().to_owned(), if_match.map(str::to_owned));
-            Box::pin(async move {
-                guest.raic_connector_object_store().call_delete(store, &key, if_match.as_deref()).await
-            })
+            Box::pin(async move { guest.object_store.call_delete(store, &key, if_match.as_deref()).await })
         });
         run.await.map(drop)
     }
@@ -256,9 +253,9 @@ impl Cloud for ConnectorCloud {
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
         let run = self.call(Operation::List, None, None, |guest, store| {
             let (prefix, cursor) = (prefix.to_owned(), cursor.map(str::to_owned));
-            Box::pin(async move {
-                guest.raic_connector_object_store().call_list(store, &prefix, cursor.as_deref(), limit).await
-            })
+            Box::pin(
+                async move { guest.object_store.call_list(store, &prefix, cursor.as_deref(), limit).await },
+            )
         });
         let page = run.await?.0;
         if page.entries.len() > limit as usize {
@@ -277,7 +274,15 @@ impl Cloud for ConnectorCloud {
 
     async fn create_container(&self) -> Result<()> {
         let run = self.call(Operation::CreateContainer, None, None, |guest, store| {
-            Box::pin(guest.raic_connector_container().call_create(store))
+            Box::pin(async move {
+                match &guest.container {
+                    Some(container) => container.call_create(store).await,
+                    None => Ok(Err(error(
+                        wit::ErrorKind::Unsupported,
+                        "this connector makes no containers; make it with the provider's own tools",
+                    ))),
+                }
+            })
         });
         run.await.map(drop)
     }

@@ -4,13 +4,16 @@ use std::{fs, hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread,
 
 use tokio::sync::Semaphore;
 use wasmtime::{
-    Config, InstanceAllocationStrategy, PoolingAllocationConfig,
-    component::{Component, HasData, Linker},
+    Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
+    component::{Component, HasData, InstancePre, Linker},
 };
 
 use crate::{
-    ConnectorError, Manifest, Package,
-    bindings::{ConnectorFull, ConnectorFullPre},
+    CONTRACT, ConnectorError, Manifest, Package,
+    bindings::{
+        ConnectorFull,
+        exports::raic::connector::{container, object_store},
+    },
     call::Call,
 };
 
@@ -41,7 +44,8 @@ impl std::fmt::Debug for Engine {
 #[derive(Clone)]
 pub struct Connector {
     pub(crate) engine: wasmtime::Engine,
-    pub(crate) pre: ConnectorFullPre<Call>,
+    pre: InstancePre<Call>,
+    exports: Arc<Exports>,
     pub(crate) manifest: Arc<Manifest>,
     /// Room for a call's instance, shared by all connectors of the engine.
     pub(crate) calls: Arc<Semaphore>,
@@ -63,6 +67,41 @@ impl Connector {
     /// SHA-256 of the component, in hex.
     pub fn sha256(&self) -> &str {
         &self.sha256
+    }
+}
+
+/// Where a component has its exports: the one that every connector has, and optional abilities.
+struct Exports {
+    object_store: object_store::GuestIndices,
+    container: Option<container::GuestIndices>,
+}
+
+impl Exports {
+    fn find(pre: &InstancePre<Call>) -> wasmtime::Result<Self> {
+        let container = format!("raic:connector/container@{CONTRACT}");
+        let has_container = pre.component().get_export_index(None, &container).is_some();
+        Ok(Self {
+            object_store: object_store::GuestIndices::new(pre)?,
+            container: has_container.then(|| container::GuestIndices::new(pre)).transpose()?,
+        })
+    }
+}
+
+/// An instance's exports, to be called.
+pub(crate) struct Instance {
+    pub(crate) object_store: object_store::Guest,
+    pub(crate) container: Option<container::Guest>,
+}
+
+impl Connector {
+    /// A fresh instance in `store`.
+    pub(crate) async fn instantiate(&self, store: &mut Store<Call>) -> wasmtime::Result<Instance> {
+        let instance = self.pre.instantiate_async(&mut *store).await?;
+        let container = self.exports.container.as_ref();
+        Ok(Instance {
+            object_store: self.exports.object_store.load(&mut *store, &instance)?,
+            container: container.map(|indices| indices.load(&mut *store, &instance)).transpose()?,
+        })
     }
 }
 
@@ -113,10 +152,12 @@ impl Engine {
             None => Component::new(&self.engine, &package.bytes).map_err(failed)?,
             Some(folder) => self.cached(package, folder)?,
         };
-        let pre = self.linker.instantiate_pre(&component).and_then(ConnectorFullPre::new).map_err(failed)?;
+        let pre = self.linker.instantiate_pre(&component).map_err(failed)?;
+        let exports = Exports::find(&pre).map_err(failed)?;
         Ok(Connector {
             engine: self.engine.clone(),
             pre,
+            exports: Arc::new(exports),
             manifest: Arc::new(package.manifest.clone()),
             calls: self.calls.clone(),
             sha256: package.sha256.clone(),

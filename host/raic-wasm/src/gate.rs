@@ -10,7 +10,7 @@ use url::{Host, Url};
 use crate::{
     ConnectorError, Manifest,
     address::is_public,
-    manifest::{Settings, expand, is_plain, names_in},
+    manifest::{SettingType, Settings, expand, is_plain},
 };
 
 /// A place the connector may send requests to.
@@ -64,9 +64,7 @@ impl Gate {
             let text = expand(&network.url, &settings.values).map_err(wrong)?;
             let url = Url::parse(&text).ok().filter(is_plain);
             let url = url.ok_or_else(|| wrong(format!("{text:?} is no URL of scheme, host and path")))?;
-            // The host is the operator's own word where the URL that gives it was typed.
-            let typed = names_in(&network.url)
-                .any(|name| settings.typed.contains(name) && settings.is_url(manifest, name));
+            let typed = settings.typed_urls(manifest).any(|by_operator| is_host_of(&url, &by_operator));
             grants.push(Grant {
                 name: network.name.clone(),
                 scheme: url.scheme().to_owned(),
@@ -137,7 +135,10 @@ impl Gate {
         let document = self.documents.iter().any(|d| {
             d.grant == grant.name
                 && d.method == method
-                && parsed.path().strip_prefix(&grant.path).map(|p| p.trim_end_matches('/')) == Some(&d.path)
+                && parsed.path().strip_prefix(&grant.path).is_some_and(|path| {
+                    // `/bucket/` is the bucket, `/bucket//` is an object.
+                    path == d.path || (d.path.is_empty() && path == "/")
+                })
                 && d.query.iter().all(|item| query.contains(&item.as_str()))
         });
         Ok(Passed { url: parsed, grant, document })
@@ -145,9 +146,23 @@ impl Gate {
 }
 
 impl Settings {
-    fn is_url(&self, manifest: &Manifest, name: &str) -> bool {
-        manifest.settings.get(name).is_some_and(|s| s.kind == crate::manifest::SettingType::Url)
+    /// The URLs that the operator typed.
+    fn typed_urls(&self, manifest: &Manifest) -> impl Iterator<Item = Url> {
+        let urls = manifest.settings.iter().filter(|(_, setting)| setting.kind == SettingType::Url);
+        let typed = urls.filter(|(name, _)| self.typed.contains(*name));
+        typed.filter_map(|(name, _)| Url::parse(self.values.get(name)?).ok())
     }
+}
+
+/// Whether a URL leads to the host and port that the operator typed, or to a name below that host.
+fn is_host_of(url: &Url, typed: &Url) -> bool {
+    let below = || match (url.host(), typed.host()) {
+        (Some(Host::Domain(host)), Some(Host::Domain(typed))) => {
+            host.strip_suffix(typed).is_some_and(|rest| rest.ends_with('.'))
+        }
+        _ => false,
+    };
+    url.port_or_known_default() == typed.port_or_known_default() && (url.host() == typed.host() || below())
 }
 
 fn literal_address(url: &Url) -> Option<IpAddr> {
@@ -217,6 +232,31 @@ mod tests {
         }
     }
 
+    /// The endpoint was typed, but it is the manifest that gives the host: no private address by that.
+    #[test]
+    fn a_typed_setting_opens_its_own_host_and_no_other() {
+        let text = std::str::from_utf8(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
+        let typed = |url: &str| {
+            let manifest = Manifest::parse(text.replace("{endpoint}/{bucket}", url).as_bytes()).unwrap();
+            let given = [("bucket", "b"), ("endpoint", "http://store.example:9000")];
+            let given = given.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+            let gate = Gate::new(&manifest, &manifest.resolve(&given).unwrap()).unwrap();
+            gate.grants()[0].typed
+        };
+        for own in ["{endpoint}/x", "{endpoint.scheme}://b.{endpoint.authority}", "http://store.example:9000"]
+        {
+            assert!(typed(own), "{own}");
+        }
+        for other in [
+            "{endpoint.scheme}://169.254.169.254",
+            "{endpoint.scheme}://x.evil.example:9000",
+            "{endpoint.scheme}://evil{endpoint.authority}",
+            "{endpoint.scheme}://store.example:9001",
+        ] {
+            assert!(!typed(other), "{other}");
+        }
+    }
+
     #[test]
     fn only_what_the_manifest_calls_a_document_is_one() {
         let gate = gate(Some("http://h:9000"), "path");
@@ -224,6 +264,7 @@ mod tests {
         assert!(document("GET", "http://h:9000/b?list-type=2&prefix=x"));
         assert!(document("GET", "http://h:9000/b/?list-type=2"));
         assert!(!document("GET", "http://h:9000/b/k?list-type=2"));
+        assert!(!document("GET", "http://h:9000/b//?list-type=2"), "the object /");
         assert!(!document("GET", "http://h:9000/b?prefix=list-type=2"));
         assert!(!document("POST", "http://h:9000/b?list-type=2"));
     }

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Deserialize;
 use url::Url;
 
-use crate::ConnectorError;
+use crate::{ConnectorError, approval::is_hash};
+
+/// The longest text of a manifest, in bytes.
+const MAX_TEXT: usize = 1024;
 
 /// What a connector declares of itself.
 #[derive(Clone, Debug, Deserialize)]
@@ -156,6 +159,9 @@ impl Manifest {
     /// [`ConnectorError::Manifest`] with the field that is wrong.
     pub fn parse(text: &[u8]) -> Result<Self, ConnectorError> {
         let text = std::str::from_utf8(text).map_err(|e| ConnectorError::Manifest(e.to_string()))?;
+        let table: toml::Table =
+            toml::from_str(text).map_err(|e| ConnectorError::Manifest(e.to_string().trim().to_owned()))?;
+        check_texts(&toml::Value::Table(table)).map_err(ConnectorError::Manifest)?;
         let manifest: Self =
             toml::from_str(text).map_err(|e| ConnectorError::Manifest(e.to_string().trim().to_owned()))?;
         manifest.check().map_err(ConnectorError::Manifest)?;
@@ -174,6 +180,9 @@ impl Manifest {
             .chain(self.network.iter().map(|n| &n.name));
         if let Some(bad) = names.into_iter().find(|n| !named(n)) {
             return Err(format!("{bad:?} is no name: 1 to 64 of a-z, 0-9 and -"));
+        }
+        if is_hash(&self.name) {
+            return Err(format!("{:?} is no connector's name: it could be taken for a SHA-256", self.name));
         }
         for (name, setting) in &self.settings {
             let choice = setting.kind == SettingType::Choice;
@@ -279,6 +288,31 @@ impl Setting {
     }
 }
 
+/// Every text of a manifest is shown to the operator who approves it: none may hide another, or lie about its order.
+fn check_texts(value: &toml::Value) -> Result<(), String> {
+    let check = |text: &str| {
+        let hides = |c: char| {
+            c.is_control()
+                || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        };
+        if text.len() > MAX_TEXT || text.chars().any(hides) {
+            let shown: String = text.chars().take(40).collect();
+            return Err(format!(
+                "{shown:?} is longer than {MAX_TEXT} bytes, or has characters that cannot be seen"
+            ));
+        }
+        Ok(())
+    };
+    match value {
+        toml::Value::String(text) => check(text),
+        toml::Value::Array(values) => values.iter().try_for_each(check_texts),
+        toml::Value::Table(table) => {
+            table.iter().try_for_each(|(key, value)| check(key).and_then(|()| check_texts(value)))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// An `http` or `https` URL of scheme, host, port and path, and no more.
 pub(crate) fn is_plain(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
@@ -317,11 +351,6 @@ pub(crate) fn expand(template: &str, values: &BTreeMap<String, String>) -> Resul
         rest = after;
     }
     Ok(out + rest)
-}
-
-/// The settings a template names.
-pub(crate) fn names_in(template: &str) -> impl Iterator<Item = &str> {
-    template.split('{').skip(1).filter_map(|t| t.split(['}', '.']).next())
 }
 
 #[cfg(test)]
@@ -373,6 +402,9 @@ mod tests {
             ("sign = [\"sigv4\"]", "signs = [\"sigv4\"]"),
             ("network = \"bucket\"", "network = \"other\""),
             ("name = \"s3\"", "name = \"../s3\""),
+            ("name = \"s3\"", "name = \"0123abcdef\""),
+            ("name = \"s3\"", "name = \"s3\"\ndescription = \"clears \\u001b[2J\""),
+            ("name = \"s3\"", "name = \"s3\"\ndescription = \"turns \\u202e\""),
             ("from = \"json:/AccessKeyId\"", "from = \"yaml:/AccessKeyId\""),
         ] {
             assert!(Manifest::parse(text.replace(from, to).as_bytes()).is_err(), "{to}");

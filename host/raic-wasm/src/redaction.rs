@@ -1,10 +1,9 @@
 //! Secrets that an answer repeats are cut out of what the guest reads.
 //!
 //! Honest services repeat what they were sent: S3's SignatureDoesNotMatch dumps the canonical request, session
-//! token included, as text and in hex. So every secret of 8 bytes or more is looked for as it is, percent-encoded,
-//! JSON and XML escaped, in hex (either case, with or without a separator), and in base64 at all three alignments.
-
-use std::collections::BTreeSet;
+//! token included, as text and in hex. So every secret of 8 bytes or more is looked for as text, each of its characters
+//! as it is or escaped in the ways of URLs, JSON and XML; in hex, either case, with or without a separator; and in
+//! base64, in lines or not, at all three alignments.
 
 use data_encoding::{BASE64, BASE64URL, HEXLOWER};
 use zeroize::Zeroizing;
@@ -17,24 +16,36 @@ const MASK: &[u8] = b"***";
 /// What to look for on behalf of one cloud.
 #[derive(Default)]
 pub(crate) struct Redaction {
-    /// Longest first, so that no longer form is cut in two by a shorter one.
-    needles: Vec<Zeroizing<Vec<u8>>>,
+    texts: Vec<Zeroizing<String>>,
+    /// In base64, the characters that depend on nothing but the secret's own bytes.
+    base64: Vec<Zeroizing<String>>,
     /// Lower-case hex without separators, matched whatever stands between the pairs.
-    hex: Vec<Zeroizing<Vec<u8>>>,
+    hex: Vec<Zeroizing<String>>,
 }
 
 impl Redaction {
     pub(crate) fn new(credentials: &Credentials) -> Self {
-        let secrets = credentials.secret.values().map(|s| s.text());
-        let mut needles = BTreeSet::new();
-        let mut hex = Vec::new();
-        for secret in secrets.filter(|s| s.len() >= SHORTEST) {
-            needles.extend(forms(secret));
-            hex.push(Zeroizing::new(HEXLOWER.encode(secret.as_bytes()).into_bytes()));
+        let mut redaction = Self::default();
+        credentials.secret.values().for_each(|secret| redaction.add(secret.text()));
+        redaction
+    }
+
+    fn add(&mut self, secret: &str) {
+        if secret.len() < SHORTEST {
+            return;
         }
-        let mut needles: Vec<_> = needles.into_iter().map(Zeroizing::new).collect();
-        needles.sort_by_key(|n| std::cmp::Reverse(n.len()));
-        Self { needles, hex }
+        self.texts.push(Zeroizing::new(secret.to_owned()));
+        self.hex.push(Zeroizing::new(HEXLOWER.encode(secret.as_bytes())));
+        // A secret begins at one of three places in a group of base64.
+        for lead in 0..3_usize {
+            let padded = Zeroizing::new([&[0; 2][..lead], secret.as_bytes()].concat());
+            let whole = padded.len() / 3 * 4;
+            let skip = [0, 2, 3][lead];
+            for encoding in [&BASE64, &BASE64URL] {
+                let text = Zeroizing::new(encoding.encode(&padded));
+                self.base64.push(Zeroizing::new(text[skip..whole].to_owned()));
+            }
+        }
     }
 
     /// `document` with every form of every secret replaced by `***`.
@@ -42,8 +53,7 @@ impl Redaction {
         let mut out = Vec::with_capacity(document.len());
         let mut rest = document;
         while let Some(first) = rest.first() {
-            let plain = self.needles.iter().find(|n| rest.starts_with(n)).map(|n| n.len());
-            match plain.or_else(|| self.hex.iter().find_map(|h| hex_match(rest, h))) {
+            match self.longest_match(rest) {
                 Some(length) => {
                     out.extend_from_slice(MASK);
                     rest = &rest[length..];
@@ -56,51 +66,136 @@ impl Redaction {
         }
         out
     }
-}
 
-fn forms(secret: &str) -> BTreeSet<Vec<u8>> {
-    let bytes = secret.as_bytes();
-    let percent = |upper: bool| -> String {
-        let encode = |b: &u8| match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(*b).to_string(),
-            b if upper => format!("%{b:02X}"),
-            b => format!("%{b:02x}"),
-        };
-        bytes.iter().map(encode).collect()
-    };
-    let json = serde_json::Value::from(secret).to_string();
-    let json = json.trim_matches('"').to_owned();
-    let xml = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
-    let texts = [
-        secret.to_owned(),
-        percent(true),
-        percent(false),
-        json.replace('/', "\\/"),
-        json,
-        xml.replace('"', "&quot;").replace('\'', "&apos;"),
-        xml.replace('"', "&#34;").replace('\'', "&#39;"),
-        xml,
-    ];
-    let mut forms: BTreeSet<Vec<u8>> = texts.into_iter().map(String::into_bytes).collect();
-    // In base64 a secret begins at one of three places in a group, and only the characters that depend on nothing
-    // but its own bytes can be looked for.
-    for lead in 0..3_usize {
-        let padded = [vec![0; lead], bytes.to_vec()].concat();
-        let whole = padded.len() / 3 * 4;
-        let skip = [0, 2, 3][lead];
-        for encoding in [&BASE64, &BASE64URL] {
-            let text = encoding.encode(&padded);
-            forms.insert(text.as_bytes()[skip..whole].to_vec());
-        }
+    /// The longest form of a secret at the beginning of `text`: a shorter one would leave a rest of a longer.
+    fn longest_match(&self, text: &[u8]) -> Option<usize> {
+        let texts = self.texts.iter().filter_map(|secret| text_match(text, secret));
+        let base64 = self.base64.iter().filter_map(|secret| base64_match(text, secret));
+        let hex = self.hex.iter().filter_map(|secret| hex_match(text, secret));
+        texts.chain(base64).chain(hex).max()
     }
-    forms
 }
 
-/// The length of a match of `hex` (lower case) at the beginning of `text`, with at most one separator of one or two
-/// characters between pairs.
-fn hex_match(text: &[u8], hex: &[u8]) -> Option<usize> {
+/// The length of a match of `secret`, each character as it is or escaped.
+fn text_match(text: &[u8], secret: &str) -> Option<usize> {
+    // All places where the characters so far may end: `%` may stand for itself or begin an escape.
+    let mut ends = vec![0];
+    for character in secret.chars() {
+        let mut next = Vec::new();
+        for end in ends {
+            next.extend(character_matches(&text[end..], character).map(|length| end + length));
+        }
+        next.sort_unstable();
+        next.dedup();
+        if next.is_empty() {
+            return None;
+        }
+        ends = next;
+    }
+    ends.into_iter().max()
+}
+
+/// The lengths of what may stand for `character` at the beginning of `text`.
+fn character_matches(text: &[u8], character: char) -> impl Iterator<Item = usize> {
+    let mut utf8 = [0; 4];
+    let utf8 = character.encode_utf8(&mut utf8).as_bytes();
+    let mut lengths = [None; 5];
+    lengths[0] = text.starts_with(utf8).then_some(utf8.len());
+    match text.first() {
+        Some(b'%') => {
+            lengths[1] = percent_match(text, utf8, b"%");
+            // Escaped twice, as S3's canonical paths are.
+            lengths[2] = percent_match(text, utf8, b"%25");
+        }
+        Some(b'\\') => lengths[1] = json_match(text, character),
+        Some(b'&') => lengths[1] = xml_match(text, character),
+        Some(b'+') if character == ' ' => lengths[1] = Some(1),
+        _ => {}
+    }
+    lengths.into_iter().flatten()
+}
+
+fn percent_match(text: &[u8], utf8: &[u8], sign: &[u8]) -> Option<usize> {
     let mut at = 0;
-    for (i, pair) in hex.chunks(2).enumerate() {
+    for byte in utf8 {
+        let rest = text.get(at..)?.strip_prefix(sign)?;
+        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+        if digits.starts_with('+') || u8::from_str_radix(digits, 16).ok()? != *byte {
+            return None;
+        }
+        at += sign.len() + 2;
+    }
+    Some(at)
+}
+
+/// `\"`, `\/`, `\n` and the like, or `\u0041`, in two halves beyond U+FFFF (RFC 8259 section 7).
+fn json_match(text: &[u8], character: char) -> Option<usize> {
+    let named = match text.get(1)? {
+        b'n' => '\n',
+        b't' => '\t',
+        b'r' => '\r',
+        b'b' => '\u{8}',
+        b'f' => '\u{c}',
+        b'u' => {
+            let mut units = [0; 2];
+            let mut at = 0;
+            for unit in character.encode_utf16(&mut units) {
+                let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+                let digits = std::str::from_utf8(digits).ok()?;
+                if digits.starts_with('+') || u16::from_str_radix(digits, 16).ok()? != *unit {
+                    return None;
+                }
+                at += 6;
+            }
+            return Some(at);
+        }
+        other => char::from(*other),
+    };
+    (named == character).then_some(2)
+}
+
+/// `&amp;`, `&#65;`, `&#x41;` (XML 1.0 sections 4.1 and 4.6).
+fn xml_match(text: &[u8], character: char) -> Option<usize> {
+    let end = text.iter().take(12).position(|b| *b == b';')?;
+    let name = std::str::from_utf8(&text[1..end]).ok()?;
+    let meant = match name {
+        "amp" => Some('&'),
+        "lt" => Some('<'),
+        "gt" => Some('>'),
+        "quot" => Some('"'),
+        "apos" => Some('\''),
+        _ => {
+            let number = name.strip_prefix('#')?;
+            let hex = number.strip_prefix(['x', 'X']).map(|digits| u32::from_str_radix(digits, 16));
+            char::from_u32(hex.unwrap_or_else(|| number.parse()).ok()?)
+        }
+    };
+    (meant == Some(character)).then_some(end + 1)
+}
+
+/// The length of a match of `base64`, broken into lines anywhere, with the ends of lines escaped or not.
+fn base64_match(text: &[u8], base64: &str) -> Option<usize> {
+    let mut at = 0;
+    for (i, wanted) in base64.bytes().enumerate() {
+        while i > 0 && text.get(at)?.is_ascii_whitespace() {
+            at += 1;
+        }
+        if i > 0 && matches!(text.get(at..at + 2), Some(b"\\n" | b"\\r")) {
+            at += 2;
+            if text.get(at..at + 2) == Some(b"\\n") {
+                at += 2;
+            }
+        }
+        // What base64 has beside letters and digits may be escaped, too.
+        at += character_matches(text.get(at..)?, char::from(wanted)).max()?;
+    }
+    Some(at)
+}
+
+/// The length of a match of `hex` (lower case), with at most one separator of one or two characters between pairs.
+fn hex_match(text: &[u8], hex: &str) -> Option<usize> {
+    let mut at = 0;
+    for (i, pair) in hex.as_bytes().chunks(2).enumerate() {
         let here = |at: usize| text.get(at..at + 2).is_some_and(|t| t.eq_ignore_ascii_case(pair));
         let skip = (0..=if i == 0 { 0 } else { 2 })
             .find(|skip| here(at + skip) && text[at..at + skip].iter().all(|b| !b.is_ascii_alphanumeric()))?;
@@ -115,27 +210,58 @@ mod tests {
     use proptest::prelude::*;
 
     fn redaction(secret: &str) -> Redaction {
-        let mut needles: Vec<_> = forms(secret).into_iter().map(Zeroizing::new).collect();
-        needles.sort_by_key(|n| std::cmp::Reverse(n.len()));
-        Redaction { needles, hex: vec![Zeroizing::new(HEXLOWER.encode(secret.as_bytes()).into_bytes())] }
+        let mut redaction = Redaction::default();
+        redaction.add(secret);
+        redaction
+    }
+
+    /// A character in one of the ways an answer may have it.
+    fn escaped(character: char, way: u8) -> String {
+        let code = u32::from(character);
+        let mut utf16 = [0; 2];
+        match way % 8 {
+            0 => character.to_string().bytes().map(|b| format!("%{b:02X}")).collect(),
+            1 => character.to_string().bytes().map(|b| format!("%25{b:02x}")).collect(),
+            2 => character.encode_utf16(&mut utf16).iter().map(|u| format!("\\u{u:04x}")).collect(),
+            3 => format!("&#{code};"),
+            4 => format!("&#x{code:X};"),
+            5 if character == '&' => "&amp;".to_owned(),
+            5 | 6 if matches!(character, '"' | '\\' | '/') => format!("\\{character}"),
+            _ => character.to_string(),
+        }
     }
 
     proptest! {
         #[test]
-        fn every_form_is_cut(secret in "[ -~]{8,40}", before in "[a-z]{0,5}", after in "[a-z]{0,5}") {
+        fn every_mix_of_escapes_is_cut(
+            secret in "[ -~äß]{8,40}", ways in proptest::collection::vec(any::<u8>(), 40),
+            before in "[a-z ]{0,5}", after in "[a-z ]{0,5}",
+        ) {
+            let mixed: String = secret.chars().zip(&ways).map(|(c, way)| escaped(c, *way)).collect();
+            let read = redaction(&secret).apply(format!("{before}{mixed}{after}").as_bytes());
+            prop_assert_eq!(String::from_utf8_lossy(&read), format!("{before}***{after}"), "{}", mixed);
+        }
+
+        #[test]
+        fn every_encoding_is_cut(secret in "[ -~]{8,40}", before in "[a-z]{0,5}", after in "[a-z]{0,5}", width in 4..20_usize) {
             let redaction = redaction(&secret);
             let whole = format!("{before}{secret}{after}");
             let spaced = secret.bytes().map(|b| format!("{b:02X}")).collect::<Vec<_>>().join(" ");
-            for text in [whole.clone(), HEXLOWER.encode(whole.as_bytes()), spaced, BASE64.encode(whole.as_bytes())] {
+            let base64 = BASE64.encode(whole.as_bytes());
+            let lines: Vec<_> = base64.as_bytes().chunks(width).map(|l| String::from_utf8_lossy(l)).collect();
+            let texts = [
+                HEXLOWER.encode(whole.as_bytes()), spaced, base64.clone(), BASE64URL.encode(whole.as_bytes()),
+                base64.replace('+', "%2B").replace('/', "\\/"), lines.join("\r\n"), lines.join("\\n"),
+            ];
+            for text in texts {
                 let read = redaction.apply(text.as_bytes());
                 prop_assert!(read.windows(3).any(|w| w == MASK), "{}", text);
-                let core = &secret.as_bytes()[2..];
-                prop_assert!(!read.windows(core.len()).any(|w| w == core));
+                prop_assert!(read.len() < text.len() / 2 + 30, "{}", text);
             }
         }
 
         #[test]
-        fn what_holds_no_secret_stays(text in "[a-f0-9 ]{0,80}") {
+        fn what_holds_no_secret_stays(text in "[a-f0-9 %&\\\\;#+]{0,80}") {
             prop_assert_eq!(redaction("zzzzzzzzzz").apply(text.as_bytes()), text.as_bytes());
         }
     }

@@ -23,6 +23,8 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 const MAX_ERROR: u32 = 64 << 10;
 /// The most of a document, whatever limit the guest names: the engine bounds what crosses by its own fuel.
 const MAX_DOCUMENT: u32 = 4 << 20;
+/// Of all answers that one call reads.
+const MAX_KEPT: u32 = 8 << 20;
 /// What an upload must manage, in bytes a second, before it counts as hanging.
 const SLOWEST: u64 = 32 << 10;
 
@@ -158,11 +160,13 @@ impl http::HostResponse for Call {
 
     async fn read(&mut self, response: Resource<GuestResponse>, limit: u32) -> Outcome<Vec<u8>> {
         let context = self.context.clone();
+        let room = MAX_KEPT.saturating_sub(self.kept);
         let response = self.table.get_mut(&response)?;
-        if response.status < 300 && !response.document {
+        if response.status < 400 && !(response.document && response.status < 300) {
             return Ok(Err(refused("the manifest does not call this answer a document")));
         }
-        let most = if response.status >= 300 { MAX_ERROR } else { MAX_DOCUMENT };
+        let most = if response.status >= 400 { MAX_ERROR } else { MAX_DOCUMENT };
+        let most = most.min(limit).min(room);
         if let Some(mut incoming) = response.incoming.take() {
             let mut whole = BytesMut::new();
             loop {
@@ -179,10 +183,11 @@ impl http::HostResponse for Call {
                         whole.extend_from_slice(&frame.into_data().unwrap_or_default());
                     }
                 }
-                if whole.len() > most.min(limit) as usize {
-                    return Ok(Err(error(ErrorKind::TooLarge, format!("the answer passes {limit} bytes"))));
+                if whole.len() > most as usize {
+                    return Ok(Err(error(ErrorKind::TooLarge, format!("the answer passes {most} bytes"))));
                 }
             }
+            self.kept += u32::try_from(whole.len()).unwrap_or(u32::MAX);
             response.read = Some(context.redaction.apply(&whole).into());
         }
         match &response.read {
