@@ -11,10 +11,19 @@ use std::{
 
 use raic_cloud::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
 use raic_tests::components::package;
-use raic_wasm::{Configuration, ConnectorCloud, Engine};
+use raic_wasm::{Configuration, ConnectorCloud, Engine, Package};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
+};
+use wasm_encoder::{
+    CodeSection, ComponentSection as _, CustomSection, ExportKind, ExportSection, Function, FunctionSection,
+    Instruction, MemorySection, MemoryType, Module, TypeSection, ValType,
+};
+use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
+use wit_parser::{
+    Resolve, WorldId, WorldItem,
+    abi::{AbiVariant, WasmType},
 };
 use zeroize::Zeroizing;
 
@@ -58,15 +67,18 @@ async fn hostile(endpoint: &str, forbidden: &str) -> ConnectorCloud {
     let connector = Engine::new().expect("an engine");
     let connector =
         connector.load(&package(env!("CARGO_TARGET_TMPDIR"), "hostile"), None).expect("a connector");
-    let configuration = Configuration {
+    ConnectorCloud::new("h", &connector, &configuration(endpoint, forbidden)).expect("a cloud")
+}
+
+fn configuration(endpoint: &str, forbidden: &str) -> Configuration {
+    Configuration {
         settings: BTreeMap::from([
             ("endpoint".to_owned(), endpoint.to_owned()),
             ("forbidden".to_owned(), forbidden.to_owned()),
         ]),
         credentials: BTreeMap::from([("token".to_owned(), Zeroizing::new(SECRET.as_bytes().to_vec()))]),
         ..Configuration::default()
-    };
-    ConnectorCloud::new("h", &connector, &configuration).expect("a cloud")
+    }
 }
 
 fn key(text: &str) -> ObjectKey {
@@ -128,6 +140,79 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
     assert_eq!(asked.load(Ordering::SeqCst), 1);
     assert_eq!(head_error(&cloud, "asks-without-end").await.kind, ErrorKind::RefusedByHost);
     assert!(asked.load(Ordering::SeqCst) <= 1 + 32, "requests of a call are bounded");
+}
+
+/// A core module with the exports of a world, each of them a trap.
+fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
+    let (mut types, mut functions) = (TypeSection::new(), FunctionSection::new());
+    let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
+    let mut add = |name: &str, parameters: &[WasmType], results: &[WasmType]| {
+        // Memory of 32 bits: what is not wide is an i32.
+        let value = |t: &WasmType| match t {
+            WasmType::I64 | WasmType::PointerOrI64 => ValType::I64,
+            WasmType::F32 => ValType::F32,
+            WasmType::F64 => ValType::F64,
+            _ => ValType::I32,
+        };
+        let number = types.len();
+        types.ty().function(parameters.iter().map(value), results.iter().map(value));
+        functions.function(number);
+        exports.export(name, ExportKind::Func, number);
+        code.function(
+            Function::new([]).instruction(&Instruction::Unreachable).instruction(&Instruction::End),
+        );
+    };
+    for (key, item) in &resolve.worlds[world].exports {
+        let WorldItem::Interface { id, .. } = item else { panic!("the contract exports interfaces") };
+        for function in resolve.interfaces[*id].functions.values() {
+            let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
+            let name = format!("{}#{}", resolve.name_world_key(key), function.name);
+            add(&name, &signature.params, &signature.results);
+        }
+    }
+    add("cabi_realloc", &[WasmType::I32; 4], &[WasmType::I32]);
+    let mut memory = MemorySection::new();
+    memory.memory(MemoryType {
+        minimum: 1,
+        maximum: None,
+        memory64: false,
+        shared: false,
+        page_size_log2: None,
+    });
+    exports.export("memory", ExportKind::Memory, 0);
+    let mut module = Module::new();
+    module.section(&types).section(&functions).section(&memory).section(&exports).section(&code);
+    module.finish()
+}
+
+/// A component that exports what every connector must and nothing more; whatever is called of it traps.
+fn least_connector() -> Package {
+    let mut resolve = Resolve::default();
+    let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
+    let (package, _) = resolve.push_dir(wit).expect("the contract");
+    let world = resolve.select_world(&[package], Some("connector")).expect("its world");
+    let mut module = trapping_module(&resolve, world);
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
+    let component = ComponentEncoder::default().module(&module).and_then(|encoder| encoder.encode());
+    let mut component = component.expect("a component");
+    let manifest = &include_bytes!("../hostile/connector.toml")[..];
+    CustomSection { name: "raic:connector.toml".into(), data: manifest.into() }
+        .append_to_component(&mut component);
+    Package::read(component).expect("a connector")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connector_without_optional_abilities_runs_and_says_which_it_lacks() {
+    let connector = Engine::new().expect("an engine").load(&least_connector(), None).expect("a connector");
+    let cloud =
+        ConnectorCloud::new("h", &connector, &configuration("http://127.0.0.1:1", "http://127.0.0.1:1/"));
+    let cloud = cloud.expect("a cloud");
+    let e = cloud.probe().await.expect_err("it traps");
+    assert!(e.kind == ErrorKind::Internal && e.message.contains("unreachable"), "{e}");
+    assert_eq!(
+        cloud.create_container().await.expect_err("it has no containers").kind,
+        ErrorKind::Unsupported
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

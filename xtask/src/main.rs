@@ -69,13 +69,24 @@ fn test() -> Outcome {
     let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     connectors::connectors(true)?;
-    radosgw()?;
+    let radosgw = match radosgw() {
+        Err(why) if !wasm_toolchain::is_debian() => {
+            println!("!! the tests against Ceph RADOSGW are LEFT OUT: {why}");
+            false
+        }
+        installed => installed.map(|()| true)?,
+    };
     let common = ["--workspace", "--all-features", "--locked"];
     if nextest {
         // nextest runs no examples of the documentation.
         stage("documentation tests", cargo().args(["test", "--doc"]).args(common))?;
     }
-    stage("tests", cargo().args(runner).args(common))
+    let left_out: &[&str] = match (radosgw, nextest) {
+        (true, _) => &[],
+        (false, true) => &["-E", "not test(radosgw)"],
+        (false, false) => &["--", "--skip", "radosgw"],
+    };
+    stage("tests", cargo().args(runner).args(common).args(left_out))
 }
 
 fn demo(arguments: &[String]) -> Outcome {

@@ -80,8 +80,7 @@ pub(crate) fn install_debian(packages: &[&str], purpose: &str) -> Outcome {
     let Some(names) = lacking.iter().map(|p| (**p).to_owned()).reduce(|a, b| format!("{a} {b}")) else {
         return Ok(());
     };
-    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
-    if !system.lines().any(|line| line == "ID=debian") {
+    if !is_debian() {
         return Err(format!(
             "{names} ({purpose}) can be installed on Debian only; install them by hand elsewhere"
         ));
@@ -91,6 +90,12 @@ pub(crate) fn install_debian(packages: &[&str], purpose: &str) -> Outcome {
     stage("apt-get update", as_root().args(["apt-get", "update", "-q"]))?;
     let install = ["apt-get", "install", "-q", "-y", "--no-install-recommends"];
     stage("apt-get install", as_root().args(install).args(lacking))
+}
+
+/// Whether Debian's packages can be had here.
+pub(crate) fn is_debian() -> bool {
+    let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    system.lines().any(|line| line == "ID=debian")
 }
 
 fn installed(package: &str) -> bool {

@@ -27,7 +27,7 @@ impl Connector for S3 {
             ("create-only", setting("create-only").unwrap_or_else(|| "native".to_owned())),
             ("if-match", setting("if-match").unwrap_or_else(|| "native".to_owned())),
             ("max-object-size", (5_u64 << 30).to_string()),
-            ("ordered-list", "true".to_owned()),
+            ("ordered-list", "yes".to_owned()),
             ("consistency", "strong".to_owned()),
         ];
         Ok(pairs.map(|(name, value)| (name.to_owned(), value)).into())

@@ -24,7 +24,7 @@ CREATE TABLE streams(
     wrapped_key BLOB NOT NULL, roots BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE placements(
     storage_index BLOB NOT NULL REFERENCES streams, share INTEGER NOT NULL, cloud TEXT NOT NULL,
-    PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
+    objects INTEGER NOT NULL, PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
 CREATE TABLE lacking(
     storage_index BLOB NOT NULL REFERENCES streams, share INTEGER NOT NULL, cloud TEXT NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY(storage_index, share)) WITHOUT ROWID;
@@ -41,7 +41,7 @@ CREATE TABLE uploads(
     storage_index BLOB NOT NULL, share INTEGER NOT NULL, cloud TEXT NOT NULL, began_ms INTEGER NOT NULL,
     PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
 CREATE TABLE deletions(
-    storage_index BLOB NOT NULL, share INTEGER NOT NULL, cloud TEXT NOT NULL, until_ms INTEGER NOT NULL,
+    storage_index BLOB NOT NULL, share INTEGER NOT NULL, cloud TEXT NOT NULL, objects INTEGER, until_ms INTEGER NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT, next_ms INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
 CREATE INDEX deletions_next ON deletions(cloud, next_ms);
@@ -79,7 +79,22 @@ pub(crate) struct Stream {
     pub(crate) generation: u32,
     pub(crate) wrapped_key: [u8; WRAPPED_KEY],
     pub(crate) roots: Vec<Hash>,
-    pub(crate) placements: Vec<(ShareNum, String)>,
+    pub(crate) placements: Vec<Placement>,
+}
+
+impl Stream {
+    fn shares(&self) -> Vec<(ShareNum, String)> {
+        self.placements.iter().map(|p| (p.share, p.cloud.clone())).collect()
+    }
+}
+
+/// A share that is stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Placement {
+    pub(crate) share: ShareNum,
+    pub(crate) cloud: String,
+    /// Objects it is kept in, by which it will be removed.
+    pub(crate) objects: u64,
 }
 
 /// A share on a cloud.
@@ -88,6 +103,8 @@ pub(crate) struct Placed {
     pub(crate) index: StorageIndex,
     pub(crate) share: ShareNum,
     pub(crate) cloud: String,
+    /// Objects it is kept in; none where it never was whole.
+    pub(crate) objects: Option<u64>,
 }
 
 /// A file about to be committed.
@@ -190,8 +207,11 @@ impl Catalog {
                         stream.roots.concat(),
                     ],
                 )?;
-                for (share, cloud) in &stream.placements {
-                    tx.execute("INSERT INTO placements VALUES(?1, ?2, ?3)", params![index, share.0, cloud])?;
+                for Placement { share, cloud, objects } in &stream.placements {
+                    tx.execute(
+                        "INSERT INTO placements VALUES(?1, ?2, ?3, ?4)",
+                        params![index, share.0, cloud, int(*objects)],
+                    )?;
                     tx.execute(
                         "DELETE FROM uploads WHERE storage_index = ?1 AND share = ?2 AND cloud = ?3",
                         params![index, share.0, cloud],
@@ -219,7 +239,7 @@ impl Catalog {
                     modified_ms,
                     content_hash: Some(content_hash),
                     index: Some(stream.index),
-                    shares: stream.placements,
+                    shares: stream.shares(),
                     lacking,
                 })
             })
@@ -251,7 +271,7 @@ impl Catalog {
             let indexes = indexes.collect::<rusqlite::Result<Vec<_>>>()?;
             let streams = indexes.iter().map(|index| stream(c, *index)).collect::<rusqlite::Result<Vec<_>>>()?;
             info.index = indexes.first().copied();
-            info.shares = streams.iter().flat_map(|s| s.placements.clone()).collect();
+            info.shares = streams.iter().flat_map(Stream::shares).collect();
             for index in indexes {
                 let mut lacking = c.prepare("SELECT share, cloud, reason FROM lacking WHERE storage_index = ?1")?;
                 let rows = lacking.query_map([index.0], |r| Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?)))?;
@@ -304,7 +324,7 @@ impl Catalog {
     pub(crate) async fn due_deletions(&self, cloud: String, limit: u32) -> Result<Vec<Placed>> {
         let due = self.database.read(move |c| {
             let mut statement = c.prepare(
-                "SELECT storage_index, share, cloud FROM deletions WHERE cloud = ?1 AND next_ms <= ?2
+                "SELECT storage_index, share, cloud, objects FROM deletions WHERE cloud = ?1 AND next_ms <= ?2
                  ORDER BY next_ms LIMIT ?3",
             )?;
             let rows = statement.query_map(params![cloud, now_ms(), limit], |row| {
@@ -312,6 +332,7 @@ impl Catalog {
                     index: StorageIndex(row.get(0)?),
                     share: ShareNum(row.get(1)?),
                     cloud: row.get(2)?,
+                    objects: row.get::<_, Option<i64>>(3)?.map(i64::unsigned_abs),
                 })
             })?;
             rows.collect()
@@ -323,7 +344,7 @@ impl Catalog {
     pub(crate) async fn deletion_tried(&self, placed: Placed, error: Option<String>) -> Result<()> {
         self.database
             .write(move |tx| {
-                let Placed { index, share, cloud } = placed;
+                let Placed { index, share, cloud, .. } = placed;
                 let now = now_ms();
                 if error.is_none() {
                     tx.execute(
@@ -400,8 +421,8 @@ fn drop_current(tx: &Transaction<'_>, name: &str) -> Result<bool> {
             })?;
         if !used {
             tx.execute(
-                "INSERT OR REPLACE INTO deletions(storage_index, share, cloud, until_ms)
-                 SELECT storage_index, share, cloud, ?2 FROM placements WHERE storage_index = ?1",
+                "INSERT OR REPLACE INTO deletions(storage_index, share, cloud, objects, until_ms)
+                 SELECT storage_index, share, cloud, objects, ?2 FROM placements WHERE storage_index = ?1",
                 params![index, now_ms()],
             )?;
             for table in ["placements", "lacking", "streams"] {
@@ -426,8 +447,11 @@ fn file_info(row: &Row<'_>) -> rusqlite::Result<FileInfo> {
 
 fn stream(c: &rusqlite::Connection, index: StorageIndex) -> rusqlite::Result<Stream> {
     let mut placements =
-        c.prepare("SELECT share, cloud FROM placements WHERE storage_index = ?1 ORDER BY share")?;
-    let placements = placements.query_map([index.0], |row| Ok((ShareNum(row.get(0)?), row.get(1)?)))?;
+        c.prepare("SELECT share, cloud, objects FROM placements WHERE storage_index = ?1 ORDER BY share")?;
+    let placements = placements.query_map([index.0], |row| {
+        let objects = row.get::<_, i64>(2)?.unsigned_abs();
+        Ok(Placement { share: ShareNum(row.get(0)?), cloud: row.get(1)?, objects })
+    })?;
     let placements = placements.collect::<rusqlite::Result<Vec<_>>>()?;
     c.query_row(
         "SELECT k, n, segment_size, length, manifest_length, generation, wrapped_key, roots FROM streams

@@ -45,8 +45,8 @@ impl Inner {
         if self.reading().contains_key(&placed.index) {
             return Ok(false);
         }
-        let Placed { index, share, .. } = &placed;
-        let error = server.remove(*index, *share).await.err().map(|e| e.to_string());
+        let Placed { index, share, objects, .. } = &placed;
+        let error = server.remove(*index, *share, *objects).await.err().map(|e| e.to_string());
         if let Some(error) = &error {
             tracing::warn!("deleting share {share} of {index}: {error}; tried again later");
         }

@@ -20,7 +20,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::{
     ArrayError, Fault, Result, Transfer,
     array::{Inner, Reading},
-    catalog::Stream as CatalogStream,
+    catalog::{Placement, Stream as CatalogStream},
     codec::Codec,
     format::{GROUP, HASH, HEADER, Hash, Header, Layout, root},
     segment::{Sealer, decode, is_authentic},
@@ -82,8 +82,8 @@ impl Inner {
         let sealer = Sealer::new(&key, &self.keyring.array, stream.index);
         let geometry = stream.layout.geometry;
         let codec = if geometry == self.geometry { self.codec.clone() } else { Codec::new(geometry)? };
-        let sources = stream.placements.iter().filter(|(share, _)| share.0 < geometry.n);
-        let sources = sources.filter_map(|(share, cloud)| {
+        let sources = stream.placements.iter().filter(|placed| placed.share.0 < geometry.n);
+        let sources = sources.filter_map(|Placement { share, cloud, .. }| {
             let server = self.servers.iter().find(|s| s.name() == cloud)?.clone();
             Some(Source {
                 share: *share,
@@ -361,12 +361,15 @@ impl StreamReader {
         let known: HashMap<ShareNum, &Source> = self.sources.iter().map(|s| (s.share, s)).collect();
         for share in (0..self.stream.layout.geometry.n).map(ShareNum) {
             let Some(source) = known.get(&share) else {
-                let placed = self.stream.placements.iter().find(|(s, _)| *s == share);
+                let placed = self.stream.placements.iter().find(|placed| placed.share == share);
                 let text = match placed {
-                    Some((_, cloud)) => format!("cloud {cloud:?}: it is no longer configured"),
+                    Some(Placement { cloud, .. }) => format!("cloud {cloud:?}: it is no longer configured"),
                     None => format!("share {share} was never stored"),
                 };
-                faults.push(Fault { cloud: placed.map(|(_, c)| c.clone()).unwrap_or_default(), text });
+                faults.push(Fault {
+                    cloud: placed.map(|placed| placed.cloud.clone()).unwrap_or_default(),
+                    text,
+                });
                 continue;
             };
             if let Some(text) = lock(&source.faults).last().cloned() {

@@ -14,7 +14,7 @@ use tokio::{sync::mpsc, task::JoinHandle};
 use crate::{
     ArrayError, Fault, Result, Transfer,
     array::Inner,
-    catalog::{FileInfo, NewFile, Stream as CatalogStream},
+    catalog::{FileInfo, NewFile, Placement, Stream as CatalogStream},
     format::{Header, Layout, Trailer},
     keyring::stream_key,
     segment::{Encoder, Sealer},
@@ -48,7 +48,7 @@ struct ShareUpload {
     cloud: String,
     /// None once it failed.
     queue: Option<mpsc::Sender<Piece>>,
-    task: JoinHandle<Result<(), String>>,
+    task: JoinHandle<Result<u64, String>>,
 }
 
 impl Drop for ShareUpload {
@@ -75,7 +75,7 @@ async fn write_share(
     share: ShareNum,
     mut pieces: mpsc::Receiver<Piece>,
     transfer: Transfer,
-) -> Result<(), String> {
+) -> Result<u64, String> {
     let mut writer: Box<dyn ShareWriter> = backend.create(index, share).await.map_err(|e| e.to_string())?;
     while let Some(piece) = pieces.recv().await {
         match piece {
@@ -243,7 +243,7 @@ impl Uploads {
         self.enough()
     }
 
-    async fn finish(&mut self) -> Result<Vec<(ShareNum, String)>> {
+    async fn finish(&mut self) -> Result<Vec<Placement>> {
         let mut open: Vec<_> = self.shares.iter_mut().filter(|share| share.queue.is_some()).collect();
         let waiting = open.iter_mut().enumerate().map(|(i, share)| async move {
             // A share that failed meanwhile says so by its end.
@@ -257,7 +257,10 @@ impl Uploads {
         let mut placements = Vec::new();
         for (i, share) in open.into_iter().enumerate() {
             match ended.iter().find(|(of, _)| *of == i) {
-                Some((_, Ok(()))) => placements.push((share.share, share.cloud.clone())),
+                Some((_, Ok(objects))) => {
+                    let objects = *objects;
+                    placements.push(Placement { share: share.share, cloud: share.cloud.clone(), objects });
+                }
                 Some((_, Err(fault))) => self.lacking.push((share.share, share.cloud.clone(), fault.clone())),
                 None => self.lacking.push((share.share, share.cloud.clone(), too_slow(&share.cloud))),
             }
@@ -306,7 +309,7 @@ fn too_slow(cloud: &str) -> String {
     format!("cloud {cloud:?}: too slow: it took nothing for {} s that the others waited", PATIENCE.as_secs())
 }
 
-/// How a share's task ended.
-async fn outcome(task: &mut JoinHandle<Result<(), String>>) -> Result<(), String> {
+/// How a share's task ended: with the number of its objects.
+async fn outcome(task: &mut JoinHandle<Result<u64, String>>) -> Result<u64, String> {
     task.await.unwrap_or_else(|e| Err(e.to_string()))
 }

@@ -12,7 +12,7 @@ use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pins, read_pins},
+    daemon::{Clouds, Pins, pin, read_pins, shares_on},
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
@@ -59,11 +59,14 @@ pub(crate) struct AddArguments {
     /// Take the place of the configured cloud of that name
     #[arg(long)]
     replace: Option<String>,
+    /// Replace a cloud although files have shares there, which they lose
+    #[arg(long, requires = "replace")]
+    force: bool,
 }
 
 pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outcome {
     match command {
-        CloudCommand::Add(arguments) => add(home, arguments).await,
+        CloudCommand::Add(arguments) => add(home, json, arguments).await,
         CloudCommand::List => {
             for (name, section) in &Config::load(home)?.clouds {
                 let (backend, place) = match section {
@@ -81,10 +84,21 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             }
             Ok(())
         }
-        CloudCommand::Test { name } => test(home, &name).await,
+        CloudCommand::Test { name } => {
+            let tell = |line: &str| {
+                if !json {
+                    println!("{line}");
+                }
+            };
+            test(home, &name, tell).await?;
+            if json { print_json(&json!({"cloud": name, "works": true})) } else { Ok(()) }
+        }
         CloudCommand::Create { name } => {
             let cloud = connect(home, &name)?;
             cloud.create_container().await.map_err(Failed::other)?;
+            if json {
+                return print_json(&json!({"cloud": name, "created": true}));
+            }
             println!("cloud {name:?} has its container");
             Ok(())
         }
@@ -108,18 +122,18 @@ fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
     })
 }
 
-async fn test(home: &Home, name: &str) -> Outcome {
+async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
         let backend = Clouds::new(home)?.open(name, section, &mut Pins::new())?;
         backend.probe().await.map_err(Failed::other)?;
-        println!("cloud {name:?} works");
+        tell(&format!("cloud {name:?} works"));
         return Ok(());
     }
     let cloud = connect(home, name)?;
     let failed = |e: raic_cloud::CloudError| Failed::configuration(e);
     cloud.probe().await.map_err(failed)?;
-    println!("credentials and container are good");
+    tell("credentials and container are good");
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
     let key = ObjectKey::new(format!("raic/test.{unique}")).map_err(Failed::other)?;
     let content = &b"a small object of `raic cloud test`"[..];
@@ -137,11 +151,11 @@ async fn test(home: &Home, name: &str) -> Outcome {
     if !listed.map_err(failed)?.entries.iter().any(|entry| entry.key == key) {
         return Err(Failed::configuration(format!("cloud {name:?} does not list what was stored")));
     }
-    println!("an object was stored, read back, listed and removed: cloud {name:?} works");
+    tell(&format!("an object was stored, read back, listed and removed: cloud {name:?} works"));
     Ok(())
 }
 
-async fn add(home: &Home, arguments: AddArguments) -> Outcome {
+async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     let path = home.config();
     let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
     let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
@@ -154,6 +168,15 @@ async fn add(home: &Home, arguments: AddArguments) -> Outcome {
         Item::Table(table)
     });
     let clouds = clouds.as_table_mut().ok_or_else(|| wrong("`clouds` is no table".to_owned()))?;
+    if let Some(old) = arguments.replace.as_ref().filter(|_| !arguments.force) {
+        let shares = shares_on(home, old)?;
+        if shares > 0 {
+            return Err(wrong(format!(
+                "cloud {old:?} holds {shares} shares of files, which would lose them; remove the files first, or \
+                 give --force where the cloud is lost anyway"
+            )));
+        }
+    }
     if let Some(old) = &arguments.replace
         && clouds.remove(old).is_none()
     {
@@ -164,20 +187,30 @@ async fn add(home: &Home, arguments: AddArguments) -> Outcome {
     }
     clouds.insert(&name, Item::Table(table_of(&arguments)?));
     let changed = document.to_string();
-    let config = Config::parse(&changed).map_err(wrong)?;
+    let config = Config::parse(&changed, home.path()).map_err(wrong)?;
     // Opened before it is written: a cloud that cannot be configured is not added.
-    let opened = tokio::task::block_in_place(|| {
-        Clouds::new(home)?.open(&name, section(&config, &name)?, &mut Pins::new())
-    })?;
+    let mut pins = Pins::new();
+    let opened =
+        tokio::task::block_in_place(|| Clouds::new(home)?.open(&name, section(&config, &name)?, &mut pins))?;
+    pin(home, pins).await?;
     replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
-    println!("cloud {name:?} is in {}", path.display());
-    if let Err(e) = opened.probe().await {
-        eprintln!("warning: it does not work yet: {e}");
+    if !json {
+        println!("cloud {name:?} is in {}", path.display());
     }
-    match Client(home).send(Method::POST, "/v1/reload", &[], nothing()).await {
-        Ok(_) => println!("the daemon uses it now"),
-        Err(failed) if failed.class == Class::NoDaemon => {}
+    let fault = opened.probe().await.err().map(|e| e.to_string());
+    if let Some(fault) = &fault {
+        eprintln!("warning: it does not work yet: {fault}");
+    }
+    let reloaded = match Client(home).send(Method::POST, "/v1/reload", &[], nothing()).await {
+        Ok(_) => true,
+        Err(failed) if failed.class == Class::NoDaemon => false,
         Err(failed) => return Err(failed),
+    };
+    if json {
+        return print_json(&json!({"cloud": name, "fault": fault, "in_use": reloaded}));
+    }
+    if reloaded {
+        println!("the daemon uses it now");
     }
     Ok(())
 }

@@ -3,8 +3,12 @@
 use std::{
     collections::BTreeMap,
     env,
+    io::Read as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
 };
 
 use serde::Deserialize;
@@ -14,6 +18,9 @@ use crate::{
     error::{Failed, Outcome},
     home::{self, Home},
 };
+
+/// How long a credential's command may take.
+const COMMAND: Duration = Duration::from_secs(30);
 
 /// What `raic init` writes.
 pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, and after `raic cloud add`.
@@ -118,10 +125,12 @@ impl Config {
         let text = home::read(&path)?;
         let text = String::from_utf8(text)
             .map_err(|_| Failed::configuration(format!("{} is not UTF-8", path.display())))?;
-        Self::parse(&text).map_err(|why| Failed::configuration(format!("{}: {why}", path.display())))
+        Self::parse(&text, home.path())
+            .map_err(|why| Failed::configuration(format!("{}: {why}", path.display())))
     }
 
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// `home` is what paths are below, unless they begin with `/`.
+    pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
         for name in config.clouds.keys() {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
@@ -129,7 +138,29 @@ impl Config {
                 return Err(format!("{name:?} cannot be a cloud's name: 1 to 64 of A-Z, a-z, 0-9, - and _"));
             }
         }
+        for (i, (name, section)) in config.clouds.iter().enumerate() {
+            let same = config.clouds.iter().take(i).find(|(_, other)| section.is_same_place(other, home));
+            if let Some((other, _)) = same {
+                return Err(format!(
+                    "clouds {other:?} and {name:?} are one place: its loss would take two shares of every file"
+                ));
+            }
+        }
         Ok(config)
+    }
+}
+
+impl CloudSection {
+    fn is_same_place(&self, other: &Self, home: &Path) -> bool {
+        // One that is not there, such as a disk that is not mounted, is compared by its name.
+        let place = |path: &Path| home.join(path).canonicalize().unwrap_or_else(|_| home.join(path));
+        match (self, other) {
+            (Self::Disk { path }, Self::Disk { path: other }) => place(path) == place(other),
+            (Self::Cloud { connector, settings, .. }, Self::Cloud { connector: c, settings: s, .. }) => {
+                connector == c && settings == s
+            }
+            _ => false,
+        }
     }
 }
 
@@ -149,19 +180,36 @@ impl Source {
             },
             Self::Command(words) => {
                 let (program, arguments) = words.split_first().ok_or("its command is empty")?;
-                let out = Command::new(program)
-                    .args(arguments)
-                    .stdin(Stdio::null())
-                    .stderr(Stdio::inherit())
-                    .output();
-                let out = out.map_err(|e| format!("its command {program} cannot be started: {e}"))?;
-                if out.status.success() {
-                    Ok(Zeroizing::new(out.stdout))
-                } else {
-                    Err(format!("its command {program} failed ({})", out.status))
-                }
+                let child =
+                    Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+                let child = child.map_err(|e| format!("its command {program} cannot be started: {e}"))?;
+                output_within(child, COMMAND).map_err(|why| format!("its command {program} {why}"))
             }
         }
+    }
+}
+
+/// What a command prints, if it ends well and in time.
+fn output_within(mut child: Child, limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut stdout = child.stdout.take().ok_or("has no output")?;
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut out = Zeroizing::new(Vec::new());
+        let read = stdout.read_to_end(&mut out).map(|_| out);
+        // Nobody listens any longer where it took too long.
+        let _ = sender.send(read);
+    });
+    let read = receiver.recv_timeout(limit);
+    if read.is_err() {
+        // It may have ended by itself just now.
+        let _ = child.kill();
+    }
+    let status = child.wait().map_err(|e| e.to_string())?;
+    match read {
+        Err(_) => Err(format!("did not end within {} s", limit.as_secs())),
+        Ok(Err(e)) => Err(format!("cannot be read: {e}")),
+        Ok(Ok(_)) if !status.success() => Err(format!("failed ({status})")),
+        Ok(Ok(out)) => Ok(out),
     }
 }
 
@@ -178,9 +226,13 @@ fn warn_if_open(path: &Path) {
 mod tests {
     use super::*;
 
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(text, Path::new("/nowhere"))
+    }
+
     #[test]
     fn the_example_is_a_configuration_of_four_folders() {
-        let config = Config::parse(EXAMPLE).unwrap();
+        let config = parse(EXAMPLE).unwrap();
         assert_eq!((config.array.k, config.array.survive, config.clouds.len()), (2, 1, 4));
     }
 
@@ -193,10 +245,21 @@ mod tests {
             .filter(|line| !line.contains("env =") && !line.contains("command ="))
             .filter(|line| line.contains('=') || line.starts_with('['))
             .collect();
-        let config = Config::parse(&format!("[array]\nk = 1\n{text}")).unwrap();
+        let config = parse(&format!("[array]\nk = 1\n{text}")).unwrap();
         assert!(
             matches!(&config.clouds["amazon"], CloudSection::Cloud { connector, .. } if connector == "s3")
         );
+    }
+
+    #[test]
+    fn a_command_that_does_not_end_is_ended() {
+        let command = |words: &[&str]| {
+            let child = Command::new(words[0]).args(&words[1..]).stdout(Stdio::piped()).spawn().unwrap();
+            output_within(child, Duration::from_millis(300))
+        };
+        assert_eq!(command(&["echo", "secret"]).unwrap().as_slice(), b"secret\n");
+        assert!(command(&["false"]).unwrap_err().contains("failed"));
+        assert!(command(&["sleep", "60"]).unwrap_err().contains("did not end"));
     }
 
     #[test]
@@ -208,9 +271,11 @@ mod tests {
             "[",
             "",
         ] {
-            assert!(Config::parse(wrong).is_err(), "{wrong}");
+            assert!(parse(wrong).is_err(), "{wrong}");
         }
+        let twice = "[array]\nk = 1\n[clouds.a]\nbackend = \"disk\"\npath = \"x/\"\n[clouds.b]\nbackend = \"disk\"\npath = \"x\"";
+        assert!(parse(twice).unwrap_err().contains("one place"));
         let bad_name = "[array]\nk = 2\n[clouds.\"a/b\"]\nbackend = \"disk\"\npath = \"x\"";
-        assert!(Config::parse(bad_name).unwrap_err().contains("a/b"));
+        assert!(parse(bad_name).unwrap_err().contains("a/b"));
     }
 }

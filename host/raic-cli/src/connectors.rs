@@ -1,6 +1,10 @@
 //! `raic connector`.
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    io::{self, IsTerminal as _, Write as _},
+    path::PathBuf,
+};
 
 use clap::Subcommand;
 use raic_wasm::{ApprovalStore, Engine, Manifest, Package};
@@ -24,6 +28,9 @@ pub(crate) enum ConnectorCommand {
     Approve {
         /// The component
         file: PathBuf,
+        /// Do not ask, where a person could answer
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -35,7 +42,9 @@ pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome
             if packages.is_empty() && !json {
                 println!("no connector is approved yet; approve one with `raic connector approve FILE`");
             }
-            packages.iter().try_for_each(|package| list(package, json))
+            let (good, bad): (Vec<_>, Vec<_>) = packages.into_iter().partition(Result::is_ok);
+            good.iter().flatten().try_for_each(|package| list(package, json))?;
+            bad.into_iter().try_for_each(|wrong| wrong.map(drop).map_err(Failed::configuration))
         }
         ConnectorCommand::Inspect { connector } => {
             let file = PathBuf::from(&connector);
@@ -44,19 +53,23 @@ pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome
             } else {
                 store()?.find(&connector).map_err(Failed::configuration)?
             };
-            show(&package);
-            Ok(())
+            show(&package, json)
         }
-        ConnectorCommand::Approve { file } => {
+        ConnectorCommand::Approve { file, yes } => {
             let package = read(&file)?;
             let store = store()?;
             // Compiled now, so that what does not fit the contract is refused before it is approved.
             let engine = Engine::new().map_err(Failed::configuration)?;
             let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
             engine.load(&package, Some(store.compiled())).map_err(wrong)?;
+            show(&package, json)?;
+            if !yes && io::stdin().is_terminal() && !confirmed()? {
+                return Err(Failed::other("not approved"));
+            }
             store.approve(&package).map_err(Failed::configuration)?;
-            show(&package);
-            println!("approved");
+            if !json {
+                println!("approved");
+            }
             Ok(())
         }
     }
@@ -78,8 +91,21 @@ fn list(package: &Package, json: bool) -> Outcome {
     Ok(())
 }
 
-fn show(package: &Package) {
+fn confirmed() -> Outcome<bool> {
+    print!("approve it? [y/N] ");
+    io::stdout().flush().map_err(Failed::other)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(Failed::other)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+fn show(package: &Package, json: bool) -> Outcome {
     let manifest = &package.manifest;
+    if json {
+        return crate::files::print_json(&json!({
+            "sha256": package.sha256, "imports": package.imports, "manifest": manifest,
+        }));
+    }
     println!("{} {}: {}", manifest.name, manifest.version, manifest.description);
     println!("  sha-256   {}", package.sha256);
     println!("  licence   {}", manifest.license);
@@ -118,4 +144,5 @@ fn show(package: &Package) {
             document.query.join("&")
         );
     }
+    Ok(())
 }

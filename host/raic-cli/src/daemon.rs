@@ -1,6 +1,6 @@
 //! `raic serve`: the daemon, wired from the configuration.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc};
+use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Breaker, Cloud, Limit, Meter, Retry, RetryPolicy};
@@ -13,12 +13,16 @@ use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{CloudSection, Config},
     error::{Failed, Outcome},
     home::{self, Home},
 };
+
+/// How long requests under way may take to end when the daemon is told to stop.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// Which version of a connector a cloud runs: approving another moves no cloud by itself. It counts for as long as the
 /// configuration names the connector the same; naming a SHA-256 there moves the cloud.
@@ -40,15 +44,8 @@ async fn load_pins(database: &Database) -> Result<Pins, DatabaseError> {
 
 /// The pins as the daemon left them, for commands that open a cloud themselves; none where there is no database yet.
 pub(crate) fn read_pins(home: &Home) -> Outcome<Pins> {
-    let path = home.database();
-    if !path.exists() {
-        return Ok(Pins::new());
-    }
-    let read = || {
-        let c = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY)?;
-        if c.table_exists(None, "pins")? { pins_in(&c) } else { Ok(Pins::new()) }
-    };
-    read().map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
+    let pins = read_only(home, |c| if c.table_exists(None, "pins")? { pins_in(c) } else { Ok(Pins::new()) });
+    Ok(pins?.unwrap_or_default())
 }
 
 fn pins_in(c: &rusqlite::Connection) -> rusqlite::Result<Pins> {
@@ -198,15 +195,56 @@ async fn open_array(
     })
 }
 
-/// Runs the daemon until it is told to stop.
-pub(crate) async fn serve(home: Home) -> Outcome {
-    // Before the database: two daemons on one home would delete each other's uploads.
+/// The right to change a home's database, for as long as the file is open; none while a daemon has it.
+fn lock(home: &Home) -> Outcome<Option<fs::File>> {
     let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(home.lock());
     let lock = lock.map_err(|e| {
         Failed::configuration(format!("cannot open {}: {e}; `raic init` makes a home", home.lock().display()))
     })?;
-    rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive)
-        .map_err(|_| Failed::other(format!("a daemon already runs in {}", home.path().display())))?;
+    let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+    Ok(locked.is_ok().then_some(lock))
+}
+
+/// Pins what a cloud was added with, where no daemon runs that would do it when it reads the configuration.
+pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
+    let Some(_lock) = lock(home)? else { return Ok(()) };
+    let path = home.database();
+    let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
+    let database = database.map_err(Failed::configuration)?;
+    database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
+    store_pins(&database, pins).await.map_err(Failed::configuration)
+}
+
+/// How many shares of files a cloud holds, as the catalog has it.
+pub(crate) fn shares_on(home: &Home, cloud: &str) -> Outcome<u64> {
+    let count = read_only(home, |c| {
+        if !c.table_exists(None, "placements")? {
+            return Ok(0);
+        }
+        c.query_row("SELECT count(*) FROM placements WHERE cloud = ?1", [cloud], |row| row.get::<_, i64>(0))
+    });
+    Ok(count?.unwrap_or_default().unsigned_abs())
+}
+
+/// Looks into the database, whether a daemon runs or not; none where there is no database yet.
+fn read_only<T>(
+    home: &Home,
+    look: impl Fn(&rusqlite::Connection) -> rusqlite::Result<T>,
+) -> Outcome<Option<T>> {
+    let path = home.database();
+    if !path.exists() {
+        return Ok(None);
+    }
+    let connection = rusqlite::Connection::open_with_flags(&path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY);
+    let found = connection.and_then(|c| look(&c));
+    found.map(Some).map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
+}
+
+/// Runs the daemon until it is told to stop.
+pub(crate) async fn serve(home: Home) -> Outcome {
+    // Before the database: two daemons on one home would delete each other's uploads.
+    let _lock = lock(&home)?
+        .ok_or_else(|| Failed::other(format!("a daemon already runs in {}", home.path().display())))?;
 
     let path = home.database();
     let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
@@ -230,12 +268,27 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failed::other)?;
-    let stop = async move {
+    let mut told = async move || {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-        tracing::info!("stopping when the requests under way have ended");
+    };
+    let stop = CancellationToken::new();
+    let stopping = stop.clone();
+    let out_of_patience = async move {
+        told().await;
+        tracing::info!(
+            "stopping when the requests under way have ended, in {} s, or when told again",
+            GRACE.as_secs()
+        );
+        stopping.cancel();
+        tokio::select! { () = told() => {}, () = tokio::time::sleep(GRACE) => {} }
     };
     tracing::info!("serving {}", home.path().display());
-    let served = Admin::new(array, reload).serve(listener, stop).await.map_err(Failed::other);
+    let admin = Admin::new(array, reload).serve(listener, stop.cancelled_owned());
+    let served = tokio::select! {
+        served = admin => served.map_err(Failed::other),
+        // What is cut off here is tidied up at the next start, as after a crash.
+        () = out_of_patience => Ok(()),
+    };
     let _ = fs::remove_file(&socket);
     served
 }

@@ -6,12 +6,14 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use ring::digest::{Context, SHA256};
+use rustix::process::Pid;
 
 use crate::{
     error::{Failed, Outcome},
@@ -36,9 +38,20 @@ const CLOUDS: [&str; 4] = ["amsterdam", "berlin", "cairo", "delhi"];
 /// A process of the demo; killed when dropped, unless it is kept.
 struct Process(Option<Child>);
 
+/// Those that run, to be ended where a person interrupts.
+static PROCESSES: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
 impl Process {
+    fn new(child: Child) -> Self {
+        let mut processes = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
+        processes.push(Pid::from_child(&child));
+        Self(Some(child))
+    }
+
     fn stop(&mut self) {
         if let Some(mut child) = self.0.take() {
+            let mut processes = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
+            processes.retain(|process| *process != Pid::from_child(&child));
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
@@ -69,13 +82,25 @@ struct Demo {
 }
 
 pub(crate) async fn demo(arguments: DemoArguments) -> Outcome {
+    let temporary = tempfile::Builder::new().prefix("raic-demo-").tempdir().map_err(Failed::other)?;
+    let folder = temporary.path().to_owned();
     // Child processes and waiting: none of it is asynchronous, and nothing else runs here.
-    tokio::task::block_in_place(|| run(&arguments))
+    let running = tokio::task::spawn_blocking(move || run(&arguments, temporary));
+    tokio::select! {
+        outcome = running => outcome.map_err(Failed::other)?,
+        _ = tokio::signal::ctrl_c() => {
+            for process in std::mem::take(&mut *PROCESSES.lock().unwrap_or_else(PoisonError::into_inner)) {
+                // It may have ended by itself.
+                let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
+            }
+            let _ = fs::remove_dir_all(folder);
+            Err(Failed::other("interrupted; what was started is ended and removed"))
+        }
+    }
 }
 
-fn run(arguments: &DemoArguments) -> Outcome {
+fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     let began = Instant::now();
-    let temporary = tempfile::Builder::new().prefix("raic-demo-").tempdir().map_err(Failed::other)?;
     let folder = temporary.path().to_owned();
     let mut demo = Demo {
         home: folder.join("home"),
@@ -197,7 +222,7 @@ impl Demo {
         let log = fs::File::create(self.folder.join("daemon.log")).map_err(Failed::other)?;
         let daemon =
             self.command(&["serve"])?.stderr(log).stdout(Stdio::null()).spawn().map_err(Failed::other)?;
-        self.daemon = Process(Some(daemon));
+        self.daemon = Process::new(daemon);
         let began = Instant::now();
         while !self.home.join("raic.sock").exists() {
             if began.elapsed() > Duration::from_secs(60) {
@@ -286,7 +311,7 @@ fn spawn_service(name: &str, root: &Path, port: u16) -> Outcome<Process> {
         .stdin(Stdio::null())
         .spawn()
         .map_err(Failed::other)?;
-    let process = Process(Some(child));
+    let process = Process::new(child);
     let began = Instant::now();
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if began.elapsed() > Duration::from_secs(20) {

@@ -1,7 +1,9 @@
 //! `put`, `get`, `ls`, `rm` and `stat`.
 
 use std::{
+    fs::Permissions,
     io::{self, Write as _},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::Pin,
 };
@@ -61,7 +63,7 @@ fn lacking(file: &File) {
     }
 }
 
-pub(crate) async fn get(home: &Home, name: &str, file: Option<PathBuf>) -> Outcome {
+pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBuf>) -> Outcome {
     let file = file.unwrap_or_else(|| PathBuf::from(name.rsplit('/').next().unwrap_or(name)));
     let progress = Progress::new(home, None)?;
     let path = path_of("files", name) + &progress.query();
@@ -71,17 +73,8 @@ pub(crate) async fn get(home: &Home, name: &str, file: Option<PathBuf>) -> Outco
     let length: u64 = length.ok_or_else(|| Failed::other("the daemon does not tell the file's length"))?;
     progress.set_length(length);
     let cannot = |e: io::Error| Failed::other(format!("cannot write {}: {e}", file.display()));
-    // Beside its place, and there only when whole: what was there before stays until then.
-    let new = if file == Path::new("-") {
-        None
-    } else {
-        let folder = file.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        Some(tempfile::Builder::new().prefix(".raic-").tempfile_in(folder).map_err(cannot)?)
-    };
-    let mut out: Pin<Box<dyn AsyncWrite + Send>> = match &new {
-        None => Box::pin(tokio::io::stdout()),
-        Some(new) => Box::pin(tokio::fs::File::from_std(new.reopen().map_err(cannot)?)),
-    };
+    let destination = Destination::new(&file).map_err(cannot)?;
+    let mut out = destination.open().map_err(cannot)?;
     let mut pieces = pieces(answer);
     let mut received = 0;
     while let Some(piece) = pieces.next().await {
@@ -98,16 +91,66 @@ pub(crate) async fn get(home: &Home, name: &str, file: Option<PathBuf>) -> Outco
     if received != length {
         return Err(why_it_broke_off(home, name, received, length).await);
     }
-    if let Some(new) = new {
-        use std::os::unix::fs::PermissionsExt as _;
-        // A temporary file is its owner's alone; this is a file like any other.
-        let umask = rustix::process::umask(rustix::fs::Mode::empty());
-        rustix::process::umask(umask);
-        let mode = std::fs::Permissions::from_mode(0o666 & !umask.bits());
-        new.as_file().set_permissions(mode).map_err(cannot)?;
-        new.persist(&file).map_err(|e| cannot(e.error))?;
+    destination.settle().map_err(cannot)?;
+    if json {
+        print_json(&serde_json::json!({"name": name, "size": length, "file": file}))?;
     }
     Ok(())
+}
+
+/// Where a file that is read goes.
+enum Destination {
+    /// Standard output.
+    Output,
+    /// What is there and is no file, such as a pipe or a device: it is written to, never replaced.
+    Special(PathBuf),
+    /// A file: beside its place, and there only when whole; what was there before stays until then.
+    File { new: tempfile::NamedTempFile, path: PathBuf },
+}
+
+impl Destination {
+    fn new(file: &Path) -> io::Result<Self> {
+        if file == Path::new("-") {
+            return Ok(Self::Output);
+        }
+        // A link stays one: what it leads to is replaced.
+        let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        let there = std::fs::metadata(&path).ok();
+        if there.as_ref().is_some_and(|meta| !meta.is_file()) {
+            return Ok(Self::Special(path));
+        }
+        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let new = tempfile::Builder::new().prefix(".raic-").tempfile_in(folder)?;
+        // A temporary file is its owner's alone; this is a file like any other, or like the one it replaces.
+        let permissions = there.map_or_else(
+            || {
+                let umask = rustix::process::umask(rustix::fs::Mode::empty());
+                rustix::process::umask(umask);
+                Permissions::from_mode(0o666 & !umask.bits())
+            },
+            |meta| meta.permissions(),
+        );
+        new.as_file().set_permissions(permissions)?;
+        Ok(Self::File { new, path })
+    }
+
+    fn open(&self) -> io::Result<Pin<Box<dyn AsyncWrite + Send>>> {
+        Ok(match self {
+            Self::Output => Box::pin(tokio::io::stdout()),
+            Self::Special(path) => {
+                let file = std::fs::OpenOptions::new().write(true).open(path)?;
+                Box::pin(tokio::fs::File::from_std(file))
+            }
+            Self::File { new, .. } => Box::pin(tokio::fs::File::from_std(new.reopen()?)),
+        })
+    }
+
+    fn settle(self) -> io::Result<()> {
+        match self {
+            Self::Output | Self::Special(_) => Ok(()),
+            Self::File { new, path } => new.persist(path).map(drop).map_err(|e| e.error),
+        }
+    }
 }
 
 /// The head of the answer was gone before the fault was known: the part that could not be read is asked again.
@@ -153,9 +196,12 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
     }
 }
 
-pub(crate) async fn rm(home: &Home, names: &[String]) -> Outcome {
+pub(crate) async fn rm(home: &Home, json: bool, names: &[String]) -> Outcome {
     for name in names {
         Client(home).send(Method::DELETE, &path_of("files", name), &[], nothing()).await?;
+        if json {
+            print_json(&serde_json::json!({"removed": name}))?;
+        }
     }
     Ok(())
 }

@@ -81,7 +81,9 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> Outcome {
     let written = || -> io::Result<()> {
         let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         file.write_all(content)?;
-        file.sync_all()
+        file.sync_all()?;
+        // Its name is durable once its folder is.
+        path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
     };
     written().map_err(|e| Failed::configuration(format!("cannot write {}: {e}", path.display())))
 }

@@ -1,15 +1,17 @@
 //! `raic init`.
 
 use raic_array::{Keyring, RecoveryKey};
+use serde_json::json;
 
 use crate::{
     config::EXAMPLE,
     error::{Failed, Outcome},
+    files::print_json,
     home::{Home, private_file, private_folder},
 };
 
 /// Makes keys, configuration and the folders it names. A home that is there stays as it is.
-pub(crate) fn init(home: &Home) -> Outcome {
+pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     if home.config().exists() {
         return Err(Failed::configuration(format!("{} is a home already", home.path().display())));
     }
@@ -25,6 +27,11 @@ pub(crate) fn init(home: &Home) -> Outcome {
     }
     // Last: a home is one once it has its configuration.
     private_file(&home.config(), EXAMPLE.as_bytes())?;
+    if json {
+        return print_json(&json!({
+            "home": home.path(), "config": home.config(), "recovery_key": home.recovery_key(),
+        }));
+    }
     println!("Made a home in {}", home.path().display());
     println!("  configuration  {}", home.config().display());
     println!("  recovery key   {}", home.recovery_key().display());

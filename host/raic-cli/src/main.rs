@@ -120,12 +120,12 @@ async fn run(arguments: Arguments) -> Outcome {
     let home = Home::find(arguments.home)?;
     let json = arguments.json;
     match arguments.command {
-        Command::Init => init::init(&home),
+        Command::Init => init::init(&home, json),
         Command::Serve => daemon::serve(home).await,
         Command::Put { file, name } => files::put(&home, json, &file, name).await,
-        Command::Get { name, file } => files::get(&home, &name, file).await,
+        Command::Get { name, file } => files::get(&home, json, &name, file).await,
         Command::Ls { prefix } => files::ls(&home, json, &prefix).await,
-        Command::Rm { names } => files::rm(&home, &names).await,
+        Command::Rm { names } => files::rm(&home, json, &names).await,
         Command::Stat { name } => files::stat(&home, json, &name).await,
         Command::Status => clouds::status(&home, json).await,
         Command::Cloud(command) => clouds::run(&home, json, command).await,

@@ -4,7 +4,7 @@
 
 mod rig;
 
-use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
 use rig::{Ended, Rig, content};
 
@@ -209,4 +209,35 @@ fn a_full_disk_is_told_and_loses_nothing() {
         .fails(6, &["local-1", "local-2", "No space left", "free space"]);
     assert_eq!(rig.raic(&["get", "small", "-"]).ok().out, small, "what was there stays");
     rig.raic_with(&["put", "-", "other"], &content(300_000, 8)).ok();
+}
+
+/// The file passes through the daemon and is never held whole: its memory stays far below the file's size.
+#[test]
+fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
+    const MEBIBYTES: usize = 384;
+    let mut rig = Rig::new();
+    rig.raic(&["connector", "approve", &component()]).ok();
+    let keys = write(&rig, "keys.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"SECRET"}"#);
+    let before = fs::read_to_string(rig.home("config.toml")).unwrap();
+    let array = before.split("[clouds.local-1]").next().unwrap();
+    let mut config = array.to_owned();
+    for name in ["one", "two", "three", "four"] {
+        let url = rig.service(name);
+        config += &format!(
+            "[clouds.{name}]\nbackend = \"cloud\"\nconnector = \"s3\"\n\
+             settings = {{ endpoint = \"{url}\", bucket = \"bucket\" }}\ncredentials.keys = {{ file = \"{keys}\" }}\n"
+        );
+    }
+    fs::write(rig.home("config.toml"), config).unwrap();
+    rig.serve();
+    let piece = content(1 << 20, 9);
+    let file = rig.path("file");
+    let mut original = fs::File::create(&file).unwrap();
+    (0..MEBIBYTES).for_each(|_| original.write_all(&piece).unwrap());
+    rig.raic(&["put", &file.display().to_string(), "file"]).ok();
+    rig.raic(&["get", "file", &rig.path("copy").display().to_string()]).ok();
+    let same = std::process::Command::new("cmp").arg(&file).arg(rig.path("copy")).status().unwrap();
+    assert!(same.success(), "other bytes came back");
+    let peak = rig.peak_memory() >> 10;
+    assert!(peak < 256, "the daemon had {peak} MiB");
 }

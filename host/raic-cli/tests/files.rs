@@ -4,7 +4,12 @@
 
 mod rig;
 
-use std::fs;
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use rig::{Rig, content};
 
@@ -46,8 +51,9 @@ fn nothing_readable_lies_in_the_clouds() {
     let mut rig = Rig::new();
     rig.serve();
     rig.raic_with(&["put", "-", "a-telling-name"], &b"a telling content, ".repeat(1000)).ok();
+    // A share and a keyring in each; the last keyring may come after the file was acknowledged.
+    Rig::until("the clouds hold 8 files", || Rig::files(&rig.home("clouds")).len() == 8);
     let files = Rig::files(&rig.home("clouds"));
-    assert_eq!(files.len(), 8, "a share and a keyring in each: {files:?}");
     for file in files {
         let bytes = fs::read(&file).unwrap();
         for word in ["telling", "generations"] {
@@ -98,6 +104,69 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
     fs::remove_file(share).unwrap();
     fs::remove_file(&Rig::files(&rig.home("clouds/1/shares"))[0]).unwrap();
     rig.raic(&["get", "before", "-"]).fails(6, &["local-1", "local-2", "local-4"]);
+}
+
+#[test]
+fn where_a_file_is_read_to_stays_what_it_is() {
+    let mut rig = Rig::new();
+    rig.serve();
+    rig.raic_with(&["put", "-", "file"], b"content").ok();
+    let path = |name: &str| rig.path(name).display().to_string();
+    let mode = |name: &str| fs::metadata(rig.path(name)).unwrap().permissions().mode() & 0o777;
+
+    fs::write(rig.path("private"), b"before").unwrap();
+    fs::set_permissions(rig.path("private"), fs::Permissions::from_mode(0o600)).unwrap();
+    std::os::unix::fs::symlink(rig.path("private"), rig.path("link")).unwrap();
+    let told = rig.raic(&["--json", "get", "file", &path("link")]).ok().text;
+    assert!(told.contains("\"size\":7"), "{told}");
+    assert_eq!((fs::read(rig.path("private")).unwrap(), mode("private")), (b"content".to_vec(), 0o600));
+    assert!(fs::symlink_metadata(rig.path("link")).unwrap().is_symlink());
+
+    Command::new("mkfifo").arg(rig.path("pipe")).status().unwrap();
+    let reader = Command::new("cat").arg(rig.path("pipe")).stdout(Stdio::piped()).spawn().unwrap();
+    rig.raic(&["get", "file", &path("pipe")]).ok();
+    assert_eq!(reader.wait_with_output().unwrap().stdout, b"content");
+    assert!(!fs::metadata(rig.path("pipe")).unwrap().is_file(), "still a pipe");
+    rig.raic(&["get", "file", &path("")]).fails(1, &["cannot write"]);
+}
+
+#[test]
+fn a_cloud_with_shares_is_not_replaced_unless_forced() {
+    let mut rig = Rig::new();
+    rig.serve();
+    rig.raic_with(&["put", "-", "file"], b"content").ok();
+    let folder = rig.path("new-disk");
+    fs::create_dir(&folder).unwrap();
+    let folder = folder.display().to_string();
+    let add = |rig: &Rig, more: &[&str]| {
+        rig.raic(&[&["cloud", "add", "new", "--path", &folder, "--replace", "local-1"], more].concat())
+    };
+    add(&rig, &[]).fails(4, &["local-1", "1 shares", "--force"]);
+    assert!(add(&rig, &["--force"]).ok().text.contains("uses it now"));
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content", "three shares are left");
+    rig.raic(&["rm", "file"]).ok();
+    let again = rig.home("clouds/3").display().to_string();
+    rig.raic(&["cloud", "add", "twice", "--path", &again]).fails(4, &["local-3", "twice", "one place"]);
+}
+
+#[test]
+fn told_twice_to_stop_the_daemon_ends_though_somebody_still_reads() {
+    let mut rig = Rig::new();
+    rig.serve();
+    let original = content(20_000_000, 4);
+    rig.raic_with(&["put", "-", "file"], &original).ok();
+    let mut reader = rig.command(&["get", "file", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    rig.signal("-TERM");
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(rig.runs(), "it waits for the reader");
+    rig.signal("-TERM");
+    Rig::until("the daemon ends", || !rig.runs());
+    reader.kill().unwrap();
+    reader.wait().unwrap();
+    rig.kill();
+    rig.serve();
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, original);
 }
 
 /// What the daemon acknowledged is there after kill -9 at any moment; what it did not is whole or absent.

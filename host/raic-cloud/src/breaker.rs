@@ -77,9 +77,16 @@ impl Passage<'_> {
 
 impl Drop for Passage<'_> {
     fn drop(&mut self) {
-        if !self.settled && self.began.elapsed() >= HANGING {
-            let waited = self.began.elapsed().as_secs();
-            lock(self.circuit).failed(format!("no answer within {waited} s"));
+        if self.settled {
+            return;
+        }
+        let waited = self.began.elapsed();
+        let mut circuit = lock(self.circuit);
+        if waited >= HANGING {
+            circuit.failed(format!("no answer within {} s", waited.as_secs()));
+        } else if circuit.closed_until.is_some() {
+            // It tried for all and was not waited for: the next one tries.
+            circuit.closed_until = Some(Instant::now());
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 pub struct RetryPolicy {
     /// Attempts at one request, the first included; 1 or more.
     pub attempts: u32,
+    /// Attempts at one put: a read goes on to another cloud, a share that is given up is lacking.
+    pub put_attempts: u32,
     /// The backoff before attempt i+1 is drawn evenly from zero to `base * 2^i` (full jitter).
     pub base: Duration,
     /// The most that one backoff can be; a provider's longer retry-after ends the attempts.
@@ -37,6 +39,8 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 5,
+            // Some 6 s: a service that is restarted costs no share.
+            put_attempts: 8,
             base: Duration::from_millis(100),
             cap: Duration::from_secs(20),
             patience: Duration::from_secs(60),
@@ -49,12 +53,13 @@ impl Default for RetryPolicy {
 #[derive(Debug)]
 struct Attempts {
     made: u32,
+    most: u32,
     began: Instant,
 }
 
 impl Attempts {
-    fn begin() -> Self {
-        Self { made: 1, began: Instant::now() }
+    fn begin(most: u32) -> Self {
+        Self { made: 1, most, began: Instant::now() }
     }
 }
 
@@ -93,7 +98,7 @@ impl<C: Cloud> Shared<C> {
 
     /// Waits before the next attempt; gives the error back where there will be none.
     async fn backoff(&self, attempts: &mut Attempts, error: CloudError) -> Result<()> {
-        if !error.kind.is_retryable() || attempts.made >= self.policy.attempts {
+        if !error.kind.is_retryable() || attempts.made >= attempts.most {
             return Err(error);
         }
         let ceiling = self.policy.base.saturating_mul(1 << (attempts.made - 1).min(20)).min(self.policy.cap);
@@ -118,7 +123,7 @@ impl<C: Cloud> Shared<C> {
     }
 
     async fn run<T, F: Future<Output = Result<T>>>(&self, request: impl Fn() -> F) -> Result<T> {
-        let mut attempts = Attempts::begin();
+        let mut attempts = Attempts::begin(self.policy.attempts);
         loop {
             match request().await {
                 Ok(answer) => {
@@ -167,7 +172,7 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
         let this = &self.0;
-        let mut attempts = Attempts::begin();
+        let mut attempts = Attempts::begin(this.policy.put_attempts);
         let mut unanswered = false;
         loop {
             let error = match this.inner.put(key, content.clone(), mode.clone()).await {
@@ -203,7 +208,7 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
             next: wanted.start,
             end: wanted.end,
             body,
-            attempts: Attempts::begin(),
+            attempts: Attempts::begin(self.0.policy.attempts),
         };
         let body = stream::try_unfold(reading, |mut reading| async move {
             Ok(reading.piece().await?.map(|piece| (piece, reading)))
@@ -278,7 +283,7 @@ mod tests {
     use crate::{FaultPlan, Faulty, MemoryCloud, collect_body};
 
     fn quick() -> RetryPolicy {
-        RetryPolicy { attempts: 8, base: Duration::from_millis(1), ..RetryPolicy::default() }
+        RetryPolicy { attempts: 8, put_attempts: 8, base: Duration::from_millis(1), ..RetryPolicy::default() }
     }
 
     fn key() -> ObjectKey {
@@ -295,7 +300,7 @@ mod tests {
         let plan = FaultPlan { error: 0.4, lost_answer: 0.2, short_body: 0.3, ..FaultPlan::default() };
         let cloud = Retry::new(
             Faulty::new(MemoryCloud::new("m"), 7, plan),
-            RetryPolicy { attempts: 50, budget: 10_000, ..quick() },
+            RetryPolicy { attempts: 50, put_attempts: 50, budget: 10_000, ..quick() },
         );
         let content = Payload::from(vec![5u8; 100_000]);
         for i in 0..50 {
@@ -382,7 +387,7 @@ mod tests {
                 next: 0,
                 end: 8,
                 body,
-                attempts: Attempts::begin(),
+                attempts: Attempts::begin(8),
             }
         };
         for (delivered, kind) in [

@@ -20,6 +20,7 @@ use std::{
     ops::Range,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    time::Duration,
 };
 
 use axum::{
@@ -58,6 +59,8 @@ struct Transfers(Arc<Mutex<BTreeMap<String, Transfer>>>);
 /// The most that are told of at once.
 const MAX_TRANSFERS: usize = 1024;
 const MAX_TRANSFER_ID: usize = 64;
+/// How long what is left of a refused content is read.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// Ends with the request.
 struct Registered {
@@ -242,8 +245,21 @@ async fn store(
     body: Body,
 ) -> Result<Json<File>, Refused> {
     let registered = admin.transfers.register(named);
-    let stored = admin.array().put(&name, body.into_data_stream(), registered.transfer.clone()).await?;
-    Ok(Json(stored.into()))
+    // Shared, so that what is left of the content can be read after the array has refused it. Nobody waits for the
+    // lock: the array's stream is gone by then.
+    let body = Arc::new(tokio::sync::Mutex::new(body.into_data_stream()));
+    let content = stream::unfold(body.clone(), |body| async move {
+        let piece = body.lock().await.next().await;
+        piece.map(|piece| (piece, body))
+    });
+    let stored = admin.array().put(&name, content.boxed(), registered.transfer.clone()).await;
+    if stored.is_err() {
+        // Closed on while it sends, a client would see a broken pipe in the place of the reason.
+        let drain = async { while body.lock().await.next().await.is_some_and(|piece| piece.is_ok()) {} };
+        // A client that takes longer has its reason from the log.
+        let _ = tokio::time::timeout(DRAIN, drain).await;
+    }
+    Ok(Json(stored?.into()))
 }
 
 async fn transferred(

@@ -40,7 +40,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>>;
 
     /// Removes a share, or what there is of it. Removing what is not there succeeds.
-    async fn remove(&self, index: StorageIndex, share: ShareNum) -> Result<()>;
+    ///
+    /// `objects` is what [`ShareWriter::finish`] told: so many are removed by their names, whatever a listing shows. None
+    /// where it did not finish: then what a listing shows of the share is removed.
+    async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()>;
 
     /// Keeps a small object that is no share, such as the keyring, whole under `raic/NAME`, replacing the one there.
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()>;
@@ -63,8 +66,8 @@ pub trait ShareWriter: Send {
     /// Adds bytes. Returns when there is room for more: this is the back-pressure.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Makes the share durable, and visible.
-    async fn finish(self: Box<Self>) -> Result<()>;
+    /// Makes the share durable, and visible. Returns how many objects it is kept in.
+    async fn finish(self: Box<Self>) -> Result<u64>;
 }
 
 /// What can go wrong at a storage server.

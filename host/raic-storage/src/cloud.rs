@@ -5,7 +5,7 @@
 //! Source: the RAIC specification's mapping of shares to objects.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -25,6 +25,8 @@ pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
 
 /// Chunks of one share on their way up at once, beside the one being filled.
 const IN_FLIGHT: usize = 2;
+/// Pages of a listing of one shareset: more than any share has.
+const MAX_PAGES: u32 = 10_000;
 /// Shares whose chunk size is remembered.
 const REMEMBERED: usize = 4096;
 
@@ -59,6 +61,11 @@ impl CloudBackend {
         Ok(size)
     }
 
+    /// What was remembered may be what a cloud had while something was wrong with it.
+    fn forget_size(&self, index: StorageIndex, share: ShareNum) {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(index, share));
+    }
+
     fn object_key(&self, name: &str, operation: Operation) -> Result<ObjectKey> {
         let key = ObjectKey::new(format!("raic/{name}"));
         Ok(key
@@ -74,21 +81,28 @@ impl CloudBackend {
         }
     }
 
-    /// Every object of a shareset, with share and chunk number.
-    async fn objects(&self, index: StorageIndex) -> Result<Vec<(ShareNum, u64, ObjectKey)>> {
+    /// Hands `each` the objects of a shareset, page by page, with share and chunk number.
+    async fn for_each_page<F: Future<Output = Result<()>>>(
+        &self,
+        index: StorageIndex,
+        mut each: impl FnMut(Vec<(ShareNum, u64, ObjectKey)>) -> F,
+    ) -> Result<()> {
         let prefix = shareset_prefix(index);
-        let (mut found, mut cursor) = (Vec::new(), None);
-        loop {
+        let mut cursor = None;
+        for _ in 0..MAX_PAGES {
             let page = self.cloud.list(&prefix, cursor.as_deref(), MAX_PAGE).await?;
-            found.extend(page.entries.into_iter().filter_map(|entry| {
+            let named = page.entries.into_iter().filter_map(|entry| {
                 let (share, chunk) = parse_name(entry.key.as_str().strip_prefix(&prefix)?)?;
                 Some((share, chunk, entry.key))
-            }));
+            });
+            each(named.collect()).await?;
             cursor = page.next;
             if cursor.is_none() {
-                return Ok(found);
+                return Ok(());
             }
         }
+        let why = format!("the listing of {prefix} does not end after {MAX_PAGES} pages");
+        Err(CloudError::new(ErrorKind::Protocol, self.cloud.name(), Operation::List, why).into())
     }
 }
 
@@ -170,26 +184,42 @@ impl Backend for CloudBackend {
         };
         // The first chunk is opened here, so that a share that is not there is an error at once.
         let mut streams = Box::pin(stream::iter(pieces).then(open));
-        let first = streams.next().await.ok_or(short)??;
+        let first = streams.next().await.ok_or(short)?.inspect_err(|_| self.forget_size(index, share))?;
         Ok(first.chain(streams.try_flatten()).boxed())
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
-        let mut shares: Vec<_> = self.objects(index).await?.into_iter().map(|(share, ..)| share).collect();
-        shares.sort_unstable();
-        shares.dedup();
-        Ok(shares)
+        let found = Mutex::new(BTreeSet::new());
+        self.for_each_page(index, async |page| {
+            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+            found.extend(page.into_iter().map(|(share, ..)| share));
+            Ok(())
+        })
+        .await?;
+        Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect())
     }
 
-    async fn remove(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
-        let mut chunks = self.objects(index).await?;
-        chunks.retain(|(of, ..)| *of == share);
+    async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()> {
         // Chunk 0 first: without it the share is not there, whatever follows.
-        chunks.sort_unstable_by_key(|(_, chunk, _)| *chunk);
-        for (_, _, key) in chunks {
-            self.cloud.delete(&key, None).await?;
+        match objects {
+            Some(objects) => {
+                for chunk in 0..objects {
+                    self.cloud.delete(&chunk_key(index, share, chunk), None).await?;
+                }
+            }
+            None => {
+                self.cloud.delete(&chunk_key(index, share, 0), None).await?;
+                self.for_each_page(index, async |mut page| {
+                    page.retain(|(of, ..)| *of == share);
+                    for (_, _, key) in page {
+                        self.cloud.delete(&key, None).await?;
+                    }
+                    Ok(())
+                })
+                .await?;
+            }
         }
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(index, share));
+        self.forget_size(index, share);
         Ok(())
     }
 
@@ -280,14 +310,14 @@ impl ShareWriter for ChunkWriter {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<()> {
+    async fn finish(mut self: Box<Self>) -> Result<u64> {
         if self.gathered > 0 || self.next == 0 {
             self.send().await?;
         }
         while !self.in_flight.is_empty() {
             self.settle().await?;
         }
-        Ok(())
+        Ok(self.next)
     }
 }
 

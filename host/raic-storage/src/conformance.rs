@@ -29,13 +29,13 @@ fn pattern(length: usize) -> Bytes {
     (0..length).map(|i| (i * 31 % 251) as u8).collect()
 }
 
-async fn write(backend: &dyn Backend, index: StorageIndex, share: ShareNum, content: &Bytes) {
+async fn write(backend: &dyn Backend, index: StorageIndex, share: ShareNum, content: &Bytes) -> u64 {
     let mut writer = backend.create(index, share).await.expect("create");
     // In pieces that fit no chunk size.
     for start in (0..content.len()).step_by(777) {
         writer.write(content.slice(start..content.len().min(start + 777))).await.expect("write");
     }
-    writer.finish().await.expect("finish");
+    writer.finish().await.expect("finish")
 }
 
 async fn read(
@@ -68,7 +68,7 @@ pub async fn a_share_reads_back_whole_and_in_part(backend: &dyn Backend) {
         let told = matches!(past, StorageError::Short { .. } | StorageError::NotFound { .. });
         assert!(told, "{range:?}: {past}");
     }
-    backend.remove(index, share).await.expect("remove");
+    backend.remove(index, share, None).await.expect("remove");
 }
 
 /// Not found, and nothing to list or remove.
@@ -76,7 +76,7 @@ pub async fn what_is_not_there_is_not_found(backend: &dyn Backend) {
     let absent = read(backend, index(), ShareNum(0), 0..1).await.expect_err("nothing there");
     assert!(matches!(absent, StorageError::NotFound { .. }), "{absent}");
     assert_eq!(backend.shares(index()).await.expect("shares"), []);
-    backend.remove(index(), ShareNum(0)).await.expect("removing nothing succeeds");
+    backend.remove(index(), ShareNum(0), Some(3)).await.expect("removing nothing succeeds");
 }
 
 /// A writer that was dropped leaves nothing that `remove` does not clear.
@@ -86,24 +86,25 @@ pub async fn a_share_is_not_there_before_it_is_finished(backend: &dyn Backend) {
     writer.write(pattern(100)).await.expect("write");
     assert!(read(backend, index, share, 0..100).await.is_err(), "not finished");
     drop(writer);
-    backend.remove(index, share).await.expect("remove");
+    backend.remove(index, share, None).await.expect("remove");
     assert_eq!(backend.shares(index).await.expect("shares"), []);
-    write(backend, index, share, &pattern(50)).await;
+    let objects = write(backend, index, share, &pattern(50)).await;
     assert_eq!(read(backend, index, share, 0..50).await.expect("read"), pattern(50));
-    backend.remove(index, share).await.expect("remove");
+    backend.remove(index, share, Some(objects)).await.expect("remove");
 }
 
 /// Share 1 is not share 10, nor 11: the first RAIC removed all three.
 pub async fn removing_a_share_leaves_its_neighbours(backend: &dyn Backend) {
     let index = index();
+    let mut objects = 0;
     for share in [1, 10, 11] {
-        write(backend, index, ShareNum(share), &pattern(9_000)).await;
+        objects = write(backend, index, ShareNum(share), &pattern(9_000)).await;
     }
-    backend.remove(index, ShareNum(1)).await.expect("remove");
+    backend.remove(index, ShareNum(1), None).await.expect("remove");
     assert_eq!(backend.shares(index).await.expect("shares"), [ShareNum(10), ShareNum(11)]);
     assert_eq!(read(backend, index, ShareNum(10), 0..9_000).await.expect("read"), pattern(9_000));
     for share in [10, 11] {
-        backend.remove(index, ShareNum(share)).await.expect("remove");
+        backend.remove(index, ShareNum(share), Some(objects)).await.expect("remove");
     }
     assert_eq!(backend.shares(index).await.expect("shares"), []);
 }
@@ -113,7 +114,7 @@ pub async fn an_empty_share_is_a_share(backend: &dyn Backend) {
     let index = index();
     write(backend, index, ShareNum(0), &Bytes::new()).await;
     assert_eq!(backend.shares(index).await.expect("shares"), [ShareNum(0)]);
-    backend.remove(index, ShareNum(0)).await.expect("remove");
+    backend.remove(index, ShareNum(0), None).await.expect("remove");
 }
 
 /// And none is there before.

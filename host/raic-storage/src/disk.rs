@@ -7,7 +7,10 @@ use std::{
     io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use async_trait::async_trait;
@@ -65,6 +68,13 @@ impl DiskBackend {
             path: shown,
             source,
         })
+    }
+
+    /// A file that nobody else writes at the same time.
+    fn temporary(&self, name: &str) -> PathBuf {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let unique = COUNT.fetch_add(1, Ordering::Relaxed);
+        Path::new("incoming").join(format!("{name}.{}.{unique}", std::process::id()))
     }
 
     fn absent(&self, e: StorageError, index: StorageIndex, share: ShareNum) -> StorageError {
@@ -164,7 +174,7 @@ impl Backend for DiskBackend {
         .await
     }
 
-    async fn remove(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+    async fn remove(&self, index: StorageIndex, share: ShareNum, _: Option<u64>) -> Result<()> {
         let incoming = Path::new("incoming").join(format!("{index}.{share}"));
         self.run("remove", shareset(index).join(share.to_string()), move |root, path| {
             for file in [path, &incoming] {
@@ -185,7 +195,7 @@ impl Backend for DiskBackend {
     }
 
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
-        let incoming = Path::new("incoming").join(name);
+        let incoming = self.temporary(name);
         self.run("write", Path::new("raic").join(name), move |root, path| {
             root.create_dir_all("incoming")?;
             root.create_dir_all("raic")?;
@@ -216,7 +226,7 @@ impl Backend for DiskBackend {
     }
 
     async fn probe(&self) -> Result<()> {
-        self.run("write", PathBuf::from("incoming/probe"), |root, path| {
+        self.run("write", self.temporary("probe"), |root, path| {
             root.create_dir_all("incoming")?;
             root.write(path, b"raic")?;
             root.remove_file(path)
@@ -254,7 +264,7 @@ impl ShareWriter for FileWriter {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<()> {
+    async fn finish(mut self: Box<Self>) -> Result<u64> {
         self.flush().await?;
         let incoming = self.incoming();
         let folder = shareset(self.index);
@@ -266,6 +276,7 @@ impl ShareWriter for FileWriter {
             folder.ancestors().filter(|f| !f.as_os_str().is_empty()).try_for_each(|f| sync(root, f))?;
             sync(root, Path::new("."))
         };
-        self.backend.run("finish", shareset(self.index).join(self.share.to_string()), work).await
+        self.backend.run("finish", shareset(self.index).join(self.share.to_string()), work).await?;
+        Ok(1)
     }
 }

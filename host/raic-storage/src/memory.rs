@@ -47,9 +47,9 @@ impl ShareWriter for MemoryWriter {
         Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<()> {
+    async fn finish(self: Box<Self>) -> Result<u64> {
         lock(&self.shares).insert(self.at, self.bytes.freeze());
-        Ok(())
+        Ok(1)
     }
 }
 
@@ -79,7 +79,7 @@ impl Backend for MemoryBackend {
         Ok(lock(&self.shares).range(range).map(|((_, share), _)| *share).collect())
     }
 
-    async fn remove(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+    async fn remove(&self, index: StorageIndex, share: ShareNum, _: Option<u64>) -> Result<()> {
         lock(&self.shares).remove(&(index, share));
         Ok(())
     }
@@ -119,8 +119,8 @@ impl ShareWriter for NullWriter {
         Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<()> {
-        Ok(())
+    async fn finish(self: Box<Self>) -> Result<u64> {
+        Ok(0)
     }
 }
 
@@ -142,7 +142,7 @@ impl Backend for NullBackend {
         Ok(Vec::new())
     }
 
-    async fn remove(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
+    async fn remove(&self, _: StorageIndex, _: ShareNum, _: Option<u64>) -> Result<()> {
         Ok(())
     }
 

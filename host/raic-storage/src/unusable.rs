@@ -44,7 +44,7 @@ impl Backend for UnusableBackend {
         self.fail()
     }
 
-    async fn remove(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
+    async fn remove(&self, _: StorageIndex, _: ShareNum, _: Option<u64>) -> Result<()> {
         self.fail()
     }
 

@@ -51,12 +51,11 @@ impl ApprovalStore {
         fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
     }
 
-    /// Every approved connector, the latest approved first. A file that cannot be one any longer is left out, with a
-    /// warning: it must not keep the others from serving.
+    /// Every approved connector, the latest approved first; an error in the place of a file that is none any longer.
     ///
     /// # Errors
     /// [`ConnectorError::Io`] for the folder's.
-    pub fn list(&self) -> Result<Vec<Package>, ConnectorError> {
+    pub fn list(&self) -> Result<Vec<Result<Package, ConnectorError>>, ConnectorError> {
         let mut files = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(ConnectorError::io(&self.folder))? {
             let path = entry.map_err(ConnectorError::io(&self.folder))?.path();
@@ -67,8 +66,7 @@ impl ApprovalStore {
             }
         }
         files.sort();
-        let read = |(_, path)| read(path).inspect_err(|e| tracing::warn!("left out: {e}")).ok();
-        Ok(files.into_iter().rev().filter_map(read).collect())
+        Ok(files.into_iter().rev().map(|(_, path)| read(path)).collect())
     }
 
     /// The connector of that name approved last, or the one whose SHA-256 begins so (8 digits or more).
@@ -83,10 +81,12 @@ impl ApprovalStore {
             if name.len() == 64 && file.is_file() {
                 return read(file);
             }
-            let found = self.list()?.into_iter().find(|p| p.sha256.starts_with(name));
-            return found.ok_or_else(|| ConnectorError::NotApproved(name.to_owned()));
         }
-        let found = self.list()?.into_iter().find(|p| p.manifest.name == name);
+        // One that cannot be read must not keep the others from serving.
+        let readable = |read: Result<Package, _>| read.inspect_err(|e| tracing::warn!("left out: {e}")).ok();
+        let mut readable = self.list()?.into_iter().filter_map(readable);
+        let found = readable
+            .find(|p| if is_hash(name) { p.sha256.starts_with(name) } else { p.manifest.name == name });
         found.ok_or_else(|| ConnectorError::NotApproved(name.to_owned()))
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::{ConnectorError, approval::is_hash};
@@ -14,7 +14,7 @@ use crate::{ConnectorError, approval::is_hash};
 const MAX_TEXT: usize = 1024;
 
 /// What a connector declares of itself.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
     /// What clouds name it by: lower-case letters, digits and `-`.
@@ -41,7 +41,7 @@ pub struct Manifest {
 }
 
 /// A setting of a cloud.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
     /// What values it takes.
@@ -60,7 +60,7 @@ pub struct Setting {
 }
 
 /// What values a setting takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SettingType {
     /// Any text without control characters.
@@ -72,7 +72,7 @@ pub enum SettingType {
 }
 
 /// A document with secrets, from a file, the environment or a command.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
     /// One line for a person.
@@ -82,7 +82,7 @@ pub struct Credential {
 }
 
 /// One value in a credential's document.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
     /// Where it is: `text` (the whole document, trimmed) or `json:/pointer` (RFC 6901).
@@ -102,7 +102,7 @@ pub struct Part {
 }
 
 /// A way to sign with a secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Signing {
     /// Signature Version 4, from the canonical request on.
@@ -112,7 +112,7 @@ pub enum Signing {
 }
 
 /// A place where a secret may be sent in clear.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sending {
     /// The name of a network grant.
@@ -124,7 +124,7 @@ pub struct Sending {
 }
 
 /// A place in the network: a scheme, host, port and optionally a path prefix.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
     /// What documents and sendings name it by.
@@ -137,7 +137,7 @@ pub struct Network {
 }
 
 /// A request whose answer the guest may read, bounded, because it is no object's content.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
     /// The name of a network grant.

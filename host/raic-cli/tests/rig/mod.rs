@@ -80,8 +80,30 @@ impl Rig {
     /// kill -9.
     pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
-            daemon.kill().expect("the daemon is killed");
+            // It may have ended by itself.
+            let _ = daemon.kill();
             daemon.wait().expect("the daemon ends");
+        }
+    }
+
+    /// A signal to the daemon, as `kill` names it.
+    pub fn signal(&self, signal: &str) {
+        let id = self.daemon.as_ref().expect("a daemon").id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+    }
+
+    /// Whether the daemon runs.
+    pub fn runs(&mut self) -> bool {
+        self.daemon.as_mut().is_some_and(|daemon| daemon.try_wait().expect("a state").is_none())
+    }
+
+    /// Waits for what must come to pass.
+    #[track_caller]
+    pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !holds() {
+            assert!(began.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+            thread::sleep(Duration::from_millis(20));
         }
     }
 
