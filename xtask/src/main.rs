@@ -45,7 +45,11 @@ enum Task {
         for_tests: bool,
     },
     /// Checks the contract, formatting, clippy's lints, and the licences, bans and sources of dependencies
-    Lint,
+    Lint {
+        /// Also the advisories against dependencies, whose database is fetched from the network
+        #[arg(long)]
+        advisories: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -54,7 +58,7 @@ fn main() -> ExitCode {
         Task::Demo { arguments } => demo(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Connectors { for_tests } => connectors::connectors(for_tests).map(drop),
-        Task::Lint => lint(),
+        Task::Lint { advisories } => lint(advisories),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,7 +115,7 @@ fn radosgw() -> Outcome {
     )
 }
 
-fn lint() -> Outcome {
+fn lint(advisories: bool) -> Outcome {
     check_contract()?;
     stage("format", cargo().args(["fmt", "--all", "--check"]))?;
     stage(
@@ -127,8 +131,12 @@ fn lint() -> Outcome {
     let deny = cargo_deny()?;
     stage(
         "licences, bans, sources",
-        Command::new(deny).args(["--locked", "check", "licenses", "bans", "sources"]),
-    )
+        Command::new(&deny).args(["--locked", "check", "licenses", "bans", "sources"]),
+    )?;
+    if advisories {
+        stage("advisories", Command::new(&deny).args(["--locked", "check", "advisories"]))?;
+    }
+    Ok(())
 }
 
 /// The path of cargo-deny: the one on PATH, else one in the target folder, installed there on first use.

@@ -33,7 +33,7 @@ pub type Content = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 const BATCH: u64 = 64;
 const FIRST_BATCH: u64 = 8;
 /// Batches fetched ahead of the reader, its own included.
-const AHEAD: usize = 2;
+const AHEAD: usize = 3;
 /// How long a cloud may take before another is asked too, while nothing is known of the clouds' pace.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 /// And at least.

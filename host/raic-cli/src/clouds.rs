@@ -125,7 +125,7 @@ fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
 async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
-        let backend = Clouds::new(home)?.open(name, section, &mut Pins::new())?;
+        let backend = Clouds::new(home)?.open(config.clouds.len(), name, section, &mut Pins::new())?;
         backend.probe().await.map_err(Failed::other)?;
         tell(&format!("cloud {name:?} works"));
         return Ok(());
@@ -190,8 +190,9 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     let config = Config::parse(&changed, home.path()).map_err(wrong)?;
     // Opened before it is written: a cloud that cannot be configured is not added.
     let mut pins = Pins::new();
-    let opened =
-        tokio::task::block_in_place(|| Clouds::new(home)?.open(&name, section(&config, &name)?, &mut pins))?;
+    let opened = tokio::task::block_in_place(|| {
+        Clouds::new(home)?.open(config.clouds.len(), &name, section(&config, &name)?, &mut pins)
+    })?;
     pin(home, pins).await?;
     replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
     if !json {

@@ -6,7 +6,7 @@ use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Breaker, Cloud, Limit, Meter, Retry, RetryPolicy};
 use raic_gateway::admin::Admin;
 use raic_storage::{
-    Backend, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DatabaseError, DiskBackend, UnusableBackend,
+    Backend, CloudBackend, Database, DatabaseError, DiskBackend, UnusableBackend, chunk_size_for,
 };
 use raic_wasm::{ApprovalStore, Configuration, ConnectorCloud, Engine, TlsSettings};
 use tokio::{
@@ -81,10 +81,11 @@ impl Clouds {
         })
     }
 
-    /// The storage server of one cloud. Sends nothing yet; blocks while a connector compiles. `pins` says which
+    /// The storage server of one of `n` clouds. Sends nothing yet; blocks while a connector compiles. `pins` says which
     /// version of its connector it runs, and learns it the first time.
     pub(crate) fn open(
         &self,
+        n: usize,
         name: &str,
         section: &CloudSection,
         pins: &mut Pins,
@@ -97,7 +98,7 @@ impl Clouds {
             }
             CloudSection::Cloud { .. } => {
                 let cloud = self.connect(name, section, pins)?;
-                Ok(Arc::new(CloudBackend::new(cloud, DEFAULT_CHUNK_SIZE)))
+                Ok(Arc::new(CloudBackend::new(cloud, chunk_size_for(n))))
             }
         }
     }
@@ -147,12 +148,12 @@ async fn open_array(
     let mut pins = known.clone();
     let (config, servers, home, pins) = tokio::task::spawn_blocking(move || {
         let config = Config::load(&home)?;
-        let mut faults = Vec::new();
+        let (mut faults, n) = (Vec::new(), config.clouds.len());
         let servers: Vec<_> = config
             .clouds
             .iter()
             .map(|(name, section)| {
-                clouds.open(name, section, &mut pins).unwrap_or_else(|failed| {
+                clouds.open(n, name, section, &mut pins).unwrap_or_else(|failed| {
                     // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
                     tracing::error!("{}", failed.sentence);
                     faults.push(failed.sentence.clone());

@@ -23,6 +23,11 @@ use crate::{Backend, MAX_OBJECT, Result, ShareNum, ShareStream, ShareWriter, Sto
 /// The chunk size of new shares: large enough that requests cost little, small enough to hold a few in memory.
 pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
 
+/// The chunk size of an array of `n` shares: what its n writers hold together stays what eight would hold.
+pub fn chunk_size_for(n: usize) -> usize {
+    DEFAULT_CHUNK_SIZE * 8 / n.max(8)
+}
+
 /// Chunks of one share on their way up at once, beside the one being filled.
 const IN_FLIGHT: usize = 2;
 /// Pages of a listing of one shareset: more than any share has.

@@ -19,7 +19,7 @@ mod unusable;
 pub mod conformance;
 
 pub use backend::{Backend, MAX_OBJECT, Result, ShareStream, ShareWriter, StorageError};
-pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE};
+pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE, chunk_size_for};
 pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
 pub use memory::{MemoryBackend, NullBackend};
