@@ -1,6 +1,6 @@
 //! `cargo xtask bench`: jobs beside a peer in the same run, interleaved; medians, as ratios.
 //!
-//! Clouds and files lie in memory (`/dev/shm`), or the disk is what would be measured. Contents are verified by
+//! Clouds and files of up to 2 GiB lie in memory (`/dev/shm`), or the disk is what would be measured. Contents are verified by
 //! SHA-256 after every read. A job prints a table for people and one line of JSON for programs.
 
 mod rclone;
@@ -46,7 +46,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
         cargo().args(["build", "--release", "--workspace", "--bin", "raic", "--all-features", "--locked"]),
     )?;
     let raic = target_folder().join("release/raic");
-    let rig = Rig::start(&raic, &connectors.join("s3.wasm"))?;
+    let rig = Rig::start(&raic, &connectors.join("s3.wasm"), arguments.size << 20)?;
     let peer = if arguments.alone { None } else { Rclone::find(&rig)? };
     let file = rig.folder().join("original");
     let sha256 = random_file(&file, arguments.size << 20)?;

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::PermissionsEx
 
 use clap::{Args, Subcommand};
 use hyper::Method;
-use raic_cloud::{Cloud, ObjectKey, Payload, WriteMode, collect_body};
+use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
 use raic_gateway::admin::Status;
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
@@ -95,7 +95,12 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
         }
         CloudCommand::Create { name } => {
             let cloud = connect(home, &name)?;
-            cloud.create_container().await.map_err(Failed::other)?;
+            cloud.create_container().await.map_err(|e| match e.kind {
+                ErrorKind::AlreadyExists => Failed::other(format!(
+                    "{e}; if it is yours, `raic cloud test {name}` shows whether it can be used"
+                )),
+                _ => Failed::other(e),
+            })?;
             if json {
                 return print_json(&json!({"cloud": name, "created": true}));
             }

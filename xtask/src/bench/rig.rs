@@ -18,6 +18,8 @@ use crate::stage::Outcome;
 pub(crate) const SERVICES: [&str; 4] = ["one", "two", "three", "four"];
 /// The same file in every run, everywhere.
 const SEED: u64 = 2013;
+/// Files up to this size lie in memory; of larger ones only the daemon's memory is worth measuring.
+const IN_MEMORY: u64 = 2 << 30;
 /// The kernel's unit of CPU time in /proc, on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
 
@@ -61,9 +63,11 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> String {
 }
 
 impl Rig {
-    pub(crate) fn start(raic: &Path, connector: &Path) -> Outcome<Self> {
+    /// For files of `size` bytes.
+    pub(crate) fn start(raic: &Path, connector: &Path, size: u64) -> Outcome<Self> {
         let memory = Path::new("/dev/shm");
-        let parent = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
+        let fits = memory.is_dir() && size <= IN_MEMORY;
+        let parent = if fits { memory.to_owned() } else { std::env::temp_dir() };
         let folder =
             tempfile::Builder::new().prefix("raic-bench-").tempdir_in(&parent).map_err(io(&parent))?;
         let mut rig = Self { raic: raic.to_owned(), services: Vec::new(), daemon: None, folder };
