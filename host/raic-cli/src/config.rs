@@ -92,7 +92,7 @@ fn sixteen() -> usize {
 }
 
 /// `[clouds.NAME]`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "backend", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum CloudSection {
     /// A folder.
@@ -111,7 +111,7 @@ pub(crate) enum CloudSection {
 }
 
 /// Where a credential's document comes from.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Source {
     File(PathBuf),

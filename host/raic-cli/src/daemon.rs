@@ -157,7 +157,13 @@ async fn open_array(
                     // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
                     tracing::error!("{}", failed.sentence);
                     faults.push(failed.sentence.clone());
-                    Arc::new(UnusableBackend::new(name, failed.sentence))
+                    let (clouds, pins, place) =
+                        (clouds.clone(), pins.clone(), (name.clone(), section.clone()));
+                    let open = move || {
+                        let opened = clouds.open(n, &place.0, &place.1, &mut pins.clone());
+                        opened.map_err(|failed| failed.sentence)
+                    };
+                    Arc::new(UnusableBackend::new(name, failed.sentence, Box::new(open)))
                 })
             })
             .collect();

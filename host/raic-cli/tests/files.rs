@@ -69,9 +69,11 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
     rig.serve();
     let original = content(500_000, 2);
     rig.raic_with(&["put", "-", "before"], &original).ok();
-    let gone = |n: u8| fs::rename(rig.home(&format!("clouds/{n}")), rig.path(&format!("gone-{n}"))).unwrap();
+    let gone = |rig: &Rig, n: u8| {
+        fs::rename(rig.home(&format!("clouds/{n}")), rig.path(&format!("gone-{n}"))).unwrap()
+    };
     // A disk that is not mounted: the daemon serves without it.
-    gone(2);
+    gone(&rig, 2);
     rig.kill();
     rig.serve();
     let stored = rig.raic_with(&["put", "-", "with three"], &original).ok();
@@ -81,6 +83,17 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
         stored.errors
     );
     assert!(rig.raic(&["status"]).ok().text.contains("lacking    1 shares"));
+    // Mounted again, it is used again.
+    fs::rename(rig.path("gone-2"), rig.home("clouds/2")).unwrap();
+    Rig::until("the cloud works again", || {
+        rig.raic(&["status"]).ok().text.lines().any(|l| l.contains("local-2") && l.contains("works"))
+    });
+    let stored = rig.raic_with(&["put", "-", "with four"], &original).ok();
+    assert!(stored.text.contains("4 shares"), "{}", stored.errors);
+    rig.raic(&["rm", "with four"]).ok();
+    gone(&rig, 2);
+    rig.kill();
+    rig.serve();
 
     fs::remove_dir_all(rig.home("clouds/4")).unwrap();
     fs::create_dir(rig.home("clouds/4")).unwrap();

@@ -24,4 +24,4 @@ pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
 pub use memory::{MemoryBackend, NullBackend};
 pub use name::{ShareNum, StorageIndex};
-pub use unusable::UnusableBackend;
+pub use unusable::{Open, UnusableBackend};

@@ -1,28 +1,81 @@
 //! A storage server that could not be opened: its disk is not mounted, its credential is missing.
 
-use std::ops::Range;
+use std::{
+    fmt,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{Backend, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
 
+/// How often opening is tried again, where somebody asks.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Opens a storage server, or says in a sentence that names it why it cannot be. May block.
+pub type Open = Box<dyn Fn() -> Result<Arc<dyn Backend>, String> + Send + Sync>;
+
 /// Holds a cloud's place in the array and answers everything with the reason why it cannot be used, so that one cloud
-/// that fails does not keep the others from serving.
-#[derive(Debug)]
+/// that fails does not keep the others from serving. When asked it tries to open it again now and then, and from then
+/// on is that cloud.
 pub struct UnusableBackend {
     name: String,
+    open: Arc<Open>,
+    // A std lock: held while fields are read and set.
+    state: Mutex<State>,
+}
+
+struct State {
+    opened: Option<Arc<dyn Backend>>,
     reason: String,
+    tried: Instant,
+}
+
+impl fmt::Debug for UnusableBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnusableBackend").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl UnusableBackend {
-    /// In the place of the cloud `name`; `reason` is a sentence that names it.
-    pub fn new(name: &str, reason: String) -> Self {
-        Self { name: name.to_owned(), reason }
+    /// In the place of the cloud `name`, which `open` could not open just now for `reason`.
+    pub fn new(name: &str, reason: String, open: Open) -> Self {
+        let state = State { opened: None, reason, tried: Instant::now() };
+        Self { name: name.to_owned(), open: Arc::new(open), state: Mutex::new(state) }
     }
 
-    fn fail<T>(&self) -> Result<T> {
-        Err(StorageError::Unusable { reason: self.reason.clone() })
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn opened(&self) -> Result<Arc<dyn Backend>> {
+        {
+            let mut state = self.state();
+            if let Some(opened) = &state.opened {
+                return Ok(opened.clone());
+            }
+            if state.tried.elapsed() < PAUSE {
+                return Err(StorageError::Unusable { reason: state.reason.clone() });
+            }
+            state.tried = Instant::now();
+        }
+        let open = self.open.clone();
+        let outcome = tokio::task::spawn_blocking(move || open()).await;
+        let mut state = self.state();
+        match outcome.unwrap_or_else(|e| Err(e.to_string())) {
+            Ok(opened) => {
+                tracing::info!("cloud {:?} can be used again", self.name);
+                state.opened = Some(opened.clone());
+                Ok(opened)
+            }
+            Err(reason) => {
+                state.reason.clone_from(&reason);
+                Err(StorageError::Unusable { reason })
+            }
+        }
     }
 }
 
@@ -32,31 +85,31 @@ impl Backend for UnusableBackend {
         &self.name
     }
 
-    async fn create(&self, _: StorageIndex, _: ShareNum) -> Result<Box<dyn ShareWriter>> {
-        self.fail()
+    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+        self.opened().await?.create(index, share).await
     }
 
-    async fn read(&self, _: StorageIndex, _: ShareNum, _: Range<u64>) -> Result<ShareStream> {
-        self.fail()
+    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+        self.opened().await?.read(index, share, range).await
     }
 
-    async fn shares(&self, _: StorageIndex) -> Result<Vec<ShareNum>> {
-        self.fail()
+    async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
+        self.opened().await?.shares(index).await
     }
 
-    async fn remove(&self, _: StorageIndex, _: ShareNum, _: Option<u64>) -> Result<()> {
-        self.fail()
+    async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()> {
+        self.opened().await?.remove(index, share, objects).await
     }
 
-    async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
-        self.fail()
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        self.opened().await?.store_object(name, content).await
     }
 
-    async fn load_object(&self, _: &str) -> Result<Option<Bytes>> {
-        self.fail()
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        self.opened().await?.load_object(name).await
     }
 
     async fn probe(&self) -> Result<()> {
-        self.fail()
+        self.opened().await?.probe().await
     }
 }
