@@ -53,6 +53,9 @@ pub(crate) struct AddArguments {
     /// The file with a credential's document; secrets are never given as arguments
     #[arg(long = "credential", value_name = "NAME=FILE", requires = "connector")]
     credentials: Vec<String>,
+    /// A folder of the container, where arrays share one
+    #[arg(long, requires = "connector")]
+    prefix: Option<String>,
     /// An authority (PEM) to trust beside the system's
     #[arg(long, requires = "connector")]
     ca: Option<PathBuf>,
@@ -244,6 +247,9 @@ fn table_of(arguments: &AddArguments) -> Outcome<Table> {
             credentials.insert(name, InlineTable::from_iter([("file", file.display().to_string())]).into());
         }
         table["credentials"] = value(credentials);
+        if let Some(prefix) = &arguments.prefix {
+            table["prefix"] = value(prefix);
+        }
         if let Some(ca) = &arguments.ca {
             let ca = std::path::absolute(ca).map_err(Failed::other)?;
             table["ca"] = value(ca.display().to_string());

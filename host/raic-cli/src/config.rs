@@ -62,6 +62,7 @@ path = "clouds/4"
 # # credentials.keys = { env = "AMAZON_KEYS" }
 # # credentials.keys = { command = ["aws", "configure", "export-credentials"] }
 # ca = "/etc/my-ca.pem"      # an authority to trust beside the system's
+# prefix = "arrays/home"     # a folder of the bucket, where arrays share one
 # requests = 16              # requests at once
 "#;
 
@@ -105,6 +106,8 @@ pub(crate) enum CloudSection {
         #[serde(default)]
         credentials: BTreeMap<String, Source>,
         ca: Option<PathBuf>,
+        /// The folder of the container that is this cloud's; the whole of it unless set.
+        prefix: Option<String>,
         #[serde(default = "sixteen")]
         requests: usize,
     },
@@ -156,8 +159,15 @@ impl CloudSection {
         let place = |path: &Path| home.join(path).canonicalize().unwrap_or_else(|_| home.join(path));
         match (self, other) {
             (Self::Disk { path }, Self::Disk { path: other }) => place(path) == place(other),
-            (Self::Cloud { connector, settings, .. }, Self::Cloud { connector: c, settings: s, .. }) => {
-                connector == c && settings == s
+            (
+                Self::Cloud { connector, settings, prefix, .. },
+                Self::Cloud { connector: c, settings: s, prefix: p, .. },
+            ) => {
+                let folder = |prefix: &Option<String>| {
+                    prefix.as_deref().map_or(String::new(), |p| format!("{}/", p.trim_end_matches('/')))
+                };
+                let (one, other) = (folder(prefix), folder(p));
+                connector == c && settings == s && (one.starts_with(&other) || other.starts_with(&one))
             }
             _ => false,
         }
@@ -249,6 +259,25 @@ mod tests {
         assert!(
             matches!(&config.clouds["amazon"], CloudSection::Cloud { connector, .. } if connector == "s3")
         );
+    }
+
+    #[test]
+    fn a_container_has_one_cloud_or_one_for_each_folder() {
+        let two = |one: &str, other: &str| {
+            let cloud = |name: &str, prefix: &str| {
+                let prefix = if prefix.is_empty() { String::new() } else { format!("prefix = {prefix:?}\n") };
+                format!(
+                    "[clouds.{name}]\nbackend = \"cloud\"\nconnector = \"s3\"\nsettings = {{ bucket = \"b\" }}\n{prefix}"
+                )
+            };
+            parse(&format!("[array]\nk = 1\n{}{}", cloud("one", one), cloud("other", other)))
+        };
+        for (one, other) in [("a", "b"), ("a/b", "a/c"), ("a", "ab")] {
+            assert!(two(one, other).is_ok(), "{one} {other}");
+        }
+        for (one, other) in [("", ""), ("", "a"), ("a", "a/"), ("a", "a/b")] {
+            assert!(two(one, other).unwrap_err().contains("one place"), "{one} {other}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
-use raic_cloud::{Breaker, Cloud, Limit, Meter, Retry, RetryPolicy};
+use raic_cloud::{Breaker, Cloud, Limit, Meter, Prefix, Retry, RetryPolicy};
 use raic_gateway::admin::Admin;
 use raic_storage::{
     Backend, CloudBackend, Database, DatabaseError, DiskBackend, UnusableBackend, chunk_size_for,
@@ -111,7 +111,7 @@ impl Clouds {
         pins: &mut Pins,
     ) -> Outcome<Arc<dyn Cloud>> {
         let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
-        let CloudSection::Cloud { connector, settings, credentials, ca, requests } = section else {
+        let CloudSection::Cloud { connector, settings, credentials, ca, prefix, requests } = section else {
             return Err(wrong("it is a folder and has no connector".to_owned()));
         };
         let pinned = pins.get(name).filter(|pin| pin.connector == *connector).map(|pin| pin.sha256.clone());
@@ -132,7 +132,14 @@ impl Clouds {
         let cloud = ConnectorCloud::new(name, &compiled, &configuration).map_err(|e| wrong(e.to_string()))?;
         pins.insert(name.to_owned(), Pin { connector: connector.clone(), sha256: package.sha256 });
         let limited = Limit::new(Meter::new(cloud), (*requests).max(1));
-        Ok(Arc::new(Breaker::new(Retry::new(limited, RetryPolicy::default()))))
+        let cloud = Breaker::new(Retry::new(limited, RetryPolicy::default()));
+        match prefix {
+            None => Ok(Arc::new(cloud)),
+            Some(prefix) => {
+                let below = Prefix::new(cloud, prefix).map_err(|e| wrong(format!("its prefix: {e}")))?;
+                Ok(Arc::new(below))
+            }
+        }
     }
 }
 

@@ -110,8 +110,8 @@ impl<C: Cloud> Breaker<C> {
                     None => error,
                 });
             }
-            // This one tries; the others wait for its outcome, or until it must have failed.
-            circuit.closed_until = Some(now + HANGING);
+            // This one tries; until its outcome is known another does now and then, since it may take long.
+            circuit.closed_until = Some(now + FIRST_PAUSE);
         }
         Ok(Passage { circuit: &self.circuit, began: now, settled: false })
     }

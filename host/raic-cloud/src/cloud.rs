@@ -1,6 +1,6 @@
 //! The trait and the values it speaks in.
 
-use std::{fmt, num::NonZeroU64, ops::Range, pin::Pin, time::SystemTime};
+use std::{fmt, num::NonZeroU64, ops::Range, pin::Pin, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -139,6 +139,45 @@ pub trait Cloud: Send + Sync + fmt::Debug {
             Operation::CreateContainer,
             "this cloud cannot create containers",
         ))
+    }
+}
+
+#[async_trait]
+impl<C: Cloud + ?Sized> Cloud for Arc<C> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    async fn describe(&self) -> Result<Vec<(String, String)>> {
+        (**self).describe().await
+    }
+
+    async fn probe(&self) -> Result<()> {
+        (**self).probe().await
+    }
+
+    async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        (**self).put(key, content, mode).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+        (**self).get(key, range, if_match).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        (**self).head(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
+        (**self).delete(key, if_match).await
+    }
+
+    async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
+        (**self).list(prefix, cursor, limit).await
+    }
+
+    async fn create_container(&self) -> Result<()> {
+        (**self).create_container().await
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - [`MemoryCloud`] keeps objects in memory, for tests;
 //! - [`Retry`], [`Limit`], [`Meter`] and [`Breaker`] are what the daemon puts around every connector;
+//! - [`Prefix`] is a part of a container, so that arrays share one;
 //! - [`Faulty`] makes a cloud misbehave by a seed, for tests.
 //!
 //! **Invariant:** nothing here knows a provider, a connector or a share.
@@ -19,6 +20,7 @@ mod limit;
 mod memory;
 mod meter;
 mod payload;
+mod prefix;
 mod retry;
 
 #[cfg(feature = "conformance")]
@@ -36,4 +38,5 @@ pub use limit::Limit;
 pub use memory::MemoryCloud;
 pub use meter::{LatencySummary, Meter, Metering};
 pub use payload::{Digests, Payload};
+pub use prefix::{MAX_PREFIX, Prefix};
 pub use retry::{Retry, RetryPolicy};

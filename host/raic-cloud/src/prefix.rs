@@ -1,0 +1,122 @@
+//! A part of a container, by a prefix of its keys: arrays, or customers, share a bucket.
+
+use async_trait::async_trait;
+
+use crate::{
+    ByteRange, Cloud, CloudError, ErrorKind, InvalidKey, Listed, Object, ObjectInfo, ObjectKey, Operation,
+    Page, Payload, Result, WriteMode,
+};
+
+/// The longest prefix, in bytes: it leaves keys room for what the array names its objects.
+pub const MAX_PREFIX: usize = 256;
+
+/// Objects whose key begins with a prefix, as if they were all there is; their keys are what follows it.
+#[derive(Debug)]
+pub struct Prefix<C> {
+    inner: C,
+    /// Ends with a slash.
+    prefix: String,
+}
+
+impl<C: Cloud> Prefix<C> {
+    /// The objects of `inner` below the folder `prefix`, such as `arrays/home`.
+    ///
+    /// # Errors
+    /// [`InvalidKey`] where it is longer than [`MAX_PREFIX`] or could not begin an object's key.
+    pub fn new(inner: C, prefix: &str) -> Result<Self, InvalidKey> {
+        let folder = ObjectKey::new(prefix.strip_suffix('/').unwrap_or(prefix))?;
+        if folder.as_str().len() >= MAX_PREFIX {
+            return Err(InvalidKey(prefix.to_owned()));
+        }
+        Ok(Self { inner, prefix: format!("{folder}/") })
+    }
+
+    fn key(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectKey> {
+        ObjectKey::new(format!("{}{key}", self.prefix)).map_err(|e| {
+            CloudError::new(ErrorKind::Misconfigured, self.inner.name(), operation, e.to_string()).at(key)
+        })
+    }
+}
+
+#[async_trait]
+impl<C: Cloud> Cloud for Prefix<C> {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    async fn describe(&self) -> Result<Vec<(String, String)>> {
+        self.inner.describe().await
+    }
+
+    async fn probe(&self) -> Result<()> {
+        self.inner.probe().await
+    }
+
+    async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        self.inner.put(&self.key(Operation::Put, key)?, content, mode).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+        self.inner.get(&self.key(Operation::Get, key)?, range, if_match).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        self.inner.head(&self.key(Operation::Head, key)?).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
+        self.inner.delete(&self.key(Operation::Delete, key)?, if_match).await
+    }
+
+    async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
+        let page = self.inner.list(&format!("{}{prefix}", self.prefix), cursor, limit).await?;
+        let below = |listed: Listed| {
+            let key = listed.key.as_str().strip_prefix(&self.prefix)?;
+            Some(Listed { key: ObjectKey::new(key).ok()?, info: listed.info })
+        };
+        Ok(Page { entries: page.entries.into_iter().filter_map(below).collect(), next: page.next })
+    }
+
+    async fn create_container(&self) -> Result<()> {
+        self.inner.create_container().await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::MemoryCloud;
+
+    #[tokio::test]
+    async fn conforms() {
+        let whole = Arc::new(MemoryCloud::new("m"));
+        let cloud = Prefix::new(whole.clone(), "arrays/home/").unwrap();
+        crate::conformance::all(&cloud, "t/").await;
+        assert_eq!(whole.keys(), []);
+        let long = ObjectKey::new("x".repeat(512)).unwrap();
+        assert_eq!(cloud.head(&long).await.unwrap_err().kind, ErrorKind::Misconfigured);
+    }
+
+    #[tokio::test]
+    async fn two_prefixes_see_nothing_of_each_other() {
+        let whole = Arc::new(MemoryCloud::new("m"));
+        let clouds = ["a", "a/b", "ab"].map(|prefix| Prefix::new(whole.clone(), prefix).unwrap());
+        let key = ObjectKey::new("x").unwrap();
+        for (i, cloud) in clouds.iter().enumerate() {
+            cloud.put(&key, vec![i as u8].into(), WriteMode::CreateOnly).await.unwrap();
+        }
+        assert_eq!(whole.keys().iter().map(ObjectKey::as_str).collect::<Vec<_>>(), ["a/b/x", "a/x", "ab/x"]);
+        clouds[0].delete(&key, None).await.unwrap();
+        assert_eq!(clouds[2].list("", None, 10).await.unwrap().entries.len(), 1);
+        assert_eq!(clouds[1].list("", None, 10).await.unwrap().entries[0].key, key);
+    }
+
+    #[test]
+    fn a_prefix_is_a_folder() {
+        for bad in ["", "/", "a//b", "../a", "a b", &"x".repeat(256)] {
+            assert!(Prefix::new(MemoryCloud::new("m"), bad).is_err(), "{bad:?}");
+        }
+    }
+}
