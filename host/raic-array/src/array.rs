@@ -30,6 +30,9 @@ pub struct ArrayConfig {
     pub segment_size: u32,
     /// Further clouds that may be lost right after a write was acknowledged.
     pub survive: usize,
+    /// How long an upload's clouds that keep up wait for one that takes nothing; [`Self::PATIENCE`] unless there is a
+    /// reason. One without which there are too few is waited for five times as long.
+    pub patience: Duration,
     /// The keys.
     pub keyring: Keyring,
     /// The keyring as it is stored on every cloud.
@@ -43,6 +46,8 @@ pub struct ArrayConfig {
 impl ArrayConfig {
     /// Bytes of content in a segment, unless there is a reason.
     pub const SEGMENT_SIZE: u32 = 128 << 10;
+    /// How long an upload waits for one cloud, unless there is a reason.
+    pub const PATIENCE: Duration = Duration::from_secs(120);
 }
 
 /// An array, running. Dropping it stops its work beside; nothing is lost, since that work is recorded.
@@ -57,6 +62,7 @@ pub(crate) struct Inner {
     pub(crate) geometry: Geometry,
     pub(crate) segment_size: u32,
     survive: usize,
+    pub(crate) patience: Duration,
     pub(crate) keyring: Keyring,
     pub(crate) sealed_keyring: Bytes,
     pub(crate) keyring_copies: KeyringCopies,
@@ -120,6 +126,7 @@ impl Array {
             geometry: config.geometry,
             segment_size: config.segment_size,
             survive: config.survive,
+            patience: config.patience,
             keyring: config.keyring,
             sealed_keyring: config.sealed_keyring,
             keyring_copies: KeyringCopies::default(),

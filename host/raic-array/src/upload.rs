@@ -22,10 +22,6 @@ use crate::{
 
 /// Segments coded at once, off the runtime: about 2 ms of work.
 const BATCH: usize = 8;
-/// How long the clouds that keep up wait for one that takes nothing. On a slow line all are slow, and none waits.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// How long one is waited for without which there are too few.
-const LONGEST: Duration = Duration::from_secs(600);
 /// Pieces that wait for a cloud, each one batch.
 const QUEUE: usize = 2;
 
@@ -145,6 +141,7 @@ impl Inner {
                 .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i), transfer.clone()))
                 .collect(),
             needed: self.needed(),
+            patience: self.patience,
             lacking: Vec::new(),
         };
 
@@ -201,6 +198,7 @@ impl Inner {
 struct Uploads {
     shares: Vec<ShareUpload>,
     needed: usize,
+    patience: Duration,
     lacking: Vec<(ShareNum, String, String)>,
 }
 
@@ -233,7 +231,7 @@ impl Uploads {
             let queue = share.queue.clone()?;
             Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
         });
-        let sent = patiently(waiting.collect(), self.needed).await;
+        let sent = patiently(waiting.collect(), self.needed, self.patience).await;
         for i in 0..self.shares.len() {
             let sent = sent.iter().find(|(of, _)| *of == i).map(|(_, sent)| *sent);
             if self.shares[i].queue.is_some() && sent != Some(true) {
@@ -253,7 +251,7 @@ impl Uploads {
             (i, outcome(&mut share.task).await)
         });
         let waiting: FuturesUnordered<_> = waiting.collect();
-        let ended = patiently(waiting, self.needed).await;
+        let ended = patiently(waiting, self.needed, self.patience).await;
         let mut placements = Vec::new();
         for (i, share) in open.into_iter().enumerate() {
             match ended.iter().find(|(of, _)| *of == i) {
@@ -262,7 +260,11 @@ impl Uploads {
                     placements.push(Placement { share: share.share, cloud: share.cloud.clone(), objects });
                 }
                 Some((_, Err(fault))) => self.lacking.push((share.share, share.cloud.clone(), fault.clone())),
-                None => self.lacking.push((share.share, share.cloud.clone(), too_slow(&share.cloud))),
+                None => self.lacking.push((
+                    share.share,
+                    share.cloud.clone(),
+                    too_slow(&share.cloud, self.patience),
+                )),
             }
         }
         self.enough()?;
@@ -274,7 +276,7 @@ impl Uploads {
         share.queue = None;
         let fault = if slow {
             share.task.abort();
-            too_slow(&share.cloud)
+            too_slow(&share.cloud, self.patience)
         } else {
             outcome(&mut share.task).await.err().unwrap_or_else(|| "it ended early".to_owned())
         };
@@ -294,10 +296,15 @@ impl Uploads {
 }
 
 /// What came of each; waits for as many as are needed, and then for the others for as long as one still comes.
-async fn patiently<F: Future>(mut waiting: FuturesUnordered<F>, needed: usize) -> Vec<F::Output> {
+async fn patiently<F: Future>(
+    mut waiting: FuturesUnordered<F>,
+    needed: usize,
+    patience: Duration,
+) -> Vec<F::Output> {
     let mut done = Vec::new();
     loop {
-        let patience = if done.len() < needed { LONGEST } else { PATIENCE };
+        // On a slow line all are slow, and none waits.
+        let patience = if done.len() < needed { patience * 5 } else { patience };
         match tokio::time::timeout(patience, waiting.next()).await {
             Ok(Some(one)) => done.push(one),
             Ok(None) | Err(_) => return done,
@@ -305,8 +312,8 @@ async fn patiently<F: Future>(mut waiting: FuturesUnordered<F>, needed: usize) -
     }
 }
 
-fn too_slow(cloud: &str) -> String {
-    format!("cloud {cloud:?}: too slow: it took nothing for {} s that the others waited", PATIENCE.as_secs())
+fn too_slow(cloud: &str, patience: Duration) -> String {
+    format!("cloud {cloud:?}: too slow: it took nothing for {patience:?} that the others waited")
 }
 
 /// How a share's task ended: with the number of its objects.

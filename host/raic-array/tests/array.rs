@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
@@ -14,6 +14,7 @@ struct Rig {
     clouds: Vec<Arc<Faulty<MemoryCloud>>>,
     keyring: Keyring,
     sealed: Bytes,
+    patience: Duration,
     folder: tempfile::TempDir,
 }
 
@@ -23,7 +24,8 @@ impl Rig {
         let clouds = (0..n).map(|i| Arc::new(sound(i))).collect();
         let keyring = Keyring::generate().unwrap();
         let sealed = Bytes::from(keyring.seal(&RecoveryKey::generate().unwrap()).unwrap());
-        Self { clouds, keyring, sealed, folder: tempfile::tempdir().unwrap() }
+        let patience = ArrayConfig::PATIENCE;
+        Self { clouds, keyring, sealed, patience, folder: tempfile::tempdir().unwrap() }
     }
 
     async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
@@ -34,6 +36,7 @@ impl Rig {
             geometry: Geometry { k, n: self.clouds.len() as u8 },
             segment_size: 1_000,
             survive: 1,
+            patience: self.patience,
             sealed_keyring: self.sealed.clone(),
             keyring,
             servers: self.clouds.iter().map(backend).collect(),
@@ -81,7 +84,7 @@ async fn settle(what: impl Fn() -> bool) {
         if what() {
             return;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
     panic!("it does not come to pass");
 }
@@ -161,7 +164,7 @@ async fn what_is_removed_or_replaced_leaves_the_clouds() {
     settle(|| rig.objects() == 0).await;
     // A deletion's row goes after the share has gone.
     while array.status().await.unwrap().totals.deletions > 0 {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -241,9 +244,10 @@ async fn a_cloud_that_hangs_holds_up_neither_the_start_nor_reading_nor_the_other
     assert!(began.elapsed().as_secs() < 20, "it waited for the cloud that hangs");
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn a_cloud_that_takes_nothing_is_given_up_and_its_share_recorded_as_lacking() {
-    let rig = Rig::new(4);
+    let mut rig = Rig::new(4);
+    rig.patience = Duration::from_secs(1);
     let array = rig.open().await;
     put(&array, "before", content(10)).await.unwrap();
     rig.clouds[3].set(FaultPlan { hang: HANGS, ..FaultPlan::default() });

@@ -191,6 +191,7 @@ async fn open_array(
         geometry: Geometry { k: config.array.k, n },
         segment_size: ArrayConfig::SEGMENT_SIZE,
         survive: config.array.survive,
+        patience: ArrayConfig::PATIENCE,
         keyring,
         sealed_keyring: home::read(&home.sealed_keyring())?.into(),
         servers,
