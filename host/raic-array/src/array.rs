@@ -19,6 +19,8 @@ use crate::{
 
 /// How long a cloud that failed is asked last.
 const DISTRUST: Duration = Duration::from_secs(60);
+/// How long a cloud's probe may take.
+const PROBE: Duration = Duration::from_secs(10);
 const MAX_NAME: usize = 1024;
 
 /// What an array is made of.
@@ -220,7 +222,7 @@ impl Array {
     /// The database's.
     pub async fn status(&self) -> Result<Status> {
         let probes = self.inner.servers.iter().map(|server| async {
-            let fault = tokio::time::timeout(Duration::from_secs(10), server.probe()).await;
+            let fault = tokio::time::timeout(PROBE, server.probe()).await;
             let fault = match fault {
                 Ok(Ok(())) => self.inner.keyring_copies.fault(server.name()),
                 Ok(Err(e)) => Some(e.to_string()),
@@ -262,6 +264,18 @@ impl Inner {
         (usize::from(self.geometry.k) + self.survive).min(self.servers.len())
     }
 
+    /// Asks servers that failed whether they are back: a probe passes where a circuit breaker lets nothing else pass,
+    /// and closes it. Returns those that answer.
+    pub(crate) async fn that_answer(&self, servers: Vec<&Arc<dyn Backend>>) -> Vec<String> {
+        let probes = servers.into_iter().map(|server| async move {
+            let probed = tokio::time::timeout(PROBE, server.probe()).await;
+            matches!(probed, Ok(Ok(()))).then(|| server.name().to_owned())
+        });
+        let answering: Vec<String> = futures::future::join_all(probes).await.into_iter().flatten().collect();
+        answering.iter().for_each(|cloud| self.health.answered(cloud));
+        answering
+    }
+
     pub(crate) fn reading(&self) -> std::sync::MutexGuard<'_, HashMap<StorageIndex, usize>> {
         self.reading.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,6 +313,10 @@ pub(crate) struct Health(Mutex<HashMap<String, Instant>>);
 impl Health {
     pub(crate) fn failed(&self, cloud: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(cloud.to_owned(), Instant::now());
+    }
+
+    pub(crate) fn answered(&self, cloud: &str) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(cloud);
     }
 
     pub(crate) fn failed_lately(&self, cloud: &str) -> bool {

@@ -166,8 +166,10 @@ impl StreamReader {
         let count = (segments.end - segments.start) as usize;
         let mut valid: Vec<Vec<(ShareNum, Bytes)>> = vec![Vec::new(); count];
         let mut untried = self.by_preference().into_iter();
+        let mut failed = Vec::new();
         let mut fetching = FuturesUnordered::new();
         let mut waiting = BTreeSet::new();
+        let mut tried_again = false;
         loop {
             let fewest = valid.iter().map(Vec::len).min().unwrap_or(k);
             if fewest >= k {
@@ -194,10 +196,20 @@ impl StreamReader {
                 }
             };
             let Some((source, fetched)) = fetched else {
+                // Before it is given up: one that failed, or was left alone since it did, may be back.
+                let again = self.that_answer_again(std::mem::take(&mut failed)).await;
+                if !again.is_empty() {
+                    untried = again.into_iter();
+                    tried_again = true;
+                    continue;
+                }
                 let at = valid.iter().position(|blocks| blocks.len() == fewest).unwrap_or(0);
                 return Err(self.unreadable(segments.start + at as u64, fewest));
             };
             waiting.remove(&source);
+            if fetched.is_err() && !tried_again {
+                failed.push(source);
+            }
             let source = &self.sources[source];
             match fetched {
                 Ok(blocks) => {
@@ -223,6 +235,15 @@ impl StreamReader {
             valid.iter().zip(segments).map(open).collect()
         };
         tokio::task::spawn_blocking(work).await?
+    }
+
+    /// Those of some sources whose clouds answer now.
+    async fn that_answer_again(&self, failed: Vec<usize>) -> Vec<usize> {
+        let servers = failed.iter().map(|source| &self.sources[*source].server).collect();
+        let answering = self.inner.that_answer(servers).await;
+        let answers =
+            |source: &usize| answering.iter().any(|cloud| cloud == self.sources[*source].server.name());
+        failed.into_iter().filter(answers).collect()
     }
 
     /// How long a cloud may take for so many blocks before another is asked too: by what the clouds took lately.

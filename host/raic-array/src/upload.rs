@@ -95,6 +95,12 @@ impl Inner {
         E: std::fmt::Display,
     {
         self.keyring_is_stored().await?;
+        // Without those that failed lately it would be refused: perhaps they are back.
+        let (suspects, others): (Vec<_>, Vec<_>) =
+            self.servers.iter().partition(|server| self.health.failed_lately(server.name()));
+        if others.len() < self.needed() {
+            self.that_answer(suspects).await;
+        }
         let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
         let clouds =
             self.servers.iter().zip(0..).map(|(s, share)| (ShareNum(share), s.name().to_owned())).collect();
@@ -102,6 +108,12 @@ impl Inner {
         let stored =
             async { self.catalog.commit(self.store_stream(index, name, content, transfer).await?).await };
         let stored = stored.await;
+        let lacking: Vec<&str> = match &stored {
+            Ok(file) => file.lacking.iter().map(|(_, cloud, _)| cloud.as_str()).collect(),
+            Err(ArrayError::TooFewClouds { faults, .. }) => faults.iter().map(|f| f.cloud.as_str()).collect(),
+            Err(_) => Vec::new(),
+        };
+        lacking.into_iter().for_each(|cloud| self.health.failed(cloud));
         if stored.is_err() {
             // A commit that came through although it was reported as failed has left nothing to abandon.
             self.catalog.abandon(index).await?;

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
 use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, RecoveryKey, Transfer};
-use raic_cloud::{Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
+use raic_cloud::{Breaker, Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{Backend, CloudBackend, Database};
 
 struct Rig {
@@ -30,7 +30,8 @@ impl Rig {
 
     async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
         let backend = |cloud: &Arc<Faulty<MemoryCloud>>| {
-            Arc::new(CloudBackend::new(cloud.clone() as Arc<dyn Cloud>, 5_000)) as Arc<dyn Backend>
+            // As the daemon has it: a cloud that failed is left alone for a while.
+            Arc::new(CloudBackend::new(Arc::new(Breaker::new(cloud.clone())), 5_000)) as Arc<dyn Backend>
         };
         Array::open(ArrayConfig {
             geometry: Geometry { k, n: self.clouds.len() as u8 },
@@ -351,4 +352,34 @@ async fn reading_while_the_file_is_replaced_gives_one_version_whole() {
         assert!(versions.iter().any(|version| *version == read));
     }
     writing.await.unwrap();
+}
+
+/// That a cloud is left alone after a failure must not make a file unreadable, or a write refused, once it is back.
+#[tokio::test]
+async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(50_000)).await.unwrap();
+    let down = |clouds: &[usize]| {
+        for (i, cloud) in rig.clouds.iter().enumerate() {
+            let plan =
+                if clouds.contains(&i) { Faulty::<MemoryCloud>::down_plan() } else { FaultPlan::default() };
+            cloud.set(plan);
+        }
+    };
+    for (first, then) in [([0, 2], [1, 3]), ([1, 3], [0, 1]), ([0, 1], [2, 3])] {
+        down(&first);
+        assert_eq!(get(&array, "file", None).await.unwrap(), content(50_000), "{first:?} down");
+        down(&then);
+        assert_eq!(
+            get(&array, "file", None).await.unwrap(),
+            content(50_000),
+            "{first:?} back, {then:?} down"
+        );
+    }
+    let refused = put(&array, "new", content(10)).await.unwrap_err();
+    assert!(matches!(refused, ArrayError::TooFewClouds { .. }), "{refused}");
+    down(&[]);
+    put(&array, "new", content(10)).await.unwrap();
+    assert_eq!(array.stat("new").await.unwrap().lacking, []);
 }

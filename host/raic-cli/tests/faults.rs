@@ -6,14 +6,7 @@ mod rig;
 
 use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
 
-use rig::{Ended, Rig, content};
-
-/// The S3 connector that `cargo xtask connectors` built.
-fn component() -> String {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("connectors").join("s3.wasm");
-    assert!(file.is_file(), "{} is not there; `cargo xtask test` builds it", file.display());
-    file.display().to_string()
-}
+use rig::{Ended, Rig, component, content};
 
 fn write(rig: &Rig, name: &str, bytes: &[u8]) -> String {
     fs::write(rig.path(name), bytes).unwrap();

@@ -194,3 +194,10 @@ pub fn content(length: usize, seed: u64) -> Vec<u8> {
         })
         .collect()
 }
+
+/// The S3 connector that `cargo xtask connectors` built.
+pub fn component() -> String {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("connectors").join("s3.wasm");
+    assert!(file.is_file(), "{} is not there; `cargo xtask test` builds it", file.display());
+    file.display().to_string()
+}
