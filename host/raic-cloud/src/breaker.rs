@@ -33,8 +33,9 @@ pub struct Breaker<C> {
 
 #[derive(Debug, Default)]
 struct Circuit {
-    /// Failures since the last answer.
+    /// Failures since the last answer, and when the last was.
     failures: u32,
+    failed_at: Option<Instant>,
     /// When the next request may pass; none while all may.
     closed_until: Option<Instant>,
     /// Why it is left alone.
@@ -53,7 +54,13 @@ fn lock(circuit: &Mutex<Circuit>) -> MutexGuard<'_, Circuit> {
 }
 
 impl Circuit {
-    fn failed(&mut self, reason: String) {
+    /// A request that began at `began` failed.
+    fn failed(&mut self, began: Instant, reason: String) {
+        // Requests under way together fail together, and that is one failure.
+        if self.failed_at.is_some_and(|before| began < before) {
+            return;
+        }
+        self.failed_at = Some(Instant::now());
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.closed_until = Some(Instant::now() + pause);
@@ -66,7 +73,7 @@ impl Passage<'_> {
         self.settled = true;
         match &outcome {
             Err(e) if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) => {
-                lock(self.circuit).failed(e.message.clone());
+                lock(self.circuit).failed(self.began, e.message.clone());
             }
             // Any answer shows that the cloud is there.
             _ => *lock(self.circuit) = Circuit::default(),
@@ -83,7 +90,7 @@ impl Drop for Passage<'_> {
         let waited = self.began.elapsed();
         let mut circuit = lock(self.circuit);
         if waited >= HANGING {
-            circuit.failed(format!("no answer within {} s", waited.as_secs()));
+            circuit.failed(self.began, format!("no answer within {} s", waited.as_secs()));
         } else if circuit.closed_until.is_some() {
             // It tried for all and was not waited for: the next one tries.
             circuit.closed_until = Some(Instant::now());

@@ -282,6 +282,7 @@ async fn read(
         admin.array().get(&name, asked.clone(), registered.transfer.clone()).await?;
     // Before the head of the answer, so that a content that cannot be read at all is an error like any other.
     let first = content.try_next().await?;
+    let content = content.inspect_err(|e| tracing::warn!("a content broke off on its way out: {e}"));
     let content = stream::iter(first.map(Ok)).chain(content).inspect(move |_| {
         let _under_way = &registered;
     });
