@@ -7,7 +7,7 @@ mod wasm_toolchain;
 
 use std::{
     env, fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, ExitCode},
     time::Instant,
 };
@@ -164,7 +164,7 @@ fn cargo_deny() -> Result<PathBuf, String> {
 /// Parses the contract and resolves its worlds, so that a typing mistake shows without building a connector.
 fn check_contract() -> Outcome {
     let start = Instant::now();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../wit");
+    let folder = stage::root().join("wit");
     let mut resolve = wit_parser::Resolve::default();
     let (package, _) = resolve.push_dir(&folder).map_err(|e| format!("wit/ does not parse: {e:#}"))?;
     for world in ["connector", "connector-full"] {
