@@ -144,8 +144,8 @@ impl Array {
         Ok(Self { inner, tasks })
     }
 
-    /// Stores `content` under `name`, replacing the file there; `transfer` counts along. When it returns, the file is durable, and survives
-    /// the loss of one more cloud than fail now (`survive`).
+    /// Stores `content` under `name`, replacing the file there; `transfer` counts along. When it returns, the file is
+    /// durable, and survives the loss of one more cloud than fail now (`survive`).
     ///
     /// # Errors
     /// [`ArrayError::TooFewClouds`] with each cloud's fault; what was there before stays.

@@ -188,7 +188,13 @@ impl StreamReader {
                     for source in &waiting {
                         self.inner.health.failed(self.sources[*source].server.name());
                     }
-                    if let Some(source) = untried.next() {
+                    let mut next = untried.next();
+                    if next.is_none() {
+                        // One that failed may be back before one that hangs.
+                        untried = self.that_answer_again(&mut failed).await.into_iter();
+                        next = untried.next();
+                    }
+                    if let Some(source) = next {
                         waiting.insert(source);
                         fetching.push(self.fetch(source, segments.clone()));
                     }
@@ -197,17 +203,17 @@ impl StreamReader {
             };
             let Some((source, fetched)) = fetched else {
                 // Before it is given up: one that failed, or was left alone since it did, may be back.
-                let again = self.that_answer_again(std::mem::take(&mut failed)).await;
-                if !again.is_empty() {
-                    untried = again.into_iter();
-                    tried_again = true;
-                    continue;
+                if !std::mem::replace(&mut tried_again, true) {
+                    untried = self.that_answer_again(&mut failed).await.into_iter();
+                    if untried.len() > 0 {
+                        continue;
+                    }
                 }
                 let at = valid.iter().position(|blocks| blocks.len() == fewest).unwrap_or(0);
                 return Err(self.unreadable(segments.start + at as u64, fewest));
             };
             waiting.remove(&source);
-            if fetched.is_err() && !tried_again {
+            if fetched.is_err() {
                 failed.push(source);
             }
             let source = &self.sources[source];
@@ -237,13 +243,13 @@ impl StreamReader {
         tokio::task::spawn_blocking(work).await?
     }
 
-    /// Those of some sources whose clouds answer now.
-    async fn that_answer_again(&self, failed: Vec<usize>) -> Vec<usize> {
+    /// Takes those out of some sources whose clouds answer now.
+    async fn that_answer_again(&self, failed: &mut Vec<usize>) -> Vec<usize> {
         let servers = failed.iter().map(|source| &self.sources[*source].server).collect();
         let answering = self.inner.that_answer(servers).await;
         let answers =
             |source: &usize| answering.iter().any(|cloud| cloud == self.sources[*source].server.name());
-        failed.into_iter().filter(answers).collect()
+        failed.extract_if(.., |source| answers(source)).collect()
     }
 
     /// How long a cloud may take for so many blocks before another is asked too: by what the clouds took lately.

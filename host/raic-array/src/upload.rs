@@ -1,4 +1,5 @@
-//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of all until it is given up.
+//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of all until it is
+//! given up.
 //!
 //! Order of writes: the catalog records which shares are about to be written; then shares go out; then one
 //! transaction makes the file. A crash before it leaves shares that the record names, for deletion; after it the
@@ -116,7 +117,9 @@ impl Inner {
         lacking.into_iter().for_each(|cloud| self.health.failed(cloud));
         if stored.is_err() {
             // A commit that came through although it was reported as failed has left nothing to abandon.
-            self.catalog.abandon(index).await?;
+            if let Err(e) = self.catalog.abandon(index).await {
+                tracing::warn!("the shares of {index} are deleted after the next start only: {e}");
+            }
         }
         // What the file replaced, and what failed shares left, is to be deleted.
         self.deletions_queued.send_replace(());

@@ -383,3 +383,21 @@ async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() 
     put(&array, "new", content(10)).await.unwrap();
     assert_eq!(array.stat("new").await.unwrap().lacking, []);
 }
+
+/// One cloud hangs for good, one is wiped, and the one that is needed comes back only while the reader waits.
+#[tokio::test]
+async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(50_000)).await.unwrap();
+    rig.clouds[0].set(FaultPlan { hang: HANGS, ..FaultPlan::default() });
+    rig.clouds[1].inner().wipe();
+    rig.clouds[2].set(Faulty::<MemoryCloud>::down_plan());
+    let late = rig.clouds[2].clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        late.set(FaultPlan::default());
+    });
+    let read = tokio::time::timeout(Duration::from_secs(30), get(&array, "file", None)).await;
+    assert_eq!(read.expect("it waits for the cloud that hangs").unwrap(), content(50_000));
+}

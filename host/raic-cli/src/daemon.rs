@@ -222,6 +222,9 @@ fn lock(home: &Home) -> Outcome<Option<fs::File>> {
 
 /// Pins what a cloud was added with, where no daemon runs that would do it when it reads the configuration.
 pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
+    if pins.is_empty() {
+        return Ok(());
+    }
     let Some(_lock) = lock(home)? else { return Ok(()) };
     let path = home.database();
     let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
