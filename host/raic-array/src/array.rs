@@ -9,8 +9,8 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
-use raic_storage::{Backend, Database, StorageIndex};
-use tokio::{sync::watch, task::JoinHandle};
+use raic_storage::{AccountId, Hold, Holds, LeaseDb, StorageServer};
+use tokio::task::JoinHandle;
 
 use crate::{
     ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, Transfer, catalog::Catalog,
@@ -21,6 +21,8 @@ use crate::{
 const DISTRUST: Duration = Duration::from_secs(60);
 /// How long a cloud's probe may take.
 const PROBE: Duration = Duration::from_secs(10);
+/// How often it is looked whether a new day has begun.
+const DAYS: Duration = Duration::from_secs(60);
 const MAX_NAME: usize = 1024;
 
 /// What an array is made of.
@@ -40,9 +42,13 @@ pub struct ArrayConfig {
     /// The keyring as it is stored on every cloud.
     pub sealed_keyring: Bytes,
     /// One a cloud; share i goes to server i.
-    pub servers: Vec<Arc<dyn Backend>>,
-    /// The one database.
-    pub database: Database,
+    pub servers: Vec<Arc<StorageServer>>,
+    /// The leases of all of them.
+    pub leasedb: LeaseDb,
+    /// How often what the clouds hold is reconciled with the leases; none: never by itself.
+    pub reconcile_every: Option<Duration>,
+    /// What is being read: the servers' own.
+    pub holds: Holds,
 }
 
 impl ArrayConfig {
@@ -63,19 +69,34 @@ pub struct Array {
 pub(crate) struct Inner {
     pub(crate) geometry: Geometry,
     pub(crate) segment_size: u32,
-    survive: usize,
+    pub(crate) survive: usize,
     pub(crate) patience: Duration,
     pub(crate) keyring: Keyring,
     pub(crate) sealed_keyring: Bytes,
     pub(crate) keyring_copies: KeyringCopies,
-    pub(crate) servers: Vec<Arc<dyn Backend>>,
+    pub(crate) servers: Vec<Arc<StorageServer>>,
     pub(crate) catalog: Catalog,
     pub(crate) codec: Codec,
     pub(crate) health: Health,
-    /// Changes when there is something to delete.
-    pub(crate) deletions_queued: watch::Sender<()>,
     /// Shared with the array that takes this one's place.
-    reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
+    holds: Holds,
+}
+
+/// Of a file that is stored.
+#[derive(Clone, Debug)]
+pub struct PutOptions {
+    /// Counts along.
+    pub transfer: Transfer,
+    /// Who pays for it.
+    pub account: AccountId,
+    /// Bytes of content, where they are known: reserved before the first is sent.
+    pub size: Option<u64>,
+}
+
+impl Default for PutOptions {
+    fn default() -> Self {
+        Self { transfer: Transfer::default(), account: AccountId::ANONYMOUS, size: None }
+    }
 }
 
 /// How an array is.
@@ -97,8 +118,8 @@ impl Array {
     /// # Errors
     /// [`ArrayError::Geometry`], [`ArrayError::Keyring`] where the database is another array's, or the database's.
     pub async fn open(config: ArrayConfig) -> Result<Self> {
-        let catalog = Catalog::open(config.database.clone(), config.keyring.array).await?;
-        Self::start(config, catalog, Arc::default()).await
+        let catalog = Catalog::open(config.leasedb.clone(), config.keyring.array).await?;
+        Self::start(config, catalog).await
     }
 
     /// An array of another configuration in the place of this one, on the same database. Uploads and reads under way
@@ -110,14 +131,10 @@ impl Array {
         if config.keyring.array != self.inner.keyring.array {
             return Err(ArrayError::Keyring);
         }
-        Self::start(config, self.inner.catalog.clone(), self.inner.reading.clone()).await
+        Self::start(config, self.inner.catalog.clone()).await
     }
 
-    async fn start(
-        config: ArrayConfig,
-        catalog: Catalog,
-        reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
-    ) -> Result<Self> {
+    async fn start(config: ArrayConfig, catalog: Catalog) -> Result<Self> {
         let n = config.servers.len();
         if n != usize::from(config.geometry.n) {
             return Err(ArrayError::Geometry { k: config.geometry.k, n });
@@ -134,22 +151,27 @@ impl Array {
             keyring_copies: KeyringCopies::default(),
             servers: config.servers,
             health: Health::default(),
-            deletions_queued: watch::Sender::new(()),
-            reading,
+            holds: config.holds,
         });
         // Each cloud has its own, so that one that hangs holds up none of the others.
         let mut tasks: Vec<_> =
-            (0..n).map(|server| tokio::spawn(inner.clone().delete_for_ever(server))).collect();
+            inner.servers.iter().map(|server| tokio::spawn(server.clone().collect_for_ever())).collect();
+        if let Some(every) = config.reconcile_every {
+            let walks =
+                inner.servers.iter().map(|server| tokio::spawn(server.clone().reconcile_for_ever(every)));
+            tasks.extend(walks);
+        }
+        tasks.push(tokio::spawn(record_days(config.leasedb)));
         tasks.push(tokio::spawn(inner.clone().keep_keyring_copies()));
         Ok(Self { inner, tasks })
     }
 
-    /// Stores `content` under `name`, replacing the file there; `transfer` counts along. When it returns, the file is
+    /// Stores `content` under `name`, replacing the file there. When it returns, the file is
     /// durable, and survives the loss of one more cloud than fail now (`survive`).
     ///
     /// # Errors
     /// [`ArrayError::TooFewClouds`] with each cloud's fault; what was there before stays.
-    pub async fn put<S, E>(&self, name: &str, content: S, transfer: Transfer) -> Result<FileInfo>
+    pub async fn put<S, E>(&self, name: &str, content: S, options: PutOptions) -> Result<FileInfo>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
         E: std::fmt::Display + Send + 'static,
@@ -157,7 +179,7 @@ impl Array {
         check_name(name)?;
         let (inner, name_owned) = (self.inner.clone(), name.to_owned());
         // A task of its own: an upload whose asker goes away is still tidied up.
-        tokio::spawn(async move { inner.store(name_owned, content, transfer).await }).await?
+        tokio::spawn(async move { inner.store(name_owned, content, options).await }).await?
     }
 
     /// A file and its content, or a range of it, cut at its end; `transfer` counts along.
@@ -175,7 +197,7 @@ impl Array {
             let stream = streams.pop().filter(|s| streams.is_empty() && is_sound(&s.layout));
             let stream = stream
                 .ok_or_else(|| ArrayError::Task(format!("the catalog's entry of {name:?} is damaged")))?;
-            let reading = Reading::begin(&self.inner, stream.index);
+            let reading = self.inner.hold(stream.index);
             // Replaced or removed since it was looked up, its shares may be going already.
             if self.inner.catalog.is_live(stream.index).await? {
                 break (info, stream, reading);
@@ -212,8 +234,13 @@ impl Array {
     /// [`ArrayError::NoSuchFile`].
     pub async fn remove(&self, name: &str) -> Result<()> {
         self.inner.catalog.remove(name.to_owned()).await?;
-        self.inner.deletions_queued.send_replace(());
+        self.inner.servers.iter().for_each(|server| server.wake());
         Ok(())
+    }
+
+    /// Its storage servers, in the order of their share numbers.
+    pub fn servers(&self) -> &[Arc<StorageServer>] {
+        &self.inner.servers
     }
 
     /// How the array is; asks every cloud.
@@ -224,7 +251,11 @@ impl Array {
         let probes = self.inner.servers.iter().map(|server| async {
             let fault = tokio::time::timeout(PROBE, server.probe()).await;
             let fault = match fault {
-                Ok(Ok(())) => self.inner.keyring_copies.fault(server.name()),
+                Ok(Ok(())) => {
+                    let refusal =
+                        server.refusal().map(|why| format!("cloud {:?} is read-only: {why}", server.name()));
+                    refusal.or_else(|| self.inner.keyring_copies.fault(server.name()))
+                }
                 Ok(Err(e)) => Some(e.to_string()),
                 Err(_) => Some(format!("cloud {:?}: no answer within 10 s", server.name())),
             };
@@ -236,6 +267,16 @@ impl Array {
             clouds: futures::future::join_all(probes).await,
             keyring_copies: self.inner.keyring_holders().await?,
         })
+    }
+}
+
+/// Writes the usage of every day down, for as long as the array runs.
+async fn record_days(leasedb: LeaseDb) {
+    loop {
+        if let Err(e) = leasedb.record_day().await {
+            tracing::warn!("the day's usage is not written down yet: {e}");
+        }
+        tokio::time::sleep(DAYS).await;
     }
 }
 
@@ -266,7 +307,7 @@ impl Inner {
 
     /// Asks servers that failed whether they are back: a probe passes where a circuit breaker lets nothing else pass,
     /// and closes it. Returns those that answer.
-    pub(crate) async fn that_answer(&self, servers: Vec<&Arc<dyn Backend>>) -> Vec<String> {
+    pub(crate) async fn that_answer(&self, servers: Vec<&Arc<StorageServer>>) -> Vec<String> {
         let probes = servers.into_iter().map(|server| async move {
             let probed = tokio::time::timeout(PROBE, server.probe()).await;
             matches!(probed, Ok(Ok(()))).then(|| server.name().to_owned())
@@ -276,33 +317,9 @@ impl Inner {
         answering
     }
 
-    pub(crate) fn reading(&self) -> std::sync::MutexGuard<'_, HashMap<StorageIndex, usize>> {
-        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// While it lives, the stream's shares are not deleted by this process.
-pub(crate) struct Reading {
-    inner: Arc<Inner>,
-    index: StorageIndex,
-}
-
-impl Reading {
-    pub(crate) fn begin(inner: &Arc<Inner>, index: StorageIndex) -> Self {
-        *inner.reading().entry(index).or_default() += 1;
-        Self { inner: inner.clone(), index }
-    }
-}
-
-impl Drop for Reading {
-    fn drop(&mut self) {
-        let mut reading = self.inner.reading();
-        if let Some(count) = reading.get_mut(&self.index) {
-            *count -= 1;
-            if *count == 0 {
-                reading.remove(&self.index);
-            }
-        }
+    /// While it lives, the stream's shares are not deleted by this process.
+    pub(crate) fn hold(&self, index: raic_storage::StorageIndex) -> Hold {
+        self.holds.hold(index)
     }
 }
 

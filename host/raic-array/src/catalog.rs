@@ -1,15 +1,16 @@
 //! The catalog: which files there are, of which streams they are made, and where the streams' shares are.
 //!
-//! raic-array's tables in the one database file. A file is a list of extents of streams; a stream is what one
-//! storage index names. Every change that a person can see is one transaction:
+//! raic-array's tables in the one database file; where the streams' shares are, leasedb's say. A file is a list of extents of
+//! streams; a stream is what one storage index names. Every change that a person can see is one transaction:
 //!
-//! - `begin` records the shares an upload is about to write, before the first byte goes out;
-//! - `commit` makes the file, its stream and its placements, and queues what it replaces for deletion;
-//! - `abandon`, and a restart, turn what began and did not commit into deletions.
+//! - `begin` allocates the shares an upload is about to write, before the first byte goes out;
+//! - `commit` makes the file and its stream, turns the upload's leases into lasting ones, and ends those of what it replaces;
+//! - `abandon`, and a restart, give up what began and did not commit. Collection does the rest.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use raic_storage::{Database, ShareNum, StorageIndex};
+use raic_storage::{
+    AccountId, Allocation, Database, LeaseDb, RenewSecret, ServerId, ShareKind, ShareNum, StorageIndex,
+    Stored, placed,
+};
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use crate::{
@@ -47,10 +48,24 @@ CREATE TABLE deletions(
 CREATE INDEX deletions_next ON deletions(cloud, next_ms);
 CREATE TABLE keyring_copies(cloud TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE array(id BLOB NOT NULL);
+", "
+-- Where shares are is leasedb's to know. What they take is estimated here, and corrected by the next reconciliation.
+INSERT OR IGNORE INTO servers(name)
+    SELECT cloud FROM placements UNION SELECT cloud FROM uploads UNION SELECT cloud FROM deletions;
+INSERT OR IGNORE INTO shares(server, storage_index, share, kind, state, used_space, objects)
+    SELECT servers.id, p.storage_index, p.share, 0, 1, (length + manifest_length) / k, objects
+    FROM placements p JOIN streams USING(storage_index) JOIN servers ON servers.name = cloud;
+INSERT INTO leases SELECT id, 0, zeroblob(16), 0, NULL FROM shares WHERE kind = 0 AND state = 1 AND leases = 0;
+INSERT OR IGNORE INTO shares(server, storage_index, share, kind, state, used_space, objects)
+    SELECT servers.id, storage_index, share, 0, 2, 0, coalesce(objects, 0) FROM deletions JOIN servers ON servers.name = cloud;
+INSERT OR IGNORE INTO shares(server, storage_index, share, kind, state, used_space)
+    SELECT servers.id, storage_index, share, 0, 2, 0 FROM uploads JOIN servers ON servers.name = cloud;
+INSERT INTO going(share, server, until_ms, next_ms, is_whole)
+    SELECT id, server, CAST(strftime('%s', 'now') AS INTEGER) * 1000 + 900000, 0, objects > 0 FROM shares WHERE state = 2 AND kind = 0;
+DROP TABLE placements;
+DROP TABLE uploads;
+DROP TABLE deletions;
 "];
-
-/// How long a request that was given up may still land: what it wrote is deleted until then.
-pub(crate) const GOING_MS: i64 = 15 * 60 * 1000;
 
 /// What a person sees of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,18 +108,15 @@ impl Stream {
 pub(crate) struct Placement {
     pub(crate) share: ShareNum,
     pub(crate) cloud: String,
-    /// Objects it is kept in, by which it will be removed.
-    pub(crate) objects: u64,
+    pub(crate) is_lost: bool,
 }
 
-/// A share on a cloud.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Placed {
-    pub(crate) index: StorageIndex,
+/// A share that an upload writes, and where.
+#[derive(Clone, Debug)]
+pub(crate) struct Target {
     pub(crate) share: ShareNum,
+    pub(crate) server: ServerId,
     pub(crate) cloud: String,
-    /// Objects it is kept in; none where it never was whole.
-    pub(crate) objects: Option<u64>,
 }
 
 /// A file about to be committed.
@@ -112,6 +124,8 @@ pub(crate) struct NewFile {
     pub(crate) name: String,
     pub(crate) content_hash: Hash,
     pub(crate) stream: Stream,
+    /// Shares that were stored.
+    pub(crate) stored: Vec<(ShareNum, Stored)>,
     /// Shares that were not stored: cloud and reason.
     pub(crate) lacking: Vec<(ShareNum, String, String)>,
 }
@@ -127,16 +141,14 @@ pub struct Totals {
     pub lacking: u64,
     /// Shares that wait to be deleted.
     pub deletions: u64,
+    /// Shares that vanished from their clouds.
+    pub lost: u64,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     database: Database,
-}
-
-pub(crate) fn now_ms() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    leasedb: LeaseDb,
 }
 
 fn int(value: u64) -> i64 {
@@ -144,9 +156,11 @@ fn int(value: u64) -> i64 {
 }
 
 impl Catalog {
-    /// Brings the tables up to date and turns uploads that a crash ended into deletions.
-    pub(crate) async fn open(database: Database, array: [u8; 16]) -> Result<Self> {
+    /// Brings the tables up to date and gives up uploads that a crash ended.
+    pub(crate) async fn open(leasedb: LeaseDb, array: [u8; 16]) -> Result<Self> {
+        let database = leasedb.database().clone();
         database.migrate("array", STEPS).await?;
+        let uploads = leasedb.clone();
         database
             .write(move |tx| {
                 let known: Option<[u8; 16]> =
@@ -156,42 +170,55 @@ impl Catalog {
                     Some(id) if id != array => return Err(ArrayError::Keyring),
                     Some(_) => {}
                 }
-                tx.execute(
-                    "INSERT OR REPLACE INTO deletions(storage_index, share, cloud, until_ms)
-                     SELECT storage_index, share, cloud, ?1 FROM uploads",
-                    [now_ms() + GOING_MS],
-                )?;
-                tx.execute("DELETE FROM uploads", [])?;
-                Ok(())
+                Ok(uploads.abandon_uploads_of_other_runs(tx)?)
             })
             .await?;
-        Ok(Self { database })
+        Ok(Self { database, leasedb })
     }
 
-    pub(crate) async fn begin(&self, index: StorageIndex, clouds: Vec<(ShareNum, String)>) -> Result<()> {
+    /// Allocates the shares of a stream, for an account, that reserves so many bytes for each.
+    pub(crate) async fn begin(
+        &self,
+        index: StorageIndex,
+        targets: Vec<Target>,
+        account: AccountId,
+        reserve: u64,
+    ) -> Result<()> {
+        let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
-                for (share, cloud) in clouds {
-                    tx.execute(
-                        "INSERT INTO uploads VALUES(?1, ?2, ?3, ?4)",
-                        params![index.0, share.0, cloud, now_ms()],
-                    )?;
+                for Target { share, server, cloud } in targets {
+                    let kind = ShareKind::Array;
+                    let new = Allocation { server, index, share, kind, account, reserve, upload: None };
+                    leasedb.allocate(tx, &cloud, &new)?;
                 }
                 Ok(())
             })
             .await
     }
 
-    pub(crate) async fn abandon(&self, index: StorageIndex) -> Result<()> {
-        self.database.write(move |tx| uploads_to_deletions(tx, index)).await
+    pub(crate) async fn abandon(&self, index: StorageIndex, targets: Vec<Target>) -> Result<()> {
+        let leasedb = self.leasedb.clone();
+        self.database
+            .write(move |tx| {
+                let abandon = |t: &Target| Ok(leasedb.abandon(tx, t.server, (index, t.share), true)?);
+                targets.iter().try_for_each(abandon)
+            })
+            .await
     }
 
     /// Makes the file. What it says of it is what was committed, whatever follows.
-    pub(crate) async fn commit(&self, file: NewFile) -> Result<FileInfo> {
+    pub(crate) async fn commit(
+        &self,
+        file: NewFile,
+        targets: Vec<Target>,
+        account: AccountId,
+    ) -> Result<FileInfo> {
+        let leasedb = self.leasedb.clone();
         let version = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
         self.database
             .write(move |tx| {
-                let NewFile { name, content_hash, stream, lacking } = file;
+                let NewFile { name, content_hash, stream, stored, lacking } = file;
                 let (index, layout) = (stream.index.0, stream.layout);
                 tx.execute(
                     "INSERT INTO streams VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -207,23 +234,22 @@ impl Catalog {
                         stream.roots.concat(),
                     ],
                 )?;
-                for Placement { share, cloud, objects } in &stream.placements {
-                    tx.execute(
-                        "INSERT INTO placements VALUES(?1, ?2, ?3, ?4)",
-                        params![index, share.0, cloud, int(*objects)],
-                    )?;
-                    tx.execute(
-                        "DELETE FROM uploads WHERE storage_index = ?1 AND share = ?2 AND cloud = ?3",
-                        params![index, share.0, cloud],
-                    )?;
+                for Target { share, server, cloud } in &targets {
+                    let at = (stream.index, *share);
+                    match stored.iter().find(|(of, _)| of == share) {
+                        Some((_, Stored { objects, bytes })) => {
+                            let lease = (account, RenewSecret::NONE, None);
+                            leasedb.complete(tx, (*server, cloud), at, (*objects, *bytes), lease)?;
+                        }
+                        // What a cloud got of a share that failed goes.
+                        None => leasedb.abandon(tx, *server, at, true)?,
+                    }
                 }
-                // What a cloud got of a share that failed goes.
-                uploads_to_deletions(tx, stream.index)?;
                 for (share, cloud, reason) in &lacking {
                     tx.execute("INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)", params![index, share.0, cloud, reason])?;
                 }
-                drop_current(tx, &name)?;
-                let modified_ms = now_ms();
+                drop_current(tx, &leasedb, &name)?;
+                let modified_ms = leasedb.now_ms();
                 tx.execute(
                     "INSERT INTO files(name, version, is_current, is_delete_mark, size, modified_ms, content_hash)
                      VALUES(?1, ?2, 1, 0, ?3, ?4, ?5)",
@@ -239,19 +265,20 @@ impl Catalog {
                     modified_ms,
                     content_hash: Some(content_hash),
                     index: Some(stream.index),
-                    shares: stream.shares(),
+                    shares: placements(tx, stream.index)?.into_iter().map(|p| (p.share, p.cloud)).collect(),
                     lacking,
                 })
             })
             .await
     }
 
-    /// Removes a file. What it held and nothing else holds is queued for deletion in the same transaction.
+    /// Removes a file. The leases on what it held and nothing else holds end in the same transaction.
     pub(crate) async fn remove(&self, name: String) -> Result<()> {
+        let leasedb = self.leasedb.clone();
         self.database
-            .write(
-                move |tx| if drop_current(tx, &name)? { Ok(()) } else { Err(ArrayError::NoSuchFile(name)) },
-            )
+            .write(move |tx| {
+                if drop_current(tx, &leasedb, &name)? { Ok(()) } else { Err(ArrayError::NoSuchFile(name)) }
+            })
             .await
     }
 
@@ -264,7 +291,7 @@ impl Catalog {
                     |row| Ok((file_info(row)?, row.get::<_, i64>(4)?)),
                 )
                 .optional()?;
-            let Some((mut info, id)) = file else { return Ok(Err(ArrayError::NoSuchFile(name))) };
+            let Some((mut info, id)) = file else { return Err(ArrayError::NoSuchFile(name)) };
             let mut extents =
                 c.prepare("SELECT storage_index FROM extents WHERE file = ?1 ORDER BY position")?;
             let indexes = extents.query_map([id], |row| row.get(0).map(StorageIndex))?;
@@ -277,9 +304,9 @@ impl Catalog {
                 let rows = lacking.query_map([index.0], |r| Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?)))?;
                 info.lacking.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
             }
-            Ok(Ok((info, streams)))
+            Ok((info, streams))
         });
-        found.await?
+        found.await
     }
 
     /// Up to `limit` files after `after` whose name begins with `prefix`, in the order of their names' bytes.
@@ -292,85 +319,42 @@ impl Catalog {
                  ORDER BY name LIMIT ?3",
             )?;
             let rows = statement.query_map(params![after, prefix, limit], file_info)?;
-            rows.collect()
+            Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
         });
-        Ok(files.await?)
+        files.await
     }
 
     pub(crate) async fn totals(&self) -> Result<Totals> {
         let totals = self.database.read(|c| {
             let one = |sql| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n.unsigned_abs());
-            Ok(Totals {
+            Ok::<_, ArrayError>(Totals {
                 files: one("SELECT count(*) FROM files WHERE is_current")?,
                 bytes: one("SELECT coalesce(sum(size), 0) FROM files WHERE is_current")?,
                 lacking: one("SELECT count(*) FROM lacking")?,
-                deletions: one("SELECT count(*) FROM deletions")?,
+                deletions: 0,
+                lost: 0,
             })
         });
-        Ok(totals.await?)
+        let (deletions, lost) = self.leasedb.waiting().await?;
+        Ok(Totals { deletions, lost, ..totals.await? })
     }
 
     /// Whether a file still names that stream.
     pub(crate) async fn is_live(&self, index: StorageIndex) -> Result<bool> {
         let live = self.database.read(move |c| {
-            c.query_row("SELECT EXISTS(SELECT 1 FROM streams WHERE storage_index = ?1)", [index.0], |r| {
-                r.get(0)
-            })
+            let sql = "SELECT EXISTS(SELECT 1 FROM streams WHERE storage_index = ?1)";
+            Ok::<_, ArrayError>(c.query_row(sql, [index.0], |r| r.get(0))?)
         });
-        Ok(live.await?)
-    }
-
-    /// A cloud's deletions that are due, oldest first.
-    pub(crate) async fn due_deletions(&self, cloud: String, limit: u32) -> Result<Vec<Placed>> {
-        let due = self.database.read(move |c| {
-            let mut statement = c.prepare(
-                "SELECT storage_index, share, cloud, objects FROM deletions WHERE cloud = ?1 AND next_ms <= ?2
-                 ORDER BY next_ms LIMIT ?3",
-            )?;
-            let rows = statement.query_map(params![cloud, now_ms(), limit], |row| {
-                Ok(Placed {
-                    index: StorageIndex(row.get(0)?),
-                    share: ShareNum(row.get(1)?),
-                    cloud: row.get(2)?,
-                    objects: row.get::<_, Option<i64>>(3)?.map(i64::unsigned_abs),
-                })
-            })?;
-            rows.collect()
-        });
-        Ok(due.await?)
-    }
-
-    /// What came of a deletion: done for good, to be done once more when nothing can land any longer, or failed.
-    pub(crate) async fn deletion_tried(&self, placed: Placed, error: Option<String>) -> Result<()> {
-        self.database
-            .write(move |tx| {
-                let Placed { index, share, cloud, .. } = placed;
-                let now = now_ms();
-                if error.is_none() {
-                    tx.execute(
-                        "DELETE FROM deletions WHERE storage_index = ?1 AND share = ?2 AND cloud = ?3 AND until_ms <= ?4",
-                        params![index.0, share.0, cloud, now],
-                    )?;
-                }
-                // Again when late requests are over; after a failure with a growing pause, of an hour at most.
-                tx.execute(
-                    "UPDATE deletions SET attempts = attempts + 1, last_error = ?5, next_ms = CASE WHEN ?5 IS NULL
-                       THEN until_ms ELSE ?4 + min(3600000, 5000 << min(attempts, 10)) END
-                     WHERE storage_index = ?1 AND share = ?2 AND cloud = ?3",
-                    params![index.0, share.0, cloud, now, error],
-                )?;
-                Ok(())
-            })
-            .await
+        live.await
     }
 
     pub(crate) async fn keyring_copies(&self, generation: u32) -> Result<Vec<String>> {
         let copies = self.database.read(move |c| {
             let mut statement = c.prepare("SELECT cloud FROM keyring_copies WHERE generation >= ?1")?;
             let rows = statement.query_map([generation], |row| row.get(0))?;
-            rows.collect()
+            Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
         });
-        Ok(copies.await?)
+        copies.await
     }
 
     pub(crate) async fn keyring_missing(&self, cloud: String) -> Result<()> {
@@ -394,18 +378,8 @@ impl Catalog {
     }
 }
 
-fn uploads_to_deletions(tx: &Transaction<'_>, index: StorageIndex) -> Result<()> {
-    tx.execute(
-        "INSERT OR REPLACE INTO deletions(storage_index, share, cloud, until_ms)
-         SELECT storage_index, share, cloud, ?2 FROM uploads WHERE storage_index = ?1",
-        params![index.0, now_ms() + GOING_MS],
-    )?;
-    tx.execute("DELETE FROM uploads WHERE storage_index = ?1", [index.0])?;
-    Ok(())
-}
-
 /// Removes the current file of a name; streams that no extent names any longer go with it.
-fn drop_current(tx: &Transaction<'_>, name: &str) -> Result<bool> {
+fn drop_current(tx: &Transaction<'_>, leasedb: &LeaseDb, name: &str) -> Result<bool> {
     let id: Option<i64> = tx
         .query_row("SELECT id FROM files WHERE name = ?1 AND is_current", [name], |row| row.get(0))
         .optional()?;
@@ -420,17 +394,18 @@ fn drop_current(tx: &Transaction<'_>, name: &str) -> Result<bool> {
                 r.get(0)
             })?;
         if !used {
-            tx.execute(
-                "INSERT OR REPLACE INTO deletions(storage_index, share, cloud, objects, until_ms)
-                 SELECT storage_index, share, cloud, objects, ?2 FROM placements WHERE storage_index = ?1",
-                params![index, now_ms()],
-            )?;
-            for table in ["placements", "lacking", "streams"] {
+            leasedb.release(tx, StorageIndex(index))?;
+            for table in ["lacking", "streams"] {
                 tx.execute(&format!("DELETE FROM {table} WHERE storage_index = ?1"), [index])?;
             }
         }
     }
     Ok(true)
+}
+
+fn placements(c: &rusqlite::Connection, index: StorageIndex) -> rusqlite::Result<Vec<Placement>> {
+    let placed = placed(c, index)?.into_iter();
+    Ok(placed.map(|p| Placement { share: p.share, cloud: p.server, is_lost: p.is_lost }).collect())
 }
 
 fn file_info(row: &Row<'_>) -> rusqlite::Result<FileInfo> {
@@ -446,13 +421,7 @@ fn file_info(row: &Row<'_>) -> rusqlite::Result<FileInfo> {
 }
 
 fn stream(c: &rusqlite::Connection, index: StorageIndex) -> rusqlite::Result<Stream> {
-    let mut placements =
-        c.prepare("SELECT share, cloud, objects FROM placements WHERE storage_index = ?1 ORDER BY share")?;
-    let placements = placements.query_map([index.0], |row| {
-        let objects = row.get::<_, i64>(2)?.unsigned_abs();
-        Ok(Placement { share: ShareNum(row.get(0)?), cloud: row.get(1)?, objects })
-    })?;
-    let placements = placements.collect::<rusqlite::Result<Vec<_>>>()?;
+    let placements = placements(c, index)?;
     c.query_row(
         "SELECT k, n, segment_size, length, manifest_length, generation, wrapped_key, roots FROM streams
          WHERE storage_index = ?1",

@@ -14,12 +14,12 @@ use futures::{
     Stream, StreamExt as _, TryStreamExt as _,
     stream::{self, FuturesUnordered},
 };
-use raic_storage::{Backend, ShareNum, StorageError};
+use raic_storage::{Hold, ShareNum, StorageError, StorageServer};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::{
     ArrayError, Fault, Result, Transfer,
-    array::{Inner, Reading},
+    array::Inner,
     catalog::{Placement, Stream as CatalogStream},
     codec::Codec,
     format::{GROUP, HASH, HEADER, Hash, Header, Layout, root},
@@ -42,7 +42,9 @@ const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 /// What is known of one share while its stream is read.
 struct Source {
     share: ShareNum,
-    server: Arc<dyn Backend>,
+    /// It vanished from its cloud: asked last.
+    is_lost: bool,
+    server: Arc<StorageServer>,
     /// The hashes of its pages, once they were verified against the root in the catalog.
     pages: Mutex<Option<Arc<Vec<Hash>>>>,
     /// Hash pages that were verified; the last few.
@@ -62,7 +64,7 @@ struct StreamReader {
     pace: Mutex<Option<Duration>>,
     transfer: Transfer,
     /// Keeps the shares from being deleted meanwhile.
-    _reading: Reading,
+    _reading: Hold,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -74,7 +76,7 @@ impl Inner {
     pub(crate) fn read_stream(
         self: Arc<Self>,
         stream: CatalogStream,
-        reading: Reading,
+        reading: Hold,
         range: Range<u64>,
         transfer: Transfer,
     ) -> Result<Content> {
@@ -83,10 +85,11 @@ impl Inner {
         let geometry = stream.layout.geometry;
         let codec = if geometry == self.geometry { self.codec.clone() } else { Codec::new(geometry)? };
         let sources = stream.placements.iter().filter(|placed| placed.share.0 < geometry.n);
-        let sources = sources.filter_map(|Placement { share, cloud, .. }| {
+        let sources = sources.filter_map(|Placement { share, cloud, is_lost }| {
             let server = self.servers.iter().find(|s| s.name() == cloud)?.clone();
             Some(Source {
                 share: *share,
+                is_lost: *is_lost,
                 server,
                 pages: Mutex::default(),
                 page_cache: Mutex::default(),
@@ -265,7 +268,7 @@ impl StreamReader {
         order.sort_by_key(|i| {
             let source = &self.sources[*i];
             let faults = lock(&source.faults).len();
-            (faults, self.inner.health.failed_lately(source.server.name()), source.share)
+            (source.is_lost, faults, self.inner.health.failed_lately(source.server.name()), source.share)
         });
         order
     }

@@ -111,6 +111,20 @@ impl Keyring {
         Ok(Self { array: random()?, generations: vec![stream_key()?] })
     }
 
+    /// What containers' owner objects and mutable shares are authenticated by: of the first generation, so that it stays.
+    pub fn owner_key(&self) -> [u8; KEY] {
+        let mut key = [0; KEY];
+        let first = self.generations.first().map_or(&[][..], |key| &**key);
+        #[allow(clippy::expect_used, reason = "32 bytes is a length that HKDF takes")]
+        {
+            let pseudorandom = Salt::new(HKDF_SHA256, &self.array).extract(first);
+            let expanded =
+                pseudorandom.expand(&[b"RAIC container owner v1"], hkdf::HKDF_SHA256).expect("one block");
+            expanded.fill(&mut key).expect("one block");
+        }
+        key
+    }
+
     /// The newest generation, 1 or more.
     pub fn generation(&self) -> u32 {
         u32::try_from(self.generations.len()).unwrap_or(u32::MAX)

@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use raic_storage::{Backend, StorageError};
+use raic_storage::{StorageError, StorageServer};
 
 use crate::{ArrayError, Result, array::Inner};
 
@@ -84,7 +84,7 @@ impl Inner {
         let others = self.servers.iter().filter(|server| !verified.contains(server.name()));
         let mut copies: FuturesUnordered<_> = others
             .map(|server| async move {
-                let copied = tokio::time::timeout(PATIENCE, self.copy_keyring_to(&**server)).await;
+                let copied = tokio::time::timeout(PATIENCE, self.copy_keyring_to(server)).await;
                 let copied = copied.unwrap_or_else(|_| {
                     Err(format!("cloud {:?}: no answer within {} s", server.name(), PATIENCE.as_secs()))
                 });
@@ -109,7 +109,7 @@ impl Inner {
         Ok(())
     }
 
-    async fn copy_keyring_to(&self, server: &dyn Backend) -> Result<(), String> {
+    async fn copy_keyring_to(&self, server: &StorageServer) -> Result<(), String> {
         let name = format!("keyring.{}", self.keyring.generation());
         let told = |e: StorageError| e.to_string();
         let there = server.load_object(&name).await.map_err(told)?;

@@ -1,6 +1,6 @@
 //! The array: files, encrypted and erasure-coded over storage servers of which any n-k may fail.
 //!
-//! [`Array`] stores, reads, lists and removes files over n `Backend`s, one a cloud. On the way down a file passes
+//! [`Array`] stores, reads, lists and removes files over n storage servers, one a cloud. On the way down a file passes
 //! `segment` (sealed, coded, hashed), `upload` (to all clouds at once) and `catalog` (one transaction); on the
 //! way up `download` reads blocks from any k clouds and verifies each. `format` says where a share has what.
 //!
@@ -10,7 +10,6 @@
 mod array;
 mod catalog;
 mod codec;
-mod deletions;
 mod download;
 mod error;
 pub mod format;
@@ -23,7 +22,7 @@ mod upload;
 #[cfg(test)]
 mod vectors;
 
-pub use array::{Array, ArrayConfig, Status};
+pub use array::{Array, ArrayConfig, PutOptions, Status};
 pub use catalog::{FileInfo, Totals};
 pub use download::Content;
 pub use error::{ArrayError, Fault, Result};

@@ -1,21 +1,21 @@
 //! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of all until it is
 //! given up.
 //!
-//! Order of writes: the catalog records which shares are about to be written; then shares go out; then one
-//! transaction makes the file. A crash before it leaves shares that the record names, for deletion; after it the
+//! Order of writes: a transaction allocates the shares that are about to be written; then shares go out; then one
+//! transaction makes the file. A crash before it leaves shares that are COMING, for collection; after it the
 //! file is whole. See `docs/decisions/0001-order-of-writes.md`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
-use raic_storage::{Backend, ShareNum, ShareWriter, StorageIndex};
+use raic_storage::{ShareNum, ShareWriter, StorageIndex, StorageServer, Stored};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
-    ArrayError, Fault, Result, Transfer,
+    ArrayError, Fault, PutOptions, Result, Transfer,
     array::Inner,
-    catalog::{FileInfo, NewFile, Placement, Stream as CatalogStream},
+    catalog::{FileInfo, NewFile, Stream as CatalogStream, Target},
     format::{Header, Layout, Trailer},
     keyring::stream_key,
     segment::{Encoder, Sealer},
@@ -43,9 +43,10 @@ enum Piece {
 struct ShareUpload {
     share: ShareNum,
     cloud: String,
+    domain: String,
     /// None once it failed.
     queue: Option<mpsc::Sender<Piece>>,
-    task: JoinHandle<Result<u64, String>>,
+    task: JoinHandle<Result<Stored, String>>,
 }
 
 impl Drop for ShareUpload {
@@ -55,31 +56,31 @@ impl Drop for ShareUpload {
 }
 
 fn begin_share(
-    backend: Arc<dyn Backend>,
+    server: Arc<StorageServer>,
     index: StorageIndex,
     share: ShareNum,
     transfer: Transfer,
 ) -> ShareUpload {
     let (queue, pieces) = mpsc::channel(QUEUE);
-    let cloud = backend.name().to_owned();
-    let task = tokio::spawn(async move { write_share(&*backend, index, share, pieces, transfer).await });
-    ShareUpload { share, cloud, queue: Some(queue), task }
+    let (cloud, domain) = (server.name().to_owned(), server.domain().to_owned());
+    let task = tokio::spawn(async move { write_share(&server, index, share, pieces, transfer).await });
+    ShareUpload { share, cloud, domain, queue: Some(queue), task }
 }
 
 async fn write_share(
-    backend: &dyn Backend,
+    server: &StorageServer,
     index: StorageIndex,
     share: ShareNum,
     mut pieces: mpsc::Receiver<Piece>,
     transfer: Transfer,
-) -> Result<u64, String> {
-    let mut writer: Box<dyn ShareWriter> = backend.create(index, share).await.map_err(|e| e.to_string())?;
+) -> Result<Stored, String> {
+    let mut writer: Box<dyn ShareWriter> = server.create(index, share).await.map_err(|e| e.to_string())?;
     while let Some(piece) = pieces.recv().await {
         match piece {
             Piece::Bytes(bytes) => {
                 let length = bytes.len();
                 writer.write(bytes).await.map_err(|e| e.to_string())?;
-                transfer.add(backend.name(), length);
+                transfer.add(server.name(), length);
             }
             Piece::End => return writer.finish().await.map_err(|e| e.to_string()),
         }
@@ -90,7 +91,7 @@ async fn write_share(
 impl Inner {
     /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of one cloud more than
     /// is missing now.
-    pub(crate) async fn store<S, E>(&self, name: String, content: S, transfer: Transfer) -> Result<FileInfo>
+    pub(crate) async fn store<S, E>(&self, name: String, content: S, options: PutOptions) -> Result<FileInfo>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
@@ -103,11 +104,25 @@ impl Inner {
             self.that_answer(suspects).await;
         }
         let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
-        let clouds =
-            self.servers.iter().zip(0..).map(|(s, share)| (ShareNum(share), s.name().to_owned())).collect();
-        self.catalog.begin(index, clouds).await?;
-        let stored =
-            async { self.catalog.commit(self.store_stream(index, name, content, transfer).await?).await };
+        let PutOptions { transfer, account, size } = options;
+        let target = |(s, share): (&Arc<StorageServer>, u8)| Target {
+            share: ShareNum(share),
+            server: s.id(),
+            cloud: s.name().to_owned(),
+        };
+        let targets: Vec<Target> = self.servers.iter().zip(0..).map(target).collect();
+        let layout = |length| Layout {
+            geometry: self.geometry,
+            segment_size: self.segment_size,
+            length,
+            manifest_length: 0,
+        };
+        let reserve = size.map_or(0, |size| layout(size).share_length());
+        self.catalog.begin(index, targets.clone(), account, reserve).await?;
+        let stored = async {
+            let file = self.store_stream(index, name, content, transfer).await?;
+            self.catalog.commit(file, targets.clone(), account).await
+        };
         let stored = stored.await;
         let lacking: Vec<&str> = match &stored {
             Ok(file) => file.lacking.iter().map(|(_, cloud, _)| cloud.as_str()).collect(),
@@ -117,12 +132,12 @@ impl Inner {
         lacking.into_iter().for_each(|cloud| self.health.failed(cloud));
         if stored.is_err() {
             // A commit that came through although it was reported as failed has left nothing to abandon.
-            if let Err(e) = self.catalog.abandon(index).await {
+            if let Err(e) = self.catalog.abandon(index, targets).await {
                 tracing::warn!("the shares of {index} are deleted after the next start only: {e}");
             }
         }
-        // What the file replaced, and what failed shares left, is to be deleted.
-        self.deletions_queued.send_replace(());
+        // What the file replaced, and what failed shares left, is to be collected.
+        self.servers.iter().for_each(|server| server.wake());
         stored
     }
 
@@ -155,6 +170,8 @@ impl Inner {
                 .zip(0..)
                 .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i), transfer.clone()))
                 .collect(),
+            k: usize::from(self.geometry.k),
+            survive: self.survive,
             needed: self.needed(),
             patience: self.patience,
             lacking: Vec::new(),
@@ -200,18 +217,20 @@ impl Inner {
             Trailer { length, manifest_length, generation, wrapped_key, page_hashes, roots }.encode().into()
         };
         uploads.send(page_hashes.into_iter().map(trailer).collect()).await?;
-        let placements = uploads.finish().await?;
+        let stored = uploads.finish().await?;
 
         let layout =
             Layout { geometry: self.geometry, segment_size: self.segment_size, length, manifest_length };
-        let stream = CatalogStream { index, layout, generation, wrapped_key, roots, placements };
-        Ok(NewFile { name, content_hash, stream, lacking: uploads.lacking.clone() })
+        let stream = CatalogStream { index, layout, generation, wrapped_key, roots, placements: Vec::new() };
+        Ok(NewFile { name, content_hash, stream, stored, lacking: uploads.lacking.clone() })
     }
 }
 
 /// All shares of one stream on their way.
 struct Uploads {
     shares: Vec<ShareUpload>,
+    k: usize,
+    survive: usize,
     needed: usize,
     patience: Duration,
     lacking: Vec<(ShareNum, String, String)>,
@@ -256,7 +275,7 @@ impl Uploads {
         self.enough()
     }
 
-    async fn finish(&mut self) -> Result<Vec<Placement>> {
+    async fn finish(&mut self) -> Result<Vec<(ShareNum, Stored)>> {
         let mut open: Vec<_> = self.shares.iter_mut().filter(|share| share.queue.is_some()).collect();
         let waiting = open.iter_mut().enumerate().map(|(i, share)| async move {
             // A share that failed meanwhile says so by its end.
@@ -267,13 +286,10 @@ impl Uploads {
         });
         let waiting: FuturesUnordered<_> = waiting.collect();
         let ended = patiently(waiting, self.needed, self.patience).await;
-        let mut placements = Vec::new();
+        let mut stored = Vec::new();
         for (i, share) in open.into_iter().enumerate() {
             match ended.iter().find(|(of, _)| *of == i) {
-                Some((_, Ok(objects))) => {
-                    let objects = *objects;
-                    placements.push(Placement { share: share.share, cloud: share.cloud.clone(), objects });
-                }
+                Some((_, Ok(kept))) => stored.push((share.share, *kept)),
                 Some((_, Err(fault))) => self.lacking.push((share.share, share.cloud.clone(), fault.clone())),
                 None => self.lacking.push((
                     share.share,
@@ -283,7 +299,7 @@ impl Uploads {
             }
         }
         self.enough()?;
-        Ok(placements)
+        Ok(stored)
     }
 
     async fn give_up(&mut self, share: usize, slow: bool) {
@@ -301,7 +317,15 @@ impl Uploads {
     fn enough(&self) -> Result<()> {
         let n = self.shares.len();
         let stored = n - self.lacking.len();
-        if stored >= self.needed {
+        // Clouds of one failure domain are lost together.
+        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
+        for share in self.shares.iter().filter(|s| !self.lacking.iter().any(|(of, ..)| *of == s.share)) {
+            *domains.entry(&share.domain).or_default() += 1;
+        }
+        let mut domains: Vec<usize> = domains.into_values().collect();
+        domains.sort_unstable_by(|a, b| b.cmp(a));
+        let left: usize = domains.iter().skip(self.survive).sum();
+        if stored >= self.needed && (left >= self.k || self.lacking.is_empty()) {
             return Ok(());
         }
         let faults =
@@ -331,7 +355,7 @@ fn too_slow(cloud: &str, patience: Duration) -> String {
     format!("cloud {cloud:?}: too slow: it took nothing for {patience:?} that the others waited")
 }
 
-/// How a share's task ended: with the number of its objects.
-async fn outcome(task: &mut JoinHandle<Result<u64, String>>) -> Result<u64, String> {
+/// How a share's task ended: with what it is kept in.
+async fn outcome(task: &mut JoinHandle<Result<Stored, String>>) -> Result<Stored, String> {
     task.await.unwrap_or_else(|e| Err(e.to_string()))
 }

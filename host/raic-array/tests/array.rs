@@ -6,15 +6,19 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
-use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, RecoveryKey, Transfer};
+use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, PutOptions, RecoveryKey, Transfer};
 use raic_cloud::{Breaker, Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
-use raic_storage::{Backend, CloudBackend, Database};
+use raic_storage::{
+    AccountChange, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience, ServerSettings,
+    StorageError, StorageServer,
+};
 
 struct Rig {
     clouds: Vec<Arc<Faulty<MemoryCloud>>>,
     keyring: Keyring,
     sealed: Bytes,
     patience: Duration,
+    domains: Vec<&'static str>,
     folder: tempfile::TempDir,
 }
 
@@ -25,14 +29,25 @@ impl Rig {
         let keyring = Keyring::generate().unwrap();
         let sealed = Bytes::from(keyring.seal(&RecoveryKey::generate().unwrap()).unwrap());
         let patience = ArrayConfig::PATIENCE;
-        Self { clouds, keyring, sealed, patience, folder: tempfile::tempdir().unwrap() }
+        Self { clouds, keyring, sealed, patience, domains: Vec::new(), folder: tempfile::tempdir().unwrap() }
     }
 
     async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
-        let backend = |cloud: &Arc<Faulty<MemoryCloud>>| {
+        let database = Database::open(&self.folder.path().join("raic.db")).unwrap();
+        let leasedb = LeaseDb::open(database, Clock::system(), Patience::default()).await?;
+        let identity = leasedb.identity().await?;
+        let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
+        let holds = Holds::default();
+        let mut servers = Vec::new();
+        for (i, cloud) in self.clouds.iter().enumerate() {
             // As the daemon has it: a cloud that failed is left alone for a while.
-            Arc::new(CloudBackend::new(Arc::new(Breaker::new(cloud.clone())), 5_000)) as Arc<dyn Backend>
-        };
+            let backend = Arc::new(CloudBackend::new(Arc::new(Breaker::new(cloud.clone())), 5_000));
+            let domain = self.domains.get(i).map(ToString::to_string);
+            let settings = ServerSettings { domain, ..ServerSettings::default() };
+            let server =
+                StorageServer::open(backend, leasedb.clone(), owner.clone(), settings, holds.clone());
+            servers.push(Arc::new(server.await?));
+        }
         Array::open(ArrayConfig {
             geometry: Geometry { k, n: self.clouds.len() as u8 },
             segment_size: 1_000,
@@ -40,8 +55,10 @@ impl Rig {
             patience: self.patience,
             sealed_keyring: self.sealed.clone(),
             keyring,
-            servers: self.clouds.iter().map(backend).collect(),
-            database: Database::open(&self.folder.path().join("raic.db")).unwrap(),
+            servers,
+            leasedb,
+            reconcile_every: None,
+            holds,
         })
         .await
     }
@@ -67,7 +84,7 @@ fn content(length: usize) -> Bytes {
 async fn put(array: &Array, name: &str, content: Bytes) -> Result<(), ArrayError> {
     let pieces: Vec<Result<Bytes, String>> =
         content.chunks(777).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-    array.put(name, stream::iter(pieces), Transfer::default()).await.map(drop)
+    array.put(name, stream::iter(pieces), PutOptions::default()).await.map(drop)
 }
 
 async fn get(array: &Array, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, ArrayError> {
@@ -143,7 +160,7 @@ async fn with_three_gone_each_clouds_fault_is_told_and_no_byte_is_wrong() {
     rig.clouds[0].inner().wipe();
     rig.clouds[1].inner().wipe();
     let liar = rig.clouds[2].inner();
-    liar.keys().iter().for_each(|key| assert!(liar.corrupt(key, 100)));
+    liar.keys().iter().for_each(|key| assert!(liar.corrupt(key, 70)));
     let e = get(&array, "file", None).await.unwrap_err();
     let ArrayError::Unreadable { k: 2, faults, .. } = &e else { panic!("{e}") };
     let told: Vec<_> = faults.iter().map(|f| f.cloud.as_str()).collect();
@@ -176,7 +193,7 @@ async fn an_upload_that_breaks_off_leaves_nothing_and_what_was_there() {
     put(&array, "file", content(10_000)).await.unwrap();
     let before = rig.objects();
     let pieces = vec![Ok(content(90_000)), Err("the client went away".to_owned())];
-    let e = array.put("file", stream::iter(pieces), Transfer::default()).await.unwrap_err();
+    let e = array.put("file", stream::iter(pieces), PutOptions::default()).await.unwrap_err();
     assert!(matches!(&e, ArrayError::Content(why) if why.contains("went away")), "{e}");
     settle(|| rig.objects() == before).await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(10_000));
@@ -239,8 +256,13 @@ async fn a_cloud_that_hangs_holds_up_neither_the_start_nor_reading_nor_the_other
     let array = rig.open().await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(20_000));
     array.remove("file").await.unwrap();
-    let left =
-        || rig.clouds[1..].iter().flat_map(|c| c.inner().keys()).filter(|k| *k != keyring_key()).count();
+    let left = || {
+        rig.clouds[1..]
+            .iter()
+            .flat_map(|c| c.inner().keys())
+            .filter(|k| k.as_str().starts_with("shares/"))
+            .count()
+    };
     settle(|| left() == 0).await;
     assert!(began.elapsed().as_secs() < 20, "it waited for the cloud that hangs");
 }
@@ -270,6 +292,7 @@ async fn a_wiped_cloud_gets_the_keyring_again() {
     settle(|| rig.clouds.iter().all(|c| c.inner().keys().contains(&keyring_key()))).await;
     drop(array);
     rig.clouds[1].inner().wipe();
+    rig.open().await.servers()[1].adopt().await.unwrap();
     let _array = rig.open().await;
     settle(|| rig.clouds[1].inner().keys().contains(&keyring_key())).await;
 }
@@ -299,7 +322,8 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
     let array = rig.open().await;
     let (up, down) = (Transfer::default(), Transfer::default());
     let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(100_000))];
-    array.put("file", stream::iter(pieces), up.clone()).await.unwrap();
+    let options = PutOptions { transfer: up.clone(), ..PutOptions::default() };
+    array.put("file", stream::iter(pieces), options).await.unwrap();
     let shares = up.clouds();
     assert_eq!(shares.keys().collect::<Vec<_>>(), ["c0", "c1", "c2", "c3"]);
     for (cloud, counted) in rig.clouds.iter().zip(shares.values()) {
@@ -400,4 +424,77 @@ async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
     });
     let read = tokio::time::timeout(Duration::from_secs(30), get(&array, "file", None)).await;
     assert_eq!(read.expect("it waits for the cloud that hangs").unwrap(), content(50_000));
+}
+
+/// Two clouds that fail together count as one.
+#[tokio::test]
+async fn shares_of_one_failure_domain_do_not_make_a_write_survive() {
+    // Of a, b and c any two survive the loss of one. With a and c alone, the loss of a would leave one share.
+    for (down, is_stored) in [(0, true), (2, false)] {
+        let mut rig = Rig::new(4);
+        rig.domains = vec!["a", "a", "b", "c"];
+        let array = rig.open().await;
+        put(&array, "file", content(5_000)).await.unwrap();
+        rig.clouds[down].set(Faulty::<MemoryCloud>::down_plan());
+        let stored = put(&array, "file", content(5_000)).await;
+        assert_eq!(stored.is_ok(), is_stored, "{stored:?}");
+        assert!(is_stored || matches!(stored, Err(ArrayError::TooFewClouds { stored: 3, .. })));
+    }
+}
+
+#[tokio::test]
+async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    let leasedb = array.servers()[0].leasedb().clone();
+    let quota = AccountChange { hard_quota: Some(Some(100_000)), ..AccountChange::default() };
+    let alice = leasedb.create_account("alice", quota).await.unwrap();
+    let store = async |name: &str, length: usize, size| {
+        let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(length))];
+        let options = PutOptions { account: alice.id, size, ..PutOptions::default() };
+        array.put(name, stream::iter(pieces), options).await
+    };
+    let used = async || {
+        let usage = leasedb.usage_by_account().await.unwrap();
+        usage.into_iter().find(|u| u.name == "alice").map(|u| (u.shares, u.bytes)).unwrap()
+    };
+    store("one", 20_000, Some(20_000)).await.unwrap();
+    let (shares, bytes) = used().await;
+    assert!(shares == 4 && (40_000..60_000).contains(&bytes), "{shares} {bytes}");
+    // Refused before a byte is sent where the size is known, else when all was: nothing stays either way.
+    for size in [Some(50_000), None] {
+        let refused = store("two", 50_000, size).await.unwrap_err();
+        assert!(
+            matches!(&refused, ArrayError::Storage(StorageError::QuotaExceeded { quota: 100_000, .. })),
+            "{refused}"
+        );
+        assert_eq!(used().await, (shares, bytes), "{size:?}");
+    }
+    array.remove("one").await.unwrap();
+    assert_eq!(used().await, (0, 0));
+    settle(|| rig.objects() == 0).await;
+    leasedb.change_account("alice", AccountChange { is_disabled: Some(true), ..quota }).await.unwrap();
+    let refused = store("two", 10, None).await.unwrap_err();
+    assert!(matches!(refused, ArrayError::Storage(StorageError::AccountDisabled(_))), "{refused}");
+}
+
+/// A cloud whose container lost its owner object, or is another's, takes nothing; the array goes on with the others.
+#[tokio::test]
+async fn a_cloud_that_was_emptied_takes_nothing_before_it_is_adopted() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(5_000)).await.unwrap();
+    drop(array);
+    rig.clouds[1].inner().wipe();
+    let array = rig.open().await;
+    put(&array, "other", content(5_000)).await.unwrap();
+    let lacking = array.stat("other").await.unwrap().lacking;
+    assert!(
+        matches!(&lacking[..], [(_, cloud, why)] if cloud == "c1" && why.contains("raic cloud adopt c1")),
+        "{lacking:?}"
+    );
+    assert_eq!(rig.clouds[1].inner().keys(), []);
+    array.servers()[1].adopt().await.unwrap();
+    put(&array, "other", content(5_000)).await.unwrap();
+    assert_eq!(array.stat("other").await.unwrap().lacking, []);
 }

@@ -4,15 +4,17 @@ use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::PermissionsEx
 
 use clap::{Args, Subcommand};
 use hyper::Method;
+use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
 use raic_gateway::admin::Status;
+use raic_storage::{Backend, Identity, Owner, Ownership, ServerId, StorageIndex};
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pins, pin, read_pins, shares_on},
+    daemon::{Clouds, Pins, pin, read_only, read_pins, shares_on},
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
@@ -27,6 +29,11 @@ pub(crate) enum CloudCommand {
     List,
     /// Proves that a cloud works: stores a small object, reads it, lists it, removes it
     Test {
+        /// Which
+        name: String,
+    },
+    /// Gives a container its owner object again, which has lost it
+    Adopt {
         /// Which
         name: String,
     },
@@ -59,6 +66,9 @@ pub(crate) struct AddArguments {
     /// An authority (PEM) to trust beside the system's
     #[arg(long, requires = "connector")]
     ca: Option<PathBuf>,
+    /// What it fails together with, such as a provider or a building; itself unless set
+    #[arg(long)]
+    domain: Option<String>,
     /// Take the place of the configured cloud of that name
     #[arg(long)]
     replace: Option<String>,
@@ -73,7 +83,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
         CloudCommand::List => {
             for (name, section) in &Config::load(home)?.clouds {
                 let (backend, place) = match section {
-                    CloudSection::Disk { path } => ("disk", path.display().to_string()),
+                    CloudSection::Disk { path, .. } => ("disk", path.display().to_string()),
                     CloudSection::Cloud { connector, settings, .. } => {
                         let place: Vec<_> = settings.iter().map(|(n, v)| format!("{n}={v}")).collect();
                         (connector.as_str(), place.join(" "))
@@ -95,6 +105,16 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             };
             test(home, &name, tell).await?;
             if json { print_json(&json!({"cloud": name, "works": true})) } else { Ok(()) }
+        }
+        CloudCommand::Adopt { name } => {
+            section(&Config::load(home)?, &name)?;
+            let path = format!("/v1/clouds/{}/adopt", crate::client::encode(&name));
+            Client(home).send(Method::POST, &path, &[], nothing()).await?;
+            if json {
+                return print_json(&json!({"cloud": name, "adopted": true}));
+            }
+            println!("cloud {name:?} is this array's; what it lost is found by `raic lease reconcile`");
+            Ok(())
         }
         CloudCommand::Create { name } => {
             let cloud = connect(home, &name)?;
@@ -133,7 +153,7 @@ fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
 async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
-        let backend = Clouds::new(home)?.open(config.clouds.len(), name, section, &mut Pins::new())?;
+        let backend = Clouds::new(home)?.open(config.clouds.len(), name, section, &mut Pins::new(), None)?;
         backend.probe().await.map_err(Failed::other)?;
         tell(&format!("cloud {name:?} works"));
         return Ok(());
@@ -199,8 +219,10 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     // Opened before it is written: a cloud that cannot be configured is not added.
     let mut pins = Pins::new();
     let opened = tokio::task::block_in_place(|| {
-        Clouds::new(home)?.open(config.clouds.len(), &name, section(&config, &name)?, &mut pins)
+        Clouds::new(home)?.open(config.clouds.len(), &name, section(&config, &name)?, &mut pins, None)
     })?;
+    refuse_if_owned(home, &name, &*opened).await?;
+    warn_of_shared_domains(&config, home, &name);
     pin(home, pins).await?;
     replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
     if !json {
@@ -224,6 +246,51 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     Ok(())
 }
 
+/// A container that is this array's already under another name, or another array's, is not added.
+async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outcome {
+    let keyring = Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
+    let known = read_only(home, |c| {
+        if !c.table_exists(None, "identity")? {
+            return Ok(None);
+        }
+        let of = |r: &rusqlite::Row<'_>| {
+            Ok((r.get::<_, [u8; 16]>(0)?, r.get::<_, u32>(1)?, r.get::<_, Option<u32>>(2)?))
+        };
+        let sql = "SELECT database_id, epoch, (SELECT id FROM servers WHERE name = ?1) FROM identity";
+        c.query_row(sql, [name], of).map(Some)
+    })?;
+    let (database, epoch, number) = known.flatten().unwrap_or_default();
+    let identity = Identity { database: StorageIndex(database), epoch };
+    let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
+    // One that has no number yet is none of those that are.
+    match owner.check(backend, ServerId::of(number.unwrap_or(u32::MAX))).await {
+        Ok(Ownership::OtherArray | Ownership::OtherCloud { .. }) if number.is_none() => {
+            Err(Failed::configuration(format!(
+                "cloud {name:?}: its container belongs to an array already, this one under another name or another one; \
+             give it a container of its own, or a --prefix"
+            )))
+        }
+        Ok(found @ (Ownership::OtherArray | Ownership::OtherCloud { .. })) => {
+            let reason = found.refusal(name).unwrap_or_default();
+            Err(Failed::configuration(format!("cloud {name:?}: {reason}")))
+        }
+        // What cannot be told now is told when it is used.
+        _ => Ok(()),
+    }
+}
+
+fn warn_of_shared_domains(config: &Config, home: &Home, name: &str) {
+    let Some(new) = config.clouds.get(name).filter(|section| section.domain().is_none()) else { return };
+    for (other, section) in config.clouds.iter().filter(|(other, s)| *other != name && s.domain().is_none()) {
+        if let Some(what) = new.shares_with(section, home.path()) {
+            eprintln!(
+                "warning: clouds {name:?} and {other:?} share {what} and may fail together; give both the same `domain` in \
+                 config.toml if they do"
+            );
+        }
+    }
+}
+
 fn table_of(arguments: &AddArguments) -> Outcome<Table> {
     let pairs = |list: &[String]| -> Outcome<BTreeMap<String, String>> {
         let split = |pair: &String| match pair.split_once('=') {
@@ -233,6 +300,9 @@ fn table_of(arguments: &AddArguments) -> Outcome<Table> {
         list.iter().map(split).collect()
     };
     let mut table = Table::new();
+    if let Some(domain) = &arguments.domain {
+        table["domain"] = value(domain);
+    }
     if let Some(path) = &arguments.path {
         table["backend"] = value("disk");
         table["path"] = value(path.display().to_string());
@@ -279,6 +349,7 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
     println!("files      {} ({})", status.files, progress::bytes(status.bytes));
     println!("lacking    {} shares", status.lacking);
     println!("deletions  {} shares wait", status.deletions);
+    println!("lost       {} shares", status.lost);
     for cloud in &status.clouds {
         let fault = cloud.fault.as_deref().unwrap_or("works");
         let keyring = if cloud.keyring { "" } else { " (has no copy of the keyring yet)" };

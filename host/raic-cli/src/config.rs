@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use bytesize::ByteSize;
+use raic_storage::{Expiry, Patience};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -31,12 +33,23 @@ pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it 
 k = 2
 survive = 1
 
+[storage]
+# What all clouds have in common. These are the defaults.
+# lease_expiry = "never"      # "age": accounts' leases end when they were not renewed in time; "cutoff": those renewed last
+# lease_cutoff = "2026-10-01T00:00:00Z"       # before this moment
+# deletions_per_second = 100  # on each cloud
+# reconcile_hours = 24        # how often what a cloud holds is compared with the leases
+# spool = "1 GiB"             # room below the home for parts of uploads that wait
+
 # As many clouds as the array has shares. These four are folders of this home, to begin with: a file stored here
 # survives the loss of any two of the folders, not of the disk. Put your clouds in their place before you store what
 # you want to keep: the number of clouds is the n of k-of-n.
 [clouds.local-1]
 backend = "disk"
-path = "clouds/1" # below the home, unless it begins with /
+path = "clouds/1"             # below the home, unless it begins with /
+# reserved_space = "10 GiB"   # of the disk, for others
+# read_only = true            # nothing is written or deleted there
+# domain = "this-disk"        # clouds of one domain are taken to fail together; each is its own unless set
 
 [clouds.local-2]
 backend = "disk"
@@ -72,6 +85,8 @@ path = "clouds/4"
 pub(crate) struct Config {
     pub(crate) array: ArraySection,
     #[serde(default)]
+    pub(crate) storage: StorageSection,
+    #[serde(default)]
     pub(crate) clouds: BTreeMap<String, CloudSection>,
 }
 
@@ -92,12 +107,84 @@ fn sixteen() -> usize {
     16
 }
 
+/// `[storage]`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct StorageSection {
+    lease_expiry: LeaseExpiry,
+    lease_cutoff: Option<String>,
+    pub(crate) deletions_per_second: u32,
+    pub(crate) reconcile_hours: u32,
+    pub(crate) spool: ByteSize,
+    /// How long things are waited for before they are destroyed, in seconds: set lower by tests only.
+    late_seconds: Option<u64>,
+    upload_seconds: Option<u64>,
+    suspicion_seconds: Option<u64>,
+}
+
+impl Default for StorageSection {
+    fn default() -> Self {
+        Self {
+            lease_expiry: LeaseExpiry::Never,
+            lease_cutoff: None,
+            deletions_per_second: 100,
+            reconcile_hours: 24,
+            spool: ByteSize::gib(1),
+            late_seconds: None,
+            upload_seconds: None,
+            suspicion_seconds: None,
+        }
+    }
+}
+
+/// When accounts' leases end by themselves.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum LeaseExpiry {
+    Never,
+    Age,
+    Cutoff,
+}
+
+impl StorageSection {
+    pub(crate) fn expiry(&self) -> Result<Expiry, String> {
+        match (self.lease_expiry, &self.lease_cutoff) {
+            (LeaseExpiry::Never, _) => Ok(Expiry::Never),
+            (LeaseExpiry::Age, _) => Ok(Expiry::Age),
+            (LeaseExpiry::Cutoff, None) => Err("lease_expiry = \"cutoff\" needs a lease_cutoff".to_owned()),
+            (LeaseExpiry::Cutoff, Some(text)) => {
+                let moment: jiff::Timestamp =
+                    text.parse().map_err(|e| format!("lease_cutoff: {e}; such as 2026-10-01T00:00:00Z"))?;
+                Ok(Expiry::Cutoff(moment.as_millisecond()))
+            }
+        }
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
+        let default = Patience::default();
+        Patience {
+            late: seconds(self.late_seconds, default.late),
+            upload: seconds(self.upload_seconds, default.upload),
+            suspicion: seconds(self.suspicion_seconds, default.suspicion),
+        }
+    }
+}
+
 /// `[clouds.NAME]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(tag = "backend", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum CloudSection {
     /// A folder.
-    Disk { path: PathBuf },
+    Disk {
+        path: PathBuf,
+        /// Bytes of its disk that are for others.
+        #[serde(default)]
+        reserved_space: ByteSize,
+        #[serde(default)]
+        read_only: bool,
+        domain: Option<String>,
+    },
     /// A container behind a connector.
     Cloud {
         connector: String,
@@ -110,11 +197,15 @@ pub(crate) enum CloudSection {
         prefix: Option<String>,
         #[serde(default = "sixteen")]
         requests: usize,
+        #[serde(default)]
+        read_only: bool,
+        /// What it fails together with; itself unless set.
+        domain: Option<String>,
     },
 }
 
 /// Where a credential's document comes from.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Source {
     File(PathBuf),
@@ -135,6 +226,7 @@ impl Config {
     /// `home` is what paths are below, unless they begin with `/`.
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
+        config.storage.expiry()?;
         for name in config.clouds.keys() {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
@@ -154,11 +246,47 @@ impl Config {
 }
 
 impl CloudSection {
+    pub(crate) fn domain(&self) -> Option<&String> {
+        match self {
+            Self::Disk { domain, .. } | Self::Cloud { domain, .. } => domain.as_ref(),
+        }
+    }
+
+    pub(crate) fn is_read_only(&self) -> bool {
+        match self {
+            Self::Disk { read_only, .. } | Self::Cloud { read_only, .. } => *read_only,
+        }
+    }
+
+    /// What two clouds have in common that may make them fail together, where no domain says so.
+    pub(crate) fn shares_with(&self, other: &Self, home: &Path) -> Option<&'static str> {
+        use std::os::unix::fs::MetadataExt as _;
+        let disk = |path: &Path| std::fs::metadata(home.join(path)).ok().map(|meta| meta.dev());
+        match (self, other) {
+            (Self::Disk { path, .. }, Self::Disk { path: p, .. }) => {
+                (disk(path).is_some() && disk(path) == disk(p)).then_some("a disk")
+            }
+            (
+                Self::Cloud { connector, settings, credentials, .. },
+                Self::Cloud { connector: c, settings: s, credentials: k, .. },
+            ) => {
+                let place =
+                    |s: &BTreeMap<String, String>| (s.get("endpoint").cloned(), s.get("region").cloned());
+                if !credentials.is_empty() && credentials == k {
+                    Some("an account")
+                } else {
+                    (connector == c && place(settings) == place(s)).then_some("an endpoint")
+                }
+            }
+            _ => None,
+        }
+    }
+
     fn is_same_place(&self, other: &Self, home: &Path) -> bool {
         // One that is not there, such as a disk that is not mounted, is compared by its name.
         let place = |path: &Path| home.join(path).canonicalize().unwrap_or_else(|_| home.join(path));
         match (self, other) {
-            (Self::Disk { path }, Self::Disk { path: other }) => place(path) == place(other),
+            (Self::Disk { path, .. }, Self::Disk { path: other, .. }) => place(path) == place(other),
             (
                 Self::Cloud { connector, settings, prefix, .. },
                 Self::Cloud { connector: c, settings: s, prefix: p, .. },

@@ -6,7 +6,8 @@ use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Breaker, Cloud, Limit, Meter, Prefix, Retry, RetryPolicy};
 use raic_gateway::admin::Admin;
 use raic_storage::{
-    Backend, CloudBackend, Database, DatabaseError, DiskBackend, UnusableBackend, chunk_size_for,
+    Backend, Clock, CloudBackend, Database, DatabaseError, DiskBackend, Holds, LeaseDb, MUTABLE_CHUNK_SIZE,
+    Owner, ServerId, ServerSettings, Slots, Spool, StorageServer, UnusableBackend, chunk_size_for,
 };
 use raic_wasm::{ApprovalStore, Configuration, ConnectorCloud, Engine, TlsSettings};
 use tokio::{
@@ -39,7 +40,7 @@ const TABLES: &[&str] = &["CREATE TABLE pins(
     cloud TEXT PRIMARY KEY, connector TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID"];
 
 async fn load_pins(database: &Database) -> Result<Pins, DatabaseError> {
-    database.read(pins_in).await
+    database.read(|c| Ok(pins_in(c)?)).await
 }
 
 /// The pins as the daemon left them, for commands that open a cloud themselves; none where there is no database yet.
@@ -62,6 +63,15 @@ async fn store_pins(database: &Database, pins: Pins) -> Result<(), DatabaseError
         Ok(())
     });
     store.await
+}
+
+/// What the backends of the daemon share: where versions of mutable shares are, and where parts of uploads wait.
+#[derive(Clone)]
+pub(crate) struct Places {
+    leasedb: LeaseDb,
+    servers: BTreeMap<String, ServerId>,
+    owner_key: [u8; 32],
+    spool: Spool,
 }
 
 /// Opens clouds; keeps one engine for all of them.
@@ -89,16 +99,24 @@ impl Clouds {
         name: &str,
         section: &CloudSection,
         pins: &mut Pins,
+        places: Option<&Places>,
     ) -> Outcome<Arc<dyn Backend>> {
         match section {
-            CloudSection::Disk { path } => {
+            CloudSection::Disk { path, reserved_space, .. } => {
                 let path = self.home.path().join(path);
-                let opened = DiskBackend::open(name, &path);
-                opened.map(|b| Arc::new(b) as Arc<dyn Backend>).map_err(Failed::configuration)
+                let opened = DiskBackend::open(name, &path).map_err(Failed::configuration)?;
+                Ok(Arc::new(opened.with_reserved(reserved_space.as_u64())))
             }
             CloudSection::Cloud { .. } => {
                 let cloud = self.connect(name, section, pins)?;
-                Ok(Arc::new(CloudBackend::new(cloud, chunk_size_for(n))))
+                let mut backend = CloudBackend::new(cloud, chunk_size_for(n));
+                if let Some(places) = places
+                    && let Some(server) = places.servers.get(name)
+                {
+                    let slots = Slots::new(places.leasedb.clone(), *server, places.owner_key);
+                    backend = backend.with_slots(slots, MUTABLE_CHUNK_SIZE).with_spool(places.spool.clone());
+                }
+                Ok(Arc::new(backend))
             }
         }
     }
@@ -111,7 +129,8 @@ impl Clouds {
         pins: &mut Pins,
     ) -> Outcome<Arc<dyn Cloud>> {
         let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
-        let CloudSection::Cloud { connector, settings, credentials, ca, prefix, requests } = section else {
+        let CloudSection::Cloud { connector, settings, credentials, ca, prefix, requests, .. } = section
+        else {
             return Err(wrong("it is a folder and has no connector".to_owned()));
         };
         let pinned = pins.get(name).filter(|pin| pin.connector == *connector).map(|pin| pin.sha256.clone());
@@ -148,45 +167,53 @@ async fn open_array(
     home: Home,
     clouds: Clouds,
     database: Database,
+    holds: Holds,
     before: Option<Arc<Array>>,
 ) -> Outcome<Array> {
     database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
     let known = load_pins(&database).await.map_err(Failed::configuration)?;
-    let mut pins = known.clone();
-    let (config, servers, home, pins) = tokio::task::spawn_blocking(move || {
-        let config = Config::load(&home)?;
-        let (mut faults, n) = (Vec::new(), config.clouds.len());
-        let servers: Vec<_> = config
-            .clouds
-            .iter()
-            .map(|(name, section)| {
-                clouds.open(n, name, section, &mut pins).unwrap_or_else(|failed| {
-                    // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
-                    tracing::error!("{}", failed.sentence);
-                    faults.push(failed.sentence.clone());
-                    let (clouds, pins, place) =
-                        (clouds.clone(), pins.clone(), (name.clone(), section.clone()));
-                    let open = move || {
-                        let opened = clouds.open(n, &place.0, &place.1, &mut pins.clone());
-                        opened.map_err(|failed| failed.sentence)
-                    };
-                    Arc::new(UnusableBackend::new(name, failed.sentence, Box::new(open)))
-                })
-            })
-            .collect();
-        if !faults.is_empty() && servers.len() - faults.len() < usize::from(config.array.k) {
-            return Err(Failed::configuration(faults.join("; ")));
-        }
-        Ok::<_, Failed>((config, servers, home, pins))
-    })
-    .await
-    .map_err(Failed::other)??;
-    if pins != known {
-        store_pins(&database, pins).await.map_err(Failed::configuration)?;
-    }
-    let n = u8::try_from(servers.len()).unwrap_or(u8::MAX);
+    let config = Config::load(&home)?;
     let keyring = Keyring::from_json(&home::read(&home.keyring())?)
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
+    let leasedb = match &before {
+        // Of one run: uploads under way stay its own.
+        Some(before) if !before.servers().is_empty() => before.servers()[0].leasedb().clone(),
+        _ => {
+            let opened = LeaseDb::open(database.clone(), Clock::system(), config.storage.patience()).await;
+            opened.map_err(Failed::configuration)?
+        }
+    };
+    let mut servers = BTreeMap::new();
+    for name in config.clouds.keys() {
+        servers.insert(name.clone(), leasedb.server(name).await.map_err(Failed::configuration)?);
+    }
+    let spool = Spool::open(&home.spool(), config.storage.spool.as_u64())
+        .map_err(|e| Failed::configuration(format!("{}: {e}", home.spool().display())))?;
+    let places = Places { leasedb: leasedb.clone(), servers, owner_key: keyring.owner_key(), spool };
+    let (config, backends, pins) = tokio::task::spawn_blocking(move || {
+        open_backends(&clouds, config, known.clone(), &places).map(|opened| (opened, known))
+    })
+    .await
+    .map_err(Failed::other)?
+    .map(|((config, backends, pins), known)| (config, backends, (pins != known).then_some(pins)))?;
+    if let Some(pins) = pins {
+        store_pins(&database, pins).await.map_err(Failed::configuration)?;
+    }
+    let identity = leasedb.identity().await.map_err(Failed::configuration)?;
+    let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
+    let mut servers = Vec::new();
+    for (backend, section) in backends.into_iter().zip(config.clouds.values()) {
+        let settings = ServerSettings {
+            domain: section.domain().cloned(),
+            is_read_only: section.is_read_only(),
+            expiry: config.storage.expiry().map_err(Failed::configuration)?,
+            deletions_per_second: config.storage.deletions_per_second,
+        };
+        let server =
+            StorageServer::open(backend, leasedb.clone(), owner.clone(), settings, holds.clone()).await;
+        servers.push(Arc::new(server.map_err(Failed::configuration)?));
+    }
+    let n = u8::try_from(servers.len()).unwrap_or(u8::MAX);
     let array = ArrayConfig {
         geometry: Geometry { k: config.array.k, n },
         segment_size: ArrayConfig::SEGMENT_SIZE,
@@ -195,7 +222,9 @@ async fn open_array(
         keyring,
         sealed_keyring: home::read(&home.sealed_keyring())?.into(),
         servers,
-        database,
+        leasedb,
+        reconcile_every: Some(Duration::from_secs(3600) * config.storage.reconcile_hours.max(1)),
+        holds,
     };
     let opened = match before {
         None => Array::open(array).await,
@@ -210,8 +239,40 @@ async fn open_array(
     })
 }
 
+/// The configuration's clouds, in its order. Blocks while connectors compile.
+fn open_backends(
+    clouds: &Clouds,
+    config: Config,
+    mut pins: Pins,
+    places: &Places,
+) -> Outcome<(Config, Vec<Arc<dyn Backend>>, Pins)> {
+    let (mut faults, n) = (Vec::new(), config.clouds.len());
+    let backends: Vec<_> = config
+        .clouds
+        .iter()
+        .map(|(name, section)| {
+            clouds.open(n, name, section, &mut pins, Some(places)).unwrap_or_else(|failed| {
+                // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
+                tracing::error!("{}", failed.sentence);
+                faults.push(failed.sentence.clone());
+                let (clouds, pins, places) = (clouds.clone(), pins.clone(), places.clone());
+                let place = (name.clone(), section.clone());
+                let open = move || {
+                    let opened = clouds.open(n, &place.0, &place.1, &mut pins.clone(), Some(&places));
+                    opened.map_err(|failed| failed.sentence)
+                };
+                Arc::new(UnusableBackend::new(name, failed.sentence, Box::new(open)))
+            })
+        })
+        .collect();
+    if !faults.is_empty() && backends.len() - faults.len() < usize::from(config.array.k) {
+        return Err(Failed::configuration(faults.join("; ")));
+    }
+    Ok((config, backends, pins))
+}
+
 /// The right to change a home's database, for as long as the file is open; none while a daemon has it.
-fn lock(home: &Home) -> Outcome<Option<fs::File>> {
+pub(crate) fn lock(home: &Home) -> Outcome<Option<fs::File>> {
     let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(home.lock());
     let lock = lock.map_err(|e| {
         Failed::configuration(format!("cannot open {}: {e}; `raic init` makes a home", home.lock().display()))
@@ -236,16 +297,18 @@ pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
 /// How many shares of files a cloud holds, as the catalog has it.
 pub(crate) fn shares_on(home: &Home, cloud: &str) -> Outcome<u64> {
     let count = read_only(home, |c| {
-        if !c.table_exists(None, "placements")? {
+        if !c.table_exists(None, "shares")? {
             return Ok(0);
         }
-        c.query_row("SELECT count(*) FROM placements WHERE cloud = ?1", [cloud], |row| row.get::<_, i64>(0))
+        let sql =
+            "SELECT count(*) FROM shares JOIN servers ON servers.id = server WHERE name = ?1 AND state = 1";
+        c.query_row(sql, [cloud], |row| row.get::<_, i64>(0))
     });
     Ok(count?.unwrap_or_default().unsigned_abs())
 }
 
 /// Looks into the database, whether a daemon runs or not; none where there is no database yet.
-fn read_only<T>(
+pub(crate) fn read_only<T>(
     home: &Home,
     look: impl Fn(&rusqlite::Connection) -> rusqlite::Result<T>,
 ) -> Outcome<Option<T>> {
@@ -268,7 +331,8 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
     let database = database.map_err(Failed::configuration)?;
     let clouds = Clouds::new(&home)?;
-    let array = open_array(home.clone(), clouds.clone(), database.clone(), None).await?;
+    let holds = Holds::default();
+    let array = open_array(home.clone(), clouds.clone(), database.clone(), holds.clone(), None).await?;
 
     let socket = home.socket();
     // Left by a daemon that was killed; the lock says that none runs.
@@ -281,7 +345,8 @@ pub(crate) async fn serve(home: Home) -> Outcome {
 
     let reload_home = home.clone();
     let reload = Box::new(move |before: Arc<Array>| -> raic_gateway::admin::Reload {
-        let opened = open_array(reload_home.clone(), clouds.clone(), database.clone(), Some(before));
+        let opened =
+            open_array(reload_home.clone(), clouds.clone(), database.clone(), holds.clone(), Some(before));
         Box::pin(async move { opened.await.map_err(|failed| failed.sentence) })
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;

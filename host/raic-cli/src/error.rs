@@ -10,7 +10,8 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   3  there is no such file
   4  the configuration, a credential, a key or a connector is wrong
   5  the daemon does not run; start it with `raic serve`
-  6  too few clouds can be reached to store or to read";
+  6  too few clouds can be reached to store or to read
+  7  a quota or a disk is full";
 
 /// Why a command failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,7 @@ pub(crate) enum Class {
     Configuration = 4,
     NoDaemon = 5,
     TooFewClouds = 6,
+    Full = 7,
 }
 
 /// A failed command.
@@ -46,6 +48,7 @@ impl Failed {
         let class = match code {
             "no-such-file" => Class::NoSuchFile,
             "configuration" | "wrong-key" => Class::Configuration,
+            "quota" => Class::Full,
             "too-few-clouds" | "unreadable" => Class::TooFewClouds,
             _ => Class::Other,
         };

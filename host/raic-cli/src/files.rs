@@ -24,7 +24,13 @@ use crate::{
 /// Bytes read from a file at once.
 const PIECE: usize = 256 << 10;
 
-pub(crate) async fn put(home: &Home, json: bool, file: &Path, name: Option<String>) -> Outcome {
+pub(crate) async fn put(
+    home: &Home,
+    json: bool,
+    file: &Path,
+    name: Option<String>,
+    account: &str,
+) -> Outcome {
     let from_input = file == Path::new("-");
     let of_file = || file.file_name().map(|name| name.to_string_lossy().into_owned());
     let name = name.or_else(|| if from_input { None } else { of_file() });
@@ -45,7 +51,8 @@ pub(crate) async fn put(home: &Home, json: bool, file: &Path, name: Option<Strin
     let counted = progress.whole().clone();
     let content =
         ReaderStream::with_capacity(content, PIECE).inspect_ok(move |piece| counted.inc(piece.len() as u64));
-    let path = path_of("files", &name) + &progress.query();
+    let size = total.map_or(String::new(), |total| format!("&size={total}"));
+    let path = path_of("files", &name) + &progress.query() + &format!("&account={}", encode(account)) + &size;
     let stored: Outcome<File> = Client(home).ask(Method::PUT, &path, streamed(content)).await;
     drop(progress);
     let stored = stored?;
@@ -228,7 +235,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Outcome {
     Ok(())
 }
 
-fn when(ms: i64) -> String {
+pub(crate) fn when(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms)
         .map_or_else(|_| "-".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
 }

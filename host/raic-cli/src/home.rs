@@ -42,6 +42,11 @@ impl Home {
         self.0.join("raic.db")
     }
 
+    /// Parts of uploads that wait.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.0.join("spool")
+    }
+
     pub(crate) fn socket(&self) -> PathBuf {
         self.0.join("raic.sock")
     }

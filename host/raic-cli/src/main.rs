@@ -12,6 +12,7 @@ mod files;
 mod home;
 mod init;
 mod progress;
+mod storage;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -51,6 +52,9 @@ enum Command {
         file: PathBuf,
         /// Its name [default: the file's]
         name: Option<String>,
+        /// The account that pays for it
+        #[arg(long, default_value = "anonymous")]
+        account: String,
     },
     /// Gives a file back
     Get {
@@ -81,6 +85,18 @@ enum Command {
     /// Adds, lists and tests clouds
     #[command(subcommand)]
     Cloud(clouds::CloudCommand),
+    /// Makes, changes and lists accounts, which hold leases and pay for space
+    #[command(subcommand)]
+    Account(storage::AccountCommand),
+    /// Shows what accounts and clouds use
+    Usage {
+        /// By what
+        #[arg(long, value_enum, default_value_t = storage::By::Account)]
+        by: storage::By,
+    },
+    /// Leases: lists and renews them, collects what has none, compares clouds with them, rebuilds them
+    #[command(subcommand)]
+    Lease(storage::LeaseCommand),
     /// Inspects, approves and lists connectors
     #[command(subcommand)]
     Connector(connectors::ConnectorCommand),
@@ -122,13 +138,16 @@ async fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Init => init::init(&home, json),
         Command::Serve => daemon::serve(home).await,
-        Command::Put { file, name } => files::put(&home, json, &file, name).await,
+        Command::Put { file, name, account } => files::put(&home, json, &file, name, &account).await,
         Command::Get { name, file } => files::get(&home, json, &name, file).await,
         Command::Ls { prefix } => files::ls(&home, json, &prefix).await,
         Command::Rm { names } => files::rm(&home, json, &names).await,
         Command::Stat { name } => files::stat(&home, json, &name).await,
         Command::Status => clouds::status(&home, json).await,
         Command::Cloud(command) => clouds::run(&home, json, command).await,
+        Command::Account(command) => storage::account(&home, json, command).await,
+        Command::Usage { by } => storage::usage(&home, json, by).await,
+        Command::Lease(command) => storage::lease(&home, json, command).await,
         Command::Connector(command) => connectors::run(&home, json, command),
         Command::Demo(arguments) => demo::demo(arguments).await,
         Command::DemoService(arguments) => demo_service::serve(arguments).await,

@@ -111,7 +111,8 @@ impl<C: Cloud> Breaker<C> {
             if now < until {
                 let left = (until - now).as_secs() + 1;
                 let why = format!("not asked for {left} s more, since it failed lately: {}", circuit.reason);
-                let error = CloudError::new(ErrorKind::Unavailable, self.inner.name(), operation, why);
+                let mut error = CloudError::new(ErrorKind::Unavailable, self.inner.name(), operation, why);
+                error.may_land = false;
                 return Err(match key {
                     Some(key) => error.at(key),
                     None => error,

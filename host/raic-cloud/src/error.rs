@@ -205,6 +205,8 @@ pub struct CloudError {
     pub request_id: Option<String>,
     /// How long the provider asks us to wait.
     pub retry_after: Option<Duration>,
+    /// Whether a write that ended so may have been done, or may yet be: by the kind, and by attempts before the last.
+    pub may_land: bool,
 }
 
 impl CloudError {
@@ -220,6 +222,7 @@ impl CloudError {
             http_status: None,
             request_id: None,
             retry_after: None,
+            may_land: kind.is_ambiguous(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Makes a cloud misbehave by a seed, for tests.
 
 use std::{
+    collections::VecDeque,
     ops::Range,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -37,6 +38,13 @@ pub struct FaultPlan {
     pub lost_write: f64,
     /// A put or delete is done and answered by a timeout.
     pub lost_answer: f64,
+    /// A put or delete is answered by a timeout and not done until [`Faulty::land`]: a request that was given up and
+    /// lands later.
+    pub late: f64,
+    /// An object that is there is left out of a page of a listing, as where a service lists late.
+    pub omit_listed: f64,
+    /// A listing ends after a page though there are more.
+    pub truncate_list: f64,
     /// Faults end after so many were made; none: never.
     pub first: Option<u64>,
 }
@@ -54,6 +62,9 @@ impl Default for FaultPlan {
             corrupt_body: 0.0,
             lost_write: 0.0,
             lost_answer: 0.0,
+            late: 0.0,
+            omit_listed: 0.0,
+            truncate_list: 0.0,
             first: None,
         }
     }
@@ -72,6 +83,14 @@ struct State {
     dice: StdRng,
     plan: FaultPlan,
     made: u64,
+    late: VecDeque<Late>,
+}
+
+/// A request that will land later.
+#[derive(Debug)]
+enum Late {
+    Put(ObjectKey, Payload, WriteMode),
+    Delete(ObjectKey, Option<String>),
 }
 
 impl State {
@@ -87,7 +106,24 @@ impl State {
 impl<C: Cloud> Faulty<C> {
     /// Makes `inner` fail by `plan`.
     pub fn new(inner: C, seed: u64, plan: FaultPlan) -> Self {
-        Self { inner, state: Mutex::new(State { dice: StdRng::seed_from_u64(seed), plan, made: 0 }) }
+        let state = State { dice: StdRng::seed_from_u64(seed), plan, made: 0, late: VecDeque::new() };
+        Self { inner, state: Mutex::new(state) }
+    }
+
+    /// Lets the oldest request that is late land; false where there is none. That it fails then is nobody's to hear.
+    pub async fn land(&self) -> bool {
+        let oldest = self.state().late.pop_front();
+        match oldest {
+            None => return false,
+            Some(Late::Put(key, content, mode)) => drop(self.inner.put(&key, content, mode).await),
+            Some(Late::Delete(key, etag)) => drop(self.inner.delete(&key, etag.as_deref()).await),
+        }
+        true
+    }
+
+    /// Forgets the requests that are late: they never land.
+    pub fn forget_late(&self) {
+        self.state().late.clear();
     }
 
     /// A cloud that is down until another plan is set.
@@ -181,6 +217,10 @@ impl<C: Cloud> Cloud for Faulty<C> {
         if self.throw(|plan| plan.lost_write) {
             return Ok(ObjectInfo { size: content.size(), ..ObjectInfo::default() });
         }
+        if self.throw(|plan| plan.late) {
+            self.state().late.push_back(Late::Put(key.clone(), content, mode));
+            return Err(self.unanswered(Operation::Put, key));
+        }
         let info = self.inner.put(key, content, mode).await?;
         if self.throw(|plan| plan.lost_answer) {
             return Err(self.unanswered(Operation::Put, key));
@@ -232,6 +272,10 @@ impl<C: Cloud> Cloud for Faulty<C> {
         if self.throw(|plan| plan.lost_write) {
             return Ok(());
         }
+        if self.throw(|plan| plan.late) {
+            self.state().late.push_back(Late::Delete(key.clone(), if_match.map(str::to_owned)));
+            return Err(self.unanswered(Operation::Delete, key));
+        }
         self.inner.delete(key, if_match).await?;
         if self.throw(|plan| plan.lost_answer) {
             return Err(self.unanswered(Operation::Delete, key));
@@ -241,7 +285,12 @@ impl<C: Cloud> Cloud for Faulty<C> {
 
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
         self.before(Operation::List, None).await?;
-        self.inner.list(prefix, cursor, limit).await
+        let mut page = self.inner.list(prefix, cursor, limit).await?;
+        page.entries.retain(|_| !self.throw(|plan| plan.omit_listed));
+        if page.next.is_some() && self.throw(|plan| plan.truncate_list) {
+            page.next = None;
+        }
+        Ok(page)
     }
 
     async fn create_container(&self) -> Result<()> {
@@ -281,6 +330,36 @@ mod tests {
         let seen = |kind, stored| runs[0].contains(&(kind, stored));
         assert!(seen(None, true) && seen(None, false), "done, and acknowledged but lost");
         assert!(seen(Some(ErrorKind::Timeout), true) && seen(Some(ErrorKind::Unavailable), false));
+    }
+
+    #[tokio::test]
+    async fn late_requests_land_in_their_order_or_never() {
+        let cloud = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan { late: 1.0, ..FaultPlan::default() });
+        let content = Payload::from(&b"x"[..]);
+        let put = cloud.put(&key(0), content.clone(), WriteMode::CreateOnly).await;
+        assert_eq!(put.unwrap_err().kind, ErrorKind::Timeout);
+        assert_eq!(cloud.delete(&key(0), None).await.unwrap_err().kind, ErrorKind::Timeout);
+        assert_eq!(cloud.head(&key(0)).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert!(cloud.land().await);
+        cloud.head(&key(0)).await.unwrap();
+        assert!(cloud.land().await && !cloud.land().await);
+        assert_eq!(cloud.head(&key(0)).await.unwrap_err().kind, ErrorKind::NotFound);
+        cloud.put(&key(1), content, WriteMode::CreateOnly).await.unwrap_err();
+        cloud.forget_late();
+        assert!(!cloud.land().await);
+    }
+
+    #[tokio::test]
+    async fn listings_leave_out_and_end_early() {
+        let cloud = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default());
+        for i in 0..10 {
+            cloud.put(&key(i), Payload::from(&b"x"[..]), WriteMode::Overwrite).await.unwrap();
+        }
+        cloud.set(FaultPlan { omit_listed: 0.5, ..FaultPlan::default() });
+        let listed = cloud.list("k/", None, 10).await.unwrap().entries.len();
+        assert!((1..10).contains(&listed), "{listed}");
+        cloud.set(FaultPlan { truncate_list: 1.0, ..FaultPlan::default() });
+        assert_eq!(cloud.list("k/", None, 3).await.unwrap().next, None);
     }
 
     #[tokio::test]

@@ -190,8 +190,8 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
             if found && unanswered {
                 return this.holds(key, &content).await?.ok_or(error);
             }
-            unanswered |= error.kind.is_ambiguous();
-            this.backoff(&mut attempts, error).await?;
+            unanswered |= error.may_land;
+            this.backoff(&mut attempts, CloudError { may_land: unanswered, ..error }).await?;
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `PUT /v1/files/NAME` | stores the body; the file, when it is durable |
+//! | `PUT /v1/files/NAME?account=&size=` | stores the body; the file, when it is durable |
 //! | `GET /v1/files/NAME` | the content; `range: bytes=a-b` for a part |
 //! | `DELETE /v1/files/NAME` | removes the file |
 //! | `GET /v1/stat/NAME` | the file, its shares and what it lacks |
@@ -11,7 +11,7 @@
 //! | `GET /v1/transfers/ID` | bytes by cloud of the `PUT` or `GET` under way that named itself with `?transfer=ID` |
 //! | `POST /v1/reload` | reads the configuration again |
 //!
-//! Errors are `{"error": sentence, "code": word}`. A content that breaks off on its way out ends the connection
+//! `storage.rs` has the part for storage servers. Errors are `{"error": sentence, "code": word}`. A content that breaks off on its way out ends the connection
 //! before its length: the client must count.
 
 use std::{
@@ -32,9 +32,12 @@ use axum::{
     routing::{get, post},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use raic_array::{Array, ArrayError, FileInfo, Transfer};
+use raic_array::{Array, ArrayError, FileInfo, PutOptions, Transfer};
+use raic_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
+
+use crate::storage::Walks;
 
 /// A future that opens an array in the place of the one given.
 pub type Reload = Pin<Box<dyn Future<Output = Result<Array, String>> + Send>>;
@@ -43,6 +46,7 @@ pub type Reload = Pin<Box<dyn Future<Output = Result<Array, String>> + Send>>;
 pub struct Admin {
     array: RwLock<Arc<Array>>,
     transfers: Transfers,
+    pub(crate) walks: Walks,
     reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>,
 }
 
@@ -98,6 +102,10 @@ impl Drop for Registered {
 #[derive(Deserialize)]
 struct Named {
     transfer: Option<String>,
+    /// Who pays for what is stored; anonymous unless told.
+    account: Option<String>,
+    /// Bytes of what is stored, where they are known.
+    size: Option<u64>,
 }
 
 /// A file, as it is told.
@@ -138,6 +146,9 @@ pub struct Status {
     pub lacking: u64,
     /// Shares that wait to be deleted.
     pub deletions: u64,
+    /// Shares that vanished from their clouds.
+    #[serde(default)]
+    pub lost: u64,
     /// Each cloud.
     pub clouds: Vec<CloudStatus>,
 }
@@ -177,7 +188,7 @@ impl From<FileInfo> for File {
     }
 }
 
-struct Refused(ArrayError);
+pub(crate) struct Refused(ArrayError);
 
 impl From<ArrayError> for Refused {
     fn from(e: ArrayError) -> Self {
@@ -196,6 +207,18 @@ impl IntoResponse for Refused {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-few-clouds")
             }
             ArrayError::Unreadable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unreadable"),
+            ArrayError::Storage(e) => match e {
+                StorageError::QuotaExceeded { .. } | StorageError::NoSpace { .. } => {
+                    (StatusCode::INSUFFICIENT_STORAGE, "quota")
+                }
+                StorageError::AccountDisabled(_) | StorageError::ReadOnly { .. } => {
+                    (StatusCode::FORBIDDEN, "refused")
+                }
+                StorageError::NoAccount(_) => (StatusCode::NOT_FOUND, "configuration"),
+                StorageError::AccountExists(_) => (StatusCode::CONFLICT, "configuration"),
+                StorageError::AccountName(_) => (StatusCode::BAD_REQUEST, "configuration"),
+                _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            },
             ArrayError::WrongKey { .. } | ArrayError::Sealed { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "wrong-key")
             }
@@ -205,15 +228,27 @@ impl IntoResponse for Refused {
     }
 }
 
-type Shared = State<Arc<Admin>>;
+pub(crate) type Shared = State<Arc<Admin>>;
 
 impl Admin {
     /// A door to `array`, which `reload` opens anew.
     pub fn new(array: Array, reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>) -> Self {
-        Self { array: RwLock::new(Arc::new(array)), transfers: Transfers::default(), reload }
+        Self {
+            array: RwLock::new(Arc::new(array)),
+            transfers: Transfers::default(),
+            walks: Walks::default(),
+            reload,
+        }
     }
 
-    fn array(&self) -> Arc<Array> {
+    /// Reads the configuration again, and opens the array anew.
+    pub(crate) async fn reopen(&self) -> Result<(), String> {
+        let array = (self.reload)(self.array()).await?;
+        *self.array.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(array);
+        Ok(())
+    }
+
+    pub(crate) fn array(&self) -> Arc<Array> {
         self.array.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -233,6 +268,7 @@ impl Admin {
             .route("/v1/status", get(status))
             .route("/v1/transfers/{id}", get(transferred))
             .route("/v1/reload", post(reload))
+            .merge(crate::storage::routes())
             .with_state(Arc::new(self));
         axum::serve(listener, routes).with_graceful_shutdown(stop).await
     }
@@ -244,7 +280,15 @@ async fn store(
     Query(named): Query<Named>,
     body: Body,
 ) -> Result<Json<File>, Refused> {
+    let array = admin.array();
+    let mut options = PutOptions { size: named.size, ..PutOptions::default() };
+    if let Some(account) = &named.account
+        && let Some(server) = array.servers().first()
+    {
+        options.account = server.leasedb().account(account).await.map_err(ArrayError::from)?.id;
+    }
     let registered = admin.transfers.register(named);
+    options.transfer = registered.transfer.clone();
     // Shared, so that what is left of the content can be read after the array has refused it. Nobody waits for the
     // lock: the array's stream is gone by then.
     let body = Arc::new(tokio::sync::Mutex::new(body.into_data_stream()));
@@ -252,7 +296,7 @@ async fn store(
         let piece = body.lock().await.next().await;
         piece.map(|piece| (piece, body))
     });
-    let stored = admin.array().put(&name, content.boxed(), registered.transfer.clone()).await;
+    let stored = array.put(&name, content.boxed(), options).await;
     if stored.is_err() {
         // Closed on while it sends, a client would see a broken pipe in the place of the reason.
         let drain = async { while body.lock().await.next().await.is_some_and(|piece| piece.is_ok()) {} };
@@ -337,16 +381,14 @@ async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
         bytes: status.totals.bytes,
         lacking: status.totals.lacking,
         deletions: status.totals.deletions,
+        lost: status.totals.lost,
         clouds: status.clouds.iter().cloned().map(cloud).collect(),
     }))
 }
 
 async fn reload(State(admin): Shared) -> Response {
-    match (admin.reload)(admin.array()).await {
-        Ok(array) => {
-            *admin.array.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(array);
-            StatusCode::NO_CONTENT.into_response()
-        }
+    match admin.reopen().await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
             let failure = Failure { error, code: "configuration".to_owned() };
             (StatusCode::BAD_REQUEST, Json(failure)).into_response()

@@ -1,16 +1,12 @@
-//! The trait, and what goes wrong.
+//! The trait.
 
-use std::{fmt, io, ops::Range, pin::Pin};
+use std::{collections::BTreeSet, fmt, ops::Range, pin::Pin};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
-use raic_cloud::CloudError;
 
-use crate::{ShareNum, StorageIndex};
-
-/// Shorthand for results of storage operations.
-pub type Result<T, E = StorageError> = std::result::Result<T, E>;
+use crate::{Generation, IndexPrefix, RangeSet, Result, ShareNum, StorageIndex};
 
 /// Bytes of a share on their way out. Ends after exactly those asked for, or with an error.
 pub type ShareStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -18,9 +14,85 @@ pub type ShareStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 /// The longest object beside shares, in bytes: those that are read are held whole.
 pub const MAX_OBJECT: u64 = 1 << 20;
 
+/// What a share is kept in, once it is whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Objects, by whose names it will be removed.
+    pub objects: u64,
+    /// Bytes of all of them.
+    pub bytes: u64,
+}
+
+/// The keyed hash of a write enabler: clouds never see the enabler.
+pub type EnablerHash = [u8; 32];
+
+/// What is known of a mutable share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MutableShare {
+    /// Its bytes.
+    pub length: u64,
+    /// Who may write to it.
+    pub enabler: EnablerHash,
+}
+
+/// A change of a mutable share.
+#[derive(Clone, Debug, Default)]
+pub struct MutableWrite {
+    /// What is written where, in order; what lies between its old end and there becomes zeros.
+    pub writes: Vec<(u64, Bytes)>,
+    /// Its length afterwards: cut, or extended with zeros.
+    pub new_length: Option<u64>,
+    /// Who may write to it, where it is made now.
+    pub enabler: EnablerHash,
+}
+
+impl MutableWrite {
+    /// How long a share of `before` bytes is after the change.
+    pub fn length_after(&self, before: u64) -> u64 {
+        let written = self.writes.iter().filter(|(_, bytes)| !bytes.is_empty());
+        let written = written.map(|(at, bytes)| at.saturating_add(bytes.len() as u64)).max().unwrap_or(0);
+        self.new_length.unwrap_or(before.max(written))
+    }
+}
+
+/// A share that a walk through a container found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundShare {
+    /// Whose.
+    pub index: StorageIndex,
+    /// Which.
+    pub share: ShareNum,
+    /// What there is of it.
+    pub found: Found,
+    /// When the newest of it was written, in milliseconds since 1970, as far as the container tells.
+    pub newest_ms: Option<i64>,
+}
+
+/// What there is of a share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Chunks of an immutable share, or a file.
+    Immutable {
+        /// How many.
+        chunks: u64,
+        /// The highest number.
+        highest: u64,
+        /// Bytes of all.
+        bytes: u64,
+    },
+    /// Of a mutable share.
+    Mutable {
+        /// Its commits.
+        commits: BTreeSet<Generation>,
+        /// Its chunks.
+        chunks: BTreeSet<(u64, Generation)>,
+    },
+}
+
 /// Where a storage server keeps shares.
 ///
-/// Every method may be cancelled by dropping its future; then a share may be there in part, for `remove` to clear.
+/// Every method may be cancelled by dropping its future; then a share may be there in part, for `remove` to clear, and a
+/// mutable share has its old or its new content.
 #[async_trait]
 pub trait Backend: Send + Sync + fmt::Debug {
     /// The configured name, as in messages.
@@ -29,11 +101,21 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Begins a share. It is not there before [`ShareWriter::finish`] returns.
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>>;
 
+    /// Begins, or goes on with, a share of `length` bytes that is written in any order. `received` is what was written
+    /// before, as the one who asks has recorded it; nothing where it begins.
+    async fn upload(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        length: u64,
+        received: RangeSet,
+    ) -> Result<Box<dyn ShareUpload>>;
+
     /// Reads a part of a share. Memory is bounded whatever the part's length.
     ///
     /// # Errors
-    /// [`StorageError::NotFound`] where the share or a piece of it is not there, [`StorageError::Short`] where it
-    /// ends before the range does; either may also come out of the stream.
+    /// [`crate::StorageError::NotFound`] where the share or a piece of it is not there, [`crate::StorageError::Short`]
+    /// where it ends before the range does; either may also come out of the stream.
     async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream>;
 
     /// The shares there are of a storage index, in order; also those that are there in part.
@@ -42,8 +124,75 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Removes a share, or what there is of it. Removing what is not there succeeds.
     ///
     /// `objects` is what [`ShareWriter::finish`] told: so many are removed by their names, whatever a listing shows. None
-    /// where it did not finish: then what a listing shows of the share is removed.
+    /// where it did not finish: then what a listing shows of the share is removed. Of a mutable share nothing is.
     async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()>;
+
+    /// Whether the object that decides over an immutable share's wholeness is there: chunk number `chunk`.
+    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<bool>;
+
+    /// What is known of a mutable share; none where there is none. A write that a crash or silence left open is settled
+    /// first.
+    ///
+    /// # Errors
+    /// [`crate::StorageError::NotKnown`] where it cannot be settled yet.
+    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>>;
+
+    /// Reads a part of a mutable share, cut at its end.
+    ///
+    /// # Errors
+    /// As [`Backend::read`] and [`Backend::mutable`].
+    async fn read_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream>;
+
+    /// Changes a mutable share, whole or not at all; makes it where it is not there. Returns its length.
+    ///
+    /// # Errors
+    /// [`crate::StorageError::NotKnown`] where it may still come to be done, [`crate::StorageError::Busy`] where another
+    /// was faster, [`crate::StorageError::PastEnd`] where it would be longer than a share can be.
+    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64>;
+
+    /// Deletes a mutable share. What is left of it goes with [`Backend::tidy_mutable`].
+    ///
+    /// # Errors
+    /// As [`Backend::write_mutable`].
+    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()>;
+
+    /// Removes what earlier versions of a mutable share left and what may be removed by now. Returns whether nothing is left
+    /// of a share that was deleted.
+    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool>;
+
+    /// Mutable shares that have something [`Backend::tidy_mutable`] may remove by now, up to `limit`.
+    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>>;
+
+    /// Whether a mutable share is read-only until another listing shows the same of it.
+    async fn is_doubtful(&self, _: StorageIndex, _: ShareNum) -> Result<bool> {
+        Ok(false)
+    }
+
+    /// The database was lost: takes the newest whole version of what a complete listing found. Called again with what the
+    /// next listing found, until which the share is read-only. None where no version is whole.
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<Option<MutableShare>>;
+
+    /// All shares whose storage index begins with a prefix, by a complete listing.
+    ///
+    /// # Errors
+    /// Where it cannot be had to its end: then nothing is known.
+    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>>;
+
+    /// Removes what a walk found of a share that never was whole, by the names it found.
+    async fn remove_found(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()>;
+
+    /// Names the object below `raic/` that, when it can be read, proves that a not-found is one.
+    fn set_owner(&self, object: Option<String>);
 
     /// Keeps a small object that is no share, such as the keyring, whole under `raic/NAME`, replacing the one there.
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()>;
@@ -53,6 +202,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// Also where it is longer than [`MAX_OBJECT`].
     async fn load_object(&self, name: &str) -> Result<Option<Bytes>>;
+
+    /// The names of the objects beside shares that begin so; up to 1000.
+    async fn objects(&self, prefix: &str) -> Result<Vec<String>>;
+
+    /// Bytes that may still be written; none where there is no telling, as in a cloud.
+    async fn available_space(&self) -> Result<Option<u64>>;
 
     /// The cheapest proof that shares can be kept here.
     async fn probe(&self) -> Result<()>;
@@ -66,61 +221,26 @@ pub trait ShareWriter: Send {
     /// Adds bytes. Returns when there is room for more: this is the back-pressure.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Makes the share durable, and visible. Returns how many objects it is kept in.
-    async fn finish(self: Box<Self>) -> Result<u64>;
+    /// Makes the share durable, and visible.
+    async fn finish(self: Box<Self>) -> Result<Stored>;
 }
 
-/// What can go wrong at a storage server.
-#[derive(Debug, thiserror::Error)]
-pub enum StorageError {
-    /// A cloud's own word.
-    #[error(transparent)]
-    Cloud(#[from] CloudError),
-    /// The disk's.
-    #[error("cloud {backend:?}: {operation} {path}: {source}{}", advice(source))]
-    Disk {
-        /// The backend's name.
-        backend: String,
-        /// What was done.
-        operation: &'static str,
-        /// To which file, below the backend's folder.
-        path: String,
-        /// Why it failed.
-        source: io::Error,
-    },
-    /// It could not be opened when the daemon started.
-    #[error("{reason}")]
-    Unusable {
-        /// Why: a sentence that names it.
-        reason: String,
-    },
-    /// The share is not there, or a piece of it is missing.
-    #[error("cloud {backend:?}: share {share} of {index} is not there")]
-    NotFound {
-        /// The backend's name.
-        backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-    },
-    /// The share ends before the part asked for.
-    #[error("cloud {backend:?}: share {share} of {index} ends early")]
-    Short {
-        /// The backend's name.
-        backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-    },
-}
+/// A share of known length being written in any order.
+///
+/// Dropping it loses nothing that a write returned for: [`Backend::upload`] goes on with it.
+#[async_trait]
+pub trait ShareUpload: Send {
+    /// Writes bytes that were not written before. They are durable when it returns.
+    async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()>;
 
-fn advice(source: &io::Error) -> &'static str {
-    match source.kind() {
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free space on that disk",
-        io::ErrorKind::PermissionDenied => "; let the user who runs raic read and write that folder",
-        io::ErrorKind::ReadOnlyFilesystem => "; mount that disk for writing",
-        _ => "",
+    /// Bytes that were written before.
+    async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes>;
+
+    /// Whether a request was given up that may still land.
+    fn may_land(&self) -> bool {
+        false
     }
+
+    /// All was written: makes the share visible.
+    async fn finish(self: Box<Self>) -> Result<Stored>;
 }

@@ -1,24 +1,33 @@
 //! The `cloud` backend: a share is cut into chunks, objects of one size that any provider can hold.
 //!
-//! Share `SHNUM` of `SI` is the objects `shares/ST/SI/SHNUM` (chunk 0) and `shares/ST/SI/SHNUM.i` (i > 0), `ST` the
-//! first two characters of `SI`. The size of chunk 0 is the share's chunk size; only the last chunk is smaller.
-//! Source: the RAIC specification's mapping of shares to objects.
+//! `object.rs` has the objects' names. The size of chunk 0 is the share's chunk size; only the last chunk is smaller. An array's
+//! shares are written from the beginning to the end; uploads by offset wait in the spool for what fills a chunk.
 
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Range,
     sync::{Arc, Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{
-    ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectKey, Operation, Payload, WriteMode, collect_body,
+    ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectInfo, ObjectKey, Operation, Payload, WriteMode,
+    collect_body,
 };
 use tokio::task::JoinHandle;
 
-use crate::{Backend, MAX_OBJECT, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
+use crate::{
+    Backend, Found, FoundShare, Generation, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
+    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Spool, StorageError, StorageIndex,
+    Stored,
+    clock::millis,
+    mutable::MutableShares,
+    object::{ShareObject, parse_key, shareset_prefix},
+    spool::SpoolFile,
+};
 
 /// The chunk size of new shares: large enough that requests cost little, small enough to hold a few in memory.
 pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
@@ -30,24 +39,96 @@ pub fn chunk_size_for(n: usize) -> usize {
 
 /// Chunks of one share on their way up at once, beside the one being filled.
 const IN_FLIGHT: usize = 2;
+/// Chunks of one read that are asked for at once; their bytes wait in the connection.
+const READ_AHEAD: usize = 2;
 /// Pages of a listing of one shareset: more than any share has.
 const MAX_PAGES: u32 = 10_000;
 /// Shares whose chunk size is remembered.
 const REMEMBERED: usize = 4096;
 
+/// A cloud, and the object that proves that it is the container it was.
+#[derive(Debug)]
+pub(crate) struct Container {
+    pub(crate) cloud: Arc<dyn Cloud>,
+    // A std lock: held while a name is copied.
+    owner: Mutex<Option<String>>,
+}
+
+impl Container {
+    /// After a not-found: whether it counts. Some services answer the same for a container that is not there.
+    pub(crate) async fn proves_absence(&self) -> Result<()> {
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(owner) = owner else { return Ok(()) };
+        let key = object_key(&*self.cloud, &owner, Operation::Head)?;
+        match self.cloud.head(&key).await {
+            Ok(_) => Ok(()),
+            Err(e) if e.kind == ErrorKind::NotFound => Err(StorageError::ReadOnly {
+                backend: self.cloud.name().to_owned(),
+                reason: format!(
+                    "its owner object {key} is not there, so nothing that is missing counts as gone"
+                ),
+            }),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn object_key(cloud: &dyn Cloud, name: &str, operation: Operation) -> Result<ObjectKey> {
+    let key = ObjectKey::new(format!("raic/{name}"));
+    Ok(key.map_err(|e| CloudError::new(ErrorKind::Internal, cloud.name(), operation, e.to_string()))?)
+}
+
 /// Keeps shares as chunks in a cloud.
 #[derive(Debug)]
 pub struct CloudBackend {
     cloud: Arc<dyn Cloud>,
+    container: Arc<Container>,
     chunk_size: usize,
+    mutable: Option<Arc<MutableShares>>,
+    spool: Option<Spool>,
     /// Chunk sizes of shares read lately: a share's never changes.
     sizes: Mutex<HashMap<(StorageIndex, ShareNum), u64>>,
 }
 
 impl CloudBackend {
-    /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more).
+    /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). It takes whole shares only, until it gets
+    /// [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
     pub fn new(cloud: Arc<dyn Cloud>, chunk_size: usize) -> Self {
-        Self { cloud, chunk_size: chunk_size.max(1), sizes: Mutex::default() }
+        let container = Arc::new(Container { cloud: cloud.clone(), owner: Mutex::default() });
+        Self {
+            cloud,
+            container,
+            chunk_size: chunk_size.max(1),
+            mutable: None,
+            spool: None,
+            sizes: Mutex::default(),
+        }
+    }
+
+    /// With a place for the versions of mutable shares, whose chunks have `chunk_size` bytes
+    /// ([`crate::MUTABLE_CHUNK_SIZE`] unless there is a reason).
+    #[must_use]
+    pub fn with_slots(mut self, slots: Slots, chunk_size: u32) -> Self {
+        let container = self.container.clone();
+        self.mutable = Some(Arc::new(MutableShares { container, slots, chunk_size: chunk_size.max(1) }));
+        self
+    }
+
+    /// With a place where parts of uploads wait.
+    #[must_use]
+    pub fn with_spool(mut self, spool: Spool) -> Self {
+        self.spool = Some(spool);
+        self
+    }
+
+    fn unsupported(&self, what: &str) -> StorageError {
+        StorageError::Unusable {
+            reason: format!("cloud {:?} was opened without a place for {what}", self.cloud.name()),
+        }
+    }
+
+    fn mutable_shares(&self) -> Result<&Arc<MutableShares>> {
+        self.mutable.as_ref().ok_or_else(|| self.unsupported("mutable shares"))
     }
 
     /// The chunk size of a share: what was remembered, or the size of its chunk 0.
@@ -56,7 +137,7 @@ impl CloudBackend {
         if let Some(size) = lock().get(&(index, share)).copied() {
             return Ok(size);
         }
-        let head = self.cloud.head(&chunk_key(index, share, 0)).await;
+        let head = self.cloud.head(&ShareObject::Chunk(0).key(index, share)).await;
         let size = head.map_err(|e| self.absent(e, index, share))?.size;
         let mut sizes = lock();
         if sizes.len() >= REMEMBERED {
@@ -69,12 +150,6 @@ impl CloudBackend {
     /// What was remembered may be what a cloud had while something was wrong with it.
     fn forget_size(&self, index: StorageIndex, share: ShareNum) {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(index, share));
-    }
-
-    fn object_key(&self, name: &str, operation: Operation) -> Result<ObjectKey> {
-        let key = ObjectKey::new(format!("raic/{name}"));
-        Ok(key
-            .map_err(|e| CloudError::new(ErrorKind::Internal, self.cloud.name(), operation, e.to_string()))?)
     }
 
     fn absent(&self, e: CloudError, index: StorageIndex, share: ShareNum) -> StorageError {
@@ -90,15 +165,15 @@ impl CloudBackend {
     async fn for_each_page<F: Future<Output = Result<()>>>(
         &self,
         index: StorageIndex,
-        mut each: impl FnMut(Vec<(ShareNum, u64, ObjectKey)>) -> F,
+        mut each: impl FnMut(Vec<(ShareNum, ShareObject, ObjectKey)>) -> F,
     ) -> Result<()> {
         let prefix = shareset_prefix(index);
         let mut cursor = None;
         for _ in 0..MAX_PAGES {
             let page = self.cloud.list(&prefix, cursor.as_deref(), MAX_PAGE).await?;
             let named = page.entries.into_iter().filter_map(|entry| {
-                let (share, chunk) = parse_name(entry.key.as_str().strip_prefix(&prefix)?)?;
-                Some((share, chunk, entry.key))
+                let (share, object) = ShareObject::parse(entry.key.as_str().strip_prefix(&prefix)?)?;
+                Some((share, object, entry.key))
             });
             each(named.collect()).await?;
             cursor = page.next;
@@ -111,24 +186,42 @@ impl CloudBackend {
     }
 }
 
-fn shareset_prefix(index: StorageIndex) -> String {
-    let index = index.to_string();
-    format!("shares/{}/{index}/", &index[..2])
+/// What a walk gathered of one share.
+#[derive(Default)]
+struct Gathered {
+    chunks: u64,
+    highest: u64,
+    bytes: u64,
+    commits: BTreeSet<Generation>,
+    mutable_chunks: BTreeSet<(u64, Generation)>,
+    newest: Option<SystemTime>,
 }
 
-fn chunk_key(index: StorageIndex, share: ShareNum, chunk: u64) -> ObjectKey {
-    let prefix = shareset_prefix(index);
-    let name = if chunk == 0 { format!("{prefix}{share}") } else { format!("{prefix}{share}.{chunk}") };
-    #[allow(clippy::expect_used, reason = "letters, digits, dots and slashes; at most 64 bytes")]
-    ObjectKey::new(name).expect("a chunk's name is an object key")
-}
+impl Gathered {
+    fn add(&mut self, object: ShareObject, info: &ObjectInfo) {
+        match object {
+            ShareObject::Chunk(number) => {
+                self.chunks += 1;
+                self.highest = self.highest.max(number);
+                self.bytes += info.size;
+            }
+            ShareObject::MutableChunk(number, generation) => {
+                self.mutable_chunks.insert((number, generation));
+            }
+            ShareObject::Commit(generation) => {
+                self.commits.insert(generation);
+            }
+        }
+        self.newest = self.newest.max(info.last_modified);
+    }
 
-/// Share and chunk number of an object's name below its shareset: whole names only, share 1 is not share 10.
-fn parse_name(name: &str) -> Option<(ShareNum, u64)> {
-    let (share, chunk) = name.split_once('.').map_or((name, None), |(s, c)| (s, Some(c)));
-    let parsed = (ShareNum(share.parse().ok()?), chunk.map_or(Some(0), |c| c.parse().ok())?);
-    let written = if parsed.1 == 0 { parsed.0.to_string() } else { format!("{}.{}", parsed.0, parsed.1) };
-    (written == name).then_some(parsed)
+    fn found(self) -> Found {
+        if self.commits.is_empty() && self.mutable_chunks.is_empty() {
+            Found::Immutable { chunks: self.chunks, highest: self.highest, bytes: self.bytes }
+        } else {
+            Found::Mutable { commits: self.commits, chunks: self.mutable_chunks }
+        }
+    }
 }
 
 #[async_trait]
@@ -145,9 +238,28 @@ impl Backend for CloudBackend {
             chunk_size: self.chunk_size,
             parts: Vec::new(),
             gathered: 0,
+            bytes: 0,
             next: 0,
             in_flight: VecDeque::new(),
         }))
+    }
+
+    async fn upload(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        length: u64,
+        received: RangeSet,
+    ) -> Result<Box<dyn ShareUpload>> {
+        let spool = self.spool.as_ref().ok_or_else(|| self.unsupported("uploads by offset"))?;
+        let held = received.ranges().iter().map(|r| r.end - r.start).sum();
+        let name = spool_name(self.name(), index, share);
+        let file = spool.file(name, held).await?;
+        let chunk_size = self.chunk_size as u64;
+        let cloud = self.cloud.clone();
+        // What was sent before a restart is not known to have been answered.
+        let may_land = !received.ranges().is_empty();
+        Ok(Box::new(ChunkUpload { cloud, index, share, chunk_size, length, received, file, may_land }))
     }
 
     async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
@@ -168,7 +280,7 @@ impl Backend for CloudBackend {
         let open = move |(chunk, start, length): (u64, u64, u64)| {
             let cloud = cloud.clone();
             async move {
-                let key = chunk_key(index, share, chunk);
+                let key = ShareObject::Chunk(chunk).key(index, share);
                 let backend = cloud.name().to_owned();
                 let found = match ByteRange::new(start, length) {
                     Some(range) => cloud.get(&key, Some(range), None).await,
@@ -187,8 +299,9 @@ impl Backend for CloudBackend {
                 Ok(object.body.map_err(StorageError::from))
             }
         };
-        // The first chunk is opened here, so that a share that is not there is an error at once.
-        let mut streams = Box::pin(stream::iter(pieces).then(open));
+        // The next chunk is asked for while one is read. The first is opened here, so that a share that is not there is an
+        // error at once.
+        let mut streams = Box::pin(stream::iter(pieces).map(open).buffered(READ_AHEAD));
         let first = streams.next().await.ok_or(short)?.inspect_err(|_| self.forget_size(index, share))?;
         Ok(first.chain(streams.try_flatten()).boxed())
     }
@@ -209,13 +322,16 @@ impl Backend for CloudBackend {
         match objects {
             Some(objects) => {
                 for chunk in 0..objects {
-                    self.cloud.delete(&chunk_key(index, share, chunk), None).await?;
+                    self.cloud.delete(&ShareObject::Chunk(chunk).key(index, share), None).await?;
                 }
             }
             None => {
-                self.cloud.delete(&chunk_key(index, share, 0), None).await?;
+                if let Some(spool) = &self.spool {
+                    spool.discard(spool_name(self.name(), index, share)).await?;
+                }
+                self.cloud.delete(&ShareObject::Chunk(0).key(index, share), None).await?;
                 self.for_each_page(index, async |mut page| {
-                    page.retain(|(of, ..)| *of == share);
+                    page.retain(|(of, object, _)| *of == share && matches!(object, ShareObject::Chunk(_)));
                     for (_, _, key) in page {
                         self.cloud.delete(&key, None).await?;
                     }
@@ -228,14 +344,128 @@ impl Backend for CloudBackend {
         Ok(())
     }
 
+    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<bool> {
+        match self.cloud.head(&ShareObject::Chunk(chunk).key(index, share)).await {
+            Ok(_) => Ok(true),
+            Err(e) if e.kind == ErrorKind::NotFound => self.container.proves_absence().await.map(|()| false),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
+        self.mutable_shares()?.state((index, share)).await
+    }
+
+    async fn read_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
+        self.mutable_shares()?.read((index, share), range).await
+    }
+
+    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
+        self.mutable_shares()?.write((index, share), write).await
+    }
+
+    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+        self.mutable_shares()?.delete((index, share)).await
+    }
+
+    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
+        self.mutable_shares()?.tidy((index, share)).await
+    }
+
+    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
+        match &self.mutable {
+            Some(mutable) => mutable.slots.untidy(limit).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn is_doubtful(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
+        match &self.mutable {
+            Some(mutable) => {
+                Ok(mutable.slots.get((index, share)).await?.is_some_and(|slot| slot.is_doubtful))
+            }
+            None => Ok(false),
+        }
+    }
+
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<Option<MutableShare>> {
+        self.mutable_shares()?.recover((index, share), found.clone()).await
+    }
+
+    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
+        let prefix = format!("shares/{prefix}/");
+        let mut shares: BTreeMap<(StorageIndex, ShareNum), Gathered> = BTreeMap::new();
+        let mut cursor = None;
+        loop {
+            let page = self.cloud.list(&prefix, cursor.as_deref(), MAX_PAGE).await?;
+            for entry in &page.entries {
+                if let Some((index, share, object)) = parse_key(&entry.key) {
+                    shares.entry((index, share)).or_default().add(object, &entry.info);
+                }
+            }
+            match page.next {
+                None => break,
+                next if next == cursor => {
+                    let why = format!("the listing of {prefix} does not go on");
+                    return Err(
+                        CloudError::new(ErrorKind::Protocol, self.name(), Operation::List, why).into()
+                    );
+                }
+                next => cursor = next,
+            }
+        }
+        let found = shares.into_iter().map(|((index, share), gathered)| {
+            let newest = gathered.newest.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+            FoundShare { index, share, newest_ms: newest.map(millis), found: gathered.found() }
+        });
+        Ok(found.collect())
+    }
+
+    async fn remove_found(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
+        let Found::Mutable { commits, chunks } = found else { return self.remove(index, share, None).await };
+        for commit in commits {
+            self.cloud.delete(&ShareObject::Commit(*commit).key(index, share), None).await?;
+        }
+        for (number, generation) in chunks {
+            self.cloud
+                .delete(&ShareObject::MutableChunk(*number, *generation).key(index, share), None)
+                .await?;
+        }
+        Ok(())
+    }
+
+    fn set_owner(&self, object: Option<String>) {
+        *self.container.owner.lock().unwrap_or_else(PoisonError::into_inner) = object;
+    }
+
+    async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
+        let page = self.cloud.list(&format!("raic/{prefix}"), None, MAX_PAGE).await?;
+        let name = |key: &ObjectKey| key.as_str().strip_prefix("raic/").map(str::to_owned);
+        Ok(page.entries.iter().filter_map(|entry| name(&entry.key)).collect())
+    }
+
+    async fn available_space(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
-        let key = self.object_key(name, Operation::Put)?;
+        let key = object_key(&*self.cloud, name, Operation::Put)?;
         self.cloud.put(&key, content.into(), WriteMode::Overwrite).await?;
         Ok(())
     }
 
     async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
-        let key = self.object_key(name, Operation::Get)?;
+        let key = object_key(&*self.cloud, name, Operation::Get)?;
         match self.cloud.get(&key, None, None).await {
             Ok(object) => {
                 let longest = usize::try_from(MAX_OBJECT).unwrap_or(usize::MAX);
@@ -259,6 +489,7 @@ struct ChunkWriter {
     chunk_size: usize,
     parts: Vec<Bytes>,
     gathered: usize,
+    bytes: u64,
     next: u64,
     in_flight: VecDeque<Put>,
 }
@@ -279,7 +510,7 @@ impl ChunkWriter {
         }
         let payload = Payload::from_parts(std::mem::take(&mut self.parts));
         self.gathered = 0;
-        let key = chunk_key(self.index, self.share, self.next);
+        let key = ShareObject::Chunk(self.next).key(self.index, self.share);
         self.next += 1;
         let cloud = self.cloud.clone();
         self.in_flight.push_back(Put(tokio::spawn(async move {
@@ -307,6 +538,7 @@ impl ShareWriter for ChunkWriter {
             let room = self.chunk_size - self.gathered;
             let part = bytes.split_to(room.min(bytes.len()));
             self.gathered += part.len();
+            self.bytes += part.len() as u64;
             self.parts.push(part);
             if self.gathered == self.chunk_size {
                 self.send().await?;
@@ -315,34 +547,113 @@ impl ShareWriter for ChunkWriter {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<u64> {
+    async fn finish(mut self: Box<Self>) -> Result<Stored> {
         if self.gathered > 0 || self.next == 0 {
             self.send().await?;
         }
         while !self.in_flight.is_empty() {
             self.settle().await?;
         }
-        Ok(self.next)
+        Ok(Stored { objects: self.next, bytes: self.bytes })
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The spool's name for an upload.
+pub(crate) fn spool_name(cloud: &str, index: StorageIndex, share: ShareNum) -> String {
+    format!("{cloud}.{index}.{share}")
+}
 
-    #[test]
-    fn chunks_have_the_specifications_names() {
-        let index: StorageIndex = "abcdefghijklmnopqrstuvwxya".parse().unwrap();
-        assert_eq!(chunk_key(index, ShareNum(1), 0).as_str(), "shares/ab/abcdefghijklmnopqrstuvwxya/1");
-        assert_eq!(chunk_key(index, ShareNum(10), 7).as_str(), "shares/ab/abcdefghijklmnopqrstuvwxya/10.7");
+/// A share written by offset: what fills a chunk goes out, the rest waits in the spool.
+struct ChunkUpload {
+    cloud: Arc<dyn Cloud>,
+    index: StorageIndex,
+    share: ShareNum,
+    chunk_size: u64,
+    length: u64,
+    received: RangeSet,
+    file: SpoolFile,
+    may_land: bool,
+}
+
+impl ChunkUpload {
+    fn range_of(&self, chunk: u64) -> Range<u64> {
+        let start = chunk.saturating_mul(self.chunk_size).min(self.length);
+        start..start.saturating_add(self.chunk_size).min(self.length)
     }
 
-    #[test]
-    fn only_whole_names_are_chunks() {
-        assert_eq!(parse_name("1"), Some((ShareNum(1), 0)));
-        assert_eq!(parse_name("10.3"), Some((ShareNum(10), 3)));
-        for other in ["", "01", "+1", "1.", "1.0", "1.03", "1.2.3", "256", "x", "1.v.3"] {
-            assert_eq!(parse_name(other), None, "{other}");
+    /// Sends the chunks that are complete, in order.
+    async fn drain(&mut self) -> Result<()> {
+        loop {
+            let range = self.range_of(self.file.drained());
+            if range.is_empty() || !self.received.contains(&range) {
+                return Ok(());
+            }
+            let bytes = self.file.read_at(range.clone()).await?;
+            self.put(self.file.drained(), bytes).await?;
+            self.file.drain(range).await?;
         }
+    }
+
+    async fn put(&self, chunk: u64, bytes: Bytes) -> Result<()> {
+        let key = ShareObject::Chunk(chunk).key(self.index, self.share);
+        match self.cloud.put(&key, bytes.clone().into(), WriteMode::CreateOnly).await {
+            // Sent before a crash that the count did not survive.
+            Err(e) if e.kind == ErrorKind::AlreadyExists => {
+                let there = self.cloud.get(&key, None, None).await?;
+                let there = collect_body(self.cloud.name(), there.body, bytes.len()).await?;
+                if there == bytes { Ok(()) } else { Err(e.into()) }
+            }
+            put => Ok(put.map(drop)?),
+        }
+    }
+}
+
+#[async_trait]
+impl ShareUpload for ChunkUpload {
+    async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
+        let range = offset..offset + bytes.len() as u64;
+        self.file.write_at(offset, bytes).await?;
+        self.received.insert(range);
+        // The bytes are durable; that a chunk cannot go out just now is tried again with the next.
+        if let Err(e) = self.drain().await {
+            self.may_land = true;
+            tracing::debug!("a chunk waits in the spool: {e}");
+        }
+        Ok(())
+    }
+
+    fn may_land(&self) -> bool {
+        self.may_land
+    }
+
+    async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
+        let mut whole = BytesMut::new();
+        let mut at = range.start;
+        while at < range.end {
+            let chunk = at / self.chunk_size;
+            let of = self.range_of(chunk);
+            let end = range.end.min(of.end);
+            if chunk >= self.file.drained() {
+                whole.extend_from_slice(&self.file.read_at(at..end).await?);
+            } else {
+                let key = ShareObject::Chunk(chunk).key(self.index, self.share);
+                let object = self.cloud.get(&key, ByteRange::new(at - of.start, end - at), None).await?;
+                let limit = usize::try_from(end - at).unwrap_or(usize::MAX);
+                whole.extend_from_slice(&collect_body(self.cloud.name(), object.body, limit).await?);
+            }
+            at = end;
+        }
+        Ok(whole.freeze())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Stored> {
+        self.drain().await?;
+        if self.length == 0 {
+            self.put(0, Bytes::new()).await?;
+        }
+        let objects = self.length.div_ceil(self.chunk_size).max(1);
+        let bytes = self.length;
+        self.file.remove().await?;
+        Ok(Stored { objects, bytes })
     }
 }

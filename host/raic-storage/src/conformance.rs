@@ -5,7 +5,9 @@ use std::ops::Range;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 
-use crate::{Backend, Result, ShareNum, StorageError, StorageIndex};
+use crate::{
+    Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareNum, StorageError, StorageIndex,
+};
 
 /// Runs every check.
 ///
@@ -18,6 +20,9 @@ pub async fn all(backend: &dyn Backend) {
     removing_a_share_leaves_its_neighbours(backend).await;
     an_empty_share_is_a_share(backend).await;
     an_object_is_loaded_as_it_was_stored_last(backend).await;
+    uploads_are_written_in_any_order_and_go_on(backend).await;
+    mutable_shares_are_written_in_place(backend).await;
+    a_walk_finds_every_share(backend).await;
     backend.probe().await.expect("probe");
 }
 
@@ -35,7 +40,9 @@ async fn write(backend: &dyn Backend, index: StorageIndex, share: ShareNum, cont
     for start in (0..content.len()).step_by(777) {
         writer.write(content.slice(start..content.len().min(start + 777))).await.expect("write");
     }
-    writer.finish().await.expect("finish")
+    let stored = writer.finish().await.expect("finish");
+    assert_eq!(stored.bytes, content.len() as u64);
+    stored.objects
 }
 
 async fn read(
@@ -124,4 +131,110 @@ pub async fn an_object_is_loaded_as_it_was_stored_last(backend: &dyn Backend) {
         backend.store_object("conformance", content.clone()).await.expect("store");
         assert_eq!(backend.load_object("conformance").await.expect("load"), Some(content));
     }
+}
+
+/// In any order, by offset; reopened in between; and abandoned.
+pub async fn uploads_are_written_in_any_order_and_go_on(backend: &dyn Backend) {
+    let (index, share) = (index(), ShareNum(5));
+    for length in [9_000, 0] {
+        let content = pattern(length);
+        let mut received = RangeSet::default();
+        for range in [4_000..5_000, 0..1_500, 8_000..9_000, 1_500..4_000, 5_000..8_000] {
+            let range = range.start.min(length)..range.end.min(length);
+            let mut upload =
+                backend.upload(index, share, length as u64, received.clone()).await.expect("upload");
+            upload.write_at(range.start as u64, content.slice(range.clone())).await.expect("write");
+            received.insert(range.start as u64..range.end as u64);
+            for there in received.ranges() {
+                let part = content.slice(there.start as usize..there.end as usize);
+                assert!(upload.read_back(there.clone()).await.expect("read back") == part, "{there:?}");
+            }
+        }
+        let upload = backend.upload(index, share, length as u64, received).await.expect("upload");
+        let stored = upload.finish().await.expect("finish");
+        assert_eq!(stored.bytes, length as u64);
+        assert!(read(backend, index, share, 0..length as u64).await.expect("read") == content);
+        backend.remove(index, share, Some(stored.objects)).await.expect("remove");
+        assert_eq!(backend.shares(index).await.expect("shares"), []);
+    }
+    let mut upload = backend.upload(index, share, 5_000, RangeSet::default()).await.expect("upload");
+    upload.write_at(0, pattern(4_500)).await.expect("write");
+    drop(upload);
+    backend.remove(index, share, None).await.expect("remove");
+    assert_eq!(backend.shares(index).await.expect("shares"), []);
+}
+
+/// Written, patched, cut, extended with zeros, deleted; each as a whole.
+pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
+    let (index, share) = (index(), ShareNum(7));
+    let content = async |range: Range<u64>| {
+        let stream = backend.read_mutable(index, share, range).await?;
+        stream
+            .try_fold(Vec::new(), async |mut all, piece| {
+                all.extend_from_slice(&piece);
+                Ok(all)
+            })
+            .await
+    };
+    assert_eq!(backend.mutable(index, share).await.expect("mutable"), None);
+    assert!(matches!(content(0..1).await, Err(StorageError::NotFound { .. })));
+    let mut model: Vec<u8> = Vec::new();
+    let long = pattern(3_000);
+    let steps: [(&[(u64, Bytes)], Option<u64>); 8] = [
+        (&[(0, pattern(700))], None),
+        (&[(10, pattern(1)), (650, pattern(100))], None),
+        (&[], Some(720)),
+        (&[], Some(1_000)),
+        (&[(1_500, pattern(10))], None),
+        (&[(0, long.clone())], Some(2_500)),
+        (&[(100, pattern(900)), (2_400, pattern(300))], Some(2_600)),
+        (&[(0, pattern(3))], Some(3)),
+    ];
+    for (writes, new_length) in steps {
+        for (at, bytes) in writes {
+            let (start, end) = (*at as usize, *at as usize + bytes.len());
+            model.resize(model.len().max(end), 0);
+            model[start..end].copy_from_slice(bytes);
+        }
+        model.resize(new_length.unwrap_or(model.len() as u64) as usize, 0);
+        let write = MutableWrite { writes: writes.to_vec(), new_length, enabler: [9; 32] };
+        assert_eq!(backend.write_mutable(index, share, write).await.expect("write"), model.len() as u64);
+        assert!(content(0..10_000).await.expect("read") == model, "{new_length:?}");
+        for range in [0..1, 2..3, 500..800, 2_000..2_500] {
+            let part = &model[(range.start as usize).min(model.len())..(range.end as usize).min(model.len())];
+            assert!(content(range.clone()).await.expect("read") == part, "{range:?}");
+        }
+        let there = backend.mutable(index, share).await.expect("mutable").expect("it is there");
+        assert_eq!((there.length, there.enabler), (model.len() as u64, [9; 32]));
+    }
+    backend.delete_mutable(index, share).await.expect("delete");
+    backend.delete_mutable(index, share).await.expect("deleting what is gone succeeds");
+    assert_eq!(backend.mutable(index, share).await.expect("mutable"), None);
+    let write = MutableWrite { writes: vec![(5, pattern(2))], new_length: None, enabler: [8; 32] };
+    backend.write_mutable(index, share, write).await.expect("a new one");
+    assert_eq!(content(0..5).await.expect("read"), [0; 5]);
+    backend.delete_mutable(index, share).await.expect("delete");
+}
+
+/// By the prefix of its storage index, with its bytes.
+pub async fn a_walk_finds_every_share(backend: &dyn Backend) {
+    let index = index();
+    let mut objects = 0;
+    for share in [0, 1, 10] {
+        objects = write(backend, index, ShareNum(share), &pattern(9_000)).await;
+    }
+    let found = backend.scan(IndexPrefix::from(index)).await.expect("scan");
+    let found: Vec<_> = found.into_iter().filter(|f| f.index == index).collect();
+    assert_eq!(found.iter().map(|f| f.share.0).collect::<Vec<_>>().len(), 3);
+    for share in &found {
+        let whole = Found::Immutable { chunks: objects, highest: objects - 1, bytes: 9_000 };
+        assert_eq!(share.found, whole, "{share:?}");
+    }
+    assert!(backend.has_chunk(index, ShareNum(1), 0).await.expect("has chunk"));
+    assert!(!backend.has_chunk(index, ShareNum(2), 0).await.expect("has chunk"));
+    for share in [0, 1, 10] {
+        backend.remove(index, ShareNum(share), Some(objects)).await.expect("remove");
+    }
+    let found = backend.scan(IndexPrefix::from(index)).await.expect("scan");
+    assert!(found.iter().all(|f| f.index != index));
 }

@@ -47,6 +47,9 @@ pub enum DatabaseError {
         /// The newest known here.
         known: u32,
     },
+    /// The system gave no randomness.
+    #[error("the system gives no random numbers: {0}")]
+    Randomness(std::io::Error),
     /// The writer is gone.
     #[error("database: it is closed")]
     Closed,
@@ -89,7 +92,7 @@ impl Database {
                     "check that the folder is there and may be written"
                 }
                 Some(rusqlite::ErrorCode::DiskFull) => "free space on its disk",
-                _ => "it is damaged: keep a copy, and restore it from a backup; the shares in the clouds are untouched",
+                _ => "it is damaged: restore it from a backup, or move it away with `raic lease rebuild --replace-database`; the shares in the clouds are untouched",
             };
             DatabaseError::Open { path: path.to_owned(), source, advice }
         })?;
@@ -157,27 +160,24 @@ impl Database {
     ///
     /// # Errors
     /// What `work` fails with.
-    pub async fn read<T: Send + 'static>(
+    pub async fn read<T: Send + 'static, E: From<DatabaseError> + Send + 'static>(
         &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, DatabaseError> {
+        work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
         let readers = self.readers.clone();
         let _permit = self.readers.permits.acquire().await.map_err(|_| DatabaseError::Closed)?;
         let outcome = tokio::task::spawn_blocking(move || {
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = idle().pop();
-            let connection = match kept {
-                Some(connection) => connection,
-                None => {
-                    open(&readers.path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?
-                }
-            };
+            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+            let connection =
+                kept.map_or_else(|| open(&readers.path, flags), Ok).map_err(DatabaseError::from)?;
             // One transaction: all that `work` sees is of one moment.
-            let snapshot = connection.unchecked_transaction()?;
+            let snapshot = connection.unchecked_transaction().map_err(DatabaseError::from)?;
             let value = work(&snapshot)?;
             drop(snapshot);
             idle().push(connection);
-            Ok(value)
+            Ok::<_, E>(value)
         });
         outcome.await.map_err(|_| DatabaseError::Closed)?
     }
@@ -244,7 +244,9 @@ mod tests {
     const STEPS: &[&str] = &["CREATE TABLE t(x INTEGER NOT NULL)", "ALTER TABLE t ADD COLUMN y INTEGER"];
 
     async fn count(database: &Database) -> i64 {
-        database.read(|c| c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))).await.unwrap()
+        let count = database
+            .read(|c| Ok::<_, DatabaseError>(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?));
+        count.await.unwrap()
     }
 
     #[tokio::test]
@@ -281,6 +283,6 @@ mod tests {
         let path = folder.path().join("db");
         std::fs::write(&path, b"this is no database, however long it may be, and that must be said").unwrap();
         let e = Database::open(&path).unwrap_err().to_string();
-        assert!(e.contains("damaged") && e.contains("backup"), "{e}");
+        assert!(e.contains("damaged") && e.contains("raic lease rebuild --replace-database"), "{e}");
     }
 }

@@ -1,27 +1,35 @@
 //! The `disk` backend: a share is one file below a directory.
 //!
 //! `shares/ST/SI/SHNUM`, written as `incoming/SI.SHNUM` first. Order of a share's end: the file's bytes are synced,
-//! then it is renamed, then the directories that name it are synced. So a name that is there has a whole share.
+//! then it is renamed, then the directories that name it are synced. So a name that is there has a whole share. A mutable
+//! share has the container header of its own and is replaced as a whole, in the same order.
 
 use std::{
     io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
     ops::Range,
+    os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::UNIX_EPOCH,
 };
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use cap_std::{
     ambient_authority,
-    fs::{Dir, File},
+    fs::{Dir, File, OpenOptions},
 };
 use futures::{StreamExt as _, stream};
 
-use crate::{Backend, MAX_OBJECT, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
+use crate::{
+    Backend, Container, Found, FoundShare, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
+    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
+    clock::millis,
+    container::{HEADER, MUTABLE_HEADER},
+};
 
 /// Bytes read from a file at once.
 const PIECE: u64 = 256 << 10;
@@ -33,6 +41,10 @@ const GATHER: usize = 1 << 20;
 pub struct DiskBackend {
     name: Arc<str>,
     root: Arc<Dir>,
+    /// Bytes of the disk that are for others.
+    reserved: u64,
+    // A std lock: held while a name is copied.
+    owner: Arc<Mutex<Option<String>>>,
 }
 
 impl DiskBackend {
@@ -48,7 +60,22 @@ impl DiskBackend {
             source,
         };
         let root = Dir::open_ambient_dir(path, ambient_authority()).map_err(failed)?;
-        Ok(Self { name: name.into(), root: Arc::new(root) })
+        Ok(Self { name: name.into(), root: Arc::new(root), reserved: 0, owner: Arc::default() })
+    }
+
+    /// Leaves so many bytes of the disk to others.
+    #[must_use]
+    pub fn with_reserved(self, reserved: u64) -> Self {
+        Self { reserved, ..self }
+    }
+
+    async fn require_space(&self, needed: u64) -> Result<()> {
+        match self.available_space().await? {
+            Some(available) if available < needed || available == 0 => {
+                Err(StorageError::NoSpace { backend: self.name.to_string(), needed, available })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Runs blocking work off the runtime.
@@ -77,54 +104,7 @@ impl DiskBackend {
         Path::new("incoming").join(format!("{name}.{}.{unique}", std::process::id()))
     }
 
-    fn absent(&self, e: StorageError, index: StorageIndex, share: ShareNum) -> StorageError {
-        let backend = self.name.to_string();
-        match e {
-            StorageError::Disk { source, .. } if source.kind() == ErrorKind::NotFound => {
-                StorageError::NotFound { backend, index, share }
-            }
-            StorageError::Disk { source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
-                StorageError::Short { backend, index, share }
-            }
-            other => other,
-        }
-    }
-}
-
-fn shareset(index: StorageIndex) -> PathBuf {
-    let index = index.to_string();
-    Path::new("shares").join(&index[..2]).join(&index)
-}
-
-fn sync(dir: &Dir, path: &Path) -> io::Result<()> {
-    // A directory's entries are durable only once the directory itself is synced.
-    dir.open(path)?.sync_all()
-}
-
-#[async_trait]
-impl Backend for DiskBackend {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
-        let incoming = Path::new("incoming").join(format!("{index}.{share}"));
-        let file = self
-            .run("create", incoming, |root, path| {
-                root.create_dir_all("incoming")?;
-                root.create(path)
-            })
-            .await?;
-        Ok(Box::new(FileWriter {
-            backend: self.clone(),
-            index,
-            share,
-            file: Arc::new(file),
-            gathered: BytesMut::new(),
-        }))
-    }
-
-    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+    async fn stream(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
         let path = shareset(index).join(share.to_string());
         let start = range.start;
         let opened = self.run("open", path.clone(), move |root, path| {
@@ -155,6 +135,101 @@ impl Backend for DiskBackend {
         Ok(pieces.boxed())
     }
 
+    fn absent(&self, e: StorageError, index: StorageIndex, share: ShareNum) -> StorageError {
+        let backend = self.name.to_string();
+        match e {
+            StorageError::Disk { source, .. } if source.kind() == ErrorKind::NotFound => {
+                StorageError::NotFound { backend, index, share }
+            }
+            StorageError::Disk { source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
+                StorageError::Short { backend, index, share }
+            }
+            other => other,
+        }
+    }
+}
+
+/// The share of a file's name: numbers have one way to be written.
+fn share_number(name: &std::ffi::OsStr) -> Option<ShareNum> {
+    let name = name.to_str()?;
+    name.parse().ok().filter(|n: &u8| n.to_string() == name).map(ShareNum)
+}
+
+/// Syncs the folders that name a share.
+fn sync_names(root: &Dir, folder: &Path) -> io::Result<()> {
+    folder.ancestors().filter(|f| !f.as_os_str().is_empty()).try_for_each(|f| sync(root, f))?;
+    sync(root, Path::new("."))
+}
+
+/// A mutable share's header.
+fn mutable_header(file: &mut impl io::Read) -> io::Result<MutableShare> {
+    let mut header = [0; HEADER];
+    file.read_exact(&mut header)?;
+    match Container::parse(&header) {
+        Some(Container::Mutable { length, enabler }) => Ok(MutableShare { length, enabler }),
+        _ => Err(io::Error::new(ErrorKind::InvalidData, "it is no mutable share")),
+    }
+}
+
+fn shareset(index: StorageIndex) -> PathBuf {
+    let index = index.to_string();
+    Path::new("shares").join(&index[..2]).join(&index)
+}
+
+fn sync(dir: &Dir, path: &Path) -> io::Result<()> {
+    // A directory's entries are durable only once the directory itself is synced.
+    dir.open(path)?.sync_all()
+}
+
+#[async_trait]
+impl Backend for DiskBackend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+        self.require_space(0).await?;
+        let incoming = Path::new("incoming").join(format!("{index}.{share}"));
+        let file = self
+            .run("create", incoming, |root, path| {
+                root.create_dir_all("incoming")?;
+                root.create(path)
+            })
+            .await?;
+        Ok(Box::new(FileWriter {
+            backend: self.clone(),
+            index,
+            share,
+            file: Arc::new(file),
+            gathered: BytesMut::new(),
+            written: 0,
+        }))
+    }
+
+    async fn upload(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        length: u64,
+        received: RangeSet,
+    ) -> Result<Box<dyn ShareUpload>> {
+        let missing: u64 = received.missing(length).iter().map(|r| r.end - r.start).sum();
+        if missing > 0 {
+            self.require_space(missing).await?;
+        }
+        let incoming = Path::new("incoming").join(format!("{index}.{share}"));
+        let file = self.run("create", incoming, |root, path| {
+            root.create_dir_all("incoming")?;
+            let mut options = OpenOptions::new();
+            Ok(root.open_with(path, options.read(true).write(true).create(true).truncate(false))?.into_std())
+        });
+        Ok(Box::new(FileUpload { backend: self.clone(), index, share, length, file: Arc::new(file.await?) }))
+    }
+
+    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+        self.stream(index, share, range).await
+    }
+
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
         self.run("list", shareset(index), |root, path| {
             let entries = match root.read_dir(path) {
@@ -163,10 +238,7 @@ impl Backend for DiskBackend {
             };
             let mut shares = Vec::new();
             for entry in entries {
-                let name = entry?.file_name();
-                let number =
-                    name.to_str().and_then(|name| name.parse().ok().filter(|n: &u8| n.to_string() == name));
-                shares.extend(number.map(ShareNum));
+                shares.extend(share_number(&entry?.file_name()));
             }
             shares.sort_unstable();
             Ok(shares)
@@ -190,6 +262,175 @@ impl Backend for DiskBackend {
                 sync(root, parent)?;
             }
             Ok(())
+        })
+        .await
+    }
+
+    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, _: u64) -> Result<bool> {
+        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.run("look for", shareset(index).join(share.to_string()), move |root, path| {
+            if root.try_exists(path)? {
+                return Ok(true);
+            }
+            match owner {
+                Some(owner) if !root.try_exists(Path::new("raic").join(&owner))? => Err(io::Error::other(
+                    format!("raic/{owner} is not there, so nothing that is missing counts as gone"),
+                )),
+                _ => Ok(false),
+            }
+        })
+        .await
+    }
+
+    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
+        self.run("read", shareset(index).join(share.to_string()), |root, path| match root.open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+            Ok(mut file) => mutable_header(&mut file).map(Some),
+        })
+        .await
+    }
+
+    async fn read_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
+        let there = self.mutable(index, share).await?;
+        let absent = || StorageError::NotFound { backend: self.name.to_string(), index, share };
+        let end = range.end.min(there.ok_or_else(absent)?.length);
+        if range.start >= end {
+            return Ok(stream::empty().boxed());
+        }
+        self.stream(index, share, range.start + MUTABLE_HEADER..end + MUTABLE_HEADER).await
+    }
+
+    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
+        let new: u64 = write.writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        self.require_space(new).await?;
+        let folder = shareset(index);
+        let incoming = self.temporary(&format!("{index}.{share}"));
+        self.run("write", folder.join(share.to_string()), move |root, path| {
+            root.create_dir_all("incoming")?;
+            let old = match root.open(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => None,
+                other => Some(other?),
+            };
+            let written = || {
+                let mut file = root.create(&incoming)?.into_std();
+                let (mut before, mut enabler) = (0, write.enabler);
+                if let Some(old) = old {
+                    let mut old = old.into_std();
+                    let there = mutable_header(&mut old)?;
+                    (before, enabler) = (there.length, there.enabler);
+                    file.write_all(&Container::mutable(0, &enabler))?;
+                    // The kernel copies, and shares blocks where the filesystem can.
+                    io::copy(&mut old, &mut file)?;
+                }
+                let length = write.length_after(before);
+                for (offset, bytes) in &write.writes {
+                    file.write_all_at(bytes, MUTABLE_HEADER + offset)?;
+                }
+                file.set_len(MUTABLE_HEADER + length)?;
+                file.write_all_at(&Container::mutable(length, &enabler), 0)?;
+                file.sync_all()?;
+                root.create_dir_all(&folder)?;
+                root.rename(&incoming, root, path)?;
+                sync_names(root, &folder)?;
+                Ok(length)
+            };
+            written().inspect_err(|_: &io::Error| {
+                // What is left of it is of no use to anybody.
+                let _ = root.remove_file(&incoming);
+            })
+        })
+        .await
+    }
+
+    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+        self.remove(index, share, None).await
+    }
+
+    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
+        Ok(self.mutable(index, share).await?.is_none())
+    }
+
+    async fn untidy_mutable(&self, _: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
+        Ok(Vec::new())
+    }
+
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: &Found,
+    ) -> Result<Option<MutableShare>> {
+        self.mutable(index, share).await
+    }
+
+    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
+        self.run("list", Path::new("shares").join(prefix.to_string()), |root, path| {
+            let absent = |e: &io::Error| e.kind() == ErrorKind::NotFound;
+            let folders = match root.read_dir(path) {
+                Err(e) if absent(&e) => return Ok(Vec::new()),
+                other => other?,
+            };
+            let mut found = Vec::new();
+            for folder in folders {
+                let folder = folder?;
+                let Some(index) = folder.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
+                let files = match folder.open_dir() {
+                    Err(e) if absent(&e) => continue,
+                    other => other?,
+                };
+                for file in files.entries()? {
+                    let file = file?;
+                    let Some(share) = share_number(&file.file_name()) else { continue };
+                    let meta = match file.metadata() {
+                        Err(e) if absent(&e) => continue,
+                        other => other?,
+                    };
+                    let modified = meta.modified().ok().map(cap_std::time::SystemTime::into_std);
+                    let newest = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+                    let whole = Found::Immutable { chunks: 1, highest: 0, bytes: meta.len() };
+                    found.push(FoundShare { index, share, found: whole, newest_ms: newest.map(millis) });
+                }
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn remove_found(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<()> {
+        self.remove(index, share, None).await
+    }
+
+    fn set_owner(&self, object: Option<String>) {
+        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = object;
+    }
+
+    async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
+        let prefix = prefix.to_owned();
+        self.run("list", PathBuf::from("raic"), move |root, path| {
+            let entries = match root.read_dir(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+                other => other?,
+            };
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            let names = names.collect::<io::Result<Vec<_>>>()?;
+            Ok(names.into_iter().filter(|name| name.starts_with(&prefix)).take(1000).collect())
+        })
+        .await
+    }
+
+    async fn available_space(&self) -> Result<Option<u64>> {
+        let reserved = self.reserved;
+        self.run("measure", PathBuf::from("."), move |root, _| {
+            let disk = rustix::fs::fstatvfs(root)?;
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            // 2^64 broke clients: what is told fits every one's integers.
+            Ok(Some(free.saturating_sub(reserved).min(i64::MAX.unsigned_abs())))
         })
         .await
     }
@@ -241,6 +482,7 @@ struct FileWriter {
     share: ShareNum,
     file: Arc<File>,
     gathered: BytesMut,
+    written: u64,
 }
 
 impl FileWriter {
@@ -250,7 +492,28 @@ impl FileWriter {
 
     async fn flush(&mut self) -> Result<()> {
         let (file, bytes) = (self.file.clone(), self.gathered.split().freeze());
+        self.written += bytes.len() as u64;
         self.backend.run("write", self.incoming(), move |_, _| (&*file).write_all(&bytes)).await
+    }
+}
+
+impl DiskBackend {
+    /// What was written beside its place gets its name, durably.
+    async fn publish(
+        &self,
+        (index, share): (StorageIndex, ShareNum),
+        bytes: u64,
+        sync_file: impl FnOnce() -> io::Result<()> + Send + 'static,
+    ) -> Result<Stored> {
+        let (folder, incoming) = (shareset(index), Path::new("incoming").join(format!("{index}.{share}")));
+        self.run("finish", shareset(index).join(share.to_string()), move |root, path| {
+            sync_file()?;
+            root.create_dir_all(&folder)?;
+            root.rename(&incoming, root, path)?;
+            sync_names(root, &folder)
+        })
+        .await?;
+        Ok(Stored { objects: 1, bytes })
     }
 }
 
@@ -264,19 +527,55 @@ impl ShareWriter for FileWriter {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>) -> Result<u64> {
+    async fn finish(mut self: Box<Self>) -> Result<Stored> {
         self.flush().await?;
-        let incoming = self.incoming();
-        let folder = shareset(self.index);
         let file = self.file.clone();
-        let work = move |root: &Dir, path: &Path| {
-            file.sync_all()?;
-            root.create_dir_all(&folder)?;
-            root.rename(&incoming, root, path)?;
-            folder.ancestors().filter(|f| !f.as_os_str().is_empty()).try_for_each(|f| sync(root, f))?;
-            sync(root, Path::new("."))
-        };
-        self.backend.run("finish", shareset(self.index).join(self.share.to_string()), work).await?;
-        Ok(1)
+        self.backend.publish((self.index, self.share), self.written, move || file.sync_all()).await
+    }
+}
+
+/// A share written by offset, in the file that will be it.
+struct FileUpload {
+    backend: DiskBackend,
+    index: StorageIndex,
+    share: ShareNum,
+    length: u64,
+    file: Arc<std::fs::File>,
+}
+
+impl FileUpload {
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (file, path) =
+            (self.file.clone(), Path::new("incoming").join(format!("{}.{}", self.index, self.share)));
+        self.backend.run(operation, path, move |_, _| work(&file)).await
+    }
+}
+
+#[async_trait]
+impl ShareUpload for FileUpload {
+    async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
+        self.run("write", move |file| {
+            file.write_all_at(&bytes, offset)?;
+            file.sync_data()
+        })
+        .await
+    }
+
+    async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
+        self.run("read", move |file| {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, range.start)?;
+            Ok(bytes.into())
+        })
+        .await
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Stored> {
+        let file = self.file.clone();
+        self.backend.publish((self.index, self.share), self.length, move || file.sync_all()).await
     }
 }

@@ -1,27 +1,64 @@
-//! Storage servers: where shares are kept.
+//! Storage servers: where shares are kept, and the leases that keep them.
 //!
 //! A [`Backend`] keeps shares by storage index and share number. [`CloudBackend`] cuts them into chunks, objects
 //! of a `Cloud`; [`DiskBackend`] keeps each as one file; [`MemoryBackend`] and [`NullBackend`] are for tests and
-//! measurements. [`Database`] is the one database file, with the one writer that all floors share.
+//! measurements. [`LeaseDb`] knows which shares there are, who holds leases on them and what that costs. A
+//! [`StorageServer`] is the two together. [`Database`] is the one database file, with the one writer that all floors share.
 //!
-//! **Invariant:** backends know neither files nor keys; a share is bytes. Array shares are immutable: written once,
-//! from the beginning to the end, under a storage index that is never used twice.
+//! **Invariant:** backends know neither files nor keys; a share is bytes. An immutable share is written once, under a name
+//! that no other bytes get while a request for it may still land. Mutable shares keep to decision 0004.
 
 mod backend;
+mod clock;
 mod cloud;
+mod collector;
+mod commit;
+mod container;
 mod database;
 mod disk;
+mod error;
+mod leasedb;
 mod memory;
+mod mutable;
 mod name;
+mod object;
+mod owner;
+mod range_set;
+mod reconcile;
+mod server;
+mod slots;
+mod spool;
+mod tahoe;
 mod unusable;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
-pub use backend::{Backend, MAX_OBJECT, Result, ShareStream, ShareWriter, StorageError};
+pub use backend::{
+    Backend, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, ShareStream,
+    ShareUpload, ShareWriter, Stored,
+};
+pub use clock::Clock;
 pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE, chunk_size_for};
+pub use collector::Collected;
+pub use container::Container;
 pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
+pub use error::{Result, StorageError};
+pub use leasedb::{
+    Account, AccountChange, AccountId, Allocation, Coming, Expiry, Going, Identity, LeaseDb, LeaseInfo,
+    Patience, Placed, RenewSecret, ServerId, ShareKind, ShareRow, ShareState, Suspect, Suspicion, Upload,
+    Usage, UsageDay, placed, server_id,
+};
 pub use memory::{MemoryBackend, NullBackend};
-pub use name::{ShareNum, StorageIndex};
+pub use mutable::MUTABLE_CHUNK_SIZE;
+pub use name::{IndexPrefix, ShareNum, StorageIndex};
+pub use object::Generation;
+pub use owner::{Owner, Ownership};
+pub use range_set::RangeSet;
+pub use reconcile::Reconciled;
+pub use server::{Hold, Holds, ServerSettings, StorageServer};
+pub use slots::Slots;
+pub use spool::Spool;
+pub use tahoe::{Allocated, MAX_VECTOR, ReadTestWritten, TestWrite, Written};
 pub use unusable::{Open, UnusableBackend};

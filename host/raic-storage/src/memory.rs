@@ -10,22 +10,35 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 
-use crate::{Backend, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
+use crate::{
+    Backend, EnablerHash, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Result,
+    ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
+};
 
-type Shares = Arc<Mutex<BTreeMap<(StorageIndex, ShareNum), Bytes>>>;
+type At = (StorageIndex, ShareNum);
+type Shares = Arc<Mutex<BTreeMap<At, Bytes>>>;
+type Uploads = Arc<Mutex<BTreeMap<At, BytesMut>>>;
 
 /// Keeps shares in memory, for tests.
 #[derive(Debug)]
 pub struct MemoryBackend {
     name: String,
     shares: Shares,
+    uploads: Uploads,
+    mutable: Mutex<BTreeMap<At, (EnablerHash, Vec<u8>)>>,
     objects: Mutex<BTreeMap<String, Bytes>>,
 }
 
 impl MemoryBackend {
     /// An empty one.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), shares: Shares::default(), objects: Mutex::default() }
+        Self {
+            name: name.to_owned(),
+            shares: Shares::default(),
+            uploads: Uploads::default(),
+            mutable: Mutex::default(),
+            objects: Mutex::default(),
+        }
     }
 }
 
@@ -47,9 +60,43 @@ impl ShareWriter for MemoryWriter {
         Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64> {
+    async fn finish(self: Box<Self>) -> Result<Stored> {
+        let bytes = self.bytes.len() as u64;
         lock(&self.shares).insert(self.at, self.bytes.freeze());
-        Ok(1)
+        Ok(Stored { objects: 1, bytes })
+    }
+}
+
+struct MemoryUpload {
+    shares: Shares,
+    uploads: Uploads,
+    at: At,
+}
+
+#[async_trait]
+impl ShareUpload for MemoryUpload {
+    async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
+        let mut uploads = lock(&self.uploads);
+        let upload = uploads.entry(self.at).or_default();
+        let (start, end) = (offset as usize, offset as usize + bytes.len());
+        if upload.len() < end {
+            upload.resize(end, 0);
+        }
+        upload[start..end].copy_from_slice(&bytes);
+        Ok(())
+    }
+
+    async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
+        let uploads = lock(&self.uploads);
+        let upload = uploads.get(&self.at).map_or(&[][..], |upload| upload);
+        Ok(Bytes::copy_from_slice(&upload[range.start as usize..range.end as usize]))
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Stored> {
+        let whole = lock(&self.uploads).remove(&self.at).unwrap_or_default().freeze();
+        let bytes = whole.len() as u64;
+        lock(&self.shares).insert(self.at, whole);
+        Ok(Stored { objects: 1, bytes })
     }
 }
 
@@ -61,6 +108,17 @@ impl Backend for MemoryBackend {
 
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
         Ok(Box::new(MemoryWriter { shares: self.shares.clone(), at: (index, share), bytes: BytesMut::new() }))
+    }
+
+    async fn upload(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: u64,
+        _: RangeSet,
+    ) -> Result<Box<dyn ShareUpload>> {
+        let (shares, uploads) = (self.shares.clone(), self.uploads.clone());
+        Ok(Box::new(MemoryUpload { shares, uploads, at: (index, share) }))
     }
 
     async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
@@ -81,7 +139,95 @@ impl Backend for MemoryBackend {
 
     async fn remove(&self, index: StorageIndex, share: ShareNum, _: Option<u64>) -> Result<()> {
         lock(&self.shares).remove(&(index, share));
+        lock(&self.uploads).remove(&(index, share));
         Ok(())
+    }
+
+    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, _: u64) -> Result<bool> {
+        Ok(lock(&self.shares).contains_key(&(index, share))
+            || lock(&self.mutable).contains_key(&(index, share)))
+    }
+
+    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
+        let shares = lock(&self.mutable);
+        let share = shares.get(&(index, share));
+        Ok(share.map(|(enabler, bytes)| MutableShare { length: bytes.len() as u64, enabler: *enabler }))
+    }
+
+    async fn read_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
+        let shares = lock(&self.mutable);
+        let absent = || StorageError::NotFound { backend: self.name.clone(), index, share };
+        let (_, bytes) = shares.get(&(index, share)).ok_or_else(absent)?;
+        let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
+        let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
+        let part = Bytes::copy_from_slice(&bytes[start..end]);
+        Ok(stream::iter((!part.is_empty()).then_some(Ok(part))).boxed())
+    }
+
+    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
+        let mut shares = lock(&self.mutable);
+        let (_, bytes) = shares.entry((index, share)).or_insert_with(|| (write.enabler, Vec::new()));
+        let length = write.length_after(bytes.len() as u64);
+        for (offset, new) in write.writes {
+            let (start, end) = (offset as usize, offset as usize + new.len());
+            if bytes.len() < end {
+                bytes.resize(end, 0);
+            }
+            bytes[start..end].copy_from_slice(&new);
+        }
+        bytes.resize(length as usize, 0);
+        Ok(length)
+    }
+
+    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+        lock(&self.mutable).remove(&(index, share));
+        Ok(())
+    }
+
+    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
+        Ok(!lock(&self.mutable).contains_key(&(index, share)))
+    }
+
+    async fn untidy_mutable(&self, _: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
+        Ok(Vec::new())
+    }
+
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: &Found,
+    ) -> Result<Option<MutableShare>> {
+        self.mutable(index, share).await
+    }
+
+    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
+        let within = |(index, _): &At| IndexPrefix::from(*index) == prefix;
+        let mut found = Vec::new();
+        for ((index, share), bytes) in lock(&self.shares).iter().filter(|(at, _)| within(at)) {
+            let whole = Found::Immutable { chunks: 1, highest: 0, bytes: bytes.len() as u64 };
+            found.push(FoundShare { index: *index, share: *share, found: whole, newest_ms: None });
+        }
+        Ok(found)
+    }
+
+    async fn remove_found(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<()> {
+        self.remove(index, share, None).await
+    }
+
+    fn set_owner(&self, _: Option<String>) {}
+
+    async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
+        Ok(lock(&self.objects).keys().filter(|name| name.starts_with(prefix)).take(1000).cloned().collect())
+    }
+
+    async fn available_space(&self) -> Result<Option<u64>> {
+        Ok(None)
     }
 
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
@@ -111,16 +257,33 @@ impl NullBackend {
     }
 }
 
-struct NullWriter;
+/// Counts what it is given.
+struct NullWriter(u64);
 
 #[async_trait]
 impl ShareWriter for NullWriter {
-    async fn write(&mut self, _: Bytes) -> Result<()> {
+    async fn write(&mut self, bytes: Bytes) -> Result<()> {
+        self.0 += bytes.len() as u64;
         Ok(())
     }
 
-    async fn finish(self: Box<Self>) -> Result<u64> {
-        Ok(0)
+    async fn finish(self: Box<Self>) -> Result<Stored> {
+        Ok(Stored { objects: 0, bytes: self.0 })
+    }
+}
+
+#[async_trait]
+impl ShareUpload for NullWriter {
+    async fn write_at(&mut self, _: u64, bytes: Bytes) -> Result<()> {
+        self.write(bytes).await
+    }
+
+    async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
+        Ok(vec![0; (range.end - range.start) as usize].into())
+    }
+
+    async fn finish(self: Box<Self>) -> Result<Stored> {
+        ShareWriter::finish(self).await
     }
 }
 
@@ -131,7 +294,17 @@ impl Backend for NullBackend {
     }
 
     async fn create(&self, _: StorageIndex, _: ShareNum) -> Result<Box<dyn ShareWriter>> {
-        Ok(Box::new(NullWriter))
+        Ok(Box::new(NullWriter(0)))
+    }
+
+    async fn upload(
+        &self,
+        _: StorageIndex,
+        _: ShareNum,
+        _: u64,
+        _: RangeSet,
+    ) -> Result<Box<dyn ShareUpload>> {
+        Ok(Box::new(NullWriter(0)))
     }
 
     async fn read(&self, index: StorageIndex, share: ShareNum, _: Range<u64>) -> Result<ShareStream> {
@@ -144,6 +317,56 @@ impl Backend for NullBackend {
 
     async fn remove(&self, _: StorageIndex, _: ShareNum, _: Option<u64>) -> Result<()> {
         Ok(())
+    }
+
+    async fn has_chunk(&self, _: StorageIndex, _: ShareNum, _: u64) -> Result<bool> {
+        Ok(false)
+    }
+
+    async fn mutable(&self, _: StorageIndex, _: ShareNum) -> Result<Option<MutableShare>> {
+        Ok(None)
+    }
+
+    async fn read_mutable(&self, index: StorageIndex, share: ShareNum, _: Range<u64>) -> Result<ShareStream> {
+        Err(StorageError::NotFound { backend: self.name.clone(), index, share })
+    }
+
+    async fn write_mutable(&self, _: StorageIndex, _: ShareNum, write: MutableWrite) -> Result<u64> {
+        Ok(write.length_after(0))
+    }
+
+    async fn delete_mutable(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
+        Ok(())
+    }
+
+    async fn tidy_mutable(&self, _: StorageIndex, _: ShareNum) -> Result<bool> {
+        Ok(true)
+    }
+
+    async fn untidy_mutable(&self, _: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
+        Ok(Vec::new())
+    }
+
+    async fn recover_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<Option<MutableShare>> {
+        Ok(None)
+    }
+
+    async fn scan(&self, _: IndexPrefix) -> Result<Vec<FoundShare>> {
+        Ok(Vec::new())
+    }
+
+    async fn remove_found(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<()> {
+        Ok(())
+    }
+
+    fn set_owner(&self, _: Option<String>) {}
+
+    async fn objects(&self, _: &str) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    async fn available_space(&self) -> Result<Option<u64>> {
+        Ok(None)
     }
 
     async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {

@@ -48,6 +48,48 @@ impl FromStr for StorageIndex {
     }
 }
 
+/// The first two characters of storage indexes: `ST` in `shares/ST/`, by which long walks are cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IndexPrefix(u16);
+
+impl IndexPrefix {
+    /// How many there are.
+    pub const COUNT: u16 = 1024;
+
+    /// All of them, in order, from `first` on.
+    pub fn all_from(first: u16) -> impl Iterator<Item = Self> {
+        (first..Self::COUNT).map(Self)
+    }
+
+    /// Its place among all, from 0.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
+    /// The first and the last storage index that begin so.
+    pub fn bounds(self) -> (StorageIndex, StorageIndex) {
+        let bound = |fill: u8| {
+            let mut bytes = [fill; 16];
+            let head = (self.0 << 6) | u16::from(fill & 0x3f);
+            bytes[..2].copy_from_slice(&head.to_be_bytes());
+            StorageIndex(bytes)
+        };
+        (bound(0), bound(0xff))
+    }
+}
+
+impl From<StorageIndex> for IndexPrefix {
+    fn from(index: StorageIndex) -> Self {
+        Self(u16::from_be_bytes([index.0[0], index.0[1]]) >> 6)
+    }
+}
+
+impl fmt::Display for IndexPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.bounds().0.to_string()[..2])
+    }
+}
+
 /// The number of a share, 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareNum(pub u8);
@@ -69,6 +111,17 @@ mod tests {
             let text = StorageIndex(bytes).to_string();
             prop_assert_eq!(text.len(), 26);
             prop_assert_eq!(text.parse(), Ok(StorageIndex(bytes)));
+        }
+
+        #[test]
+        fn a_prefix_bounds_the_indexes_that_begin_so(bytes: [u8; 16]) {
+            let index = StorageIndex(bytes);
+            let prefix = IndexPrefix::from(index);
+            prop_assert_eq!(&index.to_string()[..2], prefix.to_string());
+            let (first, last) = prefix.bounds();
+            prop_assert!(first <= index && index <= last);
+            prop_assert_eq!(IndexPrefix::from(first), prefix);
+            prop_assert_eq!(IndexPrefix::from(last), prefix);
         }
 
         #[test]

@@ -10,7 +10,10 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use crate::{Backend, Result, ShareNum, ShareStream, ShareWriter, StorageError, StorageIndex};
+use crate::{
+    Backend, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Result, ShareNum,
+    ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex,
+};
 
 /// How often opening is tried again, where somebody asks.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -32,6 +35,7 @@ struct State {
     opened: Option<Arc<dyn Backend>>,
     reason: String,
     tried: Instant,
+    owner: Option<String>,
 }
 
 impl fmt::Debug for UnusableBackend {
@@ -43,7 +47,7 @@ impl fmt::Debug for UnusableBackend {
 impl UnusableBackend {
     /// In the place of the cloud `name`, which `open` could not open just now for `reason`.
     pub fn new(name: &str, reason: String, open: Open) -> Self {
-        let state = State { opened: None, reason, tried: Instant::now() };
+        let state = State { opened: None, reason, tried: Instant::now(), owner: None };
         Self { name: name.to_owned(), open: Arc::new(open), state: Mutex::new(state) }
     }
 
@@ -68,6 +72,7 @@ impl UnusableBackend {
         match outcome.unwrap_or_else(|e| Err(e.to_string())) {
             Ok(opened) => {
                 tracing::info!("cloud {:?} can be used again", self.name);
+                opened.set_owner(state.owner.clone());
                 state.opened = Some(opened.clone());
                 Ok(opened)
             }
@@ -99,6 +104,86 @@ impl Backend for UnusableBackend {
 
     async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()> {
         self.opened().await?.remove(index, share, objects).await
+    }
+
+    async fn upload(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        length: u64,
+        received: RangeSet,
+    ) -> Result<Box<dyn ShareUpload>> {
+        self.opened().await?.upload(index, share, length, received).await
+    }
+
+    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<bool> {
+        self.opened().await?.has_chunk(index, share, chunk).await
+    }
+
+    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
+        self.opened().await?.mutable(index, share).await
+    }
+
+    async fn read_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
+        self.opened().await?.read_mutable(index, share, range).await
+    }
+
+    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
+        self.opened().await?.write_mutable(index, share, write).await
+    }
+
+    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+        self.opened().await?.delete_mutable(index, share).await
+    }
+
+    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
+        self.opened().await?.tidy_mutable(index, share).await
+    }
+
+    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
+        self.opened().await?.untidy_mutable(limit).await
+    }
+
+    async fn is_doubtful(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
+        self.opened().await?.is_doubtful(index, share).await
+    }
+
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<Option<MutableShare>> {
+        self.opened().await?.recover_mutable(index, share, found).await
+    }
+
+    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
+        self.opened().await?.scan(prefix).await
+    }
+
+    async fn remove_found(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
+        self.opened().await?.remove_found(index, share, found).await
+    }
+
+    fn set_owner(&self, object: Option<String>) {
+        let mut state = self.state();
+        if let Some(opened) = &state.opened {
+            opened.set_owner(object.clone());
+        }
+        state.owner = object;
+    }
+
+    async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
+        self.opened().await?.objects(prefix).await
+    }
+
+    async fn available_space(&self) -> Result<Option<u64>> {
+        self.opened().await?.available_space().await
     }
 
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {

@@ -1,0 +1,323 @@
+//! `raic account`, `raic usage` and `raic lease`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytesize::ByteSize;
+use clap::{Args, Subcommand, ValueEnum};
+use http_body_util::{BodyExt as _, Full};
+use hyper::Method;
+use raic_gateway::storage::{AccountInfo, AccountRequest, CollectLine, LeaseLine, UsageLine, Walk};
+
+use crate::{
+    client::{Client, encode, nothing},
+    daemon::lock,
+    error::{Class, Failed, Outcome},
+    files::{print_json, when},
+    home::Home,
+    progress,
+};
+
+/// How often a walk is asked how far it is.
+const PAUSE: Duration = Duration::from_millis(200);
+const DAY: u64 = 24 * 3600;
+
+#[derive(Subcommand)]
+pub(crate) enum AccountCommand {
+    /// Makes an account
+    Create {
+        /// Its name
+        name: String,
+        #[command(flatten)]
+        settings: AccountSettings,
+    },
+    /// Changes an account
+    Set {
+        /// Which
+        name: String,
+        #[command(flatten)]
+        settings: AccountSettings,
+    },
+    /// Lists accounts
+    List,
+    /// Stops an account from writing; what it has stays readable
+    Disable {
+        /// Which
+        name: String,
+    },
+    /// Lets an account write again
+    Enable {
+        /// Which
+        name: String,
+    },
+}
+
+#[derive(Args)]
+pub(crate) struct AccountSettings {
+    /// Past this it is warned, such as "10 GiB"; none takes the quota away
+    #[arg(long)]
+    soft: Option<String>,
+    /// It may use no more than this; none takes the quota away
+    #[arg(long)]
+    hard: Option<String>,
+    /// How many days its leases last, where the client does not say
+    #[arg(long)]
+    lease_days: Option<u64>,
+}
+
+impl AccountSettings {
+    fn request(&self) -> Outcome<AccountRequest> {
+        let quota = |text: &Option<String>| -> Outcome<Option<Option<u64>>> {
+            match text.as_deref() {
+                None => Ok(None),
+                Some("none") => Ok(Some(None)),
+                Some(text) => match text.parse::<ByteSize>() {
+                    Ok(size) => Ok(Some(Some(size.as_u64()))),
+                    Err(e) => {
+                        Err(Failed::configuration(format!("{text:?} is no size: {e}; such as \"10 GiB\"")))
+                    }
+                },
+            }
+        };
+        Ok(AccountRequest {
+            disabled: None,
+            soft_quota: quota(&self.soft)?,
+            hard_quota: quota(&self.hard)?,
+            lease_seconds: self.lease_days.map(|days| days.saturating_mul(DAY)),
+        })
+    }
+}
+
+pub(crate) async fn account(home: &Home, json: bool, command: AccountCommand) -> Outcome {
+    let disabled = |disabled| AccountRequest { disabled: Some(disabled), ..AccountRequest::default() };
+    let (method, name, request) = match command {
+        AccountCommand::List => {
+            let accounts: Vec<AccountInfo> = Client(home).ask(Method::GET, "/v1/accounts", nothing()).await?;
+            return accounts.iter().try_for_each(|account| show(account, json));
+        }
+        AccountCommand::Create { name, settings } => (Method::PUT, name, settings.request()?),
+        AccountCommand::Set { name, settings } => (Method::POST, name, settings.request()?),
+        AccountCommand::Disable { name } => (Method::POST, name, disabled(true)),
+        AccountCommand::Enable { name } => (Method::POST, name, disabled(false)),
+    };
+    let body = serde_json::to_vec(&request).map_err(Failed::other)?;
+    let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
+    let headers = [("content-type", "application/json".to_owned())];
+    let path = format!("/v1/accounts/{}", encode(&name));
+    let answer = Client(home).send(method, &path, &headers, body).await?;
+    let document = answer.into_body().collect().await.map_err(Failed::other)?.to_bytes();
+    show(&serde_json::from_slice(&document).map_err(Failed::other)?, json)
+}
+
+fn show(account: &AccountInfo, json: bool) -> Outcome {
+    if json {
+        return print_json(account);
+    }
+    let quota = |quota: Option<u64>| quota.map_or_else(|| "none".to_owned(), progress::bytes);
+    println!(
+        "{:<24} soft {:<12} hard {:<12} leases {} days{}",
+        account.name,
+        quota(account.soft_quota),
+        quota(account.hard_quota),
+        account.lease_seconds / DAY,
+        if account.disabled { "  disabled" } else { "" }
+    );
+    Ok(())
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum By {
+    /// What each account pays for
+    Account,
+    /// What each cloud holds
+    Cloud,
+    /// The history: what each account used on each cloud when a day began (UTC)
+    Day,
+}
+
+pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
+    let by = match by {
+        By::Account => "account",
+        By::Cloud => "cloud",
+        By::Day => "day",
+    };
+    let lines: Vec<UsageLine> =
+        Client(home).ask(Method::GET, &format!("/v1/usage?by={by}"), nothing()).await?;
+    for line in &lines {
+        if json {
+            print_json(line)?;
+            continue;
+        }
+        let names = [&line.day, &line.account, &line.cloud];
+        let names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
+        println!("{:>14}  {:>10} shares  {}", line.bytes, line.shares, names.join("  "));
+    }
+    Ok(())
+}
+
+#[derive(Subcommand)]
+pub(crate) enum LeaseCommand {
+    /// Lists leases
+    List {
+        /// Of this account only
+        #[arg(long)]
+        account: Option<String>,
+        /// On this storage index only
+        #[arg(long)]
+        index: Option<String>,
+    },
+    /// Adds an account's lease to the shares of a storage index, or renews it
+    Renew {
+        /// The storage index
+        index: String,
+        /// Who will hold it
+        #[arg(long, default_value = "anonymous")]
+        account: String,
+    },
+    /// Deletes what has no lease and is due
+    Collect {
+        /// Only show what would go
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Compares what the clouds hold with the leases, now rather than when it is due
+    Reconcile,
+    /// Takes the containers over after the database was lost, and gives every whole share there a starter lease
+    Rebuild {
+        /// First move a damaged database away, while no daemon runs
+        #[arg(long)]
+        replace_database: bool,
+    },
+}
+
+pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Outcome {
+    match command {
+        LeaseCommand::List { account, index } => list(home, json, account, index).await,
+        LeaseCommand::Renew { index, account } => {
+            let path = format!("/v1/leases/renew?account={}&index={}", encode(&account), encode(&index));
+            let renewed: BTreeMap<String, usize> = Client(home).ask(Method::POST, &path, nothing()).await?;
+            if renewed.values().sum::<usize>() == 0 {
+                return Err(Failed::other(format!("no cloud has a whole share of {index}")));
+            }
+            if json {
+                return print_json(&renewed);
+            }
+            renewed.iter().for_each(|(cloud, shares)| println!("{cloud:<16} {shares} shares"));
+            Ok(())
+        }
+        LeaseCommand::Collect { dry_run } => {
+            let method = if dry_run { Method::GET } else { Method::POST };
+            let lines: Vec<CollectLine> = Client(home).ask(method, "/v1/collect", nothing()).await?;
+            for line in &lines {
+                if json {
+                    print_json(line)?;
+                    continue;
+                }
+                for (index, share, bytes, why) in &line.would_go {
+                    println!("{:<16} {index} {share:>3} {bytes:>14}  {why}", line.cloud);
+                }
+                if dry_run {
+                    println!("{:<16} {} shares would go", line.cloud, line.would_go.len());
+                } else {
+                    let CollectLine { cloud, expired, deleted, failed, .. } = line;
+                    println!("{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed");
+                }
+            }
+            Ok(())
+        }
+        LeaseCommand::Reconcile => walk(home, json, "reconcile").await,
+        LeaseCommand::Rebuild { replace_database: true } => replace_database(home, json),
+        LeaseCommand::Rebuild { replace_database: false } => walk(home, json, "rebuild").await,
+    }
+}
+
+async fn list(home: &Home, json: bool, account: Option<String>, index: Option<String>) -> Outcome {
+    let mut filter = String::new();
+    for (name, value) in [("account", account), ("index", index)] {
+        if let Some(value) = value {
+            filter += &format!("&{name}={}", encode(&value));
+        }
+    }
+    let mut after = String::new();
+    loop {
+        let path = format!("/v1/leases?{after}{filter}");
+        let page: Vec<LeaseLine> = Client(home).ask(Method::GET, &path, nothing()).await?;
+        for line in &page {
+            if json {
+                print_json(line)?;
+                continue;
+            }
+            let ends = line.expires_ms.map_or_else(|| "lasts".to_owned(), |ms| format!("until {}", when(ms)));
+            let LeaseLine { cloud, storage_index, share, account, bytes, state, .. } = line;
+            println!("{cloud:<16} {storage_index} {share:>3} {bytes:>14}  {state:<7} {account:<16} {ends}");
+        }
+        match page.last() {
+            Some(last) => {
+                let place = format!("{}/{}/{}", last.cloud, last.storage_index, last.share);
+                after = format!("after={}", encode(&place));
+            }
+            None => return Ok(()),
+        }
+    }
+}
+
+/// Begins a walk and shows how far it is until it ends.
+async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
+    let bar = indicatif::ProgressBar::new(0);
+    let mut told: Walk = Client(home).ask(Method::POST, &format!("/v1/walks/{what}"), nothing()).await?;
+    while told.is_running {
+        bar.set_length(told.clouds.iter().map(|cloud| cloud.of).sum());
+        bar.set_position(told.clouds.iter().map(|cloud| cloud.prefixes).sum());
+        tokio::time::sleep(PAUSE).await;
+        told = Client(home).ask(Method::GET, "/v1/walks", nothing()).await?;
+    }
+    bar.finish_and_clear();
+    for cloud in &told.clouds {
+        if json {
+            print_json(cloud)?;
+            continue;
+        }
+        println!(
+            "{:<16} {} shares listed, {} discovered, {} torn, {} reaped, {} vanished, {} lost",
+            cloud.cloud, cloud.listed, cloud.discovered, cloud.torn, cloud.reaped, cloud.vanished, cloud.lost
+        );
+    }
+    let faults: Vec<&str> = told.clouds.iter().filter_map(|cloud| cloud.error.as_deref()).collect();
+    if faults.is_empty() {
+        return Ok(());
+    }
+    Err(Failed {
+        class: Class::TooFewClouds,
+        sentence: format!(
+            "it did not reach the end: {}; run it again, and it goes on there",
+            faults.join("; ")
+        ),
+    })
+}
+
+fn replace_database(home: &Home, json: bool) -> Outcome {
+    let _lock = lock(home)?.ok_or_else(|| Failed::other("a daemon runs; stop it first"))?;
+    let path = home.database();
+    let mark = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let mut moved = Vec::new();
+    for suffix in ["", "-wal", "-shm"] {
+        let mut from = path.clone().into_os_string();
+        from.push(suffix);
+        let mut to = path.clone().into_os_string();
+        to.push(format!(".{mark}{suffix}"));
+        match std::fs::rename(&from, &to) {
+            Ok(()) => moved.push(to.display().to_string()),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+            Err(e) => return Err(Failed::other(format!("cannot move {}: {e}", from.display()))),
+        }
+    }
+    if moved.is_empty() {
+        return Err(Failed::other(format!("there is no database at {}", path.display())));
+    }
+    if json {
+        return print_json(&serde_json::json!({"moved": moved}));
+    }
+    println!("The database is kept as {}", moved.join(", "));
+    println!("Now run `raic serve`, and in another terminal `raic lease rebuild`.");
+    println!("Names of files are not rebuilt by it: they need the catalog, which was in that database.");
+    Ok(())
+}

@@ -1,0 +1,235 @@
+//! Leases: an account's claim on a share, with an expiry, that keeps it from collection.
+
+use rusqlite::{Connection, params};
+
+use super::{AccountId, LeaseDb, ServerId, int, shares, uint};
+use crate::{Result, ShareNum, StorageIndex};
+
+/// What identifies a lease beside share and account: the hash of a client's renew secret.
+///
+/// Secrets are 32 random bytes, so 128 bits of a hash are enough to keep.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RenewSecret(pub(crate) [u8; 16]);
+
+impl std::fmt::Debug for RenewSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("RenewSecret(..)")
+    }
+}
+
+impl RenewSecret {
+    /// Of leases that no client renews: an array's, and starters'.
+    pub const NONE: Self = Self([0; 16]);
+    /// Of an upload.
+    pub(crate) const UPLOAD: Self = Self([0xff; 16]);
+
+    /// Of a client's secret.
+    pub fn of(secret: &[u8]) -> Self {
+        let mut hash = [0; 16];
+        hash.copy_from_slice(&blake3::derive_key("RAIC 2026-11 lease secret v1", secret)[..16]);
+        Self(hash)
+    }
+}
+
+/// A lease, as it is told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseInfo {
+    /// The server's name.
+    pub server: String,
+    /// Whose share.
+    pub index: StorageIndex,
+    /// Which.
+    pub share: ShareNum,
+    /// Who holds it.
+    pub account: String,
+    /// When it was renewed last, in milliseconds since 1970.
+    pub renewed_ms: i64,
+    /// When it ends; none: never.
+    pub expires_ms: Option<i64>,
+    /// Bytes of the share.
+    pub used_space: u64,
+    /// `coming`, `stable` or `going`.
+    pub state: &'static str,
+}
+
+/// Adds a lease, or renews it where it is there; a lease is never shortened.
+pub(super) fn insert(
+    tx: &Connection,
+    share: i64,
+    account: AccountId,
+    renew: RenewSecret,
+    now: i64,
+    expires_ms: Option<i64>,
+) -> Result<()> {
+    tx.prepare_cached(
+        "INSERT INTO leases VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET renewed_ms = excluded.renewed_ms,
+           expires_ms = CASE WHEN expires_ms IS NULL OR excluded.expires_ms IS NULL THEN NULL
+             ELSE max(expires_ms, excluded.expires_ms) END",
+    )?
+    .execute(params![share, account.0, renew.0, now, expires_ms])?;
+    Ok(())
+}
+
+/// Ends the leases of a share: all, or those of one secret.
+pub(super) fn end(tx: &Connection, share: i64, renew: Option<RenewSecret>) -> Result<()> {
+    match renew {
+        Some(renew) => tx
+            .prepare_cached("DELETE FROM leases WHERE share = ?1 AND renew_secret = ?2")?
+            .execute(params![share, renew.0])?,
+        None => tx.prepare_cached("DELETE FROM leases WHERE share = ?1")?.execute([share])?,
+    };
+    Ok(())
+}
+
+impl LeaseDb {
+    /// Ends the leases without a client's secret on all shares of a storage index, on every server: what named it is
+    /// gone. Collection does the rest. Returns whether there were any.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn release(&self, tx: &Connection, index: StorageIndex) -> Result<bool> {
+        let ended = tx
+            .prepare_cached(
+                "DELETE FROM leases WHERE renew_secret = ?2 AND share IN (
+                   SELECT shares.id FROM servers CROSS JOIN shares
+                   ON shares.server = servers.id AND shares.storage_index = ?1)",
+            )?
+            .execute(params![index.0, RenewSecret::NONE.0])?;
+        Ok(ended > 0)
+    }
+
+    /// Adds or renews an account's lease on all shares of a shareset that are whole. Returns how many there are.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn renew(
+        &self,
+        server: ServerId,
+        index: StorageIndex,
+        account: AccountId,
+        renew: RenewSecret,
+    ) -> Result<usize> {
+        let leasedb = self.clone();
+        self.write(move |tx| leasedb.renew_in(tx, server, index, account, renew)).await
+    }
+
+    /// As [`LeaseDb::renew`], in a transaction.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn renew_in(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        index: StorageIndex,
+        account: AccountId,
+        renew: RenewSecret,
+    ) -> Result<usize> {
+        let expires = self.clock().after(super::accounts::by_id(tx, account)?.lease);
+        let rows = shares::shareset(tx, server, index)?;
+        let stable = rows.iter().filter(|row| row.state == shares::ShareState::Stable);
+        let mut renewed = 0;
+        for row in stable {
+            insert(tx, row.id, account, renew, self.now_ms(), Some(expires))?;
+            renewed += 1;
+        }
+        Ok(renewed)
+    }
+
+    /// Leases, in the order of storage indexes on each server: up to `limit` after a storage index on a server, of one
+    /// account or all.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn leases(
+        &self,
+        account: Option<AccountId>,
+        index: Option<StorageIndex>,
+        after: Option<(String, StorageIndex, ShareNum)>,
+        limit: u32,
+    ) -> Result<Vec<LeaseInfo>> {
+        self.read(move |c| {
+            let (server, from, share) = after.map_or((String::new(), [0; 16], -1), |(s, i, n)| (s, i.0, i64::from(n.0)));
+            let mut statement = c.prepare(
+                "SELECT servers.name, shares.storage_index, shares.share, accounts.name, leases.renewed_ms,
+                   leases.expires_ms, shares.used_space, shares.state
+                 FROM servers CROSS JOIN shares ON shares.server = servers.id
+                 CROSS JOIN leases ON leases.share = shares.id JOIN accounts ON accounts.id = leases.account
+                 WHERE (?1 IS NULL OR leases.account = ?1) AND (?2 IS NULL OR shares.storage_index = ?2)
+                   AND (servers.name > ?3 OR (servers.name = ?3 AND (shares.storage_index, shares.share) > (?4, ?5)))
+                 ORDER BY servers.name, shares.storage_index, shares.share, leases.account LIMIT ?6",
+            )?;
+            let rows = statement.query_map(
+                params![account.map(|a| a.0), index.map(|i| i.0), server, from, share, limit],
+                |r| {
+                    Ok(LeaseInfo {
+                        server: r.get(0)?,
+                        index: StorageIndex(r.get(1)?),
+                        share: ShareNum(r.get(2)?),
+                        account: r.get(3)?,
+                        renewed_ms: r.get(4)?,
+                        expires_ms: r.get(5)?,
+                        used_space: uint(r.get(6)?),
+                        state: ["coming", "stable", "going"][usize::from(r.get::<_, u8>(7)?.min(2))],
+                    })
+                },
+            )?;
+            let mut leases: Vec<LeaseInfo> = rows.collect::<rusqlite::Result<_>>()?;
+            // A page ends with a share, so that the next begins after it.
+            let place = |l: &LeaseInfo| (l.server.clone(), l.index, l.share);
+            if leases.len() == limit as usize
+                && let (Some(first), Some(last)) = (leases.first().map(place), leases.last().map(place))
+                && first != last
+            {
+                leases.retain(|l| place(l) != last);
+            }
+            Ok(leases)
+        })
+        .await
+    }
+
+    /// Ends leases of accounts that expired at `before_ms`, a bounded number; returns how many.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn end_expired(&self, before_ms: i64, limit: u32) -> Result<usize> {
+        self.write(move |tx| {
+            // Uploads' leases end with their uploads.
+            let mut statement = tx.prepare_cached(
+                "SELECT share, account, renew_secret FROM leases WHERE expires_ms IS NOT NULL AND expires_ms < ?1
+                   AND renew_secret <> ?2 ORDER BY expires_ms LIMIT ?3",
+            )?;
+            let rows = statement.query_map(params![before_ms, RenewSecret::UPLOAD.0, limit], |r| {
+                Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, [u8; 16]>(2)?))
+            })?;
+            let expired: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
+            for (share, account, renew) in &expired {
+                tx.prepare_cached("DELETE FROM leases WHERE share = ?1 AND account = ?2 AND renew_secret = ?3")?
+                    .execute(params![share, account, renew])?;
+            }
+            Ok(expired.len())
+        })
+        .await
+    }
+
+    /// Ends leases of accounts that were renewed last before a moment, walking all leases from `from` on, a bounded
+    /// number at a time. Returns where to go on; none at the end.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn end_not_renewed_since(&self, cutoff_ms: i64, from: u64, limit: u32) -> Result<Option<u64>> {
+        self.write(move |tx| {
+            let next: Option<i64> = tx
+                .prepare_cached("SELECT max(share) FROM (SELECT share FROM leases WHERE share >= ?1 ORDER BY share LIMIT ?2)")?
+                .query_row(params![int(from), limit], |r| r.get(0))?;
+            let Some(last) = next else { return Ok(None) };
+            tx.prepare_cached(
+                "DELETE FROM leases WHERE share BETWEEN ?1 AND ?2 AND renewed_ms < ?3 AND expires_ms IS NOT NULL
+                   AND renew_secret <> ?4",
+            )?
+            .execute(params![int(from), last, cutoff_ms, RenewSecret::UPLOAD.0])?;
+            Ok(Some(uint(last) + 1))
+        })
+        .await
+    }
+}

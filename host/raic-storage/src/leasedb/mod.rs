@@ -1,0 +1,210 @@
+//! leasedb: which shares there are, who holds leases on them, and what that costs.
+//!
+//! raic-storage's tables in the one database file. Functions that take a transaction are for whoever changes tables of its
+//! own with them; methods of [`LeaseDb`] are whole transactions. States of shares change by compare-and-set.
+
+mod accounts;
+mod collection;
+mod leases;
+mod schema;
+mod shares;
+mod usage;
+mod walks;
+
+use std::time::Duration;
+
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
+
+pub(crate) use accounts::by_id as account;
+pub use accounts::{Account, AccountChange, AccountId};
+pub use collection::{Expiry, Going};
+pub use leases::{LeaseInfo, RenewSecret};
+pub use shares::{Allocation, Coming, Placed, ShareKind, ShareRow, ShareState, Upload, placed};
+pub(crate) use shares::{below, find, shareset, upload_of};
+pub use usage::{Usage, UsageDay};
+pub use walks::{Suspect, Suspicion};
+pub(crate) use walks::{clear, set_lost, suspect};
+
+use crate::{Clock, Database, Result, StorageIndex};
+
+/// A storage server, by number: its cloud's number in the array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerId(pub(crate) i64);
+
+impl ServerId {
+    /// The server of a number.
+    pub fn of(number: u32) -> Self {
+        Self(i64::from(number))
+    }
+
+    /// Its number, 1 or more.
+    pub fn number(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+}
+
+/// Which database this is, and of which epoch: what owner objects are named by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Random, made with the database.
+    pub database: StorageIndex,
+    /// Rises when a container is taken over; 1 at first.
+    pub epoch: u32,
+}
+
+/// How long things are waited for before they are given up or destroyed; tests shorten them.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// A request that was given up may still land until then: other bytes under its name, and a deletion's end, wait.
+    pub late: Duration,
+    /// An upload that nobody carries on ends.
+    pub upload: Duration,
+    /// Between the two passes that must agree before anything is destroyed, or marked lost, on a listing's word.
+    pub suspicion: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            late: Duration::from_secs(15 * 60),
+            upload: Duration::from_secs(30 * 60),
+            suspicion: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// A handle to the tables; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct LeaseDb {
+    database: Database,
+    clock: Clock,
+    patience: Patience,
+    /// Of this run of the process: uploads of another one were ended by a crash.
+    run: [u8; 16],
+}
+
+pub(crate) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn uint(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or_default()
+}
+
+impl LeaseDb {
+    /// Brings the tables to the newest version.
+    ///
+    /// # Errors
+    /// The database's; [`crate::DatabaseError::Newer`] where they are newer than this program.
+    pub async fn open(database: Database, clock: Clock, patience: Patience) -> Result<Self> {
+        database.migrate("storage", schema::STEPS).await?;
+        let run = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
+        let fresh = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
+        let leasedb = Self { database, clock, patience, run };
+        leasedb
+            .write(move |tx| {
+                tx.execute("INSERT INTO identity VALUES(1, ?1, 1) ON CONFLICT DO NOTHING", [fresh])?;
+                Ok(())
+            })
+            .await?;
+        Ok(leasedb)
+    }
+
+    /// The one database.
+    pub fn database(&self) -> &Database {
+        &self.database
+    }
+
+    /// The clock by which leases run.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Now, in milliseconds since 1970.
+    pub fn now_ms(&self) -> i64 {
+        self.clock.now_ms()
+    }
+
+    /// How long things are waited for.
+    pub fn patience(&self) -> Patience {
+        self.patience
+    }
+
+    /// Which database this is.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn identity(&self) -> Result<Identity> {
+        self.read(|c| {
+            let row =
+                |r: &rusqlite::Row<'_>| Ok(Identity { database: StorageIndex(r.get(0)?), epoch: r.get(1)? });
+            Ok(c.query_row("SELECT database_id, epoch FROM identity", [], row)?)
+        })
+        .await
+    }
+
+    /// Raises the epoch above one that was seen in a container: this database takes the containers over.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn raise_epoch(&self, above: u32) -> Result<()> {
+        self.write(move |tx| {
+            tx.execute("UPDATE identity SET epoch = max(epoch, ?1 + 1)", [above])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The number of a server, which it gets the first time it is asked for.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn server(&self, name: &str) -> Result<ServerId> {
+        let name = name.to_owned();
+        self.write(move |tx| server_id(tx, &name)).await
+    }
+
+    /// Whether the server's container was given an owner object by this database.
+    pub(crate) async fn is_claimed(&self, server: ServerId) -> Result<bool> {
+        self.read(move |c| {
+            Ok(c.query_row("SELECT is_claimed FROM servers WHERE id = ?1", [server.0], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    pub(crate) async fn set_claimed(&self, server: ServerId) -> Result<()> {
+        self.write(move |tx| {
+            tx.execute("UPDATE servers SET is_claimed = 1 WHERE id = ?1", [server.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    pub(crate) async fn write<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Transaction<'_>) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.database.write(work).await
+    }
+
+    pub(crate) async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.database.read(work).await
+    }
+}
+
+/// The number of a server, which it gets the first time it is asked for.
+///
+/// # Errors
+/// The database's.
+pub fn server_id(tx: &Connection, name: &str) -> Result<ServerId> {
+    let known =
+        tx.prepare_cached("SELECT id FROM servers WHERE name = ?1")?.query_row([name], |row| row.get(0));
+    if let Some(id) = known.optional()? {
+        return Ok(ServerId(id));
+    }
+    tx.execute("INSERT INTO servers(name) VALUES(?1)", params![name])?;
+    Ok(ServerId(tx.last_insert_rowid()))
+}

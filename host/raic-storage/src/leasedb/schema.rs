@@ -1,0 +1,102 @@
+//! The tables of leasedb, by versions.
+//!
+//! `shares.leases`, `usage` and `server_usage` are kept by triggers, in the transaction that changes what they count: so they
+//! are exact after any crash, and a quota check reads one row for each server.
+
+/// States of a share. They change by compare-and-set only.
+///
+/// COMING: being written; leased by its upload until `coming.expires_ms`, its space reserved.
+/// STABLE: whole. GOING: being deleted; its name is refused until it has gone.
+pub(super) const STEPS: &[&str] = &["
+CREATE TABLE identity(
+    one INTEGER PRIMARY KEY CHECK(one = 1), database_id BLOB NOT NULL, epoch INTEGER NOT NULL);
+CREATE TABLE servers(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, is_claimed INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE accounts(
+    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL, disabled_ms INTEGER,
+    soft_quota INTEGER, hard_quota INTEGER, lease_seconds INTEGER NOT NULL);
+INSERT INTO accounts VALUES(0, 'anonymous', 0, NULL, NULL, NULL, 2678400);
+INSERT INTO accounts VALUES(1, 'starter', 0, NULL, NULL, NULL, 2678400);
+
+CREATE TABLE shares(
+    id INTEGER PRIMARY KEY, server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL,
+    share INTEGER NOT NULL, kind INTEGER NOT NULL, state INTEGER NOT NULL, used_space INTEGER NOT NULL,
+    objects INTEGER NOT NULL DEFAULT 0, leases INTEGER NOT NULL DEFAULT 0, lost_ms INTEGER,
+    UNIQUE(server, storage_index, share));
+CREATE INDEX shares_unleased ON shares(server, id) WHERE state = 1 AND leases = 0;
+CREATE INDEX shares_lost ON shares(server, id) WHERE lost_ms IS NOT NULL;
+CREATE INDEX shares_unmeasured ON shares(server, id) WHERE objects < 0;
+CREATE TABLE coming(
+    share INTEGER PRIMARY KEY REFERENCES shares ON DELETE CASCADE, server INTEGER NOT NULL, owner BLOB NOT NULL,
+    expires_ms INTEGER NOT NULL, length INTEGER, upload_secret BLOB, account INTEGER NOT NULL, renew_secret BLOB NOT NULL);
+CREATE INDEX coming_expires ON coming(server, expires_ms);
+CREATE TABLE received(
+    share INTEGER NOT NULL REFERENCES coming ON DELETE CASCADE, first INTEGER NOT NULL, past INTEGER NOT NULL,
+    PRIMARY KEY(share, first)) WITHOUT ROWID;
+CREATE TABLE going(
+    share INTEGER PRIMARY KEY REFERENCES shares ON DELETE CASCADE, server INTEGER NOT NULL, until_ms INTEGER NOT NULL,
+    next_ms INTEGER NOT NULL, is_whole INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT);
+CREATE INDEX going_next ON going(server, next_ms);
+
+CREATE TABLE leases(
+    share INTEGER NOT NULL REFERENCES shares, account INTEGER NOT NULL REFERENCES accounts,
+    renew_secret BLOB NOT NULL, renewed_ms INTEGER NOT NULL, expires_ms INTEGER,
+    PRIMARY KEY(share, account, renew_secret)) WITHOUT ROWID;
+CREATE INDEX leases_expires ON leases(expires_ms) WHERE expires_ms IS NOT NULL;
+
+CREATE TABLE usage(
+    account INTEGER NOT NULL REFERENCES accounts, server INTEGER NOT NULL REFERENCES servers, shares INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, PRIMARY KEY(account, server)) WITHOUT ROWID;
+CREATE TABLE server_usage(
+    server INTEGER PRIMARY KEY REFERENCES servers, shares INTEGER NOT NULL, bytes INTEGER NOT NULL);
+CREATE TABLE usage_history(
+    day TEXT NOT NULL, account INTEGER NOT NULL REFERENCES accounts, server INTEGER NOT NULL REFERENCES servers,
+    shares INTEGER NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY(day, account, server)) WITHOUT ROWID;
+
+CREATE TRIGGER shares_inserted AFTER INSERT ON shares BEGIN
+    INSERT INTO server_usage VALUES(NEW.server, 1, NEW.used_space)
+        ON CONFLICT(server) DO UPDATE SET shares = shares + 1, bytes = bytes + NEW.used_space;
+END;
+CREATE TRIGGER shares_deleted AFTER DELETE ON shares BEGIN
+    UPDATE server_usage SET shares = shares - 1, bytes = bytes - OLD.used_space WHERE server = OLD.server;
+END;
+CREATE TRIGGER shares_resized AFTER UPDATE OF used_space ON shares WHEN NEW.used_space <> OLD.used_space BEGIN
+    UPDATE server_usage SET bytes = bytes + NEW.used_space - OLD.used_space WHERE server = NEW.server;
+    UPDATE usage SET bytes = bytes + NEW.used_space - OLD.used_space
+        WHERE server = NEW.server AND account IN (SELECT account FROM leases WHERE share = NEW.id);
+END;
+-- An account pays once for a share, however many leases it holds on it.
+CREATE TRIGGER leases_inserted AFTER INSERT ON leases BEGIN
+    UPDATE shares SET leases = leases + 1 WHERE id = NEW.share;
+    INSERT INTO usage(account, server, shares, bytes)
+        SELECT NEW.account, server, 1, used_space FROM shares WHERE id = NEW.share AND NOT EXISTS(
+            SELECT 1 FROM leases WHERE share = NEW.share AND account = NEW.account AND renew_secret <> NEW.renew_secret)
+        ON CONFLICT(account, server) DO UPDATE SET shares = shares + 1, bytes = bytes + excluded.bytes;
+END;
+CREATE TRIGGER leases_deleted AFTER DELETE ON leases BEGIN
+    UPDATE usage SET shares = shares - 1, bytes = bytes - (SELECT used_space FROM shares WHERE id = OLD.share)
+        WHERE account = OLD.account AND server = (SELECT server FROM shares WHERE id = OLD.share)
+          AND NOT EXISTS(SELECT 1 FROM leases WHERE share = OLD.share AND account = OLD.account);
+    UPDATE shares SET leases = leases - 1 WHERE id = OLD.share;
+END;
+-- History is only ever added to.
+CREATE TRIGGER usage_history_stays BEFORE UPDATE ON usage_history BEGIN SELECT raise(ABORT, 'usage history is append-only'); END;
+CREATE TRIGGER usage_history_is_kept BEFORE DELETE ON usage_history BEGIN SELECT raise(ABORT, 'usage history is append-only'); END;
+
+CREATE TABLE slots(
+    server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL, share INTEGER NOT NULL,
+    fence INTEGER NOT NULL, current BLOB, intent BLOB, intent_commit BLOB, is_doubtful INTEGER NOT NULL DEFAULT 0,
+    last_generation BLOB NOT NULL, PRIMARY KEY(server, storage_index, share)) WITHOUT ROWID;
+CREATE TABLE superseded(
+    server INTEGER NOT NULL, storage_index BLOB NOT NULL, share INTEGER NOT NULL, generation BLOB NOT NULL,
+    chunks BLOB NOT NULL, until_ms INTEGER NOT NULL, PRIMARY KEY(server, storage_index, share, generation),
+    FOREIGN KEY(server, storage_index, share) REFERENCES slots) WITHOUT ROWID;
+CREATE INDEX superseded_until ON superseded(server, until_ms);
+
+CREATE TABLE suspects(
+    server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL, share INTEGER NOT NULL, what INTEGER NOT NULL,
+    object TEXT NOT NULL, since_ms INTEGER NOT NULL, passes INTEGER NOT NULL, PRIMARY KEY(server, storage_index, share)) WITHOUT ROWID;
+CREATE TABLE walks(
+    server INTEGER NOT NULL REFERENCES servers, what TEXT NOT NULL, next INTEGER NOT NULL, ended_ms INTEGER,
+    PRIMARY KEY(server, what)) WITHOUT ROWID;
+"];

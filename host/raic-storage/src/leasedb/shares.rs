@@ -1,0 +1,513 @@
+//! Shares and their states: COMING, STABLE, GOING.
+
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
+
+use super::{AccountId, LeaseDb, RenewSecret, ServerId, accounts, int, leases, uint};
+use crate::{IndexPrefix, RangeSet, Result, ShareNum, StorageError, StorageIndex};
+
+/// What is stored in a share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShareKind {
+    /// A share of an array; its length is known at its end.
+    Array,
+    /// An immutable share of Tahoe-LAFS.
+    Immutable,
+    /// A mutable share of Tahoe-LAFS.
+    Mutable,
+}
+
+/// Where a share is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShareState {
+    /// Being written.
+    Coming,
+    /// Whole.
+    Stable,
+    /// Being deleted.
+    Going,
+}
+
+/// A share, as leasedb has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareRow {
+    pub(crate) id: i64,
+    /// Whose.
+    pub index: StorageIndex,
+    /// Which.
+    pub share: ShareNum,
+    /// What is stored in it.
+    pub kind: ShareKind,
+    /// Where it is on its way.
+    pub state: ShareState,
+    /// Bytes it takes, or reserves.
+    pub used_space: u64,
+    /// Objects it is kept in, where it is STABLE and immutable.
+    pub objects: u64,
+    /// Leases on it.
+    pub leases: u64,
+    /// Whether it vanished from its container, as two passes agreed.
+    pub is_lost: bool,
+}
+
+/// A share on a server, by the server's name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The server.
+    pub server: String,
+    /// The share.
+    pub share: ShareNum,
+    /// Objects it is kept in.
+    pub objects: u64,
+    /// Whether it vanished.
+    pub is_lost: bool,
+}
+
+/// A share that is about to be written.
+#[derive(Clone, Debug)]
+pub struct Allocation {
+    /// Where.
+    pub server: ServerId,
+    /// Whose.
+    pub index: StorageIndex,
+    /// Which.
+    pub share: ShareNum,
+    /// What it will be.
+    pub kind: ShareKind,
+    /// Who pays.
+    pub account: AccountId,
+    /// Bytes that are reserved.
+    pub reserve: u64,
+    /// Of an upload by offset.
+    pub upload: Option<Upload>,
+}
+
+/// What an upload by offset is known by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upload {
+    /// The hash of its secret.
+    pub secret: RenewSecret,
+    /// Of the lease that the share will have.
+    pub renew: RenewSecret,
+    /// Bytes of the share.
+    pub length: u64,
+}
+
+/// A share being written.
+#[derive(Clone, Debug)]
+pub struct Coming {
+    pub(crate) id: i64,
+    pub(crate) account: AccountId,
+    /// Of an upload by offset.
+    pub upload: Option<Upload>,
+    /// What was received and is durable.
+    pub received: RangeSet,
+}
+
+const COLUMNS: &str =
+    "id, storage_index, share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL";
+
+pub(super) fn row(row: &Row<'_>) -> rusqlite::Result<ShareRow> {
+    Ok(ShareRow {
+        id: row.get(0)?,
+        index: StorageIndex(row.get(1)?),
+        share: ShareNum(row.get(2)?),
+        kind: match row.get::<_, i64>(3)? {
+            0 => ShareKind::Array,
+            1 => ShareKind::Immutable,
+            _ => ShareKind::Mutable,
+        },
+        state: match row.get::<_, i64>(4)? {
+            0 => ShareState::Coming,
+            1 => ShareState::Stable,
+            _ => ShareState::Going,
+        },
+        used_space: uint(row.get(5)?),
+        objects: uint(row.get(6)?),
+        leases: uint(row.get(7)?),
+        is_lost: row.get(8)?,
+    })
+}
+
+/// The row of a share; none where there is none.
+pub(crate) fn find(
+    c: &Connection,
+    server: ServerId,
+    index: StorageIndex,
+    share: ShareNum,
+) -> Result<Option<ShareRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index = ?2 AND share = ?3");
+    Ok(c.prepare_cached(&sql)?.query_row(params![server.0, index.0, share.0], row).optional()?)
+}
+
+/// The rows of a shareset, in order.
+pub(crate) fn shareset(c: &Connection, server: ServerId, index: StorageIndex) -> Result<Vec<ShareRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index = ?2 ORDER BY share");
+    let mut statement = c.prepare_cached(&sql)?;
+    Ok(statement.query_map(params![server.0, index.0], row)?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The rows of a server whose storage indexes begin so, in order.
+pub(crate) fn below(c: &Connection, server: ServerId, prefix: IndexPrefix) -> Result<Vec<ShareRow>> {
+    let (first, last) = prefix.bounds();
+    let sql = format!(
+        "SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3 ORDER BY storage_index, share"
+    );
+    let mut statement = c.prepare_cached(&sql)?;
+    Ok(statement.query_map(params![server.0, first.0, last.0], row)?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// The hash of the secret of a share's upload by offset; none where there is no such upload.
+pub(crate) fn upload_of(c: &Connection, id: i64) -> Result<Option<RenewSecret>> {
+    let mut statement = c.prepare_cached("SELECT upload_secret FROM coming WHERE share = ?1")?;
+    let secret: Option<Option<[u8; 16]>> = statement.query_row([id], |r| r.get(0)).optional()?;
+    Ok(secret.flatten().map(RenewSecret))
+}
+
+fn insert(
+    tx: &Connection,
+    server: ServerId,
+    (index, share): (StorageIndex, ShareNum),
+    (kind, state): (ShareKind, ShareState),
+    (used_space, objects): (u64, u64),
+) -> Result<i64> {
+    tx.prepare_cached(
+        "INSERT INTO shares(server, storage_index, share, kind, state, used_space, objects) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+    )?
+    .execute(params![server.0, index.0, share.0, kind as i64, state as i64, int(used_space), int(objects)])?;
+    Ok(tx.last_insert_rowid())
+}
+
+/// What is stored of a storage index, and where, in the order of share numbers.
+///
+/// # Errors
+/// The database's.
+pub fn placed(c: &Connection, index: StorageIndex) -> rusqlite::Result<Vec<Placed>> {
+    // One lookup for each server: an index of its own for this would cost every share an entry more.
+    let mut statement = c.prepare_cached(
+        "SELECT servers.name, shares.share, shares.objects, shares.lost_ms IS NOT NULL FROM servers
+         CROSS JOIN shares ON shares.server = servers.id AND shares.storage_index = ?1
+         WHERE shares.state = 1 ORDER BY shares.share",
+    )?;
+    let rows = statement.query_map([index.0], |row| {
+        Ok(Placed {
+            server: row.get(0)?,
+            share: ShareNum(row.get(1)?),
+            objects: uint(row.get(2)?),
+            is_lost: row.get(3)?,
+        })
+    })?;
+    rows.collect()
+}
+
+impl LeaseDb {
+    /// Begins a share: it is COMING, its space is reserved and its account charged.
+    ///
+    /// # Errors
+    /// [`StorageError::Taken`] where there is one in any state; the account's.
+    pub fn allocate(&self, tx: &Connection, backend: &str, new: &Allocation) -> Result<()> {
+        let Allocation { server, index, share, kind, account, reserve, upload } = new;
+        if let Some(there) = find(tx, *server, *index, *share)? {
+            let state = match there.state {
+                ShareState::Coming => "is being written",
+                ShareState::Stable => "is there already",
+                ShareState::Going => "is being deleted; it can be stored again when it has gone",
+            };
+            return Err(StorageError::Taken {
+                backend: backend.to_owned(),
+                index: *index,
+                share: *share,
+                state,
+            });
+        }
+        accounts::admit(tx, *account, *reserve)?;
+        let id = insert(tx, *server, (*index, *share), (*kind, ShareState::Coming), (*reserve, 0))?;
+        let expires = self.clock().after(self.patience().upload);
+        tx.prepare_cached("INSERT INTO coming VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(params![
+            id,
+            server.0,
+            self.run,
+            expires,
+            upload.map(|u| int(u.length)),
+            upload.map(|u| u.secret.0),
+            account.0,
+            upload.map_or(RenewSecret::NONE, |u| u.renew).0,
+        ])?;
+        leases::insert(tx, id, *account, RenewSecret::UPLOAD, self.now_ms(), Some(expires))
+    }
+
+    /// A share that was written is STABLE. Its upload's lease ends; the lease of `account` begins, for good (`expires_ms`
+    /// none) or until then.
+    ///
+    /// # Errors
+    /// [`StorageError::NoUpload`] where it is not COMING; the account's, where it became larger than was reserved.
+    pub fn complete(
+        &self,
+        tx: &Connection,
+        (server, backend): (ServerId, &str),
+        (index, share): (StorageIndex, ShareNum),
+        (objects, used_space): (u64, u64),
+        (account, renew, expires_ms): (AccountId, RenewSecret, Option<i64>),
+    ) -> Result<()> {
+        let there = find(tx, server, index, share)?.filter(|row| row.state == ShareState::Coming);
+        let no_upload = || StorageError::NoUpload { backend: backend.to_owned(), index, share };
+        let there = there.ok_or_else(no_upload)?;
+        accounts::admit(tx, account, used_space.saturating_sub(there.used_space))?;
+        leases::insert(tx, there.id, account, renew, self.now_ms(), expires_ms)?;
+        leases::end(tx, there.id, Some(RenewSecret::UPLOAD))?;
+        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([there.id])?;
+        tx.prepare_cached(
+            "UPDATE shares SET state = 1, objects = ?2, used_space = ?3 WHERE id = ?1 AND state = 0",
+        )?
+        .execute(params![there.id, int(objects), int(used_space)])?;
+        Ok(())
+    }
+
+    /// A share that is COMING is given up: it is GOING, and gone no sooner than requests may land that were given up.
+    ///
+    /// # Errors
+    /// The database's. One that is not COMING stays as it is.
+    pub fn abandon(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        (index, share): (StorageIndex, ShareNum),
+        may_land: bool,
+    ) -> Result<()> {
+        match find(tx, server, index, share)? {
+            Some(row) if row.state == ShareState::Coming => self.abandon_row(tx, server, row.id, may_land),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn abandon_row(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        id: i64,
+        may_land: bool,
+    ) -> Result<()> {
+        leases::end(tx, id, None)?;
+        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([id])?;
+        self.condemn(tx, server, id, may_land, false)
+    }
+
+    /// A share without leases is GOING.
+    pub(super) fn condemn(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        id: i64,
+        may_land: bool,
+        is_whole: bool,
+    ) -> Result<()> {
+        let changed = tx
+            .prepare_cached("UPDATE shares SET state = 2 WHERE id = ?1 AND state <> 2 AND leases = 0")?
+            .execute([id])?;
+        if changed == 1 {
+            let now = self.now_ms();
+            let until = if may_land { self.clock().after(self.patience().late) } else { now };
+            tx.prepare_cached(
+                "INSERT INTO going(share, server, until_ms, next_ms, is_whole) VALUES(?1, ?2, ?3, ?4, ?5)",
+            )?
+            .execute(params![id, server.0, until, now, is_whole])?;
+        }
+        Ok(())
+    }
+
+    /// Uploads of an array that a crash ended are given up. Those by offset go on.
+    ///
+    /// # Errors
+    /// The database's.
+    pub fn abandon_uploads_of_other_runs(&self, tx: &Connection) -> Result<()> {
+        let mut statement =
+            tx.prepare("SELECT share, server FROM coming WHERE owner <> ?1 AND upload_secret IS NULL")?;
+        let rows = statement.query_map([self.run], |r| Ok((r.get(0)?, ServerId(r.get(1)?))))?;
+        let orphans: Vec<(i64, ServerId)> = rows.collect::<rusqlite::Result<_>>()?;
+        orphans.into_iter().try_for_each(|(id, server)| self.abandon_row(tx, server, id, true))
+    }
+
+    /// The upload of a share; none where it is not COMING.
+    pub(crate) async fn coming(
+        &self,
+        server: ServerId,
+        index: StorageIndex,
+        share: ShareNum,
+    ) -> Result<Option<Coming>> {
+        self.read(move |c| {
+            let Some(there) = find(c, server, index, share)?.filter(|row| row.state == ShareState::Coming)
+            else {
+                return Ok(None);
+            };
+            let mut ranges = c.prepare_cached("SELECT first, past FROM received WHERE share = ?1")?;
+            let ranges = ranges.query_map([there.id], |r| Ok(uint(r.get(0)?)..uint(r.get(1)?)))?;
+            let received = ranges.collect::<rusqlite::Result<RangeSet>>()?;
+            let sql = "SELECT account, upload_secret, renew_secret, length FROM coming WHERE share = ?1";
+            let coming = c.prepare_cached(sql)?.query_row([there.id], |r| {
+                let upload = match (r.get::<_, Option<[u8; 16]>>(1)?, r.get::<_, Option<i64>>(3)?) {
+                    (Some(secret), Some(length)) => Some(Upload {
+                        secret: RenewSecret(secret),
+                        renew: RenewSecret(r.get(2)?),
+                        length: uint(length),
+                    }),
+                    _ => None,
+                };
+                Ok(Coming { id: there.id, account: AccountId(r.get(0)?), upload, received })
+            });
+            Ok(coming.optional()?)
+        })
+        .await
+    }
+
+    /// Bytes of an upload are durable: records them, and that it goes on.
+    pub(crate) async fn received(&self, id: i64, received: &RangeSet) -> Result<()> {
+        let ranges = received.ranges().to_vec();
+        let expires = self.clock().after(self.patience().upload);
+        self.write(move |tx| {
+            tx.prepare_cached("DELETE FROM received WHERE share = ?1")?.execute([id])?;
+            for range in ranges {
+                tx.prepare_cached("INSERT INTO received VALUES(?1, ?2, ?3)")?.execute(params![
+                    id,
+                    int(range.start),
+                    int(range.end)
+                ])?;
+            }
+            tx.prepare_cached("UPDATE coming SET expires_ms = ?2 WHERE share = ?1")?
+                .execute(params![id, expires])?;
+            tx.prepare_cached("UPDATE leases SET expires_ms = ?2 WHERE share = ?1")?
+                .execute(params![id, expires])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A share that a listing showed and no row: STABLE, with a starter lease that lasts until somebody's takes its place.
+    pub(crate) fn discover(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        (index, share): (StorageIndex, ShareNum),
+        kind: ShareKind,
+        (objects, used_space): (u64, u64),
+    ) -> Result<bool> {
+        if find(tx, server, index, share)?.is_some() {
+            return Ok(false);
+        }
+        let id = insert(tx, server, (index, share), (kind, ShareState::Stable), (used_space, objects))?;
+        // Of an array: for good, until the recovered catalog claims it or does not.
+        let lease = accounts::by_id(tx, AccountId::STARTER)?.lease;
+        let expires = (kind != ShareKind::Array).then(|| self.clock().after(lease));
+        leases::insert(tx, id, AccountId::STARTER, RenewSecret::NONE, self.now_ms(), expires)?;
+        Ok(true)
+    }
+
+    /// What a listing showed that never was whole is GOING, unless there is a row of it by now.
+    pub(crate) fn condemn_unknown(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        (index, share): (StorageIndex, ShareNum),
+    ) -> Result<()> {
+        if find(tx, server, index, share)?.is_some() {
+            return Ok(());
+        }
+        let id = insert(tx, server, (index, share), (ShareKind::Immutable, ShareState::Stable), (0, 0))?;
+        self.condemn(tx, server, id, false, false)
+    }
+
+    /// A complete listing says that a whole share takes other bytes than its row has.
+    pub(crate) fn correct_used_space(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        id: i64,
+        bytes: u64,
+    ) -> Result<()> {
+        tx.execute(
+            "UPDATE shares SET used_space = ?2 WHERE id = ?1 AND server = ?3 AND state = 1",
+            params![id, int(bytes), server.0],
+        )?;
+        Ok(())
+    }
+
+    /// A mutable share is about to be written and will take so many bytes; made where it is not there. An account is
+    /// asked for what it grows.
+    pub(crate) fn begin_mutable_write(
+        &self,
+        tx: &Connection,
+        backend: &str,
+        new: &Allocation,
+        used_space: u64,
+    ) -> Result<()> {
+        match find(tx, new.server, new.index, new.share)? {
+            None => self.allocate(tx, backend, &Allocation { reserve: used_space, ..new.clone() }),
+            Some(row) if row.state == ShareState::Going => {
+                let state = "is being deleted; it can be stored again when it has gone";
+                Err(StorageError::Taken {
+                    backend: backend.to_owned(),
+                    index: new.index,
+                    share: new.share,
+                    state,
+                })
+            }
+            Some(row) => {
+                accounts::admit(tx, new.account, used_space.saturating_sub(row.used_space))?;
+                let used = int(used_space.max(row.used_space));
+                // While it is negative in `objects`, what it takes is to be measured again.
+                tx.prepare_cached("UPDATE shares SET used_space = ?2, objects = -1 WHERE id = ?1")?
+                    .execute(params![row.id, used])?;
+                Ok(())
+            }
+        }
+    }
+
+    /// A mutable share takes so many bytes now. One that was COMING is STABLE, and `account` holds its lease.
+    pub(crate) fn end_mutable_write(
+        &self,
+        tx: &Connection,
+        (server, backend): (ServerId, &str),
+        (index, share): (StorageIndex, ShareNum),
+        used_space: u64,
+        (account, renew, expires_ms): (AccountId, RenewSecret, Option<i64>),
+    ) -> Result<()> {
+        match find(tx, server, index, share)? {
+            Some(row) if row.state == ShareState::Coming => {
+                let stored = (0, used_space);
+                self.complete(tx, (server, backend), (index, share), stored, (account, renew, expires_ms))
+            }
+            Some(row) => {
+                tx.prepare_cached("UPDATE shares SET used_space = ?2, objects = 0 WHERE id = ?1")?
+                    .execute(params![row.id, int(used_space)])?;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// A mutable share was deleted: its leases end and it is GOING.
+    pub(crate) fn mutable_deleted(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        (index, share): (StorageIndex, ShareNum),
+    ) -> Result<()> {
+        let Some(row) = find(tx, server, index, share)? else { return Ok(()) };
+        leases::end(tx, row.id, None)?;
+        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([row.id])?;
+        self.condemn(tx, server, row.id, true, true)
+    }
+
+    /// Mutable shares whose last write was not seen to end.
+    pub(crate) async fn unmeasured(&self, server: ServerId) -> Result<Vec<ShareRow>> {
+        self.read(move |c| {
+            let sql = format!("SELECT {COLUMNS} FROM shares WHERE server = ?1 AND kind = 2 AND objects < 0");
+            let mut statement = c.prepare_cached(&sql)?;
+            let rows = statement.query_map([server.0], |r| {
+                let mut share = row(r)?;
+                share.objects = 0;
+                Ok(share)
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+}

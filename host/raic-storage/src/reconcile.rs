@@ -1,0 +1,385 @@
+//! Reconciliation: what a container holds against what leasedb knows, by complete paged listings, a prefix of storage indexes at
+//! a time, so that it resumes.
+//!
+//! **Invariant:** a listing alone destroys nothing and marks nothing as lost: the object that decides must be not-found by
+//! name in two passes a day apart, in a container that is ours.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::TryStreamExt as _;
+
+use crate::{
+    Container, Found, FoundShare, IndexPrefix, Ownership, Result, ShareKind, ShareNum, ShareRow, ShareState,
+    StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
+    container::{FOOTER, HEADER},
+    leasedb,
+    object::ShareObject,
+};
+
+/// What a pass found. Counts up while it runs.
+#[derive(Debug, Default)]
+pub struct Reconciled {
+    /// Prefixes done, of [`IndexPrefix::COUNT`].
+    pub prefixes: AtomicU64,
+    /// Shares that the container holds.
+    pub listed: AtomicU64,
+    /// Shares that had no row and got one, with a starter lease.
+    pub discovered: AtomicU64,
+    /// Objects of no whole share: to be destroyed when a second pass agrees.
+    pub torn: AtomicU64,
+    /// Torn shares that are being destroyed now.
+    pub reaped: AtomicU64,
+    /// Shares that are not where they should be.
+    pub vanished: AtomicU64,
+    /// Vanished ones that are lost now, as two passes agreed.
+    pub lost: AtomicU64,
+}
+
+fn count(counter: &AtomicU64) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// The walk that the daemon does by itself.
+const RECONCILE: &str = "reconcile";
+/// How often it is looked whether one is due.
+const PAUSE: Duration = Duration::from_secs(300);
+
+type At = (StorageIndex, ShareNum);
+
+impl StorageServer {
+    /// Walks through the container from where the walk of that name ended, to its end; a new one begins at the first.
+    ///
+    /// # Errors
+    /// Where a listing ends early or the container is not ours: what was done stays, and the walk goes on there.
+    pub async fn reconcile(&self, walk: &'static str, told: &Reconciled) -> Result<()> {
+        let (next, _) = self.leasedb.walk(self.id, walk).await?;
+        told.prefixes.store(u64::from(next), Ordering::Relaxed);
+        for prefix in IndexPrefix::all_from(next) {
+            self.reconcile_prefix(prefix, told).await?;
+            self.leasedb.walked(self.id, walk, prefix).await?;
+            count(&told.prefixes);
+        }
+        Ok(())
+    }
+
+    /// Reconciles now and then, for as long as the server lives; goes on where it was stopped.
+    pub async fn reconcile_for_ever(self: Arc<Self>, every: Duration) {
+        loop {
+            let due = async {
+                let (next, ended) = self.leasedb.walk(self.id, RECONCILE).await?;
+                Ok::<_, StorageError>(next > 0 || ended.is_none_or(|at| at <= self.leasedb.over_since(every)))
+            };
+            let walked = match due.await {
+                Ok(true) => self.reconcile(RECONCILE, &Reconciled::default()).await,
+                other => other.map(drop),
+            };
+            if let Err(e) = walked {
+                tracing::debug!("reconciling {:?}: {e}", self.name());
+            }
+            tokio::time::sleep(PAUSE.min(every)).await;
+        }
+    }
+
+    /// When the walk of that name ended last, in milliseconds since 1970.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn reconciled_at(&self, walk: &'static str) -> Result<Option<i64>> {
+        Ok(self.leasedb.walk(self.id, walk).await?.1)
+    }
+
+    /// Reconciles one prefix.
+    ///
+    /// # Errors
+    /// As [`StorageServer::reconcile`].
+    pub async fn reconcile_prefix(&self, prefix: IndexPrefix, told: &Reconciled) -> Result<()> {
+        let before = self.below(prefix).await?;
+        let found = self.backend.scan(prefix).await?;
+        // Read again after the listing: a row is there before its first object, and until after its last.
+        let after = self.below(prefix).await?;
+        self.check_owner().await?.writable(self.name())?;
+        let mut suspects: BTreeMap<At, Suspect> = self
+            .leasedb
+            .suspects(self.id, prefix)
+            .await?
+            .into_iter()
+            .map(|(i, s, what)| ((i, s), what))
+            .collect();
+        let mut listed = BTreeSet::new();
+        for share in &found {
+            count(&told.listed);
+            let at = (share.index, share.share);
+            listed.insert(at);
+            match (before.get(&at), after.get(&at)) {
+                (None, None) => self.unknown(share, suspects.remove(&at), told).await?,
+                (Some(row), Some(now))
+                    if row.state == ShareState::Stable && now.state == ShareState::Stable =>
+                {
+                    self.known(now, share, suspects.remove(&at), told).await?;
+                }
+                // Coming, going, or changed meanwhile.
+                _ => {}
+            }
+        }
+        for (at, row) in before.iter().filter(|(at, _)| !listed.contains(at)) {
+            let stays = after.get(at).is_some_and(|now| now.state == ShareState::Stable);
+            if row.state == ShareState::Stable && stays {
+                self.unlisted(row, suspects.remove(at), told).await?;
+            }
+        }
+        // What is left was suspected and is so no longer.
+        for at in suspects.into_keys() {
+            self.clear(at).await?;
+        }
+        Ok(())
+    }
+
+    async fn below(&self, prefix: IndexPrefix) -> Result<BTreeMap<At, ShareRow>> {
+        let server = self.id;
+        let rows = self.leasedb.read(move |c| leasedb::below(c, server, prefix)).await?;
+        Ok(rows.into_iter().map(|row| ((row.index, row.share), row)).collect())
+    }
+
+    async fn clear(&self, at: At) -> Result<()> {
+        let server = self.id;
+        self.leasedb.write(move |tx| leasedb::clear(tx, server, at)).await
+    }
+
+    async fn suspect(&self, at: At, what: Suspicion, object: String) -> Result<()> {
+        let (server, now) = (self.id, self.leasedb.now_ms());
+        self.leasedb.write(move |tx| leasedb::suspect(tx, server, at, what, &object, now)).await
+    }
+
+    /// Whether a suspicion of the same object is old enough for the second pass.
+    fn is_second_pass(&self, before: Option<&Suspect>, what: Suspicion, object: &str) -> bool {
+        let old = self.leasedb.over_since(self.leasedb.patience().suspicion);
+        before.is_some_and(|s| s.what == what && s.object == object && s.since_ms <= old)
+    }
+
+    /// Listed, and no row has it.
+    async fn unknown(&self, share: &FoundShare, before: Option<Suspect>, told: &Reconciled) -> Result<()> {
+        let at = (share.index, share.share);
+        if let Some((kind, objects, bytes)) = self.examine(share).await? {
+            let (server, leasedb) = (self.id, self.leasedb.clone());
+            let discovered = self.leasedb.write(move |tx| {
+                leasedb::clear(tx, server, at)?;
+                leasedb.discover(tx, server, at, kind, (objects, bytes))
+            });
+            if discovered.await? {
+                count(&told.discovered);
+            }
+            return Ok(());
+        }
+        count(&told.torn);
+        let Some(object) = self.decisive(share).await? else { return self.clear(at).await };
+        let patience = self.leasedb.patience();
+        let old = self.leasedb.over_since(patience.upload + patience.suspicion);
+        let is_old = share.newest_ms.is_none_or(|newest| newest <= old);
+        if !(is_old && self.is_second_pass(before.as_ref(), Suspicion::Torn, &object)) {
+            return self.suspect(at, Suspicion::Torn, object).await;
+        }
+        count(&told.reaped);
+        self.reap(share).await
+    }
+
+    /// What a share is that no row has: kind, objects and bytes; none where it is not whole. At most two small reads.
+    async fn examine(&self, share: &FoundShare) -> Result<Option<(ShareKind, u64, u64)>> {
+        let (index, number) = (share.index, share.share);
+        let Found::Immutable { chunks, highest, bytes } = share.found else {
+            let there = self.backend.recover_mutable(index, number, &share.found).await?;
+            return Ok(there.map(|there| (ShareKind::Mutable, 0, there.length)));
+        };
+        if chunks != highest + 1 {
+            return Ok(None);
+        }
+        let part = async |range: std::ops::Range<u64>| {
+            let stream = self.backend.read(index, number, range).await?;
+            stream
+                .try_fold(Vec::new(), async |mut all, piece| {
+                    all.extend_from_slice(&piece);
+                    Ok(all)
+                })
+                .await
+        };
+        let whole = async {
+            let beginning = part(0..bytes.min(HEADER as u64)).await?;
+            let Some(container) = Container::parse(&beginning) else { return Ok(None) };
+            let end = match container {
+                Container::Array => part(bytes.saturating_sub(FOOTER as u64)..bytes).await?,
+                _ => Vec::new(),
+            };
+            Ok(container.is_whole(bytes, &end).then_some(container))
+        };
+        match whole.await {
+            Ok(Some(Container::Array)) => Ok(Some((ShareKind::Array, chunks, bytes))),
+            Ok(Some(Container::Immutable { .. })) => Ok(Some((ShareKind::Immutable, chunks, bytes))),
+            Ok(Some(Container::Mutable { length, .. })) => Ok(Some((ShareKind::Mutable, 0, length))),
+            Ok(None) => Ok(None),
+            // Deleted since it was listed, or listed of another length than it has.
+            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The object that would make a torn share whole, where it is not found by its name; none where it is there.
+    async fn decisive(&self, share: &FoundShare) -> Result<Option<String>> {
+        let (index, number) = (share.index, share.share);
+        let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
+        let Found::Immutable { highest, chunks, .. } = share.found else {
+            // The listing's word on its commits is all there is; the second pass must have it again.
+            return Ok(Some(format!("{}.v", name(0))));
+        };
+        // The first that the listing may have left out; after a full row, the next.
+        let first = if chunks == highest + 1 { highest + 1 } else { 0 };
+        for chunk in first..=highest + 1 {
+            if !self.backend.has_chunk(index, number, chunk).await? {
+                return Ok(Some(name(chunk)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Destroys what never was whole.
+    async fn reap(&self, share: &FoundShare) -> Result<()> {
+        let at = (share.index, share.share);
+        let (server, leasedb) = (self.id, self.leasedb.clone());
+        if let Found::Mutable { .. } = share.found {
+            let lock = self.slot_lock(share.index);
+            let _turn = lock.lock().await;
+            if self.leasedb.read(move |c| leasedb::find(c, server, at.0, at.1)).await?.is_none() {
+                self.backend.remove_found(share.index, share.share, &share.found).await?;
+            }
+            return self.clear(at).await;
+        }
+        // Its row refuses the name to others until it has gone; collection does the rest.
+        self.leasedb
+            .write(move |tx| {
+                leasedb::clear(tx, server, at)?;
+                leasedb.condemn_unknown(tx, server, at)
+            })
+            .await?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Listed, and STABLE.
+    async fn known(
+        &self,
+        row: &ShareRow,
+        share: &FoundShare,
+        before: Option<Suspect>,
+        told: &Reconciled,
+    ) -> Result<()> {
+        let at = (row.index, row.share);
+        if row.kind == ShareKind::Mutable && self.backend.is_doubtful(row.index, row.share).await? {
+            self.backend.recover_mutable(row.index, row.share, &share.found).await?;
+        }
+        if let Found::Immutable { chunks, bytes, .. } = share.found
+            && row.kind != ShareKind::Mutable
+        {
+            if chunks < row.objects {
+                return self.unlisted(row, before, told).await;
+            }
+            if chunks == row.objects && bytes != row.used_space {
+                let (id, server, leasedb) = (row.id, self.id, self.leasedb.clone());
+                self.leasedb.write(move |tx| leasedb.correct_used_space(tx, server, id, bytes)).await?;
+            }
+        }
+        let is_lost = row.is_lost;
+        let (server, id) = (self.id, row.id);
+        if is_lost || before.is_some() {
+            self.leasedb
+                .write(move |tx| {
+                    leasedb::clear(tx, server, at)?;
+                    leasedb::set_lost(tx, id, None)
+                })
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// STABLE, and not listed, or not all of it.
+    async fn unlisted(&self, row: &ShareRow, before: Option<Suspect>, told: &Reconciled) -> Result<()> {
+        let at = (row.index, row.share);
+        let mut missing = None;
+        if row.kind == ShareKind::Mutable {
+            let lock = self.slot_lock(row.index);
+            let _turn = lock.lock().await;
+            let read = async {
+                self.backend.read_mutable(row.index, row.share, 0..1).await?.try_collect::<Vec<_>>().await
+            };
+            match read.await {
+                Ok(_) => {}
+                Err(StorageError::NotFound { .. } | StorageError::Damaged { .. }) => {
+                    self.require_owned().await?;
+                    missing = Some(0);
+                }
+                Err(e) => return Err(e),
+            }
+        } else {
+            for chunk in 0..row.objects.max(1) {
+                if !self.backend.has_chunk(row.index, row.share, chunk).await? {
+                    missing = Some(chunk);
+                    break;
+                }
+            }
+        }
+        let (server, id) = (self.id, row.id);
+        let Some(missing) = missing else {
+            // The listing left out what is there.
+            let is_lost = row.is_lost;
+            return self
+                .leasedb
+                .write(move |tx| {
+                    leasedb::clear(tx, server, at)?;
+                    if is_lost { leasedb::set_lost(tx, id, None) } else { Ok(()) }
+                })
+                .await;
+        };
+        count(&told.vanished);
+        if row.is_lost {
+            return Ok(());
+        }
+        let object = ShareObject::Chunk(missing).key(row.index, row.share).to_string();
+        if !self.is_second_pass(before.as_ref(), Suspicion::Vanished, &object) {
+            return self.suspect(at, Suspicion::Vanished, object).await;
+        }
+        count(&told.lost);
+        tracing::error!(
+            "cloud {:?} has lost share {} of {}: {object} is gone",
+            self.name(),
+            row.share,
+            row.index
+        );
+        let now = self.leasedb.now_ms();
+        self.leasedb
+            .write(move |tx| {
+                leasedb::clear(tx, server, at)?;
+                leasedb::set_lost(tx, id, Some(now))
+            })
+            .await
+    }
+
+    /// Takes the container over for this database, whose epoch must be above all that were seen.
+    ///
+    /// # Errors
+    /// [`StorageError::ReadOnly`] where it is another array's or another cloud's.
+    pub async fn take_over(&self) -> Result<()> {
+        match self.owner.check(&*self.backend, self.id).await? {
+            Ownership::OtherDatabase { epoch } if epoch < self.owner.identity.epoch => {
+                self.owner.claim(&*self.backend, self.id).await?;
+            }
+            Ownership::Unowned => drop(self.owner.claim(&*self.backend, self.id).await?),
+            _ => {}
+        }
+        self.leasedb.set_claimed(self.id).await?;
+        self.check_owner().await?.writable(self.name())
+    }
+}

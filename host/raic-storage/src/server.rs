@@ -1,0 +1,264 @@
+//! A storage server: a backend with its leases, one for each cloud.
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::{
+    Backend, Expiry, LeaseDb, Owner, Ownership, Result, ServerId, ShareNum, ShareStream, ShareWriter,
+    StorageError, StorageIndex, tahoe::Uploads,
+};
+
+/// How a storage server treats what it holds.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// What it fails together with; its own name unless set.
+    pub domain: Option<String>,
+    /// Nothing is written or deleted.
+    pub is_read_only: bool,
+    /// When accounts' leases end by themselves.
+    pub expiry: Expiry,
+    /// Shares that are deleted in a second, at most; 1 or more.
+    pub deletions_per_second: u32,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        Self { domain: None, is_read_only: false, expiry: Expiry::Never, deletions_per_second: 100 }
+    }
+}
+
+/// What is being read, and must not be deleted by this process meanwhile. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct Holds(Arc<Mutex<HashMap<StorageIndex, usize>>>);
+
+/// While it lives, the shares of its storage index are not deleted by this process.
+#[derive(Debug)]
+pub struct Hold {
+    holds: Holds,
+    index: StorageIndex,
+}
+
+impl Holds {
+    fn lock(&self) -> MutexGuard<'_, HashMap<StorageIndex, usize>> {
+        // Each change is one call on the map, so a panic elsewhere leaves it whole.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Holds a storage index.
+    pub fn hold(&self, index: StorageIndex) -> Hold {
+        *self.lock().entry(index).or_default() += 1;
+        Hold { holds: self.clone(), index }
+    }
+
+    /// Whether somebody holds it.
+    pub fn is_held(&self, index: StorageIndex) -> bool {
+        self.lock().contains_key(&index)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut holds = self.holds.lock();
+        if let Some(count) = holds.get_mut(&self.index) {
+            *count -= 1;
+            if *count == 0 {
+                holds.remove(&self.index);
+            }
+        }
+    }
+}
+
+/// A backend with its leases.
+#[derive(Debug)]
+pub struct StorageServer {
+    pub(crate) id: ServerId,
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) leasedb: LeaseDb,
+    pub(crate) owner: Owner,
+    pub(crate) settings: ServerSettings,
+    pub(crate) holds: Holds,
+    pub(crate) uploads: Uploads,
+    /// Changes when there may be something to collect.
+    pub(crate) wake: watch::Sender<()>,
+    // A std lock: held while a value is copied.
+    ownership: Mutex<Option<Ownership>>,
+}
+
+impl StorageServer {
+    /// The server of a backend, by its name. Sends nothing yet.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn open(
+        backend: Arc<dyn Backend>,
+        leasedb: LeaseDb,
+        owner: Owner,
+        settings: ServerSettings,
+        holds: Holds,
+    ) -> Result<Self> {
+        let id = leasedb.server(backend.name()).await?;
+        let wake = watch::Sender::new(());
+        let (uploads, ownership) = (Uploads::default(), Mutex::default());
+        Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership })
+    }
+
+    /// The cloud's configured name.
+    pub fn name(&self) -> &str {
+        self.backend.name()
+    }
+
+    /// Its number.
+    pub fn id(&self) -> ServerId {
+        self.id
+    }
+
+    /// What it fails together with.
+    pub fn domain(&self) -> &str {
+        self.settings.domain.as_deref().unwrap_or(self.name())
+    }
+
+    /// What keeps the shares.
+    pub fn backend(&self) -> &Arc<dyn Backend> {
+        &self.backend
+    }
+
+    /// Where its leases are.
+    pub fn leasedb(&self) -> &LeaseDb {
+        &self.leasedb
+    }
+
+    /// There may be something to collect.
+    pub fn wake(&self) {
+        self.wake.send_replace(());
+    }
+
+    fn ownership(&self) -> MutexGuard<'_, Option<Ownership>> {
+        self.ownership.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Reads whose the container is, and takes one that nobody ever had.
+    ///
+    /// # Errors
+    /// Where it cannot be told: then nothing may be destroyed.
+    pub async fn check_owner(&self) -> Result<Ownership> {
+        // Before the container is read: who claims it writes there first, and then the row.
+        let is_claimed = self.leasedb.is_claimed(self.id).await?;
+        let mut found = self.owner.check(&*self.backend, self.id).await?;
+        if found == Ownership::Unowned && !is_claimed && !self.settings.is_read_only {
+            found = self.owner.claim(&*self.backend, self.id).await?;
+        }
+        if found == Ownership::Ours {
+            self.backend.set_owner(Some(self.owner.object()));
+            if !is_claimed {
+                self.leasedb.set_claimed(self.id).await?;
+            }
+        }
+        self.learned(found.clone());
+        Ok(found)
+    }
+
+    fn learned(&self, found: Ownership) {
+        let before = self.ownership().replace(found.clone());
+        if before.as_ref() != Some(&found)
+            && let Some(reason) = found.refusal(self.name())
+        {
+            tracing::error!("cloud {:?} is read-only: {reason}", self.name());
+        }
+    }
+
+    /// Gives the container an owner object again, which has lost it.
+    ///
+    /// # Errors
+    /// [`StorageError::ReadOnly`] where it is another's.
+    pub async fn adopt(&self) -> Result<()> {
+        let mut found = self.owner.check(&*self.backend, self.id).await?;
+        if found == Ownership::Unowned {
+            found = self.owner.claim(&*self.backend, self.id).await?;
+            self.leasedb.set_claimed(self.id).await?;
+        }
+        self.learned(found.clone());
+        if found == Ownership::Ours {
+            self.backend.set_owner(Some(self.owner.object()));
+        }
+        found.writable(self.name())
+    }
+
+    /// Why nothing may be written or deleted; none where it may, or where it is not known yet.
+    pub fn refusal(&self) -> Option<String> {
+        if self.settings.is_read_only {
+            return Some("config.toml says so (read_only)".to_owned());
+        }
+        self.ownership().as_ref().and_then(|found| found.refusal(self.name()))
+    }
+
+    /// Whether shares may be written.
+    ///
+    /// # Errors
+    /// [`StorageError::ReadOnly`], and what keeps it from being told.
+    pub async fn require_writable(&self) -> Result<()> {
+        if let Some(reason) = self.refusal() {
+            return Err(StorageError::ReadOnly { backend: self.name().to_owned(), reason });
+        }
+        let known = self.ownership().is_some();
+        if known { Ok(()) } else { self.check_owner().await?.writable(self.name()) }
+    }
+
+    /// Begins a share of an array, which a transaction of the array's has allocated.
+    ///
+    /// # Errors
+    /// The backend's; [`StorageError::ReadOnly`].
+    pub async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+        self.require_writable().await?;
+        self.backend.create(index, share).await
+    }
+
+    /// Reads a part of a share, as it is stored.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+        self.backend.read(index, share, range).await
+    }
+
+    /// Keeps a small object that is no share.
+    ///
+    /// # Errors
+    /// The backend's; [`StorageError::ReadOnly`].
+    pub async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        self.require_writable().await?;
+        self.backend.store_object(name, content).await
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        self.backend.load_object(name).await
+    }
+
+    /// Proves that the cloud answers.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn probe(&self) -> Result<()> {
+        self.backend.probe().await
+    }
+
+    /// After objects were found missing, or deleted: whether the container is the one in which that counts.
+    pub(crate) async fn require_owned(&self) -> Result<()> {
+        match self.backend.load_object(&self.owner.object()).await? {
+            Some(_) => Ok(()),
+            None => {
+                self.learned(Ownership::Unowned);
+                Ownership::Unowned.writable(self.name())
+            }
+        }
+    }
+}

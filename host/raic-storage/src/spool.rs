@@ -1,0 +1,219 @@
+//! Where parts of uploads wait that cannot go to a cloud yet: files below the home, for their owner alone.
+//!
+//! A file has the count of chunks that went out already (8 bytes, big-endian), then from 4096 on the share's bytes at
+//! their places. What went out is cut out of the file, after the count is durable: so a byte is in the spool or in the cloud.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    ops::Range,
+    os::unix::fs::FileExt as _,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use cap_std::{ambient_authority, fs::Dir, fs::OpenOptions};
+use rustix::fs::{FallocateFlags, fallocate};
+use tokio::sync::Semaphore;
+
+use crate::{Result, StorageError};
+
+/// Where the share's bytes begin.
+const DATA: u64 = 4096;
+/// The unit in which room is counted, so that a semaphore can.
+const UNIT: u64 = 1024;
+/// How long a write waits for room.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A bounded folder of upload parts. Clones share its room.
+#[derive(Clone, Debug)]
+pub struct Spool {
+    root: Arc<Dir>,
+    path: Arc<PathBuf>,
+    room: Arc<Semaphore>,
+}
+
+impl Spool {
+    /// Opens the folder, made where it is not there, for up to `bytes` of parts. Blocks.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
+        use std::os::unix::fs::DirBuilderExt as _;
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        let root = Dir::open_ambient_dir(path, ambient_authority())?;
+        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Ok(Self {
+            root: Arc::new(root),
+            path: Arc::new(path.to_owned()),
+            room: Arc::new(Semaphore::new(units)),
+        })
+    }
+
+    /// Removes the files of uploads that `lives` does not know: what a crash left. Blocks.
+    ///
+    /// # Errors
+    /// The filesystem's.
+    pub fn tidy(&self, lives: impl Fn(&str) -> bool) -> io::Result<()> {
+        for entry in self.root.entries()? {
+            let name = entry?.file_name();
+            if name.to_str().is_none_or(|name| !lives(name)) {
+                self.root.remove_file(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the file of an upload that was given up, where there is one.
+    pub(crate) async fn discard(&self, name: String) -> Result<()> {
+        let (root, of) = (self.root.clone(), name.clone());
+        let removed = tokio::task::spawn_blocking(move || match root.remove_file(of) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        });
+        removed.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(self.failed(&name, "remove"))
+    }
+
+    fn failed(&self, name: &str, operation: &'static str) -> impl Fn(io::Error) -> StorageError {
+        let path = self.path.join(name).display().to_string();
+        move |source| StorageError::Disk {
+            backend: "spool".to_owned(),
+            operation,
+            path: path.clone(),
+            source,
+        }
+    }
+
+    /// The file of an upload, which has `held` bytes in it already.
+    pub(crate) async fn file(&self, name: String, held: u64) -> Result<SpoolFile> {
+        use cap_std::fs::OpenOptionsExt as _;
+        let (root, of) = (self.root.clone(), name.clone());
+        let open = move || {
+            let mut options = OpenOptions::new();
+            let file =
+                root.open_with(of, options.read(true).write(true).create(true).truncate(false).mode(0o600))?;
+            let file = file.into_std();
+            let mut count = [0; 8];
+            let mut head = &file;
+            let drained = match head.read_exact(&mut count) {
+                Ok(()) => u64::from_be_bytes(count),
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => 0,
+                Err(e) => return Err(e),
+            };
+            Ok((file, drained))
+        };
+        let opened = tokio::task::spawn_blocking(open).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        let (file, drained) = opened.map_err(self.failed(&name, "open"))?;
+        // What was there before takes its room, as far as there is some.
+        let units = held.div_ceil(UNIT).min(self.room.available_permits() as u64);
+        let taken = u32::try_from(units).ok().and_then(|units| self.room.try_acquire_many(units).ok());
+        let held = AtomicU64::new(taken.map_or(0, |permit| {
+            permit.forget();
+            units
+        }));
+        Ok(SpoolFile { spool: self.clone(), name, file: Arc::new(file), drained, held })
+    }
+}
+
+/// The part of one upload. Dropping it keeps the file.
+#[derive(Debug)]
+pub(crate) struct SpoolFile {
+    spool: Spool,
+    name: String,
+    file: Arc<File>,
+    drained: u64,
+    /// Units of room.
+    held: AtomicU64,
+}
+
+impl SpoolFile {
+    /// Chunks that went out.
+    pub(crate) fn drained(&self) -> u64 {
+        self.drained
+    }
+
+    async fn run<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&File) -> io::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let file = self.file.clone();
+        let done = tokio::task::spawn_blocking(move || work(&file)).await;
+        done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(self.spool.failed(&self.name, operation))
+    }
+
+    /// Durable when it returns. Waits for room.
+    pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
+        let units = (bytes.len() as u64).div_ceil(UNIT);
+        let room = self.spool.room.acquire_many(u32::try_from(units).unwrap_or(u32::MAX));
+        match tokio::time::timeout(PATIENCE, room).await {
+            Ok(Ok(permit)) => permit.forget(),
+            _ => {
+                let available = self.spool.room.available_permits() as u64 * UNIT;
+                return Err(StorageError::NoSpace {
+                    backend: "spool".to_owned(),
+                    needed: bytes.len() as u64,
+                    available,
+                });
+            }
+        }
+        self.held.fetch_add(units, Ordering::Relaxed);
+        self.run("write", move |file| {
+            file.write_all_at(&bytes, DATA + offset)?;
+            file.sync_data()
+        })
+        .await
+    }
+
+    pub(crate) async fn read_at(&self, range: Range<u64>) -> Result<Bytes> {
+        self.run("read", move |file| {
+            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            file.read_exact_at(&mut bytes, DATA + range.start)?;
+            Ok(bytes.into())
+        })
+        .await
+    }
+
+    /// One chunk more went out, which lay at `range`.
+    pub(crate) async fn drain(&mut self, range: Range<u64>) -> Result<()> {
+        let drained = self.drained + 1;
+        let length = range.end - range.start;
+        self.run("write", move |file| {
+            file.write_all_at(&drained.to_be_bytes(), 0)?;
+            file.sync_data()?;
+            let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            match fallocate(file, hole, DATA + range.start, range.end - range.start) {
+                // Where a filesystem cannot, the room is free when the upload ends.
+                Err(rustix::io::Errno::OPNOTSUPP) | Ok(()) => Ok(()),
+                Err(e) => Err(e.into()),
+            }
+        })
+        .await?;
+        self.drained = drained;
+        self.give_back(length / UNIT);
+        Ok(())
+    }
+
+    fn give_back(&self, units: u64) {
+        let held = self.held.load(Ordering::Relaxed);
+        let units = units.min(held);
+        self.held.store(held - units, Ordering::Relaxed);
+        self.spool.room.add_permits(usize::try_from(units).unwrap_or(0));
+    }
+
+    /// The upload has ended.
+    pub(crate) async fn remove(self) -> Result<()> {
+        self.spool.discard(self.name.clone()).await
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        self.give_back(u64::MAX);
+    }
+}

@@ -1,0 +1,498 @@
+//! What a Tahoe-LAFS storage server does with shares: uploads by offset, and mutable slots that are tested, read and written.
+//!
+//! Source: the Tahoe-LAFS storage protocol (http-storage-node-protocol); how shares are stored is ours.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Range,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt as _;
+
+use crate::{
+    AccountId, Allocation, Coming, Container, MutableWrite, RenewSecret, Result, ShareKind, ShareNum,
+    ShareRow, ShareState, ShareStream, ShareUpload, StorageError, StorageIndex, StorageServer, Upload,
+    leasedb,
+};
+
+/// The longest part of a mutable share that a test or a read may ask for, in bytes: it is held whole.
+pub const MAX_VECTOR: u64 = 32 << 20;
+
+type At = (StorageIndex, ShareNum);
+
+/// What is open in this process: uploads, and the order of slots' writers.
+#[derive(Debug, Default)]
+pub(crate) struct Uploads {
+    open: Mutex<HashMap<At, Arc<tokio::sync::Mutex<Option<Open>>>>>,
+    slots: Mutex<HashMap<StorageIndex, Weak<tokio::sync::Mutex<()>>>>,
+}
+
+/// An upload that goes on.
+struct Open {
+    coming: Coming,
+    upload: Upload,
+    header: u64,
+    file: Box<dyn ShareUpload>,
+}
+
+impl std::fmt::Debug for Open {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Open").field("coming", &self.coming).finish_non_exhaustive()
+    }
+}
+
+/// An answer to [`StorageServer::allocate`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allocated {
+    /// Shares of the storage index that are there.
+    pub already_have: BTreeSet<ShareNum>,
+    /// Shares that this upload may write.
+    pub allocated: BTreeSet<ShareNum>,
+}
+
+/// An answer to [`StorageServer::write`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// What is still to be written; nothing where the share is complete.
+    pub required: Vec<Range<u64>>,
+}
+
+/// What is done to one share of a slot.
+#[derive(Clone, Debug, Default)]
+pub struct TestWrite {
+    /// Bytes that must be there: offset, length, and what they must be. What is not there is empty.
+    pub tests: Vec<(u64, u64, Bytes)>,
+    /// Bytes that are written.
+    pub writes: Vec<(u64, Bytes)>,
+    /// The length afterwards; 0 deletes the share.
+    pub new_length: Option<u64>,
+}
+
+/// An answer to [`StorageServer::read_test_write`]: whether the tests held and all was written; and what was asked of each
+/// share of the slot, as it was before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReadTestWritten {
+    /// Whether it was written.
+    pub is_written: bool,
+    /// By share, for each range asked.
+    pub data: BTreeMap<ShareNum, Vec<Bytes>>,
+}
+
+async fn whole(mut stream: ShareStream) -> Result<Bytes> {
+    let mut whole = BytesMut::new();
+    while let Some(piece) = stream.try_next().await? {
+        whole.extend_from_slice(&piece);
+    }
+    Ok(whole.freeze())
+}
+
+impl StorageServer {
+    /// Allocates shares of one size for an upload that is known by its secret, and renews the account's lease on those that
+    /// are there. A share that another upload writes, or that is being deleted, is in neither set of the answer.
+    ///
+    /// # Errors
+    /// The account's; [`StorageError::ReadOnly`]; [`StorageError::NoSpace`].
+    pub async fn allocate(
+        &self,
+        account: AccountId,
+        index: StorageIndex,
+        shares: BTreeSet<ShareNum>,
+        size: u64,
+        secret: RenewSecret,
+        renew: RenewSecret,
+    ) -> Result<Allocated> {
+        self.require_writable().await?;
+        let length = size.saturating_add(Container::immutable(size).len() as u64);
+        if let Some(available) = self.backend.available_space().await?
+            && available < length.saturating_mul(shares.len() as u64)
+        {
+            return Err(StorageError::NoSpace { backend: self.name().to_owned(), needed: length, available });
+        }
+        let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
+        self.leasedb
+            .write(move |tx| {
+                let mut answer = Allocated::default();
+                let there = leasedb::shareset(tx, server, index)?;
+                for row in &there {
+                    match row.state {
+                        ShareState::Stable => drop(answer.already_have.insert(row.share)),
+                        ShareState::Coming if shares.contains(&row.share) => {
+                            if leasedb::upload_of(tx, row.id)? == Some(secret) {
+                                answer.allocated.insert(row.share);
+                            }
+                        }
+                        _ => {}
+                    }
+                }
+                for share in shares {
+                    if there.iter().any(|row| row.share == share) {
+                        continue;
+                    }
+                    let upload = Some(Upload { secret, renew, length });
+                    let kind = ShareKind::Immutable;
+                    let new = Allocation { server, index, share, kind, account, reserve: length, upload };
+                    leasedb.allocate(tx, &name, &new)?;
+                    answer.allocated.insert(share);
+                }
+                leasedb.renew_in(tx, server, index, account, renew)?;
+                Ok(answer)
+            })
+            .await
+    }
+
+    fn no_upload(&self, (index, share): At) -> StorageError {
+        StorageError::NoUpload { backend: self.name().to_owned(), index, share }
+    }
+
+    /// The place of an upload among those that are open, opened or not.
+    fn place(&self, at: At) -> Arc<tokio::sync::Mutex<Option<Open>>> {
+        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).entry(at).or_default().clone()
+    }
+
+    fn close(&self, at: At) {
+        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
+    }
+
+    async fn open_upload(&self, at: At, secret: RenewSecret) -> Result<Open> {
+        let coming = self.leasedb.coming(self.id, at.0, at.1).await?.ok_or_else(|| self.no_upload(at))?;
+        let upload = coming.upload.filter(|u| u.secret == secret).ok_or_else(|| self.no_upload(at))?;
+        let file = self.backend.upload(at.0, at.1, upload.length, coming.received.clone()).await?;
+        let header = Container::immutable(upload.length.saturating_sub(12)).len() as u64;
+        let mut open = Open { coming, upload, header, file };
+        if !open.coming.received.contains(&(0..header)) {
+            let bytes = Container::immutable(open.upload.length - header);
+            open.file.write_at(0, bytes.into()).await?;
+            open.coming.received.insert(0..header);
+        }
+        Ok(open)
+    }
+
+    /// Writes bytes of an upload, in any order. They are durable when it returns; the share is there when nothing is
+    /// required any longer. The same bytes may be written again.
+    ///
+    /// # Errors
+    /// [`StorageError::NoUpload`], [`StorageError::Conflict`] where other bytes are there, [`StorageError::PastEnd`].
+    pub async fn write(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        secret: RenewSecret,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<Written> {
+        self.require_writable().await?;
+        let at = (index, share);
+        let place = self.place(at);
+        // One writer at a time for each share: it waits for the disk or the cloud, and others for it.
+        let mut opened = place.lock().await;
+        let known = opened.as_ref().is_some_and(|open| open.upload.secret == secret);
+        if !known {
+            if opened.is_some() {
+                return Err(self.no_upload(at));
+            }
+            *opened = Some(self.open_upload(at, secret).await.inspect_err(|_| self.close(at))?);
+        }
+        let Some(open) = opened.as_mut() else { return Err(self.no_upload(at)) };
+        let (header, length) = (open.header, open.upload.length);
+        let end = offset.checked_add(bytes.len() as u64).and_then(|end| end.checked_add(header));
+        let end = end.filter(|end| *end <= length).ok_or_else(|| StorageError::PastEnd {
+            backend: self.name().to_owned(),
+            index,
+            share,
+            end: offset.saturating_add(bytes.len() as u64),
+            length: length - header,
+        })?;
+        let range = offset + header..end;
+        let part =
+            |r: &Range<u64>| bytes.slice((r.start - range.start) as usize..(r.end - range.start) as usize);
+        for there in open.coming.received.within(&range) {
+            if open.file.read_back(there.clone()).await? != part(&there) {
+                return Err(StorageError::Conflict { backend: self.name().to_owned(), index, share });
+            }
+        }
+        for missing in open.coming.received.missing(length) {
+            let new = missing.start.max(range.start)..missing.end.min(range.end);
+            if new.start < new.end {
+                open.file.write_at(new.start, part(&new)).await?;
+            }
+        }
+        open.coming.received.insert(range);
+        self.leasedb.received(open.coming.id, &open.coming.received).await?;
+        let required = open.coming.received.missing(length);
+        if required.is_empty() {
+            let Some(open) = opened.take() else { return Err(self.no_upload(at)) };
+            self.close(at);
+            self.finish(at, open).await?;
+        }
+        Ok(Written { required: required.iter().map(|r| r.start - header..r.end - header).collect() })
+    }
+
+    async fn finish(&self, (index, share): At, open: Open) -> Result<()> {
+        let stored = open.file.finish().await?;
+        let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
+        let (account, renew) = (open.coming.account, open.upload.renew);
+        self.leasedb
+            .write(move |tx| {
+                let expires = leasedb.clock().after(leasedb::account(tx, account)?.lease);
+                let stored = (stored.objects, stored.bytes);
+                leasedb.complete(tx, (server, &name), (index, share), stored, (account, renew, Some(expires)))
+            })
+            .await
+    }
+
+    /// Gives an upload up. Its name can be used again when what was sent has gone.
+    ///
+    /// # Errors
+    /// [`StorageError::NoUpload`] where there is none of that secret, [`StorageError::Taken`] where the share is complete.
+    pub async fn abort(&self, index: StorageIndex, share: ShareNum, secret: RenewSecret) -> Result<()> {
+        let at = (index, share);
+        let place = self.place(at);
+        let opened = place.lock().await.take();
+        self.close(at);
+        let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
+        // One that is not open here was written before a restart, if at all.
+        let may_land = opened.as_ref().is_none_or(|open| open.file.may_land());
+        let no_upload = self.no_upload(at);
+        self.leasedb
+            .write(move |tx| match leasedb::find(tx, server, index, share)? {
+                Some(row) if row.state == ShareState::Stable => {
+                    Err(StorageError::Taken { backend: name, index, share, state: "is complete" })
+                }
+                Some(row) if leasedb::upload_of(tx, row.id)? == Some(secret) => {
+                    leasedb.abandon(tx, server, (index, share), may_land)
+                }
+                _ => Err(no_upload),
+            })
+            .await?;
+        self.wake();
+        Ok(())
+    }
+
+    /// Reads a part of an immutable share, cut at its end.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`] where it is not there or not complete; the backend's.
+    pub async fn read_immutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
+        let server = self.id;
+        let row = self.leasedb.read(move |c| leasedb::find(c, server, index, share)).await?;
+        let stable = row.filter(|row| row.state == ShareState::Stable && row.kind == ShareKind::Immutable);
+        let row =
+            stable.ok_or_else(|| StorageError::NotFound { backend: self.name().to_owned(), index, share })?;
+        let header = Container::immutable(row.used_space.saturating_sub(12)).len() as u64;
+        let (start, end) =
+            (range.start.saturating_add(header), range.end.saturating_add(header).min(row.used_space));
+        self.backend.read(index, share, start.min(end)..end).await
+    }
+
+    /// The complete shares of a storage index, of one kind.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn shares(&self, index: StorageIndex, kind: ShareKind) -> Result<BTreeSet<ShareNum>> {
+        let rows = self.rows(index).await?;
+        let there = rows.into_iter().filter(|row| row.state == ShareState::Stable && row.kind == kind);
+        Ok(there.map(|row| row.share).collect())
+    }
+
+    async fn rows(&self, index: StorageIndex) -> Result<Vec<ShareRow>> {
+        let server = self.id;
+        self.leasedb.read(move |c| leasedb::shareset(c, server, index)).await
+    }
+
+    /// Adds or renews a lease on all shares of a storage index. Returns how many there are.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn renew(&self, account: AccountId, index: StorageIndex, renew: RenewSecret) -> Result<usize> {
+        self.leasedb.renew(self.id, index, account, renew).await
+    }
+
+    /// The hash of a write enabler, under which clouds see it.
+    fn enabler_hash(&self, enabler: &[u8]) -> [u8; 32] {
+        blake3::keyed_hash(&self.owner.key, enabler).into()
+    }
+
+    pub(crate) fn slot_lock(&self, index: StorageIndex) -> Arc<tokio::sync::Mutex<()>> {
+        let mut slots = self.uploads.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(lock) = slots.get(&index).and_then(Weak::upgrade) {
+            return lock;
+        }
+        slots.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        slots.insert(index, Arc::downgrade(&lock));
+        lock
+    }
+
+    /// Tests a slot's shares, reads them, and writes to them where all tests hold: mutable shares of one storage index,
+    /// guarded by one write enabler. The account's leases are renewed where it is written.
+    ///
+    /// # Errors
+    /// [`StorageError::WriteEnabler`] where it is another's, and nothing was written; [`StorageError::NotKnown`] where a
+    /// write may still come to be done; the account's.
+    pub async fn read_test_write(
+        &self,
+        account: AccountId,
+        index: StorageIndex,
+        enabler: &[u8],
+        renew: RenewSecret,
+        vectors: BTreeMap<ShareNum, TestWrite>,
+        reads: &[Range<u64>],
+    ) -> Result<ReadTestWritten> {
+        let lock = self.slot_lock(index);
+        // Writers of a slot in this process take turns; those of others meet the fence in the database.
+        let _turn = lock.lock().await;
+        let enabler = self.enabler_hash(enabler);
+        let rows = self.rows(index).await?;
+        if let Some(row) = rows.iter().find(|row| row.kind != ShareKind::Mutable) {
+            let (backend, share, state) = (self.name().to_owned(), row.share, "is there and is immutable");
+            return Err(StorageError::Taken { backend, index, share, state });
+        }
+        let mut lengths = BTreeMap::new();
+        for row in rows.iter().filter(|row| row.state != ShareState::Going) {
+            if let Some(there) = self.backend.mutable(index, row.share).await? {
+                if there.enabler != enabler {
+                    return Err(StorageError::WriteEnabler { backend: self.name().to_owned(), index });
+                }
+                lengths.insert(row.share, there.length);
+            }
+        }
+        let mut answer = ReadTestWritten { is_written: true, ..ReadTestWritten::default() };
+        for (share, vector) in &vectors {
+            for (offset, length, specimen) in &vector.tests {
+                let range = *offset..offset.saturating_add(*length);
+                answer.is_written &= self.part((index, *share), &lengths, range).await? == *specimen;
+            }
+        }
+        for share in lengths.keys() {
+            let mut data = Vec::new();
+            for range in reads {
+                data.push(self.part((index, *share), &lengths, range.clone()).await?);
+            }
+            answer.data.insert(*share, data);
+        }
+        if !answer.is_written {
+            return Ok(answer);
+        }
+        for (share, vector) in vectors {
+            let before = lengths.get(&share).copied();
+            self.apply(account, (index, share), before, enabler, renew, vector).await?;
+        }
+        self.leasedb.renew(self.id, index, account, renew).await?;
+        Ok(answer)
+    }
+
+    async fn part(
+        &self,
+        (index, share): At,
+        lengths: &BTreeMap<ShareNum, u64>,
+        range: Range<u64>,
+    ) -> Result<Bytes> {
+        let length = lengths.get(&share).copied().unwrap_or(0);
+        let (start, end) = (range.start.min(length), range.end.min(length));
+        if end - start > MAX_VECTOR {
+            let backend = self.name().to_owned();
+            return Err(StorageError::PastEnd {
+                backend,
+                index,
+                share,
+                end: end - start,
+                length: MAX_VECTOR,
+            });
+        }
+        if start == end {
+            return Ok(Bytes::new());
+        }
+        whole(self.backend.read_mutable(index, share, start..end).await?).await
+    }
+
+    async fn apply(
+        &self,
+        account: AccountId,
+        at: At,
+        before: Option<u64>,
+        enabler: [u8; 32],
+        renew: RenewSecret,
+        vector: TestWrite,
+    ) -> Result<()> {
+        let TestWrite { writes, new_length, .. } = vector;
+        let (index, share) = at;
+        if new_length == Some(0) {
+            if before.is_some() {
+                self.require_writable().await?;
+                self.backend.delete_mutable(index, share).await?;
+                let (leasedb, server) = (self.leasedb.clone(), self.id);
+                self.leasedb.write(move |tx| leasedb.mutable_deleted(tx, server, at)).await?;
+                self.wake();
+            }
+            return Ok(());
+        }
+        if writes.is_empty() && new_length.is_none() {
+            return Ok(());
+        }
+        self.require_writable().await?;
+        let write = MutableWrite { writes, new_length, enabler };
+        let length = write.length_after(before.unwrap_or(0));
+        let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
+        let kind = ShareKind::Mutable;
+        let new = Allocation { server, index, share, kind, account, reserve: length, upload: None };
+        self.leasedb.write(move |tx| leasedb.begin_mutable_write(tx, &name, &new, length)).await?;
+        let written = self.backend.write_mutable(index, share, write).await;
+        if matches!(written, Err(StorageError::NotKnown { .. })) {
+            // What it takes is measured when it is known.
+            return written.map(drop);
+        }
+        let length = match &written {
+            Ok(length) => Some(*length),
+            Err(_) => self.backend.mutable(index, share).await?.map(|there| there.length),
+        };
+        self.measured(at, length, (account, renew)).await?;
+        written.map(drop)
+    }
+
+    /// Records what a mutable share takes, as was found; none where it is not there.
+    pub(crate) async fn measured(
+        &self,
+        at: At,
+        length: Option<u64>,
+        (account, renew): (AccountId, RenewSecret),
+    ) -> Result<()> {
+        let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
+        self.leasedb
+            .write(move |tx| match length {
+                None => leasedb.mutable_deleted(tx, server, at),
+                Some(length) => {
+                    let expires = leasedb.clock().after(leasedb::account(tx, account)?.lease);
+                    let lease = (account, renew, Some(expires));
+                    leasedb.end_mutable_write(tx, (server, &name), at, length, lease)
+                }
+            })
+            .await
+    }
+
+    /// Reads a part of a mutable share, cut at its end.
+    ///
+    /// # Errors
+    /// [`StorageError::NotFound`]; the backend's.
+    pub async fn read_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
+        let rows = self.rows(index).await?;
+        let known = |row: &ShareRow| {
+            row.share == share && row.kind == ShareKind::Mutable && row.state != ShareState::Going
+        };
+        if !rows.iter().any(known) {
+            return Err(StorageError::NotFound { backend: self.name().to_owned(), index, share });
+        }
+        self.backend.read_mutable(index, share, range).await
+    }
+}

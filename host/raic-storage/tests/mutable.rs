@@ -1,0 +1,491 @@
+//! Mutable shares on an object store: whatever step of a write the host stops at, with the database or without it, a reader
+//! sees the old or the new version whole (decision 0004).
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt as _;
+use raic_cloud::{
+    ByteRange, Cloud, CloudError, ErrorKind, MemoryCloud, Object, ObjectInfo, ObjectKey, Operation, Page,
+    Payload, Result, WriteMode,
+};
+use raic_storage::{
+    Backend as _, Clock, CloudBackend, Database, IndexPrefix, LeaseDb, MutableWrite, Patience, ShareNum,
+    Slots, StorageError, StorageIndex,
+};
+
+/// What becomes of the request at which the host stops.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fate {
+    /// The host stops before it is sent.
+    NeverSent,
+    /// It is done, and the host stops before the answer.
+    Unheard,
+    /// It lands after the host is up again.
+    Late,
+    /// It is done, answered by a timeout, and the host goes on.
+    TimeoutDone,
+    /// It is answered by a timeout, lands later, and the host goes on.
+    TimeoutLate,
+    /// It is answered by a timeout, never lands, and the host goes on.
+    TimeoutLost,
+    /// It is refused, as by a full cloud, and the host goes on.
+    Refused,
+}
+
+const FATES: [Fate; 7] = [
+    Fate::NeverSent,
+    Fate::Unheard,
+    Fate::Late,
+    Fate::TimeoutDone,
+    Fate::TimeoutLate,
+    Fate::TimeoutLost,
+    Fate::Refused,
+];
+
+enum LateRequest {
+    Put(ObjectKey, Payload, WriteMode),
+    Delete(ObjectKey),
+}
+
+/// A cloud at whose request number `at` fate strikes.
+#[derive(Debug)]
+struct Fateful {
+    inner: Arc<MemoryCloud>,
+    count: AtomicUsize,
+    at: usize,
+    fate: Fate,
+    late: Mutex<VecDeque<LateRequest>>,
+}
+
+impl std::fmt::Debug for LateRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Put(..) => "put",
+            Self::Delete(..) => "delete",
+        })
+    }
+}
+
+impl Fateful {
+    fn new(inner: Arc<MemoryCloud>, at: usize, fate: Fate) -> Self {
+        Self { inner, count: AtomicUsize::new(0), at, fate, late: Mutex::default() }
+    }
+
+    fn strikes(&self) -> bool {
+        self.count.fetch_add(1, Ordering::SeqCst) == self.at
+    }
+
+    /// Whether the host has stopped: nothing more is sent.
+    fn has_stopped(&self) -> bool {
+        let stops = matches!(self.fate, Fate::NeverSent | Fate::Unheard | Fate::Late);
+        stops && self.count.load(Ordering::SeqCst) > self.at
+    }
+
+    async fn land(&self) {
+        let late: Vec<_> = self.late.lock().unwrap().drain(..).collect();
+        for request in late {
+            match request {
+                LateRequest::Put(key, content, mode) => drop(self.inner.put(&key, content, mode).await),
+                LateRequest::Delete(key) => drop(self.inner.delete(&key, None).await),
+            }
+        }
+    }
+
+    async fn write(&self, operation: Operation, request: LateRequest) -> Result<ObjectInfo> {
+        if self.has_stopped() {
+            return std::future::pending().await;
+        }
+        let strikes = self.strikes();
+        let fate = if strikes { Some(self.fate) } else { None };
+        let error = |kind| Err(CloudError::new(kind, "c", operation, format!("{fate:?}")));
+        if matches!(fate, Some(Fate::Late | Fate::TimeoutLate)) {
+            self.late.lock().unwrap().push_back(request);
+        } else if !matches!(fate, Some(Fate::NeverSent | Fate::TimeoutLost | Fate::Refused)) {
+            let done = match request {
+                LateRequest::Put(key, content, mode) => self.inner.put(&key, content, mode).await,
+                LateRequest::Delete(key) => {
+                    self.inner.delete(&key, None).await.map(|()| ObjectInfo::default())
+                }
+            };
+            if fate.is_none() {
+                return done;
+            }
+        }
+        match fate {
+            Some(Fate::TimeoutDone | Fate::TimeoutLate | Fate::TimeoutLost) => error(ErrorKind::Timeout),
+            Some(Fate::Refused) => error(ErrorKind::QuotaExceeded),
+            _ => std::future::pending().await,
+        }
+    }
+
+    async fn read(&self, operation: Operation) -> Result<()> {
+        if self.has_stopped() {
+            return std::future::pending().await;
+        }
+        if self.strikes() {
+            return match self.fate {
+                Fate::NeverSent | Fate::Unheard | Fate::Late => std::future::pending().await,
+                _ => Err(CloudError::new(ErrorKind::Timeout, "c", operation, "no answer")),
+            };
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Cloud for Fateful {
+    fn name(&self) -> &str {
+        "c"
+    }
+
+    async fn describe(&self) -> Result<Vec<(String, String)>> {
+        self.inner.describe().await
+    }
+
+    async fn probe(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        self.write(Operation::Put, LateRequest::Put(key.clone(), content, mode)).await
+    }
+
+    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+        self.read(Operation::Get).await?;
+        self.inner.get(key, range, if_match).await
+    }
+
+    async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+        self.read(Operation::Head).await?;
+        self.inner.head(key).await
+    }
+
+    async fn delete(&self, key: &ObjectKey, _: Option<&str>) -> Result<()> {
+        self.write(Operation::Delete, LateRequest::Delete(key.clone())).await.map(drop)
+    }
+
+    async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
+        self.inner.list(prefix, cursor, limit).await
+    }
+}
+
+const CHUNK: u32 = 10;
+const SHARE: ShareNum = ShareNum(3);
+const KEY: [u8; 32] = [5; 32];
+
+fn index() -> StorageIndex {
+    StorageIndex([7; 16])
+}
+
+/// A host: its database and its clock stay over restarts, and its container over the loss of the database.
+struct Host {
+    folder: tempfile::TempDir,
+    clock: Clock,
+    container: Arc<MemoryCloud>,
+    databases: usize,
+}
+
+impl Host {
+    fn new() -> Self {
+        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let container = Arc::new(MemoryCloud::new("c"));
+        Self { folder, clock: Clock::manual(1_700_000_000_000), container, databases: 0 }
+    }
+
+    async fn leasedb(&self) -> LeaseDb {
+        let database = Database::open(&self.folder.path().join(format!("db{}", self.databases))).unwrap();
+        LeaseDb::open(database, self.clock.clone(), Patience::default()).await.unwrap()
+    }
+
+    async fn open(&self, cloud: Arc<dyn Cloud>) -> CloudBackend {
+        let leasedb = self.leasedb().await;
+        let server = leasedb.server("c").await.unwrap();
+        CloudBackend::new(cloud, 1 << 20).with_slots(Slots::new(leasedb, server, KEY), CHUNK)
+    }
+
+    /// Up again, without faults.
+    async fn restart(&self) -> CloudBackend {
+        self.clock.advance(Duration::from_millis(1));
+        self.open(self.container.clone()).await
+    }
+
+    /// Up again without the database, which a complete listing and a second one replace.
+    async fn restart_without_database(&mut self) -> CloudBackend {
+        self.databases += 1;
+        self.clock.advance(Duration::from_millis(1));
+        let epoch = u32::try_from(self.databases).unwrap();
+        self.leasedb().await.raise_epoch(epoch).await.unwrap();
+        let backend = self.open(self.container.clone()).await;
+        for _ in 0..2 {
+            for found in backend.scan(IndexPrefix::from(index())).await.unwrap() {
+                backend.recover_mutable(found.index, found.share, &found.found).await.unwrap();
+            }
+        }
+        backend
+    }
+}
+
+async fn content(backend: &CloudBackend) -> std::result::Result<Option<Vec<u8>>, StorageError> {
+    match backend.read_mutable(index(), SHARE, 0..u64::MAX).await {
+        Err(StorageError::NotFound { .. }) => Ok(None),
+        Err(e) => Err(e),
+        Ok(stream) => {
+            let all = stream.try_fold(Vec::new(), async |mut all, piece| {
+                all.extend_from_slice(&piece);
+                Ok(all)
+            });
+            all.await.map(Some)
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write(Vec<(u64, &'static [u8])>, Option<u64>),
+    Delete,
+    /// Time passes, and what may go is removed.
+    Tidy,
+}
+
+fn apply(before: Option<&[u8]>, step: &Step) -> Option<Vec<u8>> {
+    match step {
+        Step::Tidy => before.map(<[u8]>::to_vec),
+        Step::Delete => None,
+        Step::Write(writes, new_length) => {
+            let mut after = before.unwrap_or_default().to_vec();
+            for (at, bytes) in writes {
+                let (start, end) = (*at as usize, *at as usize + bytes.len());
+                after.resize(after.len().max(end), 0);
+                after[start..end].copy_from_slice(bytes);
+            }
+            if let Some(length) = new_length {
+                after.resize(*length as usize, 0);
+            }
+            Some(after)
+        }
+    }
+}
+
+async fn run(host: &Host, backend: &CloudBackend, step: &Step) -> std::result::Result<(), StorageError> {
+    match step {
+        Step::Write(writes, new_length) => {
+            let writes = writes.iter().map(|(at, bytes)| (*at, Bytes::from_static(bytes))).collect();
+            let write = MutableWrite { writes, new_length: *new_length, enabler: [1; 32] };
+            backend.write_mutable(index(), SHARE, write).await.map(drop)
+        }
+        Step::Delete => backend.delete_mutable(index(), SHARE).await,
+        Step::Tidy => {
+            host.clock.advance(Duration::from_secs(16 * 60));
+            backend.tidy_mutable(index(), SHARE).await.map(drop)
+        }
+    }
+}
+
+fn scripts() -> Vec<Vec<Step>> {
+    let create = Step::Write(vec![(0, b"the first version, in three chunks")], None);
+    let patch = Step::Write(vec![(12, b"X")], None);
+    let two = Step::Write(vec![(0, b"A"), (25, b"BCDEFGHIJKLMN")], None);
+    let cut = Step::Write(vec![(1, b"c")], Some(13));
+    let extend = Step::Write(vec![(45, b"far")], Some(60));
+    let (delete, tidy) = (Step::Delete, Step::Tidy);
+    vec![
+        vec![create.clone()],
+        vec![create.clone(), patch.clone()],
+        vec![create.clone(), two.clone(), tidy.clone()],
+        vec![create.clone(), cut.clone(), extend.clone()],
+        vec![create.clone(), delete.clone(), tidy.clone()],
+        vec![create.clone(), patch.clone(), delete.clone(), create.clone(), tidy.clone(), patch.clone()],
+        vec![create.clone(), delete.clone(), tidy.clone(), create.clone(), two, tidy.clone()],
+        vec![create, cut, tidy.clone(), extend, delete, tidy],
+    ]
+}
+
+/// What became of a script whose fate struck at one request.
+struct Struck {
+    /// What a reader may see.
+    allowed: BTreeSet<Option<Vec<u8>>>,
+    cloud: Arc<Fateful>,
+    /// Requests that were made.
+    requests: usize,
+    stopped: bool,
+}
+
+async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
+    let cloud = Arc::new(Fateful::new(host.container.clone(), at, fate));
+    let backend = host.open(cloud.clone()).await;
+    let mut acknowledged: Option<Vec<u8>> = None;
+    let mut allowed = BTreeSet::from([None]);
+    let mut stopped = false;
+    for step in script {
+        // Whatever was given up has landed or never will once so much time has passed.
+        if matches!(step, Step::Tidy) && !cloud.has_stopped() {
+            cloud.land().await;
+        }
+        // Each attempt starts from what a reader sees; where that is not known yet, it asks again.
+        let after = apply(acknowledged.as_deref(), step);
+        let outcome = {
+            let running = run(host, &backend, step);
+            tokio::pin!(running);
+            loop {
+                tokio::select! {
+                    biased;
+                    outcome = &mut running => break Some(outcome),
+                    () = tokio::time::sleep(Duration::from_millis(1)), if cloud.has_stopped() => break None,
+                    () = tokio::time::sleep(Duration::from_millis(1)), if !cloud.has_stopped() => {}
+                }
+            }
+        };
+        match outcome {
+            Some(Ok(())) => {
+                acknowledged = after;
+                allowed = BTreeSet::from([acknowledged.clone()]);
+            }
+            Some(Err(e)) => {
+                let is_known = !matches!(e, StorageError::NotKnown { .. });
+                let seen =
+                    content(&backend).await.unwrap_or_else(|e| panic!("{script:?} {at} {fate:?}: {e}"));
+                assert!(seen == acknowledged || seen == after, "{script:?} {at} {fate:?}: {seen:?}");
+                // What was told to have failed stays undone, and what is seen now stays.
+                if is_known {
+                    let is_same = seen == acknowledged || matches!(step, Step::Tidy);
+                    assert!(is_same, "{script:?} {at} {fate:?}: it was told to have failed and was done");
+                }
+                acknowledged = seen.clone();
+                allowed = BTreeSet::from([seen]);
+            }
+            None => {
+                allowed.insert(after);
+                stopped = true;
+                break;
+            }
+        }
+    }
+    let requests = cloud.count.load(Ordering::SeqCst);
+    Struck { allowed, cloud, requests, stopped }
+}
+
+/// The walk: every script, every request, every fate; with the database, without it, and with late requests landing at
+/// three moments.
+#[tokio::test]
+async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
+    let mut walked = 0;
+    // All of it takes a minute: `cargo xtask test slow`. Each kind of write is in the scripts that are always walked.
+    let scripts =
+        if std::env::var_os("RAIC_SLOW").is_some() { scripts() } else { scripts().drain(1..5).collect() };
+    for script in scripts {
+        for fate in FATES {
+            for at in 0.. {
+                let mut ended = false;
+                for (lands_first, database_lost) in
+                    [(false, false), (true, false), (false, true), (true, true)]
+                {
+                    let mut host = Host::new();
+                    let Struck { allowed, cloud, requests, stopped } = strike(&host, &script, at, fate).await;
+                    let what =
+                        format!("{script:?} at {at} {fate:?}, first {lands_first}, lost {database_lost}");
+                    if requests <= at {
+                        ended = true;
+                        break;
+                    }
+                    walked += 1;
+                    if lands_first {
+                        cloud.land().await;
+                    }
+                    let backend = if database_lost {
+                        host.restart_without_database().await
+                    } else {
+                        host.restart().await
+                    };
+                    let seen = content(&backend).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+                    assert!(allowed.contains(&seen), "{what}: {seen:?} is none of {allowed:?}");
+                    // What was seen once stays, whatever lands now, and over another restart.
+                    cloud.land().await;
+                    assert_eq!(content(&backend).await.unwrap(), seen, "{what}: after late requests landed");
+                    let patch = Step::Write(vec![(0, b"after")], None);
+                    let expected = apply(seen.as_deref(), &patch);
+                    run(&host, &backend, &patch).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+                    assert_eq!(content(&backend).await.unwrap(), expected, "{what}");
+                    host.clock.advance(Duration::from_secs(16 * 60));
+                    backend.tidy_mutable(index(), SHARE).await.unwrap();
+                    backend.tidy_mutable(index(), SHARE).await.unwrap();
+                    assert_eq!(content(&backend).await.unwrap(), expected, "{what}: after tidying");
+                    let lost = host.restart_without_database().await;
+                    assert_eq!(
+                        content(&lost).await.unwrap(),
+                        expected,
+                        "{what}: tidied, without the database"
+                    );
+                    if !database_lost && !stopped {
+                        // All is told by the names that are left: one commit, and the chunks it names.
+                        let commits =
+                            host.container.keys().iter().filter(|k| k.as_str().contains(".v.")).count();
+                        assert_eq!(commits, 1, "{what}: {:?}", host.container.keys());
+                    }
+                }
+                if ended {
+                    break;
+                }
+            }
+        }
+    }
+    assert!(walked > 300, "{walked}");
+}
+
+#[tokio::test]
+async fn one_byte_costs_one_chunk_and_one_commit_and_a_deleted_share_leaves_nothing() {
+    let host = Host::new();
+    let backend = host.restart().await;
+    let create = Step::Write(vec![(0, b"the first version, in some chunks")], None);
+    run(&host, &backend, &create).await.unwrap();
+    let before: BTreeSet<_> = host.container.keys().into_iter().collect();
+    run(&host, &backend, &Step::Write(vec![(12, b"X")], None)).await.unwrap();
+    let new: Vec<_> = host.container.keys().into_iter().filter(|key| !before.contains(key)).collect();
+    assert_eq!(new.len(), 2, "{new:?}");
+    run(&host, &backend, &Step::Delete).await.unwrap();
+    assert_eq!(content(&backend).await.unwrap(), None);
+    assert!(!backend.tidy_mutable(index(), SHARE).await.unwrap(), "what it was rests still");
+    host.clock.advance(Duration::from_secs(16 * 60));
+    assert!(backend.tidy_mutable(index(), SHARE).await.unwrap());
+    assert_eq!(host.container.keys(), []);
+}
+
+#[tokio::test]
+async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
+    let mut host = Host::new();
+    let backend = host.restart().await;
+    run(&host, &backend, &Step::Write(vec![(0, b"first")], None)).await.unwrap();
+    run(&host, &backend, &Step::Write(vec![(0, b"other")], None)).await.unwrap();
+    host.databases += 1;
+    host.leasedb().await.raise_epoch(1).await.unwrap();
+    let backend = host.restart().await;
+    let found = backend.scan(IndexPrefix::from(index())).await.unwrap();
+    backend.recover_mutable(index(), SHARE, &found[0].found).await.unwrap();
+    assert_eq!(content(&backend).await.unwrap().unwrap(), b"other");
+    let refused = run(&host, &backend, &Step::Write(vec![(0, b"x")], None)).await.unwrap_err();
+    assert!(matches!(refused, StorageError::ReadOnly { .. }), "{refused}");
+    backend.recover_mutable(index(), SHARE, &found[0].found).await.unwrap();
+    run(&host, &backend, &Step::Write(vec![(0, b"x")], None)).await.unwrap();
+    assert_eq!(content(&backend).await.unwrap().unwrap(), b"xther");
+}
+
+#[tokio::test]
+async fn a_cloud_that_changes_a_chunk_or_forges_a_commit_is_told() {
+    let host = Host::new();
+    let backend = host.restart().await;
+    run(&host, &backend, &Step::Write(vec![(0, b"content")], None)).await.unwrap();
+    let chunk = host.container.keys().into_iter().find(|k| !k.as_str().contains(".v.")).unwrap();
+    assert!(host.container.corrupt(&chunk, 3));
+    let told = content(&backend).await.unwrap_err();
+    assert!(matches!(told, StorageError::Damaged { .. }), "{told}");
+}

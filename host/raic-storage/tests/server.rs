@@ -1,0 +1,694 @@
+//! Storage servers: leases, collection and reconciliation over a cloud that lists late, loses, and lies. The known faults of
+//! the first RAIC are here by name.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use raic_cloud::{Cloud as _, FaultPlan, Faulty, MemoryCloud, ObjectKey, Payload, WriteMode};
+use raic_storage::{
+    AccountChange, AccountId, Allocated, Clock, CloudBackend, Database, DiskBackend, Expiry, Holds,
+    IndexPrefix, LeaseDb, MUTABLE_CHUNK_SIZE, Owner, Patience, Reconciled, RenewSecret, ServerSettings,
+    ShareKind, ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer, TestWrite,
+};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const CHUNK: usize = 1000;
+
+struct Rig {
+    folder: tempfile::TempDir,
+    clock: Clock,
+    cloud: Arc<Faulty<MemoryCloud>>,
+    server: StorageServer,
+    settings: ServerSettings,
+    databases: usize,
+}
+
+impl Rig {
+    async fn new() -> Self {
+        Self::with(ServerSettings::default()).await
+    }
+
+    async fn with(settings: ServerSettings) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), 7, FaultPlan::default()));
+        // The memory cloud's objects are of now, by the system's clock.
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let clock = Clock::manual(i64::try_from(now.as_millis()).unwrap());
+        let server = open(&folder, &clock, &cloud, &settings, 0).await;
+        Self { folder, clock, cloud, server, settings, databases: 0 }
+    }
+
+    /// kill -9 and up again.
+    async fn restart(&mut self) {
+        self.server = open(&self.folder, &self.clock, &self.cloud, &self.settings, self.databases).await;
+    }
+
+    /// The database is gone; the containers are taken over.
+    async fn lose_database(&mut self) {
+        self.databases += 1;
+        self.restart().await;
+        self.server.leasedb().raise_epoch(self.databases as u32).await.unwrap();
+        self.restart().await;
+        self.server.take_over().await.unwrap();
+    }
+
+    async fn walk(&self) -> Reconciled {
+        let told = Reconciled::default();
+        self.server.reconcile("test", &told).await.unwrap();
+        told
+    }
+
+    /// Collects until there is nothing to do.
+    async fn collect(&self) {
+        while self.server.collect_step().await.unwrap().went_on() {}
+    }
+
+    fn objects(&self) -> Vec<String> {
+        let keys = self.cloud.inner().keys().into_iter().map(|key| key.as_str().to_owned());
+        keys.filter(|key| key.starts_with("shares/")).collect()
+    }
+
+    async fn store(&self, index: StorageIndex, share: u8, content: &[u8]) {
+        let answer = self.allocate(index, &[share], content.len()).await.unwrap();
+        assert_eq!(answer.allocated.len(), 1, "{answer:?}");
+        self.write(index, share, 0, content).await.unwrap();
+    }
+
+    async fn allocate(
+        &self,
+        index: StorageIndex,
+        shares: &[u8],
+        size: usize,
+    ) -> Result<Allocated, StorageError> {
+        let shares = shares.iter().map(|share| ShareNum(*share)).collect();
+        self.server.allocate(AccountId::ANONYMOUS, index, shares, size as u64, upload(), renew(1)).await
+    }
+
+    async fn write(
+        &self,
+        index: StorageIndex,
+        share: u8,
+        at: usize,
+        content: &[u8],
+    ) -> Result<usize, StorageError> {
+        let bytes = Bytes::copy_from_slice(content);
+        let written = self.server.write(index, ShareNum(share), upload(), at as u64, bytes).await?;
+        Ok(written.required.len())
+    }
+
+    async fn read(&self, index: StorageIndex, share: u8) -> Result<Vec<u8>, StorageError> {
+        let stream = self.server.read_immutable(index, ShareNum(share), 0..u64::MAX).await?;
+        stream
+            .try_fold(Vec::new(), async |mut all, piece| {
+                all.extend_from_slice(&piece);
+                Ok(all)
+            })
+            .await
+    }
+
+    async fn shares(&self, index: StorageIndex) -> Vec<u8> {
+        let shares = self.server.shares(index, ShareKind::Immutable).await.unwrap();
+        shares.into_iter().map(|share| share.0).collect()
+    }
+
+    async fn used(&self) -> (u64, u64) {
+        let usage = self.server.leasedb().usage_by_server().await.unwrap();
+        (usage[0].shares, usage[0].bytes)
+    }
+}
+
+async fn open(
+    folder: &tempfile::TempDir,
+    clock: &Clock,
+    cloud: &Arc<Faulty<MemoryCloud>>,
+    settings: &ServerSettings,
+    databases: usize,
+) -> StorageServer {
+    let database = Database::open(&folder.path().join(format!("db{databases}"))).unwrap();
+    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
+    let id = leasedb.server("c").await.unwrap();
+    let spool = Spool::open(&folder.path().join("spool"), 1 << 20).unwrap();
+    let key = [4; 32];
+    let backend = CloudBackend::new(cloud.clone(), CHUNK)
+        .with_slots(Slots::new(leasedb.clone(), id, key), MUTABLE_CHUNK_SIZE)
+        .with_spool(spool);
+    let owner = Owner { array: [9; 16], key, identity: leasedb.identity().await.unwrap() };
+    StorageServer::open(Arc::new(backend), leasedb, owner, settings.clone(), Holds::default()).await.unwrap()
+}
+
+fn upload() -> RenewSecret {
+    RenewSecret::of(b"upload secret")
+}
+
+fn renew(of: u8) -> RenewSecret {
+    RenewSecret::of(&[of; 32])
+}
+
+fn index(of: u8) -> StorageIndex {
+    StorageIndex([of; 16])
+}
+
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|i| (i * 31 % 251) as u8).collect()
+}
+
+fn loaded(counter: &std::sync::atomic::AtomicU64) -> u64 {
+    counter.load(std::sync::atomic::Ordering::SeqCst)
+}
+
+#[tokio::test]
+async fn known_fault_1_prefix_deletion_of_share_1_also_deleted_10_and_11() {
+    let rig = Rig::new().await;
+    for share in [1, 10, 11] {
+        rig.store(index(1), share, &content(3500)).await;
+    }
+    rig.allocate(index(1), &[100], 50).await.unwrap();
+    rig.server.abort(index(1), ShareNum(100), upload()).await.unwrap();
+    // Share 1 alone loses its lease.
+    let leasedb = rig.server.leasedb().clone();
+    leasedb
+        .database()
+        .write(|tx| {
+            tx.execute("DELETE FROM leases WHERE share = (SELECT id FROM shares WHERE share = 1)", [])?;
+            Ok::<_, StorageError>(())
+        })
+        .await
+        .unwrap();
+    rig.collect().await;
+    assert_eq!(rig.shares(index(1)).await, [10, 11]);
+    for share in [10, 11] {
+        assert_eq!(rig.read(index(1), share).await.unwrap(), content(3500));
+    }
+    assert_eq!(rig.objects().len(), 8);
+}
+
+#[tokio::test]
+async fn known_fault_2_listings_were_not_paginated_and_shares_past_the_first_page_disappeared() {
+    let mut rig = Rig::new().await;
+    // 12,000 objects under one prefix: three shares of 4,000 chunks, and one small one after them.
+    let whole = [Bytes::from(vec![0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0])];
+    let puts = (0..3_u8).flat_map(|share| (0..4000_u64).map(move |chunk| (share, chunk)));
+    stream::iter(puts)
+        .for_each_concurrent(16, |(share, chunk)| {
+            let (cloud, mut content) = (rig.cloud.clone(), vec![share; 12]);
+            async move {
+                let name = if chunk == 0 { share.to_string() } else { format!("{share}.{chunk}") };
+                if chunk == 0 {
+                    // Chunks of twelve bytes: the first is the header, which tells what the others are together.
+                    content = [2, 3999 * 12, 0].map(u32::to_be_bytes).concat();
+                }
+                let si = index(1).to_string();
+                let key = ObjectKey::new(format!("shares/{}/{si}/{name}", &si[..2])).unwrap();
+                cloud.put(&key, Payload::from(content), WriteMode::CreateOnly).await.unwrap();
+            }
+        })
+        .await;
+    rig.store(index(1), 200, &whole[0]).await;
+    let told = rig.walk().await;
+    assert_eq!((loaded(&told.listed), loaded(&told.discovered), loaded(&told.torn)), (4, 3, 0));
+    assert_eq!(rig.shares(index(1)).await, [0, 1, 2, 200]);
+    rig.lose_database().await;
+    let told = rig.walk().await;
+    assert_eq!((loaded(&told.listed), loaded(&told.discovered)), (4, 4));
+    assert_eq!(rig.used().await, (4, 3 * 4000 * 12 + 24));
+    // And none of them is collected.
+    rig.collect().await;
+    assert_eq!(rig.shares(index(1)).await, [0, 1, 2, 200]);
+}
+
+#[tokio::test]
+async fn known_fault_3_rediscovered_shares_stayed_coming_for_ever() {
+    let mut rig = Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await;
+    rig.store(index(1), 0, &content(2500)).await;
+    rig.lose_database().await;
+    assert_eq!(loaded(&rig.walk().await.discovered), 1);
+    assert_eq!(rig.shares(index(1)).await, [0]);
+    let leases = rig.server.leasedb().leases(None, None, None, 10).await.unwrap();
+    assert_eq!((leases[0].account.as_str(), leases[0].state), ("starter", "stable"));
+    // A starter lease ends as others do.
+    rig.clock.advance(32 * DAY);
+    rig.collect().await;
+    assert_eq!((rig.shares(index(1)).await, rig.objects().len(), rig.used().await), (vec![], 0, (0, 0)));
+}
+
+#[tokio::test]
+async fn known_fault_4_aborted_uploads_leaked_rows_and_objects() {
+    let rig = Rig::new().await;
+    rig.allocate(index(1), &[0, 1], 3000).await.unwrap();
+    rig.write(index(1), 0, 0, &content(3000)[..2500]).await.unwrap();
+    assert!(!rig.objects().is_empty());
+    rig.server.abort(index(1), ShareNum(0), upload()).await.unwrap();
+    // Share 1 is not aborted, only left.
+    rig.clock.advance(Duration::from_secs(31 * 60));
+    rig.collect().await;
+    rig.clock.advance(Duration::from_secs(16 * 60));
+    rig.collect().await;
+    assert_eq!((rig.objects(), rig.used().await), (vec![], (0, 0)));
+    assert_eq!(std::fs::read_dir(rig.folder.path().join("spool")).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn known_fault_5_the_read_cache_was_not_invalidated_after_a_mutable_write() {
+    let rig = Rig::new().await;
+    let write = |at, bytes: &'static [u8]| TestWrite {
+        writes: vec![(at, Bytes::from_static(bytes))],
+        ..TestWrite::default()
+    };
+    for (at, bytes, expected) in
+        [(0, &b"first"[..], &b"first"[..]), (1, b"X", b"fXrst"), (4, b"version", b"fXrsversion")]
+    {
+        let vectors = [(ShareNum(0), write(at, bytes))].into();
+        let done = rig
+            .server
+            .read_test_write(AccountId::ANONYMOUS, index(1), b"enabler", renew(1), vectors, &[])
+            .await;
+        assert!(done.unwrap().is_written);
+        let read = rig.server.read_mutable(index(1), ShareNum(0), 0..100).await.unwrap();
+        assert_eq!(read.try_collect::<Vec<_>>().await.unwrap().concat(), expected);
+    }
+}
+
+#[tokio::test]
+async fn known_fault_6_every_allocate_fetched_chunk_0_of_every_share() {
+    let rig = Rig::new().await;
+    for share in 0..5 {
+        rig.store(index(1), share, &content(100)).await;
+    }
+    // The cloud answers nothing any longer: to say what is there takes no request.
+    rig.cloud.set(Faulty::<MemoryCloud>::down_plan());
+    let answer = rig.allocate(index(1), &[3, 4, 5], 100).await.unwrap();
+    assert_eq!(answer.already_have, (0..5).map(ShareNum).collect::<BTreeSet<_>>());
+    assert_eq!(answer.allocated, [ShareNum(5)].into());
+}
+
+#[tokio::test]
+async fn known_fault_7_available_space_of_2_to_the_64_broke_clients() {
+    let folder = tempfile::tempdir().unwrap();
+    let space = |reserved| {
+        let disk = DiskBackend::open("d", folder.path()).unwrap().with_reserved(reserved);
+        async move { raic_storage::Backend::available_space(&disk).await.unwrap() }
+    };
+    let free = space(0).await.unwrap();
+    assert!(free > 0 && i64::try_from(free).is_ok(), "{free}");
+    assert_eq!(space(u64::MAX).await, Some(0));
+    let rig = Rig::new().await;
+    assert_eq!(rig.server.backend().available_space().await.unwrap(), None, "a cloud does not tell");
+}
+
+#[tokio::test]
+async fn a_share_is_written_in_any_order_and_goes_on_after_a_restart() {
+    let mut rig = Rig::new().await;
+    let whole = content(4321);
+    let answer = rig.allocate(index(1), &[0], whole.len()).await.unwrap();
+    assert_eq!(answer, Allocated { already_have: [].into(), allocated: [ShareNum(0)].into() });
+    for range in [2000..3000, 100..200, 0..150, 3500..4321, 2500..2600] {
+        rig.write(index(1), 0, range.start, &whole[range]).await.unwrap();
+        rig.restart().await;
+        assert!(rig.read(index(1), 0).await.is_err(), "not complete");
+        assert_eq!(rig.shares(index(1)).await, []);
+    }
+    let conflict = rig.write(index(1), 0, 2100, b"other bytes").await.unwrap_err();
+    assert!(matches!(conflict, StorageError::Conflict { .. }), "{conflict}");
+    let past = rig.write(index(1), 0, 4320, b"xx").await.unwrap_err();
+    assert!(matches!(past, StorageError::PastEnd { .. }), "{past}");
+    let other =
+        rig.server.write(index(1), ShareNum(0), renew(9), 0, Bytes::from_static(b"x")).await.unwrap_err();
+    assert!(matches!(other, StorageError::NoUpload { .. }), "{other}");
+    let required = rig.server.write(index(1), ShareNum(0), upload(), 0, Bytes::new()).await.unwrap().required;
+    assert_eq!(required, [200..2000, 3000..3500]);
+    rig.write(index(1), 0, 150, &whole[150..2100]).await.unwrap();
+    // What fills a chunk is in the cloud already.
+    assert_eq!(rig.objects().len(), 3);
+    assert_eq!(rig.write(index(1), 0, 3000, &whole[3000..3500]).await.unwrap(), 0);
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), whole);
+    assert_eq!(rig.used().await, (1, 4321 + 12));
+    let done = rig.server.abort(index(1), ShareNum(0), upload()).await.unwrap_err();
+    assert!(matches!(done, StorageError::Taken { .. }), "{done}");
+}
+
+#[tokio::test]
+async fn a_share_that_is_going_is_refused_until_it_has_gone() {
+    let rig = Rig::new().await;
+    rig.allocate(index(1), &[0], 3000).await.unwrap();
+    // A chunk of it goes out and is not answered: it may land later.
+    rig.cloud.set(FaultPlan { late: 1.0, ..FaultPlan::default() });
+    rig.write(index(1), 0, 0, &content(2000)).await.unwrap();
+    rig.server.abort(index(1), ShareNum(0), upload()).await.unwrap();
+    rig.cloud.set(FaultPlan::default());
+    rig.collect().await;
+    let answer = rig.allocate(index(1), &[0], 500).await.unwrap();
+    assert_eq!(answer, Allocated::default(), "neither there nor to be written");
+    assert!(rig.cloud.land().await);
+    assert_eq!(rig.objects().len(), 1, "it has landed");
+    rig.clock.advance(Duration::from_secs(16 * 60));
+    rig.collect().await;
+    assert_eq!(rig.objects().len(), 0);
+    rig.store(index(1), 0, b"other bytes").await;
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), b"other bytes");
+}
+
+#[tokio::test]
+async fn leases_are_renewed_by_their_secret_and_keep_a_share_until_the_last_ends() {
+    let rig = Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await;
+    rig.store(index(1), 0, b"content").await;
+    let leasedb = rig.server.leasedb().clone();
+    let month = AccountChange { lease: Some(40 * DAY), ..AccountChange::default() };
+    let alice = leasedb.create_account("alice", month).await.unwrap();
+    assert_eq!(rig.server.renew(alice.id, index(1), renew(2)).await.unwrap(), 1);
+    assert_eq!(rig.server.renew(alice.id, index(1), renew(2)).await.unwrap(), 1);
+    assert_eq!(leasedb.leases(None, Some(index(1)), None, 10).await.unwrap().len(), 2);
+    let usage = leasedb.usage_by_account().await.unwrap();
+    assert!(
+        usage.iter().all(|u| u.name == "starter" || (u.shares, u.bytes) == (1, 19)),
+        "each pays the whole: {usage:?}"
+    );
+    rig.clock.advance(35 * DAY);
+    rig.collect().await;
+    assert_eq!(rig.shares(index(1)).await, [0], "alice's lasts longer");
+    rig.server.renew(alice.id, index(1), renew(2)).await.unwrap();
+    rig.clock.advance(35 * DAY);
+    rig.collect().await;
+    assert_eq!(rig.shares(index(1)).await, [0], "renewed");
+    let would_go = rig.server.would_collect(10).await.unwrap();
+    assert_eq!(would_go, []);
+    rig.clock.advance(6 * DAY);
+    assert_eq!(rig.server.would_collect(10).await.unwrap()[0].1, "its leases have ended");
+    rig.collect().await;
+    assert_eq!((rig.shares(index(1)).await, rig.used().await), (vec![], (0, 0)));
+    assert!(leasedb.usage_by_account().await.unwrap().iter().all(|u| (u.shares, u.bytes) == (0, 0)));
+}
+
+#[tokio::test]
+async fn leases_end_by_a_cutoff_whatever_their_age() {
+    let mut rig = Rig::new().await;
+    rig.store(index(1), 0, b"old").await;
+    rig.clock.advance(2 * DAY);
+    rig.store(index(2), 0, b"new").await;
+    let cutoff = rig.clock.now_ms() - 1000;
+    rig.settings.expiry = Expiry::Cutoff(cutoff);
+    rig.restart().await;
+    assert_eq!(rig.server.would_collect(10).await.unwrap().len(), 1);
+    rig.collect().await;
+    assert_eq!((rig.shares(index(1)).await, rig.shares(index(2)).await), (vec![], vec![0]));
+}
+
+#[tokio::test]
+async fn nothing_expires_unless_it_is_configured() {
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, b"content").await;
+    rig.clock.advance(1000 * DAY);
+    rig.collect().await;
+    assert_eq!(rig.shares(index(1)).await, [0]);
+}
+
+#[tokio::test]
+async fn collection_stops_at_every_step_and_goes_on() {
+    let mut rig = Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await;
+    for i in 0..20 {
+        rig.store(index(i), 0, &content(2500)).await;
+    }
+    rig.clock.advance(32 * DAY);
+    // Deletions fail, are lost, are unheard; the host restarts after every step.
+    rig.cloud.set(FaultPlan { error: 0.2, lost_answer: 0.2, ..FaultPlan::default() });
+    for _ in 0..60 {
+        rig.server.collect_step().await.unwrap();
+        rig.clock.advance(Duration::from_secs(700));
+        rig.restart().await;
+    }
+    rig.cloud.set(FaultPlan::default());
+    rig.clock.advance(DAY);
+    rig.collect().await;
+    assert_eq!((rig.objects(), rig.used().await), (vec![], (0, 0)));
+}
+
+/// A listing that leaves out live objects, or ends early, changes nothing.
+#[tokio::test]
+async fn a_listing_that_leaves_out_live_shares_neither_loses_nor_destroys_them() {
+    let rig = Rig::new().await;
+    for i in 0..30 {
+        rig.store(index(i), 0, &content(2500)).await;
+    }
+    let objects = rig.objects();
+    rig.cloud.set(FaultPlan { omit_listed: 0.5, truncate_list: 0.3, ..FaultPlan::default() });
+    for _ in 0..4 {
+        let told = rig.walk().await;
+        assert_eq!(loaded(&told.vanished), 0, "head finds what the listing left out");
+        rig.collect().await;
+        rig.clock.advance(2 * DAY);
+    }
+    assert_eq!(rig.objects(), objects);
+    rig.cloud.set(FaultPlan { error: 0.3, ..FaultPlan::default() });
+    let told = Reconciled::default();
+    assert!(rig.server.reconcile("breaks", &told).await.is_err(), "a listing that fails ends the walk");
+    rig.cloud.set(FaultPlan::default());
+    rig.server.reconcile("breaks", &told).await.unwrap();
+    assert_eq!(rig.objects(), objects);
+}
+
+#[tokio::test]
+async fn a_vanished_share_is_lost_by_two_passes_a_day_apart_and_found_again_when_it_is_back() {
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, &content(2500)).await;
+    let key = rig.cloud.inner().keys().into_iter().find(|k| k.as_str().ends_with("/0.1")).unwrap();
+    let object = rig.cloud.get(&key, None, None).await.unwrap();
+    let bytes = raic_cloud::collect_body("c", object.body, 10_000).await.unwrap();
+    rig.cloud.inner().delete(&key, None).await.unwrap();
+    let passes = [(1, 0), (1, 0)];
+    for expected in passes {
+        let told = rig.walk().await;
+        assert_eq!((loaded(&told.vanished), loaded(&told.lost)), expected);
+        rig.clock.advance(Duration::from_secs(3600));
+    }
+    rig.clock.advance(DAY);
+    assert_eq!(loaded(&rig.walk().await.lost), 1);
+    assert_eq!(rig.server.leasedb().waiting().await.unwrap().1, 1);
+    rig.cloud.inner().put(&key, bytes.into(), WriteMode::Overwrite).await.unwrap();
+    rig.walk().await;
+    assert_eq!(rig.server.leasedb().waiting().await.unwrap().1, 0);
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
+}
+
+#[tokio::test]
+async fn what_never_was_whole_is_destroyed_by_two_passes_and_a_late_chunk_saves_it() {
+    let mut rig = Rig::new().await;
+    let whole = content(3500);
+    for i in [1, 2] {
+        rig.store(index(i), 0, &whole).await;
+    }
+    // Of both the last chunk is not there when the database is lost; of the second it comes later.
+    let missing: Vec<_> =
+        rig.cloud.inner().keys().into_iter().filter(|k| k.as_str().ends_with("/0.3")).collect();
+    let object = rig.cloud.get(&missing[1], None, None).await.unwrap();
+    let late = raic_cloud::collect_body("c", object.body, 10_000).await.unwrap();
+    for key in &missing {
+        rig.cloud.inner().delete(key, None).await.unwrap();
+    }
+    rig.lose_database().await;
+    let told = rig.walk().await;
+    assert_eq!((loaded(&told.discovered), loaded(&told.torn), loaded(&told.reaped)), (0, 2, 0));
+    rig.cloud.inner().put(&missing[1], late.into(), WriteMode::Overwrite).await.unwrap();
+    let told = rig.walk().await;
+    assert_eq!((loaded(&told.discovered), loaded(&told.reaped)), (1, 0), "not a day apart");
+    rig.clock.advance(3 * DAY);
+    assert_eq!(loaded(&rig.walk().await.reaped), 1);
+    rig.collect().await;
+    let left: Vec<_> = rig.objects();
+    assert!(left.len() == 4 && left.iter().all(|key| key.contains(&index(2).to_string())), "{left:?}");
+    assert_eq!(rig.read(index(2), 0).await.unwrap(), whole);
+}
+
+/// Two passes, but the container is another one, or has lost its owner: nothing counts as gone, nothing is destroyed.
+#[tokio::test]
+async fn in_a_container_without_its_owner_nothing_counts_as_gone() {
+    let rig = Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await;
+    rig.store(index(1), 0, &content(2500)).await;
+    rig.store(index(2), 0, &content(2500)).await;
+    rig.cloud.inner().wipe();
+    rig.clock.advance(32 * DAY);
+    for _ in 0..3 {
+        let walked = rig.server.reconcile("test", &Reconciled::default()).await;
+        assert!(matches!(walked, Err(StorageError::ReadOnly { .. })), "{walked:?}");
+        rig.server.collect_step().await.unwrap();
+        rig.clock.advance(2 * DAY);
+    }
+    assert_eq!(rig.used().await.0, 2, "the rows stay");
+    assert_eq!(rig.server.leasedb().waiting().await.unwrap().1, 0, "and are not lost");
+    let refused = rig.allocate(index(3), &[0], 10).await.unwrap_err();
+    assert!(refused.to_string().contains("raic cloud adopt c"), "{refused}");
+    rig.server.adopt().await.unwrap();
+    rig.allocate(index(3), &[0], 10).await.unwrap();
+    rig.collect().await;
+    assert_eq!(rig.used().await.0, 1, "what had no lease has gone, and that counts now");
+}
+
+/// An old host that lives on after its container was taken over writes and deletes nothing.
+#[tokio::test]
+async fn an_old_host_stops_when_its_container_was_taken_over() {
+    let mut rig = Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await;
+    rig.store(index(1), 0, b"content").await;
+    let old = open(&rig.folder, &rig.clock, &rig.cloud, &rig.settings, 0).await;
+    rig.lose_database().await;
+    rig.walk().await;
+    rig.clock.advance(32 * DAY);
+    rig.server.renew(AccountId::ANONYMOUS, index(1), renew(1)).await.unwrap();
+    // By the old host's database the lease has ended.
+    for _ in 0..3 {
+        old.collect_step().await.unwrap();
+        rig.clock.advance(Duration::from_secs(3600));
+    }
+    let refused = old
+        .allocate(AccountId::ANONYMOUS, index(2), [ShareNum(0)].into(), 5, upload(), renew(1))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("epoch 2"), "{refused}");
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), b"content");
+    rig.store(index(2), 0, b"other").await;
+}
+
+#[tokio::test]
+async fn quotas_hold_at_allocation_and_usage_is_exact_after_a_crash() {
+    let mut rig = Rig::new().await;
+    let leasedb = rig.server.leasedb().clone();
+    let change = AccountChange {
+        hard_quota: Some(Some(10_000)),
+        soft_quota: Some(Some(5_000)),
+        ..AccountChange::default()
+    };
+    let alice = leasedb.create_account("alice", change).await.unwrap();
+    assert!(matches!(leasedb.create_account("alice", change).await, Err(StorageError::AccountExists(_))));
+    assert!(matches!(leasedb.create_account("a b", change).await, Err(StorageError::AccountName(_))));
+    let allocate = async |server: &StorageServer, i, size| {
+        server.allocate(alice.id, index(i), [ShareNum(0)].into(), size, upload(), renew(3)).await
+    };
+    allocate(&rig.server, 1, 6_000).await.unwrap();
+    let refused = allocate(&rig.server, 2, 4_000).await.unwrap_err();
+    assert!(matches!(refused, StorageError::QuotaExceeded { quota: 10_000, used: 6_012, .. }), "{refused}");
+    allocate(&rig.server, 2, 3_000).await.unwrap();
+    rig.write(index(2), 0, 0, &content(3_000)).await.unwrap();
+    rig.restart().await;
+    let used = async |leasedb: &LeaseDb| {
+        let usage = leasedb.usage_by_account().await.unwrap();
+        usage.iter().find(|u| u.name == "alice").map(|u| (u.shares, u.bytes)).unwrap()
+    };
+    assert_eq!(used(rig.server.leasedb()).await, (2, 6_012 + 3_012), "what is reserved counts");
+    rig.clock.advance(DAY);
+    rig.collect().await;
+    assert_eq!(used(rig.server.leasedb()).await, (1, 3_012), "what was not carried on does not");
+    // Mutable shares pay for what they grow.
+    let vectors = |size: usize| {
+        let writes = vec![(0, Bytes::from(content(size)))];
+        [(ShareNum(0), TestWrite { writes, ..TestWrite::default() })].into()
+    };
+    let server = &rig.server;
+    server.read_test_write(alice.id, index(9), b"e", renew(3), vectors(5_000), &[]).await.unwrap();
+    assert_eq!(used(server.leasedb()).await, (2, 8_012));
+    let refused =
+        server.read_test_write(alice.id, index(9), b"e", renew(3), vectors(8_000), &[]).await.unwrap_err();
+    assert!(matches!(refused, StorageError::QuotaExceeded { .. }), "{refused}");
+    assert_eq!(used(server.leasedb()).await, (2, 8_012));
+}
+
+#[tokio::test]
+async fn usage_is_written_down_once_a_day_and_never_changed() {
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, &content(100)).await;
+    let leasedb = rig.server.leasedb().clone();
+    assert!(leasedb.record_day().await.unwrap() && !leasedb.record_day().await.unwrap());
+    rig.store(index(2), 0, &content(100)).await;
+    rig.clock.advance(DAY);
+    assert!(leasedb.record_day().await.unwrap());
+    let days = leasedb.usage_days(10).await.unwrap();
+    assert_eq!(
+        days.iter().map(|d| (d.account.as_str(), d.shares, d.bytes)).collect::<Vec<_>>(),
+        [("anonymous", 2, 224), ("anonymous", 1, 112)]
+    );
+    let changed = leasedb.database().write(|tx| {
+        tx.execute("UPDATE usage_history SET bytes = 0", [])?;
+        Ok::<_, StorageError>(())
+    });
+    assert!(changed.await.unwrap_err().to_string().contains("append-only"));
+}
+
+#[tokio::test]
+async fn a_slot_is_tested_read_and_written_as_one() {
+    let rig = Rig::new().await;
+    let run = async |enabler: &[u8], vectors: Vec<(u8, TestWrite)>, reads: &[std::ops::Range<u64>]| {
+        let vectors = vectors.into_iter().map(|(share, v)| (ShareNum(share), v)).collect();
+        rig.server.read_test_write(AccountId::ANONYMOUS, index(1), enabler, renew(1), vectors, reads).await
+    };
+    let write = |at, bytes: &'static [u8]| TestWrite {
+        writes: vec![(at, Bytes::from_static(bytes))],
+        ..TestWrite::default()
+    };
+    let empty = |mut vector: TestWrite| {
+        vector.tests = vec![(0, 1, Bytes::new())];
+        vector
+    };
+    assert!(
+        run(b"e", vec![(0, empty(write(0, b"zero"))), (1, empty(write(3, b"one")))], &[])
+            .await
+            .unwrap()
+            .is_written
+    );
+    // A share that is there is not empty: nothing is written, and what is there is read.
+    let refused =
+        run(b"e", vec![(0, empty(write(0, b"X"))), (2, write(0, b"two"))], &[0..10, 1..3]).await.unwrap();
+    assert!(!refused.is_written);
+    let data = |share: u8| refused.data[&ShareNum(share)].iter().map(|b| b.to_vec()).collect::<Vec<_>>();
+    assert_eq!(refused.data.len(), 2);
+    assert_eq!(
+        (data(0), data(1)),
+        (vec![b"zero".to_vec(), b"er".to_vec()], vec![b"\0\0\0one".to_vec(), b"\0\0".to_vec()])
+    );
+    let other = run(b"other", vec![(0, write(0, b"X"))], &[]).await.unwrap_err();
+    assert!(matches!(other, StorageError::WriteEnabler { .. }), "{other}");
+    // Reads are as it was before; the length cuts, and 0 deletes.
+    let cut = TestWrite {
+        new_length: Some(2),
+        tests: vec![(0, 4, Bytes::from_static(b"zero"))],
+        ..TestWrite::default()
+    };
+    let delete = TestWrite { new_length: Some(0), ..TestWrite::default() };
+    let done = run(b"e", vec![(0, cut), (1, delete)], &[0..10]).await.unwrap();
+    assert!(done.is_written && done.data[&ShareNum(0)] == [Bytes::from_static(b"zero")]);
+    let now = run(b"e", vec![], &[0..10]).await.unwrap().data;
+    assert_eq!(now, [(ShareNum(0), vec![Bytes::from_static(b"ze")])].into());
+    // The deleted share's name is refused until what it was has gone.
+    let taken = run(b"e", vec![(1, write(0, b"new"))], &[]).await.unwrap_err();
+    assert!(matches!(taken, StorageError::Taken { .. }), "{taken}");
+    rig.clock.advance(Duration::from_secs(16 * 60));
+    for _ in 0..3 {
+        rig.collect().await;
+        rig.clock.advance(Duration::from_secs(60));
+    }
+    run(b"e", vec![(1, write(0, b"new"))], &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn mutable_shares_come_back_after_the_database_was_lost() {
+    let mut rig = Rig::new().await;
+    let write = |bytes: &'static [u8]| -> std::collections::BTreeMap<_, _> {
+        [(ShareNum(0), TestWrite { writes: vec![(0, Bytes::from_static(bytes))], ..TestWrite::default() })]
+            .into()
+    };
+    let run = async |server: &StorageServer, vectors| {
+        server.read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[0..100]).await
+    };
+    run(&rig.server, write(b"first")).await.unwrap();
+    run(&rig.server, write(b"second")).await.unwrap();
+    rig.lose_database().await;
+    assert_eq!(loaded(&rig.walk().await.discovered), 1);
+    let read = run(&rig.server, Default::default()).await.unwrap().data;
+    assert_eq!(read[&ShareNum(0)], [Bytes::from_static(b"second")]);
+    assert!(matches!(run(&rig.server, write(b"third")).await, Err(StorageError::ReadOnly { .. })));
+    rig.walk().await;
+    assert!(run(&rig.server, write(b"third")).await.unwrap().is_written);
+}
+
+#[test]
+fn prefixes_cover_all_storage_indexes() {
+    assert_eq!(IndexPrefix::all_from(0).count(), usize::from(IndexPrefix::COUNT));
+}
