@@ -29,6 +29,9 @@ pub(crate) struct BenchArguments {
     /// Measure without the peer, for a quick look
     #[arg(long)]
     alone: bool,
+    /// The most shares of the job leasedb
+    #[arg(long, default_value_t = 10_000_000)]
+    shares: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -37,9 +40,18 @@ pub(crate) enum Job {
     Up,
     /// The file down again: all four up, one down, two down
     Down,
+    /// Leases: renewal, usage, collection and the database's size at 10^4 to --shares shares
+    Leasedb,
+    /// Each backend: MB/s of a share of --size MiB, patches of a mutable one, allocations, peak memory
+    Backend,
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
+    match arguments.job {
+        Job::Leasedb => return example("bench_leasedb", arguments.shares),
+        Job::Backend => return example("bench_backend", arguments.size),
+        Job::Up | Job::Down => {}
+    }
     let connectors = crate::connectors::connectors(false)?;
     stage(
         "build raic, optimised",
@@ -54,9 +66,16 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     match arguments.job {
         Job::Up => up(&rig, peer.as_ref(), &file, arguments.runs, &mut report)?,
         Job::Down => down(rig, peer.as_ref(), &file, &sha256, arguments.runs, &mut report)?,
+        Job::Leasedb | Job::Backend => {}
     }
     report.print(arguments.size);
     Ok(())
+}
+
+/// A measurement of raic-storage alone.
+fn example(name: &str, of: u64) -> Outcome {
+    let run = ["run", "--release", "--locked", "--package", "raic-storage", "--example", name, "--"];
+    stage(name, cargo().args(run).arg(of.to_string()))
 }
 
 fn up(rig: &Rig, peer: Option<&Rclone>, file: &Path, runs: usize, report: &mut Report) -> Outcome {

@@ -29,7 +29,11 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Task {
     /// Runs every test of the workspace, with cargo-nextest where it is installed
-    Test,
+    Test {
+        /// Instead those that are slow by nature: 100,000 steps against the model, every stop of every mutable write
+        #[arg(value_enum)]
+        suite: Option<Suite>,
+    },
     /// Builds everything and shows it on this machine: `raic demo`; arguments after -- go to it
     Demo {
         /// For `raic demo`, such as --size 1024 or --keep
@@ -52,9 +56,16 @@ enum Task {
     },
 }
 
+/// A suite apart from the tests that every change must pass.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Suite {
+    Slow,
+}
+
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
-        Task::Test => test(),
+        Task::Test { suite: None } => test(),
+        Task::Test { suite: Some(Suite::Slow) } => slow(),
         Task::Demo { arguments } => demo(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Connectors { for_tests } => connectors::connectors(for_tests).map(drop),
@@ -91,6 +102,27 @@ fn test() -> Outcome {
         (false, false) => &["--", "--skip", "radosgw"],
     };
     stage("tests", cargo().args(runner).args(common).args(left_out))
+}
+
+/// Longer runs of tests that CI has a quick case of; set RAIC_MODEL_SEED for others than the last.
+fn slow() -> Outcome {
+    let mut tests = cargo();
+    tests.args([
+        "test",
+        "--package",
+        "raic-storage",
+        "--locked",
+        "--test",
+        "model",
+        "--test",
+        "mutable",
+        "--",
+    ]);
+    tests.arg("--nocapture").env("RAIC_SLOW", "1");
+    if env::var_os("RAIC_MODEL_STEPS").is_none() {
+        tests.env("RAIC_MODEL_STEPS", "100000");
+    }
+    stage("slow tests", &mut tests)
 }
 
 fn demo(arguments: &[String]) -> Outcome {
