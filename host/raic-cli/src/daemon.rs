@@ -162,14 +162,33 @@ impl Clouds {
     }
 }
 
+/// What lasts as long as the process, whatever the configuration says meanwhile.
+#[derive(Clone)]
+struct Process {
+    holds: Holds,
+    spool: Spool,
+}
+
+/// Removes the parts of uploads that no row knows any longer.
+async fn tidy_spool(array: &Array, spool: &Spool) -> Outcome {
+    let Some(server) = array.servers().first() else { return Ok(()) };
+    let uploads = server.leasedb().uploads().await.map_err(Failed::configuration)?;
+    let lives = uploads.into_iter().map(|(server, index, share)| Spool::name(&server, index, share));
+    let lives: std::collections::BTreeSet<String> = lives.collect();
+    let spool = spool.clone();
+    let tidied = tokio::task::spawn_blocking(move || spool.tidy(|name| lives.contains(name)));
+    tidied.await.map_err(Failed::other)?.map_err(|e| Failed::configuration(format!("the spool: {e}")))
+}
+
 /// Opens the array that the configuration describes, in the place of the one before.
 async fn open_array(
     home: Home,
     clouds: Clouds,
     database: Database,
-    holds: Holds,
+    process: Process,
     before: Option<Arc<Array>>,
 ) -> Outcome<Array> {
+    let Process { holds, spool } = process;
     database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
     let known = load_pins(&database).await.map_err(Failed::configuration)?;
     let config = Config::load(&home)?;
@@ -187,8 +206,6 @@ async fn open_array(
     for name in config.clouds.keys() {
         servers.insert(name.clone(), leasedb.server(name).await.map_err(Failed::configuration)?);
     }
-    let spool = Spool::open(&home.spool(), config.storage.spool.as_u64())
-        .map_err(|e| Failed::configuration(format!("{}: {e}", home.spool().display())))?;
     let places = Places { leasedb: leasedb.clone(), servers, owner_key: keyring.owner_key(), spool };
     let (config, backends, pins) = tokio::task::spawn_blocking(move || {
         open_backends(&clouds, config, known.clone(), &places).map(|opened| (opened, known))
@@ -331,8 +348,12 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
     let database = database.map_err(Failed::configuration)?;
     let clouds = Clouds::new(&home)?;
-    let holds = Holds::default();
-    let array = open_array(home.clone(), clouds.clone(), database.clone(), holds.clone(), None).await?;
+    let room = Config::load(&home)?.storage.spool.as_u64();
+    let spool = Spool::open(&home.spool(), room)
+        .map_err(|e| Failed::configuration(format!("{}: {e}", home.spool().display())))?;
+    let process = Process { holds: Holds::default(), spool };
+    let array = open_array(home.clone(), clouds.clone(), database.clone(), process.clone(), None).await?;
+    tidy_spool(&array, &process.spool).await?;
 
     let socket = home.socket();
     // Left by a daemon that was killed; the lock says that none runs.
@@ -346,7 +367,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let reload_home = home.clone();
     let reload = Box::new(move |before: Arc<Array>| -> raic_gateway::admin::Reload {
         let opened =
-            open_array(reload_home.clone(), clouds.clone(), database.clone(), holds.clone(), Some(before));
+            open_array(reload_home.clone(), clouds.clone(), database.clone(), process.clone(), Some(before));
         Box::pin(async move { opened.await.map_err(|failed| failed.sentence) })
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;

@@ -51,8 +51,8 @@ fn nothing_readable_lies_in_the_clouds() {
     let mut rig = Rig::new();
     rig.serve();
     rig.raic_with(&["put", "-", "a-telling-name"], &b"a telling content, ".repeat(1000)).ok();
-    // A share and a keyring in each; the last keyring may come after the file was acknowledged.
-    Rig::until("the clouds hold 8 files", || Rig::files(&rig.home("clouds")).len() == 8);
+    // A share, a keyring and an owner in each; the last keyring may come after the file was acknowledged.
+    Rig::until("the clouds hold 12 files", || Rig::files(&rig.home("clouds")).len() == 12);
     let files = Rig::files(&rig.home("clouds"));
     for file in files {
         let bytes = fs::read(&file).unwrap();

@@ -103,7 +103,8 @@ fn the_database_is_rebuilt_from_the_clouds() {
     assert!(status.matches("raic lease rebuild").count() == 4, "{status}");
     rig.raic_with(&["put", "-", "new"], b"x").fails(6, &["not stored"]);
     let rebuilt = rig.raic(&["lease", "rebuild"]).ok().text;
-    assert_eq!(rebuilt.matches("5 discovered, 0 torn").count(), 4, "{rebuilt}");
+    // The daemon's own walk may have found some of them first.
+    assert_eq!(rebuilt.matches("5 shares listed").count(), 4, "{rebuilt}");
     assert_eq!(shares(&rig), before, "and none of them is collected");
     let leases = rig.raic(&["lease", "list"]).ok().text;
     assert!(
@@ -135,6 +136,8 @@ fn containers_that_are_emptied_swapped_or_anothers_are_told_and_left_alone() {
     rig.raic(&["cloud", "adopt", "local-1"]).ok();
     let stored = rig.raic_with(&["put", "-", "other"], b"x").ok();
     assert!(!stored.errors.contains("missing"), "{}", stored.errors);
+    let of = |cloud: &str| Rig::files(&rig.home(&format!("clouds/{cloud}/shares"))).len();
+    Rig::until("what was replaced goes", || of("2") == 2);
     rig.kill();
     fs::remove_dir_all(rig.home("clouds/1")).unwrap();
     fs::rename(rig.path("unmounted"), rig.home("clouds/1")).unwrap();

@@ -104,7 +104,9 @@ async fn round(sized: &mut Sized, dice: &mut StdRng) {
     leasedb.condemn_unleased(server, unleased).await.unwrap();
     let due = leasedb.claim_going(server, BATCH).await.unwrap();
     stream::iter(due)
-        .for_each_concurrent(AT_ONCE, |going| async move { leasedb.going_tried(&going, None).await.unwrap() })
+        .for_each_concurrent(AT_ONCE, |going| async move {
+            leasedb.going_tried(&going, None, false).await.unwrap()
+        })
         .await;
     sized.collect.push(began.elapsed().as_secs_f64() * 1e6 / count as f64);
 }

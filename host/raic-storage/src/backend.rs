@@ -188,8 +188,24 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Where it cannot be had to its end: then nothing is known.
     async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>>;
 
-    /// Removes what a walk found of a share that never was whole, by the names it found.
-    async fn remove_found(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()>;
+    /// An object of a mutable share's current version that a walk did not find and that is not found by its name either;
+    /// none where all are there.
+    async fn lacks_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<Option<String>>;
+
+    /// An upload by offset is complete, and recorded to be: what it needed to go on goes.
+    async fn forget_upload(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether a deletion that was answered may be done once more later, by an attempt that was given up before.
+    fn deletions_may_land(&self) -> bool {
+        false
+    }
 
     /// Names the object below `raic/` that, when it can be read, proves that a not-found is one.
     fn set_owner(&self, object: Option<String>);
@@ -241,6 +257,7 @@ pub trait ShareUpload: Send {
         false
     }
 
-    /// All was written: makes the share visible.
+    /// All was written: makes the share visible. Once more after a crash it does the same; then comes
+    /// [`Backend::forget_upload`].
     async fn finish(self: Box<Self>) -> Result<Stored>;
 }

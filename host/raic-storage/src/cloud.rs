@@ -252,10 +252,14 @@ impl Backend for CloudBackend {
         received: RangeSet,
     ) -> Result<Box<dyn ShareUpload>> {
         let spool = self.spool.as_ref().ok_or_else(|| self.unsupported("uploads by offset"))?;
-        let held = received.ranges().iter().map(|r| r.end - r.start).sum();
-        let name = spool_name(self.name(), index, share);
-        let file = spool.file(name, held).await?;
-        let chunk_size = self.chunk_size as u64;
+        let name = Spool::name(self.name(), index, share);
+        if received.ranges().is_empty() {
+            // What lies there under that name is of another upload.
+            spool.discard(name.clone()).await?;
+        }
+        // An upload keeps the chunk size it began with, whatever the configuration says today.
+        let file = spool.file(name, self.chunk_size as u64, &received).await?;
+        let chunk_size = file.chunk_size();
         let cloud = self.cloud.clone();
         // What was sent before a restart is not known to have been answered.
         let may_land = !received.ranges().is_empty();
@@ -327,7 +331,7 @@ impl Backend for CloudBackend {
             }
             None => {
                 if let Some(spool) = &self.spool {
-                    spool.discard(spool_name(self.name(), index, share)).await?;
+                    spool.discard(Spool::name(self.name(), index, share)).await?;
                 }
                 self.cloud.delete(&ShareObject::Chunk(0).key(index, share), None).await?;
                 self.for_each_page(index, async |mut page| {
@@ -431,17 +435,24 @@ impl Backend for CloudBackend {
         Ok(found.collect())
     }
 
-    async fn remove_found(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
-        let Found::Mutable { commits, chunks } = found else { return self.remove(index, share, None).await };
-        for commit in commits {
-            self.cloud.delete(&ShareObject::Commit(*commit).key(index, share), None).await?;
+    async fn lacks_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<Option<String>> {
+        self.mutable_shares()?.lacks((index, share), found).await
+    }
+
+    async fn forget_upload(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+        match &self.spool {
+            Some(spool) => spool.discard(Spool::name(self.name(), index, share)).await,
+            None => Ok(()),
         }
-        for (number, generation) in chunks {
-            self.cloud
-                .delete(&ShareObject::MutableChunk(*number, *generation).key(index, share), None)
-                .await?;
-        }
-        Ok(())
+    }
+
+    fn deletions_may_land(&self) -> bool {
+        true
     }
 
     fn set_owner(&self, object: Option<String>) {
@@ -558,11 +569,6 @@ impl ShareWriter for ChunkWriter {
     }
 }
 
-/// The spool's name for an upload.
-pub(crate) fn spool_name(cloud: &str, index: StorageIndex, share: ShareNum) -> String {
-    format!("{cloud}.{index}.{share}")
-}
-
 /// A share written by offset: what fills a chunk goes out, the rest waits in the spool.
 struct ChunkUpload {
     cloud: Arc<dyn Cloud>,
@@ -589,7 +595,10 @@ impl ChunkUpload {
                 return Ok(());
             }
             let bytes = self.file.read_at(range.clone()).await?;
+            // Until it is answered.
+            let before = std::mem::replace(&mut self.may_land, true);
             self.put(self.file.drained(), bytes).await?;
+            self.may_land = before;
             self.file.drain(range).await?;
         }
     }
@@ -600,6 +609,9 @@ impl ChunkUpload {
             // Sent before a crash that the count did not survive.
             Err(e) if e.kind == ErrorKind::AlreadyExists => {
                 let there = self.cloud.get(&key, None, None).await?;
+                if there.info.size != bytes.len() as u64 {
+                    return Err(e.into());
+                }
                 let there = collect_body(self.cloud.name(), there.body, bytes.len()).await?;
                 if there == bytes { Ok(()) } else { Err(e.into()) }
             }
@@ -653,7 +665,6 @@ impl ShareUpload for ChunkUpload {
         }
         let objects = self.length.div_ceil(self.chunk_size).max(1);
         let bytes = self.length;
-        self.file.remove().await?;
         Ok(Stored { objects, bytes })
     }
 }

@@ -9,7 +9,10 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 
-use crate::{AccountId, Expiry, Going, Ownership, RenewSecret, Result, ShareKind, ShareRow, StorageServer};
+use crate::{
+    AccountId, Expiry, Going, Ownership, RenewSecret, Result, ShareKind, ShareRow, StorageError,
+    StorageServer, leasedb::LONGEST_DELETION,
+};
 
 /// Shares looked up at once.
 const BATCH: u32 = 64;
@@ -125,7 +128,7 @@ impl StorageServer {
                 };
                 for going in &due {
                     step.failed += 1;
-                    leasedb.going_tried(going, Some(why.clone())).await?;
+                    leasedb.going_tried(going, Some(why.clone()), true).await?;
                 }
                 return Ok(step);
             }
@@ -152,7 +155,12 @@ impl StorageServer {
             if self.holds.is_held(going.row.index) {
                 return (going, None);
             }
-            let deleted = self.delete(&going).await;
+            let deleted =
+                tokio::time::timeout(LONGEST_DELETION, self.delete(&going)).await.unwrap_or_else(|_| {
+                    let (index, share) = (going.row.index, going.row.share);
+                    let reason = format!("its deletion took longer than {LONGEST_DELETION:?}");
+                    Err(StorageError::NotKnown { backend: self.name().to_owned(), index, share, reason })
+                });
             (going, Some(deleted))
         });
         let tried: Vec<_> = tried.buffer_unordered(AT_ONCE).collect().await;
@@ -174,7 +182,9 @@ impl StorageServer {
             match outcome {
                 Ok(true) => {
                     step.deleted += 1;
-                    self.leasedb.going_tried(&going, None).await?;
+                    let may_land =
+                        going.row.kind == ShareKind::Immutable && self.backend.deletions_may_land();
+                    self.leasedb.going_tried(&going, None, may_land).await?;
                 }
                 // Of a mutable share something rests still.
                 Ok(false) => self.leasedb.unclaim_going(&going, PAUSE).await?,
@@ -182,7 +192,7 @@ impl StorageServer {
                     let ShareRow { index, share, .. } = going.row;
                     tracing::warn!("deleting share {share} of {index}: {error}; tried again later");
                     step.failed += 1;
-                    self.leasedb.going_tried(&going, Some(error)).await?;
+                    self.leasedb.going_tried(&going, Some(error), true).await?;
                 }
             }
         }
@@ -198,6 +208,11 @@ impl StorageServer {
             // One that lost its leases was not deleted before.
             self.backend.delete_mutable(index, share).await?;
             return self.backend.tidy_mutable(index, share).await;
+        }
+        // An upload of it that is open here ends, and gives its room back.
+        self.close((index, share));
+        if going.deleted_ms.is_some() {
+            return Ok(true);
         }
         let objects = (going.is_whole && objects > 0).then_some(objects);
         self.backend.remove(index, share, objects).await.map(|()| true)

@@ -218,10 +218,18 @@ impl Backend for DiskBackend {
             self.require_space(missing).await?;
         }
         let incoming = Path::new("incoming").join(format!("{index}.{share}"));
-        let file = self.run("create", incoming, |root, path| {
-            root.create_dir_all("incoming")?;
+        let is_begun = !received.ranges().is_empty();
+        let file = self.run("create", incoming, move |root, path| {
             let mut options = OpenOptions::new();
-            Ok(root.open_with(path, options.read(true).write(true).create(true).truncate(false))?.into_std())
+            options.read(true).write(true);
+            // After a crash between its name and its row it has the name already.
+            if is_begun && !root.try_exists(path)? {
+                return Ok(root.open_with(shareset(index).join(share.to_string()), &options)?.into_std());
+            }
+            root.create_dir_all("incoming")?;
+            let file = root.open_with(path, options.create(true).truncate(!is_begun))?.into_std();
+            sync(root, Path::new("incoming"))?;
+            Ok(file)
         });
         Ok(Box::new(FileUpload { backend: self.clone(), index, share, length, file: Arc::new(file.await?) }))
     }
@@ -255,13 +263,13 @@ impl Backend for DiskBackend {
                     other => other?,
                 }
             }
-            // Folders that are empty now go too; others are not.
-            if let Some(folder) = path.parent().filter(|folder| root.remove_dir(folder).is_ok())
-                && let Some(parent) = folder.parent()
-            {
-                sync(root, parent)?;
+            // Folders that are empty now go too; others are not. What was removed is so durably.
+            let Some(folder) = path.parent() else { return Ok(()) };
+            let changed = if root.remove_dir(folder).is_ok() { folder.parent() } else { Some(folder) };
+            match changed.map_or(Ok(()), |changed| sync(root, changed)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                other => other,
             }
-            Ok(())
         })
         .await
     }
@@ -307,8 +315,9 @@ impl Backend for DiskBackend {
     }
 
     async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
-        let new: u64 = write.writes.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        self.require_space(new).await?;
+        // The whole of it is written anew.
+        let before = self.mutable(index, share).await?.map_or(0, |there| there.length);
+        self.require_space(write.length_after(before)).await?;
         let folder = shareset(index);
         let incoming = self.temporary(&format!("{index}.{share}"));
         self.run("write", folder.join(share.to_string()), move |root, path| {
@@ -402,8 +411,9 @@ impl Backend for DiskBackend {
         .await
     }
 
-    async fn remove_found(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<()> {
-        self.remove(index, share, None).await
+    async fn lacks_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Option<String>> {
+        let is_there = self.has_chunk(index, share, 0).await?;
+        Ok((!is_there).then(|| shareset(index).join(share.to_string()).display().to_string()))
     }
 
     fn set_owner(&self, object: Option<String>) {
@@ -509,7 +519,11 @@ impl DiskBackend {
         self.run("finish", shareset(index).join(share.to_string()), move |root, path| {
             sync_file()?;
             root.create_dir_all(&folder)?;
-            root.rename(&incoming, root, path)?;
+            match root.rename(&incoming, root, path) {
+                // Once more after a crash.
+                Err(e) if e.kind() == ErrorKind::NotFound && root.try_exists(path)? => {}
+                other => other?,
+            }
             sync_names(root, &folder)
         })
         .await?;

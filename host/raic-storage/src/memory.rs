@@ -216,8 +216,8 @@ impl Backend for MemoryBackend {
         Ok(found)
     }
 
-    async fn remove_found(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<()> {
-        self.remove(index, share, None).await
+    async fn lacks_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Option<String>> {
+        Ok(self.mutable(index, share).await?.is_none().then(|| share.to_string()))
     }
 
     fn set_owner(&self, _: Option<String>) {}
@@ -355,8 +355,8 @@ impl Backend for NullBackend {
         Ok(Vec::new())
     }
 
-    async fn remove_found(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<()> {
-        Ok(())
+    async fn lacks_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<Option<String>> {
+        Ok(None)
     }
 
     fn set_owner(&self, _: Option<String>) {}

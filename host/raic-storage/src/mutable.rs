@@ -80,8 +80,10 @@ impl MutableShares {
         match self.container.cloud.put(&key, content.clone().into(), WriteMode::CreateOnly).await {
             // The same bytes may be sent again; other bytes never have this name.
             Err(e) if e.kind == ErrorKind::AlreadyExists => {
-                let there = self.get((index, share), object).await?;
-                if there.is_some_and(|there| there == content) { Ok(()) } else { Err(e) }
+                // It is there, by an attempt that was not heard: whatever fails now says nothing against that.
+                let landed = |e: CloudError| CloudError { may_land: true, ..e };
+                let there = self.get((index, share), object).await.map_err(landed)?;
+                if there.is_some_and(|there| there == content) { Ok(()) } else { Err(landed(e)) }
             }
             put => put.map(drop),
         }
@@ -267,7 +269,12 @@ impl MutableShares {
         let bytes = self.encode(at, commit);
         match self.put(at, ShareObject::Commit(commit.generation), bytes.into()).await {
             Ok(()) if self.record(at, commit, old).await? => Ok(()),
-            Ok(()) => Err(self.busy(at)),
+            Ok(()) => {
+                // Somebody else settled it, as done or as undone.
+                let slot = self.settled(at).await?;
+                let is_ours = slot.current.is_some_and(|now| now.generation == commit.generation);
+                if is_ours { Ok(()) } else { Err(self.busy(at)) }
+            }
             Err(e) if !e.may_land => {
                 self.slots.forget(at, commit.generation).await?;
                 Err(e.into())
@@ -359,43 +366,77 @@ impl MutableShares {
         }
     }
 
+    /// The first of some chunks that is not found by its name.
+    async fn missing(
+        &self,
+        (index, share): At,
+        chunks: impl Iterator<Item = NamedChunk>,
+    ) -> Result<Option<String>> {
+        for (number, generation) in chunks {
+            let key = ShareObject::MutableChunk(number, generation).key(index, share);
+            match self.container.cloud.head(&key).await {
+                Ok(_) => {}
+                Err(e) if e.kind == ErrorKind::NotFound => {
+                    self.container.proves_absence().await?;
+                    return Ok(Some(key.to_string()));
+                }
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// An object of the current version that a walk did not find, and that is not found by its name.
+    pub(crate) async fn lacks(&self, at: At, found: &Found) -> Result<Option<String>> {
+        let slot = self.settled(at).await?;
+        let Some(commit) = slot.version() else { return Ok(None) };
+        let Found::Mutable { chunks, .. } = found else { return Ok(None) };
+        self.missing(at, commit.named().filter(|chunk| !chunks.contains(chunk))).await
+    }
+
     async fn remove(&self, (index, share): At, object: ShareObject) -> Result<()> {
         Ok(self.container.cloud.delete(&object.key(index, share), None).await?)
     }
 
     pub(crate) async fn recover(&self, at: At, commits: Found) -> Result<Option<MutableShare>> {
-        let Found::Mutable { commits, chunks } = commits else { return Ok(None) };
+        let Found::Mutable { mut commits, chunks } = commits else { return Ok(None) };
+        // A commit has the generation of the chunks it was written with: one that was not listed is asked for by name.
+        commits.extend(chunks.iter().map(|(_, generation)| *generation));
+        let highest = commits.last().copied();
         let mut whole: Option<Commit> = None;
         let mut older = Vec::new();
-        let mut named: BTreeSet<NamedChunk> = BTreeSet::new();
+        let (mut named, mut is_torn): (BTreeSet<NamedChunk>, bool) = (BTreeSet::new(), false);
         for generation in commits.into_iter().rev() {
             let Some(bytes) = self.get(at, ShareObject::Commit(generation)).await? else { continue };
             let Some(commit) = Commit::decode(&bytes, &self.slots.key, at.0, at.1) else {
                 tracing::warn!("{}", self.damaged(at, format!("commit {generation} is not authentic")));
                 continue;
             };
-            match &whole {
+            if whole.is_some() {
                 // A chunk goes with the newest of those that name it.
-                Some(_) => older.push(Superseded {
-                    generation,
-                    chunks: commit.named().filter(|chunk| named.insert(*chunk)).collect(),
-                    until_ms: self.slots.rest(),
-                }),
-                None if commit.named().all(|chunk| chunks.contains(&chunk)) => {
-                    named.extend(commit.named());
-                    whole = Some(commit);
-                }
-                None => tracing::warn!("{}", self.damaged(at, format!("commit {generation} lacks chunks"))),
+                let chunks = commit.named().filter(|chunk| named.insert(*chunk)).collect();
+                older.push(Superseded { generation, chunks, until_ms: self.slots.rest() });
+                continue;
+            }
+            named.extend(commit.named());
+            if self.missing(at, commit.named().filter(|c| !chunks.contains(c))).await?.is_none() {
+                whole = Some(commit);
+            } else {
+                is_torn = true;
+                tracing::warn!("{}", self.damaged(at, format!("commit {generation} lacks chunks")));
             }
         }
-        let Some(whole) = whole else { return Ok(None) };
-        // What no version names that was found, such as a write that a crash ended, goes with the oldest.
-        let stray: Vec<_> =
-            chunks.into_iter().filter(|c| !named.contains(c) && c.1 < whole.generation).collect();
-        if !stray.is_empty() {
-            let until_ms = self.slots.rest();
+        let whole = match (whole, highest) {
+            (Some(whole), _) => whole,
+            // Chunks of a first write that was never committed: the share is as one that was deleted.
+            (None, Some(highest)) if !is_torn => Commit::deletion(highest, None),
+            _ => return Ok(None),
+        };
+        // What no version names, such as a write that a crash ended, goes with the oldest.
+        let stray: Vec<_> = chunks.into_iter().filter(|chunk| !named.contains(chunk)).collect();
+        if !stray.is_empty() || whole.is_deleted {
             let generation = Generation { epoch: 0, micros: 1, random: 0 };
-            older.push(Superseded { generation, chunks: stray, until_ms });
+            older.push(Superseded { generation, chunks: stray, until_ms: self.slots.rest() });
         }
         self.slots.recover(at, whole.generation, self.encode(at, &whole), older).await?;
         let share = MutableShare { length: whole.length, enabler: whole.enabler };

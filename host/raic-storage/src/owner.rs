@@ -38,6 +38,8 @@ impl std::fmt::Debug for Owner {
 pub enum Ownership {
     /// It is this database's, as this cloud.
     Ours,
+    /// It is this database's, of before its epoch was raised.
+    OursBefore,
     /// It has no owner.
     Unowned,
     /// An older host of this array had it, of this or a lower epoch, as this cloud; its database is another.
@@ -108,7 +110,7 @@ impl Owner {
         if !names.contains(&own) {
             names.push(own.clone());
         }
-        let (mut ours, mut highest) = (false, None);
+        let (mut ours, mut before, mut highest) = (false, false, None);
         for name in names {
             let Some(bytes) = backend.load_object(&name).await? else { continue };
             let Some(record) = self.decode(&bytes) else { return Ok(Ownership::OtherArray) };
@@ -117,13 +119,16 @@ impl Owner {
             }
             if record.database == self.identity.database && record.epoch == self.identity.epoch {
                 ours = true;
-            } else if record.database != self.identity.database {
+            } else if record.database == self.identity.database {
+                before = true;
+            } else {
                 highest = highest.max(Some(record.epoch));
             }
         }
         Ok(match highest {
             Some(epoch) if epoch >= self.identity.epoch => Ownership::OtherDatabase { epoch },
             _ if ours => Ownership::Ours,
+            _ if before => Ownership::OursBefore,
             Some(epoch) => Ownership::OtherDatabase { epoch },
             None => Ownership::Unowned,
         })
@@ -143,7 +148,7 @@ impl Ownership {
     /// Why nothing may be written or deleted, and what to do; none where it may.
     pub fn refusal(&self, cloud: &str) -> Option<String> {
         match self {
-            Self::Ours => None,
+            Self::Ours | Self::OursBefore => None,
             Self::Unowned => Some(format!(
                 "its container has lost its owner object, as where a disk is not mounted or a bucket was emptied; if \
                  it is the right one, `raic cloud adopt {cloud}` takes it"

@@ -232,13 +232,11 @@ impl StorageServer {
     async fn decisive(&self, share: &FoundShare) -> Result<Option<String>> {
         let (index, number) = (share.index, share.share);
         let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
-        let Found::Immutable { highest, chunks, .. } = share.found else {
-            // The listing's word on its commits is all there is; the second pass must have it again.
-            return Ok(Some(format!("{}.v", name(0))));
-        };
-        // The first that the listing may have left out; after a full row, the next.
-        let first = if chunks == highest + 1 { highest + 1 } else { 0 };
-        for chunk in first..=highest + 1 {
+        // Of a mutable share no name decides: a commit that was not listed may have any. It is reported, and stays.
+        let Found::Immutable { highest, chunks, .. } = share.found else { return Ok(None) };
+        // In a gap, what the listing may have left out; after a full row, the next.
+        let candidates = if chunks == highest + 1 { highest + 1..=highest + 1 } else { 0..=highest };
+        for chunk in candidates {
             if !self.backend.has_chunk(index, number, chunk).await? {
                 return Ok(Some(name(chunk)));
             }
@@ -250,14 +248,6 @@ impl StorageServer {
     async fn reap(&self, share: &FoundShare) -> Result<()> {
         let at = (share.index, share.share);
         let (server, leasedb) = (self.id, self.leasedb.clone());
-        if let Found::Mutable { .. } = share.found {
-            let lock = self.slot_lock(share.index);
-            let _turn = lock.lock().await;
-            if self.leasedb.read(move |c| leasedb::find(c, server, at.0, at.1)).await?.is_none() {
-                self.backend.remove_found(share.index, share.share, &share.found).await?;
-            }
-            return self.clear(at).await;
-        }
         // Its row refuses the name to others until it has gone; collection does the rest.
         self.leasedb
             .write(move |tx| {
@@ -280,6 +270,12 @@ impl StorageServer {
         let at = (row.index, row.share);
         if row.kind == ShareKind::Mutable && self.backend.is_doubtful(row.index, row.share).await? {
             self.backend.recover_mutable(row.index, row.share, &share.found).await?;
+        }
+        if row.kind == ShareKind::Mutable
+            && let Found::Mutable { .. } = share.found
+            && self.lacks(row, &share.found).await?.is_some()
+        {
+            return self.unlisted(row, before, told).await;
         }
         if let Found::Immutable { chunks, bytes, .. } = share.found
             && row.kind != ShareKind::Mutable
@@ -305,34 +301,34 @@ impl StorageServer {
         Ok(())
     }
 
+    /// An object of a mutable share's current version that is neither listed nor found by name.
+    async fn lacks(&self, row: &ShareRow, found: &Found) -> Result<Option<String>> {
+        let lock = self.slot_lock(row.index);
+        let _turn = lock.lock().await;
+        match self.backend.lacks_mutable(row.index, row.share, found).await {
+            // A write that is open still is settled first.
+            Err(StorageError::NotKnown { .. }) => Ok(None),
+            other => other,
+        }
+    }
+
     /// STABLE, and not listed, or not all of it.
     async fn unlisted(&self, row: &ShareRow, before: Option<Suspect>, told: &Reconciled) -> Result<()> {
         let at = (row.index, row.share);
         let mut missing = None;
         if row.kind == ShareKind::Mutable {
-            let lock = self.slot_lock(row.index);
-            let _turn = lock.lock().await;
-            let read = async {
-                self.backend.read_mutable(row.index, row.share, 0..1).await?.try_collect::<Vec<_>>().await
-            };
-            match read.await {
-                Ok(_) => {}
-                Err(StorageError::NotFound { .. } | StorageError::Damaged { .. }) => {
-                    self.require_owned().await?;
-                    missing = Some(0);
-                }
-                Err(e) => return Err(e),
-            }
+            let nothing = Found::Mutable { commits: BTreeSet::new(), chunks: BTreeSet::new() };
+            missing = self.lacks(row, &nothing).await?;
         } else {
             for chunk in 0..row.objects.max(1) {
                 if !self.backend.has_chunk(row.index, row.share, chunk).await? {
-                    missing = Some(chunk);
+                    missing = Some(ShareObject::Chunk(chunk).key(row.index, row.share).to_string());
                     break;
                 }
             }
         }
         let (server, id) = (self.id, row.id);
-        let Some(missing) = missing else {
+        let Some(object) = missing else {
             // The listing left out what is there.
             let is_lost = row.is_lost;
             return self
@@ -347,7 +343,6 @@ impl StorageServer {
         if row.is_lost {
             return Ok(());
         }
-        let object = ShareObject::Chunk(missing).key(row.index, row.share).to_string();
         if !self.is_second_pass(before.as_ref(), Suspicion::Vanished, &object) {
             return self.suspect(at, Suspicion::Vanished, object).await;
         }
@@ -376,10 +371,8 @@ impl StorageServer {
             Ownership::OtherDatabase { epoch } if epoch < self.owner.identity.epoch => {
                 self.owner.claim(&*self.backend, self.id).await?;
             }
-            Ownership::Unowned => drop(self.owner.claim(&*self.backend, self.id).await?),
             _ => {}
         }
-        self.leasedb.set_claimed(self.id).await?;
         self.check_owner().await?.writable(self.name())
     }
 }

@@ -33,9 +33,13 @@ impl Default for ServerSettings {
     }
 }
 
-/// What is being read, and must not be deleted by this process meanwhile. Clones are one.
+/// What this process has open, over all servers and every configuration since it started: what is being read, and must not be
+/// deleted by it meanwhile; uploads; writers of slots. Clones are one.
 #[derive(Clone, Debug, Default)]
-pub struct Holds(Arc<Mutex<HashMap<StorageIndex, usize>>>);
+pub struct Holds {
+    reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
+    uploads: Arc<Mutex<HashMap<ServerId, Arc<Uploads>>>>,
+}
 
 /// While it lives, the shares of its storage index are not deleted by this process.
 #[derive(Debug)]
@@ -47,7 +51,11 @@ pub struct Hold {
 impl Holds {
     fn lock(&self) -> MutexGuard<'_, HashMap<StorageIndex, usize>> {
         // Each change is one call on the map, so a panic elsewhere leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn uploads(&self, server: ServerId) -> Arc<Uploads> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).entry(server).or_default().clone()
     }
 
     /// Holds a storage index.
@@ -83,7 +91,7 @@ pub struct StorageServer {
     pub(crate) owner: Owner,
     pub(crate) settings: ServerSettings,
     pub(crate) holds: Holds,
-    pub(crate) uploads: Uploads,
+    pub(crate) uploads: Arc<Uploads>,
     /// Changes when there may be something to collect.
     pub(crate) wake: watch::Sender<()>,
     // A std lock: held while a value is copied.
@@ -103,8 +111,10 @@ impl StorageServer {
         holds: Holds,
     ) -> Result<Self> {
         let id = leasedb.server(backend.name()).await?;
+        // From the first request on a not-found counts only beside the owner object.
+        backend.set_owner(Some(owner.object()));
         let wake = watch::Sender::new(());
-        let (uploads, ownership) = (Uploads::default(), Mutex::default());
+        let (uploads, ownership) = (holds.uploads(id), Mutex::default());
         Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership })
     }
 
@@ -150,14 +160,12 @@ impl StorageServer {
         // Before the container is read: who claims it writes there first, and then the row.
         let is_claimed = self.leasedb.is_claimed(self.id).await?;
         let mut found = self.owner.check(&*self.backend, self.id).await?;
-        if found == Ownership::Unowned && !is_claimed && !self.settings.is_read_only {
+        let is_new = found == Ownership::Unowned && !is_claimed;
+        if (is_new || found == Ownership::OursBefore) && !self.settings.is_read_only {
             found = self.owner.claim(&*self.backend, self.id).await?;
         }
-        if found == Ownership::Ours {
-            self.backend.set_owner(Some(self.owner.object()));
-            if !is_claimed {
-                self.leasedb.set_claimed(self.id).await?;
-            }
+        if found == Ownership::Ours && !is_claimed {
+            self.leasedb.set_claimed(self.id).await?;
         }
         self.learned(found.clone());
         Ok(found)
@@ -183,9 +191,6 @@ impl StorageServer {
             self.leasedb.set_claimed(self.id).await?;
         }
         self.learned(found.clone());
-        if found == Ownership::Ours {
-            self.backend.set_owner(Some(self.owner.object()));
-        }
         found.writable(self.name())
     }
 

@@ -327,6 +327,10 @@ impl Slots {
                 if changed == 0 {
                     return Ok(());
                 }
+                tx.execute(
+                    "DELETE FROM superseded WHERE server = ?1 AND storage_index = ?2 AND share = ?3",
+                    params![server.0, index.0, share.0],
+                )?;
                 older.iter().try_for_each(|old| supersede(tx, server, (index, share), old))
             })
             .await
@@ -338,7 +342,9 @@ impl Slots {
         self.leasedb
             .read(move |c| {
                 let mut statement = c.prepare_cached(
-                    "SELECT DISTINCT storage_index, share FROM superseded WHERE server = ?1 AND until_ms <= ?2 LIMIT ?3",
+                    "SELECT DISTINCT superseded.storage_index, superseded.share FROM superseded
+                     JOIN slots USING(server, storage_index, share)
+                     WHERE superseded.server = ?1 AND until_ms <= ?2 AND NOT is_doubtful LIMIT ?3",
                 )?;
                 let rows = statement.query_map(params![server.0, now, int(u64::from(limit))], |r| {
                     Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?)))

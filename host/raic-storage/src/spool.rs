@@ -1,6 +1,6 @@
 //! Where parts of uploads wait that cannot go to a cloud yet: files below the home, for their owner alone.
 //!
-//! A file has the count of chunks that went out already (8 bytes, big-endian), then from 4096 on the share's bytes at
+//! A file has the count of chunks that went out already and the size of a chunk (8 bytes each, big-endian), then from 4096 on the share's bytes at
 //! their places. What went out is cut out of the file, after the count is durable: so a byte is in the spool or in the cloud.
 
 use std::{
@@ -21,12 +21,10 @@ use cap_std::{ambient_authority, fs::Dir, fs::OpenOptions};
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::Semaphore;
 
-use crate::{Result, StorageError};
+use crate::{RangeSet, Result, ShareNum, StorageError, StorageIndex};
 
 /// Where the share's bytes begin.
 const DATA: u64 = 4096;
-/// The unit in which room is counted, so that a semaphore can.
-const UNIT: u64 = 1024;
 /// How long a write waits for room.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -47,12 +45,17 @@ impl Spool {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
         let root = Dir::open_ambient_dir(path, ambient_authority())?;
-        let units = usize::try_from(bytes / UNIT).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         Ok(Self {
             root: Arc::new(root),
             path: Arc::new(path.to_owned()),
-            room: Arc::new(Semaphore::new(units)),
+            room: Arc::new(Semaphore::new(bytes)),
         })
+    }
+
+    /// The name of an upload's file: of the cloud's configured name, and of its share.
+    pub fn name(cloud: &str, index: StorageIndex, share: ShareNum) -> String {
+        format!("{cloud}.{index}.{share}")
     }
 
     /// Removes the files of uploads that `lives` does not know: what a crash left. Blocks.
@@ -89,8 +92,8 @@ impl Spool {
         }
     }
 
-    /// The file of an upload, which has `held` bytes in it already.
-    pub(crate) async fn file(&self, name: String, held: u64) -> Result<SpoolFile> {
+    /// The file of an upload; `chunk_size` is of one that begins, and `received` what was written to it before.
+    pub(crate) async fn file(&self, name: String, chunk_size: u64, received: &RangeSet) -> Result<SpoolFile> {
         use cap_std::fs::OpenOptionsExt as _;
         let (root, of) = (self.root.clone(), name.clone());
         let open = move || {
@@ -98,25 +101,35 @@ impl Spool {
             let file =
                 root.open_with(of, options.read(true).write(true).create(true).truncate(false).mode(0o600))?;
             let file = file.into_std();
-            let mut count = [0; 8];
-            let mut head = &file;
-            let drained = match head.read_exact(&mut count) {
-                Ok(()) => u64::from_be_bytes(count),
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => 0,
+            let mut head = [0; 16];
+            let mut reader = &file;
+            match reader.read_exact(&mut head) {
+                Ok(()) => {}
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                    head[8..].copy_from_slice(&chunk_size.to_be_bytes());
+                    file.write_all_at(&head, 0)?;
+                    file.sync_data()?;
+                    // Its name is durable once the folder is.
+                    root.open(".")?.sync_all()?;
+                }
                 Err(e) => return Err(e),
-            };
-            Ok((file, drained))
+            }
+            let number =
+                |at: usize| head[at..at + 8].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+            Ok((file, number(0), number(8).max(1)))
         };
         let opened = tokio::task::spawn_blocking(open).await.unwrap_or_else(|e| Err(io::Error::other(e)));
-        let (file, drained) = opened.map_err(self.failed(&name, "open"))?;
-        // What was there before takes its room, as far as there is some.
-        let units = held.div_ceil(UNIT).min(self.room.available_permits() as u64);
-        let taken = u32::try_from(units).ok().and_then(|units| self.room.try_acquire_many(units).ok());
+        let (file, drained, chunk_size) = opened.map_err(self.failed(&name, "open"))?;
+        // What lies there still takes its room, as far as there is some.
+        let waits = received.within(&(drained.saturating_mul(chunk_size)..u64::MAX));
+        let waits: u64 = waits.iter().map(|range| range.end - range.start).sum();
+        let waits = waits.min(self.room.available_permits() as u64);
+        let taken = u32::try_from(waits).ok().and_then(|bytes| self.room.try_acquire_many(bytes).ok());
         let held = AtomicU64::new(taken.map_or(0, |permit| {
             permit.forget();
-            units
+            waits
         }));
-        Ok(SpoolFile { spool: self.clone(), name, file: Arc::new(file), drained, held })
+        Ok(SpoolFile { spool: self.clone(), name, file: Arc::new(file), drained, chunk_size, held })
     }
 }
 
@@ -127,11 +140,17 @@ pub(crate) struct SpoolFile {
     name: String,
     file: Arc<File>,
     drained: u64,
-    /// Units of room.
+    chunk_size: u64,
+    /// Bytes of room.
     held: AtomicU64,
 }
 
 impl SpoolFile {
+    /// Bytes of a chunk.
+    pub(crate) fn chunk_size(&self) -> u64 {
+        self.chunk_size
+    }
+
     /// Chunks that went out.
     pub(crate) fn drained(&self) -> u64 {
         self.drained
@@ -149,20 +168,16 @@ impl SpoolFile {
 
     /// Durable when it returns. Waits for room.
     pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
-        let units = (bytes.len() as u64).div_ceil(UNIT);
-        let room = self.spool.room.acquire_many(u32::try_from(units).unwrap_or(u32::MAX));
+        let length = bytes.len() as u64;
+        let room = self.spool.room.acquire_many(u32::try_from(length).unwrap_or(u32::MAX));
         match tokio::time::timeout(PATIENCE, room).await {
             Ok(Ok(permit)) => permit.forget(),
             _ => {
-                let available = self.spool.room.available_permits() as u64 * UNIT;
-                return Err(StorageError::NoSpace {
-                    backend: "spool".to_owned(),
-                    needed: bytes.len() as u64,
-                    available,
-                });
+                let available = self.spool.room.available_permits() as u64;
+                return Err(StorageError::NoSpace { backend: "spool".to_owned(), needed: length, available });
             }
         }
-        self.held.fetch_add(units, Ordering::Relaxed);
+        self.held.fetch_add(length, Ordering::Relaxed);
         self.run("write", move |file| {
             file.write_all_at(&bytes, DATA + offset)?;
             file.sync_data()
@@ -195,20 +210,15 @@ impl SpoolFile {
         })
         .await?;
         self.drained = drained;
-        self.give_back(length / UNIT);
+        self.give_back(length);
         Ok(())
     }
 
-    fn give_back(&self, units: u64) {
+    fn give_back(&self, bytes: u64) {
         let held = self.held.load(Ordering::Relaxed);
-        let units = units.min(held);
-        self.held.store(held - units, Ordering::Relaxed);
-        self.spool.room.add_permits(usize::try_from(units).unwrap_or(0));
-    }
-
-    /// The upload has ended.
-    pub(crate) async fn remove(self) -> Result<()> {
-        self.spool.discard(self.name.clone()).await
+        let bytes = bytes.min(held);
+        self.held.store(held - bytes, Ordering::Relaxed);
+        self.spool.room.add_permits(usize::try_from(bytes).unwrap_or(0));
     }
 }
 

@@ -80,6 +80,12 @@ pub struct ReadTestWritten {
     pub data: BTreeMap<ShareNum, Vec<Bytes>>,
 }
 
+/// What a task of ours came to.
+async fn own<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
+    task.await
+        .unwrap_or_else(|e| Err(StorageError::Unusable { reason: format!("an inner task failed: {e}") }))
+}
+
 async fn whole(mut stream: ShareStream) -> Result<Bytes> {
     let mut whole = BytesMut::new();
     while let Some(piece) = stream.try_next().await? {
@@ -127,7 +133,10 @@ impl StorageServer {
                     }
                 }
                 for share in shares {
-                    if there.iter().any(|row| row.share == share) {
+                    // What a lost database left of it there must go first.
+                    if there.iter().any(|row| row.share == share)
+                        || leasedb::is_suspect(tx, server, (index, share))?
+                    {
                         continue;
                     }
                     let upload = Some(Upload { secret, renew, length });
@@ -151,8 +160,22 @@ impl StorageServer {
         self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).entry(at).or_default().clone()
     }
 
-    fn close(&self, at: At) {
+    /// Takes an upload out of those that are open; whoever waits for its place finds that it is no longer there.
+    pub(crate) fn close(&self, at: At) {
         self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
+    }
+
+    /// The place of an upload, for as long as the guard lives this caller's alone.
+    async fn lock_place(&self, at: At) -> tokio::sync::OwnedMutexGuard<Option<Open>> {
+        loop {
+            let place = self.place(at);
+            let guard = place.clone().lock_owned().await;
+            // Closed while it was waited for, it is nobody's place any longer.
+            let is_current = Arc::ptr_eq(&place, &self.place(at));
+            if is_current {
+                return guard;
+            }
+        }
     }
 
     async fn open_upload(&self, at: At, secret: RenewSecret) -> Result<Open> {
@@ -175,23 +198,35 @@ impl StorageServer {
     /// # Errors
     /// [`StorageError::NoUpload`], [`StorageError::Conflict`] where other bytes are there, [`StorageError::PastEnd`].
     pub async fn write(
-        &self,
+        self: &Arc<Self>,
         index: StorageIndex,
         share: ShareNum,
         secret: RenewSecret,
         offset: u64,
         bytes: Bytes,
     ) -> Result<Written> {
+        let this = self.clone();
+        // A task of its own: a client that goes away leaves nothing half done.
+        own(tokio::spawn(async move { this.write_part((index, share), secret, offset, bytes).await })).await
+    }
+
+    async fn write_part(&self, at: At, secret: RenewSecret, offset: u64, bytes: Bytes) -> Result<Written> {
         self.require_writable().await?;
-        let at = (index, share);
-        let place = self.place(at);
+        let (index, share) = at;
         // One writer at a time for each share: it waits for the disk or the cloud, and others for it.
-        let mut opened = place.lock().await;
-        let known = opened.as_ref().is_some_and(|open| open.upload.secret == secret);
-        if !known {
-            if opened.is_some() {
-                return Err(self.no_upload(at));
+        let mut opened = self.lock_place(at).await;
+        let row = self.leasedb.coming(self.id, index, share).await?;
+        // What is open is of an upload that has ended, where its row is another one by now.
+        if opened.as_ref().is_some_and(|open| row.as_ref().is_none_or(|row| row.id != open.coming.id)) {
+            *opened = None;
+        }
+        if !row.as_ref().is_some_and(|row| row.upload.is_some_and(|upload| upload.secret == secret)) {
+            if opened.is_none() {
+                self.close(at);
             }
+            return Err(self.no_upload(at));
+        }
+        if opened.is_none() {
             *opened = Some(self.open_upload(at, secret).await.inspect_err(|_| self.close(at))?);
         }
         let Some(open) = opened.as_mut() else { return Err(self.no_upload(at)) };
@@ -223,8 +258,9 @@ impl StorageServer {
         let required = open.coming.received.missing(length);
         if required.is_empty() {
             let Some(open) = opened.take() else { return Err(self.no_upload(at)) };
+            let finished = self.finish(at, open).await;
             self.close(at);
-            self.finish(at, open).await?;
+            finished?;
         }
         Ok(Written { required: required.iter().map(|r| r.start - header..r.end - header).collect() })
     }
@@ -239,7 +275,8 @@ impl StorageServer {
                 let stored = (stored.objects, stored.bytes);
                 leasedb.complete(tx, (server, &name), (index, share), stored, (account, renew, Some(expires)))
             })
-            .await
+            .await?;
+        self.backend.forget_upload(index, share).await
     }
 
     /// Gives an upload up. Its name can be used again when what was sent has gone.
@@ -248,9 +285,7 @@ impl StorageServer {
     /// [`StorageError::NoUpload`] where there is none of that secret, [`StorageError::Taken`] where the share is complete.
     pub async fn abort(&self, index: StorageIndex, share: ShareNum, secret: RenewSecret) -> Result<()> {
         let at = (index, share);
-        let place = self.place(at);
-        let opened = place.lock().await.take();
-        self.close(at);
+        let mut opened = self.lock_place(at).await;
         let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
         // One that is not open here was written before a restart, if at all.
         let may_land = opened.as_ref().is_none_or(|open| open.file.may_land());
@@ -266,6 +301,8 @@ impl StorageServer {
                 _ => Err(no_upload),
             })
             .await?;
+        *opened = None;
+        self.close(at);
         self.wake();
         Ok(())
     }
@@ -337,7 +374,7 @@ impl StorageServer {
     /// [`StorageError::WriteEnabler`] where it is another's, and nothing was written; [`StorageError::NotKnown`] where a
     /// write may still come to be done; the account's.
     pub async fn read_test_write(
-        &self,
+        self: &Arc<Self>,
         account: AccountId,
         index: StorageIndex,
         enabler: &[u8],
@@ -345,10 +382,26 @@ impl StorageServer {
         vectors: BTreeMap<ShareNum, TestWrite>,
         reads: &[Range<u64>],
     ) -> Result<ReadTestWritten> {
-        let lock = self.slot_lock(index);
-        // Writers of a slot in this process take turns; those of others meet the fence in the database.
-        let _turn = lock.lock().await;
-        let enabler = self.enabler_hash(enabler);
+        let (this, enabler, reads) = (self.clone(), self.enabler_hash(enabler), reads.to_vec());
+        // A task of its own: the slot's turn lasts until its write has ended, though the client goes away.
+        let turn = tokio::spawn(async move {
+            let lock = this.slot_lock(index);
+            // Writers of a slot in this process take turns; those of others meet the fence in the database.
+            let _turn = lock.lock().await;
+            this.read_test_write_in_turn(account, index, enabler, renew, vectors, &reads).await
+        });
+        own(turn).await
+    }
+
+    async fn read_test_write_in_turn(
+        &self,
+        account: AccountId,
+        index: StorageIndex,
+        enabler: [u8; 32],
+        renew: RenewSecret,
+        vectors: BTreeMap<ShareNum, TestWrite>,
+        reads: &[Range<u64>],
+    ) -> Result<ReadTestWritten> {
         let rows = self.rows(index).await?;
         if let Some(row) = rows.iter().find(|row| row.kind != ShareKind::Mutable) {
             let (backend, share, state) = (self.name().to_owned(), row.share, "is there and is immutable");
@@ -426,8 +479,11 @@ impl StorageServer {
         if new_length == Some(0) {
             if before.is_some() {
                 self.require_writable().await?;
-                self.backend.delete_mutable(index, share).await?;
                 let (leasedb, server) = (self.leasedb.clone(), self.id);
+                // Should the end not be seen, it is looked for.
+                self.leasedb.write(move |tx| leasedb.unmeasure(tx, server, at)).await?;
+                self.backend.delete_mutable(index, share).await?;
+                let leasedb = self.leasedb.clone();
                 self.leasedb.write(move |tx| leasedb.mutable_deleted(tx, server, at)).await?;
                 self.wake();
             }
@@ -493,6 +549,9 @@ impl StorageServer {
         if !rows.iter().any(known) {
             return Err(StorageError::NotFound { backend: self.name().to_owned(), index, share });
         }
+        // A writer's intent is its own to settle: readers wait for its turn to end. What they read then rests long enough.
+        let lock = self.slot_lock(index);
+        let _turn = lock.lock().await;
         self.backend.read_mutable(index, share, range).await
     }
 }

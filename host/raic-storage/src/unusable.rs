@@ -166,8 +166,21 @@ impl Backend for UnusableBackend {
         self.opened().await?.scan(prefix).await
     }
 
-    async fn remove_found(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
-        self.opened().await?.remove_found(index, share, found).await
+    async fn lacks_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<Option<String>> {
+        self.opened().await?.lacks_mutable(index, share, found).await
+    }
+
+    async fn forget_upload(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+        self.opened().await?.forget_upload(index, share).await
+    }
+
+    fn deletions_may_land(&self) -> bool {
+        true
     }
 
     fn set_owner(&self, object: Option<String>) {

@@ -62,6 +62,8 @@ struct World {
     databases: u32,
     model: Model,
     faults: FaultPlan,
+    /// Since late requests landed.
+    waited: Duration,
 }
 
 fn upload() -> RenewSecret {
@@ -107,7 +109,17 @@ impl World {
             omit_listed: 0.05,
             ..FaultPlan::default()
         };
-        Self { dice: StdRng::seed_from_u64(seed), folder, clock, cloud, server, databases: 0, model, faults }
+        Self {
+            dice: StdRng::seed_from_u64(seed),
+            folder,
+            clock,
+            cloud,
+            server,
+            databases: 0,
+            model,
+            faults,
+            waited: Duration::ZERO,
+        }
     }
 
     fn pick(&mut self, of: u64) -> u64 {
@@ -131,8 +143,10 @@ impl World {
 
     /// Time passes; what was given up lands before it would be too late.
     async fn pass(&mut self, by: Duration) {
-        if by >= Duration::from_secs(15 * 60) {
+        self.waited += by;
+        if self.waited >= Duration::from_secs(15 * 60) {
             while self.cloud.land().await {}
+            self.waited = Duration::ZERO;
         }
         self.clock.advance(by);
     }
@@ -163,7 +177,7 @@ impl World {
                 self.cloud.set(plan);
             }
             _ => {
-                if self.pick(10) == 0 {
+                if self.pick(3) == 0 {
                     self.restart(true).await;
                 }
             }
@@ -188,8 +202,30 @@ impl World {
             }
         }
         if answer.allocated.contains(&at.1) {
-            self.model.uploads.entry(at).or_insert_with(|| Sent { size: size as usize, ..Sent::default() });
+            // It may go on with one that is under way, or be a new one after that ended by time.
+            self.cloud.set(FaultPlan::default());
+            let written = self.server.write(at.0, at.1, upload(), 0, Bytes::new()).await.unwrap();
+            self.cloud.set(self.faults.clone());
+            let required: u64 = written.required.iter().map(|range| range.end - range.start).sum();
+            let known = self.model.uploads.get(&at).map(|sent| (sent.size as u64, sent.content.len() as u64));
+            match known {
+                _ if written.required.is_empty() && size == 0 => self.completed(at, Vec::new()),
+                // What was not acknowledged may be there.
+                Some((size, there)) if required <= size - there => {}
+                _ => drop(self.model.uploads.insert(at, Sent { size: required as usize, ..Sent::default() })),
+            }
+            if written.required.is_empty() && known.is_some() {
+                let sent = self.model.uploads.remove(&at).unwrap();
+                self.completed(at, [sent.content, sent.open].concat());
+            }
         }
+    }
+
+    fn completed(&mut self, at: At, content: Vec<u8>) {
+        self.model.uploads.remove(&at);
+        let leased_until = self.clock.now_ms() + LEASE.as_millis() as i64;
+        let last = Some(content);
+        self.model.immutable.insert(at, Known { contents: [last.clone()].into(), leased_until, last });
     }
 
     async fn write(&mut self) {
@@ -458,7 +494,7 @@ impl World {
                 (one("SELECT coalesce(sum(bytes), 0) FROM server_usage")?, one("SELECT coalesce(sum(used_space), 0) FROM shares")?),
                 (
                     one("SELECT coalesce(sum(bytes), 0) FROM usage")?,
-                    one("SELECT coalesce(sum(used_space), 0) FROM (SELECT DISTINCT account, share FROM leases) JOIN shares ON id = share")?,
+                    one("SELECT coalesce(sum(used_space), 0) FROM (SELECT DISTINCT account, share FROM leases) AS held JOIN shares ON shares.id = held.share")?,
                 ),
                 (one("SELECT coalesce(sum(leases), 0) FROM shares")?, one("SELECT count(*) FROM leases")?),
                 (one("SELECT count(*) FROM usage WHERE bytes < 0 OR shares < 0")?, 0),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{LeaseDb, ServerId, ShareRow, int, shares};
+use super::{LeaseDb, ServerId, ShareRow, shares};
 use crate::{Result, clock::millis};
 
 /// When accounts' leases end by themselves.
@@ -28,13 +28,17 @@ pub struct Going {
     pub is_whole: bool,
     /// Until when requests may land that were given up.
     pub until_ms: i64,
+    /// When its objects were deleted for good; what is left is to wait until that cannot be done once more.
+    pub deleted_ms: Option<i64>,
+    /// Of whoever took it up.
+    fence: i64,
 }
 
 /// After a failure it is tried again with a growing pause, of an hour at most.
 const FIRST_PAUSE_MS: i64 = 5_000;
 const LONGEST_PAUSE_MS: i64 = 3_600_000;
-/// Whoever took up a deletion has so long before another may.
-const CLAIM: Duration = Duration::from_secs(600);
+/// Whoever took up a deletion has so long before another may: longer than [`super::LONGEST_DELETION`].
+const CLAIM: Duration = Duration::from_secs(3600);
 
 impl LeaseDb {
     /// STABLE shares of a server without a lease, up to `limit`: what collection takes next.
@@ -109,17 +113,23 @@ impl LeaseDb {
         self.write(move |tx| {
             let mut statement = tx.prepare_cached(
                 "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL,
-                   going.is_whole, going.until_ms
+                   going.is_whole, going.until_ms, going.deleted_ms, going.fence + 1
                  FROM going JOIN shares ON shares.id = going.share
                  WHERE going.server = ?1 AND going.next_ms <= ?2 ORDER BY going.next_ms LIMIT ?3",
             )?;
             let rows = statement.query_map(params![server.0, now, limit], |r| {
-                Ok(Going { row: shares::row(r)?, is_whole: r.get(9)?, until_ms: r.get(10)? })
+                Ok(Going {
+                    row: shares::row(r)?,
+                    is_whole: r.get(9)?,
+                    until_ms: r.get(10)?,
+                    deleted_ms: r.get(11)?,
+                    fence: r.get(12)?,
+                })
             })?;
             let due: Vec<Going> = rows.collect::<rusqlite::Result<_>>()?;
             for going in &due {
-                tx.prepare_cached("UPDATE going SET next_ms = ?2 WHERE share = ?1")?
-                    .execute(params![going.row.id, claimed])?;
+                tx.prepare_cached("UPDATE going SET next_ms = ?2, fence = ?3 WHERE share = ?1")?
+                    .execute(params![going.row.id, claimed, going.fence])?;
             }
             Ok(due)
         })
@@ -131,9 +141,12 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn unclaim_going(&self, going: &Going, later: Duration) -> Result<()> {
-        let (id, next) = (going.row.id, self.clock().after(later));
+        let (id, fence, next) = (going.row.id, going.fence, self.clock().after(later));
         self.write(move |tx| {
-            tx.execute("UPDATE going SET next_ms = ?2 WHERE share = ?1", params![id, next])?;
+            tx.execute(
+                "UPDATE going SET next_ms = ?2 WHERE share = ?1 AND fence = ?3",
+                params![id, next, fence],
+            )?;
             Ok(())
         })
         .await
@@ -144,17 +157,25 @@ impl LeaseDb {
     ///
     /// # Errors
     /// The database's.
-    pub async fn going_tried(&self, going: &Going, error: Option<String>) -> Result<()> {
-        let (id, until, now) = (going.row.id, going.until_ms, self.now_ms());
+    pub async fn going_tried(&self, going: &Going, error: Option<String>, may_land: bool) -> Result<()> {
+        let (id, fence, until, now) = (going.row.id, going.fence, going.until_ms, self.now_ms());
+        let rests = going.deleted_ms.is_none() && may_land;
+        let rested = self.clock().after(self.patience().late);
         self.write(move |tx| {
             if error.is_none() && until <= now {
-                return gone(tx, id);
+                if !rests {
+                    return gone(tx, id, fence);
+                }
+                // An attempt at the deletion that was given up may be done later: until then the name has no other bytes.
+                tx.prepare_cached("UPDATE going SET deleted_ms = ?2, next_ms = ?3 WHERE share = ?1 AND fence = ?4")?
+                    .execute(params![id, now, rested, fence])?;
+                return Ok(());
             }
             tx.prepare_cached(
                 "UPDATE going SET attempts = attempts + 1, last_error = ?2, next_ms = CASE WHEN ?2 IS NULL THEN until_ms
-                   ELSE ?3 + min(?4, ?5 << min(attempts, 10)) END WHERE share = ?1",
+                   ELSE ?3 + min(?4, ?5 << min(attempts, 10)) END WHERE share = ?1 AND fence = ?6",
             )?
-            .execute(params![id, error, now, LONGEST_PAUSE_MS, FIRST_PAUSE_MS])?;
+            .execute(params![id, error, now, LONGEST_PAUSE_MS, FIRST_PAUSE_MS, fence])?;
             Ok(())
         })
         .await
@@ -204,8 +225,11 @@ impl LeaseDb {
     }
 }
 
-fn gone(tx: &Connection, id: i64) -> Result<()> {
-    tx.prepare_cached("DELETE FROM going WHERE share = ?1")?.execute([id])?;
-    tx.prepare_cached("DELETE FROM shares WHERE id = ?1 AND state = 2")?.execute([int(id.unsigned_abs())])?;
+fn gone(tx: &Connection, id: i64, fence: i64) -> Result<()> {
+    let is_ours =
+        tx.prepare_cached("DELETE FROM going WHERE share = ?1 AND fence = ?2")?.execute([id, fence])?;
+    if is_ours == 1 {
+        tx.prepare_cached("DELETE FROM shares WHERE id = ?1 AND state = 2")?.execute([id])?;
+    }
     Ok(())
 }

@@ -23,7 +23,7 @@ pub use shares::{Allocation, Coming, Placed, ShareKind, ShareRow, ShareState, Up
 pub(crate) use shares::{below, find, shareset, upload_of};
 pub use usage::{Usage, UsageDay};
 pub use walks::{Suspect, Suspicion};
-pub(crate) use walks::{clear, set_lost, suspect};
+pub(crate) use walks::{clear, is_suspect, set_lost, suspect};
 
 use crate::{Clock, Database, Result, StorageIndex};
 
@@ -51,6 +51,9 @@ pub struct Identity {
     /// Rises when a container is taken over; 1 at first.
     pub epoch: u32,
 }
+
+/// How long the deletion of one share may take before it is given up and tried again.
+pub(crate) const LONGEST_DELETION: Duration = Duration::from_secs(1800);
 
 /// How long things are waited for before they are given up or destroyed; tests shorten them.
 #[derive(Clone, Copy, Debug)]

@@ -35,7 +35,7 @@ CREATE TABLE received(
     PRIMARY KEY(share, first)) WITHOUT ROWID;
 CREATE TABLE going(
     share INTEGER PRIMARY KEY REFERENCES shares ON DELETE CASCADE, server INTEGER NOT NULL, until_ms INTEGER NOT NULL,
-    next_ms INTEGER NOT NULL, is_whole INTEGER NOT NULL, attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT);
+    next_ms INTEGER NOT NULL, is_whole INTEGER NOT NULL, fence INTEGER NOT NULL DEFAULT 0, deleted_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT);
 CREATE INDEX going_next ON going(server, next_ms);
 
 CREATE TABLE leases(

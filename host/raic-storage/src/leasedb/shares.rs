@@ -319,8 +319,10 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub fn abandon_uploads_of_other_runs(&self, tx: &Connection) -> Result<()> {
-        let mut statement =
-            tx.prepare("SELECT share, server FROM coming WHERE owner <> ?1 AND upload_secret IS NULL")?;
+        let mut statement = tx.prepare(
+            "SELECT coming.share, coming.server FROM coming JOIN shares ON shares.id = coming.share
+                 WHERE owner <> ?1 AND kind = 0",
+        )?;
         let rows = statement.query_map([self.run], |r| Ok((r.get(0)?, ServerId(r.get(1)?))))?;
         let orphans: Vec<(i64, ServerId)> = rows.collect::<rusqlite::Result<_>>()?;
         orphans.into_iter().try_for_each(|(id, server)| self.abandon_row(tx, server, id, true))
@@ -483,6 +485,18 @@ impl LeaseDb {
         }
     }
 
+    /// What is done to a mutable share is not seen to end yet: what it takes, or whether it is there, is to be measured.
+    pub(crate) fn unmeasure(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        (index, share): (StorageIndex, ShareNum),
+    ) -> Result<()> {
+        tx.prepare_cached("UPDATE shares SET objects = -1 WHERE server = ?1 AND storage_index = ?2 AND share = ?3 AND state = 1")?
+            .execute(params![server.0, index.0, share.0])?;
+        Ok(())
+    }
+
     /// A mutable share was deleted: its leases end and it is GOING.
     pub(crate) fn mutable_deleted(
         &self,
@@ -494,6 +508,23 @@ impl LeaseDb {
         leases::end(tx, row.id, None)?;
         tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([row.id])?;
         self.condemn(tx, server, row.id, true, true)
+    }
+
+    /// Uploads by offset that go on: the server's name, and the share.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn uploads(&self) -> Result<Vec<(String, StorageIndex, ShareNum)>> {
+        self.read(|c| {
+            let mut statement = c.prepare(
+                "SELECT name, storage_index, shares.share FROM coming JOIN shares ON shares.id = coming.share
+                 JOIN servers ON servers.id = coming.server WHERE upload_secret IS NOT NULL",
+            )?;
+            let rows =
+                statement.query_map([], |r| Ok((r.get(0)?, StorageIndex(r.get(1)?), ShareNum(r.get(2)?))))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
     }
 
     /// Mutable shares whose last write was not seen to end.

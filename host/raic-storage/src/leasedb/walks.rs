@@ -150,6 +150,16 @@ pub(crate) fn suspect(
     Ok(())
 }
 
+/// Whether something is said against a share.
+pub(crate) fn is_suspect(
+    c: &Connection,
+    server: ServerId,
+    (index, share): (StorageIndex, ShareNum),
+) -> Result<bool> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM suspects WHERE server = ?1 AND storage_index = ?2 AND share = ?3)";
+    Ok(c.prepare_cached(sql)?.query_row(params![server.0, index.0, share.0], |r| r.get(0))?)
+}
+
 /// Nothing is said against a share any longer.
 pub(crate) fn clear(
     tx: &Connection,
