@@ -207,13 +207,10 @@ async fn open_array(
         servers.insert(name.clone(), leasedb.server(name).await.map_err(Failed::configuration)?);
     }
     let places = Places { leasedb: leasedb.clone(), servers, owner_key: keyring.owner_key(), spool };
-    let (config, backends, pins) = tokio::task::spawn_blocking(move || {
-        open_backends(&clouds, config, known.clone(), &places).map(|opened| (opened, known))
-    })
-    .await
-    .map_err(Failed::other)?
-    .map(|((config, backends, pins), known)| (config, backends, (pins != known).then_some(pins)))?;
-    if let Some(pins) = pins {
+    let before_pins = known.clone();
+    let opened = tokio::task::spawn_blocking(move || open_backends(&clouds, config, known, &places));
+    let Opened { config, backends, pins } = opened.await.map_err(Failed::other)??;
+    if pins != before_pins {
         store_pins(&database, pins).await.map_err(Failed::configuration)?;
     }
     let identity = leasedb.identity().await.map_err(Failed::configuration)?;
@@ -256,13 +253,16 @@ async fn open_array(
     })
 }
 
-/// The configuration's clouds, in its order. Blocks while connectors compile.
-fn open_backends(
-    clouds: &Clouds,
+/// The configuration's clouds, opened.
+struct Opened {
     config: Config,
-    mut pins: Pins,
-    places: &Places,
-) -> Outcome<(Config, Vec<Arc<dyn Backend>>, Pins)> {
+    /// In the configuration's order.
+    backends: Vec<Arc<dyn Backend>>,
+    pins: Pins,
+}
+
+/// The configuration's clouds, in its order. Blocks while connectors compile.
+fn open_backends(clouds: &Clouds, config: Config, mut pins: Pins, places: &Places) -> Outcome<Opened> {
     let (mut faults, n) = (Vec::new(), config.clouds.len());
     let backends: Vec<_> = config
         .clouds
@@ -285,7 +285,7 @@ fn open_backends(
     if !faults.is_empty() && backends.len() - faults.len() < usize::from(config.array.k) {
         return Err(Failed::configuration(faults.join("; ")));
     }
-    Ok((config, backends, pins))
+    Ok(Opened { config, backends, pins })
 }
 
 /// The right to change a home's database, for as long as the file is open; none while a daemon has it.

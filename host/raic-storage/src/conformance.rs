@@ -180,7 +180,8 @@ pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
     assert!(matches!(content(0..1).await, Err(StorageError::NotFound { .. })));
     let mut model: Vec<u8> = Vec::new();
     let long = pattern(3_000);
-    let steps: [(&[(u64, Bytes)], Option<u64>); 8] = [
+    type Step<'a> = (&'a [(u64, Bytes)], Option<u64>);
+    let steps: [Step<'_>; 8] = [
         (&[(0, pattern(700))], None),
         (&[(10, pattern(1)), (650, pattern(100))], None),
         (&[], Some(720)),

@@ -46,7 +46,7 @@ pub enum Container {
 }
 
 impl Container {
-    /// Reads the beginning of a share, as much of [`HEADER`] bytes as it has; none where it is no share of ours.
+    /// Reads the beginning of a share, as much of 48 bytes as it has; none where it is no share of ours.
     pub fn parse(beginning: &[u8]) -> Option<Self> {
         let number = |at: usize| {
             let bytes = beginning.get(at..at + 8)?;
@@ -80,7 +80,7 @@ impl Container {
         [&MUTABLE[..], &length.to_be_bytes(), enabler].concat()
     }
 
-    /// Whether a share of `total` bytes that ends with `end` (its last [`FOOTER`] bytes) is whole.
+    /// Whether a share of `total` bytes that ends with `end` (its last 16 bytes) is whole.
     pub fn is_whole(&self, total: u64, end: &[u8]) -> bool {
         match self {
             Self::Immutable { header, length } => header.checked_add(*length) == Some(total),

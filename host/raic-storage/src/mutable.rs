@@ -1,7 +1,7 @@
 //! Mutable shares in a cloud: decision 0004's protocol.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Range,
     sync::Arc,
 };
@@ -306,13 +306,15 @@ impl MutableShares {
             while !left.is_empty() && offset < length {
                 let (number, within) = (offset / size, (offset % size) as usize);
                 let part = left.split_to(left.len().min(size as usize - within));
-                if !changed.contains_key(&number) {
-                    // What is overwritten as a whole need not be read.
-                    let is_whole = within == 0 && part.len() as u64 == size;
-                    let old = if is_whole { Bytes::new() } else { self.chunk(at, base, number).await? };
-                    changed.insert(number, old.to_vec());
-                }
-                let chunk = changed.entry(number).or_default();
+                let chunk = match changed.entry(number) {
+                    Entry::Occupied(chunk) => chunk.into_mut(),
+                    Entry::Vacant(place) => {
+                        // What is overwritten as a whole need not be read.
+                        let is_whole = within == 0 && part.len() as u64 == size;
+                        let old = if is_whole { Bytes::new() } else { self.chunk(at, base, number).await? };
+                        place.insert(old.to_vec())
+                    }
+                };
                 if chunk.len() < within + part.len() {
                     chunk.resize(within + part.len(), 0);
                 }

@@ -18,7 +18,7 @@ impl RangeSet {
         let touched = &self.0[first..last];
         let start = touched.first().map_or(range.start, |r| r.start.min(range.start));
         let end = touched.last().map_or(range.end, |r| r.end.max(range.end));
-        self.0.splice(first..last, [start..end]);
+        self.0.splice(first..last, std::iter::once(start..end));
     }
 
     /// Whether all of a range is in it.

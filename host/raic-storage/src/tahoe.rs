@@ -124,10 +124,11 @@ impl StorageServer {
                 for row in &there {
                     match row.state {
                         ShareState::Stable => drop(answer.already_have.insert(row.share)),
-                        ShareState::Coming if shares.contains(&row.share) => {
-                            if leasedb::upload_of(tx, row.id)? == Some(secret) {
-                                answer.allocated.insert(row.share);
-                            }
+                        ShareState::Coming
+                            if shares.contains(&row.share)
+                                && leasedb::upload_of(tx, row.id)? == Some(secret) =>
+                        {
+                            answer.allocated.insert(row.share);
                         }
                         _ => {}
                     }
@@ -220,7 +221,7 @@ impl StorageServer {
         if opened.as_ref().is_some_and(|open| row.as_ref().is_none_or(|row| row.id != open.coming.id)) {
             *opened = None;
         }
-        if !row.as_ref().is_some_and(|row| row.upload.is_some_and(|upload| upload.secret == secret)) {
+        if row.and_then(|row| row.upload).is_none_or(|upload| upload.secret != secret) {
             if opened.is_none() {
                 self.close(at);
             }

@@ -1,5 +1,7 @@
 //! Every backend keeps to the same rules.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use raic_cloud::MemoryCloud;

@@ -2,6 +2,7 @@
 //! the first RAIC are here by name.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(clippy::single_range_in_vec_init, reason = "a read vector may have one range")]
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
