@@ -281,14 +281,8 @@ async fn store(
     body: Body,
 ) -> Result<Json<File>, Refused> {
     let array = admin.array();
-    let mut options = PutOptions { size: named.size, ..PutOptions::default() };
-    if let Some(account) = &named.account
-        && let Some(server) = array.servers().first()
-    {
-        options.account = server.leasedb().account(account).await.map_err(ArrayError::from)?.id;
-    }
+    let (size, account) = (named.size, named.account.clone());
     let registered = admin.transfers.register(named);
-    options.transfer = registered.transfer.clone();
     // Shared, so that what is left of the content can be read after the array has refused it. Nobody waits for the
     // lock: the array's stream is gone by then.
     let body = Arc::new(tokio::sync::Mutex::new(body.into_data_stream()));
@@ -296,7 +290,14 @@ async fn store(
         let piece = body.lock().await.next().await;
         piece.map(|piece| (piece, body))
     });
-    let stored = array.put(&name, content.boxed(), options).await;
+    let stored = async {
+        let mut options = PutOptions { size, transfer: registered.transfer.clone(), ..PutOptions::default() };
+        if let (Some(account), Some(server)) = (account, array.servers().first()) {
+            options.account = server.leasedb().account(&account).await?.id;
+        }
+        array.put(&name, content.boxed(), options).await
+    };
+    let stored = stored.await;
     if stored.is_err() {
         // Closed on while it sends, a client would see a broken pipe in the place of the reason.
         let drain = async { while body.lock().await.next().await.is_some_and(|piece| piece.is_ok()) {} };
