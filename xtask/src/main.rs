@@ -106,18 +106,10 @@ fn test() -> Outcome {
 
 /// Longer runs of tests that CI has a quick case of; set RAIC_MODEL_SEED for others than the last.
 fn slow() -> Outcome {
+    connectors::connectors(true)?;
     let mut tests = cargo();
-    tests.args([
-        "test",
-        "--package",
-        "raic-storage",
-        "--locked",
-        "--test",
-        "model",
-        "--test",
-        "mutable",
-        "--",
-    ]);
+    tests.args(["test", "--workspace", "--all-features", "--locked"]);
+    tests.args(["--test", "model", "--test", "mutable", "--test", "s3_connector", "--"]);
     tests.arg("--nocapture").env("RAIC_SLOW", "1");
     if env::var_os("RAIC_MODEL_STEPS").is_none() {
         tests.env("RAIC_MODEL_STEPS", "100000");

@@ -18,6 +18,10 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE: usize = 256;
 /// Jobs that share a commit.
 const GROUP: usize = 64;
+/// The writer's page cache, in KiB.
+const WRITER_CACHE_KIB: i64 = 32 << 10;
+/// Pages of the write-ahead log (4 KiB each) after which it is written into the file.
+const CHECKPOINT_PAGES: i64 = 4_000;
 /// Connections for reading, at most.
 const READERS: usize = 4;
 
@@ -82,6 +86,10 @@ impl Database {
         let connection = open(path, OpenFlags::default()).and_then(|connection| {
             connection.pragma_update(None, "journal_mode", "WAL")?;
             connection.pragma_update(None, "synchronous", "FULL")?;
+            // Rows of millions of shares lie all over the file: what is read again should be here, and what is written again
+            // should be in one checkpoint.
+            connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
+            connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             // Finds a damaged file now, rather than in the middle of an upload.
             let sound: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if sound == "ok" { Ok(connection) } else { Err(rusqlite::Error::InvalidPath(sound.into())) }
