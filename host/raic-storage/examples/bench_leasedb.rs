@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should say where")]
 
 use std::{
-    env, fs,
+    env,
     path::Path,
     time::{Duration, Instant},
 };
@@ -64,7 +64,15 @@ async fn build(folder: &Path, shares: u64) -> Sized {
         at = end;
     }
     let build = began.elapsed();
-    let bytes = fs::metadata(&path).unwrap().len();
+    // By its pages: the newest are in the write-ahead log still.
+    let pages = leasedb.database().read(|c| {
+        Ok::<_, StorageError>(c.query_row(
+            "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
+            [],
+            |r| r.get::<_, i64>(0),
+        )?)
+    });
+    let bytes = pages.await.unwrap().unsigned_abs();
     Sized { shares, leasedb, server, build, bytes, renew: vec![], usage: vec![], collect: vec![] }
 }
 
