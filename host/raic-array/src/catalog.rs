@@ -444,3 +444,66 @@ fn stream(c: &rusqlite::Connection, index: StorageIndex) -> rusqlite::Result<Str
         },
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use raic_storage::{Clock, Patience};
+
+    use super::*;
+
+    /// A catalog of before leasedb: what it knew of shares is leasedb's, and nothing is lost or left behind.
+    #[tokio::test]
+    async fn an_older_catalog_hands_its_shares_to_leasedb() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::open(&folder.path().join("raic.db")).unwrap();
+        database.migrate("array", &STEPS[..1]).await.unwrap();
+        let (live, removed, begun) = ([1_u8; 16], [2_u8; 16], [3_u8; 16]);
+        let fill = database.write(move |tx| {
+            tx.execute("INSERT INTO array VALUES(?1)", [[7_u8; 16]])?;
+            tx.execute(
+                "INSERT INTO streams VALUES(?1, 2, 4, 131072, 10000, 100, 1, zeroblob(48), zeroblob(128))",
+                [live],
+            )?;
+            tx.execute("INSERT INTO files VALUES(1, 'file', zeroblob(16), 1, 0, 10000, 5, NULL)", [])?;
+            tx.execute("INSERT INTO extents VALUES(1, 0, ?1, 0, 10000)", [live])?;
+            for (share, cloud) in [(0, "a"), (1, "b"), (2, "c")] {
+                tx.execute("INSERT INTO placements VALUES(?1, ?2, ?3, 2)", params![live, share, cloud])?;
+            }
+            tx.execute("INSERT INTO lacking VALUES(?1, 3, 'd', 'it was down')", [live])?;
+            tx.execute("INSERT INTO deletions(storage_index, share, cloud, objects, until_ms) VALUES(?1, 0, 'a', 3, 0)", [
+                removed,
+            ])?;
+            tx.execute("INSERT INTO uploads VALUES(?1, 1, 'e', 0)", [begun])?;
+            Ok::<_, ArrayError>(())
+        });
+        fill.await.unwrap();
+        let leasedb = LeaseDb::open(database.clone(), Clock::system(), Patience::default()).await.unwrap();
+        let catalog = Catalog::open(leasedb.clone(), [7; 16]).await.unwrap();
+
+        let (info, streams) = catalog.file("file".to_owned()).await.unwrap();
+        let clouds: Vec<_> = info.shares.iter().map(|(share, cloud)| (share.0, cloud.as_str())).collect();
+        assert_eq!((clouds, info.lacking.len()), (vec![(0, "a"), (1, "b"), (2, "c")], 1));
+        assert_eq!(streams[0].placements.len(), 3);
+        let usage = leasedb.usage_by_account().await.unwrap();
+        assert_eq!((usage[0].name.as_str(), usage[0].shares, usage[0].bytes), ("anonymous", 3, 3 * 5050));
+        let going = async |cloud: &str| {
+            let server = leasedb.server(cloud).await.unwrap();
+            leasedb
+                .claim_going(server, 10)
+                .await
+                .unwrap()
+                .into_iter()
+                .map(|g| (g.row.index.0, g.row.objects, g.is_whole))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(going("a").await, [(removed, 3, true)]);
+        assert_eq!(going("e").await, [(begun, 0, false)]);
+        for cloud in ["a", "b", "c"] {
+            let server = leasedb.server(cloud).await.unwrap();
+            assert_eq!(leasedb.unleased(server, 10).await.unwrap(), [], "a file's shares are leased");
+        }
+        catalog.remove("file".to_owned()).await.unwrap();
+        let server = leasedb.server("b").await.unwrap();
+        assert_eq!(leasedb.unleased(server, 10).await.unwrap().len(), 1, "and go with it");
+    }
+}

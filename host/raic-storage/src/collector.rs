@@ -113,7 +113,8 @@ impl StorageServer {
         let unleased = leasedb.unleased(self.id, BATCH).await?;
         let free: Vec<ShareRow> = unleased.into_iter().filter(|row| !self.holds.is_held(row.index)).collect();
         let open =
-            [leasedb.unmeasured(self.id).await?, leasedb.expired_mutable(self.id, BATCH).await?].concat();
+            [leasedb.unmeasured(self.id, BATCH).await?, leasedb.expired_mutable(self.id, BATCH).await?]
+                .concat();
         let due = leasedb.claim_going(self.id, BATCH).await?;
         let untidy = self.backend.untidy_mutable(BATCH).await?;
         if free.is_empty() && open.is_empty() && due.is_empty() && untidy.is_empty() {

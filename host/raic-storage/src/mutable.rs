@@ -407,10 +407,16 @@ impl MutableShares {
         let highest = commits.last().copied();
         let mut whole: Option<Commit> = None;
         let mut older = Vec::new();
-        let (mut named, mut is_torn): (BTreeSet<NamedChunk>, bool) = (BTreeSet::new(), false);
+        // A commit that cannot be read may name any chunk: then none is stray.
+        let (mut is_torn, mut is_unreadable) = (false, false);
+        let mut named: BTreeSet<NamedChunk> = BTreeSet::new();
         for generation in commits.into_iter().rev() {
-            let Some(bytes) = self.get(at, ShareObject::Commit(generation)).await? else { continue };
+            let Some(bytes) = self.get(at, ShareObject::Commit(generation)).await? else {
+                self.container.proves_absence().await?;
+                continue;
+            };
             let Some(commit) = Commit::decode(&bytes, &self.slots.key, at.0, at.1) else {
+                is_unreadable = true;
                 tracing::warn!("{}", self.damaged(at, format!("commit {generation} is not authentic")));
                 continue;
             };
@@ -431,11 +437,12 @@ impl MutableShares {
         let whole = match (whole, highest) {
             (Some(whole), _) => whole,
             // Chunks of a first write that was never committed: the share is as one that was deleted.
-            (None, Some(highest)) if !is_torn => Commit::deletion(highest, None),
+            (None, Some(highest)) if !is_torn && !is_unreadable => Commit::deletion(highest, None),
             _ => return Ok(None),
         };
         // What no version names, such as a write that a crash ended, goes with the oldest.
-        let stray: Vec<_> = chunks.into_iter().filter(|chunk| !named.contains(chunk)).collect();
+        let is_stray = |chunk: &NamedChunk| !is_unreadable && !named.contains(chunk);
+        let stray: Vec<_> = chunks.into_iter().filter(is_stray).collect();
         if !stray.is_empty() || whole.is_deleted {
             let generation = Generation { epoch: 0, micros: 1, random: 0 };
             older.push(Superseded { generation, chunks: stray, until_ms: self.slots.rest() });

@@ -87,14 +87,6 @@ impl StorageServer {
         }
     }
 
-    /// When the walk of that name ended last, in milliseconds since 1970.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn reconciled_at(&self, walk: &'static str) -> Result<Option<i64>> {
-        Ok(self.leasedb.walk(self.id, walk).await?.1)
-    }
-
     /// Reconciles one prefix.
     ///
     /// # Errors
@@ -232,7 +224,7 @@ impl StorageServer {
     async fn decisive(&self, share: &FoundShare) -> Result<Option<String>> {
         let (index, number) = (share.index, share.share);
         let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
-        // Of a mutable share no name decides: a commit that was not listed may have any. It is reported, and stays.
+        // Of a mutable share that has no whole version nothing is destroyed: it is reported, and stays.
         let Found::Immutable { highest, chunks, .. } = share.found else { return Ok(None) };
         // In a gap, what the listing may have left out; after a full row, the next.
         let candidates = if chunks == highest + 1 { highest + 1..=highest + 1 } else { 0..=highest };

@@ -479,6 +479,38 @@ async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
     assert_eq!(content(&backend).await.unwrap().unwrap(), b"xther");
 }
 
+/// A commit that cannot be read hides what it names: nothing of the share is destroyed for that.
+#[tokio::test]
+async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
+    for older_stays in [false, true] {
+        let mut host = Host::new();
+        let backend = host.restart().await;
+        run(&host, &backend, &Step::Write(vec![(0, b"the first, in chunks")], None)).await.unwrap();
+        if older_stays {
+            run(&host, &backend, &Step::Write(vec![(0, b"THE NEXT!")], None)).await.unwrap();
+        }
+        let commit = host.container.keys().into_iter().rfind(|k| k.as_str().contains(".v.")).unwrap();
+        assert!(host.container.corrupt(&commit, 60));
+        let chunks = |host: &Host| -> Vec<_> {
+            host.container.keys().into_iter().filter(|k| !k.as_str().contains(".v.")).collect()
+        };
+        let before = chunks(&host);
+        let backend = host.restart_without_database().await;
+        for _ in 0..3 {
+            host.clock.advance(Duration::from_secs(16 * 60));
+            backend.tidy_mutable(index(), SHARE).await.unwrap();
+        }
+        assert_eq!(chunks(&host), before, "{older_stays}");
+        let expected = older_stays.then(|| b"the first, in chunks".to_vec());
+        assert_eq!(content(&backend).await.unwrap(), expected);
+        // Mended, it is found again.
+        assert!(host.container.corrupt(&commit, 60));
+        let backend = host.restart_without_database().await;
+        let newest: &[u8] = if older_stays { b"THE NEXT!, in chunks" } else { b"the first, in chunks" };
+        assert_eq!(content(&backend).await.unwrap().unwrap(), newest);
+    }
+}
+
 #[tokio::test]
 async fn a_cloud_that_changes_a_chunk_or_forges_a_commit_is_told() {
     let host = Host::new();

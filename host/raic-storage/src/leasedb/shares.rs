@@ -528,11 +528,13 @@ impl LeaseDb {
     }
 
     /// Mutable shares whose last write was not seen to end.
-    pub(crate) async fn unmeasured(&self, server: ServerId) -> Result<Vec<ShareRow>> {
+    pub(crate) async fn unmeasured(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
         self.read(move |c| {
-            let sql = format!("SELECT {COLUMNS} FROM shares WHERE server = ?1 AND kind = 2 AND objects < 0");
+            let sql = format!(
+                "SELECT {COLUMNS} FROM shares WHERE server = ?1 AND kind = 2 AND objects < 0 LIMIT ?2"
+            );
             let mut statement = c.prepare_cached(&sql)?;
-            let rows = statement.query_map([server.0], |r| {
+            let rows = statement.query_map(params![server.0, limit], |r| {
                 let mut share = row(r)?;
                 share.objects = 0;
                 Ok(share)

@@ -116,20 +116,6 @@ impl LeaseDb {
         })
         .await
     }
-
-    /// Suspects there are on all servers: torn ones and vanished ones.
-    ///
-    /// # Errors
-    /// The database's.
-    pub async fn suspect_counts(&self) -> Result<(u64, u64)> {
-        self.read(|c| {
-            let count = |what: i64| {
-                c.query_row("SELECT count(*) FROM suspects WHERE what = ?1", [what], |r| r.get::<_, i64>(0))
-            };
-            Ok((super::uint(count(0)?), super::uint(count(1)?)))
-        })
-        .await
-    }
 }
 
 /// Somebody is suspected from now on, unless of the same before.
