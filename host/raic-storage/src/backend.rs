@@ -89,6 +89,18 @@ pub enum Found {
     },
 }
 
+/// What a complete listing makes of a mutable share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Recovered {
+    /// Its newest whole version.
+    Whole(MutableShare),
+    /// It was deleted, or never committed: what is there of it goes.
+    Deleted,
+    /// No version is whole. With an object that is not found by its name and would make one so; none where that cannot be
+    /// told, because a commit cannot be read.
+    Torn(Option<String>),
+}
+
 /// Where a storage server keeps shares.
 ///
 /// Every method may be cancelled by dropping its future; then a share may be there in part, for `remove` to clear, and a
@@ -168,19 +180,17 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Mutable shares that have something [`Backend::tidy_mutable`] may remove by now, up to `limit`.
     async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>>;
 
-    /// Whether a mutable share is read-only until another listing shows the same of it.
-    async fn is_doubtful(&self, _: StorageIndex, _: ShareNum) -> Result<bool> {
-        Ok(false)
-    }
+    /// Compares a mutable share with what a complete listing found of it. Where the database was lost, the newest whole
+    /// version is taken, and the share is read-only until the next listing shows the same. What no version names, such as
+    /// what an older host sent late, goes with [`Backend::tidy_mutable`].
+    async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found)
+    -> Result<Recovered>;
 
-    /// The database was lost: takes the newest whole version of what a complete listing found. Called again with what the
-    /// next listing found, until which the share is read-only. None where no version is whole.
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<Option<MutableShare>>;
+    /// A mutable share of which no version is whole, and none will be: what is there of it goes with
+    /// [`Backend::tidy_mutable`].
+    async fn give_up_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<()> {
+        Ok(())
+    }
 
     /// All shares whose storage index begins with a prefix, by a complete listing.
     ///
@@ -206,6 +216,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
     fn deletions_may_land(&self) -> bool {
         false
     }
+
+    /// Whether the container may be written to. Where it may not, a write that was left open stays so: settling it could take
+    /// a new commit.
+    fn set_writable(&self, _: bool) {}
 
     /// Names the object below `raic/` that, when it can be read, proves that a not-found is one.
     fn set_owner(&self, object: Option<String>);

@@ -6,7 +6,10 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -21,8 +24,8 @@ use tokio::task::JoinHandle;
 
 use crate::{
     Backend, Found, FoundShare, Generation, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
-    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Spool, StorageError, StorageIndex,
-    Stored,
+    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Spool, StorageError,
+    StorageIndex, Stored,
     clock::millis,
     mutable::MutableShares,
     object::{ShareObject, parse_key, shareset_prefix},
@@ -52,9 +55,19 @@ pub(crate) struct Container {
     pub(crate) cloud: Arc<dyn Cloud>,
     // A std lock: held while a name is copied.
     owner: Mutex<Option<String>>,
+    is_writable: AtomicBool,
 }
 
 impl Container {
+    /// Whether something may be written there to settle what was left open.
+    pub(crate) fn require_writable(&self) -> Result<()> {
+        if self.is_writable.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (backend, reason) = (self.cloud.name().to_owned(), "nothing may be written there now".to_owned());
+        Err(StorageError::ReadOnly { backend, reason })
+    }
+
     /// After a not-found: whether it counts. Some services answer the same for a container that is not there.
     pub(crate) async fn proves_absence(&self) -> Result<()> {
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -94,7 +107,11 @@ impl CloudBackend {
     /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). It takes whole shares only, until it gets
     /// [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
     pub fn new(cloud: Arc<dyn Cloud>, chunk_size: usize) -> Self {
-        let container = Arc::new(Container { cloud: cloud.clone(), owner: Mutex::default() });
+        let container = Arc::new(Container {
+            cloud: cloud.clone(),
+            owner: Mutex::default(),
+            is_writable: AtomicBool::new(true),
+        });
         Self {
             cloud,
             container,
@@ -388,22 +405,17 @@ impl Backend for CloudBackend {
         }
     }
 
-    async fn is_doubtful(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
-        match &self.mutable {
-            Some(mutable) => {
-                Ok(mutable.slots.get((index, share)).await?.is_some_and(|slot| slot.is_doubtful))
-            }
-            None => Ok(false),
-        }
-    }
-
     async fn recover_mutable(
         &self,
         index: StorageIndex,
         share: ShareNum,
         found: &Found,
-    ) -> Result<Option<MutableShare>> {
-        self.mutable_shares()?.recover((index, share), found.clone()).await
+    ) -> Result<Recovered> {
+        self.mutable_shares()?.recover((index, share), found).await
+    }
+
+    async fn give_up_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
+        self.mutable_shares()?.give_up((index, share), found).await
     }
 
     async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
@@ -453,6 +465,10 @@ impl Backend for CloudBackend {
 
     fn deletions_may_land(&self) -> bool {
         true
+    }
+
+    fn set_writable(&self, is_writable: bool) {
+        self.container.is_writable.store(is_writable, Ordering::Relaxed);
     }
 
     fn set_owner(&self, object: Option<String>) {

@@ -26,7 +26,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     Backend, Container, Found, FoundShare, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
-    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
+    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
     clock::millis,
     container::{HEADER, MUTABLE_HEADER},
 };
@@ -369,13 +369,8 @@ impl Backend for DiskBackend {
         Ok(Vec::new())
     }
 
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: &Found,
-    ) -> Result<Option<MutableShare>> {
-        self.mutable(index, share).await
+    async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Recovered> {
+        Ok(self.mutable(index, share).await?.map_or(Recovered::Deleted, Recovered::Whole))
     }
 
     async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {

@@ -25,6 +25,7 @@ mod object;
 mod owner;
 mod range_set;
 mod reconcile;
+mod recovery;
 mod server;
 mod slots;
 mod spool;
@@ -35,7 +36,7 @@ mod unusable;
 pub mod conformance;
 
 pub use backend::{
-    Backend, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, ShareStream,
+    Backend, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, Recovered, ShareStream,
     ShareUpload, ShareWriter, Stored,
 };
 pub use clock::Clock;

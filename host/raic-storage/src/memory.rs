@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    Backend, EnablerHash, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Result,
-    ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
+    Backend, EnablerHash, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Recovered,
+    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
 };
 
 type At = (StorageIndex, ShareNum);
@@ -197,13 +197,8 @@ impl Backend for MemoryBackend {
         Ok(Vec::new())
     }
 
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: &Found,
-    ) -> Result<Option<MutableShare>> {
-        self.mutable(index, share).await
+    async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Recovered> {
+        Ok(self.mutable(index, share).await?.map_or(Recovered::Deleted, Recovered::Whole))
     }
 
     async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
@@ -347,8 +342,8 @@ impl Backend for NullBackend {
         Ok(Vec::new())
     }
 
-    async fn recover_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<Option<MutableShare>> {
-        Ok(None)
+    async fn recover_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<Recovered> {
+        Ok(Recovered::Deleted)
     }
 
     async fn scan(&self, _: IndexPrefix) -> Result<Vec<FoundShare>> {

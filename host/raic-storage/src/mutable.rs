@@ -1,7 +1,7 @@
 //! Mutable shares in a cloud: decision 0004's protocol.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, btree_map::Entry},
     ops::Range,
     sync::Arc,
 };
@@ -11,12 +11,12 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{CloudError, ErrorKind, WriteMode, collect_body};
 
 use crate::{
-    Found, Generation, MAX_OBJECT, MutableShare, MutableWrite, Result, ShareNum, ShareStream, StorageError,
+    Generation, MAX_OBJECT, MutableShare, MutableWrite, Result, ShareNum, ShareStream, StorageError,
     StorageIndex,
     cloud::Container,
     commit::{ChunkRef, Commit, MAX_CHUNKS},
     object::ShareObject,
-    slots::{NamedChunk, Slot, Slots, Superseded},
+    slots::{Slot, Slots, Superseded},
 };
 
 /// The chunk size of mutable shares: a change of one byte writes one.
@@ -24,6 +24,8 @@ pub const MUTABLE_CHUNK_SIZE: u32 = 256 << 10;
 
 /// Chunks of one write on their way up at once.
 const AT_ONCE: usize = 4;
+/// Chunks of one read on their way down at once, the one being read included: each was asked for whole.
+const READ_AHEAD: usize = 4;
 
 /// The mutable shares of one cloud.
 #[derive(Debug)]
@@ -36,7 +38,7 @@ pub(crate) struct MutableShares {
 type At = (StorageIndex, ShareNum);
 
 /// A slot that is settled.
-struct Settled {
+pub(crate) struct Settled {
     fence: Option<i64>,
     current: Option<Commit>,
     is_doubtful: bool,
@@ -44,7 +46,7 @@ struct Settled {
 
 impl Settled {
     /// The version a reader sees.
-    fn version(&self) -> Option<&Commit> {
+    pub(crate) fn version(&self) -> Option<&Commit> {
         self.current.as_ref().filter(|commit| !commit.is_deleted)
     }
 }
@@ -58,7 +60,7 @@ impl MutableShares {
         StorageError::NotKnown { backend: self.name(), index, share, reason: reason.to_string() }
     }
 
-    fn damaged(&self, (index, share): At, what: impl Into<String>) -> StorageError {
+    pub(crate) fn damaged(&self, (index, share): At, what: impl Into<String>) -> StorageError {
         StorageError::Damaged { backend: self.name(), index, share, what: what.into() }
     }
 
@@ -66,12 +68,12 @@ impl MutableShares {
         StorageError::Busy { backend: self.name(), index, share }
     }
 
-    fn decode(&self, (index, share): At, bytes: &[u8]) -> Result<Commit> {
+    pub(crate) fn decode(&self, (index, share): At, bytes: &[u8]) -> Result<Commit> {
         let commit = Commit::decode(bytes, &self.slots.key, index, share);
         commit.ok_or_else(|| self.damaged((index, share), "a commit is not authentic"))
     }
 
-    fn encode(&self, (index, share): At, commit: &Commit) -> Vec<u8> {
+    pub(crate) fn encode(&self, (index, share): At, commit: &Commit) -> Vec<u8> {
         commit.encode(&self.slots.key, index, share)
     }
 
@@ -89,7 +91,11 @@ impl MutableShares {
         }
     }
 
-    async fn get(&self, (index, share): At, object: ShareObject) -> Result<Option<Bytes>, CloudError> {
+    pub(crate) async fn get(
+        &self,
+        (index, share): At,
+        object: ShareObject,
+    ) -> Result<Option<Bytes>, CloudError> {
         let limit = usize::try_from(MAX_OBJECT).unwrap_or(usize::MAX);
         match self.container.cloud.get(&object.key(index, share), None, None).await {
             Ok(found) => collect_body(self.container.cloud.name(), found.body, limit).await.map(Some),
@@ -99,7 +105,7 @@ impl MutableShares {
     }
 
     /// The slot, once no write is left open in it.
-    async fn settled(&self, at: At) -> Result<Settled> {
+    pub(crate) async fn settled(&self, at: At) -> Result<Settled> {
         loop {
             let Some(slot) = self.slots.get(at).await? else {
                 return Ok(Settled { fence: None, current: None, is_doubtful: false });
@@ -118,6 +124,7 @@ impl MutableShares {
                 continue;
             }
             self.container.proves_absence().await.map_err(|e| self.not_known(at, e))?;
+            self.container.require_writable().map_err(|e| self.not_known(at, e))?;
             let (generation, bytes) = match again {
                 // Decided before, and not yet answered.
                 Some(bytes) => (generation, bytes),
@@ -164,7 +171,7 @@ impl MutableShares {
         }
         let size = u64::from(commit.chunk_size);
         let this = self.clone();
-        let pieces = stream::iter(start / size..=(end - 1) / size).then(move |number| {
+        let pieces = stream::iter(start / size..=(end - 1) / size).map(move |number| {
             let (this, commit) = (this.clone(), commit.clone());
             async move {
                 let chunk = this.chunk((index, share), &commit, number).await?;
@@ -173,7 +180,8 @@ impl MutableShares {
                 Ok(chunk.slice((from - number * size) as usize..(to - number * size) as usize))
             }
         });
-        Ok(pieces.boxed())
+        // The next chunks are on their way while one is read.
+        Ok(pieces.buffered(READ_AHEAD).boxed())
     }
 
     /// A chunk's bytes of a version, as long as the share goes there: what the object does not have is zeros.
@@ -368,87 +376,7 @@ impl MutableShares {
         }
     }
 
-    /// The first of some chunks that is not found by its name.
-    async fn missing(
-        &self,
-        (index, share): At,
-        chunks: impl Iterator<Item = NamedChunk>,
-    ) -> Result<Option<String>> {
-        for (number, generation) in chunks {
-            let key = ShareObject::MutableChunk(number, generation).key(index, share);
-            match self.container.cloud.head(&key).await {
-                Ok(_) => {}
-                Err(e) if e.kind == ErrorKind::NotFound => {
-                    self.container.proves_absence().await?;
-                    return Ok(Some(key.to_string()));
-                }
-                Err(e) => return Err(e.into()),
-            }
-        }
-        Ok(None)
-    }
-
-    /// An object of the current version that a walk did not find, and that is not found by its name.
-    pub(crate) async fn lacks(&self, at: At, found: &Found) -> Result<Option<String>> {
-        let slot = self.settled(at).await?;
-        let Some(commit) = slot.version() else { return Ok(None) };
-        let Found::Mutable { chunks, .. } = found else { return Ok(None) };
-        self.missing(at, commit.named().filter(|chunk| !chunks.contains(chunk))).await
-    }
-
     async fn remove(&self, (index, share): At, object: ShareObject) -> Result<()> {
         Ok(self.container.cloud.delete(&object.key(index, share), None).await?)
-    }
-
-    pub(crate) async fn recover(&self, at: At, commits: Found) -> Result<Option<MutableShare>> {
-        let Found::Mutable { mut commits, chunks } = commits else { return Ok(None) };
-        // A commit has the generation of the chunks it was written with: one that was not listed is asked for by name.
-        commits.extend(chunks.iter().map(|(_, generation)| *generation));
-        let highest = commits.last().copied();
-        let mut whole: Option<Commit> = None;
-        let mut older = Vec::new();
-        // A commit that cannot be read may name any chunk: then none is stray.
-        let (mut is_torn, mut is_unreadable) = (false, false);
-        let mut named: BTreeSet<NamedChunk> = BTreeSet::new();
-        for generation in commits.into_iter().rev() {
-            let Some(bytes) = self.get(at, ShareObject::Commit(generation)).await? else {
-                self.container.proves_absence().await?;
-                continue;
-            };
-            let Some(commit) = Commit::decode(&bytes, &self.slots.key, at.0, at.1) else {
-                is_unreadable = true;
-                tracing::warn!("{}", self.damaged(at, format!("commit {generation} is not authentic")));
-                continue;
-            };
-            if whole.is_some() {
-                // A chunk goes with the newest of those that name it.
-                let chunks = commit.named().filter(|chunk| named.insert(*chunk)).collect();
-                older.push(Superseded { generation, chunks, until_ms: self.slots.rest() });
-                continue;
-            }
-            named.extend(commit.named());
-            if self.missing(at, commit.named().filter(|c| !chunks.contains(c))).await?.is_none() {
-                whole = Some(commit);
-            } else {
-                is_torn = true;
-                tracing::warn!("{}", self.damaged(at, format!("commit {generation} lacks chunks")));
-            }
-        }
-        let whole = match (whole, highest) {
-            (Some(whole), _) => whole,
-            // Chunks of a first write that was never committed: the share is as one that was deleted.
-            (None, Some(highest)) if !is_torn && !is_unreadable => Commit::deletion(highest, None),
-            _ => return Ok(None),
-        };
-        // What no version names, such as a write that a crash ended, goes with the oldest.
-        let is_stray = |chunk: &NamedChunk| !is_unreadable && !named.contains(chunk);
-        let stray: Vec<_> = chunks.into_iter().filter(is_stray).collect();
-        if !stray.is_empty() || whole.is_deleted {
-            let generation = Generation { epoch: 0, micros: 1, random: 0 };
-            older.push(Superseded { generation, chunks: stray, until_ms: self.slots.rest() });
-        }
-        self.slots.recover(at, whole.generation, self.encode(at, &whole), older).await?;
-        let share = MutableShare { length: whole.length, enabler: whole.enabler };
-        Ok((!whole.is_deleted).then_some(share))
     }
 }

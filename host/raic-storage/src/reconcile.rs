@@ -16,8 +16,8 @@ use std::{
 use futures::TryStreamExt as _;
 
 use crate::{
-    Container, Found, FoundShare, IndexPrefix, Ownership, Result, ShareKind, ShareNum, ShareRow, ShareState,
-    StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
+    Container, Found, FoundShare, IndexPrefix, Ownership, Recovered, Result, ShareKind, ShareNum, ShareRow,
+    ShareState, StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
     container::{FOOTER, HEADER},
     leasedb,
     object::ShareObject,
@@ -52,6 +52,16 @@ const RECONCILE: &str = "reconcile";
 const PAUSE: Duration = Duration::from_secs(300);
 
 type At = (StorageIndex, ShareNum);
+
+/// What a share is that a listing showed and no row has.
+enum Examined {
+    /// Whole: its kind, objects and bytes.
+    Whole(ShareKind, u64, u64),
+    /// A mutable share that was deleted: what is there of it goes by itself.
+    Deleted,
+    /// Not whole, for want of that object; none where nothing is known to be missing.
+    Torn(Option<String>),
+}
 
 impl StorageServer {
     /// Walks through the container from where the walk of that name ended, to its end; a new one begins at the first.
@@ -158,19 +168,23 @@ impl StorageServer {
     /// Listed, and no row has it.
     async fn unknown(&self, share: &FoundShare, before: Option<Suspect>, told: &Reconciled) -> Result<()> {
         let at = (share.index, share.share);
-        if let Some((kind, objects, bytes)) = self.examine(share).await? {
-            let (server, leasedb) = (self.id, self.leasedb.clone());
-            let discovered = self.leasedb.write(move |tx| {
-                leasedb::clear(tx, server, at)?;
-                leasedb.discover(tx, server, at, kind, (objects, bytes))
-            });
-            if discovered.await? {
-                count(&told.discovered);
+        let missing = match self.examine(share).await? {
+            Examined::Whole(kind, objects, bytes) => {
+                let (server, leasedb) = (self.id, self.leasedb.clone());
+                let discovered = self.leasedb.write(move |tx| {
+                    leasedb::clear(tx, server, at)?;
+                    leasedb.discover(tx, server, at, kind, (objects, bytes))
+                });
+                if discovered.await? {
+                    count(&told.discovered);
+                }
+                return Ok(());
             }
-            return Ok(());
-        }
+            Examined::Deleted => return self.clear(at).await,
+            Examined::Torn(missing) => missing,
+        };
         count(&told.torn);
-        let Some(object) = self.decisive(share).await? else { return self.clear(at).await };
+        let Some(object) = missing else { return self.clear(at).await };
         let patience = self.leasedb.patience();
         let old = self.leasedb.over_since(patience.upload + patience.suspicion);
         let is_old = share.newest_ms.is_none_or(|newest| newest <= old);
@@ -181,13 +195,37 @@ impl StorageServer {
         self.reap(share).await
     }
 
-    /// What a share is that no row has: kind, objects and bytes; none where it is not whole. At most two small reads.
-    async fn examine(&self, share: &FoundShare) -> Result<Option<(ShareKind, u64, u64)>> {
-        let (index, number) = (share.index, share.share);
+    /// Compares a mutable share with what was listed of it, while nobody writes to it.
+    async fn recover(&self, share: &FoundShare) -> Result<Recovered> {
+        let lock = self.slot_lock(share.index);
+        let _turn = lock.lock().await;
+        self.backend.recover_mutable(share.index, share.share, &share.found).await
+    }
+
+    /// What a share is that no row has. At most two small reads where it is immutable.
+    async fn examine(&self, share: &FoundShare) -> Result<Examined> {
         let Found::Immutable { chunks, highest, bytes } = share.found else {
-            let there = self.backend.recover_mutable(index, number, &share.found).await?;
-            return Ok(there.map(|there| (ShareKind::Mutable, 0, there.length)));
+            return Ok(match self.recover(share).await? {
+                Recovered::Whole(there) => Examined::Whole(ShareKind::Mutable, 0, there.length),
+                Recovered::Deleted => Examined::Deleted,
+                Recovered::Torn(missing) => Examined::Torn(missing),
+            });
         };
+        Ok(match self.whole(share, chunks, highest, bytes).await? {
+            Some((kind, objects, bytes)) => Examined::Whole(kind, objects, bytes),
+            None => Examined::Torn(self.decisive(share, chunks, highest).await?),
+        })
+    }
+
+    /// Kind, objects and bytes of an immutable share that was listed, or of a file; none where it is not whole.
+    async fn whole(
+        &self,
+        share: &FoundShare,
+        chunks: u64,
+        highest: u64,
+        bytes: u64,
+    ) -> Result<Option<(ShareKind, u64, u64)>> {
+        let (index, number) = (share.index, share.share);
         if chunks != highest + 1 {
             return Ok(None);
         }
@@ -221,11 +259,9 @@ impl StorageServer {
     }
 
     /// The object that would make a torn share whole, where it is not found by its name; none where it is there.
-    async fn decisive(&self, share: &FoundShare) -> Result<Option<String>> {
+    async fn decisive(&self, share: &FoundShare, chunks: u64, highest: u64) -> Result<Option<String>> {
         let (index, number) = (share.index, share.share);
         let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
-        // Of a mutable share that has no whole version nothing is destroyed: it is reported, and stays.
-        let Found::Immutable { highest, chunks, .. } = share.found else { return Ok(None) };
         // In a gap, what the listing may have left out; after a full row, the next.
         let candidates = if chunks == highest + 1 { highest + 1..=highest + 1 } else { 0..=highest };
         for chunk in candidates {
@@ -240,6 +276,12 @@ impl StorageServer {
     async fn reap(&self, share: &FoundShare) -> Result<()> {
         let at = (share.index, share.share);
         let (server, leasedb) = (self.id, self.leasedb.clone());
+        if let Found::Mutable { .. } = share.found {
+            let lock = self.slot_lock(share.index);
+            let _turn = lock.lock().await;
+            self.backend.give_up_mutable(share.index, share.share, &share.found).await?;
+            return self.clear(at).await;
+        }
         // Its row refuses the name to others until it has gone; collection does the rest.
         self.leasedb
             .write(move |tx| {
@@ -260,14 +302,17 @@ impl StorageServer {
         told: &Reconciled,
     ) -> Result<()> {
         let at = (row.index, row.share);
-        if row.kind == ShareKind::Mutable && self.backend.is_doubtful(row.index, row.share).await? {
-            self.backend.recover_mutable(row.index, row.share, &share.found).await?;
-        }
         if row.kind == ShareKind::Mutable
             && let Found::Mutable { .. } = share.found
-            && self.lacks(row, &share.found).await?.is_some()
         {
-            return self.unlisted(row, before, told).await;
+            match self.recover(share).await {
+                // A write that is open still is settled first.
+                Err(StorageError::NotKnown { .. }) => {}
+                other => drop(other?),
+            }
+            if self.lacks(row, &share.found).await?.is_some() {
+                return self.unlisted(row, before, told).await;
+            }
         }
         if let Found::Immutable { chunks, bytes, .. } = share.found
             && row.kind != ShareKind::Mutable

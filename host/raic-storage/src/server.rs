@@ -113,6 +113,8 @@ impl StorageServer {
         let id = leasedb.server(backend.name()).await?;
         // From the first request on a not-found counts only beside the owner object.
         backend.set_owner(Some(owner.object()));
+        // Until it is known whose the container is.
+        backend.set_writable(false);
         let wake = watch::Sender::new(());
         let (uploads, ownership) = (holds.uploads(id), Mutex::default());
         Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership })
@@ -172,6 +174,7 @@ impl StorageServer {
     }
 
     fn learned(&self, found: Ownership) {
+        self.backend.set_writable(!self.settings.is_read_only && found.refusal(self.name()).is_none());
         let before = self.ownership().replace(found.clone());
         if before.as_ref() != Some(&found)
             && let Some(reason) = found.refusal(self.name())

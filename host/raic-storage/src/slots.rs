@@ -336,6 +336,53 @@ impl Slots {
             .await
     }
 
+    /// What a complete listing showed and the slot does not name is superseded, where the slot is as it was read.
+    pub(crate) async fn supersede_strays(
+        &self,
+        (index, share): At,
+        fence: i64,
+        strays: Vec<Superseded>,
+    ) -> Result<()> {
+        let server = self.server;
+        self.leasedb
+            .write(move |tx| {
+                let is_as_read = tx
+                    .prepare_cached(
+                        "SELECT EXISTS(SELECT 1 FROM slots WHERE server = ?1 AND storage_index = ?2 AND share = ?3
+                           AND fence = ?4 AND NOT is_doubtful)",
+                    )?
+                    .query_row(params![server.0, index.0, share.0, fence], |r| r.get::<_, bool>(0))?;
+                if !is_as_read {
+                    return Ok(());
+                }
+                strays.iter().try_for_each(|old| supersede(tx, server, (index, share), old))
+            })
+            .await
+    }
+
+    /// A share of which no version is whole is as one that was deleted, unless there is a slot of it by now.
+    pub(crate) async fn give_up(
+        &self,
+        (index, share): At,
+        generation: Generation,
+        deletion: Vec<u8>,
+        older: Vec<Superseded>,
+    ) -> Result<()> {
+        let server = self.server;
+        self.leasedb
+            .write(move |tx| {
+                let changed = tx.execute(
+                    "INSERT INTO slots VALUES(?1, ?2, ?3, 1, ?4, NULL, NULL, 0, ?5) ON CONFLICT DO NOTHING",
+                    params![server.0, index.0, share.0, deletion, generation.to_bytes()],
+                )?;
+                if changed == 0 {
+                    return Ok(());
+                }
+                older.iter().try_for_each(|old| supersede(tx, server, (index, share), old))
+            })
+            .await
+    }
+
     /// Slots with something that may be removed by now, up to `limit`.
     pub(crate) async fn untidy(&self, limit: u32) -> Result<Vec<At>> {
         let (server, now) = (self.server, self.now_ms());

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Backend, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Result, ShareNum,
-    ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex,
+    Backend, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Recovered, Result,
+    ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex,
 };
 
 /// How often opening is tried again, where somebody asks.
@@ -36,6 +36,7 @@ struct State {
     reason: String,
     tried: Instant,
     owner: Option<String>,
+    is_writable: bool,
 }
 
 impl fmt::Debug for UnusableBackend {
@@ -47,7 +48,7 @@ impl fmt::Debug for UnusableBackend {
 impl UnusableBackend {
     /// In the place of the cloud `name`, which `open` could not open just now for `reason`.
     pub fn new(name: &str, reason: String, open: Open) -> Self {
-        let state = State { opened: None, reason, tried: Instant::now(), owner: None };
+        let state = State { opened: None, reason, tried: Instant::now(), owner: None, is_writable: true };
         Self { name: name.to_owned(), open: Arc::new(open), state: Mutex::new(state) }
     }
 
@@ -73,6 +74,7 @@ impl UnusableBackend {
             Ok(opened) => {
                 tracing::info!("cloud {:?} can be used again", self.name);
                 opened.set_owner(state.owner.clone());
+                opened.set_writable(state.is_writable);
                 state.opened = Some(opened.clone());
                 Ok(opened)
             }
@@ -149,17 +151,17 @@ impl Backend for UnusableBackend {
         self.opened().await?.untidy_mutable(limit).await
     }
 
-    async fn is_doubtful(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
-        self.opened().await?.is_doubtful(index, share).await
-    }
-
     async fn recover_mutable(
         &self,
         index: StorageIndex,
         share: ShareNum,
         found: &Found,
-    ) -> Result<Option<MutableShare>> {
+    ) -> Result<Recovered> {
         self.opened().await?.recover_mutable(index, share, found).await
+    }
+
+    async fn give_up_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
+        self.opened().await?.give_up_mutable(index, share, found).await
     }
 
     async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
@@ -181,6 +183,14 @@ impl Backend for UnusableBackend {
 
     fn deletions_may_land(&self) -> bool {
         true
+    }
+
+    fn set_writable(&self, is_writable: bool) {
+        let mut state = self.state();
+        if let Some(opened) = &state.opened {
+            opened.set_writable(is_writable);
+        }
+        state.is_writable = is_writable;
     }
 
     fn set_owner(&self, object: Option<String>) {

@@ -699,6 +699,79 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
     assert!(run(&rig.server, write(b"third")).await.unwrap().is_written);
 }
 
+/// What an older host sent before its container was taken over, and what lands later, goes; nothing known does.
+#[tokio::test]
+async fn strays_of_a_mutable_share_go_and_its_version_stays() {
+    let mut rig = Rig::new().await;
+    let run = async |server: &Arc<StorageServer>, bytes: &'static [u8]| {
+        let write = TestWrite { writes: vec![(0, Bytes::from_static(bytes))], ..TestWrite::default() };
+        let vectors = [(ShareNum(0), write)].into();
+        server.read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[]).await
+    };
+    run(&rig.server, b"first").await.unwrap();
+    // The old host writes once more, and what it sent lands when the new one has settled what there was.
+    let old = rig.server.clone();
+    let before = rig.cloud.inner().keys();
+    run(&old, b"old").await.unwrap();
+    let late: Vec<_> = rig.cloud.inner().keys().into_iter().filter(|key| !before.contains(key)).collect();
+    let mut bodies = Vec::new();
+    for key in &late {
+        let body = rig.cloud.inner().get(key, None, None).await.unwrap().body;
+        bodies.push(raic_cloud::collect_body("c", body, 10_000).await.unwrap());
+        rig.cloud.inner().delete(key, None).await.unwrap();
+    }
+    rig.lose_database().await;
+    rig.walk().await;
+    rig.walk().await;
+    run(&rig.server, b"new").await.unwrap();
+    for (key, body) in late.iter().zip(bodies) {
+        rig.cloud.inner().put(key, body.into(), WriteMode::CreateOnly).await.unwrap();
+    }
+    for _ in 0..3 {
+        rig.walk().await;
+        rig.collect_to_the_end().await;
+    }
+    let objects = rig.objects();
+    assert!(objects.len() == 2 && late.iter().all(|key| !objects.contains(&key.to_string())), "{objects:?}");
+    let read = rig.server.read_mutable(index(1), ShareNum(0), 0..100).await.unwrap();
+    assert_eq!(read.try_collect::<Vec<_>>().await.unwrap().concat(), b"newst");
+}
+
+#[tokio::test]
+async fn a_mutable_share_without_a_whole_version_is_destroyed_by_two_passes_and_a_late_chunk_saves_it() {
+    let mut rig = Rig::new().await;
+    for i in [1, 2] {
+        let write = TestWrite { writes: vec![(0, Bytes::from_static(b"content"))], ..TestWrite::default() };
+        let vectors = [(ShareNum(0), write)].into();
+        let done =
+            rig.server.read_test_write(AccountId::ANONYMOUS, index(i), b"e", renew(1), vectors, &[]).await;
+        assert!(done.unwrap().is_written);
+    }
+    let is_chunk = |key: &ObjectKey| key.as_str().starts_with("shares/") && !key.as_str().contains(".v.");
+    let chunks: Vec<_> = rig.cloud.inner().keys().into_iter().filter(is_chunk).collect();
+    let body = rig.cloud.inner().get(&chunks[1], None, None).await.unwrap().body;
+    let saved = raic_cloud::collect_body("c", body, 10_000).await.unwrap();
+    for key in &chunks {
+        rig.cloud.inner().delete(key, None).await.unwrap();
+    }
+    rig.lose_database().await;
+    let told = rig.walk().await;
+    assert_eq!((loaded(&told.torn), loaded(&told.reaped), loaded(&told.discovered)), (2, 0, 0));
+    rig.cloud.inner().put(&chunks[1], saved.into(), WriteMode::CreateOnly).await.unwrap();
+    let told = rig.walk().await;
+    assert_eq!((loaded(&told.reaped), loaded(&told.discovered)), (0, 1), "not a day apart");
+    rig.collect_to_the_end().await;
+    assert_eq!(rig.objects().len(), 3);
+    rig.clock.advance(3 * DAY);
+    assert_eq!(loaded(&rig.walk().await.reaped), 1);
+    rig.collect_to_the_end().await;
+    let objects = rig.objects();
+    let is_second = |key: &String| key.contains(&index(2).to_string());
+    assert!(objects.len() == 2 && objects.iter().all(is_second), "{objects:?}");
+    let read = rig.server.read_mutable(index(2), ShareNum(0), 0..100).await.unwrap();
+    assert_eq!(read.try_collect::<Vec<_>>().await.unwrap().concat(), b"content");
+}
+
 #[test]
 fn prefixes_cover_all_storage_indexes() {
     assert_eq!(IndexPrefix::all_from(0).count(), usize::from(IndexPrefix::COUNT));
