@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
 use raic_storage::{
-    Backend as _, Clock, CloudBackend, Database, Found, IndexPrefix, LeaseDb, Patience, ShareNum, Slots,
-    Spool, StorageIndex,
+    Backend as _, ChunkBudget, Clock, CloudBackend, Database, Found, IndexPrefix, LeaseDb, Patience,
+    ShareNum, Slots, Spool, StorageIndex,
 };
 use raic_tests::{
     components::{s3_cloud, s3_keys},
@@ -75,7 +75,8 @@ async fn the_cloud_backend_conforms(cloud: Arc<ConnectorCloud>) {
     let server = leasedb.server("s3").await.expect("a server");
     let spool = Spool::open(&folder.path().join("spool"), 16 << 20).expect("a spool");
     let slots = Slots::new(leasedb, server, [1; 32]);
-    let backend = CloudBackend::new(cloud, 4_096).with_slots(slots, 1_024).with_spool(spool);
+    let backend =
+        CloudBackend::new(cloud, 4_096, ChunkBudget::default()).with_slots(slots, 1_024).with_spool(spool);
     raic_storage::conformance::all(&backend).await;
 }
 
@@ -94,7 +95,7 @@ async fn twelve_thousand_objects_are_listed_to_the_last(cloud: Arc<ConnectorClou
         }
     };
     stream::iter(keys).for_each_concurrent(32, put).await;
-    let backend = CloudBackend::new(cloud, 1);
+    let backend = CloudBackend::new(cloud, 1, ChunkBudget::default());
     let found = backend.scan(IndexPrefix::from(index)).await.expect("a listing");
     let found: Vec<_> = found.into_iter().filter(|f| f.index == index).map(|f| (f.share, f.found)).collect();
     let whole = |share| (ShareNum(share), Found::Immutable { chunks: 4_000, highest: 3_999, bytes: 4_000 });

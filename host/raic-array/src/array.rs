@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::Stream;
-use raic_storage::{AccountId, Hold, Holds, LeaseDb, StorageServer};
+use raic_storage::{AccountId, ChunkBudget, Hold, Holds, LeaseDb, StorageServer};
 use tokio::task::JoinHandle;
 
 use crate::{
@@ -49,6 +49,8 @@ pub struct ArrayConfig {
     pub reconcile_every: Option<Duration>,
     /// What is being read: the servers' own.
     pub holds: Holds,
+    /// What uploads and reads hold in memory comes from it.
+    pub budget: ChunkBudget,
 }
 
 impl ArrayConfig {
@@ -80,6 +82,7 @@ pub(crate) struct Inner {
     pub(crate) health: Health,
     /// Shared with the array that takes this one's place.
     holds: Holds,
+    pub(crate) budget: ChunkBudget,
 }
 
 /// Of a file that is stored.
@@ -152,6 +155,7 @@ impl Array {
             servers: config.servers,
             health: Health::default(),
             holds: config.holds,
+            budget: config.budget,
         });
         // Each cloud has its own, so that one that hangs holds up none of the others.
         let mut tasks: Vec<_> =

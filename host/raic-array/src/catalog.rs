@@ -99,7 +99,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     fn shares(&self) -> Vec<(ShareNum, String)> {
-        self.placements.iter().map(|p| (p.share, p.cloud.clone())).collect()
+        self.placements.iter().filter(|p| !p.is_lost).map(|p| (p.share, p.cloud.clone())).collect()
     }
 }
 
@@ -304,6 +304,12 @@ impl Catalog {
                 let rows = lacking.query_map([index.0], |r| Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?)))?;
                 info.lacking.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
             }
+            let placements = streams.iter().flat_map(|stream| &stream.placements);
+            let lost = placements.filter(|placed| placed.is_lost).map(|placed| {
+                (placed.share, placed.cloud.clone(), "it has vanished from its cloud".to_owned())
+            });
+            info.lacking.extend(lost);
+            info.lacking.sort_unstable();
             Ok((info, streams))
         });
         found.await

@@ -29,7 +29,7 @@ use crate::{
 /// A file's content on its way out. Every piece was verified.
 pub type Content = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// Segments fetched at once: about one chunk of each of k clouds. The first batch is small, for a quick first byte.
+/// Segments fetched at once: about one chunk of each of k clouds.
 const BATCH: u64 = 64;
 const FIRST_BATCH: u64 = 8;
 /// Batches fetched ahead of the reader, its own included.
@@ -111,8 +111,15 @@ impl Inner {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        let batches = batches(range.start / size, range.end.div_ceil(size));
-        let pieces = stream::iter(batches).map(move |batch| {
+        let budget = reader.inner.budget.clone();
+        // While there is room: a large batch holds its blocks and then its content beside them.
+        let may_be_large =
+            move |segments: &Range<u64>| budget.try_reserve((segments.end - segments.start) * size * 2);
+        let batches = Batches { at: range.start / size, end: range.end.div_ceil(size), is_first: true };
+        let pieces = stream::unfold((batches, may_be_large), async move |(mut batches, may_be_large)| {
+            Some((batches.next(&may_be_large)?, (batches, may_be_large)))
+        });
+        let pieces = pieces.map(move |(batch, reserved)| {
             let (reader, range) = (reader.clone(), range.clone());
             // A task of its own, so that what was begun ends although the reader pauses: else a paused reader would
             // hold its clouds' places, and its waiting would be taken for theirs.
@@ -125,7 +132,12 @@ impl Inner {
                     let end = (range.end - at).min(content.len() as u64);
                     Ok(content.slice(start as usize..end as usize))
                 });
-                Ok::<_, ArrayError>(stream::iter(cut.collect::<Vec<_>>()))
+                let cut = cut.collect::<Vec<_>>().into_iter().map(move |segment| {
+                    // Held until the reader has taken the batch's last segment.
+                    let _reserved = &reserved;
+                    segment
+                });
+                Ok::<_, ArrayError>(stream::iter(cut))
             }
         });
         Ok(pieces.buffered(AHEAD).try_flatten().boxed())
@@ -149,17 +161,29 @@ impl Drop for Fetching {
     }
 }
 
-/// Cuts segments into batches that cross no group.
-fn batches(first: u64, end: u64) -> Vec<Range<u64>> {
-    let mut batches = Vec::new();
-    let mut at = first;
-    while at < end {
-        let most = if batches.is_empty() { FIRST_BATCH } else { BATCH };
-        let stop = end.min(at + most).min((at / GROUP + 1) * GROUP);
-        batches.push(at..stop);
-        at = stop;
+/// Cuts segments into batches that cross no group: the first is small, for a quick first byte, and so are those that there
+/// is no memory for. A small one needs none reserved, so that a read always goes on.
+struct Batches {
+    at: u64,
+    end: u64,
+    is_first: bool,
+}
+
+impl Batches {
+    fn next<T>(
+        &mut self,
+        may_be_large: impl Fn(&Range<u64>) -> Option<T>,
+    ) -> Option<(Range<u64>, Option<T>)> {
+        if self.at >= self.end {
+            return None;
+        }
+        let batch = |most| self.at..self.end.min(self.at + most).min((self.at / GROUP + 1) * GROUP);
+        let large = batch(BATCH);
+        let allowed = if self.is_first { None } else { may_be_large(&large) };
+        let batch = if allowed.is_some() { large } else { batch(FIRST_BATCH) };
+        (self.at, self.is_first) = (batch.end, false);
+        Some((batch, allowed))
     }
-    batches
 }
 
 impl StreamReader {
@@ -420,12 +444,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_cover_every_segment_once_and_cross_no_group() {
+    fn batches_cover_every_segment_once_and_cross_no_group_whatever_memory_there_is() {
         for (first, end) in [(0, 1), (0, 5000), (1000, 1030), (1023, 1025), (7, 7)] {
-            let batches = batches(first, end);
-            let covered: Vec<u64> = batches.iter().cloned().flatten().collect();
-            assert_eq!(covered, (first..end).collect::<Vec<_>>());
-            assert!(batches.iter().all(|b| b.start / GROUP == (b.end - 1) / GROUP));
+            for room in [0, 1, 5, usize::MAX] {
+                let left = std::cell::Cell::new(room);
+                let may_be_large = |_: &Range<u64>| left.get().checked_sub(1).map(|fewer| left.set(fewer));
+                let mut batches = Batches { at: first, end, is_first: true };
+                let batches: Vec<_> = std::iter::from_fn(|| batches.next(may_be_large)).collect();
+                let covered: Vec<u64> = batches.iter().flat_map(|(batch, _)| batch.clone()).collect();
+                assert_eq!(covered, (first..end).collect::<Vec<_>>());
+                assert!(batches.iter().all(|(b, _)| b.start / GROUP == (b.end - 1) / GROUP));
+                assert!(batches.iter().all(|(b, large)| large.is_some() || b.end - b.start <= FIRST_BATCH));
+            }
         }
     }
 }

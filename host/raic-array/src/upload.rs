@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
-use raic_storage::{ShareNum, ShareWriter, StorageIndex, StorageServer, Stored};
+use raic_storage::{ShareNum, ShareWriter, StorageIndex, StorageServer, Stored, held_by_writers};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
@@ -118,6 +118,8 @@ impl Inner {
             manifest_length: 0,
         };
         let reserve = size.map_or(0, |size| layout(size).share_length());
+        // Before anything of it is held: it waits for memory without holding any.
+        let _reserved = self.budget.reserve(self.held_by_upload(size.map(|_| reserve))).await;
         self.catalog.begin(index, targets.clone(), account, reserve).await?;
         let stored = async {
             let file = self.store_stream(index, name, content, transfer).await?;
@@ -139,6 +141,15 @@ impl Inner {
         // What the file replaced, and what failed shares left, is to be collected.
         self.servers.iter().for_each(|server| server.wake());
         stored
+    }
+
+    /// Bytes that an upload holds at most: what waits for its clouds and what fills chunks.
+    fn held_by_upload(&self, share_length: Option<u64>) -> u64 {
+        let (n, share_length) = (self.servers.len(), share_length.unwrap_or(u64::MAX));
+        let block = u64::from(self.segment_size).div_ceil(u64::from(self.geometry.k));
+        // The batch being coded, those that wait, and the one that a writer takes.
+        let batches = (BATCH * (QUEUE + 2)) as u64 * block;
+        held_by_writers(n, share_length) + n as u64 * share_length.min(batches)
     }
 
     async fn store_stream<S, E>(

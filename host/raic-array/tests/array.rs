@@ -9,8 +9,8 @@ use futures::{TryStreamExt as _, stream};
 use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, PutOptions, RecoveryKey, Transfer};
 use raic_cloud::{Breaker, Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{
-    AccountChange, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience, ServerSettings,
-    StorageError, StorageServer,
+    AccountChange, ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience,
+    ServerSettings, StorageError, StorageServer,
 };
 
 struct Rig {
@@ -19,6 +19,7 @@ struct Rig {
     sealed: Bytes,
     patience: Duration,
     domains: Vec<&'static str>,
+    budget: ChunkBudget,
     folder: tempfile::TempDir,
 }
 
@@ -29,7 +30,8 @@ impl Rig {
         let keyring = Keyring::generate().unwrap();
         let sealed = Bytes::from(keyring.seal(&RecoveryKey::generate().unwrap()).unwrap());
         let patience = ArrayConfig::PATIENCE;
-        Self { clouds, keyring, sealed, patience, domains: Vec::new(), folder: tempfile::tempdir().unwrap() }
+        let (budget, folder) = (ChunkBudget::default(), tempfile::tempdir().unwrap());
+        Self { clouds, keyring, sealed, patience, domains: Vec::new(), budget, folder }
     }
 
     async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
@@ -41,7 +43,8 @@ impl Rig {
         let mut servers = Vec::new();
         for (i, cloud) in self.clouds.iter().enumerate() {
             // As the daemon has it: a cloud that failed is left alone for a while.
-            let backend = Arc::new(CloudBackend::new(Arc::new(Breaker::new(cloud.clone())), 5_000));
+            let cloud = Arc::new(Breaker::new(cloud.clone()));
+            let backend = Arc::new(CloudBackend::new(cloud, 5_000, self.budget.clone()));
             let domain = self.domains.get(i).map(ToString::to_string);
             let settings = ServerSettings { domain, ..ServerSettings::default() };
             let server =
@@ -59,6 +62,7 @@ impl Rig {
             leasedb,
             reconcile_every: None,
             holds,
+            budget: self.budget.clone(),
         })
         .await
     }
@@ -285,6 +289,33 @@ async fn a_cloud_that_takes_nothing_is_given_up_and_its_share_recorded_as_lackin
     }
 }
 
+/// One upload's memory is all there is: the next waits until it ends, and reads go on meanwhile.
+#[tokio::test]
+async fn an_upload_without_memory_waits_and_reads_go_on() {
+    let mut rig = Rig::new(4);
+    rig.budget = ChunkBudget::new(1);
+    let array = Arc::new(rig.open().await);
+    put(&array, "file", content(100_000)).await.unwrap();
+    let (send, receive) = tokio::sync::mpsc::channel::<Result<Bytes, String>>(1);
+    let pieces = stream::unfold(receive, |mut receive| async { Some((receive.recv().await?, receive)) });
+    let (pieces, slow_array) = (Box::pin(pieces), array.clone());
+    let slow =
+        tokio::spawn(async move { slow_array.put("slow", pieces, PutOptions::default()).await.map(drop) });
+    send.send(Ok(content(10))).await.unwrap();
+    let budget = rig.budget.clone();
+    settle(|| budget.free() == 0).await;
+    let next_array = array.clone();
+    let next = tokio::spawn(async move { put(&next_array, "next", content(10)).await });
+    assert_eq!(get(&array, "file", None).await.unwrap(), content(100_000));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!next.is_finished(), "it waits");
+    drop(send);
+    slow.await.unwrap().unwrap();
+    next.await.unwrap().unwrap();
+    assert_eq!(get(&array, "next", None).await.unwrap(), content(10));
+    settle(|| budget.free() > 0).await;
+}
+
 #[tokio::test]
 async fn a_wiped_cloud_gets_the_keyring_again() {
     let rig = Rig::new(4);
@@ -476,6 +507,25 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
     leasedb.change_account("alice", AccountChange { is_disabled: Some(true), ..quota }).await.unwrap();
     let refused = store("two", 10, None).await.unwrap_err();
     assert!(matches!(refused, ArrayError::Storage(StorageError::AccountDisabled(_))), "{refused}");
+}
+
+#[tokio::test]
+async fn a_share_that_vanished_is_lacking_and_read_last() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(5_000)).await.unwrap();
+    let leasedb = array.servers()[0].leasedb();
+    let vanish = leasedb.database().write(|tx| {
+        tx.execute("UPDATE shares SET lost_ms = 1 WHERE share = 1", [])?;
+        Ok::<_, StorageError>(())
+    });
+    vanish.await.unwrap();
+    let file = array.stat("file").await.unwrap();
+    let lacking: Vec<_> =
+        file.lacking.iter().map(|(share, cloud, why)| (share.0, &**cloud, &**why)).collect();
+    assert_eq!(lacking, [(1, "c1", "it has vanished from its cloud")]);
+    assert_eq!(file.shares.iter().map(|(share, _)| share.0).collect::<Vec<_>>(), [0, 2, 3]);
+    assert_eq!(get(&array, "file", None).await.unwrap(), content(5_000));
 }
 
 /// A cloud whose container lost its owner object, or is another's, takes nothing; the array goes on with the others.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use bytesize::ByteSize;
-use raic_storage::{Expiry, Patience};
+use raic_storage::{ChunkBudget, Expiry, Patience};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -40,6 +40,7 @@ survive = 1
 # deletions_per_second = 100  # on each cloud
 # reconcile_hours = 24        # how often what a cloud holds is compared with the leases
 # spool = "1 GiB"             # room below the home for parts of uploads that wait
+# memory = "256 MiB"          # what uploads and reads under way hold together; an upload that finds none free waits
 
 # As many clouds as the array has shares. These four are folders of this home, to begin with: a file stored here
 # survives the loss of any two of the folders, not of the disk. Put your clouds in their place before you store what
@@ -116,6 +117,7 @@ pub(crate) struct StorageSection {
     pub(crate) deletions_per_second: u32,
     pub(crate) reconcile_hours: u32,
     pub(crate) spool: ByteSize,
+    pub(crate) memory: ByteSize,
     /// How long things are waited for before they are destroyed, in seconds: set lower by tests only.
     late_seconds: Option<u64>,
     upload_seconds: Option<u64>,
@@ -130,6 +132,7 @@ impl Default for StorageSection {
             deletions_per_second: 100,
             reconcile_hours: 24,
             spool: ByteSize::gib(1),
+            memory: ByteSize::b(ChunkBudget::DEFAULT),
             late_seconds: None,
             upload_seconds: None,
             suspicion_seconds: None,

@@ -6,8 +6,9 @@ use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Breaker, Cloud, Limit, Meter, Prefix, Retry, RetryPolicy};
 use raic_gateway::admin::Admin;
 use raic_storage::{
-    Backend, Clock, CloudBackend, Database, DatabaseError, DiskBackend, Holds, LeaseDb, MUTABLE_CHUNK_SIZE,
-    Owner, ServerId, ServerSettings, Slots, Spool, StorageServer, UnusableBackend, chunk_size_for,
+    Backend, ChunkBudget, Clock, CloudBackend, Database, DatabaseError, DiskBackend, Holds, LeaseDb,
+    MUTABLE_CHUNK_SIZE, Owner, ServerId, ServerSettings, Slots, Spool, StorageServer, UnusableBackend,
+    chunk_size_for,
 };
 use raic_wasm::{ApprovalStore, Configuration, ConnectorCloud, Engine, TlsSettings};
 use tokio::{
@@ -72,6 +73,7 @@ pub(crate) struct Places {
     servers: BTreeMap<String, ServerId>,
     owner_key: [u8; 32],
     spool: Spool,
+    budget: ChunkBudget,
 }
 
 /// Opens clouds; keeps one engine for all of them.
@@ -109,7 +111,8 @@ impl Clouds {
             }
             CloudSection::Cloud { .. } => {
                 let cloud = self.connect(name, section, pins)?;
-                let mut backend = CloudBackend::new(cloud, chunk_size_for(n));
+                let budget = places.map(|places| places.budget.clone()).unwrap_or_default();
+                let mut backend = CloudBackend::new(cloud, chunk_size_for(n), budget);
                 if let Some(places) = places
                     && let Some(server) = places.servers.get(name)
                 {
@@ -167,6 +170,7 @@ impl Clouds {
 struct Process {
     holds: Holds,
     spool: Spool,
+    budget: ChunkBudget,
 }
 
 /// Removes the parts of uploads that no row knows any longer.
@@ -188,7 +192,7 @@ async fn open_array(
     process: Process,
     before: Option<Arc<Array>>,
 ) -> Outcome<Array> {
-    let Process { holds, spool } = process;
+    let Process { holds, spool, budget } = process;
     database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
     let known = load_pins(&database).await.map_err(Failed::configuration)?;
     let config = Config::load(&home)?;
@@ -206,7 +210,8 @@ async fn open_array(
     for name in config.clouds.keys() {
         servers.insert(name.clone(), leasedb.server(name).await.map_err(Failed::configuration)?);
     }
-    let places = Places { leasedb: leasedb.clone(), servers, owner_key: keyring.owner_key(), spool };
+    let (owner_key, memory) = (keyring.owner_key(), budget.clone());
+    let places = Places { leasedb: leasedb.clone(), servers, owner_key, spool, budget: memory };
     let before_pins = known.clone();
     let opened = tokio::task::spawn_blocking(move || open_backends(&clouds, config, known, &places));
     let Opened { config, backends, pins } = opened.await.map_err(Failed::other)??;
@@ -239,6 +244,7 @@ async fn open_array(
         leasedb,
         reconcile_every: Some(Duration::from_secs(3600) * config.storage.reconcile_hours.max(1)),
         holds,
+        budget,
     };
     let opened = match before {
         None => Array::open(array).await,
@@ -348,10 +354,11 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
     let database = database.map_err(Failed::configuration)?;
     let clouds = Clouds::new(&home)?;
-    let room = Config::load(&home)?.storage.spool.as_u64();
-    let spool = Spool::open(&home.spool(), room)
+    let storage = Config::load(&home)?.storage;
+    let spool = Spool::open(&home.spool(), storage.spool.as_u64())
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.spool().display())))?;
-    let process = Process { holds: Holds::default(), spool };
+    let budget = ChunkBudget::new(storage.memory.as_u64());
+    let process = Process { holds: Holds::default(), spool, budget };
     let array = open_array(home.clone(), clouds.clone(), database.clone(), process.clone(), None).await?;
     tidy_spool(&array, &process.spool).await?;
 

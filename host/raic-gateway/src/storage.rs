@@ -380,7 +380,7 @@ async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
     for server in admin.array().servers() {
         let mut line = CollectLine { cloud: server.name().to_owned(), ..CollectLine::default() };
         for _ in 0..STEPS {
-            let step = server.collect_step().await.map_err(refused)?;
+            let step = server.collect_paced_step().await.map_err(refused)?;
             line.expired += step.expired as u64;
             line.deleted += step.deleted as u64;
             line.failed += step.failed as u64;

@@ -7,8 +7,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::MemoryCloud;
 use raic_storage::{
-    Backend, Clock, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend, LeaseDb, MUTABLE_CHUNK_SIZE,
-    MemoryBackend, MutableWrite, NullBackend, Patience, ShareNum, Slots, Spool, StorageIndex,
+    Backend, ChunkBudget, Clock, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend, LeaseDb,
+    MUTABLE_CHUNK_SIZE, MemoryBackend, MutableWrite, NullBackend, Patience, ShareNum, Slots, Spool,
+    StorageIndex,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -82,9 +83,10 @@ async fn main() {
     let leasedb = LeaseDb::open(leasedb, Clock::system(), Patience::default()).await.unwrap();
     let server = leasedb.server("cloud").await.unwrap();
     let spool = Spool::open(&folder.path().join("spool"), 1 << 30).unwrap();
-    let cloud = CloudBackend::new(Arc::new(MemoryCloud::new("cloud")), DEFAULT_CHUNK_SIZE)
-        .with_slots(Slots::new(leasedb, server, [0; 32]), MUTABLE_CHUNK_SIZE)
-        .with_spool(spool);
+    let cloud =
+        CloudBackend::new(Arc::new(MemoryCloud::new("cloud")), DEFAULT_CHUNK_SIZE, ChunkBudget::default())
+            .with_slots(Slots::new(leasedb, server, [0; 32]), MUTABLE_CHUNK_SIZE)
+            .with_spool(spool);
     let backends: [(&str, Box<dyn Backend>); 4] = [
         ("disk", Box::new(DiskBackend::open("disk", &folder.path().join("disk")).unwrap())),
         ("cloud", Box::new(cloud)),

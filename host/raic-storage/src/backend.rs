@@ -207,6 +207,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
         found: &Found,
     ) -> Result<Option<String>>;
 
+    /// Removes what unfinished writes left beside the shares and nobody touched since `before_ms`, in milliseconds since
+    /// 1970. Returns how much there was.
+    async fn sweep(&self, _before_ms: i64) -> Result<u64> {
+        Ok(0)
+    }
+
     /// An upload by offset is complete, and recorded to be: what it needed to go on goes.
     async fn forget_upload(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
         Ok(())

@@ -4,7 +4,7 @@
 //! shares are written from the beginning to the end; uploads by offset wait in the spool for what fills a chunk.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,22 +14,22 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{
-    ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectInfo, ObjectKey, Operation, Payload, WriteMode,
+    ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectInfo, ObjectKey, Operation, WriteMode,
     collect_body,
 };
-use tokio::task::JoinHandle;
 
 use crate::{
-    Backend, Found, FoundShare, Generation, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
-    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Spool, StorageError,
-    StorageIndex, Stored,
+    Backend, ChunkBudget, Found, FoundShare, Generation, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite,
+    RangeSet, Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Spool, StorageError,
+    StorageIndex,
+    chunk_upload::ChunkUpload,
+    chunk_writer::{ChunkWriter, IN_FLIGHT},
     clock::millis,
     mutable::MutableShares,
     object::{ShareObject, parse_key, shareset_prefix},
-    spool::SpoolFile,
 };
 
 /// The chunk size of new shares: large enough that requests cost little, small enough to hold a few in memory.
@@ -40,8 +40,12 @@ pub fn chunk_size_for(n: usize) -> usize {
     DEFAULT_CHUNK_SIZE * 8 / n.max(8)
 }
 
-/// Chunks of one share on their way up at once, beside the one being filled.
-const IN_FLIGHT: usize = 2;
+/// What the `n` writers of an array's stream hold together, at most, in bytes; each writes a share of `share_length`.
+pub fn held_by_writers(n: usize, share_length: u64) -> u64 {
+    let at_most = chunk_size_for(n) * (IN_FLIGHT + 1);
+    n as u64 * share_length.min(at_most as u64)
+}
+
 /// Chunks of one read that are asked for at once; their bytes wait in the connection.
 const READ_AHEAD: usize = 2;
 /// Pages of a listing of one shareset: more than any share has.
@@ -96,6 +100,7 @@ fn object_key(cloud: &dyn Cloud, name: &str, operation: Operation) -> Result<Obj
 pub struct CloudBackend {
     cloud: Arc<dyn Cloud>,
     container: Arc<Container>,
+    budget: ChunkBudget,
     chunk_size: usize,
     mutable: Option<Arc<MutableShares>>,
     spool: Option<Spool>,
@@ -104,9 +109,10 @@ pub struct CloudBackend {
 }
 
 impl CloudBackend {
-    /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). It takes whole shares only, until it gets
-    /// [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
-    pub fn new(cloud: Arc<dyn Cloud>, chunk_size: usize) -> Self {
+    /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). What parts of uploads and changes of mutable
+    /// shares hold comes from `budget`; who writes whole shares reserves for all of them. It takes whole shares only, until
+    /// it gets [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
+    pub fn new(cloud: Arc<dyn Cloud>, chunk_size: usize, budget: ChunkBudget) -> Self {
         let container = Arc::new(Container {
             cloud: cloud.clone(),
             owner: Mutex::default(),
@@ -115,6 +121,7 @@ impl CloudBackend {
         Self {
             cloud,
             container,
+            budget,
             chunk_size: chunk_size.max(1),
             mutable: None,
             spool: None,
@@ -126,8 +133,9 @@ impl CloudBackend {
     /// ([`crate::MUTABLE_CHUNK_SIZE`] unless there is a reason).
     #[must_use]
     pub fn with_slots(mut self, slots: Slots, chunk_size: u32) -> Self {
-        let container = self.container.clone();
-        self.mutable = Some(Arc::new(MutableShares { container, slots, chunk_size: chunk_size.max(1) }));
+        let (container, budget) = (self.container.clone(), self.budget.clone());
+        self.mutable =
+            Some(Arc::new(MutableShares { container, budget, slots, chunk_size: chunk_size.max(1) }));
         self
     }
 
@@ -248,17 +256,7 @@ impl Backend for CloudBackend {
     }
 
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
-        Ok(Box::new(ChunkWriter {
-            cloud: self.cloud.clone(),
-            index,
-            share,
-            chunk_size: self.chunk_size,
-            parts: Vec::new(),
-            gathered: 0,
-            bytes: 0,
-            next: 0,
-            in_flight: VecDeque::new(),
-        }))
+        Ok(Box::new(ChunkWriter::new(self.cloud.clone(), index, share, self.chunk_size)))
     }
 
     async fn upload(
@@ -277,10 +275,20 @@ impl Backend for CloudBackend {
         // An upload keeps the chunk size it began with, whatever the configuration says today.
         let file = spool.file(name, self.chunk_size as u64, &received).await?;
         let chunk_size = file.chunk_size();
-        let cloud = self.cloud.clone();
+        let (cloud, budget) = (self.cloud.clone(), self.budget.clone());
         // What was sent before a restart is not known to have been answered.
         let may_land = !received.ranges().is_empty();
-        Ok(Box::new(ChunkUpload { cloud, index, share, chunk_size, length, received, file, may_land }))
+        Ok(Box::new(ChunkUpload {
+            cloud,
+            budget,
+            index,
+            share,
+            chunk_size,
+            length,
+            received,
+            file,
+            may_land,
+        }))
     }
 
     async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
@@ -505,182 +513,5 @@ impl Backend for CloudBackend {
 
     async fn probe(&self) -> Result<()> {
         Ok(self.cloud.probe().await?)
-    }
-}
-
-/// Fills chunks and sends them, a bounded number at once. Dropping it stops what is under way.
-struct ChunkWriter {
-    cloud: Arc<dyn Cloud>,
-    index: StorageIndex,
-    share: ShareNum,
-    chunk_size: usize,
-    parts: Vec<Bytes>,
-    gathered: usize,
-    bytes: u64,
-    next: u64,
-    in_flight: VecDeque<Put>,
-}
-
-/// A put that ends with its owner.
-struct Put(JoinHandle<Result<(), CloudError>>);
-
-impl Drop for Put {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-impl ChunkWriter {
-    async fn send(&mut self) -> Result<()> {
-        while self.in_flight.len() >= IN_FLIGHT {
-            self.settle().await?;
-        }
-        let payload = Payload::from_parts(std::mem::take(&mut self.parts));
-        self.gathered = 0;
-        let key = ShareObject::Chunk(self.next).key(self.index, self.share);
-        self.next += 1;
-        let cloud = self.cloud.clone();
-        self.in_flight.push_back(Put(tokio::spawn(async move {
-            // The name was never used: one that is there already is an alarm.
-            cloud.put(&key, payload, WriteMode::CreateOnly).await.map(drop)
-        })));
-        Ok(())
-    }
-
-    /// Waits for the oldest put.
-    async fn settle(&mut self) -> Result<()> {
-        let Some(put) = self.in_flight.front_mut() else { return Ok(()) };
-        let outcome = (&mut put.0).await.unwrap_or_else(|e| {
-            Err(CloudError::new(ErrorKind::Internal, self.cloud.name(), Operation::Put, e.to_string()))
-        });
-        self.in_flight.pop_front();
-        Ok(outcome?)
-    }
-}
-
-#[async_trait]
-impl ShareWriter for ChunkWriter {
-    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
-        while !bytes.is_empty() {
-            let room = self.chunk_size - self.gathered;
-            let part = bytes.split_to(room.min(bytes.len()));
-            self.gathered += part.len();
-            self.bytes += part.len() as u64;
-            self.parts.push(part);
-            if self.gathered == self.chunk_size {
-                self.send().await?;
-            }
-        }
-        Ok(())
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<Stored> {
-        if self.gathered > 0 || self.next == 0 {
-            self.send().await?;
-        }
-        while !self.in_flight.is_empty() {
-            self.settle().await?;
-        }
-        Ok(Stored { objects: self.next, bytes: self.bytes })
-    }
-}
-
-/// A share written by offset: what fills a chunk goes out, the rest waits in the spool.
-struct ChunkUpload {
-    cloud: Arc<dyn Cloud>,
-    index: StorageIndex,
-    share: ShareNum,
-    chunk_size: u64,
-    length: u64,
-    received: RangeSet,
-    file: SpoolFile,
-    may_land: bool,
-}
-
-impl ChunkUpload {
-    fn range_of(&self, chunk: u64) -> Range<u64> {
-        let start = chunk.saturating_mul(self.chunk_size).min(self.length);
-        start..start.saturating_add(self.chunk_size).min(self.length)
-    }
-
-    /// Sends the chunks that are complete, in order.
-    async fn drain(&mut self) -> Result<()> {
-        loop {
-            let range = self.range_of(self.file.drained());
-            if range.is_empty() || !self.received.contains(&range) {
-                return Ok(());
-            }
-            let bytes = self.file.read_at(range.clone()).await?;
-            // Until it is answered.
-            let before = std::mem::replace(&mut self.may_land, true);
-            self.put(self.file.drained(), bytes).await?;
-            self.may_land = before;
-            self.file.drain(range).await?;
-        }
-    }
-
-    async fn put(&self, chunk: u64, bytes: Bytes) -> Result<()> {
-        let key = ShareObject::Chunk(chunk).key(self.index, self.share);
-        match self.cloud.put(&key, bytes.clone().into(), WriteMode::CreateOnly).await {
-            // Sent before a crash that the count did not survive.
-            Err(e) if e.kind == ErrorKind::AlreadyExists => {
-                let there = self.cloud.get(&key, None, None).await?;
-                if there.info.size != bytes.len() as u64 {
-                    return Err(e.into());
-                }
-                let there = collect_body(self.cloud.name(), there.body, bytes.len()).await?;
-                if there == bytes { Ok(()) } else { Err(e.into()) }
-            }
-            put => Ok(put.map(drop)?),
-        }
-    }
-}
-
-#[async_trait]
-impl ShareUpload for ChunkUpload {
-    async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
-        let range = offset..offset + bytes.len() as u64;
-        self.file.write_at(offset, bytes).await?;
-        self.received.insert(range);
-        // The bytes are durable; that a chunk cannot go out just now is tried again with the next.
-        if let Err(e) = self.drain().await {
-            self.may_land = true;
-            tracing::debug!("a chunk waits in the spool: {e}");
-        }
-        Ok(())
-    }
-
-    fn may_land(&self) -> bool {
-        self.may_land
-    }
-
-    async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
-        let mut whole = BytesMut::new();
-        let mut at = range.start;
-        while at < range.end {
-            let chunk = at / self.chunk_size;
-            let of = self.range_of(chunk);
-            let end = range.end.min(of.end);
-            if chunk >= self.file.drained() {
-                whole.extend_from_slice(&self.file.read_at(at..end).await?);
-            } else {
-                let key = ShareObject::Chunk(chunk).key(self.index, self.share);
-                let object = self.cloud.get(&key, ByteRange::new(at - of.start, end - at), None).await?;
-                let limit = usize::try_from(end - at).unwrap_or(usize::MAX);
-                whole.extend_from_slice(&collect_body(self.cloud.name(), object.body, limit).await?);
-            }
-            at = end;
-        }
-        Ok(whole.freeze())
-    }
-
-    async fn finish(mut self: Box<Self>) -> Result<Stored> {
-        self.drain().await?;
-        if self.length == 0 {
-            self.put(0, Bytes::new()).await?;
-        }
-        let objects = self.length.div_ceil(self.chunk_size).max(1);
-        let bytes = self.length;
-        Ok(Stored { objects, bytes })
     }
 }

@@ -3,7 +3,7 @@
 //! **Invariant:** nothing is destroyed in a container that is not known, just now, to be ours.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -62,15 +62,8 @@ impl StorageServer {
                     checked = None;
                 }
             }
-            let began = Instant::now();
-            match self.collect_step().await {
-                Ok(step) if step.went_on() => {
-                    // Paced, so that a great collection leaves the cloud to others.
-                    let rate = self.settings.deletions_per_second.max(1);
-                    let least =
-                        Duration::from_secs(1) * u32::try_from(step.deleted).unwrap_or(u32::MAX) / rate;
-                    tokio::time::sleep(least.saturating_sub(began.elapsed())).await;
-                }
+            match self.collect_paced_step().await {
+                Ok(step) if step.went_on() => {}
                 Ok(_) => {
                     // Woken by a removal, or to try again what failed or was too early.
                     let _ = tokio::time::timeout(PAUSE, woken.changed()).await;
@@ -92,6 +85,25 @@ impl StorageServer {
             self.leasedb.unleased(self.id, limit).await?.into_iter().map(|row| (row, "has no lease"));
         let expiring = self.leasedb.would_expire(self.id, self.settings.expiry, limit).await?;
         Ok(unleased.chain(expiring.into_iter().map(|row| (row, "its leases have ended"))).collect())
+    }
+
+    /// One bounded step of collection, which takes as long as what it deleted may take: a great collection leaves the
+    /// cloud to others.
+    ///
+    /// # Errors
+    /// As [`StorageServer::collect_step`].
+    pub async fn collect_paced_step(&self) -> Result<Collected> {
+        let step = self.collect_step().await?;
+        let rate = self.settings.deletions_per_second.max(1);
+        let takes = Duration::from_secs(1) * u32::try_from(step.deleted).unwrap_or(u32::MAX) / rate;
+        // Whoever collects waits for the turns of all who did.
+        let free = {
+            let mut paced = self.paced.lock().unwrap_or_else(PoisonError::into_inner);
+            let free = paced.map_or_else(Instant::now, |paced| paced.max(Instant::now())) + takes;
+            *paced.insert(free)
+        };
+        tokio::time::sleep_until(free.into()).await;
+        Ok(step)
     }
 
     /// One bounded step of collection.

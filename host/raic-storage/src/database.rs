@@ -39,7 +39,7 @@ pub enum DatabaseError {
         advice: &'static str,
     },
     /// A statement failed.
-    #[error("database: {0}")]
+    #[error("database: {0}{advice}", advice = advice(.0))]
     Sql(#[from] rusqlite::Error),
     /// The file is newer than this program.
     #[error("database: its {floor} tables are of version {found}, this raic knows {known}; run a newer raic")]
@@ -57,6 +57,16 @@ pub enum DatabaseError {
     /// The writer is gone.
     #[error("database: it is closed")]
     Closed,
+}
+
+fn advice(e: &rusqlite::Error) -> &'static str {
+    match e.sqlite_error_code() {
+        Some(rusqlite::ErrorCode::DiskFull) => "; free space on the disk of raic's home",
+        Some(rusqlite::ErrorCode::ReadOnly | rusqlite::ErrorCode::PermissionDenied) => {
+            "; let the user who runs raic write to raic's home"
+        }
+        _ => "",
+    }
 }
 
 type Job = Box<dyn FnOnce(&Transaction<'_>) -> Reply + Send>;

@@ -228,6 +228,13 @@ impl Backend for DiskBackend {
             }
             root.create_dir_all("incoming")?;
             let file = root.open_with(path, options.create(true).truncate(!is_begun))?.into_std();
+            if length > 0 {
+                // What is reserved is the disk's to keep, where it can.
+                match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, length) {
+                    Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
+                    other => other?,
+                }
+            }
             sync(root, Path::new("incoming"))?;
             Ok(file)
         });
@@ -409,6 +416,31 @@ impl Backend for DiskBackend {
     async fn lacks_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Option<String>> {
         let is_there = self.has_chunk(index, share, 0).await?;
         Ok((!is_there).then(|| shareset(index).join(share.to_string()).display().to_string()))
+    }
+
+    async fn sweep(&self, before_ms: i64) -> Result<u64> {
+        self.run("sweep", PathBuf::from("incoming"), move |root, path| {
+            let files = match root.read_dir(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
+                other => other?,
+            };
+            let mut removed = 0;
+            for file in files {
+                let file = file?;
+                let touched = file.metadata().and_then(|meta| meta.modified());
+                let touched = match touched {
+                    // Finished meanwhile.
+                    Err(e) if e.kind() == ErrorKind::NotFound => continue,
+                    other => other?.into_std(),
+                };
+                if touched.duration_since(UNIX_EPOCH).is_ok_and(|since| millis(since) < before_ms) {
+                    file.remove_file()?;
+                    removed += 1;
+                }
+            }
+            Ok(removed)
+        })
+        .await
     }
 
     fn set_owner(&self, object: Option<String>) {

@@ -9,6 +9,9 @@
 //! that no other bytes get while a request for it may still land. Mutable shares keep to decision 0004.
 
 mod backend;
+mod budget;
+mod chunk_upload;
+mod chunk_writer;
 mod clock;
 mod cloud;
 mod collector;
@@ -39,8 +42,9 @@ pub use backend::{
     Backend, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, Recovered, ShareStream,
     ShareUpload, ShareWriter, Stored,
 };
+pub use budget::{ChunkBudget, Reserved};
 pub use clock::Clock;
-pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE, chunk_size_for};
+pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE, chunk_size_for, held_by_writers};
 pub use collector::Collected;
 pub use container::Container;
 pub use database::{Database, DatabaseError};

@@ -11,8 +11,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{CloudError, ErrorKind, WriteMode, collect_body};
 
 use crate::{
-    Generation, MAX_OBJECT, MutableShare, MutableWrite, Result, ShareNum, ShareStream, StorageError,
-    StorageIndex,
+    ChunkBudget, Generation, MAX_OBJECT, MutableShare, MutableWrite, Result, ShareNum, ShareStream,
+    StorageError, StorageIndex,
     cloud::Container,
     commit::{ChunkRef, Commit, MAX_CHUNKS},
     object::ShareObject,
@@ -31,6 +31,7 @@ const READ_AHEAD: usize = 4;
 #[derive(Debug)]
 pub(crate) struct MutableShares {
     pub(crate) container: Arc<Container>,
+    pub(crate) budget: ChunkBudget,
     pub(crate) slots: Slots,
     pub(crate) chunk_size: u32,
 }
@@ -49,6 +50,14 @@ impl Settled {
     pub(crate) fn version(&self) -> Option<&Commit> {
         self.current.as_ref().filter(|commit| !commit.is_deleted)
     }
+}
+
+/// Bytes of the chunks that a write changes, at most.
+fn held_by(write: &MutableWrite, base: &Commit) -> u64 {
+    let size = u64::from(base.chunk_size);
+    // Each write touches two chunks that it does not fill, and a cut one more.
+    let touched = |(_, bytes): &(u64, Bytes)| (bytes.len() as u64 / size + 2) * size;
+    write.writes.iter().map(touched).sum::<u64>() + size
 }
 
 impl MutableShares {
@@ -223,6 +232,7 @@ impl MutableShares {
                 length: longest,
             });
         }
+        let _reserved = self.budget.reserve(held_by(&write, &base)).await;
         let changed = self.changed_chunks(at, &base, &write, length).await?;
         let numbers = changed.keys().copied().collect();
         let generation = self.slots.begin(at, slot.fence, numbers).await?.ok_or_else(|| self.busy(at))?;

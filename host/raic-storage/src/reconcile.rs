@@ -76,6 +76,12 @@ impl StorageServer {
             self.leasedb.walked(self.id, walk, prefix).await?;
             count(&told.prefixes);
         }
+        // An upload that lives was written to in its time; a day more is for clocks.
+        let patience = self.leasedb.patience();
+        let swept = self.backend.sweep(self.leasedb.over_since(patience.upload + patience.suspicion)).await?;
+        if swept > 0 {
+            tracing::info!("cloud {:?}: {swept} files of writes that never ended were removed", self.name());
+        }
         Ok(())
     }
 

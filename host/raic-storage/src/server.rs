@@ -4,6 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -94,8 +95,10 @@ pub struct StorageServer {
     pub(crate) uploads: Arc<Uploads>,
     /// Changes when there may be something to collect.
     pub(crate) wake: watch::Sender<()>,
-    // A std lock: held while a value is copied.
+    // Std locks: held while a value is copied.
     ownership: Mutex<Option<Ownership>>,
+    /// When the next deletions may go out.
+    pub(crate) paced: Mutex<Option<Instant>>,
 }
 
 impl StorageServer {
@@ -117,7 +120,8 @@ impl StorageServer {
         backend.set_writable(false);
         let wake = watch::Sender::new(());
         let (uploads, ownership) = (holds.uploads(id), Mutex::default());
-        Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership })
+        let paced = Mutex::default();
+        Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership, paced })
     }
 
     /// The cloud's configured name.

@@ -95,6 +95,17 @@ async fn whole(mut stream: ShareStream) -> Result<Bytes> {
 }
 
 impl StorageServer {
+    /// Bytes that may still be allocated; none where there is no telling, as in a cloud. Uploads that were allocated and
+    /// have not begun count as written: the backend knows nothing of them yet.
+    ///
+    /// # Errors
+    /// The backend's.
+    pub async fn available_space(&self) -> Result<Option<u64>> {
+        let Some(available) = self.backend.available_space().await? else { return Ok(None) };
+        let promised = self.leasedb.not_begun(self.id).await?;
+        Ok(Some(available.saturating_sub(promised)))
+    }
+
     /// Allocates shares of one size for an upload that is known by its secret, and renews the account's lease on those that
     /// are there. A share that another upload writes, or that is being deleted, is in neither set of the answer.
     ///
@@ -111,7 +122,7 @@ impl StorageServer {
     ) -> Result<Allocated> {
         self.require_writable().await?;
         let length = size.saturating_add(Container::immutable(size).len() as u64);
-        if let Some(available) = self.backend.available_space().await?
+        if let Some(available) = self.available_space().await?
             && available < length.saturating_mul(shares.len() as u64)
         {
             return Err(StorageError::NoSpace { backend: self.name().to_owned(), needed: length, available });

@@ -177,6 +177,10 @@ impl Backend for UnusableBackend {
         self.opened().await?.lacks_mutable(index, share, found).await
     }
 
+    async fn sweep(&self, before_ms: i64) -> Result<u64> {
+        self.opened().await?.sweep(before_ms).await
+    }
+
     async fn forget_upload(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
         self.opened().await?.forget_upload(index, share).await
     }

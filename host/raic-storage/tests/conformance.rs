@@ -6,8 +6,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use raic_cloud::MemoryCloud;
 use raic_storage::{
-    Backend as _, Clock, CloudBackend, Database, DiskBackend, LeaseDb, MemoryBackend, Patience, Slots, Spool,
-    conformance,
+    Backend as _, ChunkBudget, Clock, CloudBackend, Database, DiskBackend, LeaseDb, MemoryBackend, Patience,
+    Slots, Spool, conformance,
 };
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn cloud_backend(
     let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
     let server = leasedb.server("c").await.unwrap();
     let spool = Spool::open(&folder.join("spool"), 1 << 20).unwrap();
-    CloudBackend::new(cloud, chunk_size)
+    CloudBackend::new(cloud, chunk_size, ChunkBudget::default())
         .with_slots(Slots::new(leasedb, server, [3; 32]), 256)
         .with_spool(spool)
 }

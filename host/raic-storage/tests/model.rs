@@ -14,9 +14,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::{FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
-    AccountChange, AccountId, Clock, CloudBackend, Database, Expiry, Holds, LeaseDb, Owner, Patience,
-    Reconciled, RenewSecret, ServerSettings, ShareKind, ShareNum, Slots, Spool, StorageError, StorageIndex,
-    StorageServer, TestWrite,
+    AccountChange, AccountId, ChunkBudget, Clock, CloudBackend, Database, Expiry, Holds, LeaseDb, Owner,
+    Patience, Reconciled, RenewSecret, ServerSettings, ShareKind, ShareNum, Slots, Spool, StorageError,
+    StorageIndex, StorageServer, TestWrite,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -83,7 +83,7 @@ async fn open(
     let database = Database::open(&folder.path().join(format!("db{databases}"))).unwrap();
     let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
     let id = leasedb.server("c").await.unwrap();
-    let backend = CloudBackend::new(cloud.clone(), 64)
+    let backend = CloudBackend::new(cloud.clone(), 64, ChunkBudget::default())
         .with_slots(Slots::new(leasedb.clone(), id, KEY), 32)
         .with_spool(Spool::open(&folder.path().join("spool"), 1 << 20).unwrap());
     let owner = Owner { array: [2; 16], key: KEY, identity: leasedb.identity().await.unwrap() };

@@ -20,8 +20,8 @@ use raic_cloud::{
     Payload, Result, WriteMode,
 };
 use raic_storage::{
-    Backend as _, Clock, CloudBackend, Database, IndexPrefix, LeaseDb, MutableWrite, Patience, ShareNum,
-    Slots, StorageError, StorageIndex,
+    Backend as _, ChunkBudget, Clock, CloudBackend, Database, IndexPrefix, LeaseDb, MutableWrite, Patience,
+    ShareNum, Slots, StorageError, StorageIndex,
 };
 
 /// What becomes of the request at which the host stops.
@@ -211,7 +211,8 @@ impl Host {
     async fn open(&self, cloud: Arc<dyn Cloud>) -> CloudBackend {
         let leasedb = self.leasedb().await;
         let server = leasedb.server("c").await.unwrap();
-        CloudBackend::new(cloud, 1 << 20).with_slots(Slots::new(leasedb, server, KEY), CHUNK)
+        CloudBackend::new(cloud, 1 << 20, ChunkBudget::default())
+            .with_slots(Slots::new(leasedb, server, KEY), CHUNK)
     }
 
     /// Up again, without faults.

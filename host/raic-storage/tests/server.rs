@@ -10,9 +10,9 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{Cloud as _, FaultPlan, Faulty, MemoryCloud, ObjectKey, Payload, WriteMode};
 use raic_storage::{
-    AccountChange, AccountId, Allocated, Clock, CloudBackend, Database, DiskBackend, Expiry, Holds,
-    IndexPrefix, LeaseDb, MUTABLE_CHUNK_SIZE, Owner, Patience, Reconciled, RenewSecret, ServerSettings,
-    ShareKind, ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer, TestWrite,
+    AccountChange, AccountId, Allocated, ChunkBudget, Clock, CloudBackend, Database, DiskBackend, Expiry,
+    Holds, IndexPrefix, LeaseDb, MUTABLE_CHUNK_SIZE, Owner, Patience, Reconciled, RenewSecret,
+    ServerSettings, ShareKind, ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer, TestWrite,
 };
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -141,7 +141,7 @@ async fn open(
     let id = leasedb.server("c").await.unwrap();
     let spool = Spool::open(&folder.path().join("spool"), 1 << 20).unwrap();
     let key = [4; 32];
-    let backend = CloudBackend::new(cloud.clone(), CHUNK)
+    let backend = CloudBackend::new(cloud.clone(), CHUNK, ChunkBudget::default())
         .with_slots(Slots::new(leasedb.clone(), id, key), MUTABLE_CHUNK_SIZE)
         .with_spool(spool);
     let owner = Owner { array: [9; 16], key, identity: leasedb.identity().await.unwrap() };

@@ -527,6 +527,18 @@ impl LeaseDb {
         .await
     }
 
+    /// Bytes of a server's uploads by offset of which nothing was written yet.
+    pub(crate) async fn not_begun(&self, server: ServerId) -> Result<u64> {
+        self.read(move |c| {
+            let mut statement = c.prepare_cached(
+                "SELECT coalesce(sum(length), 0) FROM coming WHERE server = ?1 AND upload_secret IS NOT NULL
+                   AND NOT EXISTS(SELECT 1 FROM received WHERE received.share = coming.share)",
+            )?;
+            Ok(uint(statement.query_row([server.0], |r| r.get(0))?))
+        })
+        .await
+    }
+
     /// Mutable shares whose last write was not seen to end.
     pub(crate) async fn unmeasured(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
         self.read(move |c| {

@@ -1,0 +1,115 @@
+//! A share written to a cloud by offset: what does not fill a chunk yet waits in the spool.
+
+use std::{ops::Range, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use raic_cloud::{ByteRange, Cloud, ErrorKind, WriteMode, collect_body};
+
+use crate::{
+    ChunkBudget, RangeSet, Result, ShareNum, ShareUpload, StorageIndex, Stored, object::ShareObject,
+    spool::SpoolFile,
+};
+
+/// A share written by offset: what fills a chunk goes out, the rest waits in the spool.
+pub(crate) struct ChunkUpload {
+    pub(crate) cloud: Arc<dyn Cloud>,
+    pub(crate) budget: ChunkBudget,
+    pub(crate) index: StorageIndex,
+    pub(crate) share: ShareNum,
+    pub(crate) chunk_size: u64,
+    pub(crate) length: u64,
+    pub(crate) received: RangeSet,
+    pub(crate) file: SpoolFile,
+    /// Whether a request was given up that may still land.
+    pub(crate) may_land: bool,
+}
+
+impl ChunkUpload {
+    fn range_of(&self, chunk: u64) -> Range<u64> {
+        let start = chunk.saturating_mul(self.chunk_size).min(self.length);
+        start..start.saturating_add(self.chunk_size).min(self.length)
+    }
+
+    /// Sends the chunks that are complete, in order.
+    async fn drain(&mut self) -> Result<()> {
+        loop {
+            let range = self.range_of(self.file.drained());
+            if range.is_empty() || !self.received.contains(&range) {
+                return Ok(());
+            }
+            let _reserved = self.budget.reserve(range.end - range.start).await;
+            let bytes = self.file.read_at(range.clone()).await?;
+            // Until it is answered.
+            let before = std::mem::replace(&mut self.may_land, true);
+            self.put(self.file.drained(), bytes).await?;
+            self.may_land = before;
+            self.file.drain(range).await?;
+        }
+    }
+
+    async fn put(&self, chunk: u64, bytes: Bytes) -> Result<()> {
+        let key = ShareObject::Chunk(chunk).key(self.index, self.share);
+        match self.cloud.put(&key, bytes.clone().into(), WriteMode::CreateOnly).await {
+            // Sent before a crash that the count did not survive.
+            Err(e) if e.kind == ErrorKind::AlreadyExists => {
+                let there = self.cloud.get(&key, None, None).await?;
+                if there.info.size != bytes.len() as u64 {
+                    return Err(e.into());
+                }
+                let there = collect_body(self.cloud.name(), there.body, bytes.len()).await?;
+                if there == bytes { Ok(()) } else { Err(e.into()) }
+            }
+            put => Ok(put.map(drop)?),
+        }
+    }
+}
+
+#[async_trait]
+impl ShareUpload for ChunkUpload {
+    async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
+        let range = offset..offset + bytes.len() as u64;
+        self.file.write_at(offset, bytes).await?;
+        self.received.insert(range);
+        // The bytes are durable; that a chunk cannot go out just now is tried again with the next.
+        if let Err(e) = self.drain().await {
+            self.may_land = true;
+            tracing::debug!("a chunk waits in the spool: {e}");
+        }
+        Ok(())
+    }
+
+    fn may_land(&self) -> bool {
+        self.may_land
+    }
+
+    async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
+        let mut whole = BytesMut::new();
+        let mut at = range.start;
+        while at < range.end {
+            let chunk = at / self.chunk_size;
+            let of = self.range_of(chunk);
+            let end = range.end.min(of.end);
+            if chunk >= self.file.drained() {
+                whole.extend_from_slice(&self.file.read_at(at..end).await?);
+            } else {
+                let key = ShareObject::Chunk(chunk).key(self.index, self.share);
+                let object = self.cloud.get(&key, ByteRange::new(at - of.start, end - at), None).await?;
+                let limit = usize::try_from(end - at).unwrap_or(usize::MAX);
+                whole.extend_from_slice(&collect_body(self.cloud.name(), object.body, limit).await?);
+            }
+            at = end;
+        }
+        Ok(whole.freeze())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Stored> {
+        self.drain().await?;
+        if self.length == 0 {
+            self.put(0, Bytes::new()).await?;
+        }
+        let objects = self.length.div_ceil(self.chunk_size).max(1);
+        let bytes = self.length;
+        Ok(Stored { objects, bytes })
+    }
+}

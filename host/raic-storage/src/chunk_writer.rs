@@ -1,0 +1,109 @@
+//! A share written to a cloud from its beginning to its end, chunk by chunk.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use raic_cloud::{Cloud, CloudError, ErrorKind, Operation, Payload, WriteMode};
+use tokio::task::JoinHandle;
+
+use crate::{Result, ShareNum, ShareWriter, StorageIndex, Stored, object::ShareObject};
+
+/// Chunks of one share on their way up at once, beside the one being filled.
+pub(crate) const IN_FLIGHT: usize = 2;
+
+/// Fills chunks and sends them, a bounded number at once. Dropping it stops what is under way.
+pub(crate) struct ChunkWriter {
+    cloud: Arc<dyn Cloud>,
+    index: StorageIndex,
+    share: ShareNum,
+    chunk_size: usize,
+    parts: Vec<Bytes>,
+    gathered: usize,
+    bytes: u64,
+    next: u64,
+    in_flight: VecDeque<Put>,
+}
+
+/// A put that ends with its owner.
+struct Put(JoinHandle<Result<(), CloudError>>);
+
+impl Drop for Put {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl ChunkWriter {
+    pub(crate) fn new(
+        cloud: Arc<dyn Cloud>,
+        index: StorageIndex,
+        share: ShareNum,
+        chunk_size: usize,
+    ) -> Self {
+        Self {
+            cloud,
+            index,
+            share,
+            chunk_size,
+            parts: Vec::new(),
+            gathered: 0,
+            bytes: 0,
+            next: 0,
+            in_flight: VecDeque::new(),
+        }
+    }
+
+    async fn send(&mut self) -> Result<()> {
+        while self.in_flight.len() >= IN_FLIGHT {
+            self.settle().await?;
+        }
+        let payload = Payload::from_parts(std::mem::take(&mut self.parts));
+        self.gathered = 0;
+        let key = ShareObject::Chunk(self.next).key(self.index, self.share);
+        self.next += 1;
+        let cloud = self.cloud.clone();
+        self.in_flight.push_back(Put(tokio::spawn(async move {
+            // The name was never used: one that is there already is an alarm.
+            cloud.put(&key, payload, WriteMode::CreateOnly).await.map(drop)
+        })));
+        Ok(())
+    }
+
+    /// Waits for the oldest put.
+    async fn settle(&mut self) -> Result<()> {
+        let Some(put) = self.in_flight.front_mut() else { return Ok(()) };
+        let outcome = (&mut put.0).await.unwrap_or_else(|e| {
+            Err(CloudError::new(ErrorKind::Internal, self.cloud.name(), Operation::Put, e.to_string()))
+        });
+        self.in_flight.pop_front();
+        Ok(outcome?)
+    }
+}
+
+#[async_trait]
+impl ShareWriter for ChunkWriter {
+    async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
+        while !bytes.is_empty() {
+            let room = self.chunk_size - self.gathered;
+            let part = bytes.split_to(room.min(bytes.len()));
+            self.gathered += part.len();
+            self.bytes += part.len() as u64;
+            self.parts.push(part);
+            if self.gathered == self.chunk_size {
+                self.send().await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self: Box<Self>) -> Result<Stored> {
+        if self.gathered > 0 || self.next == 0 {
+            self.send().await?;
+        }
+        while !self.in_flight.is_empty() {
+            self.settle().await?;
+        }
+        Ok(Stored { objects: self.next, bytes: self.bytes })
+    }
+}
