@@ -107,7 +107,8 @@ impl StorageServer {
     }
 
     /// Allocates shares of one size for an upload that is known by its secret, and renews the account's lease on those that
-    /// are there. A share that another upload writes, or that is being deleted, is in neither set of the answer.
+    /// are there. A share that another upload writes, or that is being deleted, is in neither set of the answer; so is every
+    /// new one for a while after the container was taken over from another database.
     ///
     /// # Errors
     /// The account's; [`StorageError::ReadOnly`]; [`StorageError::NoSpace`].
@@ -144,7 +145,9 @@ impl StorageServer {
                         _ => {}
                     }
                 }
-                for share in shares {
+                // Other bytes of the host before could land under the same names.
+                let may_begin = !leasedb.was_just_raised(tx)?;
+                for share in shares.into_iter().filter(|_| may_begin) {
                     // What a lost database left of it there must go first.
                     if there.iter().any(|row| row.share == share)
                         || leasedb::is_suspect(tx, server, (index, share))?
@@ -299,8 +302,8 @@ impl StorageServer {
         let at = (index, share);
         let mut opened = self.lock_place(at).await;
         let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
-        // One that is not open here was written before a restart, if at all.
-        let may_land = opened.as_ref().is_none_or(|open| open.file.may_land());
+        // What was sent before a restart, if anything, is not known to have been answered.
+        let may_land = opened.as_ref().is_none_or(|open| !open.coming.is_of_this_run || open.file.may_land());
         let no_upload = self.no_upload(at);
         self.leasedb
             .write(move |tx| match leasedb::find(tx, server, index, share)? {

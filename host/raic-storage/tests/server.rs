@@ -699,6 +699,26 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
     assert!(run(&rig.server, write(b"third")).await.unwrap().is_written);
 }
 
+/// A chunk of the host before lands after its container was taken over: no new share gets its name meanwhile.
+#[tokio::test]
+async fn after_a_take_over_no_name_is_used_that_an_older_request_may_still_take() {
+    let mut rig = Rig::new().await;
+    rig.allocate(index(1), &[0], 500).await.unwrap();
+    rig.cloud.set(FaultPlan { late: 1.0, ..FaultPlan::default() });
+    assert!(rig.write(index(1), 0, 0, &[7; 500]).await.is_err());
+    rig.cloud.set(FaultPlan::default());
+    rig.lose_database().await;
+    rig.walk().await;
+    let answer = rig.allocate(index(1), &[0], 100).await.unwrap();
+    assert_eq!(answer, Allocated::default(), "neither there nor to be written");
+    while rig.cloud.land().await {}
+    rig.clock.advance(Duration::from_secs(16 * 60));
+    rig.walk().await;
+    let answer = rig.allocate(index(1), &[0], 100).await.unwrap();
+    assert_eq!(answer.already_have, [ShareNum(0)].into(), "it landed whole");
+    rig.store(index(2), 0, b"a new one").await;
+}
+
 /// What an older host sent before its container was taken over, and what lands later, goes; nothing known does.
 #[tokio::test]
 async fn strays_of_a_mutable_share_go_and_its_version_stays() {

@@ -106,7 +106,9 @@ impl LeaseDb {
         let leasedb = Self { database, clock, patience, run };
         leasedb
             .write(move |tx| {
-                tx.execute("INSERT INTO identity VALUES(1, ?1, 1) ON CONFLICT DO NOTHING", [fresh])?;
+                let sql =
+                    "INSERT INTO identity(one, database_id, epoch) VALUES(1, ?1, 1) ON CONFLICT DO NOTHING";
+                tx.execute(sql, [fresh])?;
                 Ok(())
             })
             .await?;
@@ -151,11 +153,21 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn raise_epoch(&self, above: u32) -> Result<()> {
+        let now = self.now_ms();
         self.write(move |tx| {
-            tx.execute("UPDATE identity SET epoch = max(epoch, ?1 + 1)", [above])?;
+            tx.execute(
+                "UPDATE identity SET epoch = ?1 + 1, raised_ms = ?2 WHERE epoch <= ?1",
+                params![above, now],
+            )?;
             Ok(())
         })
         .await
+    }
+
+    /// Whether requests of the host before, which nobody here knows of, may still land.
+    pub(crate) fn was_just_raised(&self, tx: &Connection) -> Result<bool> {
+        let raised: i64 = tx.prepare_cached("SELECT raised_ms FROM identity")?.query_row([], |r| r.get(0))?;
+        Ok(raised > self.over_since(self.patience.late))
     }
 
     /// The number of a server, which it gets the first time it is asked for.

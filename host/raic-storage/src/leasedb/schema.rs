@@ -99,4 +99,4 @@ CREATE TABLE suspects(
 CREATE TABLE walks(
     server INTEGER NOT NULL REFERENCES servers, what TEXT NOT NULL, next INTEGER NOT NULL, ended_ms INTEGER,
     PRIMARY KEY(server, what)) WITHOUT ROWID;
-"];
+", "ALTER TABLE identity ADD COLUMN raised_ms INTEGER NOT NULL DEFAULT 0"];

@@ -97,6 +97,8 @@ pub struct Upload {
 pub struct Coming {
     pub(crate) id: i64,
     pub(crate) account: AccountId,
+    /// Whether it began in this run of the process: what was sent for it is known then.
+    pub(crate) is_of_this_run: bool,
     /// Of an upload by offset.
     pub upload: Option<Upload>,
     /// What was received and is durable.
@@ -335,6 +337,7 @@ impl LeaseDb {
         index: StorageIndex,
         share: ShareNum,
     ) -> Result<Option<Coming>> {
+        let run = self.run;
         self.read(move |c| {
             let Some(there) = find(c, server, index, share)?.filter(|row| row.state == ShareState::Coming)
             else {
@@ -343,7 +346,8 @@ impl LeaseDb {
             let mut ranges = c.prepare_cached("SELECT first, past FROM received WHERE share = ?1")?;
             let ranges = ranges.query_map([there.id], |r| Ok(uint(r.get(0)?)..uint(r.get(1)?)))?;
             let received = ranges.collect::<rusqlite::Result<RangeSet>>()?;
-            let sql = "SELECT account, upload_secret, renew_secret, length FROM coming WHERE share = ?1";
+            let sql =
+                "SELECT account, upload_secret, renew_secret, length, owner FROM coming WHERE share = ?1";
             let coming = c.prepare_cached(sql)?.query_row([there.id], |r| {
                 let upload = match (r.get::<_, Option<[u8; 16]>>(1)?, r.get::<_, Option<i64>>(3)?) {
                     (Some(secret), Some(length)) => Some(Upload {
@@ -353,7 +357,8 @@ impl LeaseDb {
                     }),
                     _ => None,
                 };
-                Ok(Coming { id: there.id, account: AccountId(r.get(0)?), upload, received })
+                let (account, is_of_this_run) = (AccountId(r.get(0)?), r.get::<_, [u8; 16]>(4)? == run);
+                Ok(Coming { id: there.id, account, is_of_this_run, upload, received })
             });
             Ok(coming.optional()?)
         })
