@@ -31,6 +31,7 @@ pub fn s3_cloud(
         settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
         credentials: BTreeMap::from([("keys".to_owned(), keys)]),
         tls,
+        ..Configuration::default()
     };
     ConnectorCloud::new("s3", &connector, &configuration)
 }

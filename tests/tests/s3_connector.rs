@@ -6,7 +6,7 @@ use futures::{StreamExt as _, stream};
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
 use raic_storage::{
     Backend as _, ChunkBudget, Clock, CloudBackend, Database, Found, IndexPrefix, LeaseDb, Patience,
-    ShareNum, Slots, Spool, StorageIndex,
+    RangeSet, ShareNum, Slots, Spool, StorageIndex,
 };
 use raic_tests::{
     components::{s3_cloud, s3_keys},
@@ -98,7 +98,9 @@ async fn twelve_thousand_objects_are_listed_to_the_last(cloud: Arc<ConnectorClou
     let backend = CloudBackend::new(cloud, 1, ChunkBudget::default());
     let found = backend.scan(IndexPrefix::from(index)).await.expect("a listing");
     let found: Vec<_> = found.into_iter().filter(|f| f.index == index).map(|f| (f.share, f.found)).collect();
-    let whole = |share| (ShareNum(share), Found::Immutable { chunks: 4_000, highest: 3_999, bytes: 4_000 });
+    let chunks: RangeSet = std::iter::once(0..4_000).collect();
+    let whole =
+        |share| (ShareNum(share), Found::Immutable { chunks: chunks.clone(), chunk_size: 1, bytes: 4_000 });
     assert_eq!(found, [whole(0), whole(1), whole(2)]);
     assert_eq!(backend.shares(index).await.expect("shares"), [0, 1, 2].map(ShareNum));
 }

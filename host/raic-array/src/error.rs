@@ -38,6 +38,8 @@ pub enum ArrayError {
         n: usize,
         /// Clouds that must have theirs.
         needed: usize,
+        /// Whether it was for want of room only.
+        is_full: bool,
         /// Each cloud's fault.
         faults: Vec<Fault>,
     },

@@ -38,6 +38,10 @@ impl KeyringCopies {
     }
 
     fn failed(&self, cloud: &str, fault: String) {
+        if fault.is_empty() {
+            lock(&self.faults).remove(cloud);
+            return;
+        }
         // Told once, not at every try.
         if lock(&self.faults).insert(cloud.to_owned(), fault.clone()).as_ref() != Some(&fault) {
             tracing::warn!("the keyring's copy: {fault}");
@@ -111,7 +115,11 @@ impl Inner {
 
     async fn copy_keyring_to(&self, server: &StorageServer) -> Result<(), String> {
         let name = format!("keyring.{}", self.keyring.generation());
-        let told = |e: StorageError| e.to_string();
+        // Of a container that may not be written to there is another word, and it is told until that is mended.
+        let told = |e: StorageError| match e {
+            StorageError::ReadOnly { .. } => String::new(),
+            e => e.to_string(),
+        };
         let there = server.load_object(&name).await.map_err(told)?;
         if there.as_ref() == Some(&self.sealed_keyring) {
             return Ok(());

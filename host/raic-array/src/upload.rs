@@ -9,7 +9,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
-use raic_storage::{ShareNum, ShareWriter, StorageIndex, StorageServer, Stored, held_by_writers};
+use raic_storage::{
+    ShareNum, ShareWriter, StorageError, StorageIndex, StorageServer, Stored, held_by_writers,
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::{
@@ -23,6 +25,8 @@ use crate::{
 
 /// Segments coded at once, off the runtime: about 2 ms of work.
 const BATCH: usize = 8;
+/// Times the patience with clouds, that content may stop coming: a pipe may take a while to begin.
+const IDLE: u32 = 5;
 /// Pieces that wait for a cloud, each one batch.
 const QUEUE: usize = 2;
 
@@ -46,7 +50,26 @@ struct ShareUpload {
     domain: String,
     /// None once it failed.
     queue: Option<mpsc::Sender<Piece>>,
-    task: JoinHandle<Result<Stored, String>>,
+    task: JoinHandle<Result<Stored, WriteFault>>,
+}
+
+/// Why a share was not stored.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct WriteFault {
+    text: String,
+    is_full: bool,
+}
+
+impl From<StorageError> for WriteFault {
+    fn from(e: StorageError) -> Self {
+        Self { text: e.to_string(), is_full: e.is_full() }
+    }
+}
+
+impl From<String> for WriteFault {
+    fn from(text: String) -> Self {
+        Self { text, is_full: false }
+    }
 }
 
 impl Drop for ShareUpload {
@@ -59,33 +82,35 @@ fn begin_share(
     server: Arc<StorageServer>,
     index: StorageIndex,
     share: ShareNum,
+    length: Option<u64>,
     transfer: Transfer,
 ) -> ShareUpload {
     let (queue, pieces) = mpsc::channel(QUEUE);
     let (cloud, domain) = (server.name().to_owned(), server.domain().to_owned());
-    let task = tokio::spawn(async move { write_share(&server, index, share, pieces, transfer).await });
+    let task =
+        tokio::spawn(async move { write_share(&server, (index, share), length, pieces, transfer).await });
     ShareUpload { share, cloud, domain, queue: Some(queue), task }
 }
 
 async fn write_share(
     server: &StorageServer,
-    index: StorageIndex,
-    share: ShareNum,
+    (index, share): (StorageIndex, ShareNum),
+    length: Option<u64>,
     mut pieces: mpsc::Receiver<Piece>,
     transfer: Transfer,
-) -> Result<Stored, String> {
-    let mut writer: Box<dyn ShareWriter> = server.create(index, share).await.map_err(|e| e.to_string())?;
+) -> Result<Stored, WriteFault> {
+    let mut writer: Box<dyn ShareWriter> = server.create(index, share, length).await?;
     while let Some(piece) = pieces.recv().await {
         match piece {
             Piece::Bytes(bytes) => {
                 let length = bytes.len();
-                writer.write(bytes).await.map_err(|e| e.to_string())?;
+                writer.write(bytes).await?;
                 transfer.add(server.name(), length);
             }
-            Piece::End => return writer.finish().await.map_err(|e| e.to_string()),
+            Piece::End => return Ok(writer.finish().await?),
         }
     }
-    Err("the upload was given up".to_owned())
+    Err("the upload was given up".to_owned().into())
 }
 
 impl Inner {
@@ -122,7 +147,7 @@ impl Inner {
         let _reserved = self.budget.reserve(self.held_by_upload(size.map(|_| reserve))).await;
         self.catalog.begin(index, targets.clone(), account, reserve).await?;
         let stored = async {
-            let file = self.store_stream(index, name, content, transfer).await?;
+            let file = self.store_stream(index, name, content, size.map(|_| reserve), transfer).await?;
             self.catalog.commit(file, targets.clone(), account).await
         };
         let stored = stored.await;
@@ -157,6 +182,7 @@ impl Inner {
         index: StorageIndex,
         name: String,
         mut content: S,
+        length: Option<u64>,
         transfer: Transfer,
     ) -> Result<NewFile>
     where
@@ -179,7 +205,7 @@ impl Inner {
                 .servers
                 .iter()
                 .zip(0..)
-                .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i), transfer.clone()))
+                .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i), length, transfer.clone()))
                 .collect(),
             k: usize::from(self.geometry.k),
             survive: self.survive,
@@ -189,13 +215,16 @@ impl Inner {
         };
 
         let mut hasher = blake3::Hasher::new();
-        let mut length = 0_u64;
+        let mut received = 0_u64;
         let segment_size = self.segment_size as usize;
         let mut batch: Vec<Vec<u8>> = Vec::new();
         let mut filling: Vec<u8> = Vec::with_capacity(segment_size);
-        while let Some(piece) = content.next().await {
+        // What it holds in memory is not held for one who sends nothing.
+        let idle = self.patience * IDLE;
+        let stopped = |_| ArrayError::Content(format!("nothing came for {idle:?}"));
+        while let Some(piece) = tokio::time::timeout(idle, content.next()).await.map_err(stopped)? {
             let mut piece = piece.map_err(|e| ArrayError::Content(e.to_string()))?;
-            length += piece.len() as u64;
+            received += piece.len() as u64;
             while !piece.is_empty() {
                 let room = segment_size - filling.len();
                 filling.extend_from_slice(&piece.split_to(room.min(piece.len())));
@@ -216,6 +245,7 @@ impl Inner {
             (encoder, hasher) = uploads.encode(encoder, hasher, batch, false).await?;
         }
 
+        let length = received;
         let content_hash = *hasher.finalize().as_bytes();
         let hash_text = blake3::Hash::from(content_hash).to_hex().to_string();
         let manifest = serde_json::to_vec(&Manifest { name: &name, length, content_hash: hash_text });
@@ -233,7 +263,8 @@ impl Inner {
         let layout =
             Layout { geometry: self.geometry, segment_size: self.segment_size, length, manifest_length };
         let stream = CatalogStream { index, layout, generation, wrapped_key, roots, placements: Vec::new() };
-        Ok(NewFile { name, content_hash, stream, stored, lacking: uploads.lacking.clone() })
+        let lacking = uploads.lacking.into_iter().map(|(share, cloud, fault)| (share, cloud, fault.text));
+        Ok(NewFile { name, content_hash, stream, stored, lacking: lacking.collect() })
     }
 }
 
@@ -244,7 +275,7 @@ struct Uploads {
     survive: usize,
     needed: usize,
     patience: Duration,
-    lacking: Vec<(ShareNum, String, String)>,
+    lacking: Vec<(ShareNum, String, WriteFault)>,
 }
 
 impl Uploads {
@@ -305,7 +336,7 @@ impl Uploads {
                 None => self.lacking.push((
                     share.share,
                     share.cloud.clone(),
-                    too_slow(&share.cloud, self.patience),
+                    too_slow(&share.cloud, self.patience).into(),
                 )),
             }
         }
@@ -318,9 +349,10 @@ impl Uploads {
         share.queue = None;
         let fault = if slow {
             share.task.abort();
-            too_slow(&share.cloud, self.patience)
+            too_slow(&share.cloud, self.patience).into()
         } else {
-            outcome(&mut share.task).await.err().unwrap_or_else(|| "it ended early".to_owned())
+            let ended = outcome(&mut share.task).await.err();
+            ended.unwrap_or_else(|| "it ended early".to_owned().into())
         };
         self.lacking.push((share.share, share.cloud.clone(), fault));
     }
@@ -339,9 +371,12 @@ impl Uploads {
         if stored >= self.needed && (left >= self.k || self.lacking.is_empty()) {
             return Ok(());
         }
-        let faults =
-            self.lacking.iter().map(|(_, cloud, text)| Fault { cloud: cloud.clone(), text: text.clone() });
-        Err(ArrayError::TooFewClouds { stored, n, needed: self.needed, faults: faults.collect() })
+        let faults = self
+            .lacking
+            .iter()
+            .map(|(_, cloud, fault)| Fault { cloud: cloud.clone(), text: fault.text.clone() });
+        let is_full = self.lacking.iter().all(|(.., fault)| fault.is_full);
+        Err(ArrayError::TooFewClouds { stored, n, needed: self.needed, is_full, faults: faults.collect() })
     }
 }
 
@@ -367,6 +402,6 @@ fn too_slow(cloud: &str, patience: Duration) -> String {
 }
 
 /// How a share's task ended: with what it is kept in.
-async fn outcome(task: &mut JoinHandle<Result<Stored, String>>) -> Result<Stored, String> {
-    task.await.unwrap_or_else(|e| Err(e.to_string()))
+async fn outcome(task: &mut JoinHandle<Result<Stored, WriteFault>>) -> Result<Stored, WriteFault> {
+    task.await.unwrap_or_else(|e| Err(e.to_string().into()))
 }

@@ -15,6 +15,9 @@ use crate::{
     home::Home,
 };
 
+/// The longest path of a request, in bytes: names have 1024 at most, each written as up to three.
+const LONGEST_PATH: usize = 16 << 10;
+
 type Body = BoxBody<Bytes, std::io::Error>;
 
 /// Speaks to the daemon of a home.
@@ -48,6 +51,12 @@ impl Client<'_> {
         headers: &[(&str, String)],
         body: Body,
     ) -> Outcome<Response<Incoming>> {
+        // No resource is without a name, and no name longer than a request takes.
+        let of_nothing = path.split('?').next().is_some_and(|path| path.ends_with('/'));
+        if of_nothing || path.len() > LONGEST_PATH {
+            let what = if of_nothing { "empty" } else { "too long" };
+            return Err(Failed::other(format!("the name is {what}")));
+        }
         let socket = self.0.socket();
         let stream = UnixStream::connect(&socket).await.map_err(|e| Failed {
             class: Class::NoDaemon,

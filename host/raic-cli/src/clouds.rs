@@ -18,6 +18,7 @@ use crate::{
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
+    output::say,
     progress,
 };
 
@@ -39,6 +40,11 @@ pub(crate) enum CloudCommand {
     },
     /// Makes a cloud's container (bucket) at the provider
     Create {
+        /// Which
+        name: String,
+    },
+    /// Pins what a cloud's login says of where its endpoints are, such as a storage URL out of a catalogue
+    Pin {
         /// Which
         name: String,
     },
@@ -92,7 +98,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                 if json {
                     print_json(&json!({"name": name, "backend": backend, "place": place}))?;
                 } else {
-                    println!("{name:<16} {backend:<8} {place}");
+                    say!("{name:<16} {backend:<8} {place}");
                 }
             }
             Ok(())
@@ -100,7 +106,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
         CloudCommand::Test { name } => {
             let tell = |line: &str| {
                 if !json {
-                    println!("{line}");
+                    say!("{line}");
                 }
             };
             test(home, &name, tell).await?;
@@ -113,7 +119,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             if json {
                 return print_json(&json!({"cloud": name, "adopted": true}));
             }
-            println!("cloud {name:?} is this array's; what it lost is found by `raic lease reconcile`");
+            say!("cloud {name:?} is this array's; what it lost is found by `raic lease reconcile`");
             Ok(())
         }
         CloudCommand::Create { name } => {
@@ -127,9 +133,10 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             if json {
                 return print_json(&json!({"cloud": name, "created": true}));
             }
-            println!("cloud {name:?} has its container");
+            say!("cloud {name:?} has its container");
             Ok(())
         }
+        CloudCommand::Pin { name } => pin_endpoints(home, json, &name).await,
     }
 }
 
@@ -154,8 +161,23 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
         let backend = Clouds::new(home)?.open(config.clouds.len(), name, section, &mut Pins::new(), None)?;
+        if section.is_read_only() {
+            backend.objects("").await.map_err(Failed::other)?;
+            tell(&format!(
+                "cloud {name:?} can be read; config.toml says that nothing is written there (read_only)"
+            ));
+            return Ok(());
+        }
+        if let Some(0) = backend.available_space().await.map_err(Failed::other)? {
+            return Err(Failed {
+                class: Class::Full,
+                sentence: format!(
+                    "cloud {name:?}: no space is left there, beyond what is reserved for others"
+                ),
+            });
+        }
         backend.probe().await.map_err(Failed::other)?;
-        tell(&format!("cloud {name:?} works"));
+        tell(&format!("a file was written and removed: cloud {name:?} works"));
         return Ok(());
     }
     let cloud = connect(home, name)?;
@@ -214,6 +236,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         return Err(wrong(format!("there is a cloud {name:?} already")));
     }
     clouds.insert(&name, Item::Table(table_of(&arguments)?));
+    let config = Config::parse(&document.to_string(), home.path()).map_err(wrong)?;
+    // Those on a host that the operator named; others are for `raic cloud pin`.
+    let learned = learn(home, &name, section(&config, &name)?).await?;
+    let learned = learned.into_iter().filter(|(_, _, is_named)| *is_named).map(|(name, url, _)| (name, url));
+    set_endpoints(&mut document, &name, learned);
     let changed = document.to_string();
     let config = Config::parse(&changed, home.path()).map_err(wrong)?;
     // Opened before it is written: a cloud that cannot be configured is not added.
@@ -226,7 +253,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     pin(home, pins).await?;
     replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
     if !json {
-        println!("cloud {name:?} is in {}", path.display());
+        say!("cloud {name:?} is in {}", path.display());
     }
     let fault = opened.probe().await.err().map(|e| e.to_string());
     if let Some(fault) = &fault {
@@ -241,7 +268,67 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         return print_json(&json!({"cloud": name, "fault": fault, "in_use": reloaded}));
     }
     if reloaded {
-        println!("the daemon uses it now");
+        say!("the daemon uses it now");
+    }
+    Ok(())
+}
+
+/// What a login says of endpoints that are not pinned, or pinned otherwise: name, URL, and whether its host is one that the
+/// operator named. Nothing where it cannot log in.
+async fn learn(home: &Home, name: &str, section: &CloudSection) -> Outcome<Vec<(String, String, bool)>> {
+    if !matches!(section, CloudSection::Cloud { .. }) {
+        return Ok(Vec::new());
+    }
+    let cloud = tokio::task::block_in_place(|| {
+        Clouds::new(home)?.connector_cloud(name, section, &mut read_pins(home)?)
+    })?;
+    // Its error is told when it is used: here only what it learned counts.
+    let _ = cloud.probe().await;
+    let is_named = |url: &str| cloud.names_host_of(url);
+    Ok(cloud.learned().into_iter().map(|(name, url)| (name, url.clone(), is_named(&url))).collect())
+}
+
+fn set_endpoints(document: &mut DocumentMut, cloud: &str, endpoints: impl Iterator<Item = (String, String)>) {
+    let mut endpoints = endpoints.peekable();
+    if endpoints.peek().is_none() {
+        return;
+    }
+    let table = &mut document["clouds"][cloud];
+    if table.get("endpoints").is_none() {
+        table["endpoints"] = value(InlineTable::new());
+    }
+    for (name, url) in endpoints {
+        table["endpoints"][name] = value(url);
+    }
+}
+
+async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcome {
+    let path = home.config();
+    let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
+    let config = Config::load(home)?;
+    let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
+    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
+    let learned = learn(home, name, section(&config, name)?).await?;
+    if !learned.is_empty() {
+        set_endpoints(&mut document, name, learned.iter().map(|(name, url, _)| (name.clone(), url.clone())));
+        let changed = document.to_string();
+        Config::parse(&changed, home.path()).map_err(wrong)?;
+        replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+        match Client(home).send(Method::POST, "/v1/reload", &[], nothing()).await {
+            Ok(_) => {}
+            Err(failed) if failed.class == Class::NoDaemon => {}
+            Err(failed) => return Err(failed),
+        }
+    }
+    if json {
+        let pinned: BTreeMap<_, _> = learned.iter().map(|(name, url, _)| (name, url)).collect();
+        return print_json(&json!({"cloud": name, "pinned": pinned}));
+    }
+    for (endpoint, url, _) in &learned {
+        say!("pinned: {endpoint} of cloud {name:?} is at {url}");
+    }
+    if learned.is_empty() {
+        say!("its login says of no endpoint anything new; `raic cloud test {name}` shows whether it works");
     }
     Ok(())
 }
@@ -345,15 +432,15 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
     if json {
         return print_json(&status);
     }
-    println!("array      {}-of-{}", status.k, status.n);
-    println!("files      {} ({})", status.files, progress::bytes(status.bytes));
-    println!("lacking    {} shares", status.lacking);
-    println!("deletions  {} shares wait", status.deletions);
-    println!("lost       {} shares", status.lost);
+    say!("array      {}-of-{}", status.k, status.n);
+    say!("files      {} ({})", status.files, progress::bytes(status.bytes));
+    say!("lacking    {} shares", status.lacking);
+    say!("deletions  {} shares wait", status.deletions);
+    say!("lost       {} shares", status.lost);
     for cloud in &status.clouds {
         let fault = cloud.fault.as_deref().unwrap_or("works");
         let keyring = if cloud.keyring { "" } else { " (has no copy of the keyring yet)" };
-        println!("cloud      {:<16} {fault}{keyring}", cloud.name);
+        say!("cloud      {:<16} {fault}{keyring}", cloud.name);
     }
     Ok(())
 }

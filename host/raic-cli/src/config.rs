@@ -76,6 +76,7 @@ path = "clouds/4"
 # # credentials.keys = { env = "AMAZON_KEYS" }
 # # credentials.keys = { command = ["aws", "configure", "export-credentials"] }
 # ca = "/etc/my-ca.pem"      # an authority to trust beside the system's
+# endpoints = { storage = "https://swift.example.com/v1/AUTH_1" } # learned at login; `raic cloud pin amazon` writes it
 # prefix = "arrays/home"     # a folder of the bucket, where arrays share one
 # requests = 16              # requests at once
 "#;
@@ -108,6 +109,21 @@ fn sixteen() -> usize {
     16
 }
 
+/// A number of bytes, or a text such as `256 MiB`.
+fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<ByteSize, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Bytes(i64),
+        Text(String),
+    }
+    let wrong = |what: String| serde::de::Error::custom(format!("{what} is no size, such as \"256 MiB\""));
+    match Written::deserialize(value).map_err(|_| wrong("this".to_owned()))? {
+        Written::Bytes(bytes) => u64::try_from(bytes).map(ByteSize::b).map_err(|_| wrong(bytes.to_string())),
+        Written::Text(text) => text.parse().map_err(|_| wrong(format!("{text:?}"))),
+    }
+}
+
 /// `[storage]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -116,7 +132,9 @@ pub(crate) struct StorageSection {
     lease_cutoff: Option<String>,
     pub(crate) deletions_per_second: u32,
     pub(crate) reconcile_hours: u32,
+    #[serde(deserialize_with = "size")]
     pub(crate) spool: ByteSize,
+    #[serde(deserialize_with = "size")]
     pub(crate) memory: ByteSize,
     /// How long things are waited for before they are destroyed, in seconds: set lower by tests only.
     late_seconds: Option<u64>,
@@ -182,7 +200,7 @@ pub(crate) enum CloudSection {
     Disk {
         path: PathBuf,
         /// Bytes of its disk that are for others.
-        #[serde(default)]
+        #[serde(default, deserialize_with = "size")]
         reserved_space: ByteSize,
         #[serde(default)]
         read_only: bool,
@@ -196,6 +214,9 @@ pub(crate) enum CloudSection {
         #[serde(default)]
         credentials: BTreeMap<String, Source>,
         ca: Option<PathBuf>,
+        /// Endpoints learned at login that were pinned.
+        #[serde(default)]
+        endpoints: BTreeMap<String, String>,
         /// The folder of the container that is this cloud's; the whole of it unless set.
         prefix: Option<String>,
         #[serde(default = "sixteen")]
@@ -230,6 +251,16 @@ impl Config {
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
         config.storage.expiry()?;
+        if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
+            return Err("storage: memory is 1 MiB or more, spool 8 MiB or more".to_owned());
+        }
+        if let Some((name, _)) = config
+            .clouds
+            .iter()
+            .find(|(_, c)| matches!(c, CloudSection::Disk { path, .. } if path.as_os_str().is_empty()))
+        {
+            return Err(format!("cloud {name:?}: its path is empty"));
+        }
         for name in config.clouds.keys() {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {

@@ -7,12 +7,13 @@ use std::{
 };
 
 use clap::Subcommand;
-use raic_wasm::{ApprovalStore, Engine, Manifest, Package};
+use raic_wasm::{ApprovalStore, Engine, Manifest, Package, Sending};
 use serde_json::json;
 
 use crate::{
     error::{Failed, Outcome},
     home::Home,
+    output::say,
 };
 
 #[derive(Subcommand)]
@@ -40,7 +41,7 @@ pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome
         ConnectorCommand::List => {
             let packages = store()?.list().map_err(Failed::configuration)?;
             if packages.is_empty() && !json {
-                println!("no connector is approved yet; approve one with `raic connector approve FILE`");
+                say!("no connector is approved yet; approve one with `raic connector approve FILE`");
             }
             let (good, bad): (Vec<_>, Vec<_>) = packages.into_iter().partition(Result::is_ok);
             good.iter().flatten().try_for_each(|package| list(package, json))?;
@@ -68,7 +69,7 @@ pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome
             }
             store.approve(&package).map_err(Failed::configuration)?;
             if !json {
-                println!("approved");
+                say!("approved");
             }
             Ok(())
         }
@@ -87,7 +88,7 @@ fn list(package: &Package, json: bool) -> Outcome {
         let line = json!({"name": name, "version": version, "sha256": package.sha256, "license": license});
         return crate::files::print_json(&line);
     }
-    println!("{name:<12} {version:<8} {}  {description}", &package.sha256[..12]);
+    say!("{name:<12} {version:<8} {}  {description}", &package.sha256[..12]);
     Ok(())
 }
 
@@ -99,6 +100,16 @@ fn confirmed() -> Outcome<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// Where a secret may be sent, in words.
+fn sent(sending: &Sending) -> String {
+    let place = match (&sending.header, sending.form.as_str()) {
+        (Some(header), _) => header.as_str(),
+        (None, "raw" | "query") => "a query",
+        (None, _) => "a body",
+    };
+    format!(", sent in {place} to {:?}", sending.network)
+}
+
 fn show(package: &Package, json: bool) -> Outcome {
     let manifest = &package.manifest;
     if json {
@@ -106,43 +117,45 @@ fn show(package: &Package, json: bool) -> Outcome {
             "sha256": package.sha256, "imports": package.imports, "manifest": manifest,
         }));
     }
-    println!("{} {}: {}", manifest.name, manifest.version, manifest.description);
-    println!("  sha-256   {}", package.sha256);
-    println!("  licence   {}", manifest.license);
-    println!("  contract  {}", manifest.contract);
-    println!("  settings");
+    say!("{} {}: {}", manifest.name, manifest.version, manifest.description);
+    say!("  sha-256   {}", package.sha256);
+    say!("  licence   {}", manifest.license);
+    say!("  contract  {}", manifest.contract);
+    say!("  settings");
     for (name, setting) in &manifest.settings {
         let value = match (&setting.default, setting.required) {
             (Some(default), _) => format!(" [default: {default}]"),
             (None, true) => " [required]".to_owned(),
             (None, false) => String::new(),
         };
-        println!("    {name:<14} {}{value}", setting.help);
+        say!("    {name:<14} {}{value}", setting.help);
     }
-    println!("  credentials");
+    say!("  credentials");
     for (name, credential) in &manifest.credentials {
-        println!("    {name:<14} {}", credential.help);
+        say!("    {name:<14} {}", credential.help);
         for (part, rule) in &credential.parts {
             let what = if rule.secret { "secret" } else { "readable by the connector" };
             let signs = rule.sign.iter().map(|s| format!(", signs by {s:?}"));
-            let sends = rule.send.iter().map(|s| format!(", sent in {} to {:?}", s.header, s.network));
-            println!("      {part:<20} {what}{}", signs.chain(sends).collect::<String>());
+            let sends = rule.send.iter().map(sent);
+            say!("      {part:<20} {what}{}", signs.chain(sends).collect::<String>());
         }
     }
-    println!("  may send requests to");
+    for (name, token) in &manifest.tokens {
+        let signs = token.sign.iter().map(|s| format!(", signs by {s:?}"));
+        let uses: String = signs.chain(token.send.iter().map(sent)).collect();
+        say!("    {name:<14} a secret that logins answer with{uses}");
+    }
+    for (name, endpoint) in &manifest.endpoints {
+        say!("    {name:<14} learned at login, pinned by you: {}", endpoint.help);
+    }
+    say!("  may send requests to");
     for network in &manifest.network {
         let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
-        println!("    {:<14} {}{}", network.name, network.url, when.collect::<String>());
+        say!("    {:<14} {}{}", network.name, network.url, when.collect::<String>());
     }
-    println!("  may read, besides errors");
+    say!("  may read, besides errors");
     for document in &manifest.documents {
-        println!(
-            "    {} {}{}?{}",
-            document.method,
-            document.network,
-            document.path,
-            document.query.join("&")
-        );
+        say!("    {} {}{}?{}", document.method, document.network, document.path, document.query.join("&"));
     }
     Ok(())
 }

@@ -132,8 +132,28 @@ impl Clouds {
         pins: &mut Pins,
     ) -> Outcome<Arc<dyn Cloud>> {
         let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
-        let CloudSection::Cloud { connector, settings, credentials, ca, prefix, requests, .. } = section
-        else {
+        let cloud = self.connector_cloud(name, section, pins)?;
+        let CloudSection::Cloud { prefix, requests, .. } = section else { return Ok(Arc::new(cloud)) };
+        let limited = Limit::new(Meter::new(cloud), (*requests).max(1));
+        let cloud = Breaker::new(Retry::new(limited, RetryPolicy::default()));
+        match prefix {
+            None => Ok(Arc::new(cloud)),
+            Some(prefix) => {
+                let below = Prefix::new(cloud, prefix).map_err(|e| wrong(format!("its prefix: {e}")))?;
+                Ok(Arc::new(below))
+            }
+        }
+    }
+
+    /// A cloud behind its connector, and nothing around it.
+    pub(crate) fn connector_cloud(
+        &self,
+        name: &str,
+        section: &CloudSection,
+        pins: &mut Pins,
+    ) -> Outcome<ConnectorCloud> {
+        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let CloudSection::Cloud { connector, settings, credentials, ca, endpoints, .. } = section else {
             return Err(wrong("it is a folder and has no connector".to_owned()));
         };
         let pinned = pins.get(name).filter(|pin| pin.connector == *connector).map(|pin| pin.sha256.clone());
@@ -150,18 +170,11 @@ impl Clouds {
             settings: settings.clone(),
             credentials: credentials.iter().map(load).collect::<Outcome<_>>()?,
             tls: TlsSettings { extra_ca },
+            endpoints: endpoints.clone(),
         };
         let cloud = ConnectorCloud::new(name, &compiled, &configuration).map_err(|e| wrong(e.to_string()))?;
         pins.insert(name.to_owned(), Pin { connector: connector.clone(), sha256: package.sha256 });
-        let limited = Limit::new(Meter::new(cloud), (*requests).max(1));
-        let cloud = Breaker::new(Retry::new(limited, RetryPolicy::default()));
-        match prefix {
-            None => Ok(Arc::new(cloud)),
-            Some(prefix) => {
-                let below = Prefix::new(cloud, prefix).map_err(|e| wrong(format!("its prefix: {e}")))?;
-                Ok(Arc::new(below))
-            }
-        }
+        Ok(cloud)
     }
 }
 

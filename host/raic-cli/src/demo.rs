@@ -17,6 +17,7 @@ use rustix::process::Pid;
 
 use crate::{
     error::{Failed, Outcome},
+    output::say,
     progress::bytes,
 };
 
@@ -127,31 +128,31 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     step(&format!("A file of {} MiB of random bytes is stored", arguments.size));
     let original = demo.folder.join("original");
     let sha256 = random_file(&original, arguments.size << 20)?;
-    println!("    SHA-256 {sha256}");
+    say!("    SHA-256 {sha256}");
     let took = demo.timed(&["put", &text(&original), "holiday.mkv"])?;
-    println!("    stored in {took:.1} s");
+    say!("    stored in {took:.1} s");
     demo.show_clouds();
 
     step("Two of the four services are stopped, and the file is read back");
     demo.services[0].process.stop();
     demo.services[2].process.stop();
-    println!("    {} and {} are down", CLOUDS[0], CLOUDS[2]);
+    say!("    {} and {} are down", CLOUDS[0], CLOUDS[2]);
     demo.read_back(&sha256)?;
 
     step("They are back up; every object of a third is overwritten in the middle, and the file is read back");
     demo.restart_service(0)?;
     demo.restart_service(2)?;
     let damaged = damage(&demo.services[1].root)?;
-    println!("    {damaged} objects of {} now hold other bytes than were stored", CLOUDS[1]);
+    say!("    {damaged} objects of {} now hold other bytes than were stored", CLOUDS[1]);
     demo.read_back(&sha256)?;
 
     step("And with one more service down beside the damaged one");
     demo.services[3].process.stop();
-    println!("    {} is down", CLOUDS[3]);
+    say!("    {} is down", CLOUDS[3]);
     demo.read_back(&sha256)?;
     demo.restart_service(3)?;
 
-    println!("\nDone in {:.0} s: every read gave the bytes that were stored.", began.elapsed().as_secs_f64());
+    say!("\nDone in {:.0} s: every read gave the bytes that were stored.", began.elapsed().as_secs_f64());
     if arguments.keep {
         demo.keep();
     }
@@ -159,7 +160,7 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
 }
 
 fn step(title: &str) {
-    println!("\n==> {title}");
+    say!("\n==> {title}");
 }
 
 fn text(path: &Path) -> String {
@@ -175,7 +176,7 @@ impl Demo {
             .map_err(Failed::other)?
             .port();
         let process = spawn_service(name, &root, port)?;
-        println!("    {name:<10} http://127.0.0.1:{port}  bucket raic");
+        say!("    {name:<10} http://127.0.0.1:{port}  bucket raic");
         self.services.push(Service { name, port, root, process });
         Ok(())
     }
@@ -213,7 +214,7 @@ impl Demo {
                 "--replace",
                 &format!("local-{}", i + 1),
             ])?;
-            println!("    cloud {name}: connector s3, {}", settings[0]);
+            say!("    cloud {name}: connector s3, {}", settings[0]);
         }
         Ok(())
     }
@@ -231,7 +232,7 @@ impl Demo {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        println!("    listens at {}", text(&self.home.join("raic.sock")));
+        say!("    listens at {}", text(&self.home.join("raic.sock")));
         Ok(())
     }
 
@@ -262,11 +263,11 @@ impl Demo {
         let copy = self.folder.join("copy");
         let took = self.timed(&["get", "holiday.mkv", &text(&copy)])?;
         let read = sha256_of(&copy)?;
-        println!("    SHA-256 {read}, read in {took:.1} s");
+        say!("    SHA-256 {read}, read in {took:.1} s");
         if read != sha256 {
             return Err(Failed::other("these are not the bytes that were stored"));
         }
-        println!("    the same bytes");
+        say!("    the same bytes");
         fs::remove_file(&copy).map_err(Failed::other)
     }
 
@@ -274,7 +275,7 @@ impl Demo {
         for Service { name, root, .. } in &self.services {
             let objects = objects(root);
             let size: u64 = objects.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
-            println!(
+            say!(
                 "    {name:<10} holds {} objects, {}: ciphertext, one share of four",
                 objects.len(),
                 bytes(size)
@@ -284,11 +285,11 @@ impl Demo {
 
     fn keep(mut self) {
         let program = std::env::current_exe().unwrap_or_default();
-        println!("\nEverything still runs. Play with it:");
-        println!("    {} --home {} status", program.display(), self.home.display());
+        say!("\nEverything still runs. Play with it:");
+        say!("    {} --home {} status", program.display(), self.home.display());
         let processes = self.services.iter_mut().map(|s| &mut s.process).chain([&mut self.daemon]);
         let ids: Vec<_> = processes.filter_map(|p| p.0.take()).map(|child| child.id().to_string()).collect();
-        println!("and end it:\n    kill {}; rm -r {}", ids.join(" "), self.folder.display());
+        say!("and end it:\n    kill {}; rm -r {}", ids.join(" "), self.folder.display());
     }
 }
 

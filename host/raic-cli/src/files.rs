@@ -18,6 +18,7 @@ use crate::{
     client::{Client, encode, nothing, path_of, pieces, streamed},
     error::{Failed, Outcome},
     home::Home,
+    output::say,
     progress::{self, Progress},
 };
 
@@ -32,8 +33,18 @@ pub(crate) async fn put(
     account: &str,
 ) -> Outcome {
     let from_input = file == Path::new("-");
-    let of_file = || file.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.or_else(|| if from_input { None } else { of_file() });
+    let of_file = file.file_name().map(|name| {
+        name.to_str().map(str::to_owned).ok_or_else(|| {
+            Failed::other(format!(
+                "{} is not UTF-8, as names are: give it one, raic put FILE NAME",
+                file.display()
+            ))
+        })
+    });
+    let name = match name {
+        None if !from_input => of_file.transpose()?,
+        name => name,
+    };
     let name =
         name.ok_or_else(|| Failed::other("a file from standard input needs a name: raic put - NAME"))?;
     let (content, total): (Pin<Box<dyn AsyncRead + Send + Sync>>, _) = if from_input {
@@ -59,7 +70,7 @@ pub(crate) async fn put(
     if json {
         return print_json(&stored);
     }
-    println!("stored {} ({}) as {} shares", stored.name, progress::bytes(stored.size), stored.shares.len());
+    say!("stored {} ({}) as {} shares", stored.name, progress::bytes(stored.size), stored.shares.len());
     lacking(&stored);
     Ok(())
 }
@@ -218,20 +229,20 @@ pub(crate) async fn stat(home: &Home, json: bool, name: &str) -> Outcome {
     if json {
         return print_json(&file);
     }
-    println!("name           {}", file.name);
-    println!("size           {} ({})", file.size, progress::bytes(file.size));
-    println!("stored         {}", when(file.modified_ms));
-    println!("blake3         {}", file.blake3.as_deref().unwrap_or("-"));
-    println!("storage index  {}", file.storage_index.as_deref().unwrap_or("-"));
+    say!("name           {}", file.name);
+    say!("size           {} ({})", file.size, progress::bytes(file.size));
+    say!("stored         {}", when(file.modified_ms));
+    say!("blake3         {}", file.blake3.as_deref().unwrap_or("-"));
+    say!("storage index  {}", file.storage_index.as_deref().unwrap_or("-"));
     for (share, cloud) in &file.shares {
-        println!("share {share:<8} {cloud}");
+        say!("share {share:<8} {cloud}");
     }
     lacking(&file);
     Ok(())
 }
 
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Outcome {
-    println!("{}", serde_json::to_string(value).map_err(Failed::other)?);
+    say!("{}", serde_json::to_string(value).map_err(Failed::other)?);
     Ok(())
 }
 

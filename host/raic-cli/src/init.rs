@@ -8,6 +8,7 @@ use crate::{
     error::{Failed, Outcome},
     files::print_json,
     home::{Home, private_file, private_folder},
+    output::say,
 };
 
 /// Makes keys, configuration and the folders it names. A home that is there stays as it is.
@@ -32,13 +33,13 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
             "home": home.path(), "config": home.config(), "recovery_key": home.recovery_key(),
         }));
     }
-    println!("Made a home in {}", home.path().display());
-    println!("  configuration  {}", home.config().display());
-    println!("  recovery key   {}", home.recovery_key().display());
-    println!(
+    say!("Made a home in {}", home.path().display());
+    say!("  configuration  {}", home.config().display());
+    say!("  recovery key   {}", home.recovery_key().display());
+    say!(
         "Move the recovery key to a safe place off this machine: with it and the clouds everything can be rebuilt,"
     );
-    println!(
+    say!(
         "without it and this machine nothing can. Then run `raic serve`, and in another terminal `raic put FILE`."
     );
     Ok(())

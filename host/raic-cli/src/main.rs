@@ -11,6 +11,7 @@ mod error;
 mod files;
 mod home;
 mod init;
+mod output;
 mod progress;
 mod storage;
 

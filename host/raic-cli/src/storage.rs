@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
 use raic_gateway::storage::{AccountInfo, AccountRequest, CollectLine, LeaseLine, UsageLine, Walk};
+use raic_storage::{Clock, Database, LeaseDb, Patience};
 
 use crate::{
     client::{Client, encode, nothing},
@@ -14,6 +15,7 @@ use crate::{
     error::{Class, Failed, Outcome},
     files::{print_json, when},
     home::Home,
+    output::say,
     progress,
 };
 
@@ -113,7 +115,7 @@ fn show(account: &AccountInfo, json: bool) -> Outcome {
         return print_json(account);
     }
     let quota = |quota: Option<u64>| quota.map_or_else(|| "none".to_owned(), progress::bytes);
-    println!(
+    say!(
         "{:<24} soft {:<12} hard {:<12} leases {} days{}",
         account.name,
         quota(account.soft_quota),
@@ -140,18 +142,23 @@ pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
         By::Cloud => "cloud",
         By::Day => "day",
     };
-    let lines: Vec<UsageLine> =
-        Client(home).ask(Method::GET, &format!("/v1/usage?by={by}"), nothing()).await?;
-    for line in &lines {
-        if json {
-            print_json(line)?;
-            continue;
+    let mut page = format!("/v1/usage?by={by}");
+    loop {
+        let lines: Vec<UsageLine> = Client(home).ask(Method::GET, &page, nothing()).await?;
+        for line in &lines {
+            if json {
+                print_json(line)?;
+                continue;
+            }
+            let names = [&line.day, &line.account, &line.cloud];
+            let names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
+            say!("{:>14}  {:>10} shares  {}", line.bytes, line.shares, names.join("  "));
         }
-        let names = [&line.day, &line.account, &line.cloud];
-        let names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
-        println!("{:>14}  {:>10} shares  {}", line.bytes, line.shares, names.join("  "));
+        match lines.last().and_then(|line| line.day.as_ref()) {
+            Some(day) => page = format!("/v1/usage?by={by}&before={}", encode(day)),
+            None => return Ok(()),
+        }
     }
-    Ok(())
 }
 
 #[derive(Subcommand)]
@@ -186,6 +193,10 @@ pub(crate) enum LeaseCommand {
         /// First move a damaged database away, while no daemon runs
         #[arg(long)]
         replace_database: bool,
+        /// First tell the database that it was restored from a backup, while no daemon runs: what happened since is looked for
+        /// in the containers
+        #[arg(long, conflicts_with = "replace_database")]
+        restored_backup: bool,
     },
 }
 
@@ -201,7 +212,7 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
             if json {
                 return print_json(&renewed);
             }
-            renewed.iter().for_each(|(cloud, shares)| println!("{cloud:<16} {shares} shares"));
+            renewed.iter().for_each(|(cloud, shares)| say!("{cloud:<16} {shares} shares"));
             Ok(())
         }
         LeaseCommand::Collect { dry_run } => {
@@ -213,20 +224,21 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
                     continue;
                 }
                 for (index, share, bytes, why) in &line.would_go {
-                    println!("{:<16} {index} {share:>3} {bytes:>14}  {why}", line.cloud);
+                    say!("{:<16} {index} {share:>3} {bytes:>14}  {why}", line.cloud);
                 }
                 if dry_run {
-                    println!("{:<16} {} shares would go", line.cloud, line.would_go.len());
+                    say!("{:<16} {} shares would go", line.cloud, line.would_go.len());
                 } else {
                     let CollectLine { cloud, expired, deleted, failed, .. } = line;
-                    println!("{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed");
+                    say!("{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed");
                 }
             }
             Ok(())
         }
         LeaseCommand::Reconcile => walk(home, json, "reconcile").await,
-        LeaseCommand::Rebuild { replace_database: true } => replace_database(home, json),
-        LeaseCommand::Rebuild { replace_database: false } => walk(home, json, "rebuild").await,
+        LeaseCommand::Rebuild { replace_database: true, .. } => replace_database(home, json),
+        LeaseCommand::Rebuild { restored_backup: true, .. } => restored_backup(home, json).await,
+        LeaseCommand::Rebuild { .. } => walk(home, json, "rebuild").await,
     }
 }
 
@@ -248,7 +260,7 @@ async fn list(home: &Home, json: bool, account: Option<String>, index: Option<St
             }
             let ends = line.expires_ms.map_or_else(|| "lasts".to_owned(), |ms| format!("until {}", when(ms)));
             let LeaseLine { cloud, storage_index, share, account, bytes, state, .. } = line;
-            println!("{cloud:<16} {storage_index} {share:>3} {bytes:>14}  {state:<7} {account:<16} {ends}");
+            say!("{cloud:<16} {storage_index} {share:>3} {bytes:>14}  {state:<7} {account:<16} {ends}");
         }
         match page.last() {
             Some(last) => {
@@ -276,10 +288,23 @@ async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
             print_json(cloud)?;
             continue;
         }
-        println!(
+        say!(
             "{:<16} {} shares listed, {} discovered, {} torn, {} reaped, {} vanished, {} lost",
-            cloud.cloud, cloud.listed, cloud.discovered, cloud.torn, cloud.reaped, cloud.vanished, cloud.lost
+            cloud.cloud,
+            cloud.listed,
+            cloud.discovered,
+            cloud.torn,
+            cloud.reaped,
+            cloud.vanished,
+            cloud.lost
         );
+        if cloud.failed > 0 {
+            say!(
+                "{:<16} {} shares could not be examined; the daemon's log has the reasons, the next pass tries again",
+                cloud.cloud,
+                cloud.failed
+            );
+        }
     }
     let faults: Vec<&str> = told.clouds.iter().filter_map(|cloud| cloud.error.as_deref()).collect();
     if faults.is_empty() {
@@ -292,6 +317,24 @@ async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
             faults.join("; ")
         ),
     })
+}
+
+async fn restored_backup(home: &Home, json: bool) -> Outcome {
+    let _lock = lock(home)?.ok_or_else(|| Failed::other("a daemon runs; stop it first"))?;
+    let path = home.database();
+    if !path.exists() {
+        return Err(Failed::configuration(format!("there is no database at {}", path.display())));
+    }
+    let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
+    let leasedb =
+        LeaseDb::open(database.map_err(Failed::configuration)?, Clock::system(), Patience::default()).await;
+    leasedb.map_err(Failed::configuration)?.restored().await.map_err(Failed::configuration)?;
+    if json {
+        return print_json(&serde_json::json!({"restored": true}));
+    }
+    say!("Now run `raic serve`, and in another terminal `raic lease rebuild`.");
+    say!("Files stored since the backup are not in its catalog; their shares are kept.");
+    Ok(())
 }
 
 fn replace_database(home: &Home, json: bool) -> Outcome {
@@ -316,8 +359,8 @@ fn replace_database(home: &Home, json: bool) -> Outcome {
     if json {
         return print_json(&serde_json::json!({"moved": moved}));
     }
-    println!("The database is kept as {}", moved.join(", "));
-    println!("Now run `raic serve`, and in another terminal `raic lease rebuild`.");
-    println!("Names of files are not rebuilt by it: they need the catalog, which was in that database.");
+    say!("The database is kept as {}", moved.join(", "));
+    say!("Now run `raic serve`, and in another terminal `raic lease rebuild`.");
+    say!("Names of files are not rebuilt by it: they need the catalog, which was in that database.");
     Ok(())
 }

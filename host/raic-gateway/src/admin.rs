@@ -203,6 +203,8 @@ impl IntoResponse for Refused {
             ArrayError::Name { .. } => (StatusCode::BAD_REQUEST, "bad-name"),
             ArrayError::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "bad-range"),
             ArrayError::Content(_) => (StatusCode::BAD_REQUEST, "content-broke-off"),
+            ArrayError::TooFewClouds { is_full: true, .. } => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
+            ArrayError::Storage(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
             ArrayError::TooFewClouds { .. } | ArrayError::KeyringNotStored { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-few-clouds")
             }

@@ -189,6 +189,9 @@ pub struct WalkLine {
     pub reaped: u64,
     /// Shares that are not where they should be.
     pub vanished: u64,
+    /// Shares that could not be examined.
+    #[serde(default)]
+    pub failed: u64,
     /// Those that are lost now.
     pub lost: u64,
     /// Why it ended before its end.
@@ -277,9 +280,11 @@ async fn change_account(
 #[derive(Deserialize)]
 struct By {
     by: Option<String>,
+    /// Of days: those before this one, as the page before ended.
+    before: Option<String>,
 }
 
-async fn usage(State(admin): Shared, Query(By { by }): Query<By>) -> Answer<Vec<UsageLine>> {
+async fn usage(State(admin): Shared, Query(By { by, before }): Query<By>) -> Answer<Vec<UsageLine>> {
     let leasedb = leasedb(&admin.array())?;
     let line = |shares, bytes| UsageLine { day: None, account: None, cloud: None, shares, bytes };
     let lines = match by.as_deref() {
@@ -288,7 +293,7 @@ async fn usage(State(admin): Shared, Query(By { by }): Query<By>) -> Answer<Vec<
             usage.into_iter().map(|u| UsageLine { cloud: Some(u.name), ..line(u.shares, u.bytes) }).collect()
         }
         Some("day") => {
-            let days = leasedb.usage_days(PAGE * 10).await.map_err(refused)?;
+            let days = leasedb.usage_days(before, PAGE * 10).await.map_err(refused)?;
             let of = |d: raic_storage::UsageDay| UsageLine {
                 day: Some(d.day),
                 account: Some(d.account),
@@ -356,7 +361,7 @@ async fn renew(State(admin): Shared, Query(which): Query<Which>) -> Answer<BTree
     for server in array.servers() {
         // A lease of a name of its own, beside that of what is stored there.
         let of = RenewSecret::of(format!("raic lease renew {}", account.name).as_bytes());
-        let count = server.renew(account.id, index, of).await.map_err(refused)?;
+        let count = server.renew(account.id, index, of).await.map_err(refused)?.len();
         renewed.insert(server.name().to_owned(), count);
     }
     Ok(Json(renewed))
@@ -476,6 +481,7 @@ impl Walks {
                 reaped: count(&counts.reaped),
                 vanished: count(&counts.vanished),
                 lost: count(&counts.lost),
+                failed: count(&counts.failed),
                 error: told.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             }
         };

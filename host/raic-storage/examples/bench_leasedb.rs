@@ -113,7 +113,7 @@ async fn round(sized: &mut Sized, dice: &mut StdRng) {
     let due = leasedb.claim_going(server, BATCH).await.unwrap();
     stream::iter(due)
         .for_each_concurrent(AT_ONCE, |going| async move {
-            leasedb.going_tried(&going, None, false).await.unwrap()
+            leasedb.going_tried(&going, None, false).await.unwrap();
         })
         .await;
     sized.collect.push(began.elapsed().as_secs_f64() * 1e6 / count as f64);

@@ -73,10 +73,10 @@ pub struct FoundShare {
 pub enum Found {
     /// Chunks of an immutable share, or a file.
     Immutable {
-        /// How many.
-        chunks: u64,
-        /// The highest number.
-        highest: u64,
+        /// Their numbers.
+        chunks: RangeSet,
+        /// Bytes of chunk 0, which all but the last have; 0 where it is not there.
+        chunk_size: u64,
         /// Bytes of all.
         bytes: u64,
     },
@@ -99,6 +99,13 @@ pub enum Recovered {
     /// No version is whole. With an object that is not found by its name and would make one so; none where that cannot be
     /// told, because a commit cannot be read.
     Torn(Option<String>),
+}
+
+impl Found {
+    /// A share that is one file.
+    pub fn file(bytes: u64) -> Self {
+        Self::Immutable { chunks: std::iter::once(0..1).collect(), chunk_size: bytes, bytes }
+    }
 }
 
 /// Where a storage server keeps shares.
@@ -136,8 +143,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Removes a share, or what there is of it. Removing what is not there succeeds.
     ///
     /// `objects` is what [`ShareWriter::finish`] told: so many are removed by their names, whatever a listing shows. None
-    /// where it did not finish: then what a listing shows of the share is removed. Of a mutable share nothing is.
+    /// where it did not finish: then what an upload is known to have sent is removed by its names, and what a listing shows
+    /// of the share. Of a mutable share nothing is. Once no more is to be removed, [`Backend::forget_upload`] follows.
     async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()>;
+
+    /// Removes some chunks of an immutable share by their names: those beyond its end, which an older upload left.
+    async fn remove_chunks(&self, _: StorageIndex, _: ShareNum, _: Range<u64>) -> Result<()> {
+        Ok(())
+    }
 
     /// Whether the object that decides over an immutable share's wholeness is there: chunk number `chunk`.
     async fn has_chunk(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<bool>;
@@ -186,6 +199,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found)
     -> Result<Recovered>;
 
+    /// After a complete listing: what is known of mutable shares by an earlier listing only, and `listed` does not have, is
+    /// forgotten.
+    async fn forget_unlisted(&self, _: IndexPrefix, _: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
+        Ok(())
+    }
+
     /// A mutable share of which no version is whole, and none will be: what is there of it goes with
     /// [`Backend::tidy_mutable`].
     async fn give_up_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<()> {
@@ -213,7 +232,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(0)
     }
 
-    /// An upload by offset is complete, and recorded to be: what it needed to go on goes.
+    /// An upload by offset is complete, and recorded to be, or what it left has gone: what it needed to go on goes.
     async fn forget_upload(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
         Ok(())
     }

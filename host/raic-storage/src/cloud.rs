@@ -48,7 +48,7 @@ pub fn held_by_writers(n: usize, share_length: u64) -> u64 {
 
 /// Chunks of one read that are asked for at once; their bytes wait in the connection.
 const READ_AHEAD: usize = 2;
-/// Pages of a listing of one shareset: more than any share has.
+/// Pages of a listing of one shareset, or of a 1024th of all: more than there are. What a walk gathers is held.
 const MAX_PAGES: u32 = 10_000;
 /// Shares whose chunk size is remembered.
 const REMEMBERED: usize = 4096;
@@ -214,8 +214,8 @@ impl CloudBackend {
 /// What a walk gathered of one share.
 #[derive(Default)]
 struct Gathered {
-    chunks: u64,
-    highest: u64,
+    chunks: BTreeSet<u64>,
+    chunk_size: u64,
     bytes: u64,
     commits: BTreeSet<Generation>,
     mutable_chunks: BTreeSet<(u64, Generation)>,
@@ -226,9 +226,11 @@ impl Gathered {
     fn add(&mut self, object: ShareObject, info: &ObjectInfo) {
         match object {
             ShareObject::Chunk(number) => {
-                self.chunks += 1;
-                self.highest = self.highest.max(number);
+                self.chunks.insert(number);
                 self.bytes += info.size;
+                if number == 0 {
+                    self.chunk_size = info.size;
+                }
             }
             ShareObject::MutableChunk(number, generation) => {
                 self.mutable_chunks.insert((number, generation));
@@ -242,7 +244,8 @@ impl Gathered {
 
     fn found(self) -> Found {
         if self.commits.is_empty() && self.mutable_chunks.is_empty() {
-            Found::Immutable { chunks: self.chunks, highest: self.highest, bytes: self.bytes }
+            let chunks = self.chunks.into_iter().map(|number| number..number.saturating_add(1)).collect();
+            Found::Immutable { chunks, chunk_size: self.chunk_size, bytes: self.bytes }
         } else {
             Found::Mutable { commits: self.commits, chunks: self.mutable_chunks }
         }
@@ -350,15 +353,15 @@ impl Backend for CloudBackend {
         // Chunk 0 first: without it the share is not there, whatever follows.
         match objects {
             Some(objects) => {
-                for chunk in 0..objects {
-                    self.cloud.delete(&ShareObject::Chunk(chunk).key(index, share), None).await?;
-                }
+                self.remove_chunks(index, share, 0..objects).await?;
             }
             None => {
-                if let Some(spool) = &self.spool {
-                    spool.discard(Spool::name(self.name(), index, share)).await?;
-                }
-                self.cloud.delete(&ShareObject::Chunk(0).key(index, share), None).await?;
+                // Chunks go out in order: one more may have been sent than was answered.
+                let sent = match &self.spool {
+                    Some(spool) => spool.end(Spool::name(self.name(), index, share)).await?.unwrap_or(0),
+                    None => 0,
+                };
+                self.remove_chunks(index, share, 0..sent.saturating_add(1)).await?;
                 self.for_each_page(index, async |mut page| {
                     page.retain(|(of, object, _)| *of == share && matches!(object, ShareObject::Chunk(_)));
                     for (_, _, key) in page {
@@ -370,6 +373,13 @@ impl Backend for CloudBackend {
             }
         }
         self.forget_size(index, share);
+        Ok(())
+    }
+
+    async fn remove_chunks(&self, index: StorageIndex, share: ShareNum, chunks: Range<u64>) -> Result<()> {
+        for chunk in chunks {
+            self.cloud.delete(&ShareObject::Chunk(chunk).key(index, share), None).await?;
+        }
         Ok(())
     }
 
@@ -422,30 +432,42 @@ impl Backend for CloudBackend {
         self.mutable_shares()?.recover((index, share), found).await
     }
 
+    async fn forget_unlisted(
+        &self,
+        prefix: IndexPrefix,
+        listed: BTreeSet<(StorageIndex, ShareNum)>,
+    ) -> Result<()> {
+        match &self.mutable {
+            Some(mutable) => mutable.slots.forget_unlisted(prefix, listed).await,
+            None => Ok(()),
+        }
+    }
+
     async fn give_up_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
         self.mutable_shares()?.give_up((index, share), found).await
     }
 
     async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
-        let prefix = format!("shares/{prefix}/");
+        let below = format!("shares/{prefix}/");
         let mut shares: BTreeMap<(StorageIndex, ShareNum), Gathered> = BTreeMap::new();
         let mut cursor = None;
-        loop {
-            let page = self.cloud.list(&prefix, cursor.as_deref(), MAX_PAGE).await?;
+        for page_number in 1.. {
+            let page = self.cloud.list(&below, cursor.as_deref(), MAX_PAGE).await?;
             for entry in &page.entries {
-                if let Some((index, share, object)) = parse_key(&entry.key) {
+                if let Some((index, share, object)) = parse_key(&entry.key)
+                    && IndexPrefix::from(index) == prefix
+                {
                     shares.entry((index, share)).or_default().add(object, &entry.info);
                 }
             }
-            match page.next {
-                None => break,
-                next if next == cursor => {
-                    let why = format!("the listing of {prefix} does not go on");
-                    return Err(
-                        CloudError::new(ErrorKind::Protocol, self.name(), Operation::List, why).into()
-                    );
-                }
-                next => cursor = next,
+            let does_not_end = page.next.is_some() && (page.next == cursor || page_number == MAX_PAGES);
+            if does_not_end {
+                let why = format!("the listing of {below} does not end after {page_number} pages");
+                return Err(CloudError::new(ErrorKind::Protocol, self.name(), Operation::List, why).into());
+            }
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
             }
         }
         let found = shares.into_iter().map(|((index, share), gathered)| {

@@ -53,6 +53,10 @@ impl StorageServer {
     /// Collects, for as long as the server lives.
     pub async fn collect_for_ever(self: Arc<Self>) {
         let mut woken = self.wake.subscribe();
+        // One that was stopped in the middle of a step had claimed some.
+        if let Err(e) = self.leasedb.release_claims(self.id).await {
+            tracing::warn!("collection: {e}");
+        }
         let mut checked: Option<Instant> = None;
         loop {
             if checked.is_none_or(|at| at.elapsed() > OWNER_PAUSE) {
@@ -127,8 +131,9 @@ impl StorageServer {
         let open =
             [leasedb.unmeasured(self.id, BATCH).await?, leasedb.expired_mutable(self.id, BATCH).await?]
                 .concat();
-        let due = leasedb.claim_going(self.id, BATCH).await?;
         let untidy = self.backend.untidy_mutable(BATCH).await?;
+        // Last: what fails between would hold what was claimed for as long as a claim lasts.
+        let due = leasedb.claim_going(self.id, BATCH).await?;
         if free.is_empty() && open.is_empty() && due.is_empty() && untidy.is_empty() {
             return Ok(step);
         }
@@ -197,7 +202,10 @@ impl StorageServer {
                     step.deleted += 1;
                     let may_land =
                         going.row.kind == ShareKind::Immutable && self.backend.deletions_may_land();
-                    self.leasedb.going_tried(&going, None, may_land).await?;
+                    let has_gone = self.leasedb.going_tried(&going, None, may_land).await?;
+                    if has_gone && going.row.kind == ShareKind::Immutable && !going.is_whole {
+                        self.backend.forget_upload(going.row.index, going.row.share).await?;
+                    }
                 }
                 // Of a mutable share something rests still.
                 Ok(false) => self.leasedb.unclaim_going(&going, PAUSE).await?,
@@ -238,7 +246,9 @@ impl StorageServer {
         let _turn = lock.lock().await;
         let settled = async {
             let there = self.backend.mutable(row.index, row.share).await?;
-            let lease = (AccountId::STARTER, RenewSecret::NONE);
+            // One that was begun and not seen to end is paid for by who began it.
+            let begun = self.leasedb.coming(self.id, row.index, row.share).await?;
+            let lease = begun.map_or((AccountId::STARTER, RenewSecret::NONE), |b| (b.account, b.renew));
             self.measured(at, there.map(|there| there.length), lease).await
         };
         if let Err(e) = settled.await {

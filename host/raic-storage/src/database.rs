@@ -84,7 +84,7 @@ pub struct Database {
 struct Readers {
     path: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    permits: tokio::sync::Semaphore,
+    permits: Arc<tokio::sync::Semaphore>,
 }
 
 impl Database {
@@ -119,7 +119,7 @@ impl Database {
             .name("database-writer".to_owned())
             .spawn(move || write_jobs(connection, queue))
             .map_err(|_| DatabaseError::Closed)?;
-        let permits = tokio::sync::Semaphore::new(READERS);
+        let permits = Arc::new(tokio::sync::Semaphore::new(READERS));
         let readers = Readers { path: path.to_owned(), idle: Mutex::default(), permits };
         Ok(Self { jobs, readers: Arc::new(readers) })
     }
@@ -183,8 +183,10 @@ impl Database {
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let readers = self.readers.clone();
-        let _permit = self.readers.permits.acquire().await.map_err(|_| DatabaseError::Closed)?;
+        let permit = readers.permits.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
         let outcome = tokio::task::spawn_blocking(move || {
+            // Kept until the query has ended, though whoever asked may have gone.
+            let _permit = permit;
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = idle().pop();
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

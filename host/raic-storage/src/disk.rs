@@ -203,6 +203,7 @@ impl Backend for DiskBackend {
             file: Arc::new(file),
             gathered: BytesMut::new(),
             written: 0,
+            is_finished: false,
         }))
     }
 
@@ -404,7 +405,7 @@ impl Backend for DiskBackend {
                     };
                     let modified = meta.modified().ok().map(cap_std::time::SystemTime::into_std);
                     let newest = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-                    let whole = Found::Immutable { chunks: 1, highest: 0, bytes: meta.len() };
+                    let whole = Found::file(meta.len());
                     found.push(FoundShare { index, share, found: whole, newest_ms: newest.map(millis) });
                 }
             }
@@ -520,6 +521,20 @@ struct FileWriter {
     file: Arc<File>,
     gathered: BytesMut,
     written: u64,
+    is_finished: bool,
+}
+
+impl Drop for FileWriter {
+    /// What was given up takes no room until its row is collected: on a full disk there may be none to write that down.
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        let (root, incoming) = (self.backend.root.clone(), self.incoming());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn_blocking(move || root.remove_file(incoming));
+        }
+    }
 }
 
 impl FileWriter {
@@ -571,6 +586,8 @@ impl ShareWriter for FileWriter {
     async fn finish(mut self: Box<Self>) -> Result<Stored> {
         self.flush().await?;
         let file = self.file.clone();
+        // From here on it may have its name, whatever is answered.
+        self.is_finished = true;
         self.backend.publish((self.index, self.share), self.written, move || file.sync_all()).await
     }
 }

@@ -205,7 +205,7 @@ impl Backend for MemoryBackend {
         let within = |(index, _): &At| IndexPrefix::from(*index) == prefix;
         let mut found = Vec::new();
         for ((index, share), bytes) in lock(&self.shares).iter().filter(|(at, _)| within(at)) {
-            let whole = Found::Immutable { chunks: 1, highest: 0, bytes: bytes.len() as u64 };
+            let whole = Found::file(bytes.len() as u64);
             found.push(FoundShare { index: *index, share: *share, found: whole, newest_ms: None });
         }
         Ok(found)

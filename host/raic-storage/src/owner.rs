@@ -114,7 +114,8 @@ impl Owner {
         for name in names {
             let Some(bytes) = backend.load_object(&name).await? else { continue };
             let Some(record) = self.decode(&bytes) else { return Ok(Ownership::OtherArray) };
-            if record.number != server.number() {
+            // Numbers are given by each database anew: another one's say nothing of ours.
+            if record.database == self.identity.database && record.number != server.number() {
                 return Ok(Ownership::OtherCloud { number: record.number });
             }
             if record.database == self.identity.database && record.epoch == self.identity.epoch {

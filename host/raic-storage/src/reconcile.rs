@@ -16,8 +16,8 @@ use std::{
 use futures::TryStreamExt as _;
 
 use crate::{
-    Container, Found, FoundShare, IndexPrefix, Ownership, Recovered, Result, ShareKind, ShareNum, ShareRow,
-    ShareState, StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
+    Container, Found, FoundShare, IndexPrefix, Ownership, RangeSet, Recovered, Result, ShareKind, ShareNum,
+    ShareRow, ShareState, StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
     container::{FOOTER, HEADER},
     leasedb,
     object::ShareObject,
@@ -40,6 +40,8 @@ pub struct Reconciled {
     pub vanished: AtomicU64,
     /// Vanished ones that are lost now, as two passes agreed.
     pub lost: AtomicU64,
+    /// Shares that could not be examined: nothing is known of them, and nothing was done.
+    pub failed: AtomicU64,
 }
 
 fn count(counter: &AtomicU64) {
@@ -48,6 +50,8 @@ fn count(counter: &AtomicU64) {
 
 /// The walk that the daemon does by itself.
 const RECONCILE: &str = "reconcile";
+/// Leftovers of one share that one pass removes, at most.
+const LEFTOVERS: usize = 1000;
 /// How often it is looked whether one is due.
 const PAUSE: Duration = Duration::from_secs(300);
 
@@ -90,7 +94,12 @@ impl StorageServer {
         loop {
             let due = async {
                 let (next, ended) = self.leasedb.walk(self.id, RECONCILE).await?;
-                Ok::<_, StorageError>(next > 0 || ended.is_none_or(|at| at <= self.leasedb.over_since(every)))
+                let settled = self.leasedb.settled_ms(self.id).await?;
+                let is_old = |at: i64| {
+                    at <= self.leasedb.over_since(every)
+                        || (at <= settled && settled <= self.leasedb.now_ms())
+                };
+                Ok::<_, StorageError>(next > 0 || ended.is_none_or(is_old))
             };
             let walked = match due.await {
                 Ok(true) => self.reconcile(RECONCILE, &Reconciled::default()).await,
@@ -125,28 +134,51 @@ impl StorageServer {
             count(&told.listed);
             let at = (share.index, share.share);
             listed.insert(at);
-            match (before.get(&at), after.get(&at)) {
-                (None, None) => self.unknown(share, suspects.remove(&at), told).await?,
+            let seen = match (before.get(&at), after.get(&at)) {
+                (None, None) => self.unknown(share, suspects.remove(&at), told).await,
                 (Some(row), Some(now))
                     if row.state == ShareState::Stable && now.state == ShareState::Stable =>
                 {
-                    self.known(now, share, suspects.remove(&at), told).await?;
+                    self.known(now, share, suspects.remove(&at), told).await
+                }
+                // It is deleted once two listings agree on what it is.
+                (_, Some(now)) if now.state == ShareState::Going && now.kind == ShareKind::Mutable => {
+                    match self.recover(share).await {
+                        Ok(_) | Err(StorageError::NotKnown { .. }) => Ok(()),
+                        Err(e) => Err(e),
+                    }
                 }
                 // Coming, going, or changed meanwhile.
-                _ => {}
-            }
+                _ => Ok(()),
+            };
+            self.failed_alone(at, seen, told)?;
         }
         for (at, row) in before.iter().filter(|(at, _)| !listed.contains(at)) {
             let stays = after.get(at).is_some_and(|now| now.state == ShareState::Stable);
             if row.state == ShareState::Stable && stays {
-                self.unlisted(row, suspects.remove(at), told).await?;
+                let seen = self.unlisted(row, suspects.remove(at), told).await;
+                self.failed_alone(*at, seen, told)?;
             }
         }
+        self.backend.forget_unlisted(prefix, listed).await?;
         // What is left was suspected and is so no longer.
         for at in suspects.into_keys() {
             self.clear(at).await?;
         }
         Ok(())
+    }
+
+    /// What fails for one share alone must not keep the walk from the others: no bad object holds it up for ever.
+    fn failed_alone(&self, (index, share): At, seen: Result<()>, told: &Reconciled) -> Result<()> {
+        match seen {
+            Err(e @ (StorageError::Database(_) | StorageError::ReadOnly { .. })) => Err(e),
+            Err(e) => {
+                count(&told.failed);
+                tracing::warn!("share {share} of {index} could not be examined: {e}");
+                Ok(())
+            }
+            Ok(()) => Ok(()),
+        }
     }
 
     async fn below(&self, prefix: IndexPrefix) -> Result<BTreeMap<At, ShareRow>> {
@@ -179,14 +211,21 @@ impl StorageServer {
                 let (server, leasedb) = (self.id, self.leasedb.clone());
                 let discovered = self.leasedb.write(move |tx| {
                     leasedb::clear(tx, server, at)?;
-                    leasedb.discover(tx, server, at, kind, (objects, bytes))
+                    let confirmed = !leasedb.was_just_taken(tx, server)?;
+                    leasedb.discover(tx, server, at, kind, (objects, bytes), confirmed)
                 });
                 if discovered.await? {
                     count(&told.discovered);
                 }
                 return Ok(());
             }
-            Examined::Deleted => return self.clear(at).await,
+            Examined::Deleted => {
+                let lock = self.slot_lock(share.index);
+                let _turn = lock.lock().await;
+                // One whose mark alone was left is looked for by nobody else.
+                self.backend.tidy_mutable(share.index, share.share).await?;
+                return self.clear(at).await;
+            }
             Examined::Torn(missing) => missing,
         };
         count(&told.torn);
@@ -210,31 +249,43 @@ impl StorageServer {
 
     /// What a share is that no row has. At most two small reads where it is immutable.
     async fn examine(&self, share: &FoundShare) -> Result<Examined> {
-        let Found::Immutable { chunks, highest, bytes } = share.found else {
+        let Found::Immutable { chunks, chunk_size, bytes } = &share.found else {
             return Ok(match self.recover(share).await? {
                 Recovered::Whole(there) => Examined::Whole(ShareKind::Mutable, 0, there.length),
                 Recovered::Deleted => Examined::Deleted,
                 Recovered::Torn(missing) => Examined::Torn(missing),
             });
         };
-        Ok(match self.whole(share, chunks, highest, bytes).await? {
-            Some((kind, objects, bytes)) => Examined::Whole(kind, objects, bytes),
-            None => Examined::Torn(self.decisive(share, chunks, highest).await?),
-        })
+        match self.whole(share, chunks, *chunk_size, *bytes).await? {
+            Some(Examined::Torn(_)) => {
+                // A newer format, or damage: which chunk would make it whole is not known.
+                let FoundShare { index, share, .. } = share;
+                tracing::warn!(
+                    "share {share} of {index} begins with no header that is known; it stays as it is"
+                );
+                Ok(Examined::Torn(None))
+            }
+            Some(whole) => Ok(whole),
+            None => Ok(Examined::Torn(self.decisive(share, chunks).await?)),
+        }
     }
 
-    /// Kind, objects and bytes of an immutable share that was listed, or of a file; none where it is not whole.
+    /// What an immutable share is that was listed, or a file; torn where its header is none that is known, none where it is
+    /// not whole. What lies beyond its end is a leftover, and says nothing against it.
     async fn whole(
         &self,
         share: &FoundShare,
-        chunks: u64,
-        highest: u64,
+        chunks: &RangeSet,
+        chunk_size: u64,
         bytes: u64,
-    ) -> Result<Option<(ShareKind, u64, u64)>> {
+    ) -> Result<Option<Examined>> {
         let (index, number) = (share.index, share.share);
-        if chunks != highest + 1 {
+        let Some(first) = chunks.ranges().first().filter(|first| first.start == 0 && chunk_size > 0) else {
             return Ok(None);
-        }
+        };
+        let is_all = chunks.ranges().len() == 1;
+        // Of the last chunk only that it is there is known.
+        let certain = if is_all { bytes } else { (first.end - 1).max(1).saturating_mul(chunk_size) };
         let part = async |range: std::ops::Range<u64>| {
             let stream = self.backend.read(index, number, range).await?;
             stream
@@ -245,19 +296,32 @@ impl StorageServer {
                 .await
         };
         let whole = async {
-            let beginning = part(0..bytes.min(HEADER as u64)).await?;
-            let Some(container) = Container::parse(&beginning) else { return Ok(None) };
-            let end = match container {
-                Container::Array => part(bytes.saturating_sub(FOOTER as u64)..bytes).await?,
-                _ => Vec::new(),
-            };
-            Ok(container.is_whole(bytes, &end).then_some(container))
+            let beginning = part(0..certain.min(HEADER as u64)).await?;
+            Ok(match Container::parse(&beginning) {
+                Some(array @ Container::Array) if is_all => {
+                    let end = part(bytes.saturating_sub(FOOTER as u64)..bytes).await?;
+                    array.is_whole(bytes, &end).then_some(Examined::Whole(ShareKind::Array, first.end, bytes))
+                }
+                Some(Container::Immutable { header, length }) => {
+                    let total = header.saturating_add(length);
+                    let objects = total.div_ceil(chunk_size).max(1);
+                    if objects > first.end {
+                        return Ok(None);
+                    }
+                    // Its last byte is there, and where nothing follows it is the last.
+                    part(total - 1..total).await?;
+                    let is_whole = !(is_all && objects == first.end) || total == bytes;
+                    is_whole.then_some(Examined::Whole(ShareKind::Immutable, objects, total))
+                }
+                Some(file @ Container::Mutable { length, .. }) if is_all => {
+                    file.is_whole(bytes, &[]).then_some(Examined::Whole(ShareKind::Mutable, 0, length))
+                }
+                Some(_) => None,
+                None => Some(Examined::Torn(None)),
+            })
         };
         match whole.await {
-            Ok(Some(Container::Array)) => Ok(Some((ShareKind::Array, chunks, bytes))),
-            Ok(Some(Container::Immutable { .. })) => Ok(Some((ShareKind::Immutable, chunks, bytes))),
-            Ok(Some(Container::Mutable { length, .. })) => Ok(Some((ShareKind::Mutable, 0, length))),
-            Ok(None) => Ok(None),
+            Ok(whole) => Ok(whole),
             // Deleted since it was listed, or listed of another length than it has.
             Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => Ok(None),
             Err(e) => Err(e),
@@ -265,12 +329,12 @@ impl StorageServer {
     }
 
     /// The object that would make a torn share whole, where it is not found by its name; none where it is there.
-    async fn decisive(&self, share: &FoundShare, chunks: u64, highest: u64) -> Result<Option<String>> {
+    async fn decisive(&self, share: &FoundShare, chunks: &RangeSet) -> Result<Option<String>> {
         let (index, number) = (share.index, share.share);
         let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
         // In a gap, what the listing may have left out; after a full row, the next.
-        let candidates = if chunks == highest + 1 { highest + 1..=highest + 1 } else { 0..=highest };
-        for chunk in candidates {
+        let past = chunks.ranges().last().map_or(0, |last| last.end);
+        for chunk in chunks.missing(past).into_iter().flatten().chain([past]) {
             if !self.backend.has_chunk(index, number, chunk).await? {
                 return Ok(Some(name(chunk)));
             }
@@ -307,7 +371,6 @@ impl StorageServer {
         before: Option<Suspect>,
         told: &Reconciled,
     ) -> Result<()> {
-        let at = (row.index, row.share);
         if row.kind == ShareKind::Mutable
             && let Found::Mutable { .. } = share.found
         {
@@ -320,28 +383,83 @@ impl StorageServer {
                 return self.unlisted(row, before, told).await;
             }
         }
-        if let Found::Immutable { chunks, bytes, .. } = share.found
+        if let Found::Immutable { chunks, bytes, .. } = &share.found
             && row.kind != ShareKind::Mutable
+            && row.objects > 0
         {
-            if chunks < row.objects {
+            let bytes = *bytes;
+            if !chunks.contains(&(0..row.objects)) {
                 return self.unlisted(row, before, told).await;
             }
-            if chunks == row.objects && bytes != row.used_space {
+            let beyond = chunks.within(&(row.objects..u64::MAX));
+            for leftover in beyond.iter().cloned().flatten().take(LEFTOVERS) {
+                self.backend.remove_chunks(row.index, row.share, leftover..leftover + 1).await?;
+            }
+            if beyond.is_empty() && bytes != row.used_space && row.kind == ShareKind::Immutable
+                || bytes < row.used_space
+            {
+                return self.shortened(row, bytes, before, told).await;
+            }
+            // What an older catalog knew of an array's share was its content's length alone.
+            if beyond.is_empty() && bytes != row.used_space {
                 let (id, server, leasedb) = (row.id, self.id, self.leasedb.clone());
                 self.leasedb.write(move |tx| leasedb.correct_used_space(tx, server, id, bytes)).await?;
             }
         }
-        let is_lost = row.is_lost;
-        let (server, id) = (self.id, row.id);
-        if is_lost || before.is_some() {
-            self.leasedb
-                .write(move |tx| {
-                    leasedb::clear(tx, server, at)?;
-                    leasedb::set_lost(tx, id, None)
-                })
-                .await?;
+        self.is_there(row, before.is_some()).await
+    }
+
+    /// A STABLE share is there, whatever was said of it: unless it was found just after a take-over, when what the host
+    /// before had sent could still delete it.
+    async fn is_there(&self, row: &ShareRow, is_suspect: bool) -> Result<()> {
+        if !row.is_lost && !is_suspect {
+            return Ok(());
         }
-        Ok(())
+        let (server, id, at, is_lost) = (self.id, row.id, (row.index, row.share), row.is_lost);
+        let leasedb = self.leasedb.clone();
+        self.leasedb
+            .write(move |tx| {
+                leasedb::clear(tx, server, at)?;
+                if is_lost && !leasedb.was_just_taken(tx, server)? {
+                    leasedb::set_lost(tx, id, None)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// All its objects are there, and hold other bytes than were stored: it counts as lost when the next pass, a day later,
+    /// says the same. Nothing is destroyed.
+    async fn shortened(
+        &self,
+        row: &ShareRow,
+        bytes: u64,
+        before: Option<Suspect>,
+        told: &Reconciled,
+    ) -> Result<()> {
+        let (at, object) = ((row.index, row.share), format!("{bytes} bytes"));
+        count(&told.vanished);
+        if row.is_lost {
+            return Ok(());
+        }
+        tracing::error!(
+            "cloud {:?}: share {} of {} has {bytes} bytes, and {} were stored",
+            self.name(),
+            row.share,
+            row.index,
+            row.used_space
+        );
+        if !self.is_second_pass(before.as_ref(), Suspicion::Vanished, &object) {
+            return self.suspect(at, Suspicion::Vanished, object).await;
+        }
+        count(&told.lost);
+        let (server, id, now) = (self.id, row.id, self.leasedb.now_ms());
+        self.leasedb
+            .write(move |tx| {
+                leasedb::clear(tx, server, at)?;
+                leasedb::set_lost(tx, id, Some(now))
+            })
+            .await
     }
 
     /// An object of a mutable share's current version that is neither listed nor found by name.
@@ -373,14 +491,7 @@ impl StorageServer {
         let (server, id) = (self.id, row.id);
         let Some(object) = missing else {
             // The listing left out what is there.
-            let is_lost = row.is_lost;
-            return self
-                .leasedb
-                .write(move |tx| {
-                    leasedb::clear(tx, server, at)?;
-                    if is_lost { leasedb::set_lost(tx, id, None) } else { Ok(()) }
-                })
-                .await;
+            return self.is_there(row, true).await;
         };
         count(&told.vanished);
         if row.is_lost {
@@ -412,6 +523,7 @@ impl StorageServer {
     pub async fn take_over(&self) -> Result<()> {
         match self.owner.check(&*self.backend, self.id).await? {
             Ownership::OtherDatabase { epoch } if epoch < self.owner.identity.epoch => {
+                self.leasedb.set_taken(self.id).await?;
                 self.owner.claim(&*self.backend, self.id).await?;
             }
             _ => {}

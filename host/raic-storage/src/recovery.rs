@@ -84,6 +84,15 @@ impl MutableShares {
             chunks.iter().filter(|c| !named.contains(c) && !known.contains(&c.1)).copied().collect();
         let writers = commits.iter().copied().chain(strays.iter().map(|(_, generation)| *generation));
         let writers: BTreeSet<Generation> = writers.filter(|g| !known.contains(g)).collect();
+        let (epoch, last) = self.slots.last_generation(at).await?;
+        if let Some(newer) = writers.iter().find(|g| g.epoch == epoch && **g > last) {
+            let what = format!(
+                "version {newer} is newer than all that the database knows: it is a backup that was restored; stop the \
+                 daemon and run `raic lease rebuild --restored-backup`"
+            );
+            tracing::error!("{}", self.damaged(at, what));
+            return Ok(());
+        }
         for generation in &writers {
             // One that cannot be read may be a version that was acknowledged: it and what it may name stay.
             let there = self.get(at, ShareObject::Commit(*generation)).await?;

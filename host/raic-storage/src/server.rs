@@ -221,12 +221,22 @@ impl StorageServer {
         if known { Ok(()) } else { self.check_owner().await?.writable(self.name()) }
     }
 
-    /// Begins a share of an array, which a transaction of the array's has allocated.
+    /// Begins a share of an array, which a transaction of the array's has allocated; of `length` bytes, where that is known.
     ///
     /// # Errors
-    /// The backend's; [`StorageError::ReadOnly`].
-    pub async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+    /// The backend's; [`StorageError::ReadOnly`]; [`StorageError::NoSpace`] where it would not fit.
+    pub async fn create(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        length: Option<u64>,
+    ) -> Result<Box<dyn ShareWriter>> {
         self.require_writable().await?;
+        if let (Some(needed), Some(available)) = (length, self.available_space().await?)
+            && available < needed
+        {
+            return Err(StorageError::NoSpace { backend: self.name().to_owned(), needed, available });
+        }
         self.backend.create(index, share).await
     }
 

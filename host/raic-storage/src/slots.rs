@@ -1,8 +1,10 @@
 //! Which version of a mutable share in a cloud is current, and what is under way: decision 0004's tables.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::{Generation, LeaseDb, Result, ServerId, ShareNum, StorageIndex, leasedb::int};
+use crate::{Generation, IndexPrefix, LeaseDb, Result, ServerId, ShareNum, StorageIndex, leasedb::int};
 
 /// A chunk of a version, by number and the generation that wrote it.
 pub(crate) type NamedChunk = (u64, Generation);
@@ -254,6 +256,48 @@ impl Slots {
             .await
     }
 
+    /// Slots whose storage index begins so, that one listing made and that the next, complete one does not show at all, are
+    /// forgotten: what the first saw had gone.
+    pub(crate) async fn forget_unlisted(&self, prefix: IndexPrefix, listed: BTreeSet<At>) -> Result<()> {
+        let (server, (first, last)) = (self.server, prefix.bounds());
+        self.leasedb
+            .write(move |tx| {
+                let mut statement = tx.prepare_cached(
+                    "SELECT storage_index, share FROM slots WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3
+                       AND is_doubtful AND NOT EXISTS(SELECT 1 FROM shares WHERE shares.server = slots.server
+                         AND shares.storage_index = slots.storage_index AND shares.share = slots.share)",
+                )?;
+                let rows = statement.query_map(params![server.0, first.0, last.0], |r| {
+                    Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?)))
+                })?;
+                let doubtful: Vec<At> = rows.collect::<rusqlite::Result<_>>()?;
+                for (index, share) in doubtful.into_iter().filter(|at| !listed.contains(at)) {
+                    for table in ["superseded", "slots"] {
+                        let sql =
+                            format!("DELETE FROM {table} WHERE server = ?1 AND storage_index = ?2 AND share = ?3");
+                        tx.execute(&sql, params![server.0, index.0, share.0])?;
+                    }
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// This database's epoch, and the highest generation that was given to a slot.
+    pub(crate) async fn last_generation(&self, (index, share): At) -> Result<(u32, Generation)> {
+        let server = self.server;
+        self.leasedb
+            .read(move |c| {
+                let sql = "SELECT epoch, last_generation FROM identity, slots
+                           WHERE server = ?1 AND storage_index = ?2 AND share = ?3";
+                let last = c.prepare_cached(sql)?.query_row(params![server.0, index.0, share.0], |r| {
+                    Ok((r.get(0)?, Generation::from_bytes(r.get(1)?)))
+                });
+                Ok(last.optional()?.unwrap_or_default())
+            })
+            .await
+    }
+
     /// What is superseded of a slot, oldest first.
     pub(crate) async fn superseded(&self, (index, share): At) -> Result<Vec<Superseded>> {
         let server = self.server;
@@ -304,7 +348,8 @@ impl Slots {
             .await
     }
 
-    /// The database was lost: what a listing showed is current; doubtful until another listing shows the same.
+    /// The database was lost: what a listing showed is current; doubtful until another listing shows the same, after all that
+    /// the host before had sent must have landed.
     pub(crate) async fn recover(
         &self,
         (index, share): At,
@@ -312,16 +357,17 @@ impl Slots {
         commit: Vec<u8>,
         older: Vec<Superseded>,
     ) -> Result<()> {
-        let server = self.server;
+        let (server, leasedb) = (self.server, self.leasedb.clone());
         self.leasedb
             .write(move |tx| {
+                let is_early = leasedb.was_just_taken(tx, server)?;
                 let changed = tx.execute(
                     "INSERT INTO slots VALUES(?1, ?2, ?3, 1, ?4, NULL, NULL, 1, ?5)
                      ON CONFLICT DO UPDATE SET current = excluded.current, fence = fence + 1,
-                       is_doubtful = current IS NOT excluded.current,
+                       is_doubtful = ?6 OR current IS NOT excluded.current,
                        last_generation = max(last_generation, excluded.last_generation)
                      WHERE is_doubtful",
-                    params![server.0, index.0, share.0, commit, generation.to_bytes()],
+                    params![server.0, index.0, share.0, commit, generation.to_bytes(), is_early],
                 )?;
                 // One that is known by the database stays as it is.
                 if changed == 0 {
@@ -391,7 +437,13 @@ impl Slots {
                 let mut statement = c.prepare_cached(
                     "SELECT DISTINCT superseded.storage_index, superseded.share FROM superseded
                      JOIN slots USING(server, storage_index, share)
-                     WHERE superseded.server = ?1 AND until_ms <= ?2 AND NOT is_doubtful LIMIT ?3",
+                     WHERE superseded.server = ?1 AND until_ms <= ?2 AND NOT is_doubtful
+                       -- They go oldest first: what an older one still holds up is not due.
+                       AND NOT EXISTS(SELECT 1 FROM superseded AS older
+                         WHERE older.server = superseded.server AND older.storage_index = superseded.storage_index
+                           AND older.share = superseded.share AND older.generation < superseded.generation
+                           AND older.until_ms > ?2)
+                     LIMIT ?3",
                 )?;
                 let rows = statement.query_map(params![server.0, now, int(u64::from(limit))], |r| {
                     Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?)))

@@ -4,20 +4,24 @@
 //! their places. What went out is cut out of the file, after the count is durable: so a byte is in the spool or in the cloud.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read as _},
     ops::Range,
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use bytes::Bytes;
-use cap_std::{ambient_authority, fs::Dir, fs::OpenOptions};
+use cap_std::{
+    ambient_authority,
+    fs::{Dir, MetadataExt as _, OpenOptions},
+};
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::Semaphore;
 
@@ -28,15 +32,41 @@ const DATA: u64 = 4096;
 /// How long a write waits for room.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+fn number(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
 /// A bounded folder of upload parts. Clones share its room.
 #[derive(Clone, Debug)]
 pub struct Spool {
     root: Arc<Dir>,
     path: Arc<PathBuf>,
     room: Arc<Semaphore>,
+    /// Room that files take which no upload has opened yet since the start. A std lock: held while a number is moved.
+    lying: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl Spool {
+    /// Takes up to so much room; returns how much.
+    fn take(&self, bytes: u64) -> u64 {
+        let bytes = bytes.min(self.room.available_permits() as u64);
+        let taken = u32::try_from(bytes).ok().and_then(|bytes| self.room.try_acquire_many(bytes).ok());
+        taken.map_or(0, |permit| {
+            permit.forget();
+            bytes
+        })
+    }
+
+    fn lying(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
+        self.lying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stand_up(&self, name: &str) {
+        if let Some(bytes) = self.lying().remove(name) {
+            self.room.add_permits(usize::try_from(bytes).unwrap_or(0));
+        }
+    }
+
     /// Opens the folder, made where it is not there, for up to `bytes` of parts. Blocks.
     ///
     /// # Errors
@@ -50,6 +80,7 @@ impl Spool {
             root: Arc::new(root),
             path: Arc::new(path.to_owned()),
             room: Arc::new(Semaphore::new(bytes)),
+            lying: Arc::default(),
         })
     }
 
@@ -58,15 +89,21 @@ impl Spool {
         format!("{cloud}.{index}.{share}")
     }
 
-    /// Removes the files of uploads that `lives` does not know: what a crash left. Blocks.
+    /// Removes the files of uploads that `lives` does not know: what a crash left. The others take their room. Blocks.
     ///
     /// # Errors
     /// The filesystem's.
     pub fn tidy(&self, lives: impl Fn(&str) -> bool) -> io::Result<()> {
         for entry in self.root.entries()? {
-            let name = entry?.file_name();
-            if name.to_str().is_none_or(|name| !lives(name)) {
-                self.root.remove_file(name)?;
+            let entry = entry?;
+            let name = entry.file_name();
+            match name.to_str().filter(|name| lives(name)) {
+                // Blocks are of 512 bytes; holes have none.
+                Some(name) => {
+                    let held = self.take(entry.metadata()?.blocks() * 512);
+                    self.lying().insert(name.to_owned(), held);
+                }
+                None => self.root.remove_file(name)?,
             }
         }
         Ok(())
@@ -75,11 +112,34 @@ impl Spool {
     /// Removes the file of an upload that was given up, where there is one.
     pub(crate) async fn discard(&self, name: String) -> Result<()> {
         let (root, of) = (self.root.clone(), name.clone());
+        self.stand_up(&name);
         let removed = tokio::task::spawn_blocking(move || match root.remove_file(of) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         });
         removed.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(self.failed(&name, "remove"))
+    }
+
+    /// An upload is given up: its bytes go, and what is told is how many chunks of it went out, for as long as its file
+    /// stays; none where there is no such file.
+    pub(crate) async fn end(&self, name: String) -> Result<Option<u64>> {
+        let (root, of) = (self.root.clone(), name.clone());
+        let end = move || {
+            let file = match root.open_with(of, OpenOptions::new().read(true).write(true)) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+                other => other?.into_std(),
+            };
+            let mut head = [0; 16];
+            match file.read_exact_at(&mut head, 0) {
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => return Ok(Some(0)),
+                other => other?,
+            }
+            file.set_len(16)?;
+            Ok(Some(number(&head[..8])))
+        };
+        self.stand_up(&name);
+        let ended = tokio::task::spawn_blocking(end).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        ended.map_err(self.failed(&name, "open"))
     }
 
     fn failed(&self, name: &str, operation: &'static str) -> impl Fn(io::Error) -> StorageError {
@@ -114,21 +174,15 @@ impl Spool {
                 }
                 Err(e) => return Err(e),
             }
-            let number =
-                |at: usize| head[at..at + 8].iter().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-            Ok((file, number(0), number(8).max(1)))
+            Ok((file, number(&head[..8]), number(&head[8..]).max(1)))
         };
         let opened = tokio::task::spawn_blocking(open).await.unwrap_or_else(|e| Err(io::Error::other(e)));
         let (file, drained, chunk_size) = opened.map_err(self.failed(&name, "open"))?;
         // What lies there still takes its room, as far as there is some.
         let waits = received.within(&(drained.saturating_mul(chunk_size)..u64::MAX));
         let waits: u64 = waits.iter().map(|range| range.end - range.start).sum();
-        let waits = waits.min(self.room.available_permits() as u64);
-        let taken = u32::try_from(waits).ok().and_then(|bytes| self.room.try_acquire_many(bytes).ok());
-        let held = AtomicU64::new(taken.map_or(0, |permit| {
-            permit.forget();
-            waits
-        }));
+        self.stand_up(&name);
+        let held = AtomicU64::new(self.take(waits));
         Ok(SpoolFile { spool: self.clone(), name, file: Arc::new(file), drained, chunk_size, held })
     }
 }

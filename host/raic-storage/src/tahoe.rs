@@ -17,7 +17,8 @@ use crate::{
     leasedb,
 };
 
-/// The longest part of a mutable share that a test or a read may ask for, in bytes: it is held whole.
+/// The longest part of a mutable share that a test may ask for, and the most that all reads of one request may, in bytes: it
+/// is held whole.
 pub const MAX_VECTOR: u64 = 32 << 20;
 
 type At = (StorageIndex, ShareNum);
@@ -135,7 +136,8 @@ impl StorageServer {
                 let there = leasedb::shareset(tx, server, index)?;
                 for row in &there {
                     match row.state {
-                        ShareState::Stable => drop(answer.already_have.insert(row.share)),
+                        // One that is lost is not had, and its name is taken.
+                        ShareState::Stable if !row.is_lost => drop(answer.already_have.insert(row.share)),
                         ShareState::Coming
                             if shares.contains(&row.share)
                                 && leasedb::upload_of(tx, row.id)? == Some(secret) =>
@@ -146,7 +148,7 @@ impl StorageServer {
                     }
                 }
                 // Other bytes of the host before could land under the same names.
-                let may_begin = !leasedb.was_just_raised(tx)?;
+                let may_begin = !leasedb.was_just_taken(tx, server)?;
                 for share in shares.into_iter().filter(|_| may_begin) {
                     // What a lost database left of it there must go first.
                     if there.iter().any(|row| row.share == share)
@@ -291,7 +293,11 @@ impl StorageServer {
                 leasedb.complete(tx, (server, &name), (index, share), stored, (account, renew, Some(expires)))
             })
             .await?;
-        self.backend.forget_upload(index, share).await
+        if let Err(e) = self.backend.forget_upload(index, share).await {
+            // The share is there. What is left in the spool goes at the next start.
+            tracing::warn!("{e}");
+        }
+        Ok(())
     }
 
     /// Gives an upload up. Its name can be used again when what was sent has gone.
@@ -358,11 +364,16 @@ impl StorageServer {
         self.leasedb.read(move |c| leasedb::shareset(c, server, index)).await
     }
 
-    /// Adds or renews a lease on all shares of a storage index. Returns how many there are.
+    /// Adds or renews a lease on all shares of a storage index that are whole and not lost. Returns which.
     ///
     /// # Errors
     /// The database's.
-    pub async fn renew(&self, account: AccountId, index: StorageIndex, renew: RenewSecret) -> Result<usize> {
+    pub async fn renew(
+        &self,
+        account: AccountId,
+        index: StorageIndex,
+        renew: RenewSecret,
+    ) -> Result<BTreeSet<ShareNum>> {
         self.leasedb.renew(self.id, index, account, renew).await
     }
 
@@ -435,13 +446,16 @@ impl StorageServer {
         for (share, vector) in &vectors {
             for (offset, length, specimen) in &vector.tests {
                 let range = *offset..offset.saturating_add(*length);
-                answer.is_written &= self.part((index, *share), &lengths, range).await? == *specimen;
+                let part = self.part((index, *share), &lengths, range, &mut MAX_VECTOR.clone()).await?;
+                answer.is_written &= part == *specimen;
             }
         }
+        // The answer holds all that was asked of all shares.
+        let mut room = MAX_VECTOR;
         for share in lengths.keys() {
             let mut data = Vec::new();
             for range in reads {
-                data.push(self.part((index, *share), &lengths, range.clone()).await?);
+                data.push(self.part((index, *share), &lengths, range.clone(), &mut room).await?);
             }
             answer.data.insert(*share, data);
         }
@@ -450,6 +464,12 @@ impl StorageServer {
         }
         for (share, vector) in vectors {
             let before = lengths.get(&share).copied();
+            let is_going = rows.iter().any(|row| row.share == share && row.state == ShareState::Going);
+            if is_going && vector.new_length == Some(0) {
+                // Collected, and perhaps not marked as deleted yet: with the database lost it would be found again.
+                self.require_writable().await?;
+                self.backend.delete_mutable(index, share).await?;
+            }
             self.apply(account, (index, share), before, enabler, renew, vector).await?;
         }
         self.leasedb.renew(self.id, index, account, renew).await?;
@@ -461,19 +481,15 @@ impl StorageServer {
         (index, share): At,
         lengths: &BTreeMap<ShareNum, u64>,
         range: Range<u64>,
+        room: &mut u64,
     ) -> Result<Bytes> {
         let length = lengths.get(&share).copied().unwrap_or(0);
-        let (start, end) = (range.start.min(length), range.end.min(length));
-        if end - start > MAX_VECTOR {
+        let (start, end) = (range.start.min(length), range.end.max(range.start).min(length));
+        let Some(left) = room.checked_sub(end - start) else {
             let backend = self.name().to_owned();
-            return Err(StorageError::PastEnd {
-                backend,
-                index,
-                share,
-                end: end - start,
-                length: MAX_VECTOR,
-            });
-        }
+            return Err(StorageError::PastEnd { backend, index, share, end: end - start, length: *room });
+        };
+        *room = left;
         if start == end {
             return Ok(Bytes::new());
         }
@@ -491,6 +507,7 @@ impl StorageServer {
     ) -> Result<()> {
         let TestWrite { writes, new_length, .. } = vector;
         let (index, share) = at;
+        self.leasedb.read(move |c| leasedb::admit(c, account, 0)).await?;
         if new_length == Some(0) {
             if before.is_some() {
                 self.require_writable().await?;
@@ -513,7 +530,7 @@ impl StorageServer {
         let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
         let kind = ShareKind::Mutable;
         let new = Allocation { server, index, share, kind, account, reserve: length, upload: None };
-        self.leasedb.write(move |tx| leasedb.begin_mutable_write(tx, &name, &new, length)).await?;
+        self.leasedb.write(move |tx| leasedb.begin_mutable_write(tx, &name, &new, renew)).await?;
         let written = self.backend.write_mutable(index, share, write).await;
         if matches!(written, Err(StorageError::NotKnown { .. })) {
             // What it takes is measured when it is known.

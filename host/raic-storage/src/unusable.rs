@@ -1,6 +1,7 @@
 //! A storage server that could not be opened: its disk is not mounted, its credential is missing.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -108,6 +109,10 @@ impl Backend for UnusableBackend {
         self.opened().await?.remove(index, share, objects).await
     }
 
+    async fn remove_chunks(&self, index: StorageIndex, share: ShareNum, chunks: Range<u64>) -> Result<()> {
+        self.opened().await?.remove_chunks(index, share, chunks).await
+    }
+
     async fn upload(
         &self,
         index: StorageIndex,
@@ -158,6 +163,14 @@ impl Backend for UnusableBackend {
         found: &Found,
     ) -> Result<Recovered> {
         self.opened().await?.recover_mutable(index, share, found).await
+    }
+
+    async fn forget_unlisted(
+        &self,
+        prefix: IndexPrefix,
+        listed: BTreeSet<(StorageIndex, ShareNum)>,
+    ) -> Result<()> {
+        self.opened().await?.forget_unlisted(prefix, listed).await
     }
 
     async fn give_up_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {

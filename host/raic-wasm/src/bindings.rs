@@ -12,6 +12,6 @@ wasmtime::component::bindgen!({
         "raic:connector/bytes.body": crate::call::GuestBody,
         "raic:connector/secrets.secret": crate::call::SecretHandle,
         "raic:connector/http.response": crate::call::GuestResponse,
-        "raic:connector/cloud.ticket": crate::call::LoginTicket,
+        "raic:connector/cloud.ticket": crate::logins::LoginTicket,
     },
 });

@@ -2,7 +2,11 @@
 
 #![allow(unreachable_pub, reason = "the generated bindings name the handles' types")]
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
+    time::Instant,
+};
 
 use bytes::Bytes;
 use hyper::body::Incoming;
@@ -13,8 +17,9 @@ use crate::{
     client::HttpClient,
     engine::MAX_MEMORY,
     gate::Gate,
-    manifest::Settings,
-    redaction::Redaction,
+    logins::Logins,
+    manifest::{Settings, Token},
+    redaction::Redactor,
     secrets::{Credentials, Placeholders, SecretValue},
 };
 
@@ -34,9 +39,18 @@ pub(crate) struct Context {
     pub(crate) cloud: String,
     pub(crate) settings: Settings,
     pub(crate) credentials: Credentials,
-    pub(crate) redaction: Redaction,
+    pub(crate) redaction: Redactor,
     pub(crate) gate: Gate,
     pub(crate) client: HttpClient,
+    /// The tokens of the manifest, by name.
+    pub(crate) tokens: BTreeMap<String, Token>,
+    /// The names under which logins are kept.
+    pub(crate) login_names: BTreeSet<String>,
+    pub(crate) logins: Arc<Logins>,
+    /// The endpoints that the operator pinned, by name; those of the manifest that are not have none.
+    pub(crate) endpoints: BTreeMap<String, Option<String>>,
+    /// What calls learned of endpoints that are not pinned, or otherwise. A std lock: held while a text is copied.
+    pub(crate) learned: Mutex<BTreeMap<String, String>>,
 }
 
 /// A secret in the guest's hands: a number.
@@ -53,6 +67,10 @@ pub struct GuestResponse {
     pub(crate) is_get: bool,
     /// What was read, secrets cut out.
     pub(crate) read: Option<Bytes>,
+    /// Tokens of this answer whose places were not looked at yet, since they are in its body.
+    pub(crate) untaken: Vec<String>,
+    /// Those that were found.
+    pub(crate) taken: BTreeMap<String, Arc<SecretValue>>,
 }
 
 /// An object's bytes on their way down: the guest hands it on.
@@ -63,9 +81,6 @@ pub struct GuestBody {
     /// Bytes to deliver.
     pub(crate) length: u64,
 }
-
-/// The right to log in for all calls of a cloud. None is handed out yet.
-pub enum LoginTicket {}
 
 /// The host's state of one call.
 pub(crate) struct Call {
@@ -78,6 +93,10 @@ pub(crate) struct Call {
     /// Bytes of the answers that were read.
     pub(crate) kept: u32,
     pub(crate) log_lines: u32,
+    /// Tickets that this call holds.
+    pub(crate) tickets: u32,
+    /// Whether the call is a probe, which tries though a failure was recorded.
+    pub(crate) is_probe: bool,
     pub(crate) began: Instant,
     pub(crate) limits: Limits,
 }
@@ -106,6 +125,8 @@ impl Call {
             requests: 0,
             kept: 0,
             log_lines: 0,
+            tickets: 0,
+            is_probe: false,
             began: Instant::now(),
             limits: Limits { allowed_ticks: CPU_TICKS, ..Limits::default() },
         };

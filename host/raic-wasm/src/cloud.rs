@@ -5,7 +5,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -26,7 +26,7 @@ use crate::{
     engine::{Connector, Instance},
     gate::Gate,
     imports::error,
-    redaction::Redaction,
+    redaction::Redactor,
     secrets::Credentials,
 };
 
@@ -42,6 +42,8 @@ pub struct Configuration {
     pub credentials: CredentialDocuments,
     /// How TLS servers are trusted.
     pub tls: TlsSettings,
+    /// The endpoints learned at login that the operator pinned, by the manifest's names.
+    pub endpoints: BTreeMap<String, String>,
 }
 
 /// One cloud behind a connector. Every call runs in a fresh instance.
@@ -73,14 +75,27 @@ impl ConnectorCloud {
     ) -> Result<Self, ConnectorError> {
         let manifest = connector.manifest();
         let settings = manifest.resolve(&configuration.settings)?;
-        let credentials = Credentials::new(manifest, &configuration.credentials)?;
+        let credentials = Credentials::new(manifest, &settings, &configuration.credentials)?;
+        let unknown = configuration.endpoints.keys().find(|name| !manifest.endpoints.contains_key(*name));
+        if let Some(name) = unknown {
+            return Err(ConnectorError::setting(
+                name,
+                format!("{} learns no endpoint of that name", manifest.name),
+            ));
+        }
+        let pinned = |name: &String| (name.clone(), configuration.endpoints.get(name).cloned());
         let context = Context {
             cloud: name.to_owned(),
-            gate: Gate::new(manifest, &settings)?,
-            redaction: Redaction::new(&credentials),
+            gate: Gate::new(manifest, &settings, &configuration.endpoints)?,
+            redaction: Redactor::new(&credentials),
             client: HttpClient::new(&configuration.tls)?,
             settings,
             credentials,
+            tokens: manifest.tokens.clone(),
+            login_names: manifest.logins.clone(),
+            logins: Arc::default(),
+            endpoints: manifest.endpoints.keys().map(pinned).collect(),
+            learned: Mutex::default(),
         };
         Ok(Self { connector: connector.clone(), context: Arc::new(context) })
     }
@@ -88,6 +103,16 @@ impl ConnectorCloud {
     /// Where its connector may send requests.
     pub fn grants(&self) -> &[Grant] {
         self.context.gate.grants()
+    }
+
+    /// What calls learned of endpoints that are not pinned, or pinned otherwise.
+    pub fn learned(&self) -> BTreeMap<String, String> {
+        self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether a URL's host and port are those of a place that the operator named in the settings.
+    pub fn names_host_of(&self, url: &str) -> bool {
+        self.context.gate.names_host_of(url)
     }
 
     /// Runs one export in a fresh instance, within the limits of a call.
@@ -101,6 +126,7 @@ impl ConnectorCloud {
         // Waits for room rather than failing: the number of clouds is not the engine's to choose. Never closed.
         let _room = self.connector.calls.acquire().await;
         let mut store = Call::store(self.context.clone(), &self.connector.engine, range);
+        store.data_mut().is_probe = operation == Operation::Probe;
         let whole = async {
             let instance = self.connector.instantiate(&mut store).await?;
             run(&instance, &mut store).await

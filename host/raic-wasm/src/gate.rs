@@ -3,14 +3,14 @@
 //! **Invariant:** the URL that is judged here is the URL that is sent, byte for byte, and redirects are never
 //! followed. Names are judged here; the addresses they resolve to, in [`crate::client`].
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use url::{Host, Url};
 
 use crate::{
     ConnectorError, Manifest,
     address::is_public,
-    manifest::{SettingType, Settings, expand, is_plain},
+    manifest::{Document, SettingType, Settings, expand, holds, is_plain, learned_in},
 };
 
 /// A place the connector may send requests to.
@@ -30,17 +30,12 @@ pub struct Grant {
     pub typed: bool,
 }
 
-struct DocumentRule {
-    grant: String,
-    method: String,
-    path: String,
-    query: Vec<String>,
-}
-
 /// What one cloud's connector may reach.
 pub(crate) struct Gate {
     grants: Vec<Grant>,
-    documents: Vec<DocumentRule>,
+    documents: Vec<Document>,
+    /// The answers that hold a token, by its name.
+    tokens: Vec<(String, Document)>,
 }
 
 /// A request that may go.
@@ -50,21 +45,34 @@ pub(crate) struct Passed<'a> {
     pub(crate) grant: &'a Grant,
     /// Whether a 2xx answer may be read.
     pub(crate) document: bool,
+    /// The tokens that a 2xx answer holds.
+    pub(crate) tokens: Vec<&'a str>,
 }
 
 impl Gate {
     /// Fills a cloud's settings into what the manifest asks for.
-    pub(crate) fn new(manifest: &Manifest, settings: &Settings) -> Result<Self, ConnectorError> {
+    ///
+    /// `learned` are the endpoints that the operator pinned; a network that needs another one is not granted yet.
+    pub(crate) fn new(
+        manifest: &Manifest,
+        settings: &Settings,
+        learned: &BTreeMap<String, String>,
+    ) -> Result<Self, ConnectorError> {
+        let mut values = settings.values.clone();
+        values.extend(learned.iter().map(|(name, url)| (format!("learned:{name}"), url.clone())));
         let mut grants = Vec::new();
         for network in &manifest.network {
-            if network.when.iter().any(|(name, value)| settings.values.get(name) != Some(value)) {
+            let is_learned = |name: &str| learned.contains_key(name);
+            if !holds(&network.when, &settings.values) || !learned_in(&network.url).all(is_learned) {
                 continue;
             }
             let wrong = |why| ConnectorError::Manifest(format!("network {:?}: {why}", network.name));
-            let text = expand(&network.url, &settings.values).map_err(wrong)?;
+            let text = expand(&network.url, &values).map_err(wrong)?;
             let url = Url::parse(&text).ok().filter(is_plain);
             let url = url.ok_or_else(|| wrong(format!("{text:?} is no URL of scheme, host and path")))?;
-            let typed = settings.typed_urls(manifest).any(|by_operator| is_host_of(&url, &by_operator));
+            let pinned = learned.values().filter_map(|url| Url::parse(url).ok());
+            let mut by_operator = settings.typed_urls(manifest).chain(pinned);
+            let typed = by_operator.any(|by_operator| is_host_of(&url, &by_operator));
             grants.push(Grant {
                 name: network.name.clone(),
                 scheme: url.scheme().to_owned(),
@@ -74,13 +82,21 @@ impl Gate {
                 typed,
             });
         }
-        let documents = manifest.documents.iter().map(|d| DocumentRule {
-            grant: d.network.clone(),
-            method: d.method.clone(),
-            path: d.path.clone(),
-            query: d.query.clone(),
-        });
-        Ok(Self { grants, documents: documents.collect() })
+        let tokens = manifest.tokens.iter();
+        let tokens =
+            tokens.flat_map(|(name, t)| t.answers.iter().map(move |answer| (name.clone(), answer.clone())));
+        Ok(Self { grants, documents: manifest.documents.clone(), tokens: tokens.collect() })
+    }
+
+    /// Whether a URL's host and port are those of a grant that the operator typed.
+    pub(crate) fn names_host_of(&self, url: &str) -> bool {
+        Url::parse(url).is_ok_and(|url| {
+            self.grants.iter().any(|g| {
+                g.typed
+                    && Some(g.host.as_str()) == url.host_str()
+                    && Some(g.port) == url.port_or_known_default()
+            })
+        })
     }
 
     /// What was granted, for people to see.
@@ -131,17 +147,16 @@ impl Gate {
         if !grant.typed && literal_address(&parsed).is_some_and(|ip| !is_public(ip)) {
             return Err(format!("{url} is a private address that the operator did not type"));
         }
-        let query: Vec<_> = parsed.query().unwrap_or_default().split('&').collect();
-        let document = self.documents.iter().any(|d| {
-            d.grant == grant.name
+        let is_answer_to = |d: &Document| {
+            d.network == grant.name
                 && d.method == method
-                && parsed.path().strip_prefix(&grant.path).is_some_and(|path| {
-                    // `/bucket/` is the bucket, `/bucket//` is an object.
-                    path == d.path || (d.path.is_empty() && path == "/")
-                })
-                && d.query.iter().all(|item| query.contains(&item.as_str()))
-        });
-        Ok(Passed { url: parsed, grant, document })
+                && parsed.path().strip_prefix(&grant.path).is_some_and(|path| is_path(&d.path, path))
+                && d.query.iter().all(|item| has_item(parsed.query().unwrap_or_default(), item))
+        };
+        let document = self.documents.iter().any(is_answer_to);
+        let tokens = self.tokens.iter().filter(|(_, answer)| is_answer_to(answer));
+        let tokens = tokens.map(|(name, _)| name.as_str()).collect();
+        Ok(Passed { url: parsed, grant, document, tokens })
     }
 }
 
@@ -163,6 +178,28 @@ fn is_host_of(url: &Url, typed: &Url) -> bool {
         _ => false,
     };
     url.port_or_known_default() == typed.port_or_known_default() && (url.host() == typed.host() || below())
+}
+
+/// Whether a path below a grant's is the one of a rule.
+fn is_path(rule: &str, path: &str) -> bool {
+    match rule.strip_suffix("/*") {
+        Some(above) => {
+            path.strip_prefix(above).and_then(|rest| rest.strip_prefix('/')).is_some_and(|r| !r.is_empty())
+        }
+        // `/bucket/` is the bucket, `/bucket//` is an object.
+        None => path == rule || (rule.is_empty() && path == "/"),
+    }
+}
+
+/// Whether a query has that item and no other of its name, however it is written.
+fn has_item(query: &str, item: &str) -> bool {
+    let decoded = |text: &str| {
+        let spaced = text.replace('+', " ");
+        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    };
+    let name = |item: &str| decoded(item.split('=').next().unwrap_or_default());
+    let mut same = query.split('&').filter(|other| name(other) == name(item));
+    same.next() == Some(item) && same.next().is_none()
 }
 
 fn literal_address(url: &Url) -> Option<IpAddr> {
@@ -187,7 +224,6 @@ fn has_dot_segments(path: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn gate(endpoint: Option<&str>, addressing: &str) -> Gate {
         let manifest =
@@ -197,7 +233,7 @@ mod tests {
             ("addressing".to_owned(), addressing.to_owned()),
         ]);
         given.extend(endpoint.map(|e| ("endpoint".to_owned(), e.to_owned())));
-        Gate::new(&manifest, &manifest.resolve(&given).expect("settings")).expect("a gate")
+        Gate::new(&manifest, &manifest.resolve(&given).expect("settings"), &BTreeMap::new()).expect("a gate")
     }
 
     #[test]
@@ -240,7 +276,7 @@ mod tests {
             let manifest = Manifest::parse(text.replace("{endpoint}/{bucket}", url).as_bytes()).unwrap();
             let given = [("bucket", "b"), ("endpoint", "http://store.example:9000")];
             let given = given.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-            let gate = Gate::new(&manifest, &manifest.resolve(&given).unwrap()).unwrap();
+            let gate = Gate::new(&manifest, &manifest.resolve(&given).unwrap(), &BTreeMap::new()).unwrap();
             gate.grants()[0].typed
         };
         for own in ["{endpoint}/x", "{endpoint.scheme}://b.{endpoint.authority}", "http://store.example:9000"]

@@ -1,6 +1,9 @@
 //! The host's side of the contract's imports, except `http`.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    sync::PoisonError,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use raic_cloud::{Digests as _, Payload};
 use wasmtime::component::Resource;
@@ -10,7 +13,9 @@ use crate::{
         bytes, cloud, log, secrets,
         types::{self, ByteRange, Error, ErrorKind},
     },
-    call::{Call, GuestBody, LoginTicket, MAX_LOG_LINES, SecretHandle},
+    call::{Call, GuestBody, MAX_LOG_LINES, SecretHandle},
+    logins::{Acquired, Login, LoginTicket, LoginValue},
+    manifest::is_plain,
 };
 
 mod http;
@@ -33,6 +38,9 @@ pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
 fn refused(message: impl Into<String>) -> Error {
     error(ErrorKind::RefusedByHost, message)
 }
+
+/// The longest text kept of a login, in characters.
+const MAX_LOGIN_TEXT: usize = 4096;
 
 /// Digests of more than this are computed off the runtime.
 const SMALL: u64 = 64 << 10;
@@ -130,21 +138,24 @@ impl secrets::HostSecret for Call {
         Ok(secret.sigv4(&scheme, &timestamp, &region, &service, canonical.as_bytes()).map_err(refused))
     }
 
-    async fn rsa_sha256(&mut self, _: Resource<SecretHandle>, _: Vec<u8>) -> Outcome<Vec<u8>> {
-        Ok(Err(refused("the manifest does not allow signing with this secret by RSA")))
+    async fn rsa_sha256(&mut self, secret: Resource<SecretHandle>, message: Vec<u8>) -> Outcome<Vec<u8>> {
+        let secret = self.table.get(&secret)?.0.clone();
+        // A private operation takes a millisecond and more.
+        let signed = tokio::task::spawn_blocking(move || secret.rsa_sha256(&message)).await?;
+        Ok(signed.map_err(refused))
     }
 
     async fn placeholder(&mut self, secret: Resource<SecretHandle>, form: String) -> Outcome<String> {
         let secret = self.table.get(&secret)?.0.clone();
-        if form != "raw" {
-            return Ok(Err(refused(format!("the manifest does not allow sending this secret as {form:?}"))));
+        if form == "basic" {
+            return Ok(Err(refused("that form has a call of its own, basic-auth")));
         }
-        Ok(self.placeholders.issue(&secret, None).map_err(refused))
+        Ok(self.placeholders.issue(&secret, &form, None).map_err(refused))
     }
 
     async fn basic_auth(&mut self, secret: Resource<SecretHandle>, user: String) -> Outcome<String> {
         let secret = self.table.get(&secret)?.0.clone();
-        Ok(self.placeholders.issue(&secret, Some(&user)).map_err(refused))
+        Ok(self.placeholders.issue(&secret, "basic", Some(&user)).map_err(refused))
     }
 
     async fn drop(&mut self, secret: Resource<SecretHandle>) -> wasmtime::Result<()> {
@@ -159,8 +170,29 @@ impl cloud::Host for Call {
         Ok(context.settings.values.get(&name).or_else(|| context.credentials.plain.get(&name)).cloned())
     }
 
-    async fn endpoint(&mut self, name: String, _: String) -> Outcome<()> {
-        Ok(Err(refused(format!("the manifest has no learned endpoint {name:?}"))))
+    async fn endpoint(&mut self, name: String, url: String) -> Outcome<()> {
+        let Some(pinned) = self.context.endpoints.get(&name) else {
+            return Ok(Err(refused(format!("the manifest has no learned endpoint {name:?}"))));
+        };
+        let parsed = url::Url::parse(&url).ok().filter(is_plain);
+        let Some(url) = parsed.map(|url| url.as_str().trim_end_matches('/').to_owned()) else {
+            return Ok(Err(refused(format!(
+                "the endpoint {name:?} that was learned is no URL of scheme, host and path"
+            ))));
+        };
+        if pinned.as_ref() == Some(&url) {
+            return Ok(Ok(()));
+        }
+        self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), url.clone());
+        let cloud = &self.context.cloud;
+        Ok(Err(refused(match pinned {
+            None => format!(
+                "the service says that its {name} is at {url}, which is not pinned yet; `raic cloud pin {cloud}` does"
+            ),
+            Some(pinned) => format!(
+                "the service says that its {name} is at {url} now, and {pinned} is pinned; if that is right, `raic cloud pin {cloud}` pins it"
+            ),
+        })))
     }
 
     async fn now_unix_ms(&mut self) -> wasmtime::Result<u64> {
@@ -175,11 +207,43 @@ impl cloud::Host for Call {
     }
 
     async fn cache_acquire(&mut self, name: String) -> Outcome<cloud::Acquired> {
-        Ok(Err(refused(format!("the manifest has no login {name:?}"))))
+        if !self.context.login_names.contains(&name) {
+            return Ok(Err(refused(format!("the manifest has no login {name:?}"))));
+        }
+        if self.tickets > 0 {
+            return Ok(Err(refused("a call that is logging in does not wait for another login")));
+        }
+        let logins = self.context.logins.clone();
+        Ok(match logins.acquire(&name, self.is_probe).await {
+            Ok(Acquired::Hit(login)) => Ok(cloud::Acquired::Hit(self.hit(&login)?)),
+            Ok(Acquired::Refresh(ticket)) => {
+                self.tickets += 1;
+                Ok(cloud::Acquired::Refresh(self.table.push(ticket)?))
+            }
+            Err(failure) => Err(failure),
+        })
     }
 
-    async fn cache_invalidate(&mut self, _: String, _: u64) -> wasmtime::Result<()> {
+    async fn cache_invalidate(&mut self, name: String, generation: u64) -> wasmtime::Result<()> {
+        self.context.logins.invalidate(&name, generation);
         Ok(())
+    }
+}
+
+impl Call {
+    /// A login as the guest gets it: with handles of this call.
+    fn hit(&mut self, login: &Login) -> wasmtime::Result<cloud::Hit> {
+        let mut values = Vec::new();
+        for (name, value) in login.values.iter() {
+            let value = match value {
+                LoginValue::Text(text) => cloud::Value::Text(text.clone()),
+                LoginValue::Secret(secret) => {
+                    cloud::Value::Secret(self.table.push(SecretHandle(secret.clone()))?)
+                }
+            };
+            values.push((name.clone(), value));
+        }
+        Ok(cloud::Hit { values, generation: login.generation })
     }
 }
 
@@ -187,18 +251,38 @@ impl cloud::HostTicket for Call {
     async fn fill(
         &mut self,
         ticket: Resource<LoginTicket>,
-        _: Vec<(String, cloud::Value)>,
-        _: u64,
+        values: Vec<(String, cloud::Value)>,
+        ttl_ms: u64,
     ) -> wasmtime::Result<cloud::Hit> {
-        match *self.table.get(&ticket)? {}
+        let ticket = self.table.delete(ticket)?;
+        self.tickets = self.tickets.saturating_sub(1);
+        let mut kept = Vec::new();
+        for (name, value) in values {
+            let value = match value {
+                cloud::Value::Text(text) => LoginValue::Text(text.chars().take(MAX_LOGIN_TEXT).collect()),
+                cloud::Value::Secret(secret) => LoginValue::Secret(self.table.delete(secret)?.0),
+            };
+            kept.push((name, value));
+        }
+        let login = ticket.fill(kept, Duration::from_millis(ttl_ms));
+        self.hit(&login)
     }
 
-    async fn fail(&mut self, ticket: Resource<LoginTicket>, _: Error, _: u64) -> wasmtime::Result<()> {
-        match *self.table.get(&ticket)? {}
+    async fn fail(
+        &mut self,
+        ticket: Resource<LoginTicket>,
+        error: Error,
+        ttl_ms: u64,
+    ) -> wasmtime::Result<()> {
+        let ticket = self.table.delete(ticket)?;
+        self.tickets = self.tickets.saturating_sub(1);
+        ticket.fail(error, Duration::from_millis(ttl_ms));
+        Ok(())
     }
 
     async fn drop(&mut self, ticket: Resource<LoginTicket>) -> wasmtime::Result<()> {
         self.table.delete(ticket)?;
+        self.tickets = self.tickets.saturating_sub(1);
         Ok(())
     }
 }

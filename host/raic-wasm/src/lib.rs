@@ -22,10 +22,12 @@ mod engine;
 mod error;
 mod gate;
 mod imports;
+mod logins;
 mod manifest;
 mod package;
 mod redaction;
 mod secrets;
+mod tokens;
 
 pub use approval::ApprovalStore;
 pub use client::TlsSettings;
@@ -34,7 +36,8 @@ pub use engine::{Connector, Engine};
 pub use error::ConnectorError;
 pub use gate::Grant;
 pub use manifest::{
-    Credential, Document, Manifest, Network, Part, Sending, Setting, SettingType, Settings, Signing,
+    Credential, Document, Encoding, Endpoint, Manifest, Network, Part, Sending, Setting, SettingType,
+    Settings, Signing, Token,
 };
 pub use package::{MAX_CONNECTOR, Package};
 pub use secrets::CredentialDocuments;

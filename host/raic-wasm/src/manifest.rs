@@ -38,6 +38,16 @@ pub struct Manifest {
     /// Which answers, besides errors, it may read.
     #[serde(default)]
     pub documents: Vec<Document>,
+    /// The secrets that logins answer with.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, Token>,
+    /// What is kept of logins from call to call, by name.
+    #[serde(default)]
+    pub logins: BTreeSet<String>,
+    /// Places in the network that are known only after a login, such as from a catalogue: `{learned:NAME}` in a
+    /// network's URL.
+    #[serde(default)]
+    pub endpoints: BTreeMap<String, Endpoint>,
 }
 
 /// A setting of a cloud.
@@ -77,6 +87,9 @@ pub enum SettingType {
 pub struct Credential {
     /// One line for a person.
     pub help: String,
+    /// The settings that must have these values for it to be asked for.
+    #[serde(default)]
+    pub when: BTreeMap<String, String>,
     /// What the document holds.
     pub parts: BTreeMap<String, Part>,
 }
@@ -93,12 +106,49 @@ pub struct Part {
     /// Whether the document may lack it.
     #[serde(default)]
     pub optional: bool,
+    /// How its bytes are written, where it is a key to sign with.
+    pub encoding: Option<Encoding>,
     /// The signatures that may be made with it.
     #[serde(default)]
     pub sign: BTreeSet<Signing>,
     /// Where it may be sent in clear.
     #[serde(default)]
     pub send: Vec<Sending>,
+}
+
+/// How a key's bytes are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encoding {
+    /// RFC 4648 section 4.
+    Base64,
+}
+
+/// A secret that an answer holds: the guest gets a handle, and `***` in the answer.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// The requests that are answered with it.
+    pub answers: Vec<Document>,
+    /// Where it is in the answer, every place: `header:NAME`, `json:/pointer` (RFC 6901), `xml:A/B` (below the root), `text`.
+    pub from: Vec<String>,
+    /// Whether a success may lack it.
+    #[serde(default)]
+    pub optional: bool,
+    /// The signatures that may be made with it.
+    #[serde(default)]
+    pub sign: BTreeSet<Signing>,
+    /// Where it may be sent in clear.
+    #[serde(default)]
+    pub send: Vec<Sending>,
+}
+
+/// An endpoint that is learned at login. The operator pins it when the cloud is added.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Endpoint {
+    /// One line for a person.
+    pub help: String,
 }
 
 /// A way to sign with a secret.
@@ -109,6 +159,8 @@ pub enum Signing {
     Sigv4,
     /// HMAC over any message.
     Hmac,
+    /// RSASSA-PKCS1-v1_5 with SHA-256, by a private key in PEM (PKCS #8).
+    RsaSha256,
 }
 
 /// A place where a secret may be sent in clear.
@@ -117,10 +169,25 @@ pub enum Signing {
 pub struct Sending {
     /// The name of a network grant.
     pub network: String,
-    /// The header, in lower case.
-    pub header: String,
-    /// `raw`, or `basic` for base64(user:value).
+    /// The header, in lower case; none where it goes into the query or the content.
+    pub header: Option<String>,
+    /// In a header: `raw`, or `basic` for base64(user:value). In the query: `raw`, as whole items between `&`, or `query`,
+    /// percent-encoded. In the content: `json`, inside the quotes of a text, or `form`, percent-encoded.
     pub form: String,
+}
+
+impl Sending {
+    fn check(&self) -> Result<(), String> {
+        match (&self.header, self.form.as_str()) {
+            (Some(header), "raw" | "basic") if *header == header.to_ascii_lowercase() => Ok(()),
+            (Some(header), "raw" | "basic") => Err(format!("the header {header:?} is not in lower case")),
+            (Some(_), other) => Err(format!("form {other:?} in a header is neither raw nor basic")),
+            (None, "raw" | "query" | "json" | "form") => Ok(()),
+            (None, other) => {
+                Err(format!("form {other:?} is none of raw, query, json and form, or lacks its header"))
+            }
+        }
+    }
 }
 
 /// A place in the network: a scheme, host, port and optionally a path prefix.
@@ -144,10 +211,10 @@ pub struct Document {
     pub network: String,
     /// The HTTP method.
     pub method: String,
-    /// The path, exactly, after the grant's.
+    /// The path, exactly, after the grant's; with `/*` at its end, any below.
     #[serde(default)]
     pub path: String,
-    /// Items the query must have, such as `list-type=2`.
+    /// Items the query must have, such as `list-type=2`, each name once.
     #[serde(default)]
     pub query: Vec<String>,
 }
@@ -177,6 +244,9 @@ impl Manifest {
             .chain(self.settings.keys())
             .chain(self.credentials.keys())
             .chain(self.credentials.values().flat_map(|c| c.parts.keys()))
+            .chain(self.tokens.keys())
+            .chain(&self.logins)
+            .chain(self.endpoints.keys())
             .chain(self.network.iter().map(|n| &n.name));
         if let Some(bad) = names.into_iter().find(|n| !named(n)) {
             return Err(format!("{bad:?} is no name: 1 to 64 of a-z, 0-9 and -"));
@@ -204,24 +274,47 @@ impl Manifest {
             if used && !part.secret {
                 return Err(format!("part {name:?}: only a secret has `sign` or `send`"));
             }
-            if let Some(bad) = part.send.iter().find(|s| !matches!(s.form.as_str(), "raw" | "basic")) {
-                return Err(format!("part {name:?}: form {:?} is neither raw nor basic", bad.form));
+            if part.encoding.is_some() && !part.send.is_empty() {
+                return Err(format!("part {name:?}: a key that is encoded is to sign with, not to send"));
             }
         }
+        for (name, token) in &self.tokens {
+            let is_place = |from: &String| {
+                from == "text"
+                    || ["header:", "json:/", "xml:"]
+                        .iter()
+                        .any(|kind| from.strip_prefix(kind).is_some_and(|rest| !rest.is_empty()))
+            };
+            if token.from.is_empty() || token.answers.is_empty() {
+                return Err(format!("token {name:?} has no `from` or no `answers`"));
+            }
+            if let Some(bad) = token.from.iter().find(|from| !is_place(from)) {
+                return Err(format!(
+                    "token {name:?}: {bad:?} is none of header:NAME, json:/pointer, xml:A/B and text"
+                ));
+            }
+        }
+        let parts = self.credentials.values().flat_map(|c| c.parts.values());
+        let sendings: Vec<&Sending> =
+            parts.flat_map(|p| &p.send).chain(self.tokens.values().flat_map(|t| &t.send)).collect();
+        sendings.iter().try_for_each(|sending| sending.check())?;
         let references = self.documents.iter().map(|d| &d.network);
-        let references = references.chain(
-            self.credentials
-                .values()
-                .flat_map(|c| c.parts.values())
-                .flat_map(|p| &p.send)
-                .map(|s| &s.network),
-        );
+        let references = references.chain(sendings.iter().map(|s| &s.network));
+        let references =
+            references.chain(self.tokens.values().flat_map(|t| &t.answers).map(|answer| &answer.network));
         for reference in references {
             if !self.network.iter().any(|n| n.name == *reference) {
                 return Err(format!("there is no network named {reference:?}"));
             }
         }
-        for setting in self.network.iter().flat_map(|n| n.when.keys()) {
+        for endpoint in self.network.iter().flat_map(|n| learned_in(&n.url)) {
+            if !self.endpoints.contains_key(endpoint) {
+                return Err(format!("there is no endpoint {endpoint:?} that could be learned"));
+            }
+        }
+        let conditions =
+            self.network.iter().map(|n| &n.when).chain(self.credentials.values().map(|c| &c.when));
+        for setting in conditions.flat_map(BTreeMap::keys) {
             if !self.settings.contains_key(setting) {
                 return Err(format!("`when` names {setting:?}, which is no setting"));
             }
@@ -329,6 +422,16 @@ pub struct Settings {
     pub(crate) values: BTreeMap<String, String>,
     /// Those the operator typed, rather than defaults: only they may lead to private addresses.
     pub(crate) typed: BTreeSet<String>,
+}
+
+/// Whether settings have the values that something depends on.
+pub(crate) fn holds(when: &BTreeMap<String, String>, values: &BTreeMap<String, String>) -> bool {
+    when.iter().all(|(name, value)| values.get(name) == Some(value))
+}
+
+/// The endpoints that a template needs, by name.
+pub(crate) fn learned_in(template: &str) -> impl Iterator<Item = &str> {
+    template.split('{').filter_map(|rest| rest.strip_prefix("learned:")?.split(['}', '.']).next())
 }
 
 /// Fills the settings into a template.

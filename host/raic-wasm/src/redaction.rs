@@ -5,17 +5,62 @@
 //! as it is or escaped in the ways of URLs, JSON and XML; in hex, either case, with or without a separator; and in
 //! base64, in lines or not, at all three alignments.
 
+use std::{
+    collections::VecDeque,
+    sync::{Arc, PoisonError, RwLock},
+};
+
 use data_encoding::{BASE64, BASE64URL, HEXLOWER};
 use zeroize::Zeroizing;
 
-use crate::secrets::Credentials;
+use crate::secrets::{Credentials, SecretValue};
 
-const SHORTEST: usize = 8;
+/// Shorter ones are not looked for: they would be found everywhere.
+pub(crate) const SHORTEST: usize = 8;
 const MASK: &[u8] = b"***";
 
-/// What to look for on behalf of one cloud.
+/// Tokens that are looked for: those of a login or two of each kind.
+const TOKENS: usize = 8;
+
+/// What to look for on behalf of one cloud: its credentials, and the tokens that it was given last.
 #[derive(Default)]
-pub(crate) struct Redaction {
+pub(crate) struct Redactor {
+    credentials: Forms,
+    // A std lock: held while a document is searched.
+    tokens: RwLock<VecDeque<(Arc<SecretValue>, Forms)>>,
+}
+
+impl Redactor {
+    pub(crate) fn new(credentials: &Credentials) -> Self {
+        let mut forms = Forms::default();
+        credentials.secret.values().for_each(|secret| forms.add(secret.text()));
+        Self { credentials: forms, tokens: RwLock::default() }
+    }
+
+    /// Looks for a token from now on, in the place of the oldest.
+    pub(crate) fn learn(&self, token: &Arc<SecretValue>) {
+        let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
+        if tokens.iter().any(|(known, _)| known.text() == token.text()) {
+            return;
+        }
+        let mut forms = Forms::default();
+        forms.add(token.text());
+        tokens.push_front((token.clone(), forms));
+        tokens.truncate(TOKENS);
+    }
+
+    /// `document` with every form of every secret replaced by `***`.
+    pub(crate) fn apply(&self, document: &[u8]) -> Vec<u8> {
+        let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
+        let all: Vec<&Forms> =
+            std::iter::once(&self.credentials).chain(tokens.iter().map(|(_, forms)| forms)).collect();
+        apply(&all, document)
+    }
+}
+
+/// The forms in which secrets are looked for.
+#[derive(Default)]
+struct Forms {
     texts: Vec<Zeroizing<String>>,
     /// In base64, the characters that depend on nothing but the secret's own bytes.
     base64: Vec<Zeroizing<String>>,
@@ -23,13 +68,7 @@ pub(crate) struct Redaction {
     hex: Vec<Zeroizing<String>>,
 }
 
-impl Redaction {
-    pub(crate) fn new(credentials: &Credentials) -> Self {
-        let mut redaction = Self::default();
-        credentials.secret.values().for_each(|secret| redaction.add(secret.text()));
-        redaction
-    }
-
+impl Forms {
     fn add(&mut self, secret: &str) {
         if secret.len() < SHORTEST {
             return;
@@ -48,25 +87,6 @@ impl Redaction {
         }
     }
 
-    /// `document` with every form of every secret replaced by `***`.
-    pub(crate) fn apply(&self, document: &[u8]) -> Vec<u8> {
-        let mut out = Vec::with_capacity(document.len());
-        let mut rest = document;
-        while let Some(first) = rest.first() {
-            match self.longest_match(rest) {
-                Some(length) => {
-                    out.extend_from_slice(MASK);
-                    rest = &rest[length..];
-                }
-                None => {
-                    out.push(*first);
-                    rest = &rest[1..];
-                }
-            }
-        }
-        out
-    }
-
     /// The longest form of a secret at the beginning of `text`: a shorter one would leave a rest of a longer.
     fn longest_match(&self, text: &[u8]) -> Option<usize> {
         let texts = self.texts.iter().filter_map(|secret| text_match(text, secret));
@@ -74,6 +94,24 @@ impl Redaction {
         let hex = self.hex.iter().filter_map(|secret| hex_match(text, secret));
         texts.chain(base64).chain(hex).max()
     }
+}
+
+fn apply(forms: &[&Forms], document: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(document.len());
+    let mut rest = document;
+    while let Some(first) = rest.first() {
+        match forms.iter().filter_map(|forms| forms.longest_match(rest)).max() {
+            Some(length) => {
+                out.extend_from_slice(MASK);
+                rest = &rest[length..];
+            }
+            None => {
+                out.push(*first);
+                rest = &rest[1..];
+            }
+        }
+    }
+    out
 }
 
 /// The length of a match of `secret`, each character as it is or escaped.
@@ -209,10 +247,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn redaction(secret: &str) -> Redaction {
-        let mut redaction = Redaction::default();
-        redaction.add(secret);
-        redaction
+    fn redaction(secret: &str) -> Redactor {
+        let mut redactor = Redactor::default();
+        redactor.credentials.add(secret);
+        redactor
     }
 
     /// A character in one of the ways an answer may have it.

@@ -1,24 +1,53 @@
 //! Credentials: read from their documents once, used by handle, never shown.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit as _, Mac as _};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls_pki_types::{PrivatePkcs8KeyDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
     ConnectorError, Manifest,
-    manifest::{Part, Sending, Signing},
+    manifest::{Encoding, Part, Sending, Settings, Signing, Token, holds},
 };
 
 /// The documents an operator gave, by credential name.
 pub type CredentialDocuments = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
+/// All but RFC 3986's unreserved characters (section 2.3).
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// What the manifest allows with a secret.
+#[derive(Clone, Debug, Default)]
+struct Rule {
+    encoding: Option<Encoding>,
+    sign: BTreeSet<Signing>,
+    send: Vec<Sending>,
+}
+
+impl From<&Part> for Rule {
+    fn from(part: &Part) -> Self {
+        Self { encoding: part.encoding, sign: part.sign.clone(), send: part.send.clone() }
+    }
+}
+
+impl From<&Token> for Rule {
+    fn from(token: &Token) -> Self {
+        Self { encoding: None, sign: token.sign.clone(), send: token.send.clone() }
+    }
+}
+
 /// A secret value and what the manifest allows with it.
 pub(crate) struct SecretValue {
     value: Zeroizing<String>,
-    rule: Part,
+    rule: Rule,
 }
 
 impl fmt::Debug for SecretValue {
@@ -38,7 +67,11 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     /// Takes every part out of its document.
-    pub(crate) fn new(manifest: &Manifest, documents: &CredentialDocuments) -> Result<Self, ConnectorError> {
+    pub(crate) fn new(
+        manifest: &Manifest,
+        settings: &Settings,
+        documents: &CredentialDocuments,
+    ) -> Result<Self, ConnectorError> {
         if let Some(name) = documents.keys().find(|name| !manifest.credentials.contains_key(*name)) {
             let known = manifest.credentials.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
             let problem = format!("{} has none of that name; it has {known}", manifest.name);
@@ -46,14 +79,24 @@ impl Credentials {
         }
         let mut credentials = Self::default();
         for (name, credential) in &manifest.credentials {
+            if !holds(&credential.when, &settings.values) {
+                if documents.contains_key(name) {
+                    let wanted: Vec<_> =
+                        credential.when.iter().map(|(n, v)| format!("{n} = {v:?}")).collect();
+                    let problem = format!("is used only with the settings {}", wanted.join(", "));
+                    return Err(ConnectorError::credential(name, problem));
+                }
+                continue;
+            }
             let document = documents.get(name).ok_or_else(|| {
                 ConnectorError::credential(name, format!("is missing: {}", credential.help))
             })?;
             for (part, rule) in &credential.parts {
                 let path = format!("{name}.{part}");
-                match take(document, &rule.from).map_err(|e| ConnectorError::credential(name, e))? {
+                match take(document, rule).map_err(|e| ConnectorError::credential(name, e))? {
                     Some(value) if rule.secret => {
-                        let value = SecretValue { value, rule: rule.clone() };
+                        let value = SecretValue { value, rule: rule.into() };
+                        value.check().map_err(|e| ConnectorError::credential(name, e))?;
                         credentials.secret.insert(path, Arc::new(value));
                     }
                     Some(value) => {
@@ -73,7 +116,10 @@ impl Credentials {
 }
 
 /// The value at `from`; none where it is not there or empty.
-fn take(document: &[u8], from: &str) -> Result<Option<Zeroizing<String>>, String> {
+fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, String> {
+    let from = &rule.from;
+    // A private key is lines of text; what is sent may hold none.
+    let is_wrong = |c: char| c.is_control() && !(c == '\n' && rule.sign.contains(&Signing::RsaSha256));
     let text = std::str::from_utf8(document).map_err(|_| "its document is not UTF-8".to_owned())?;
     let Some(pointer) = from.strip_prefix("json:") else {
         let text = text.trim();
@@ -84,7 +130,7 @@ fn take(document: &[u8], from: &str) -> Result<Option<Zeroizing<String>>, String
         .map_err(|e| format!("its document is no JSON (line {}, column {})", e.line(), e.column()))?;
     match json.pointer(pointer) {
         None | Some(serde_json::Value::Null) => Ok(None),
-        Some(serde_json::Value::String(value)) if value.chars().any(char::is_control) => {
+        Some(serde_json::Value::String(value)) if value.chars().any(is_wrong) => {
             Err(format!("the value at {pointer} has control characters"))
         }
         Some(serde_json::Value::String(value)) => {
@@ -95,6 +141,50 @@ fn take(document: &[u8], from: &str) -> Result<Option<Zeroizing<String>>, String
 }
 
 impl SecretValue {
+    /// Out of an answer.
+    pub(crate) fn taken(value: Zeroizing<String>, token: &Token) -> Self {
+        Self { value, rule: token.into() }
+    }
+
+    /// Whether the value is what its uses need, so that a wrong key is told when the cloud is opened.
+    fn check(&self) -> Result<(), String> {
+        if self.rule.encoding == Some(Encoding::Base64) {
+            self.key()?;
+        }
+        if self.rule.sign.contains(&Signing::RsaSha256) {
+            self.rsa_key()?;
+        }
+        Ok(())
+    }
+
+    /// The bytes to sign with.
+    fn key(&self) -> Result<Zeroizing<Vec<u8>>, String> {
+        match self.rule.encoding {
+            None => Ok(Zeroizing::new(self.value.as_bytes().to_vec())),
+            Some(Encoding::Base64) => {
+                let key = BASE64.decode(self.value.as_bytes()).map_err(|_| "the key is no base64".to_owned());
+                key.map(Zeroizing::new)
+            }
+        }
+    }
+
+    fn rsa_key(&self) -> Result<ring::signature::RsaKeyPair, String> {
+        let wrong = || "the private key is no RSA key in PEM (PKCS #8) of 2048 bits or more".to_owned();
+        let der = PrivatePkcs8KeyDer::from_pem_slice(self.value.as_bytes()).map_err(|_| wrong())?;
+        ring::signature::RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| wrong())
+    }
+
+    /// The signature of `message` by RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 section 8.2).
+    pub(crate) fn rsa_sha256(&self, message: &[u8]) -> Result<Vec<u8>, String> {
+        self.may(Signing::RsaSha256)?;
+        let key = self.rsa_key()?;
+        let mut signature = vec![0; key.public().modulus_len()];
+        let random = ring::rand::SystemRandom::new();
+        key.sign(&ring::signature::RSA_PKCS1_SHA256, &random, message, &mut signature)
+            .map_err(|_| "the private key does not sign".to_owned())?;
+        Ok(signature)
+    }
+
     /// The value, for looking for it in answers.
     pub(crate) fn text(&self) -> &str {
         &self.value
@@ -111,7 +201,7 @@ impl SecretValue {
     pub(crate) fn hmac(&self, hash: &str, message: &[u8]) -> Result<Vec<u8>, String> {
         self.may(Signing::Hmac)?;
         match hash {
-            "sha256" => Ok(hmac_sha256(self.value.as_bytes(), message).to_vec()),
+            "sha256" => Ok(hmac_sha256(&self.key()?, message).to_vec()),
             other => Err(format!("no HMAC with {other:?}; there is sha256")),
         }
     }
@@ -161,42 +251,137 @@ pub(crate) struct Placeholders(Vec<Placeholder>);
 struct Placeholder {
     text: String,
     value: Zeroizing<String>,
-    form: &'static str,
+    form: String,
     secret: Arc<SecretValue>,
 }
 
+/// Where in a request a placeholder stands.
+#[derive(Clone, Copy)]
+enum Place<'a> {
+    Header(&'a str),
+    Query,
+    Content,
+}
+
 impl Placeholders {
-    /// A text that stands for the secret in a header. With `user`, for base64(user:value).
-    pub(crate) fn issue(&mut self, secret: &Arc<SecretValue>, user: Option<&str>) -> Result<String, String> {
-        let form = if user.is_some() { "basic" } else { "raw" };
+    /// A text that stands for the secret in a form of the contract, or with `user` for base64(user:value).
+    pub(crate) fn issue(
+        &mut self,
+        secret: &Arc<SecretValue>,
+        form: &str,
+        user: Option<&str>,
+    ) -> Result<String, String> {
+        let form = if user.is_some() { "basic" } else { form };
         if !secret.rule.send.iter().any(|s| s.form == form) {
             return Err(format!("the manifest does not allow sending this secret as {form}"));
         }
         if self.0.len() >= 64 {
             return Err("too many placeholders in one call".to_owned());
         }
-        let value = match user {
-            None => secret.value.clone(),
-            Some(user) if user.contains(':') => return Err("a user name cannot hold a colon".to_owned()),
-            Some(user) => Zeroizing::new(BASE64.encode(format!("{user}:{}", &*secret.value).as_bytes())),
+        let value = match (form, user) {
+            (_, Some(user)) if user.contains(':') => {
+                return Err("a user name cannot hold a colon".to_owned());
+            }
+            (_, Some(user)) => Zeroizing::new(BASE64.encode(format!("{user}:{}", &*secret.value).as_bytes())),
+            ("query" | "form", None) => {
+                Zeroizing::new(utf8_percent_encode(&secret.value, RESERVED).to_string())
+            }
+            ("json", None) => {
+                let quoted = serde_json::to_string(&*secret.value).map_err(|e| e.to_string())?;
+                Zeroizing::new(quoted[1..quoted.len() - 1].to_owned())
+            }
+            _ => secret.value.clone(),
         };
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random).map_err(|e| e.to_string())?;
         let text = format!("RAIC{}", HEXLOWER.encode(&random));
-        self.0.push(Placeholder { text: text.clone(), value, form, secret: secret.clone() });
+        self.0.push(Placeholder { text: text.clone(), value, form: form.to_owned(), secret: secret.clone() });
         Ok(text)
     }
 
     /// A header's value with placeholders replaced, where the manifest allows them in that header of that grant.
     pub(crate) fn fill(&self, grant: &str, header: &str, value: &str) -> Result<Zeroizing<String>, String> {
+        self.fill_place(grant, Place::Header(header), value)
+    }
+
+    /// A URL with the placeholders of its query replaced. Elsewhere in it none may stand.
+    pub(crate) fn fill_url(&self, grant: &str, url: &str) -> Result<Zeroizing<String>, String> {
+        let Some((base, query)) = url.split_once('?') else {
+            return self.outside_of_all(url).map(|()| Zeroizing::new(url.to_owned()));
+        };
+        self.outside_of_all(base)?;
+        let items = query.split('&').map(|item| {
+            let whole = self.0.iter().find(|p| p.form == "raw" && p.text == item);
+            if let Some(placeholder) = whole {
+                self.require(grant, Place::Query, placeholder)?;
+                // A shared access signature as portals give it.
+                let value = placeholder.value.strip_prefix('?').unwrap_or(&placeholder.value);
+                if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
+                    return Err(
+                        "the secret cannot stand in a query: it has spaces, # or other such characters"
+                            .to_owned(),
+                    );
+                }
+                return Ok(Zeroizing::new(value.to_owned()));
+            }
+            if self.0.iter().any(|p| p.form == "raw" && item.contains(&p.text)) {
+                return Err("a raw secret is a whole item of the query".to_owned());
+            }
+            self.fill_place(grant, Place::Query, item)
+        });
+        let mut filled = Zeroizing::new(format!("{base}?"));
+        for (i, item) in items.enumerate() {
+            if i > 0 {
+                filled.push('&');
+            }
+            filled.push_str(&item?);
+        }
+        Ok(filled)
+    }
+
+    /// A small body with its placeholders replaced.
+    pub(crate) fn fill_content(&self, grant: &str, content: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, String> {
+        if self.0.is_empty() {
+            return Ok(Zeroizing::new(content));
+        }
+        match String::from_utf8(content) {
+            Ok(text) => {
+                let filled = self.fill_place(grant, Place::Content, &text)?;
+                Ok(Zeroizing::new(filled.as_bytes().to_vec()))
+            }
+            Err(binary) => Ok(Zeroizing::new(binary.into_bytes())),
+        }
+    }
+
+    fn outside_of_all(&self, text: &str) -> Result<(), String> {
+        match self.0.iter().any(|p| text.contains(&p.text)) {
+            true => Err("a secret stands in no URL's host or path".to_owned()),
+            false => Ok(()),
+        }
+    }
+
+    fn require(&self, grant: &str, place: Place<'_>, placeholder: &Placeholder) -> Result<(), String> {
+        let in_place = |s: &Sending| match place {
+            Place::Header(header) => s.header.as_deref() == Some(header),
+            Place::Query => s.header.is_none() && matches!(s.form.as_str(), "raw" | "query"),
+            Place::Content => s.header.is_none() && matches!(s.form.as_str(), "json" | "form"),
+        };
+        let rule = |s: &Sending| s.network == grant && s.form == placeholder.form && in_place(s);
+        if placeholder.secret.rule.send.iter().any(rule) {
+            return Ok(());
+        }
+        let place = match place {
+            Place::Header(header) => format!("the header {header}"),
+            Place::Query => "a query".to_owned(),
+            Place::Content => "a body".to_owned(),
+        };
+        Err(format!("the manifest does not allow a secret in {place} toward {grant:?}"))
+    }
+
+    fn fill_place(&self, grant: &str, place: Place<'_>, value: &str) -> Result<Zeroizing<String>, String> {
         let mut filled = Zeroizing::new(value.to_owned());
         for placeholder in self.0.iter().filter(|p| value.contains(&p.text)) {
-            let rule = |s: &Sending| s.network == grant && s.header == header && s.form == placeholder.form;
-            if !placeholder.secret.rule.send.iter().any(rule) {
-                return Err(format!(
-                    "the manifest does not allow a secret in the header {header} toward {grant:?}"
-                ));
-            }
+            self.require(grant, place, placeholder)?;
             filled = Zeroizing::new(filled.replace(&placeholder.text, &placeholder.value));
         }
         Ok(filled)
@@ -220,7 +405,7 @@ mod tests {
     fn credentials(document: &str) -> Result<Credentials, ConnectorError> {
         let manifest = Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
         let document = Zeroizing::new(document.as_bytes().to_vec());
-        Credentials::new(&manifest, &BTreeMap::from([("keys".to_owned(), document)]))
+        Credentials::new(&manifest, &Settings::default(), &BTreeMap::from([("keys".to_owned(), document)]))
     }
 
     /// "GET Object" of the S3 API reference's signature examples.
@@ -244,12 +429,12 @@ mod tests {
     fn a_placeholder_is_replaced_only_where_the_manifest_says() {
         let credentials = credentials(KEYS).unwrap();
         let mut placeholders = Placeholders::default();
-        let token = placeholders.issue(&credentials.secret["keys.session-token"], None).unwrap();
+        let token = placeholders.issue(&credentials.secret["keys.session-token"], "raw", None).unwrap();
         let filled = placeholders.fill("bucket", "x-amz-security-token", &token).unwrap();
         assert_eq!(*filled, "token-of-a-session");
         assert!(placeholders.fill("bucket", "x-other", &token).is_err());
         assert!(placeholders.fill("elsewhere", "x-amz-security-token", &token).is_err());
-        assert!(placeholders.issue(&credentials.secret["keys.secret-access-key"], None).is_err());
+        assert!(placeholders.issue(&credentials.secret["keys.secret-access-key"], "raw", None).is_err());
     }
 
     #[test]

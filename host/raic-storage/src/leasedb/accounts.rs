@@ -83,12 +83,13 @@ pub(super) fn used(c: &Connection, id: AccountId) -> rusqlite::Result<u64> {
 ///
 /// # Errors
 /// [`StorageError::AccountDisabled`], [`StorageError::QuotaExceeded`].
-pub(super) fn admit(c: &Connection, id: AccountId, asked: u64) -> Result<()> {
+pub(crate) fn admit(c: &Connection, id: AccountId, asked: u64) -> Result<()> {
     let account = by_id(c, id)?;
     if account.is_disabled {
         return Err(StorageError::AccountDisabled(account.name));
     }
-    if account.hard_quota.is_none() && account.soft_quota.is_none() {
+    // What asks for nothing more is no reason to refuse it, also where a quota was lowered below what is used.
+    if asked == 0 || (account.hard_quota.is_none() && account.soft_quota.is_none()) {
         return Ok(());
     }
     let used = used(c, id)?;

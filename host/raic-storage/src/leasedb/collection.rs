@@ -136,6 +136,20 @@ impl LeaseDb {
         .await
     }
 
+    /// Deletions that somebody took up, or that wait after a failure, are due: whoever had them was stopped.
+    pub(crate) async fn release_claims(&self, server: ServerId) -> Result<()> {
+        let now = self.now_ms();
+        self.write(move |tx| {
+            tx.execute(
+                "UPDATE going SET next_ms = ?2, fence = fence + 1
+                 WHERE server = ?1 AND next_ms > ?2 AND deleted_ms IS NULL AND until_ms <= ?2",
+                params![server.0, now],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// A deletion was not tried after all: it is due at once.
     ///
     /// # Errors
@@ -153,11 +167,11 @@ impl LeaseDb {
     }
 
     /// What came of a deletion: its objects are gone, and the row with them once nothing can land any longer; or it failed
-    /// and is tried again later.
+    /// and is tried again later. Returns whether the row has gone.
     ///
     /// # Errors
     /// The database's.
-    pub async fn going_tried(&self, going: &Going, error: Option<String>, may_land: bool) -> Result<()> {
+    pub async fn going_tried(&self, going: &Going, error: Option<String>, may_land: bool) -> Result<bool> {
         let (id, fence, until, now) = (going.row.id, going.fence, going.until_ms, self.now_ms());
         let rests = going.deleted_ms.is_none() && may_land;
         let rested = self.clock().after(self.patience().late);
@@ -169,14 +183,14 @@ impl LeaseDb {
                 // An attempt at the deletion that was given up may be done later: until then the name has no other bytes.
                 tx.prepare_cached("UPDATE going SET deleted_ms = ?2, next_ms = ?3 WHERE share = ?1 AND fence = ?4")?
                     .execute(params![id, now, rested, fence])?;
-                return Ok(());
+                return Ok(false);
             }
             tx.prepare_cached(
                 "UPDATE going SET attempts = attempts + 1, last_error = ?2, next_ms = CASE WHEN ?2 IS NULL THEN until_ms
                    ELSE ?3 + min(?4, ?5 << min(attempts, 10)) END WHERE share = ?1 AND fence = ?6",
             )?
             .execute(params![id, error, now, LONGEST_PAUSE_MS, FIRST_PAUSE_MS, fence])?;
-            Ok(())
+            Ok(false)
         })
         .await
     }
@@ -191,7 +205,7 @@ impl LeaseDb {
             Ok((
                 one("SELECT count(*) FROM going")?
                     + one("SELECT count(*) FROM shares WHERE state = 1 AND leases = 0")?,
-                one("SELECT count(*) FROM shares WHERE lost_ms IS NOT NULL")?,
+                one("SELECT count(*) FROM shares WHERE lost_ms > 0")?,
             ))
         })
         .await
@@ -225,11 +239,11 @@ impl LeaseDb {
     }
 }
 
-fn gone(tx: &Connection, id: i64, fence: i64) -> Result<()> {
+fn gone(tx: &Connection, id: i64, fence: i64) -> Result<bool> {
     let is_ours =
         tx.prepare_cached("DELETE FROM going WHERE share = ?1 AND fence = ?2")?.execute([id, fence])?;
     if is_ours == 1 {
         tx.prepare_cached("DELETE FROM shares WHERE id = ?1 AND state = 2")?.execute([id])?;
     }
-    Ok(())
+    Ok(is_ours == 1)
 }

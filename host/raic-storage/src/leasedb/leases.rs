@@ -1,5 +1,7 @@
 //! Leases: an account's claim on a share, with an expiry, that keeps it from collection.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, params};
 
 use super::{AccountId, LeaseDb, ServerId, int, shares, uint};
@@ -98,7 +100,7 @@ impl LeaseDb {
         Ok(ended > 0)
     }
 
-    /// Adds or renews an account's lease on all shares of a shareset that are whole. Returns how many there are.
+    /// Adds or renews an account's lease on all shares of a shareset that are whole, and not lost. Returns which.
     ///
     /// # Errors
     /// The database's.
@@ -108,7 +110,7 @@ impl LeaseDb {
         index: StorageIndex,
         account: AccountId,
         renew: RenewSecret,
-    ) -> Result<usize> {
+    ) -> Result<BTreeSet<ShareNum>> {
         let leasedb = self.clone();
         self.write(move |tx| leasedb.renew_in(tx, server, index, account, renew)).await
     }
@@ -124,14 +126,14 @@ impl LeaseDb {
         index: StorageIndex,
         account: AccountId,
         renew: RenewSecret,
-    ) -> Result<usize> {
+    ) -> Result<BTreeSet<ShareNum>> {
         let expires = self.clock().after(super::accounts::by_id(tx, account)?.lease);
         let rows = shares::shareset(tx, server, index)?;
-        let stable = rows.iter().filter(|row| row.state == shares::ShareState::Stable);
-        let mut renewed = 0;
-        for row in stable {
+        let there = rows.iter().filter(|row| row.state == shares::ShareState::Stable && !row.is_lost);
+        let mut renewed = BTreeSet::new();
+        for row in there {
             insert(tx, row.id, account, renew, self.now_ms(), Some(expires))?;
-            renewed += 1;
+            renewed.insert(row.share);
         }
         Ok(renewed)
     }

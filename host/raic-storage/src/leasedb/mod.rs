@@ -15,8 +15,8 @@ use std::time::Duration;
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
-pub(crate) use accounts::by_id as account;
 pub use accounts::{Account, AccountChange, AccountId};
+pub(crate) use accounts::{admit, by_id as account};
 pub use collection::{Expiry, Going};
 pub use leases::{LeaseInfo, RenewSecret};
 pub use shares::{Allocation, Coming, Placed, ShareKind, ShareRow, ShareState, Upload, placed};
@@ -153,21 +153,57 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn raise_epoch(&self, above: u32) -> Result<()> {
-        let now = self.now_ms();
         self.write(move |tx| {
-            tx.execute(
-                "UPDATE identity SET epoch = ?1 + 1, raised_ms = ?2 WHERE epoch <= ?1",
-                params![above, now],
-            )?;
+            tx.execute("UPDATE identity SET epoch = max(epoch, ?1 + 1)", [above])?;
             Ok(())
         })
         .await
     }
 
     /// Whether requests of the host before, which nobody here knows of, may still land.
-    pub(crate) fn was_just_raised(&self, tx: &Connection) -> Result<bool> {
-        let raised: i64 = tx.prepare_cached("SELECT raised_ms FROM identity")?.query_row([], |r| r.get(0))?;
-        Ok(raised > self.over_since(self.patience.late))
+    pub(crate) fn was_just_taken(&self, c: &Connection, server: ServerId) -> Result<bool> {
+        Ok(taken_ms(c, server)? > self.over_since(self.patience.late))
+    }
+
+    /// When a walk through a server's container must have ended last, for another not to be due: after all that the host
+    /// before may have sent had landed.
+    pub(crate) async fn settled_ms(&self, server: ServerId) -> Result<i64> {
+        let late = crate::clock::millis(self.patience.late);
+        self.read(move |c| Ok(taken_ms(c, server)?.saturating_add(late))).await
+    }
+
+    /// The server's container is being taken over from another database.
+    pub(crate) async fn set_taken(&self, server: ServerId) -> Result<()> {
+        let now = self.now_ms();
+        self.write(move |tx| {
+            tx.execute("UPDATE servers SET taken_ms = ?2 WHERE id = ?1", params![server.0, now])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// A backup of the database was restored: it is another database from now on, that knows of no write under way, takes
+    /// what it knows of mutable shares for doubtful, and must take its containers over.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn restored(&self) -> Result<()> {
+        let fresh = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
+        self.write(move |tx| {
+            tx.execute("UPDATE identity SET database_id = ?1, epoch = epoch + 1", [fresh])?;
+            tx.execute_batch(
+                "UPDATE servers SET is_claimed = 0;
+                 DELETE FROM leases WHERE share IN (SELECT id FROM shares WHERE state <> 1);
+                 DELETE FROM shares WHERE state <> 1;
+                 DELETE FROM superseded;
+                 DELETE FROM suspects;
+                 UPDATE slots SET intent = NULL, intent_commit = NULL, fence = fence + 1, is_doubtful = 1;
+                 DELETE FROM slots WHERE current IS NULL;
+                 UPDATE shares SET objects = 0 WHERE kind = 2;",
+            )?;
+            Ok(())
+        })
+        .await
     }
 
     /// The number of a server, which it gets the first time it is asked for.
@@ -208,6 +244,11 @@ impl LeaseDb {
     ) -> Result<T> {
         self.database.read(work).await
     }
+}
+
+/// When a server's container was taken over from another database; 0 where it never was.
+fn taken_ms(c: &Connection, server: ServerId) -> Result<i64> {
+    Ok(c.prepare_cached("SELECT taken_ms FROM servers WHERE id = ?1")?.query_row([server.0], |r| r.get(0))?)
 }
 
 /// The number of a server, which it gets the first time it is asked for.

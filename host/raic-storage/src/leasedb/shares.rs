@@ -45,7 +45,7 @@ pub struct ShareRow {
     pub objects: u64,
     /// Leases on it.
     pub leases: u64,
-    /// Whether it vanished from its container, as two passes agreed.
+    /// Whether it vanished from its container, as two passes agreed; or was found after a take-over and not yet once more.
     pub is_lost: bool,
 }
 
@@ -97,6 +97,7 @@ pub struct Upload {
 pub struct Coming {
     pub(crate) id: i64,
     pub(crate) account: AccountId,
+    pub(crate) renew: RenewSecret,
     /// Whether it began in this run of the process: what was sent for it is known then.
     pub(crate) is_of_this_run: bool,
     /// Of an upload by offset.
@@ -104,6 +105,9 @@ pub struct Coming {
     /// What was received and is durable.
     pub received: RangeSet,
 }
+
+/// In the place of the moment at which a share was lost: nothing is known to be wrong with it.
+pub(super) const UNCONFIRMED: i64 = 0;
 
 const COLUMNS: &str =
     "id, storage_index, share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL";
@@ -253,7 +257,11 @@ impl LeaseDb {
         let there = find(tx, server, index, share)?.filter(|row| row.state == ShareState::Coming);
         let no_upload = || StorageError::NoUpload { backend: backend.to_owned(), index, share };
         let there = there.ok_or_else(no_upload)?;
-        accounts::admit(tx, account, used_space.saturating_sub(there.used_space))?;
+        // What was reserved was admitted then.
+        let beyond = used_space.saturating_sub(there.used_space);
+        if beyond > 0 {
+            accounts::admit(tx, account, beyond)?;
+        }
         leases::insert(tx, there.id, account, renew, self.now_ms(), expires_ms)?;
         leases::end(tx, there.id, Some(RenewSecret::UPLOAD))?;
         tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([there.id])?;
@@ -358,7 +366,8 @@ impl LeaseDb {
                     _ => None,
                 };
                 let (account, is_of_this_run) = (AccountId(r.get(0)?), r.get::<_, [u8; 16]>(4)? == run);
-                Ok(Coming { id: there.id, account, is_of_this_run, upload, received })
+                let renew = RenewSecret(r.get(2)?);
+                Ok(Coming { id: there.id, account, renew, is_of_this_run, upload, received })
             });
             Ok(coming.optional()?)
         })
@@ -388,6 +397,8 @@ impl LeaseDb {
     }
 
     /// A share that a listing showed and no row: STABLE, with a starter lease that lasts until somebody's takes its place.
+    /// Where it is not `confirmed`, because a deletion of the host before may still land, it counts as lost until the next
+    /// listing.
     pub(crate) fn discover(
         &self,
         tx: &Connection,
@@ -395,6 +406,7 @@ impl LeaseDb {
         (index, share): (StorageIndex, ShareNum),
         kind: ShareKind,
         (objects, used_space): (u64, u64),
+        confirmed: bool,
     ) -> Result<bool> {
         if find(tx, server, index, share)?.is_some() {
             return Ok(false);
@@ -404,6 +416,9 @@ impl LeaseDb {
         let lease = accounts::by_id(tx, AccountId::STARTER)?.lease;
         let expires = (kind != ShareKind::Array).then(|| self.clock().after(lease));
         leases::insert(tx, id, AccountId::STARTER, RenewSecret::NONE, self.now_ms(), expires)?;
+        if !confirmed {
+            super::set_lost(tx, id, Some(UNCONFIRMED))?;
+        }
         Ok(true)
     }
 
@@ -437,16 +452,26 @@ impl LeaseDb {
     }
 
     /// A mutable share is about to be written and will take so many bytes; made where it is not there. An account is
-    /// asked for what it grows.
+    /// asked for what it grows, and its lease begins now: else the share could be collected while it is written.
     pub(crate) fn begin_mutable_write(
         &self,
         tx: &Connection,
         backend: &str,
         new: &Allocation,
-        used_space: u64,
+        renew: RenewSecret,
     ) -> Result<()> {
+        let used_space = new.reserve;
         match find(tx, new.server, new.index, new.share)? {
-            None => self.allocate(tx, backend, &Allocation { reserve: used_space, ..new.clone() }),
+            None => {
+                self.allocate(tx, backend, new)?;
+                // For whoever settles it, should its end not be seen.
+                tx.prepare_cached(
+                    "UPDATE coming SET renew_secret = ?4 WHERE share = (
+                       SELECT id FROM shares WHERE server = ?1 AND storage_index = ?2 AND share = ?3)",
+                )?
+                .execute(params![new.server.0, new.index.0, new.share.0, renew.0])?;
+                Ok(())
+            }
             Some(row) if row.state == ShareState::Going => {
                 let state = "is being deleted; it can be stored again when it has gone";
                 Err(StorageError::Taken {
@@ -462,6 +487,10 @@ impl LeaseDb {
                 // While it is negative in `objects`, what it takes is to be measured again.
                 tx.prepare_cached("UPDATE shares SET used_space = ?2, objects = -1 WHERE id = ?1")?
                     .execute(params![row.id, used])?;
+                if row.state == ShareState::Stable {
+                    let expires = self.clock().after(accounts::by_id(tx, new.account)?.lease);
+                    leases::insert(tx, row.id, new.account, renew, self.now_ms(), Some(expires))?;
+                }
                 Ok(())
             }
         }
@@ -515,7 +544,7 @@ impl LeaseDb {
         self.condemn(tx, server, row.id, true, true)
     }
 
-    /// Uploads by offset that go on: the server's name, and the share.
+    /// Uploads by offset that go on, or whose objects are being removed: the server's name, and the share.
     ///
     /// # Errors
     /// The database's.
@@ -523,7 +552,10 @@ impl LeaseDb {
         self.read(|c| {
             let mut statement = c.prepare(
                 "SELECT name, storage_index, shares.share FROM coming JOIN shares ON shares.id = coming.share
-                 JOIN servers ON servers.id = coming.server WHERE upload_secret IS NOT NULL",
+                 JOIN servers ON servers.id = coming.server WHERE upload_secret IS NOT NULL
+                 UNION ALL
+                 SELECT name, storage_index, shares.share FROM going JOIN shares ON shares.id = going.share
+                 JOIN servers ON servers.id = going.server WHERE kind = 1 AND NOT is_whole",
             )?;
             let rows =
                 statement.query_map([], |r| Ok((r.get(0)?, StorageIndex(r.get(1)?), ShareNum(r.get(2)?))))?;

@@ -84,18 +84,23 @@ impl LeaseDb {
         .await
     }
 
-    /// The history, newest day first, up to `limit` lines.
+    /// The history, newest day first: whole days before `before` (`YYYY-MM-DD`), as many as make up to `limit` lines, one
+    /// at least.
     ///
     /// # Errors
     /// The database's.
-    pub async fn usage_days(&self, limit: u32) -> Result<Vec<UsageDay>> {
+    pub async fn usage_days(&self, before: Option<String>, limit: u32) -> Result<Vec<UsageDay>> {
         self.read(move |c| {
             let mut statement = c.prepare_cached(
-                "SELECT day, accounts.name, servers.name, shares, bytes FROM usage_history
+                "WITH days AS (
+                   SELECT day, sum(count(*)) OVER (ORDER BY day DESC) AS lines FROM usage_history
+                   WHERE ?1 IS NULL OR day < ?1 GROUP BY day)
+                 SELECT day, accounts.name, servers.name, shares, bytes FROM usage_history
                  JOIN accounts ON accounts.id = account JOIN servers ON servers.id = server
-                 ORDER BY day DESC, accounts.id, servers.name LIMIT ?1",
+                 WHERE day IN (SELECT day FROM days WHERE lines <= ?2) OR day = (SELECT max(day) FROM days)
+                 ORDER BY day DESC, accounts.id, servers.name",
             )?;
-            let rows = statement.query_map(params![limit], |r| {
+            let rows = statement.query_map(params![before, limit], |r| {
                 Ok(UsageDay {
                     day: r.get(0)?,
                     account: r.get(1)?,

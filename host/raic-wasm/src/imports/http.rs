@@ -1,6 +1,6 @@
 //! The host's side of `http`: requests through the gate, answers bounded.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
@@ -13,8 +13,9 @@ use crate::{
         http::{self, Request},
         types::{Error, ErrorKind},
     },
-    call::{Call, GuestBody, GuestResponse, SecretHandle},
+    call::{Call, Context, GuestBody, GuestResponse, SecretHandle},
     client::{IDLE, SendError, Upload, causes},
+    tokens,
 };
 
 const MAX_HEADERS: usize = 64;
@@ -68,9 +69,11 @@ impl Call {
         if upload.is_some() && !request.content.is_empty() {
             return Err(refused("a request has a payload or content, not both"));
         }
-        let parts = upload.map_or_else(|| vec![request.content.into()], |p| p.parts().to_vec());
+        let url = self.placeholders.fill_url(&passed.grant.name, passed.url.as_str()).map_err(refused)?;
+        let content = self.placeholders.fill_content(&passed.grant.name, request.content).map_err(refused)?;
+        let parts = upload.map_or_else(|| vec![content.to_vec().into()], |p| p.parts().to_vec());
         let size: u64 = parts.iter().map(|p| p.len() as u64).sum();
-        let mut builder = ::http::Request::builder().method(request.method.as_str()).uri(passed.url.as_str());
+        let mut builder = ::http::Request::builder().method(request.method.as_str()).uri(url.as_str());
         let total: usize = request.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
         if request.headers.len() > MAX_HEADERS || total > MAX_HEADER_BYTES {
             return Err(refused("too many headers, or too long"));
@@ -115,17 +118,72 @@ impl Call {
                 "the service encoded an answer though it was told not to",
             ));
         }
-        let headers = head.headers.iter();
-        let headers =
-            headers.map(|(n, v)| (n.as_str().to_owned(), context.redaction.apply(v.as_bytes()))).collect();
-        Ok(GuestResponse {
+        let headers = head.headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec()));
+        let mut answer = GuestResponse {
             status: head.status.as_u16(),
-            headers,
+            headers: headers.collect(),
             incoming: Some(incoming),
             document: passed.document,
             is_get,
             read: None,
-        })
+            untaken: Vec::new(),
+            taken: BTreeMap::new(),
+        };
+        if (200..300).contains(&answer.status) {
+            answer.untaken = passed.tokens.iter().map(|name| (*name).to_owned()).collect();
+        }
+        answer.take(&context, true)?;
+        // The guest sees none of it before.
+        for (_, value) in &mut answer.headers {
+            *value = context.redaction.apply(value);
+        }
+        Ok(answer)
+    }
+}
+
+impl GuestResponse {
+    /// Finds the answer's tokens, in its head or in the rest: from then on they are shown nowhere.
+    fn take(&mut self, context: &Context, in_head: bool) -> Result<(), Error> {
+        let body = if in_head { None } else { self.read.as_deref() };
+        for name in std::mem::take(&mut self.untaken) {
+            let Some(token) = context.tokens.get(&name) else { continue };
+            if in_head && !tokens::is_in_head(token) {
+                self.untaken.push(name);
+                continue;
+            }
+            let found = tokens::find(&name, token, &self.headers, body);
+            if let Some(secret) = found.map_err(|why| error(ErrorKind::Protocol, why))? {
+                context.redaction.learn(&secret);
+                self.taken.insert(name, secret);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the whole of a document, once; what is kept has no secret.
+    async fn read_whole(&mut self, context: &Context, most: u32) -> Result<(), Error> {
+        let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
+        let mut whole = BytesMut::new();
+        loop {
+            match tokio::time::timeout(IDLE, incoming.frame()).await {
+                Err(_) => return Err(error(ErrorKind::Timeout, "the answer stopped coming")),
+                Ok(None) => break,
+                Ok(Some(Err(e))) => {
+                    let why = format!("the answer broke off: {}", causes(&e));
+                    return Err(error(ErrorKind::Unavailable, why));
+                }
+                Ok(Some(Ok(frame))) => whole.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            }
+            if whole.len() > most as usize {
+                return Err(error(ErrorKind::TooLarge, format!("the answer passes {most} bytes")));
+            }
+        }
+        self.read = Some(whole.freeze());
+        let taken = self.take(context, false);
+        let whole = self.read.take().unwrap_or_default();
+        taken?;
+        self.read = Some(context.redaction.apply(&whole).into());
+        Ok(())
     }
 }
 
@@ -162,33 +220,19 @@ impl http::HostResponse for Call {
         let context = self.context.clone();
         let room = MAX_KEPT.saturating_sub(self.kept);
         let response = self.table.get_mut(&response)?;
-        if response.status < 400 && !(response.document && response.status < 300) {
+        let is_document = (response.document || !response.untaken.is_empty() || !response.taken.is_empty())
+            && response.status < 300;
+        if response.status < 400 && !is_document {
             return Ok(Err(refused("the manifest does not call this answer a document")));
         }
         let most = if response.status >= 400 { MAX_ERROR } else { MAX_DOCUMENT };
         let most = most.min(limit).min(room);
-        if let Some(mut incoming) = response.incoming.take() {
-            let mut whole = BytesMut::new();
-            loop {
-                match tokio::time::timeout(IDLE, incoming.frame()).await {
-                    Err(_) => return Ok(Err(error(ErrorKind::Timeout, "the answer stopped coming"))),
-                    Ok(None) => break,
-                    Ok(Some(Err(e))) => {
-                        return Ok(Err(error(
-                            ErrorKind::Unavailable,
-                            format!("the answer broke off: {}", causes(&e)),
-                        )));
-                    }
-                    Ok(Some(Ok(frame))) => {
-                        whole.extend_from_slice(&frame.into_data().unwrap_or_default());
-                    }
-                }
-                if whole.len() > most as usize {
-                    return Ok(Err(error(ErrorKind::TooLarge, format!("the answer passes {most} bytes"))));
-                }
+        if response.incoming.is_some() {
+            if let Err(e) = response.read_whole(&context, most).await {
+                return Ok(Err(e));
             }
-            self.kept += u32::try_from(whole.len()).unwrap_or(u32::MAX);
-            response.read = Some(context.redaction.apply(&whole).into());
+            self.kept +=
+                response.read.as_ref().map_or(0, |read| u32::try_from(read.len()).unwrap_or(u32::MAX));
         }
         match &response.read {
             Some(read) => Ok(Ok(read.to_vec())),
@@ -211,10 +255,26 @@ impl http::HostResponse for Call {
 
     async fn take_secret(
         &mut self,
-        _: Resource<GuestResponse>,
+        response: Resource<GuestResponse>,
         name: String,
     ) -> Outcome<Resource<SecretHandle>> {
-        Ok(Err(refused(format!("the manifest has no token {name:?}"))))
+        let context = self.context.clone();
+        if !context.tokens.contains_key(&name) {
+            return Ok(Err(refused(format!("the manifest has no token {name:?}"))));
+        }
+        let room = MAX_KEPT.saturating_sub(self.kept).min(MAX_ERROR);
+        let response = self.table.get_mut(&response)?;
+        if response.untaken.contains(&name) {
+            if let Err(e) = response.read_whole(&context, room).await {
+                return Ok(Err(e));
+            }
+            self.kept +=
+                response.read.as_ref().map_or(0, |read| u32::try_from(read.len()).unwrap_or(u32::MAX));
+        }
+        match response.taken.get(&name).cloned() {
+            Some(secret) => Ok(Ok(self.table.push(SecretHandle(secret))?)),
+            None => Ok(Err(error(ErrorKind::Protocol, format!("the answer has no {name}")))),
+        }
     }
 
     async fn drop(&mut self, response: Resource<GuestResponse>) -> wasmtime::Result<()> {
