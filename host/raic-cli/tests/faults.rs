@@ -199,7 +199,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
     rig.raic_with(&["put", "-", "small"], &small).ok();
     let large = content(4_000_000, 7);
     rig.raic_with(&["put", "-", "small"], &large)
-        .fails(6, &["local-1", "local-2", "No space left", "free space"]);
+        .fails(7, &["local-1", "local-2", "No space left", "free space"]);
     assert_eq!(rig.raic(&["get", "small", "-"]).ok().out, small, "what was there stays");
     rig.raic_with(&["put", "-", "other"], &content(300_000, 8)).ok();
 }
