@@ -14,8 +14,11 @@
 //! secrets and moves the bytes. On `wasm32-unknown-unknown` the standard library's clock and randomness
 //! panic: use [`now_unix_ms`] and [`random_bytes`], and `BTreeMap` rather than `HashMap`.
 
+pub mod answer;
 mod connector;
 mod error;
+pub mod json;
+mod login;
 mod request;
 mod sha256;
 pub mod time;
@@ -41,7 +44,7 @@ pub use bindings::{
     },
     raic::connector::{
         bytes::{Body, Payload},
-        cloud::{now_unix_ms, random_bytes, setting},
+        cloud::{endpoint, now_unix_ms, random_bytes, setting},
         http::Response,
         log,
         secrets::{self, Secret},
@@ -49,7 +52,9 @@ pub use bindings::{
     },
 };
 pub use connector::Connector;
+pub use data_encoding::{BASE64, BASE64URL_NOPAD};
 pub use error::{error, required_setting};
+pub use login::{Login, Made, lacks, login, with_login};
 pub use request::Request;
 pub use sha256::{hex, sha256};
 

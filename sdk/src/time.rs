@@ -12,6 +12,22 @@ pub fn basic(unix_ms: u64) -> String {
     format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// An HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7).
+pub fn http(unix_ms: u64) -> String {
+    let seconds = unix_ms / 1000;
+    let (year, month, day) = civil(seconds / DAY);
+    let second = seconds % DAY;
+    // 1970 began on a Thursday.
+    let weekday = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"][(seconds / DAY % 7) as usize];
+    let name = MONTHS[month as usize - 1];
+    format!(
+        "{weekday}, {day:02} {name} {year:04} {:02}:{:02}:{:02} GMT",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
+}
+
 /// Reads an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7) as milliseconds.
 pub fn parse_http(text: &str) -> Option<u64> {
     let mut words = text.split_once(", ")?.1.split(' ');
@@ -66,6 +82,7 @@ mod tests {
     fn dates_read_as_they_are_written() {
         assert_eq!(parse_http("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777_000));
         assert_eq!(basic(784_111_777_000), "19941106T084937Z");
+        assert_eq!(http(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(parse_rfc3339("1994-11-06T08:49:37.123Z"), Some(784_111_777_000));
         assert_eq!(basic(1_709_164_800_000), "20240229T000000Z", "a leap day");
         assert_eq!(parse_http("yesterday"), None);

@@ -19,6 +19,28 @@ pub fn s3_keys(access_key: &str, secret_key: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(document.into_bytes())
 }
 
+/// A cloud behind a connector, of the connector's name: settings, credentials and pinned endpoints by name.
+pub fn connected(
+    target_tmp: &str,
+    connector: &str,
+    settings: &[(&str, &str)],
+    credentials: &[(&str, &str)],
+    endpoints: &[(&str, &str)],
+) -> Result<ConnectorCloud, ConnectorError> {
+    let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+    };
+    let loaded = Engine::new()?.load(&package(target_tmp, connector), None)?;
+    let documents = texts(credentials).into_iter();
+    let configuration = Configuration {
+        settings: texts(settings),
+        credentials: documents.map(|(name, text)| (name, Zeroizing::new(text.into_bytes()))).collect(),
+        endpoints: texts(endpoints),
+        ..Configuration::default()
+    };
+    ConnectorCloud::new(connector, &loaded, &configuration)
+}
+
 /// A cloud behind the S3 connector.
 pub fn s3_cloud(
     target_tmp: &str,

@@ -1,5 +1,6 @@
 //! What the tests across crates share: real servers on loopback, and the built connectors.
 
+pub mod azurite;
 pub mod components;
 pub mod radosgw;
 pub mod s3s_fs;

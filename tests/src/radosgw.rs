@@ -16,6 +16,11 @@ pub const ACCESS_KEY: &str = "RGWACCESSKEY00000001";
 /// The user's secret key.
 pub const SECRET_KEY: &str = "rgwsecretkey0000000000000000000000000001";
 
+/// The user's name in the Swift API.
+pub const SWIFT_USER: &str = "rgwuser:swift";
+/// Its key there.
+pub const SWIFT_KEY: &str = "swiftsecretkey0000001";
+
 /// A running gateway. Dropping it stops what it started, gateway first, and removes its folder.
 #[derive(Debug)]
 pub struct Radosgw {
@@ -59,7 +64,15 @@ impl Radosgw {
         gateway.wait_for(tls_port);
         let user = ["user", "create", "--uid=rgwuser", "--display-name=rgwuser"];
         let keys = [format!("--access-key={ACCESS_KEY}"), format!("--secret={SECRET_KEY}")];
-        gateway.run(gateway.command("radosgw-admin").args(["-n", "client.rgw"]).args(user).args(keys));
+        let admin = || {
+            let mut command = gateway.command("radosgw-admin");
+            command.args(["-n", "client.rgw"]);
+            command
+        };
+        gateway.run(admin().args(user).args(keys));
+        let subuser = ["subuser", "create", "--uid=rgwuser", "--access=full", "--key-type=swift"];
+        let names = [format!("--subuser={SWIFT_USER}"), format!("--secret={SWIFT_KEY}")];
+        gateway.run(admin().args(subuser).args(names));
         gateway
     }
 

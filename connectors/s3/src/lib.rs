@@ -67,28 +67,28 @@ impl Connector for S3 {
             }
             e
         })?;
-        let (etag, last_modified_unix_ms) = (answer::etag(&answer), None);
+        let (etag, last_modified_unix_ms) = (raic_sdk::answer::etag(&answer), None);
         Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
     }
 
     fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
         let mut headers = Vec::new();
         if let Some(range) = range {
-            headers.push(("range", format!("bytes={}-{}", range.offset, range.offset + range.length - 1)));
+            headers.push(("range", raic_sdk::answer::range_header(range)));
         }
         if let Some(etag) = if_match {
             headers.push(("if-match", etag));
         }
         let answer = Target::object(&key)?.request("GET", &[], headers, Vec::new)?.send(None)?;
         answer::expect(&answer, &[200, 206])?;
-        let info = answer::info(&answer)?;
+        let info = raic_sdk::answer::info(&answer)?;
         Ok((info, raic_sdk::Response::into_body(answer)?))
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
         let answer = Target::object(&key)?.request("HEAD", &[], Vec::new(), Vec::new)?.send(None)?;
         answer::expect(&answer, &[200])?;
-        answer::info(&answer)
+        raic_sdk::answer::info(&answer)
     }
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
@@ -173,7 +173,7 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
                 key: key.ok_or_else(|| lacks("a readable Key"))?,
                 info: ObjectInfo {
                     size: size.ok_or_else(|| lacks("a Size"))?,
-                    etag: entry.text_of("ETag").and_then(answer::strong),
+                    etag: entry.text_of("ETag").and_then(raic_sdk::answer::strong_etag),
                     last_modified_unix_ms: entry
                         .text_of("LastModified")
                         .and_then(raic_sdk::time::parse_rfc3339),

@@ -86,7 +86,7 @@ impl ConnectorCloud {
         let pinned = |name: &String| (name.clone(), configuration.endpoints.get(name).cloned());
         let context = Context {
             cloud: name.to_owned(),
-            gate: Gate::new(manifest, &settings, &configuration.endpoints)?,
+            gate: Gate::new(manifest, &settings, &credentials.plain, &configuration.endpoints)?,
             redaction: Redactor::new(&credentials),
             client: HttpClient::new(&configuration.tls)?,
             settings,

@@ -52,13 +52,16 @@ pub(crate) struct Passed<'a> {
 impl Gate {
     /// Fills a cloud's settings into what the manifest asks for.
     ///
-    /// `learned` are the endpoints that the operator pinned; a network that needs another one is not granted yet.
+    /// `plain` are the readable parts of credentials: a URL there counts as typed. `learned` are the endpoints that the operator
+    /// pinned; a network that needs another one is not granted yet.
     pub(crate) fn new(
         manifest: &Manifest,
         settings: &Settings,
+        plain: &BTreeMap<String, String>,
         learned: &BTreeMap<String, String>,
     ) -> Result<Self, ConnectorError> {
         let mut values = settings.values.clone();
+        values.extend(plain.clone());
         values.extend(learned.iter().map(|(name, url)| (format!("learned:{name}"), url.clone())));
         let mut grants = Vec::new();
         for network in &manifest.network {
@@ -70,7 +73,7 @@ impl Gate {
             let text = expand(&network.url, &values).map_err(wrong)?;
             let url = Url::parse(&text).ok().filter(is_plain);
             let url = url.ok_or_else(|| wrong(format!("{text:?} is no URL of scheme, host and path")))?;
-            let pinned = learned.values().filter_map(|url| Url::parse(url).ok());
+            let pinned = learned.values().chain(plain.values()).filter_map(|url| Url::parse(url).ok());
             let mut by_operator = settings.typed_urls(manifest).chain(pinned);
             let typed = by_operator.any(|by_operator| is_host_of(&url, &by_operator));
             grants.push(Grant {
@@ -233,7 +236,8 @@ mod tests {
             ("addressing".to_owned(), addressing.to_owned()),
         ]);
         given.extend(endpoint.map(|e| ("endpoint".to_owned(), e.to_owned())));
-        Gate::new(&manifest, &manifest.resolve(&given).expect("settings"), &BTreeMap::new()).expect("a gate")
+        Gate::new(&manifest, &manifest.resolve(&given).expect("settings"), &BTreeMap::new(), &BTreeMap::new())
+            .expect("a gate")
     }
 
     #[test]
@@ -276,7 +280,9 @@ mod tests {
             let manifest = Manifest::parse(text.replace("{endpoint}/{bucket}", url).as_bytes()).unwrap();
             let given = [("bucket", "b"), ("endpoint", "http://store.example:9000")];
             let given = given.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-            let gate = Gate::new(&manifest, &manifest.resolve(&given).unwrap(), &BTreeMap::new()).unwrap();
+            let gate =
+                Gate::new(&manifest, &manifest.resolve(&given).unwrap(), &BTreeMap::new(), &BTreeMap::new())
+                    .unwrap();
             gate.grants()[0].typed
         };
         for own in ["{endpoint}/x", "{endpoint.scheme}://b.{endpoint.authority}", "http://store.example:9000"]

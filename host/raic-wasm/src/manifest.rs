@@ -440,7 +440,10 @@ pub(crate) fn expand(template: &str, values: &BTreeMap<String, String>) -> Resul
     let mut rest = template;
     while let Some((before, after)) = rest.split_once('{') {
         let (name, after) = after.split_once('}').ok_or_else(|| format!("{template:?} has an open brace"))?;
-        let (setting, field) = name.split_once('.').map_or((name, None), |(s, f)| (s, Some(f)));
+        // `credential.part` is a value by that name; of others what follows the point is a part of a URL.
+        let whole = values.contains_key(name);
+        let (setting, field) =
+            name.split_once('.').filter(|_| !whole).map_or((name, None), |(s, f)| (s, Some(f)));
         let value =
             values.get(setting).ok_or_else(|| format!("{template:?} needs the setting {setting:?}"))?;
         let url = || Url::parse(value).map_err(|e| format!("{setting:?} is no URL: {e}"));

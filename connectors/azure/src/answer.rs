@@ -1,0 +1,97 @@
+//! What the service's answers mean.
+
+use raic_sdk::{
+    ErrorKind, Response, Result,
+    answer::{error_of, kind_of_status},
+    json,
+    xml::Element,
+};
+
+/// The most that is read of an error document.
+const MAX_ERROR: u32 = 64 << 10;
+
+/// Ok where the status is one of those wanted, else the error that the answer describes.
+pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
+    let status = answer.status();
+    if wanted.contains(&status) {
+        return Ok(());
+    }
+    let document = if status >= 400 { answer.read(MAX_ERROR).unwrap_or_default() } else { Vec::new() };
+    let (in_body, message) = describe(&document).unwrap_or_default();
+    // A HEAD has the header only.
+    let code = answer.header("x-ms-error-code").unwrap_or(in_body);
+    // The second line names the request, which the error has already.
+    let message = message.lines().next().unwrap_or_default().to_owned();
+    Err(error_of(answer, kind_of(status, &code, &message), &code, &message, "x-ms-request-id"))
+}
+
+/// Code and message of an error document: the service's, or Microsoft Entra's.
+fn describe(document: &[u8]) -> Option<(String, String)> {
+    if let Ok(document) = json::parse(document) {
+        let text = |pointer| json::text(&document, pointer).unwrap_or_default().to_owned();
+        return Some((text("/error"), text("/error_description")));
+    }
+    let e = Element::parse(document).ok()?;
+    let text = |name| e.text_of(name).unwrap_or_default().trim().to_owned();
+    let detail = text("AuthenticationErrorDetail");
+    let message = text("Message");
+    (e.name == "Error").then(|| (text("Code"), if detail.is_empty() { message } else { detail }))
+}
+
+/// By the code where there is one ("Status and error codes" and "Blob service error codes"), else by the status.
+fn kind_of(status: u16, code: &str, message: &str) -> ErrorKind {
+    let is_skew = message.contains("not within") || message.contains("too old") || message.contains("clock");
+    match code {
+        "BlobNotFound" | "ResourceNotFound" => ErrorKind::NotFound,
+        "ContainerNotFound" | "ContainerBeingDeleted" => ErrorKind::ContainerNotFound,
+        "BlobAlreadyExists" | "ContainerAlreadyExists" => ErrorKind::AlreadyExists,
+        "ConditionNotMet" | "TargetConditionNotMet" => ErrorKind::PreconditionFailed,
+        "InvalidRange" => ErrorKind::RangeNotSatisfiable,
+        "AuthenticationFailed" if is_skew => ErrorKind::ClockSkew,
+        // Azurite's word for a wrong signature.
+        "AuthorizationFailure" if message.contains("failed to authenticate") => ErrorKind::Unauthenticated,
+        "AuthenticationFailed"
+        | "InvalidAuthenticationInfo"
+        | "NoAuthenticationInformation"
+        | "invalid_client"
+        | "invalid_grant" => ErrorKind::Unauthenticated,
+        "AuthorizationFailure"
+        | "AuthorizationPermissionMismatch"
+        | "AuthorizationProtocolMismatch"
+        | "AuthorizationResourceTypeMismatch"
+        | "AuthorizationServiceMismatch"
+        | "AuthorizationSourceIPMismatch"
+        | "InsufficientAccountPermissions"
+        | "AccountIsDisabled"
+        | "unauthorized_client" => ErrorKind::PermissionDenied,
+        "BlobArchived" | "BlobBeingRehydrated" => ErrorKind::Archived,
+        "RequestBodyTooLarge" => ErrorKind::TooLarge,
+        "Md5Mismatch" | "Crc64Mismatch" => ErrorKind::Integrity,
+        "ServerBusy" => ErrorKind::Throttled,
+        "OperationTimedOut" => ErrorKind::Timeout,
+        "InternalError" => ErrorKind::Unavailable,
+        "InvalidResourceName" | "OutOfRangeInput" | "InvalidUri" | "InvalidHeaderValue" => {
+            ErrorKind::Misconfigured
+        }
+        _ => kind_of_status(status),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_documents_are_read() {
+        let document = b"<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Server failed to \
+            authenticate\nRequestId:1</Message><AuthenticationErrorDetail>Request date header not within 15 min\
+            </AuthenticationErrorDetail></Error>";
+        let (code, message) = describe(document).unwrap();
+        assert_eq!(kind_of(403, &code, &message), ErrorKind::ClockSkew);
+        let entra =
+            br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret"}"#;
+        assert_eq!(describe(entra).unwrap().0, "invalid_client");
+        assert_eq!(kind_of(409, "BlobAlreadyExists", ""), ErrorKind::AlreadyExists);
+        assert_eq!(kind_of(503, "ServerBusy", ""), ErrorKind::Throttled);
+    }
+}

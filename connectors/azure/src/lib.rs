@@ -1,0 +1,195 @@
+//! Azure Blob Storage ("Blob Storage REST API"): block blobs, each put whole.
+
+mod answer;
+mod signing;
+
+use answer::expect;
+use raic_sdk::{
+    BASE64, Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Response,
+    Result, WriteMode, error, required_setting, time, xml::Element,
+};
+use signing::Unsigned;
+
+/// The most that is read of a listing: 1000 blobs with their properties.
+const MAX_LISTING: u32 = 4 << 20;
+
+/// The connector.
+#[derive(Debug)]
+pub struct Azure;
+
+raic_sdk::export!(Azure with_types_in raic_sdk::bindings);
+
+/// Headers have etags in quotes, listings without: so do we.
+fn bare(etag: &str) -> String {
+    etag.trim().trim_matches('"').to_owned()
+}
+
+fn info(answer: &Response) -> Result<ObjectInfo> {
+    let info = raic_sdk::answer::info(answer)?;
+    Ok(ObjectInfo { etag: info.etag.as_deref().map(bare), ..info })
+}
+
+fn if_match(request: Unsigned, etag: Option<&str>) -> Unsigned {
+    match etag {
+        Some(etag) => request.header("if-match", format!("\"{etag}\"")),
+        None => request,
+    }
+}
+
+impl Connector for Azure {
+    fn describe() -> Result<Extra> {
+        let pairs = [
+            ("create-only", "native"),
+            ("if-match", "native"),
+            // 5000 MiB, what one Put Blob takes.
+            ("max-object-size", "5242880000"),
+            ("ordered-list", "yes"),
+            ("consistency", "strong"),
+        ];
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+    }
+
+    fn probe() -> Result<()> {
+        list_page("", None, 1).map(drop)
+    }
+
+    fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        let mut request = Unsigned::object("PUT", &key)
+            .header("x-ms-blob-type", "BlockBlob")
+            .header("content-type", "application/octet-stream");
+        // TLS keeps the bytes as they are; without it their digest does.
+        if required_setting("endpoint")?.starts_with("http:") {
+            request = request.header("content-md5", BASE64.encode(&content.md5()));
+        }
+        let request = match &mode {
+            WriteMode::Overwrite => request,
+            WriteMode::CreateOnly => request.header("if-none-match", "*"),
+            WriteMode::IfMatch(etag) => if_match(request, Some(etag)),
+        };
+        let answer = request.send(Some(content))?;
+        expect(&answer, &[201]).map_err(|mut e| {
+            if matches!(mode, WriteMode::CreateOnly) && e.kind == ErrorKind::PreconditionFailed {
+                e.kind = ErrorKind::AlreadyExists;
+            }
+            e
+        })?;
+        let last_modified_unix_ms = answer.header("last-modified").and_then(|d| time::parse_http(&d));
+        let etag = raic_sdk::answer::etag(&answer).as_deref().map(bare);
+        Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
+    }
+
+    fn get(key: String, range: Option<ByteRange>, etag: Option<String>) -> Result<(ObjectInfo, Body)> {
+        let mut request = if_match(Unsigned::object("GET", &key), etag.as_deref());
+        if let Some(range) = range {
+            request = request.header("x-ms-range", raic_sdk::answer::range_header(range));
+        }
+        let answer = request.send(None)?;
+        expect(&answer, &[200, 206])?;
+        let info = info(&answer)?;
+        // Azurite answers with nothing.
+        if range.is_some_and(|range| range.offset >= info.size) {
+            let why = format!("the range begins past the end of the object ({} bytes)", info.size);
+            return Err(error(ErrorKind::RangeNotSatisfiable, why));
+        }
+        Ok((info, Response::into_body(answer)?))
+    }
+
+    fn head(key: String) -> Result<ObjectInfo> {
+        let answer = Unsigned::object("HEAD", &key).send(None)?;
+        expect(&answer, &[200])?;
+        info(&answer)
+    }
+
+    fn delete(key: String, etag: Option<String>) -> Result<()> {
+        let answer = if_match(Unsigned::object("DELETE", &key), etag.as_deref()).send(None)?;
+        match expect(&answer, &[202]) {
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
+        list_page(&prefix, cursor, limit)
+    }
+
+    fn create_container() -> Result<()> {
+        let answer = Unsigned::container("PUT", vec![("restype", "container".to_owned())]).send(None)?;
+        match expect(&answer, &[201]) {
+            // One of this account is its own.
+            Err(e) if e.kind == ErrorKind::AlreadyExists => Ok(()),
+            other => other,
+        }
+    }
+
+    fn delete_container() -> Result<()> {
+        let answer = Unsigned::container("DELETE", vec![("restype", "container".to_owned())]).send(None)?;
+        match expect(&answer, &[202]) {
+            Err(e) if e.kind == ErrorKind::ContainerNotFound => Ok(()),
+            other => other,
+        }
+    }
+}
+
+/// A page by List Blobs.
+fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
+    let mut query = vec![
+        ("comp", "list".to_owned()),
+        ("maxresults", limit.to_string()),
+        ("prefix", prefix.to_owned()),
+        ("restype", "container".to_owned()),
+    ];
+    query.retain(|(_, value)| !value.is_empty());
+    query.extend(cursor.map(|marker| ("marker", marker)));
+    let answer = Unsigned::container("GET", query).send(None)?;
+    expect(&answer, &[200])?;
+    parse_listing(&answer.read(MAX_LISTING)?)
+}
+
+fn parse_listing(document: &[u8]) -> Result<Page, Error> {
+    let lacks = |what: &str| error(ErrorKind::Protocol, format!("the listing lacks {what}"));
+    let result = Element::parse(document)?;
+    if result.name != "EnumerationResults" {
+        return Err(error(ErrorKind::Protocol, format!("a listing was asked, <{}> answered", result.name)));
+    }
+    let blobs = result.all("Blobs").next().ok_or_else(|| lacks("Blobs"))?;
+    let entries = blobs.all("Blob").map(|blob| {
+        let key = blob.text_of("Name").ok_or_else(|| lacks("a Name"))?.to_owned();
+        let properties = blob.all("Properties").next().ok_or_else(|| lacks("Properties"))?;
+        let size = properties.text_of("Content-Length").and_then(|s| s.trim().parse().ok());
+        Ok(Listed {
+            key,
+            info: ObjectInfo {
+                size: size.ok_or_else(|| lacks("a Content-Length"))?,
+                etag: properties.text_of("Etag").map(bare),
+                last_modified_unix_ms: properties.text_of("Last-Modified").and_then(time::parse_http),
+                extra: Vec::new(),
+            },
+        })
+    });
+    let entries = entries.collect::<Result<_>>()?;
+    // A page may be empty and go on.
+    let next = result.text_of("NextMarker").filter(|marker| !marker.is_empty()).map(str::to_owned);
+    Ok(Page { entries, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_gives_names_properties_and_the_next_marker() {
+        let page = parse_listing(
+            br#"<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="x" ContainerName="c">
+            <Blobs><Blob><Name>a/b</Name><Properties><Last-Modified>Mon, 12 Oct 2009 17:50:30 GMT</Last-Modified>
+            <Etag>0x8CBFF45D8A29A19</Etag><Content-Length>5</Content-Length></Properties></Blob></Blobs>
+            <NextMarker>2!80!x</NextMarker></EnumerationResults>"#,
+        )
+        .unwrap();
+        assert_eq!(page.next.as_deref(), Some("2!80!x"));
+        assert_eq!((page.entries[0].key.as_str(), page.entries[0].info.size), ("a/b", 5));
+        assert_eq!(page.entries[0].info.etag.as_deref(), Some("0x8CBFF45D8A29A19"));
+        assert_eq!(page.entries[0].info.last_modified_unix_ms, Some(1_255_369_830_000));
+        let empty = b"<EnumerationResults><Blobs/><NextMarker>m</NextMarker></EnumerationResults>";
+        assert_eq!(parse_listing(empty).unwrap().next.as_deref(), Some("m"));
+    }
+}

@@ -1,0 +1,180 @@
+//! How requests are authorised: SharedKey ("Authorize with Shared Key"), a shared access signature, or a token of Microsoft
+//! Entra (OAuth 2.0, RFC 6749 section 4.4).
+
+use raic_sdk::{
+    BASE64, ErrorKind, Login, Made, Payload, Request, Response, Result, Secret, error, json, lacks,
+    now_unix_ms, required_setting, secrets, time, uri,
+};
+
+use crate::answer::expect;
+
+/// The version of the service whose rules these are.
+const VERSION: &str = "2023-11-03";
+/// The most that is read of a token's answer.
+const MAX_TOKEN: u32 = 64 << 10;
+/// How long before its end a token is made anew.
+const MARGIN_S: u64 = 120;
+
+/// A request that is not signed yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unsigned {
+    pub(crate) method: &'static str,
+    /// Of the object; none for the container.
+    pub(crate) key: Option<String>,
+    pub(crate) query: Vec<(&'static str, String)>,
+    /// In lower case.
+    pub(crate) headers: Vec<(&'static str, String)>,
+}
+
+impl Unsigned {
+    pub(crate) fn object(method: &'static str, key: &str) -> Self {
+        Self { method, key: Some(key.to_owned()), ..Self::default() }
+    }
+
+    pub(crate) fn container(method: &'static str, query: Vec<(&'static str, String)>) -> Self {
+        Self { method, query, ..Self::default() }
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    fn url(&self) -> Result<String> {
+        let mut url =
+            format!("{}/{}", required_setting("endpoint")?, uri::encode(&required_setting("container")?));
+        if let Some(key) = &self.key {
+            url += &format!("/{}", uri::encode_path(key));
+        }
+        Ok(url)
+    }
+
+    fn query(&self) -> String {
+        let items = self.query.iter().map(|(name, value)| format!("{name}={}", uri::encode(value)));
+        items.collect::<Vec<_>>().join("&")
+    }
+
+    /// Signs and sends it.
+    pub(crate) fn send(&self, upload: Option<&Payload>) -> Result<Response> {
+        let url = self.url()?;
+        let query = self.query();
+        let with = |query: &str| if query.is_empty() { url.clone() } else { format!("{url}?{query}") };
+        let request = |url: String| {
+            let request = Request::new(self.method, url).header("x-ms-version", VERSION);
+            self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+        };
+        match required_setting("auth")?.as_str() {
+            "sas" => {
+                let signature = open("sas.signature")?.placeholder("raw")?;
+                let query = if query.is_empty() { signature } else { format!("{query}&{signature}") };
+                request(with(&query)).send(upload)
+            }
+            "oauth" => raic_sdk::with_login("token", log_in, |login: &Login| {
+                let token = login.secret("token")?.placeholder("raw")?;
+                let date = time::http(now_unix_ms());
+                let request = request(with(&query)).header("x-ms-date", &date);
+                request.header("authorization", &format!("Bearer {token}")).send(upload)
+            }),
+            _ => {
+                let account = required_setting("account")?;
+                let date = time::http(now_unix_ms());
+                let (_, _, path) = uri::split(&url).unwrap_or_default();
+                let length = upload.map_or(0, Payload::size);
+                let text = self.string_to_sign(&account, path, &date, length);
+                let signature = open("key.account-key")?.hmac("sha256", text.as_bytes())?;
+                let authorization = format!("SharedKey {account}:{}", BASE64.encode(&signature));
+                let request = request(with(&query)).header("x-ms-date", &date);
+                request.header("authorization", &authorization).send(upload)
+            }
+        }
+    }
+
+    fn string_to_sign(&self, account: &str, path: &str, date: &str, length: u64) -> String {
+        let of = |name: &str| {
+            let found = self.headers.iter().find(|(n, _)| *n == name);
+            found.map_or(String::new(), |(_, value)| value.trim().to_owned())
+        };
+        // A length of zero is signed as nothing (since version 2015-02-21).
+        let length = if length == 0 { String::new() } else { length.to_string() };
+        let plain = [
+            self.method.to_owned(),
+            of("content-encoding"),
+            of("content-language"),
+            length,
+            of("content-md5"),
+            of("content-type"),
+            String::new(),
+            of("if-modified-since"),
+            of("if-match"),
+            of("if-none-match"),
+            of("if-unmodified-since"),
+            of("range"),
+        ];
+        let own = self.headers.iter().filter(|(name, _)| name.starts_with("x-ms-"));
+        let mut own: Vec<(&str, &str)> = own.map(|(name, value)| (*name, value.trim())).collect();
+        own.extend([("x-ms-date", date), ("x-ms-version", VERSION)]);
+        own.sort_unstable();
+        let own: String = own.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let mut query = self.query.clone();
+        query.sort();
+        let query: String = query.iter().map(|(name, value)| format!("\n{name}:{value}")).collect();
+        format!("{}\n{own}/{account}{path}{query}", plain.join("\n"))
+    }
+}
+
+fn open(name: &str) -> Result<Secret> {
+    secrets::open(name)?.ok_or_else(|| lacks(name))
+}
+
+fn log_in() -> Result<Made> {
+    let id = required_setting("application.client-id")?;
+    let secret = open("application.client-secret")?.placeholder("form")?;
+    let content = format!(
+        "grant_type=client_credentials&client_id={}&client_secret={secret}&scope={}",
+        uri::encode(&id),
+        uri::encode("https://storage.azure.com/.default")
+    );
+    let url = format!(
+        "{}/{}/oauth2/v2.0/token",
+        required_setting("login")?,
+        uri::encode(&required_setting("tenant")?)
+    );
+    let request = Request::new("POST", url).header("content-type", "application/x-www-form-urlencoded");
+    let answer = request.content(content.into_bytes()).send(None)?;
+    expect(&answer, &[200])?;
+    let document = json::parse(&answer.read(MAX_TOKEN)?)?;
+    let seconds = json::number(&document, "/expires_in");
+    let seconds = seconds.ok_or_else(|| error(ErrorKind::Protocol, "the token's answer lacks expires_in"))?;
+    let kept = seconds.saturating_sub(MARGIN_S.min(seconds / 4)).saturating_mul(1000);
+    Ok(Made::lasting(kept).secret("token", answer.take_secret("access-token")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The form of the example "Get Container Metadata" of "Authorize with Shared Key", with this version.
+    #[test]
+    fn the_text_that_is_signed_has_every_line() {
+        let query = vec![("restype", "container".to_owned()), ("comp", "metadata".to_owned())];
+        let request = Unsigned::container("GET", query);
+        let date = "Fri, 26 Jun 2015 23:39:12 GMT";
+        assert_eq!(
+            request.string_to_sign("myaccount", "/mycontainer", date, 0),
+            format!(
+                "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\nx-ms-version:{VERSION}\n\
+                 /myaccount/mycontainer\ncomp:metadata\nrestype:container"
+            )
+        );
+        let put = Unsigned::object("PUT", "k")
+            .header("if-none-match", "*")
+            .header("x-ms-blob-type", "BlockBlob")
+            .header("content-md5", "abc==");
+        assert_eq!(
+            put.string_to_sign("a", "/a/c/k", date, 11),
+            format!(
+                "PUT\n\n\n11\nabc==\n\n\n\n\n*\n\n\nx-ms-blob-type:BlockBlob\nx-ms-date:{date}\nx-ms-version:{VERSION}\n/a/a/c/k"
+            )
+        );
+    }
+}

@@ -1,0 +1,75 @@
+//! What the service's answers mean.
+
+use raic_sdk::{
+    ErrorKind, Response, Result,
+    answer::{error_of, kind_of_status},
+};
+
+/// The most that is read of an error's text.
+const MAX_ERROR: u32 = 16 << 10;
+
+/// Ok where the status is one of those wanted, else the error that the answer describes.
+pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
+    let status = answer.status();
+    if wanted.contains(&status) {
+        return Ok(());
+    }
+    let text = if status >= 400 { answer.read(MAX_ERROR).unwrap_or_default() } else { Vec::new() };
+    let text = plain(&String::from_utf8_lossy(&text));
+    Err(error_of(answer, kind_of(status, &text), "", &text, "x-trans-id"))
+}
+
+/// By the status (Swift API reference), and by the text where quotas share one with sizes.
+fn kind_of(status: u16, text: &str) -> ErrorKind {
+    match status {
+        413 if text.to_ascii_lowercase().contains("quota") => ErrorKind::QuotaExceeded,
+        422 | 499 => ErrorKind::Integrity,
+        // The ratelimit middleware's own.
+        498 => ErrorKind::Throttled,
+        status => kind_of_status(status),
+    }
+}
+
+/// An HTML page's text, or a JSON error's message, in one line.
+fn plain(text: &str) -> String {
+    if let Ok(document) = raic_sdk::json::parse(text.as_bytes())
+        && let Some(message) = raic_sdk::json::text(&document, "/error/message")
+    {
+        return message.chars().take(200).collect();
+    }
+    let mut out = String::new();
+    let mut is_tag = false;
+    for c in text.chars() {
+        match c {
+            '<' => is_tag = true,
+            '>' => {
+                is_tag = false;
+                out.push(' ');
+            }
+            c if !is_tag => out.push(c),
+            _ => {}
+        }
+    }
+    out.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_and_documents_become_a_line() {
+        let page = "<html><h1>Unauthorized</h1><p>This server could\nnot verify</p></html>";
+        assert_eq!(plain(page), "Unauthorized This server could not verify");
+        assert_eq!(
+            plain(r#"{"error":{"code":401,"message":"The request you have made requires authentication."}}"#),
+            "The request you have made requires authentication."
+        );
+    }
+
+    #[test]
+    fn a_quota_is_no_size() {
+        assert_eq!(kind_of(413, "Upload exceeds quota."), ErrorKind::QuotaExceeded);
+        assert_eq!(kind_of(413, "Request Entity Too Large"), ErrorKind::TooLarge);
+    }
+}

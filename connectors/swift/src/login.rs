@@ -1,0 +1,148 @@
+//! Logins: Keystone v3 and v2, and v1.
+
+use raic_sdk::{
+    ErrorKind, Login, Made, Request, Response, Result, endpoint, error,
+    json::{self, quote},
+    lacks, now_unix_ms, required_setting,
+    secrets::{self, Secret},
+    setting, time,
+};
+
+use crate::answer::expect;
+
+/// The most that is read of a catalogue.
+const MAX_CATALOGUE: u32 = 1 << 20;
+/// How long a token is kept where the service does not say how long it lasts.
+const UNKNOWN_MS: u64 = 10 * 60 * 1000;
+/// How long before its end a token is made anew.
+const MARGIN_MS: u64 = 60 * 1000;
+
+/// Names within a login.
+const TOKEN: &str = "token";
+const STORAGE: &str = "storage";
+
+/// Sends a request with a token, which is made anew where it is refused.
+pub(crate) fn send(build: impl Fn(&str) -> Request, upload: Option<&raic_sdk::Payload>) -> Result<Response> {
+    raic_sdk::with_login("token", log_in, |login: &Login| {
+        let container =
+            format!("{}/{}", login.text(STORAGE)?, raic_sdk::uri::encode(&required_setting("container")?));
+        let request = build(&container);
+        let token = login.secret(TOKEN)?.placeholder("raw")?;
+        request.header("x-auth-token", &token).send(upload)
+    })
+}
+
+fn log_in() -> Result<Made> {
+    match required_setting("auth")?.as_str() {
+        "v1" => v1(),
+        "v2" => v2(),
+        _ => v3(),
+    }
+}
+
+fn open(part: &str) -> Result<Secret> {
+    secrets::open(&format!("account.{part}"))?.ok_or_else(|| lacks(part))
+}
+
+fn user() -> Result<String> {
+    setting("account.user").ok_or_else(|| lacks("User"))
+}
+
+fn made(token: Secret, storage: &str, ttl_ms: u64) -> Result<Made> {
+    let storage = storage.trim_end_matches('/');
+    endpoint(STORAGE, storage)?;
+    Ok(Made::lasting(ttl_ms).secret(TOKEN, token).text(STORAGE, storage.to_owned()))
+}
+
+/// How long a token is kept that ends at a moment; a short one for most of its life.
+fn ttl(ends_ms: Option<u64>) -> u64 {
+    let left = ends_ms.map_or(UNKNOWN_MS, |ends| ends.saturating_sub(now_unix_ms()));
+    left.saturating_sub(MARGIN_MS.min(left / 4))
+}
+
+fn v1() -> Result<Made> {
+    let key = open("password")?.placeholder("raw")?;
+    let request = Request::new("GET", required_setting("auth-url")?);
+    let answer = request.header("x-auth-user", &user()?).header("x-auth-key", &key).send(None)?;
+    expect(&answer, &[200, 204])?;
+    let storage =
+        answer.header("x-storage-url").ok_or_else(|| protocol("the login told no X-Storage-Url"))?;
+    let seconds = answer.header("x-auth-token-expires").and_then(|s| s.trim().parse::<u64>().ok());
+    let ends = seconds.and_then(|s| s.checked_mul(1000)).map(|ms| now_unix_ms().saturating_add(ms));
+    made(answer.take_secret("token-v1")?, &storage, ttl(ends))
+}
+
+fn v2() -> Result<Made> {
+    let password = open("password")?.placeholder("json")?;
+    let content = format!(
+        r#"{{"auth":{{"tenantName":{},"passwordCredentials":{{"username":{},"password":"{password}"}}}}}}"#,
+        quote(&required_setting("project")?),
+        quote(&user()?)
+    );
+    let answer = post("/tokens", content)?;
+    expect(&answer, &[200, 203])?;
+    let document = json::parse(&answer.read(MAX_CATALOGUE)?)?;
+    let ends = json::text(&document, "/access/token/expires").and_then(time::parse_rfc3339);
+    let kind = required_setting("interface")?;
+    let region = setting("region");
+    let services = document.pointer("/access/serviceCatalog").and_then(|s| s.as_array());
+    let found = services.into_iter().flatten().filter(|s| json::text(s, "/type") == Some("object-store"));
+    let mut found = found.filter_map(|s| s.pointer("/endpoints")?.as_array()).flatten();
+    let found = found.find(|e| region.is_none() || json::text(e, "/region") == region.as_deref());
+    let storage = found.and_then(|e| json::text(e, &format!("/{kind}URL")));
+    made(answer.take_secret("token-v2")?, storage.ok_or_else(no_endpoint)?, ttl(ends))
+}
+
+fn v3() -> Result<Made> {
+    let content = match setting("account.application-credential-id") {
+        Some(id) => {
+            let secret = open("application-credential-secret")?.placeholder("json")?;
+            format!(
+                r#"{{"auth":{{"identity":{{"methods":["application_credential"],"application_credential":{{"id":{},"secret":"{secret}"}}}}}}}}"#,
+                quote(&id)
+            )
+        }
+        None => {
+            let password = open("password")?.placeholder("json")?;
+            let domain = |name: &str| Ok(quote(&required_setting(name)?));
+            format!(
+                r#"{{"auth":{{"identity":{{"methods":["password"],"password":{{"user":{{"name":{},"domain":{{"name":{}}},"password":"{password}"}}}}}},"scope":{{"project":{{"name":{},"domain":{{"name":{}}}}}}}}}}}"#,
+                quote(&user()?),
+                domain("user-domain")?,
+                quote(&required_setting("project")?),
+                domain("project-domain")?
+            )
+        }
+    };
+    let answer = post("/auth/tokens", content)?;
+    expect(&answer, &[200, 201])?;
+    let document = json::parse(&answer.read(MAX_CATALOGUE)?)?;
+    let ends = json::text(&document, "/token/expires_at").and_then(time::parse_rfc3339);
+    let (kind, region) = (required_setting("interface")?, setting("region"));
+    let services = document.pointer("/token/catalog").and_then(|s| s.as_array());
+    let found = services.into_iter().flatten().filter(|s| json::text(s, "/type") == Some("object-store"));
+    let mut found = found.filter_map(|s| s.pointer("/endpoints")?.as_array()).flatten();
+    let found = found.find(|e| {
+        let of = json::text(e, "/region_id").or(json::text(e, "/region"));
+        json::text(e, "/interface") == Some(&kind) && (region.is_none() || of == region.as_deref())
+    });
+    let storage = found.and_then(|e| json::text(e, "/url")).ok_or_else(no_endpoint)?.to_owned();
+    made(answer.take_secret("token-v3")?, &storage, ttl(ends))
+}
+
+fn post(path: &str, content: String) -> Result<Response> {
+    let url = format!("{}{path}", required_setting("auth-url")?);
+    Request::new("POST", url)
+        .header("content-type", "application/json")
+        .content(content.into_bytes())
+        .send(None)
+}
+
+fn protocol(why: &str) -> raic_sdk::Error {
+    error(ErrorKind::Protocol, why)
+}
+
+fn no_endpoint() -> raic_sdk::Error {
+    let why = "the catalogue has no object-store endpoint of that region and interface; set `region`, or give the user a role in the project";
+    error(ErrorKind::Misconfigured, why)
+}

@@ -1,0 +1,71 @@
+//! Azurite, Microsoft's emulator of Azure Blob Storage, on loopback: it checks signatures.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpStream},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::free_port;
+
+/// The account, of Azurite's documentation.
+pub const ACCOUNT: &str = "devstoreaccount1";
+/// Its key, which is no secret.
+pub const KEY: &str =
+    "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+
+/// A running Azurite. Dropping it stops it.
+#[derive(Debug)]
+pub struct Azurite {
+    /// The account's URL.
+    pub url: String,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+/// Where `cargo xtask test` installs it; `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
+fn program(target_tmp: &str) -> PathBuf {
+    Path::new(target_tmp).with_file_name("clouds").join("azurite/node_modules/.bin/azurite-blob")
+}
+
+impl Azurite {
+    /// Starts it; takes a few seconds.
+    ///
+    /// # Panics
+    /// Where it is not installed or does not come up.
+    pub fn start(target_tmp: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("raic-azurite-").tempdir().expect("a folder");
+        let (program, port) = (program(target_tmp), free_port());
+        let log = fs::File::create(folder.path().join("log")).expect("a log");
+        let process = Command::new(&program)
+            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"])
+            .args(["--silent", "--disableTelemetry", "--disableProductStyleUrl"])
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` installs it", program.display()));
+        let mut azurite =
+            Self { url: format!("http://127.0.0.1:{port}/{ACCOUNT}"), process, _folder: folder };
+        let began = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            let ended = azurite.process.try_wait().expect("its state");
+            let log = || fs::read_to_string(azurite._folder.path().join("log")).unwrap_or_default();
+            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "Azurite: {}", log());
+            thread::sleep(Duration::from_millis(100));
+        }
+        azurite
+    }
+}
+
+impl Drop for Azurite {
+    fn drop(&mut self) {
+        // Nothing to keep: what it holds is in memory.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

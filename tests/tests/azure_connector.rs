@@ -1,0 +1,95 @@
+//! The Azure connector, sandboxed, against Azurite, which checks signatures.
+
+use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
+use raic_tests::{
+    azurite::{ACCOUNT, Azurite, KEY},
+    components::connected,
+};
+use raic_wasm::ConnectorCloud;
+
+const TMP: &str = env!("CARGO_TARGET_TMPDIR");
+
+fn by_key(service: &Azurite, container: &str, key: &str) -> ConnectorCloud {
+    let settings = [("account", ACCOUNT), ("endpoint", &service.url), ("container", container)];
+    connected(TMP, "azure", &settings, &[("key", key)], &[]).expect("a cloud")
+}
+
+async fn kind_of_put(cloud: &dyn Cloud) -> ErrorKind {
+    let key = ObjectKey::new("some/key").expect("a key");
+    cloud.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await.expect_err("refused").kind
+}
+
+/// One test, since the service takes its time to start.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_azure_connector_conforms_on_azurite() {
+    let service = tokio::task::spawn_blocking(|| Azurite::start(TMP)).await.expect("Azurite");
+    let plain = by_key(&service, "container", KEY);
+    assert_eq!(plain.probe().await.expect_err("no container yet").kind, ErrorKind::ContainerNotFound);
+    assert_eq!(kind_of_put(&plain).await, ErrorKind::ContainerNotFound);
+    plain.create_container().await.expect("the container is made");
+    plain.create_container().await.expect("made again is made");
+    plain.probe().await.expect("the container is there");
+    conformance::all(&plain, "all/").await;
+    conformance::create_only_race(&plain, "race/", 16).await;
+
+    let wrong = by_key(&service, "container", &data_encoding::BASE64.encode(&[7; 64]));
+    let e = wrong.probe().await.expect_err("a wrong key");
+    assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
+    assert!(e.request_id.is_some() && e.provider_code.is_some(), "{e:?}");
+    assert_eq!(kind_of_put(&wrong).await, ErrorKind::Unauthenticated);
+    let settings = [("account", ACCOUNT), ("endpoint", service.url.as_str()), ("container", "container")];
+    let told =
+        connected(TMP, "azure", &settings, &[("key", "no base64!")], &[]).expect_err("no key").to_string();
+    assert!(told.contains("base64") && !told.contains("no base64!"), "{told}");
+
+    let sas = |permissions: &str, expiry: &str| shared_access_signature(permissions, expiry);
+    let by_sas = |signature: String| {
+        let settings = [&settings[..], &[("auth", "sas")]].concat();
+        connected(TMP, "azure", &settings, &[("sas", &signature)], &[]).expect("a cloud")
+    };
+    let all = by_sas(sas("racwdl", "2099-01-01T00:00:00Z"));
+    conformance::put_get_head_delete(&all, "sas/").await;
+    conformance::listing_pages(&all, "sas-list/", 12, 5).await;
+    // As a portal shows it, and read-only.
+    let read_only = by_sas(format!("?{}", sas("rl", "2099-01-01T00:00:00Z")));
+    read_only.probe().await.expect("it may list");
+    assert_eq!(kind_of_put(&read_only).await, ErrorKind::PermissionDenied);
+    let expired = by_sas(sas("rl", "2001-01-01T00:00:00Z"));
+    let kind = expired.probe().await.expect_err("expired").kind;
+    assert!(matches!(kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied), "{kind:?}");
+}
+
+/// A service SAS for the container ("Create a service SAS", version 2020-12-06 and later).
+fn shared_access_signature(permissions: &str, expiry: &str) -> String {
+    use hmac::{Hmac, KeyInit as _, Mac as _};
+    let version = "2023-11-03";
+    let fields = [
+        permissions,
+        "",
+        expiry,
+        &format!("/blob/{ACCOUNT}/container"),
+        "",
+        "",
+        "https,http",
+        version,
+        "c",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+        "",
+    ];
+    let key = data_encoding::BASE64.decode(KEY.as_bytes()).expect("a key");
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key");
+    mac.update(fields.join("\n").as_bytes());
+    let signature = data_encoding::BASE64.encode(&mac.finalize().into_bytes());
+    let encode =
+        |text: &str| text.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D").replace(':', "%3A");
+    format!(
+        "sv={version}&spr=https%2Chttp&se={}&sr=c&sp={permissions}&sig={}",
+        encode(expiry),
+        encode(&signature)
+    )
+}
