@@ -132,12 +132,11 @@ impl Inner {
                     let end = (range.end - at).min(content.len() as u64);
                     Ok(content.slice(start as usize..end as usize))
                 });
-                let cut = cut.collect::<Vec<_>>().into_iter().map(move |segment| {
-                    // Held until the reader has taken the batch's last segment.
-                    let _reserved = &reserved;
-                    segment
-                });
-                Ok::<_, ArrayError>(stream::iter(cut))
+                let cut = cut.collect::<Vec<_>>().into_iter();
+                // The memory is held until the reader has taken the batch's last segment.
+                Ok::<_, ArrayError>(stream::unfold((cut, reserved), async |(mut cut, reserved)| {
+                    Some((cut.next()?, (cut, reserved)))
+                }))
             }
         });
         Ok(pieces.buffered(AHEAD).try_flatten().boxed())
