@@ -28,6 +28,8 @@ use wit_parser::{
 use zeroize::Zeroizing;
 
 const SECRET: &str = "a-secret-of-the-operator";
+/// What a service answers a login with.
+const ISSUED: &str = "a-token-of-the-service";
 
 /// A server that counts who connects, and answers by the path.
 async fn listen() -> (String, Arc<AtomicUsize>) {
@@ -41,7 +43,8 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
             let mut head = vec![0; 16 << 10];
             let read = stream.read(&mut head).await.unwrap_or(0);
             let head = String::from_utf8_lossy(&head[..read]).into_owned();
-            let token = head.lines().find_map(|l| l.strip_prefix("x-token: ")).unwrap_or_default();
+            let header = |name| head.lines().find_map(|l| l.strip_prefix(name));
+            let token = header("x-token: ").or(header("x-issued: ")).unwrap_or_default();
             let answer = match head.split(' ').nth(1).unwrap_or_default() {
                 "/own/redirect" => {
                     "HTTP/1.1 307 Away\r\nconnection: close\r\nlocation: /own/x\r\ncontent-length: 0\r\n\r\n"
@@ -53,6 +56,14 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
                     let length = body.len();
                     format!(
                         "HTTP/1.1 400 Bad\r\nconnection: close\r\nx-reflected: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
+                    )
+                }
+                path @ ("/own/login" | "/own/short-login") => {
+                    let token = if path == "/own/login" { ISSUED } else { "short" };
+                    let body = format!(r#"{{"access_token":"{token}","again":"{token}"}}"#);
+                    let length = body.len();
+                    format!(
+                        "HTTP/1.1 200 OK\r\nconnection: close\r\nx-issued: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
                     )
                 }
                 _ => "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 7\r\n\r\ncontent".to_owned(),
@@ -220,6 +231,36 @@ async fn a_secret_that_an_answer_repeats_is_not_seen() {
     let (endpoint, _) = listen().await;
     let e = head_error(&hostile(&endpoint, "http://127.0.0.1:1/").await, "reads-the-secret-back").await;
     assert_eq!(e.message.trim(), "you sent ***, in hex ***  ***", "{e}");
+}
+
+/// A token that a login was answered with is used as the manifest says, and seen nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issued_token_is_a_secret_like_any_other() {
+    let (endpoint, asked) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    let seen = head_error(&cloud, "reads-an-issued-token").await;
+    assert_eq!(seen.message, r#"{"access_token":"***","again":"***"} ***"#);
+    let seen = head_error(&cloud, "reads-a-kept-token-back").await;
+    assert_eq!(seen.message.trim(), "you sent ***, in hex ***");
+    let unreadable = head_error(&cloud, "reads-a-token-that-is-none").await;
+    assert!(unreadable.kind == ErrorKind::Protocol && !unreadable.message.contains("access"), "{unreadable}");
+    let before = asked.load(Ordering::SeqCst);
+    let refused = async |way: &str| cloud.head(&key(way)).await.expect("counted").size;
+    assert_eq!(refused("sends-an-issued-token-elsewhere").await, 5);
+    assert_eq!(refused("uses-an-issued-token-otherwise").await, 6);
+    assert_eq!(asked.load(Ordering::SeqCst) - before, 2, "the two logins, and nothing else");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_is_the_operators_to_pin_and_a_login_waits_for_no_other() {
+    let (endpoint, _) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    for way in ["names-an-endpoint", "names-an-endpoint-of-its-own", "waits-for-itself"] {
+        assert_eq!(head_error(&cloud, way).await.kind, ErrorKind::RefusedByHost, "{way}");
+    }
+    assert_eq!(cloud.learned(), BTreeMap::from([("storage".to_owned(), "http://127.0.0.1:1/x".to_owned())]));
+    let e = head_error(&cloud, "reads-a-kept-token-back").await;
+    assert_eq!(e.message.trim(), "you sent ***, in hex ***", "the ticket that was dropped woke this one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use raic_cloud::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
 use raic_tests::{
     components::connected,
+    openstack::{KeystoneSwift, TEMPAUTH, TempAuthSwift},
     radosgw::{Radosgw, SWIFT_KEY, SWIFT_USER},
 };
 use raic_wasm::{ConnectorCloud, ConnectorError};
@@ -64,4 +65,68 @@ async fn the_swift_connector_conforms_on_radosgw_by_v1() {
     let moved = connected(TMP, "swift", &settings, &[("account", &credential)], &elsewhere).expect("a cloud");
     let e = moved.probe().await.expect_err("it is pinned elsewhere");
     assert_eq!(e.kind, ErrorKind::RefusedByHost, "{e}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_swift_connector_conforms_on_openstack_by_tempauth() {
+    let service = tokio::task::spawn_blocking(|| TempAuthSwift::start(TMP)).await.expect("Swift");
+    let settings = [("auth", "v1"), ("auth-url", service.auth_url.as_str()), ("container", "container")];
+    let (cloud, learned) = pinned(&settings, &account(TEMPAUTH.0, TEMPAUTH.1)).await.expect("a cloud");
+    conforms(&cloud).await;
+    let pins = [("storage", learned["storage"].as_str())];
+    let wrong = account(TEMPAUTH.0, "not-the-key");
+    let wrong = connected(TMP, "swift", &settings, &[("account", &wrong)], &pins).expect("a cloud");
+    let e = wrong.probe().await.expect_err("a wrong key");
+    assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
+    assert!(e.request_id.as_deref().is_some_and(|id| id.starts_with("tx")), "{e:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_swift_connector_conforms_on_openstack_by_keystone() {
+    // Tokens end while the test runs: the connector logs in again and again, unseen.
+    let service =
+        tokio::task::spawn_blocking(|| KeystoneSwift::start(TMP, 8)).await.expect("Swift and Keystone");
+    let of =
+        |project| [("auth-url", service.auth_url.as_str()), ("container", "container"), ("project", project)];
+    let settings = of("demo");
+    let (cloud, learned) = pinned(&settings, &account("demo", "demopassword")).await.expect("a cloud");
+    conforms(&cloud).await;
+    let pins = [("storage", learned["storage"].as_str())];
+    let connect = |settings: &[(&str, &str)], credential: &str| {
+        connected(TMP, "swift", settings, &[("account", credential)], &pins).expect("a cloud")
+    };
+    let application = connect(&settings[..2], &service.application_credential);
+    conformance::put_get_head_delete(&application, "application/").await;
+
+    let wrong = connect(&settings, &account("demo", "not-the-password"));
+    let e = wrong.probe().await.expect_err("a wrong password");
+    assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
+    assert!(!e.to_string().contains("not-the-password"), "{e}");
+    // Told once to all, not asked by each.
+    let again = wrong.head(&ObjectKey::new("some/key").expect("a key")).await.expect_err("still wrong");
+    assert_eq!(again.kind, ErrorKind::Unauthenticated, "{again}");
+    // Of another project, which has another storage URL: it is not where this cloud was pinned to.
+    let elsewhere = connect(&of("other"), &account("other", "otherpassword"));
+    let e = elsewhere.probe().await.expect_err("another account");
+    assert_eq!(e.kind, ErrorKind::RefusedByHost, "{e}");
+    let reader = connect(&settings, &account("reader", "readerpassword"));
+    assert_eq!(refused(&reader).await.kind, ErrorKind::PermissionDenied);
+    let interface = [&settings[..], &[("interface", "admin")]].concat();
+    let e =
+        connect(&interface, &account("demo", "demopassword")).probe().await.expect_err("no such endpoint");
+    assert_eq!(e.kind, ErrorKind::Misconfigured, "{e}");
+
+    // As many calls at once as the daemon makes, and a token that has ended beneath them.
+    tokio::time::sleep(std::time::Duration::from_secs(9)).await;
+    let cloud = std::sync::Arc::new(cloud);
+    let calls = (0..16).map(|i| {
+        let cloud = cloud.clone();
+        async move {
+            let key = ObjectKey::new(format!("at-once/{i}")).expect("a key");
+            cloud.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await
+        }
+    });
+    for put in futures::future::join_all(calls).await {
+        put.expect("a put");
+    }
 }

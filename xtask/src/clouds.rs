@@ -7,6 +7,30 @@ use crate::stage::{Outcome, stage, target_folder};
 /// Azurite, of npm.
 const AZURITE: &str = "azurite@3.37.0";
 
+/// OpenStack Swift and Keystone, of PyPI, and what runs Keystone.
+const OPENSTACK: [&str; 4] =
+    ["swift==2.38.3", "keystone==30.0.0", "keystonemiddleware==13.0.1", "gunicorn==27.0.1"];
+
+/// Installs OpenStack Swift and Keystone, unless these versions are there. Needs `python3`.
+pub(crate) fn openstack() -> Outcome {
+    let folder = target_folder().join("clouds/openstack");
+    let marker = folder.join(OPENSTACK.join(" "));
+    if marker.is_file() {
+        return Ok(());
+    }
+    println!(
+        "installing {} into {}, which the Swift connector is tested against",
+        OPENSTACK.join(", "),
+        folder.display()
+    );
+    let cannot = |e: std::io::Error| format!("cannot write below {}: {e}", folder.display());
+    fs::create_dir_all(&folder).map_err(cannot)?;
+    stage("python environment", Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    let mut pip = Command::new(folder.join("bin/pip"));
+    stage("install swift and keystone", pip.args(["install", "--quiet"]).args(OPENSTACK))?;
+    fs::write(&marker, "").map_err(cannot)
+}
+
 /// Installs Azurite, unless that version is there. Needs `npm`.
 pub(crate) fn azurite() -> Outcome {
     let folder = target_folder().join("clouds/azurite");

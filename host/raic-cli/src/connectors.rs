@@ -11,6 +11,8 @@ use raic_wasm::{ApprovalStore, Engine, Manifest, Package, Sending};
 use serde_json::json;
 
 use crate::{
+    config::{CloudSection, Config},
+    daemon::read_pins,
     error::{Failed, Outcome},
     home::Home,
     output::say,
@@ -32,6 +34,14 @@ pub(crate) enum ConnectorCommand {
         /// Do not ask, where a person could answer
         #[arg(long)]
         yes: bool,
+    },
+    /// Takes an approval back: no cloud can run that connector from the daemon's next start on
+    Revoke {
+        /// Name, or SHA-256 (8 digits or more)
+        connector: String,
+        /// Although a cloud runs it
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -56,6 +66,25 @@ pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome
             };
             show(&package, json)
         }
+        ConnectorCommand::Revoke { connector, force } => {
+            let store = store()?;
+            let package = store.find(&connector).map_err(Failed::configuration)?;
+            let clouds = running(home, &package)?;
+            if !clouds.is_empty() && !force {
+                return Err(Failed::configuration(format!(
+                    "{} {} is run by {}; give those clouds another connector first, or --force",
+                    package.manifest.name,
+                    package.manifest.version,
+                    clouds.join(", ")
+                )));
+            }
+            store.revoke(&package).map_err(Failed::configuration)?;
+            if json {
+                return crate::files::print_json(&json!({"revoked": package.sha256, "run_by": clouds}));
+            }
+            say!("revoked {} {}", package.manifest.name, package.sha256);
+            Ok(())
+        }
         ConnectorCommand::Approve { file, yes } => {
             let package = read(&file)?;
             let store = store()?;
@@ -74,6 +103,22 @@ pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome
             Ok(())
         }
     }
+}
+
+/// The configured clouds that run a connector's version.
+fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
+    let (config, pins) = (Config::load(home)?, read_pins(home)?);
+    let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
+    let runs = |name: &str, connector: &str| {
+        let pinned = pins.get(name).and_then(|pin| pin.of(connector));
+        let found = store.find(pinned.unwrap_or(connector));
+        found.is_ok_and(|found| found.sha256 == package.sha256)
+    };
+    let clouds = config.clouds.iter().filter(|(name, section)| match section {
+        CloudSection::Cloud { connector, .. } => runs(name, connector),
+        CloudSection::Disk { .. } => false,
+    });
+    Ok(clouds.map(|(name, _)| name.clone()).collect())
 }
 
 fn read(file: &PathBuf) -> Outcome<Package> {

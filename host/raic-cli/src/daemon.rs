@@ -34,6 +34,13 @@ pub(crate) struct Pin {
     sha256: String,
 }
 
+impl Pin {
+    /// The SHA-256, where the configuration still names the connector the same.
+    pub(crate) fn of(&self, connector: &str) -> Option<&str> {
+        (self.connector == connector).then_some(self.sha256.as_str())
+    }
+}
+
 /// By cloud.
 pub(crate) type Pins = BTreeMap<String, Pin>;
 
@@ -156,9 +163,8 @@ impl Clouds {
         let CloudSection::Cloud { connector, settings, credentials, ca, endpoints, .. } = section else {
             return Err(wrong("it is a folder and has no connector".to_owned()));
         };
-        let pinned = pins.get(name).filter(|pin| pin.connector == *connector).map(|pin| pin.sha256.clone());
-        let package =
-            self.approved.find(pinned.as_ref().unwrap_or(connector)).map_err(|e| wrong(e.to_string()))?;
+        let pinned = pins.get(name).and_then(|pin| pin.of(connector));
+        let package = self.approved.find(pinned.unwrap_or(connector)).map_err(|e| wrong(e.to_string()))?;
         let compiled =
             self.engine.load(&package, Some(self.approved.compiled())).map_err(|e| wrong(e.to_string()))?;
         let load = |(name, source): (&String, &crate::config::Source)| {

@@ -31,6 +31,12 @@ fn files_that_are_no_connectors_are_refused() {
     let shown = rig.raic(&["connector", "inspect", "s3"]).ok().text;
     assert!(shown.contains("{endpoint}/{bucket}") && shown.contains("signs by Sigv4"), "{shown}");
 
+    // Taken back, it is approved no longer.
+    rig.raic(&["connector", "revoke", "s3"]).ok();
+    rig.raic(&["connector", "revoke", "s3"]).fails(4, &["no connector \"s3\" is approved"]);
+    assert!(rig.raic(&["connector", "list"]).ok().text.contains("no connector is approved"));
+    rig.raic(&["connector", "approve", &component()]).ok();
+
     // Changed after it was approved: not run.
     let kept =
         Rig::files(&rig.home("connectors")).into_iter().find(|f| f.extension().is_some_and(|e| e == "wasm"));
@@ -102,6 +108,8 @@ fn what_is_wrong_with_a_cloud_is_told() {
     rig.serve();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
+
+    rig.raic(&["connector", "revoke", "s3"]).fails(4, &["is run by s3", "--force"]);
 
     // Another version is approved, under the same name and with a grant that leads nowhere: the cloud stays with its own.
     rig.kill();

@@ -91,6 +91,18 @@ impl ApprovalStore {
     }
 }
 
+impl ApprovalStore {
+    /// Takes the approval of a connector back: its bytes go. What was compiled of them is never loaded without them.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Io`].
+    pub fn revoke(&self, package: &Package) -> Result<(), ConnectorError> {
+        let file = self.folder.join(format!("{}.wasm", package.sha256));
+        fs::remove_file(&file).map_err(ConnectorError::io(&file))?;
+        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
+    }
+}
+
 /// Whether a word is a SHA-256, or the beginning of one, rather than a connector's name.
 pub(crate) fn is_hash(word: &str) -> bool {
     (8..=64).contains(&word.len()) && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))

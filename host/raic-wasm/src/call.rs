@@ -69,6 +69,8 @@ pub struct GuestResponse {
     pub(crate) read: Option<Bytes>,
     /// Tokens of this answer whose places were not looked at yet, since they are in its body.
     pub(crate) untaken: Vec<String>,
+    /// The headers as they came, for as long as tokens are to be found.
+    pub(crate) unmasked: Vec<(String, Vec<u8>)>,
     /// Those that were found.
     pub(crate) taken: BTreeMap<String, Arc<SecretValue>>,
 }

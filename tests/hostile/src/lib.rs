@@ -1,8 +1,8 @@
 //! A connector that misbehaves: the object's key says how. Every way must end its call and nothing else.
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Response,
-    Result, WriteMode, error, log, required_setting, secrets,
+    Body, ByteRange, Connector, ErrorKind, Extra, Listed, Made, ObjectInfo, Page, Payload, Request, Response,
+    Result, WriteMode, bindings::raic::connector::cloud, error, log, required_setting, secrets,
 };
 
 /// The connector.
@@ -22,6 +22,11 @@ fn own(path: &str) -> Result<String> {
 #[allow(unconditional_recursion)]
 fn recurse(depth: u64) -> u64 {
     std::hint::black_box(recurse(depth + 1)) + depth
+}
+
+/// A token that its own service gives.
+fn issued() -> Result<secrets::Secret> {
+    Request::new("GET", own("login")?).send(None)?.take_secret("issued")
 }
 
 impl Connector for Hostile {
@@ -107,6 +112,60 @@ impl Connector for Hostile {
             "signs-with-it" => {
                 let token = secrets::open("token.value")?.expect("the secret");
                 token.hmac("sha256", b"x").map(|_| object(0))
+            }
+            "reads-an-issued-token" => {
+                let answer = Request::new("GET", own("login")?).send(None)?;
+                // Before the rest of it was read.
+                let header = answer.header("x-issued").unwrap_or_default();
+                let seen = String::from_utf8_lossy(&answer.read(4096)?).into_owned();
+                Err(error(ErrorKind::Protocol, format!("{seen} {header}")))
+            }
+            "reads-a-token-that-is-none" => {
+                Request::new("GET", own("short-login")?).send(None)?.read(4096).map(|_| object(0))
+            }
+            "reads-a-kept-token-back" => {
+                let login =
+                    raic_sdk::login("issued", || Ok(Made::lasting(60_000).secret("token", issued()?)))?;
+                let token = login.secret("token")?.placeholder("raw")?;
+                let answer = Request::new("GET", own("reflect")?).header("x-issued", &token).send(None)?;
+                let seen = String::from_utf8_lossy(&answer.read(4096)?).into_owned();
+                Err(error(ErrorKind::Protocol, seen))
+            }
+            "sends-an-issued-token-elsewhere" => {
+                let token = issued()?.placeholder("raw")?;
+                let url = own("x")?;
+                let in_header = Request::new("GET", url.clone()).header("x-other", &token);
+                let in_body = Request::new("POST", url.clone()).content(token.clone().into_bytes());
+                let in_query = Request::new("GET", format!("{url}?{token}"));
+                let in_part_of_it = Request::new("GET", format!("{url}?a={token}"));
+                let in_path = Request::new("GET", own(&token)?);
+                let mut refused = 0;
+                for request in [in_header, in_body, in_query, in_part_of_it, in_path] {
+                    refused +=
+                        u64::from(request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost));
+                }
+                Ok(object(refused))
+            }
+            "uses-an-issued-token-otherwise" => {
+                let token = issued()?;
+                let tried = [
+                    token.placeholder("json").map(|_| ()),
+                    token.placeholder("query").map(|_| ()),
+                    token.placeholder("basic").map(|_| ()),
+                    token.basic_auth("user").map(|_| ()),
+                    token.hmac("sha256", b"x").map(|_| ()),
+                    token.rsa_sha256(b"x").map(|_| ()),
+                ];
+                let refused = |e: &Result<()>| e.as_ref().is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
+                Ok(object(tried.iter().filter(|tried| refused(tried)).count() as u64))
+            }
+            "names-an-endpoint" => raic_sdk::endpoint("storage", "http://127.0.0.1:1/x").map(|()| object(0)),
+            "names-an-endpoint-of-its-own" => {
+                raic_sdk::endpoint("other", "http://127.0.0.1:1/x").map(|()| object(0))
+            }
+            "waits-for-itself" => {
+                let _first = cloud::cache_acquire("issued")?;
+                cloud::cache_acquire("issued").map(|_| object(0))
             }
             "asks-without-end" => loop {
                 Request::new("GET", own("x")?).send(None)?;

@@ -127,18 +127,31 @@ impl Call {
             is_get,
             read: None,
             untaken: Vec::new(),
+            unmasked: Vec::new(),
             taken: BTreeMap::new(),
         };
         if (200..300).contains(&answer.status) {
             answer.untaken = passed.tokens.iter().map(|name| (*name).to_owned()).collect();
         }
+        let places: Vec<String> = answer.untaken.iter().flat_map(|name| in_headers(&context, name)).collect();
+        answer.unmasked = answer.headers.clone();
         answer.take(&context, true)?;
-        // The guest sees none of it before.
-        for (_, value) in &mut answer.headers {
-            *value = context.redaction.apply(value);
+        if answer.untaken.is_empty() {
+            answer.unmasked = Vec::new();
+        }
+        // The guest sees none of it before, also where the rest of the token is to be read still.
+        for (name, value) in &mut answer.headers {
+            let is_token = places.iter().any(|place| place.eq_ignore_ascii_case(name));
+            *value = if is_token { b"***".to_vec() } else { context.redaction.apply(value) };
         }
         Ok(answer)
     }
+}
+
+/// The headers that a token stands in.
+fn in_headers(context: &Context, token: &str) -> Vec<String> {
+    let from = context.tokens.get(token).map(|token| token.from.as_slice()).unwrap_or_default();
+    from.iter().filter_map(|place| Some(place.strip_prefix("header:")?.to_owned())).collect()
 }
 
 impl GuestResponse {
@@ -151,7 +164,7 @@ impl GuestResponse {
                 self.untaken.push(name);
                 continue;
             }
-            let found = tokens::find(&name, token, &self.headers, body);
+            let found = tokens::find(&name, token, &self.unmasked, body);
             if let Some(secret) = found.map_err(|why| error(ErrorKind::Protocol, why))? {
                 context.redaction.learn(&secret);
                 self.taken.insert(name, secret);
@@ -180,6 +193,7 @@ impl GuestResponse {
         }
         self.read = Some(whole.freeze());
         let taken = self.take(context, false);
+        self.unmasked = Vec::new();
         let whole = self.read.take().unwrap_or_default();
         taken?;
         self.read = Some(context.redaction.apply(&whole).into());
