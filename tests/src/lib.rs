@@ -2,6 +2,7 @@
 
 pub mod azurite;
 pub mod components;
+pub mod listing;
 pub mod openstack;
 pub mod radosgw;
 pub mod s3s_fs;

@@ -131,9 +131,13 @@ fn test() -> Outcome {
 /// Longer runs of tests that CI has a quick case of; set RAIC_MODEL_SEED for others than the last.
 fn slow() -> Outcome {
     connectors::connectors(true)?;
+    radosgw()?;
+    clouds::azurite()?;
+    clouds::openstack()?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--all-features", "--locked"]);
-    tests.args(["--test", "model", "--test", "mutable", "--test", "s3_connector", "--"]);
+    tests.args(["--test", "model", "--test", "mutable", "--test", "s3_connector"]);
+    tests.args(["--test", "azure_connector", "--test", "swift_connector", "--"]);
     tests.arg("--nocapture").env("RAIC_SLOW", "1");
     if env::var_os("RAIC_MODEL_STEPS").is_none() {
         tests.env("RAIC_MODEL_STEPS", "100000");
