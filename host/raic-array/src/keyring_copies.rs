@@ -84,6 +84,7 @@ impl Inner {
     /// Verifies the copies that were not yet, and makes those that are missing; returns when `enough` clouds have
     /// one, or each has had its chance. May run more than once at a time: the copies are all the same.
     async fn copy_keyring(&self, enough: Option<usize>) -> Result<()> {
+        let mut holders: BTreeSet<String> = self.keyring_holders().await?.into_iter().collect();
         let verified = lock(&self.keyring_copies.verified).clone();
         let others = self.servers.iter().filter(|server| !verified.contains(server.name()));
         let mut copies: FuturesUnordered<_> = others
@@ -92,21 +93,28 @@ impl Inner {
                 let copied = copied.unwrap_or_else(|_| {
                     Err(format!("cloud {:?}: no answer within {} s", server.name(), PATIENCE.as_secs()))
                 });
-                (server.name().to_owned(), copied)
+                let cloud = server.name().to_owned();
+                if copied.is_ok() {
+                    self.catalog.keyring_stored(cloud.clone(), self.keyring.generation()).await?;
+                }
+                Ok::<_, ArrayError>((cloud, copied))
             })
             .collect();
-        while let Some((cloud, copied)) = copies.next().await {
+        // Nothing else is awaited in between: copies that wait for the database would hold its readers, and not be polled.
+        while let Some(copied) = copies.next().await {
+            let (cloud, copied) = copied?;
             match copied {
                 Ok(()) => {
-                    self.catalog.keyring_stored(cloud.clone(), self.keyring.generation()).await?;
                     lock(&self.keyring_copies.faults).remove(&cloud);
-                    lock(&self.keyring_copies.verified).insert(cloud);
+                    lock(&self.keyring_copies.verified).insert(cloud.clone());
+                    holders.insert(cloud);
                 }
-                Err(fault) => self.keyring_copies.failed(&cloud, fault),
+                Err(fault) => {
+                    holders.remove(&cloud);
+                    self.keyring_copies.failed(&cloud, fault);
+                }
             }
-            if let Some(enough) = enough
-                && self.keyring_holders().await?.len() >= enough
-            {
+            if enough.is_some_and(|enough| holders.len() >= enough) {
                 break;
             }
         }
