@@ -37,11 +37,11 @@ impl KeyringCopies {
         lock(&self.faults).get(cloud).cloned()
     }
 
-    fn failed(&self, cloud: &str, fault: String) {
-        if fault.is_empty() {
+    fn failed(&self, cloud: &str, fault: Option<String>) {
+        let Some(fault) = fault else {
             lock(&self.faults).remove(cloud);
             return;
-        }
+        };
         // Told once, not at every try.
         if lock(&self.faults).insert(cloud.to_owned(), fault.clone()).as_ref() != Some(&fault) {
             tracing::warn!("the keyring's copy: {fault}");
@@ -91,7 +91,7 @@ impl Inner {
             .map(|server| async move {
                 let copied = tokio::time::timeout(PATIENCE, self.copy_keyring_to(server)).await;
                 let copied = copied.unwrap_or_else(|_| {
-                    Err(format!("cloud {:?}: no answer within {} s", server.name(), PATIENCE.as_secs()))
+                    Err(Some(format!("cloud {:?}: no answer within {} s", server.name(), PATIENCE.as_secs())))
                 });
                 let cloud = server.name().to_owned();
                 if copied.is_ok() {
@@ -121,26 +121,27 @@ impl Inner {
         Ok(())
     }
 
-    async fn copy_keyring_to(&self, server: &StorageServer) -> Result<(), String> {
+    /// Fails with what is wrong; with none where the storage server tells that itself.
+    async fn copy_keyring_to(&self, server: &StorageServer) -> Result<(), Option<String>> {
         let name = format!("keyring.{}", self.keyring.generation());
         // Of a container that may not be written to there is another word, and it is told until that is mended.
         let told = |e: StorageError| match e {
-            StorageError::ReadOnly { .. } => String::new(),
-            e => e.to_string(),
+            StorageError::ReadOnly { .. } => None,
+            e => Some(e.to_string()),
         };
         let there = server.load_object(&name).await.map_err(told)?;
         if there.as_ref() == Some(&self.sealed_keyring) {
             return Ok(());
         }
         // Whatever the row said of it was of another place, or of another time.
-        self.catalog.keyring_missing(server.name().to_owned()).await.map_err(|e| e.to_string())?;
+        self.catalog.keyring_missing(server.name().to_owned()).await.map_err(|e| Some(e.to_string()))?;
         match there {
             None => server.store_object(&name, self.sealed_keyring.clone()).await.map_err(told),
             // Never replaced: without it the other array could not be recovered.
-            Some(_) => Err(format!(
+            Some(_) => Err(Some(format!(
                 "cloud {:?}: it holds the keyring of another array; give this array a container of its own",
                 server.name()
-            )),
+            ))),
         }
     }
 }

@@ -5,7 +5,7 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures::{TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, PutOptions, RecoveryKey, Transfer};
 use raic_cloud::{Breaker, Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{
@@ -314,6 +314,18 @@ async fn an_upload_without_memory_waits_and_reads_go_on() {
     next.await.unwrap().unwrap();
     assert_eq!(get(&array, "next", None).await.unwrap(), content(10));
     settle(|| budget.free() > 0).await;
+}
+
+#[tokio::test]
+async fn an_upload_whose_content_stops_coming_ends_and_gives_its_memory_back() {
+    let mut rig = Rig::new(4);
+    rig.patience = Duration::from_millis(50);
+    let array = rig.open().await;
+    let begun = stream::iter([Ok::<_, String>(content(10))]).chain(stream::pending());
+    let ended = array.put("file", Box::pin(begun), PutOptions::default()).await.unwrap_err();
+    assert!(matches!(&ended, ArrayError::Content(why) if why.contains("nothing came")), "{ended}");
+    assert_eq!(rig.budget.free(), ChunkBudget::DEFAULT);
+    assert!(matches!(array.stat("file").await, Err(ArrayError::NoSuchFile(_))));
 }
 
 #[tokio::test]

@@ -199,7 +199,8 @@ fn show(package: &Package, json: bool) -> Outcome {
         say!("    {:<14} {}{}", network.name, network.url, when.collect::<String>());
     }
     say!("  may read, besides errors");
-    for document in &manifest.documents {
+    let answers = manifest.tokens.values().flat_map(|token| &token.answers);
+    for document in manifest.documents.iter().chain(answers) {
         say!("    {} {}{}?{}", document.method, document.network, document.path, document.query.join("&"));
     }
     Ok(())

@@ -210,9 +210,7 @@ impl IntoResponse for Refused {
             }
             ArrayError::Unreadable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "unreadable"),
             ArrayError::Storage(e) => match e {
-                StorageError::QuotaExceeded { .. } | StorageError::NoSpace { .. } => {
-                    (StatusCode::INSUFFICIENT_STORAGE, "quota")
-                }
+                StorageError::QuotaExceeded { .. } => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
                 StorageError::AccountDisabled(_) | StorageError::ReadOnly { .. } => {
                     (StatusCode::FORBIDDEN, "refused")
                 }

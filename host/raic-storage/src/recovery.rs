@@ -10,7 +10,7 @@ use crate::{
     commit::Commit,
     mutable::MutableShares,
     object::ShareObject,
-    slots::{NamedChunk, Superseded},
+    slots::{NamedChunk, Slot, Superseded},
 };
 
 type At = (StorageIndex, ShareNum);
@@ -51,7 +51,7 @@ impl MutableShares {
         let Found::Mutable { commits, chunks } = found else { return Ok(Recovered::Deleted) };
         match self.slots.get(at).await? {
             Some(slot) if !slot.is_doubtful => {
-                self.note_strays(at, slot.fence, commits, chunks).await?;
+                self.note_strays(at, &slot, commits, chunks).await?;
                 let slot = self.settled(at).await?;
                 let version = slot.version();
                 let share = version.map(|v| MutableShare { length: v.length, enabler: v.enabler });
@@ -66,11 +66,10 @@ impl MutableShares {
     async fn note_strays(
         &self,
         at: At,
-        fence: i64,
+        slot: &Slot,
         commits: &BTreeSet<Generation>,
         chunks: &BTreeSet<NamedChunk>,
     ) -> Result<()> {
-        let Some(slot) = self.slots.get(at).await?.filter(|slot| slot.fence == fence) else { return Ok(()) };
         let current = slot.current.as_deref().map(|bytes| self.decode(at, bytes)).transpose()?;
         let superseded = self.slots.superseded(at).await?;
         let known: BTreeSet<Generation> = (current.iter().map(|commit| commit.generation))
@@ -84,6 +83,9 @@ impl MutableShares {
             chunks.iter().filter(|c| !named.contains(c) && !known.contains(&c.1)).copied().collect();
         let writers = commits.iter().copied().chain(strays.iter().map(|(_, generation)| *generation));
         let writers: BTreeSet<Generation> = writers.filter(|g| !known.contains(g)).collect();
+        if writers.is_empty() {
+            return Ok(());
+        }
         let (epoch, last) = self.slots.last_generation(at).await?;
         if let Some(newer) = writers.iter().find(|g| g.epoch == epoch && **g > last) {
             let what = format!(
@@ -109,12 +111,9 @@ impl MutableShares {
             Superseded { generation, chunks, until_ms }
         });
         let old: Vec<_> = old.collect();
-        if old.is_empty() {
-            return Ok(());
-        }
         let (index, share) = at;
         tracing::info!("{} versions of share {share} of {index} that nobody knows go", old.len());
-        self.slots.supersede_strays(at, fence, old).await
+        self.slots.supersede_strays(at, slot.fence, old).await
     }
 
     /// The database was lost: the newest version whose commit is authentic and whose chunks are all there.

@@ -446,7 +446,7 @@ impl StorageServer {
         for (share, vector) in &vectors {
             for (offset, length, specimen) in &vector.tests {
                 let range = *offset..offset.saturating_add(*length);
-                let part = self.part((index, *share), &lengths, range, &mut MAX_VECTOR.clone()).await?;
+                let part = self.part((index, *share), &lengths, range, &mut { MAX_VECTOR }).await?;
                 answer.is_written &= part == *specimen;
             }
         }

@@ -153,7 +153,10 @@ impl Gate {
         let is_answer_to = |d: &Document| {
             d.network == grant.name
                 && d.method == method
-                && parsed.path().strip_prefix(&grant.path).is_some_and(|path| is_path(&d.path, path))
+                && parsed.path().strip_prefix(&grant.path).is_some_and(|path| {
+                    // `/bucket/` is the bucket, `/bucket//` is an object.
+                    path == d.path || (d.path.is_empty() && path == "/")
+                })
                 && d.query.iter().all(|item| has_item(parsed.query().unwrap_or_default(), item))
         };
         let document = self.documents.iter().any(is_answer_to);
@@ -181,17 +184,6 @@ fn is_host_of(url: &Url, typed: &Url) -> bool {
         _ => false,
     };
     url.port_or_known_default() == typed.port_or_known_default() && (url.host() == typed.host() || below())
-}
-
-/// Whether a path below a grant's is the one of a rule.
-fn is_path(rule: &str, path: &str) -> bool {
-    match rule.strip_suffix("/*") {
-        Some(above) => {
-            path.strip_prefix(above).and_then(|rest| rest.strip_prefix('/')).is_some_and(|r| !r.is_empty())
-        }
-        // `/bucket/` is the bucket, `/bucket//` is an object.
-        None => path == rule || (rule.is_empty() && path == "/"),
-    }
 }
 
 /// Whether a query has that item and no other of its name, however it is written.

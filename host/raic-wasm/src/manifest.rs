@@ -211,7 +211,7 @@ pub struct Document {
     pub network: String,
     /// The HTTP method.
     pub method: String,
-    /// The path, exactly, after the grant's; with `/*` at its end, any below.
+    /// The path, exactly, after the grant's: what is below a container are objects, and no documents.
     #[serde(default)]
     pub path: String,
     /// Items the query must have, such as `list-type=2`, each name once.

@@ -134,10 +134,9 @@ impl Call {
             answer.untaken = passed.tokens.iter().map(|name| (*name).to_owned()).collect();
         }
         let places: Vec<String> = answer.untaken.iter().flat_map(|name| in_headers(&context, name)).collect();
-        answer.unmasked = answer.headers.clone();
-        answer.take(&context, true)?;
-        if answer.untaken.is_empty() {
-            answer.unmasked = Vec::new();
+        if !answer.untaken.is_empty() {
+            answer.unmasked = answer.headers.clone();
+            answer.take(&context, true)?;
         }
         // The guest sees none of it before, also where the rest of the token is to be read still.
         for (name, value) in &mut answer.headers {
