@@ -38,6 +38,62 @@ pub fn error_of(answer: &Response, kind: ErrorKind, code: &str, message: &str, i
     }
 }
 
+/// The most that is read of an error document.
+const MAX_ERROR: u32 = 64 << 10;
+
+/// What an error document says, in the provider's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Described {
+    /// What the code means; by the status where it is none.
+    pub kind: Option<ErrorKind>,
+    /// The provider's code, or nothing.
+    pub code: String,
+    /// One line for a person, or nothing.
+    pub message: String,
+}
+
+impl Described {
+    /// An error that is a text, of which the first line is shown.
+    pub fn text(text: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(text);
+        let message = text.lines().next().unwrap_or_default().trim().chars().take(200).collect();
+        Self { message, ..Self::default() }
+    }
+}
+
+/// Ok where the status is one of those wanted, else the error that the answer describes. `id_header` names the request in the
+/// provider's own records; `describe` gets the answer and its document, which is empty where there is none (a HEAD's).
+///
+/// ```
+/// # use raic_sdk::{ErrorKind, Request, answer::{Described, expect}, testing::{Answer, Host}};
+/// let (e, _) = Host::new()
+///     .answer(Answer::new(503).header("retry-after", "7").body("down for a while"))
+///     .run(|| {
+///         let answer = Request::new("GET", "https://h/x".to_owned()).send(None).unwrap();
+///         expect(&answer, &[200], "x-request-id", |_, text| Described::text(text)).unwrap_err()
+///     });
+/// assert_eq!((e.kind, e.retry_after_ms), (ErrorKind::Unavailable, Some(7000)));
+/// assert_eq!(e.message, "down for a while");
+/// ```
+///
+/// # Errors
+/// As above.
+pub fn expect(
+    answer: &Response,
+    wanted: &[u16],
+    id_header: &str,
+    describe: impl FnOnce(&Response, &[u8]) -> Described,
+) -> Result<()> {
+    let status = answer.status();
+    if wanted.contains(&status) {
+        return Ok(());
+    }
+    let document = if status >= 400 { answer.read(MAX_ERROR).unwrap_or_default() } else { Vec::new() };
+    let Described { kind, code, message } = describe(answer, &document);
+    let kind = kind.unwrap_or_else(|| kind_of_status(status));
+    Err(error_of(answer, kind, &code, &message, id_header))
+}
+
 /// The etag, where it is a strong one, as it stands in the header.
 pub fn etag(answer: &Response) -> Option<String> {
     answer.header("etag").as_deref().and_then(strong_etag)

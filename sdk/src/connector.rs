@@ -1,8 +1,7 @@
 //! What a connector implements.
 
 use crate::{
-    Body, ByteRange, Error, ErrorKind, Extra, ObjectInfo, Page, Payload, Result, Usage, WriteMode,
-    bindings::exports::raic::connector as exports, error,
+    Body, ByteRange, Error, ErrorKind, Extra, ObjectInfo, Page, Payload, Result, Usage, WriteMode, error,
 };
 
 /// A provider's API, as the host calls it. Every call runs in a fresh instance: nothing in memory outlives it.
@@ -47,47 +46,58 @@ fn unsupported(what: &str) -> Error {
     error(ErrorKind::Unsupported, format!("this connector does not have {what}"))
 }
 
-impl<C: Connector> exports::object_store::Guest for C {
-    fn describe() -> Result<Extra> {
-        C::describe()
-    }
-    fn probe() -> Result<()> {
-        C::probe()
-    }
-    fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
-        C::put(key, content, mode)
-    }
-    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
-        C::get(key, range, if_match)
-    }
-    fn head(key: String) -> Result<ObjectInfo> {
-        C::head(key)
-    }
-    fn delete(key: String, if_match: Option<String>) -> Result<()> {
-        C::delete(key, if_match)
-    }
-    fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
-        C::list(prefix, cursor, limit)
-    }
-}
+/// What the component exports.
+#[cfg(target_family = "wasm")]
+mod guest {
+    use super::*;
+    use crate::bindings::exports::raic::connector as exports;
 
-impl<C: Connector> exports::container::Guest for C {
-    fn create() -> Result<()> {
-        C::create_container()
+    impl<C: Connector> exports::object_store::Guest for C {
+        fn describe() -> Result<Extra> {
+            C::describe()
+        }
+        fn probe() -> Result<()> {
+            C::probe()
+        }
+        fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
+            C::put(key, content, mode)
+        }
+        fn get(
+            key: String,
+            range: Option<ByteRange>,
+            if_match: Option<String>,
+        ) -> Result<(ObjectInfo, Body)> {
+            C::get(key, range, if_match)
+        }
+        fn head(key: String) -> Result<ObjectInfo> {
+            C::head(key)
+        }
+        fn delete(key: String, if_match: Option<String>) -> Result<()> {
+            C::delete(key, if_match)
+        }
+        fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
+            C::list(prefix, cursor, limit)
+        }
     }
-    fn delete() -> Result<()> {
-        C::delete_container()
-    }
-}
 
-impl<C: Connector> exports::account::Guest for C {
-    fn report() -> Result<Usage> {
-        C::usage()
+    impl<C: Connector> exports::container::Guest for C {
+        fn create() -> Result<()> {
+            C::create_container()
+        }
+        fn delete() -> Result<()> {
+            C::delete_container()
+        }
     }
-}
 
-impl<C: Connector> exports::batch_delete::Guest for C {
-    fn delete_many(keys: Vec<String>) -> Result<Vec<(String, Error)>> {
-        C::delete_many(keys)
+    impl<C: Connector> exports::account::Guest for C {
+        fn report() -> Result<Usage> {
+            C::usage()
+        }
+    }
+
+    impl<C: Connector> exports::batch_delete::Guest for C {
+        fn delete_many(keys: Vec<String>) -> Result<Vec<(String, Error)>> {
+            C::delete_many(keys)
+        }
     }
 }

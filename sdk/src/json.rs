@@ -1,6 +1,6 @@
 //! JSON documents.
 
-use serde_json::Value;
+pub use serde_json::Value;
 
 use crate::{ErrorKind, Result, error};
 

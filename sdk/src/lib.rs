@@ -1,31 +1,84 @@
 //! All that the author of a RAIC connector depends on.
 //!
-//! Implement [`Connector`] for a type without fields and export it; `cargo xtask connectors` builds the
-//! component. The contract, with every type's meaning, is `wit/connector.wit`; the types here are
-//! generated from it.
+//! A connector speaks one provider's API: it builds a request, sends it, and says what the answer means. The host
+//! retries, holds the secrets and moves the bytes, so a connector is straight-line code. Implement [`Connector`] for a
+//! type without fields and export it by [`connector!`]; `raic connector build` makes the component.
+//! `docs/connector-guide.md` leads from nothing to a connector that runs, `wit/connector.wit` has every rule of the contract.
 //!
-//! ```ignore
-//! struct Example;
-//! impl raic_sdk::Connector for Example { /* probe, put, get, head, delete, list, describe */ }
-//! raic_sdk::export!(Example with_types_in raic_sdk::bindings);
+//! ```
+//! use raic_sdk::{
+//!     Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Request, Response, Result, WriteMode,
+//!     answer, error, required_setting, secrets, uri,
+//! };
+//!
+//! struct Notes;
+//! raic_sdk::connector!(Notes);
+//!
+//! fn request(method: &str, key: &str) -> Result<Request> {
+//!     let url = format!("{}/{}", required_setting("endpoint")?, uri::encode_path(key));
+//!     // Never the secret itself: the host puts it in the place of this text as it sends.
+//!     let token = secrets::required("account.token")?.placeholder("raw")?;
+//!     Ok(Request::new(method, url).header("authorization", &format!("Bearer {token}")))
+//! }
+//!
+//! fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
+//!     answer::expect(answer, wanted, "x-request-id", |_, text| answer::Described::text(text))
+//! }
+//!
+//! impl Connector for Notes {
+//!     fn describe() -> Result<Extra> {
+//!         Ok(vec![("create-only".to_owned(), "none".to_owned())])
+//!     }
+//!     fn head(key: String) -> Result<ObjectInfo> {
+//!         let answer = request("HEAD", &key)?.send(None)?;
+//!         expect(&answer, &[200])?;
+//!         answer::info(&answer)
+//!     }
+//!     // and so on
+//! #   fn probe() -> Result<()> { Ok(()) }
+//! #   fn put(_: String, _: &Payload, _: WriteMode) -> Result<ObjectInfo> { Err(error(ErrorKind::Unsupported, "")) }
+//! #   fn get(_: String, _: Option<ByteRange>, _: Option<String>) -> Result<(ObjectInfo, Body)> { Err(error(ErrorKind::Unsupported, "")) }
+//! #   fn delete(_: String, _: Option<String>) -> Result<()> { Ok(()) }
+//! #   fn list(_: String, _: Option<String>, _: u32) -> Result<Page> { Ok(Page { entries: vec![], next: None }) }
+//! }
+//!
+//! // Unit tests run it natively, against answers that they give themselves.
+//! use raic_sdk::testing::{Answer, Host};
+//! let (info, sent) = Host::new()
+//!     .setting("endpoint", "https://notes.example.com")
+//!     .secret("account.token", "s3cret")
+//!     .answer(Answer::new(200).header("content-length", "5").header("etag", "\"v1\""))
+//!     .run(|| Notes::head("a b".to_owned()));
+//! assert_eq!(info.unwrap().size, 5);
+//! assert_eq!(sent[0].url, "https://notes.example.com/a%20b");
+//! assert_eq!(sent[0].header("authorization"), Some("Bearer s3cret"));
 //! ```
 //!
-//! A connector is straight-line code: build a request, send it, map the answer. The host retries, holds the
-//! secrets and moves the bytes. On `wasm32-unknown-unknown` the standard library's clock and randomness
-//! panic: use [`now_unix_ms`] and [`random_bytes`], and `BTreeMap` rather than `HashMap`.
+//! Connectors are built for `wasm32-unknown-unknown`, on stable Rust. There the standard library's clock and randomness
+//! panic: use [`now_unix_ms`] and [`random_bytes`], and `BTreeMap` rather than `HashMap`, whose seed would be constant.
+
+#[cfg(all(target_family = "wasm", not(target_os = "unknown")))]
+compile_error!(
+    "RAIC connectors are built for wasm32-unknown-unknown: wasm32-wasip1 and wasm32-wasip2 link the standard library to WASI, \
+     and the host gives a connector no WASI, so that what it imports is all that it may do"
+);
 
 pub mod answer;
+pub mod conditions;
 mod connector;
+mod digest;
 mod error;
 pub mod json;
 mod login;
 mod request;
-mod sha256;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 pub mod time;
 pub mod uri;
 pub mod xml;
 
 /// The contract's types and calls, as `wit-bindgen` generates them.
+#[cfg(target_family = "wasm")]
 #[allow(missing_docs, unsafe_code, unreachable_pub, clippy::all)]
 pub mod bindings {
     wit_bindgen::generate!({
@@ -36,8 +89,11 @@ pub mod bindings {
     });
 }
 
+#[cfg(not(target_family = "wasm"))]
+#[path = "native.rs"]
+pub mod bindings;
+
 pub use bindings::{
-    export,
     exports::raic::connector::{
         account::Usage,
         object_store::{Listed, Page, WriteMode},
@@ -47,16 +103,39 @@ pub use bindings::{
         cloud::{endpoint, now_unix_ms, random_bytes, setting},
         http::Response,
         log,
-        secrets::{self, Secret},
+        secrets::Secret,
         types::{ByteRange, Error, ErrorKind, Extra, ObjectInfo},
     },
 };
 pub use connector::Connector;
 pub use data_encoding::{BASE64, BASE64URL_NOPAD};
-pub use error::{error, required_setting};
-pub use login::{Login, Made, lacks, login, with_login};
+pub use digest::{hex, md5, sha256};
+pub use error::{error, lacks, required_setting};
+pub use login::{Login, Made, login, with_login};
 pub use request::Request;
-pub use sha256::{hex, sha256};
+
+/// The parts of credentials that only the host can read.
+pub mod secrets {
+    use crate::Result;
+    pub use crate::bindings::raic::connector::secrets::{Secret, open};
+
+    /// The secret of that name, `CREDENTIAL.PART` of the manifest.
+    ///
+    /// # Errors
+    /// `misconfigured` where the operator's credential has no such part.
+    pub fn required(name: &str) -> Result<Secret> {
+        open(name)?.ok_or_else(|| crate::lacks(name))
+    }
+}
 
 /// Shorthand for results of connector calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Exports a type that implements [`Connector`] as the component's one connector. Native builds, for tests, export nothing.
+#[macro_export]
+macro_rules! connector {
+    ($connector:ident) => {
+        #[cfg(target_family = "wasm")]
+        $crate::bindings::export!($connector with_types_in $crate::bindings);
+    };
+}

@@ -1,7 +1,7 @@
 //! Logins: made once for all calls of a cloud, kept by the host, made anew when the service refuses them.
 
 use crate::{
-    Error, ErrorKind, Response, Result, Secret,
+    ErrorKind, Response, Result, Secret,
     bindings::raic::connector::cloud::{self, Acquired, Ticket, Value},
     error,
 };
@@ -123,9 +123,4 @@ fn is_transient(kind: ErrorKind) -> bool {
             // Pinned by the operator at any moment.
             | ErrorKind::RefusedByHost
     )
-}
-
-/// An error that a credential lacks a part.
-pub fn lacks(part: &str) -> Error {
-    error(ErrorKind::Misconfigured, format!("the credential has no {part}"))
 }

@@ -2,8 +2,10 @@
 
 pub mod azurite;
 pub mod components;
+pub mod gcs;
 pub mod listing;
 pub mod openstack;
+mod python_server;
 pub mod radosgw;
 pub mod s3s_fs;
 

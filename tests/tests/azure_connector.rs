@@ -33,7 +33,7 @@ async fn the_azure_connector_conforms_on_azurite() {
     plain.create_container().await.expect("made again is made");
     plain.probe().await.expect("the container is there");
     conformance::all(&plain, "all/").await;
-    conformance::create_only_race(&plain, "race/", 16).await;
+    conformance::create_only_race(&plain, "race/", 16).await.expect("conforms");
 
     let wrong = by_key(&service, "container", &data_encoding::BASE64.encode(&[7; 64]));
     let e = wrong.probe().await.expect_err("a wrong key");
@@ -51,8 +51,8 @@ async fn the_azure_connector_conforms_on_azurite() {
         connected(TMP, "azure", &settings, &[("sas", &signature)], &[]).expect("a cloud")
     };
     let all = by_sas(sas("racwdl", "2099-01-01T00:00:00Z"));
-    conformance::put_get_head_delete(&all, "sas/").await;
-    conformance::listing_pages(&all, "sas-list/", 12, 5).await;
+    conformance::put_get_head_delete(&all, "sas/").await.expect("conforms");
+    conformance::listing_pages(&all, "sas-list/", 12, 5).await.expect("conforms");
     // As a portal shows it, and read-only.
     let read_only = by_sas(format!("?{}", sas("rl", "2099-01-01T00:00:00Z")));
     read_only.probe().await.expect("it may list");

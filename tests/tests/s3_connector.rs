@@ -37,7 +37,7 @@ async fn the_s3_connector_conforms_on_radosgw() {
     plain.create_container().await.expect("made again is made");
     plain.probe().await.expect("the bucket is there");
     conformance::all(&plain, "all/").await;
-    conformance::create_only_race(&plain, "race/", 16).await;
+    conformance::create_only_race(&plain, "race/", 16).await.expect("conforms");
     let plain = Arc::new(plain);
     the_cloud_backend_conforms(plain.clone()).await;
     twelve_thousand_objects_are_listed_to_the_last(plain).await;
@@ -60,8 +60,8 @@ async fn the_s3_connector_conforms_on_radosgw() {
     let extra_ca = Some(service.ca.clone());
     let trusted =
         s3_cloud(TMP, &tls, s3_keys(ACCESS_KEY, SECRET_KEY), TlsSettings { extra_ca }).expect("a cloud");
-    conformance::put_get_head_delete(&trusted, "tls/").await;
-    conformance::sizes(&trusted, "tls/", &[0, 1, 5 << 20]).await;
+    conformance::put_get_head_delete(&trusted, "tls/").await.expect("conforms");
+    conformance::sizes(&trusted, "tls/", &[0, 1, 5 << 20]).await.expect("conforms");
 }
 
 /// Shares, uploads by offset and mutable shares, as on every other backend.
@@ -86,13 +86,13 @@ async fn the_s3_connector_conforms_on_s3s_fs() {
     // Not the conditional operations: s3s-fs lets several racing creators win.
     let connected = Arc::new(cloud);
     let cloud: &dyn Cloud = &*connected;
-    conformance::put_get_head_delete(cloud, "a/").await;
-    conformance::sizes(cloud, "b/", &[0, 1, 5 << 20]).await;
-    conformance::ranges(cloud, "c/").await;
-    conformance::missing(cloud, "d/").await;
-    conformance::overwrite(cloud, "e/").await;
-    conformance::delete_is_idempotent(cloud, "f/").await;
-    conformance::listing_matches_prefixes_exactly(cloud, "g/").await;
+    conformance::put_get_head_delete(cloud, "a/").await.expect("conforms");
+    conformance::sizes(cloud, "b/", &[0, 1, 5 << 20]).await.expect("conforms");
+    conformance::ranges(cloud, "c/").await.expect("conforms");
+    conformance::missing(cloud, "d/").await.expect("conforms");
+    conformance::overwrite(cloud, "e/").await.expect("conforms");
+    conformance::delete_is_idempotent(cloud, "f/").await.expect("conforms");
+    conformance::listing_matches_prefixes_exactly(cloud, "g/").await.expect("conforms");
     // `cargo xtask test slow`: in CI RADOSGW has them.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(connected).await;

@@ -101,7 +101,7 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
         connected(TMP, "swift", settings, &[("account", credential)], &pins).expect("a cloud")
     };
     let application = connect(&settings[..2], &service.application_credential);
-    conformance::put_get_head_delete(&application, "application/").await;
+    conformance::put_get_head_delete(&application, "application/").await.expect("conforms");
 
     let wrong = connect(&settings, &account("demo", "not-the-password"));
     let e = wrong.probe().await.expect_err("a wrong password");

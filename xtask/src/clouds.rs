@@ -11,23 +11,39 @@ const AZURITE: &str = "azurite@3.37.0";
 const OPENSTACK: [&str; 4] =
     ["swift==2.38.3", "keystone==30.0.0", "keystonemiddleware==13.0.1", "gunicorn==27.0.1"];
 
+/// An emulator of Google Cloud Storage, of PyPI, and what stands before it in `tests/clouds/gcs_server.py`.
+const GCS: [&str; 6] = [
+    "gcp-storage-emulator==2026.7.19",
+    "authlib==1.9.9",
+    "cryptography==50.0.2",
+    "flask==3.1.3",
+    "urllib3==2.8.0",
+    "waitress==3.0.2",
+];
+
 /// Installs OpenStack Swift and Keystone, unless these versions are there. Needs `python3`.
 pub(crate) fn openstack() -> Outcome {
-    let folder = target_folder().join("clouds/openstack");
-    let marker = folder.join(OPENSTACK.join(" "));
+    python("openstack", &OPENSTACK, "the Swift connector is tested against")
+}
+
+/// Installs what the GCS connector is tested against, unless these versions are there. Needs `python3`.
+pub(crate) fn gcs() -> Outcome {
+    python("gcs", &GCS, "the GCS connector is tested against")
+}
+
+/// A Python environment with packages in exact versions.
+fn python(name: &str, packages: &[&str], purpose: &str) -> Outcome {
+    let folder = target_folder().join("clouds").join(name);
+    let marker = folder.join(packages.join(" "));
     if marker.is_file() {
         return Ok(());
     }
-    println!(
-        "installing {} into {}, which the Swift connector is tested against",
-        OPENSTACK.join(", "),
-        folder.display()
-    );
+    println!("installing {} into {}, which {purpose}", packages.join(", "), folder.display());
     let cannot = |e: std::io::Error| format!("cannot write below {}: {e}", folder.display());
     fs::create_dir_all(&folder).map_err(cannot)?;
     stage("python environment", Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
     let mut pip = Command::new(folder.join("bin/pip"));
-    stage("install swift and keystone", pip.args(["install", "--quiet"]).args(OPENSTACK))?;
+    stage(&format!("install {name}"), pip.args(["install", "--quiet"]).args(packages))?;
     fs::write(&marker, "").map_err(cannot)
 }
 

@@ -89,6 +89,7 @@ fn test() -> Outcome {
         ("radosgw", or_left_out("Ceph RADOSGW", radosgw())?),
         ("azurite", or_left_out("Azurite", clouds::azurite())?),
         ("openstack", or_left_out("OpenStack Swift", clouds::openstack())?),
+        ("gcs_server", or_left_out("the GCS emulator", clouds::gcs())?),
     ];
     let common = ["--workspace", "--all-features", "--locked"];
     if nextest {
@@ -128,6 +129,7 @@ fn slow() -> Outcome {
     radosgw()?;
     clouds::azurite()?;
     clouds::openstack()?;
+    clouds::gcs()?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--all-features", "--locked"]);
     tests.args(["--test", "model", "--test", "mutable", "--test", "s3_connector"]);

@@ -1,28 +1,17 @@
 //! What the service's answers mean.
 
-use raic_sdk::{
-    ErrorKind, Response, Result,
-    answer::{error_of, kind_of_status},
-    json,
-    xml::Element,
-};
-
-/// The most that is read of an error document.
-const MAX_ERROR: u32 = 64 << 10;
+use raic_sdk::{ErrorKind, Response, Result, answer::Described, json, xml::Element};
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    let status = answer.status();
-    if wanted.contains(&status) {
-        return Ok(());
-    }
-    let document = if status >= 400 { answer.read(MAX_ERROR).unwrap_or_default() } else { Vec::new() };
-    let (in_body, message) = describe(&document).unwrap_or_default();
-    // A HEAD has the header only.
-    let code = answer.header("x-ms-error-code").unwrap_or(in_body);
-    // The second line names the request, which the error has already.
-    let message = message.lines().next().unwrap_or_default().to_owned();
-    Err(error_of(answer, kind_of(status, &code, &message), &code, &message, "x-ms-request-id"))
+    raic_sdk::answer::expect(answer, wanted, "x-ms-request-id", |answer, document| {
+        let (in_body, message) = describe(document).unwrap_or_default();
+        // A HEAD has the header only.
+        let code = answer.header("x-ms-error-code").unwrap_or(in_body);
+        // The second line names the request, which the error has already.
+        let message = message.lines().next().unwrap_or_default().to_owned();
+        Described { kind: kind_of(&code, &message), code, message }
+    })
 }
 
 /// Code and message of an error document: the service's, or Microsoft Entra's.
@@ -38,10 +27,10 @@ fn describe(document: &[u8]) -> Option<(String, String)> {
     (e.name == "Error").then(|| (text("Code"), if detail.is_empty() { message } else { detail }))
 }
 
-/// By the code where there is one ("Status and error codes" and "Blob service error codes"), else by the status.
-fn kind_of(status: u16, code: &str, message: &str) -> ErrorKind {
+/// What a code means ("Status and error codes" and "Blob service error codes"); none of one that is not listed, whose status says it.
+fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
     let is_skew = message.contains("not within") || message.contains("too old") || message.contains("clock");
-    match code {
+    Some(match code {
         "BlobNotFound" | "ResourceNotFound" => ErrorKind::NotFound,
         "ContainerNotFound" | "ContainerBeingDeleted" => ErrorKind::ContainerNotFound,
         "BlobAlreadyExists" | "ContainerAlreadyExists" => ErrorKind::AlreadyExists,
@@ -73,8 +62,8 @@ fn kind_of(status: u16, code: &str, message: &str) -> ErrorKind {
         "InvalidResourceName" | "OutOfRangeInput" | "InvalidUri" | "InvalidHeaderValue" => {
             ErrorKind::Misconfigured
         }
-        _ => kind_of_status(status),
-    }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -87,11 +76,11 @@ mod tests {
             authenticate\nRequestId:1</Message><AuthenticationErrorDetail>Request date header not within 15 min\
             </AuthenticationErrorDetail></Error>";
         let (code, message) = describe(document).unwrap();
-        assert_eq!(kind_of(403, &code, &message), ErrorKind::ClockSkew);
+        assert_eq!(kind_of(&code, &message), Some(ErrorKind::ClockSkew));
         let entra =
             br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret"}"#;
         assert_eq!(describe(entra).unwrap().0, "invalid_client");
-        assert_eq!(kind_of(409, "BlobAlreadyExists", ""), ErrorKind::AlreadyExists);
-        assert_eq!(kind_of(503, "ServerBusy", ""), ErrorKind::Throttled);
+        assert_eq!(kind_of("BlobAlreadyExists", ""), Some(ErrorKind::AlreadyExists));
+        assert_eq!(kind_of("ServerBusy", ""), Some(ErrorKind::Throttled));
     }
 }

@@ -6,7 +6,7 @@ mod signing;
 use answer::expect;
 use raic_sdk::{
     BASE64, Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Response,
-    Result, WriteMode, error, required_setting, time, xml::Element,
+    Result, WriteMode, conditions, error, required_setting, time, xml::Element,
 };
 use signing::Unsigned;
 
@@ -17,7 +17,7 @@ const MAX_LISTING: u32 = 4 << 20;
 #[derive(Debug)]
 pub struct Azure;
 
-raic_sdk::export!(Azure with_types_in raic_sdk::bindings);
+raic_sdk::connector!(Azure);
 
 /// Headers have etags in quotes, listings without: so do we.
 fn bare(etag: &str) -> String {
@@ -67,12 +67,7 @@ impl Connector for Azure {
             WriteMode::IfMatch(etag) => if_match(request, Some(etag)),
         };
         let answer = request.send(Some(content))?;
-        expect(&answer, &[201]).map_err(|mut e| {
-            if matches!(mode, WriteMode::CreateOnly) && e.kind == ErrorKind::PreconditionFailed {
-                e.kind = ErrorKind::AlreadyExists;
-            }
-            e
-        })?;
+        expect(&answer, &[201]).map_err(|e| conditions::of_put(e, &mode))?;
         let last_modified_unix_ms = answer.header("last-modified").and_then(|d| time::parse_http(&d));
         let etag = raic_sdk::answer::etag(&answer).as_deref().map(bare);
         Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
@@ -102,10 +97,7 @@ impl Connector for Azure {
 
     fn delete(key: String, etag: Option<String>) -> Result<()> {
         let answer = if_match(Unsigned::object("DELETE", &key), etag.as_deref()).send(None)?;
-        match expect(&answer, &[202]) {
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        conditions::or_gone(expect(&answer, &[202]), ErrorKind::NotFound)
     }
 
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
@@ -114,19 +106,13 @@ impl Connector for Azure {
 
     fn create_container() -> Result<()> {
         let answer = Unsigned::container("PUT", vec![("restype", "container".to_owned())]).send(None)?;
-        match expect(&answer, &[201]) {
-            // One of this account is its own.
-            Err(e) if e.kind == ErrorKind::AlreadyExists => Ok(()),
-            other => other,
-        }
+        // One of this account is its own.
+        conditions::or_gone(expect(&answer, &[201]), ErrorKind::AlreadyExists)
     }
 
     fn delete_container() -> Result<()> {
         let answer = Unsigned::container("DELETE", vec![("restype", "container".to_owned())]).send(None)?;
-        match expect(&answer, &[202]) {
-            Err(e) if e.kind == ErrorKind::ContainerNotFound => Ok(()),
-            other => other,
-        }
+        conditions::or_gone(expect(&answer, &[202]), ErrorKind::ContainerNotFound)
     }
 }
 

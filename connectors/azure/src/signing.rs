@@ -2,8 +2,8 @@
 //! Entra (OAuth 2.0, RFC 6749 section 4.4).
 
 use raic_sdk::{
-    BASE64, ErrorKind, Login, Made, Payload, Request, Response, Result, Secret, error, json, lacks,
-    now_unix_ms, required_setting, secrets, time, uri,
+    BASE64, ErrorKind, Login, Made, Payload, Request, Response, Result, error, json, now_unix_ms,
+    required_setting, secrets, time, uri,
 };
 
 use crate::answer::expect;
@@ -65,7 +65,7 @@ impl Unsigned {
         };
         match required_setting("auth")?.as_str() {
             "sas" => {
-                let signature = open("sas.signature")?.placeholder("raw")?;
+                let signature = secrets::required("sas.signature")?.placeholder("raw")?;
                 let query = if query.is_empty() { signature } else { format!("{query}&{signature}") };
                 request(with(&query)).send(upload)
             }
@@ -81,7 +81,7 @@ impl Unsigned {
                 let (_, _, path) = uri::split(&url).unwrap_or_default();
                 let length = upload.map_or(0, Payload::size);
                 let text = self.string_to_sign(&account, path, &date, length);
-                let signature = open("key.account-key")?.hmac("sha256", text.as_bytes())?;
+                let signature = secrets::required("key.account-key")?.hmac("sha256", text.as_bytes())?;
                 let authorization = format!("SharedKey {account}:{}", BASE64.encode(&signature));
                 let request = request(with(&query)).header("x-ms-date", &date);
                 request.header("authorization", &authorization).send(upload)
@@ -122,13 +122,9 @@ impl Unsigned {
     }
 }
 
-fn open(name: &str) -> Result<Secret> {
-    secrets::open(name)?.ok_or_else(|| lacks(name))
-}
-
 fn log_in() -> Result<Made> {
     let id = required_setting("application.client-id")?;
-    let secret = open("application.client-secret")?.placeholder("form")?;
+    let secret = secrets::required("application.client-secret")?.placeholder("form")?;
     let content = format!(
         "grant_type=client_credentials&client_id={}&client_secret={secret}&scope={}",
         uri::encode(&id),

@@ -6,8 +6,8 @@ mod answer;
 mod signing;
 
 use raic_sdk::{
-    Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Result,
-    WriteMode, error, required_setting, setting, uri, xml::Element,
+    BASE64, Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request,
+    Result, WriteMode, conditions, error, required_setting, setting, uri, xml::Element,
 };
 
 use crate::signing::Target;
@@ -19,7 +19,7 @@ pub struct S3;
 /// The largest answer to a listing of 1000 keys, with room to spare.
 const MAX_LISTING: u32 = 4 << 20;
 
-raic_sdk::export!(S3 with_types_in raic_sdk::bindings);
+raic_sdk::connector!(S3);
 
 impl Connector for S3 {
     fn describe() -> Result<Extra> {
@@ -51,22 +51,13 @@ impl Connector for S3 {
             WriteMode::IfMatch(etag) => headers.push(("if-match", etag.clone())),
             WriteMode::CreateOnly => match setting("create-only").as_deref() {
                 Some("none") => {}
-                Some("emulated") => match Self::head(key.clone()) {
-                    Ok(_) => return Err(error(ErrorKind::AlreadyExists, "the object exists")),
-                    Err(e) if e.kind == ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
-                },
+                Some("emulated") => conditions::is_absent(Self::head(key.clone()))?,
                 _ => headers.push(("if-none-match", "*".to_owned())),
             },
         }
         let digest = || content.sha256();
         let answer = target.request("PUT", &[], headers, digest)?.send(Some(content))?;
-        answer::expect(&answer, &[200]).map_err(|mut e| {
-            if matches!(mode, WriteMode::CreateOnly) && e.kind == ErrorKind::PreconditionFailed {
-                e.kind = ErrorKind::AlreadyExists;
-            }
-            e
-        })?;
+        answer::expect(&answer, &[200]).map_err(|e| conditions::of_put(e, &mode))?;
         let (etag, last_modified_unix_ms) = (raic_sdk::answer::etag(&answer), None);
         Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
     }
@@ -93,19 +84,13 @@ impl Connector for S3 {
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
         // DeleteObject takes If-Match at Amazon only, so it is checked before: not atomic, and not said to be.
-        if let Some(etag) = if_match {
-            match Self::head(key.clone()) {
-                Ok(info) if info.etag.as_ref() == Some(&etag) => {}
-                Ok(_) => return Err(error(ErrorKind::PreconditionFailed, "the object has another etag")),
-                Err(e) if e.kind == ErrorKind::NotFound => return Ok(()),
-                Err(e) => return Err(e),
-            }
+        if let Some(etag) = if_match
+            && !conditions::still_has(Self::head(key.clone()), &etag)?
+        {
+            return Ok(());
         }
         let answer = Target::object(&key)?.request("DELETE", &[], Vec::new(), Vec::new)?.send(None)?;
-        match answer::expect(&answer, &[200, 202, 204]) {
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        conditions::or_gone(answer::expect(&answer, &[200, 202, 204]), ErrorKind::NotFound)
     }
 
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
@@ -134,10 +119,49 @@ impl Connector for S3 {
 
     fn delete_container() -> Result<()> {
         let answer = Target::bucket()?.request("DELETE", &[], Vec::new(), Vec::new)?.send(None)?;
-        match answer::expect(&answer, &[200, 204]) {
-            Err(e) if e.kind == ErrorKind::ContainerNotFound => Ok(()),
-            other => other,
+        conditions::or_gone(answer::expect(&answer, &[200, 204]), ErrorKind::ContainerNotFound)
+    }
+
+    fn delete_many(keys: Vec<String>) -> Result<Vec<(String, Error)>> {
+        if setting("batch-delete").as_deref() == Some("none") {
+            return Err(error(
+                ErrorKind::Unsupported,
+                "setting batch-delete: the service removes one by one",
+            ));
         }
+        let content = deletion(&keys).into_bytes();
+        // Amazon takes a checksum of other kinds too; other services want this one.
+        let headers = vec![("content-md5", BASE64.encode(&raic_sdk::md5(&content)))];
+        let digest = || raic_sdk::sha256(&content);
+        let request = Target::bucket()?.request("POST", &[("delete", "")], headers, digest)?;
+        let answer = request.content(content.clone()).send(None)?;
+        answer::expect(&answer, &[200])?;
+        parse_deletion(&answer.read(MAX_LISTING)?)
+    }
+}
+
+/// The request of DeleteObjects, which answers with those it could not remove.
+fn deletion(keys: &[String]) -> String {
+    let objects: String = keys.iter().map(|key| format!("<Object><Key>{key}</Key></Object>")).collect();
+    format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}<Quiet>true</Quiet></Delete>")
+}
+
+/// Keys that could not be removed. An answer of 200 may be an error all the same.
+fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
+    let result = Element::parse(document)?;
+    let text = |of: &Element, name| of.text_of(name).unwrap_or_default().trim().to_owned();
+    let described = |of: &Element| {
+        let code = text(of, "Code");
+        let kind = answer::kind_of(&code).unwrap_or(ErrorKind::Protocol);
+        Error { provider_code: Some(code), ..error(kind, text(of, "Message")) }
+    };
+    match result.name.as_str() {
+        "DeleteResult" => {
+            let failed = result.all("Error").map(|e| (text(e, "Key"), described(e)));
+            Ok(failed.filter(|(_, e)| e.kind != ErrorKind::NotFound).collect())
+        }
+        "Error" => Err(described(&result)),
+        other => Err(error(ErrorKind::Protocol, format!("a deletion was asked, <{other}> answered"))),
     }
 }
 
@@ -193,6 +217,24 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_could_not_be_removed_is_told_and_what_was_gone_is_not() {
+        assert_eq!(
+            deletion(&["a/b".to_owned()]),
+            "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Object><Key>a/b</Key></Object><Quiet>true</Quiet></Delete>"
+        );
+        let failed = parse_deletion(
+            b"<DeleteResult><Error><Key>k</Key><Code>AccessDenied</Code><Message>no</Message></Error>
+            <Error><Key>gone</Key><Code>NoSuchKey</Code></Error></DeleteResult>",
+        );
+        let failed = failed.unwrap();
+        assert_eq!(failed.len(), 1);
+        assert_eq!((failed[0].0.as_str(), failed[0].1.kind), ("k", ErrorKind::PermissionDenied));
+        assert!(parse_deletion(b"<DeleteResult/>").unwrap().is_empty());
+        let e = parse_deletion(b"<Error><Code>SlowDown</Code></Error>").unwrap_err();
+        assert_eq!(e.kind, ErrorKind::Throttled);
+    }
 
     #[test]
     fn a_listing_gives_keys_sizes_etags_and_the_next_page() {

@@ -1,10 +1,6 @@
 //! Signature Version 4, up to the canonical request; from there on it is the host's, with the secret key.
 
-use raic_sdk::{
-    ErrorKind, Request, Result, error, hex, now_unix_ms, required_setting,
-    secrets::{self, Secret},
-    time, uri,
-};
+use raic_sdk::{ErrorKind, Request, Result, error, hex, now_unix_ms, required_setting, secrets, time, uri};
 
 /// Where a request goes.
 pub(crate) struct Target {
@@ -48,15 +44,13 @@ impl Target {
         headers: Vec<(&str, String)>,
         digest: impl FnOnce() -> Vec<u8>,
     ) -> Result<Request> {
-        let missing = |part: &str| error(ErrorKind::Misconfigured, format!("the credential has no {part}"));
         let access_key = required_setting("keys.access-key-id")?;
-        let secret_key: Secret =
-            secrets::open("keys.secret-access-key")?.ok_or_else(|| missing("SecretAccessKey"))?;
+        let secret_key = secrets::required("keys.secret-access-key")?;
         let region = required_setting("region")?;
         let timestamp = time::basic(now_unix_ms());
         let content_digest = match (self.scheme.as_str(), method) {
             ("https", "PUT") => "UNSIGNED-PAYLOAD".to_owned(),
-            (_, "PUT") => hex(&digest()),
+            (_, "PUT" | "POST") => hex(&digest()),
             _ => hex(&raic_sdk::sha256(b"")),
         };
 

@@ -1,32 +1,23 @@
 //! What the service's answers mean.
 
-use raic_sdk::{
-    ErrorKind, Response, Result,
-    answer::{error_of, kind_of_status},
-};
-
-/// The most that is read of an error's text.
-const MAX_ERROR: u32 = 16 << 10;
+use raic_sdk::{ErrorKind, Response, Result, answer::Described};
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    let status = answer.status();
-    if wanted.contains(&status) {
-        return Ok(());
-    }
-    let text = if status >= 400 { answer.read(MAX_ERROR).unwrap_or_default() } else { Vec::new() };
-    let text = plain(&String::from_utf8_lossy(&text));
-    Err(error_of(answer, kind_of(status, &text), "", &text, "x-trans-id"))
+    raic_sdk::answer::expect(answer, wanted, "x-trans-id", |answer, text| {
+        let message = plain(&String::from_utf8_lossy(text));
+        Described { kind: kind_of(answer.status(), &message), code: String::new(), message }
+    })
 }
 
-/// By the status (Swift API reference), and by the text where quotas share one with sizes.
-fn kind_of(status: u16, text: &str) -> ErrorKind {
+/// Where Swift means something of its own by a status (Swift API reference), or by the text where quotas share one with sizes.
+fn kind_of(status: u16, text: &str) -> Option<ErrorKind> {
     match status {
-        413 if text.to_ascii_lowercase().contains("quota") => ErrorKind::QuotaExceeded,
-        422 | 499 => ErrorKind::Integrity,
+        413 if text.to_ascii_lowercase().contains("quota") => Some(ErrorKind::QuotaExceeded),
+        422 | 499 => Some(ErrorKind::Integrity),
         // The ratelimit middleware's own.
-        498 => ErrorKind::Throttled,
-        status => kind_of_status(status),
+        498 => Some(ErrorKind::Throttled),
+        _ => None,
     }
 }
 
@@ -69,7 +60,7 @@ mod tests {
 
     #[test]
     fn a_quota_is_no_size() {
-        assert_eq!(kind_of(413, "Upload exceeds quota."), ErrorKind::QuotaExceeded);
-        assert_eq!(kind_of(413, "Request Entity Too Large"), ErrorKind::TooLarge);
+        assert_eq!(kind_of(413, "Upload exceeds quota."), Some(ErrorKind::QuotaExceeded));
+        assert_eq!(kind_of(413, "Request Entity Too Large"), None);
     }
 }

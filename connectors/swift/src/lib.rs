@@ -9,7 +9,7 @@ mod login;
 use answer::expect;
 use raic_sdk::{
     Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Result,
-    Usage, WriteMode, error, hex, json, setting, time, uri,
+    Usage, WriteMode, conditions, error, hex, json, setting, time, uri,
 };
 
 /// The most that is read of a listing: 1000 names of the longest kind, with room to spare.
@@ -19,7 +19,7 @@ const MAX_LISTING: u32 = 4 << 20;
 #[derive(Debug)]
 pub struct Swift;
 
-raic_sdk::export!(Swift with_types_in raic_sdk::bindings);
+raic_sdk::connector!(Swift);
 
 fn object(container: &str, key: &str) -> String {
     format!("{container}/{}", uri::encode_path(key))
@@ -48,11 +48,7 @@ impl Connector for Swift {
         let way = setting("create-only").unwrap_or_default();
         let creates = matches!(mode, WriteMode::CreateOnly) && way != "none";
         if creates && way == "head" {
-            match Self::head(key.clone()) {
-                Ok(_) => return Err(error(ErrorKind::AlreadyExists, "the object exists")),
-                Err(e) if e.kind == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
+            conditions::is_absent(Self::head(key.clone()))?;
         }
         let digest = hex(&content.md5());
         let build = |container: &str| {
@@ -62,12 +58,7 @@ impl Connector for Swift {
             if creates && way == "header" { request.header("if-none-match", "*") } else { request }
         };
         let answer = login::send(build, Some(content))?;
-        expect(&answer, &[201]).map_err(|mut e| {
-            if creates && e.kind == ErrorKind::PreconditionFailed {
-                e.kind = ErrorKind::AlreadyExists;
-            }
-            e
-        })?;
+        expect(&answer, &[201]).map_err(|e| conditions::of_put(e, &mode))?;
         Ok(ObjectInfo {
             size: content.size(),
             etag: Some(digest),
@@ -100,19 +91,13 @@ impl Connector for Swift {
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
         // Not atomic, and not said to be: Swift deletes whatever is there.
-        if let Some(etag) = if_match {
-            match Self::head(key.clone()) {
-                Ok(info) if info.etag.as_ref() == Some(&etag) => {}
-                Ok(_) => return Err(error(ErrorKind::PreconditionFailed, "the object has another etag")),
-                Err(e) if e.kind == ErrorKind::NotFound => return Ok(()),
-                Err(e) => return Err(e),
-            }
+        if let Some(etag) = if_match
+            && !conditions::still_has(Self::head(key.clone()), &etag)?
+        {
+            return Ok(());
         }
         let answer = login::send(|container| Request::new("DELETE", object(container, &key)), None)?;
-        match expect(&answer, &[200, 204]) {
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        conditions::or_gone(expect(&answer, &[200, 204]), ErrorKind::NotFound)
     }
 
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
@@ -126,10 +111,7 @@ impl Connector for Swift {
 
     fn delete_container() -> Result<()> {
         let answer = login::send(|container| Request::new("DELETE", container.to_owned()), None)?;
-        match expect(&answer, &[204]) {
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
-            other => other,
-        }
+        conditions::or_gone(expect(&answer, &[204]), ErrorKind::NotFound)
     }
 
     fn usage() -> Result<Usage> {

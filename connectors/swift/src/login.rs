@@ -41,7 +41,7 @@ fn log_in() -> Result<Made> {
 }
 
 fn open(part: &str) -> Result<Secret> {
-    secrets::open(&format!("account.{part}"))?.ok_or_else(|| lacks(part))
+    secrets::required(&format!("account.{part}"))
 }
 
 fn user() -> Result<String> {

@@ -9,8 +9,8 @@ use async_trait::async_trait;
 use tokio::time::Instant;
 
 use crate::{
-    ByteRange, Cloud, CloudError, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page, Payload, Result,
-    WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page,
+    Payload, Result, WriteMode,
 };
 
 /// How long a cloud is left alone after its first failure; twice as long after each further one.
@@ -167,6 +167,20 @@ impl<C: Cloud> Cloud for Breaker<C> {
 
     async fn create_container(&self) -> Result<()> {
         self.inner.create_container().await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        self.inner.delete_container().await
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        let passage = self.admit(Operation::Usage, None)?;
+        passage.settle(self.inner.usage().await)
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        let passage = self.admit(Operation::DeleteMany, None)?;
+        passage.settle(self.inner.delete_many(keys).await)
     }
 }
 

@@ -133,13 +133,54 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the connector does not export it.
     async fn create_container(&self) -> Result<()> {
-        Err(CloudError::new(
-            ErrorKind::Unsupported,
-            self.name(),
-            Operation::CreateContainer,
-            "this cloud cannot create containers",
-        ))
+        Err(lacking(self.name(), Operation::CreateContainer, "this cloud cannot create containers"))
     }
+
+    /// Removes the container, where it is empty. An optional ability.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the connector does not export it.
+    async fn delete_container(&self) -> Result<()> {
+        Err(lacking(self.name(), Operation::DeleteContainer, "this cloud cannot remove containers"))
+    }
+
+    /// What the provider says is used, and may be. An optional ability.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Unsupported`] where the connector does not export it.
+    async fn usage(&self) -> Result<CloudUsage> {
+        Err(lacking(self.name(), Operation::Usage, "this cloud does not report what is used"))
+    }
+
+    /// Removes up to [`MAX_PAGE`] objects, by one request where the provider takes several, else one by one; gives those that
+    /// could not be removed, each with its reason. One that is gone already counts as removed.
+    ///
+    /// # Errors
+    /// Where none was tried, or it is not known which were removed.
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        let mut failed = Vec::new();
+        for key in keys {
+            failed.extend(self.delete(key, None).await.err().map(|e| (key.clone(), e)));
+        }
+        Ok(failed)
+    }
+}
+
+fn lacking(cloud: &str, operation: Operation, what: &str) -> CloudError {
+    CloudError::new(ErrorKind::Unsupported, cloud, operation, what)
+}
+
+/// What a provider says is used of an account or a container; none where it does not say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CloudUsage {
+    /// Bytes.
+    pub bytes: Option<u64>,
+    /// Objects.
+    pub objects: Option<u64>,
+    /// The most bytes that may be used.
+    pub quota: Option<u64>,
+    /// More, in the provider's own words.
+    pub extra: Vec<(String, String)>,
 }
 
 #[async_trait]
@@ -178,6 +219,18 @@ impl<C: Cloud + ?Sized> Cloud for Arc<C> {
 
     async fn create_container(&self) -> Result<()> {
         (**self).create_container().await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        (**self).delete_container().await
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        (**self).usage().await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        (**self).delete_many(keys).await
     }
 }
 

@@ -144,12 +144,15 @@ pub enum Operation {
     Head,
     Delete,
     List,
+    DeleteMany,
     CreateContainer,
+    DeleteContainer,
+    Usage,
 }
 
 impl Operation {
     /// Every operation, for tables of counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Describe,
         Self::Probe,
         Self::Put,
@@ -157,7 +160,10 @@ impl Operation {
         Self::Head,
         Self::Delete,
         Self::List,
+        Self::DeleteMany,
         Self::CreateContainer,
+        Self::DeleteContainer,
+        Self::Usage,
     ];
 
     /// The verb as it stands in messages and counters.
@@ -170,7 +176,10 @@ impl Operation {
             Self::Head => "head",
             Self::Delete => "delete",
             Self::List => "list",
+            Self::DeleteMany => "delete-many",
             Self::CreateContainer => "create-container",
+            Self::DeleteContainer => "delete-container",
+            Self::Usage => "usage",
         }
     }
 }

@@ -13,8 +13,8 @@ use futures::{StreamExt as _, stream};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    ByteRange, Cloud, CloudError, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page, Payload, Result,
-    WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page,
+    Payload, Result, WriteMode,
 };
 
 /// What goes wrong, and how often: probabilities from 0 (never) to 1 (always), drawn per request.
@@ -296,6 +296,26 @@ impl<C: Cloud> Cloud for Faulty<C> {
     async fn create_container(&self) -> Result<()> {
         self.before(Operation::CreateContainer, None).await?;
         self.inner.create_container().await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        self.before(Operation::DeleteContainer, None).await?;
+        self.inner.delete_container().await
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        self.before(Operation::Usage, None).await?;
+        self.inner.usage().await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        self.before(Operation::DeleteMany, None).await?;
+        let mut failed = Vec::new();
+        for key in keys {
+            // With the faults that a single one meets.
+            failed.extend(self.delete(key, None).await.err().map(|e| (key.clone(), e)));
+        }
+        Ok(failed)
     }
 }
 

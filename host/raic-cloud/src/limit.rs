@@ -6,7 +6,9 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::{ByteRange, Cloud, Object, ObjectInfo, ObjectKey, Page, Payload, Result, WriteMode};
+use crate::{
+    ByteRange, Cloud, CloudError, CloudUsage, Object, ObjectInfo, ObjectKey, Page, Payload, Result, WriteMode,
+};
 
 /// At most so many requests at once; others wait in order. A get counts until its body ended or was dropped.
 #[derive(Debug)]
@@ -78,6 +80,21 @@ impl<C: Cloud> Cloud for Limit<C> {
     async fn create_container(&self) -> Result<()> {
         let _permit = self.permit().await;
         self.inner.create_container().await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        let _permit = self.permit().await;
+        self.inner.delete_container().await
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        let _permit = self.permit().await;
+        self.inner.usage().await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        let _permit = self.permit().await;
+        self.inner.delete_many(keys).await
     }
 }
 

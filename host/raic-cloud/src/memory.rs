@@ -185,6 +185,6 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_of_many_creators_wins() {
-        crate::conformance::create_only_race(&MemoryCloud::new("memory"), "t/", 16).await;
+        crate::conformance::create_only_race(&MemoryCloud::new("memory"), "t/", 16).await.expect("conforms");
     }
 }

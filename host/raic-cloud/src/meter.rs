@@ -11,7 +11,10 @@ use std::{
 use async_trait::async_trait;
 use futures::StreamExt as _;
 
-use crate::{ByteRange, Cloud, Object, ObjectInfo, ObjectKey, Operation, Page, Payload, Result, WriteMode};
+use crate::{
+    ByteRange, Cloud, CloudError, CloudUsage, Object, ObjectInfo, ObjectKey, Operation, Page, Payload,
+    Result, WriteMode,
+};
 
 /// The counters of one cloud, readable while it works.
 #[derive(Debug, Default)]
@@ -159,6 +162,18 @@ impl<C: Cloud> Cloud for Meter<C> {
 
     async fn create_container(&self) -> Result<()> {
         self.timed(Operation::CreateContainer, self.inner.create_container()).await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        self.timed(Operation::DeleteContainer, self.inner.delete_container()).await
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        self.timed(Operation::Usage, self.inner.usage()).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        self.timed(Operation::DeleteMany, self.inner.delete_many(keys)).await
     }
 }
 

@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::{
-    ByteRange, Cloud, CloudError, ErrorKind, InvalidKey, Listed, Object, ObjectInfo, ObjectKey, Operation,
-    Page, Payload, Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, InvalidKey, Listed, Object, ObjectInfo, ObjectKey,
+    Operation, Page, Payload, Result, WriteMode,
 };
 
 /// The longest prefix, in bytes: it leaves keys room for what the array names its objects.
@@ -79,6 +79,26 @@ impl<C: Cloud> Cloud for Prefix<C> {
 
     async fn create_container(&self) -> Result<()> {
         self.inner.create_container().await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        // Others may have theirs in it.
+        self.inner.delete_container().await
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        self.inner.usage().await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        let below =
+            keys.iter().map(|key| self.key(Operation::DeleteMany, key)).collect::<Result<Vec<_>>>()?;
+        let failed = self.inner.delete_many(&below).await?;
+        let ours = |(key, e): (ObjectKey, CloudError)| {
+            let key = key.as_str().strip_prefix(&self.prefix)?;
+            Some((ObjectKey::new(key).ok()?, e))
+        };
+        Ok(failed.into_iter().filter_map(ours).collect())
     }
 }
 

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    Body, ByteRange, Cloud, CloudError, Digests as _, ErrorKind, Object, ObjectInfo, ObjectKey, Page,
-    Payload, Result, WriteMode,
+    Body, ByteRange, Cloud, CloudError, CloudUsage, Digests as _, ErrorKind, Object, ObjectInfo, ObjectKey,
+    Page, Payload, Result, WriteMode,
 };
 
 /// How often and how patiently a request is repeated.
@@ -230,6 +230,24 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
 
     async fn create_container(&self) -> Result<()> {
         self.0.run(|| self.0.inner.create_container()).await
+    }
+
+    async fn delete_container(&self) -> Result<()> {
+        self.0.run(|| self.0.inner.delete_container()).await
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        self.0.run(|| self.0.inner.usage()).await
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        let mut failed = Vec::new();
+        for (key, e) in self.0.run(|| self.0.inner.delete_many(keys)).await? {
+            // Each with its own patience.
+            let again = if e.kind.is_retryable() { self.delete(&key, None).await } else { Err(e) };
+            failed.extend(again.err().map(|e| (key, e)));
+        }
+        Ok(failed)
     }
 }
 

@@ -172,6 +172,17 @@ impl CloudBackend {
         Ok(size)
     }
 
+    /// At most [`MAX_PAGE`].
+    async fn remove_objects(&self, keys: &[ObjectKey]) -> Result<()> {
+        if keys.is_empty() {
+            return Ok(());
+        }
+        match self.cloud.delete_many(keys).await?.into_iter().next() {
+            Some((_, e)) => Err(e.into()),
+            None => Ok(()),
+        }
+    }
+
     /// What was remembered may be what a cloud had while something was wrong with it.
     fn forget_size(&self, index: StorageIndex, share: ShareNum) {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(index, share));
@@ -364,10 +375,8 @@ impl Backend for CloudBackend {
                 self.remove_chunks(index, share, 0..sent.saturating_add(1)).await?;
                 self.for_each_page(index, async |mut page| {
                     page.retain(|(of, object, _)| *of == share && matches!(object, ShareObject::Chunk(_)));
-                    for (_, _, key) in page {
-                        self.cloud.delete(&key, None).await?;
-                    }
-                    Ok(())
+                    let keys: Vec<_> = page.into_iter().map(|(_, _, key)| key).collect();
+                    self.remove_objects(&keys).await
                 })
                 .await?;
             }
@@ -377,8 +386,13 @@ impl Backend for CloudBackend {
     }
 
     async fn remove_chunks(&self, index: StorageIndex, share: ShareNum, chunks: Range<u64>) -> Result<()> {
-        for chunk in chunks {
-            self.cloud.delete(&ShareObject::Chunk(chunk).key(index, share), None).await?;
+        for key in chunks.clone().take(1).map(|chunk| ShareObject::Chunk(chunk).key(index, share)) {
+            self.cloud.delete(&key, None).await?;
+        }
+        let mut rest = chunks.skip(1).map(|chunk| ShareObject::Chunk(chunk).key(index, share)).peekable();
+        while rest.peek().is_some() {
+            let some: Vec<_> = rest.by_ref().take(MAX_PAGE as usize).collect();
+            self.remove_objects(&some).await?;
         }
         Ok(())
     }

@@ -5,7 +5,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -13,8 +16,8 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use raic_cloud::{
-    Body, ByteRange, Cloud, CloudError, ErrorKind, Listed, Object, ObjectInfo, ObjectKey, Operation, Page,
-    Payload, Result, WriteMode,
+    Body, ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo, ObjectKey,
+    Operation, Page, Payload, Result, WriteMode,
 };
 use wasmtime::{Store, Trap, component::Resource};
 
@@ -50,6 +53,8 @@ pub struct Configuration {
 pub struct ConnectorCloud {
     connector: Connector,
     context: Arc<Context>,
+    /// Since the service turned out to take no several deletions in one request.
+    deletes_one_by_one: AtomicBool,
 }
 
 impl fmt::Debug for ConnectorCloud {
@@ -60,6 +65,9 @@ impl fmt::Debug for ConnectorCloud {
             .finish_non_exhaustive()
     }
 }
+
+/// The most pairs taken of a guest's own words.
+const MAX_EXTRA: usize = 16;
 
 type Call1<'a, T> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, wit::Error>>> + Send + 'a>>;
 
@@ -97,7 +105,11 @@ impl ConnectorCloud {
             endpoints: manifest.endpoints.keys().map(pinned).collect(),
             learned: Mutex::default(),
         };
-        Ok(Self { connector: connector.clone(), context: Arc::new(context) })
+        Ok(Self {
+            connector: connector.clone(),
+            context: Arc::new(context),
+            deletes_one_by_one: AtomicBool::new(false),
+        })
     }
 
     /// Where its connector may send requests.
@@ -159,12 +171,23 @@ impl ConnectorCloud {
         &self.connector.manifest.name
     }
 
-    /// A guest's own error, bounded and without secrets or control characters.
+    /// A guest's text, bounded and without secrets or control characters.
+    fn clean(&self, text: String) -> String {
+        let text = self.context.redaction.apply(text.as_bytes());
+        String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(512).collect()
+    }
+
+    async fn delete_each(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        let mut failed = Vec::new();
+        for key in keys {
+            failed.extend(self.delete(key, None).await.err().map(|e| (key.clone(), e)));
+        }
+        Ok(failed)
+    }
+
+    /// A guest's own error.
     fn reported(&self, operation: Operation, e: wit::Error) -> CloudError {
-        let clean = |text: String| -> String {
-            let text = self.context.redaction.apply(text.as_bytes());
-            String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(512).collect()
-        };
+        let clean = |text| self.clean(text);
         let mut error = CloudError::new(kind(e.kind), &self.context.cloud, operation, clean(e.message));
         error.provider_code = e.provider_code.map(clean);
         error.http_status = e.http_status;
@@ -303,15 +326,79 @@ impl Cloud for ConnectorCloud {
             Box::pin(async move {
                 match &guest.container {
                     Some(container) => container.call_create(store).await,
-                    None => Ok(Err(error(
-                        wit::ErrorKind::Unsupported,
-                        "this connector makes no containers; make it with the provider's own tools",
-                    ))),
+                    None => {
+                        lacking("this connector makes no containers; make it with the provider's own tools")
+                    }
                 }
             })
         });
         run.await.map(drop)
     }
+
+    async fn delete_container(&self) -> Result<()> {
+        let run = self.call(Operation::DeleteContainer, None, None, |guest, store| {
+            Box::pin(async move {
+                match &guest.container {
+                    Some(container) => container.call_delete(store).await,
+                    None => lacking("this connector removes no containers; use the provider's own tools"),
+                }
+            })
+        });
+        run.await.map(drop)
+    }
+
+    async fn usage(&self) -> Result<CloudUsage> {
+        let run = self.call(Operation::Usage, None, None, |guest, store| {
+            Box::pin(async move {
+                match &guest.account {
+                    Some(account) => account.call_report(store).await,
+                    None => lacking("this connector does not report what is used"),
+                }
+            })
+        });
+        let usage = run.await?.0;
+        let extra = usage.extra.into_iter().take(MAX_EXTRA);
+        Ok(CloudUsage {
+            bytes: usage.bytes_used,
+            objects: usage.objects,
+            quota: usage.quota_bytes,
+            extra: extra.map(|(name, value)| (self.clean(name), self.clean(value))).collect(),
+        })
+    }
+
+    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        if !self.connector.has_batch_delete() || self.deletes_one_by_one.load(Ordering::Relaxed) {
+            return self.delete_each(keys).await;
+        }
+        let run = self.call(Operation::DeleteMany, None, None, |guest, store| {
+            let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
+            Box::pin(async move {
+                match &guest.batch_delete {
+                    Some(batch) => batch.call_delete_many(store, &names).await,
+                    None => lacking("this connector removes objects one by one"),
+                }
+            })
+        });
+        match run.await {
+            Err(e) if e.kind == ErrorKind::Unsupported => {
+                self.deletes_one_by_one.store(true, Ordering::Relaxed);
+                self.delete_each(keys).await
+            }
+            Err(e) => Err(e),
+            Ok((failed, _)) => {
+                let of = |(name, e): (String, wit::Error)| {
+                    let key = keys.iter().find(|key| key.as_str() == name)?;
+                    Some((key.clone(), self.reported(Operation::DeleteMany, e).at(key)))
+                };
+                Ok(failed.into_iter().filter_map(of).collect())
+            }
+        }
+    }
+}
+
+/// An optional ability that the connector does not export.
+fn lacking<T>(what: &str) -> wasmtime::Result<Result<T, wit::Error>> {
+    Ok(Err(error(wit::ErrorKind::Unsupported, what)))
 }
 
 fn info(info: wit::ObjectInfo) -> ObjectInfo {

@@ -12,7 +12,7 @@ use crate::{
     CONTRACT, ConnectorError, Manifest, Package,
     bindings::{
         ConnectorFull,
-        exports::raic::connector::{container, object_store},
+        exports::raic::connector::{account, batch_delete, container, object_store},
     },
     call::Call,
 };
@@ -74,15 +74,21 @@ impl Connector {
 struct Exports {
     object_store: object_store::GuestIndices,
     container: Option<container::GuestIndices>,
+    account: Option<account::GuestIndices>,
+    batch_delete: Option<batch_delete::GuestIndices>,
 }
 
 impl Exports {
     fn find(pre: &InstancePre<Call>) -> wasmtime::Result<Self> {
-        let container = format!("raic:connector/container@{CONTRACT}");
-        let has_container = pre.component().get_export_index(None, &container).is_some();
+        let has = |interface: &str| {
+            let name = format!("raic:connector/{interface}@{CONTRACT}");
+            pre.component().get_export_index(None, &name).is_some()
+        };
         Ok(Self {
             object_store: object_store::GuestIndices::new(pre)?,
-            container: has_container.then(|| container::GuestIndices::new(pre)).transpose()?,
+            container: has("container").then(|| container::GuestIndices::new(pre)).transpose()?,
+            account: has("account").then(|| account::GuestIndices::new(pre)).transpose()?,
+            batch_delete: has("batch-delete").then(|| batch_delete::GuestIndices::new(pre)).transpose()?,
         })
     }
 }
@@ -91,16 +97,28 @@ impl Exports {
 pub(crate) struct Instance {
     pub(crate) object_store: object_store::Guest,
     pub(crate) container: Option<container::Guest>,
+    pub(crate) account: Option<account::Guest>,
+    pub(crate) batch_delete: Option<batch_delete::Guest>,
 }
 
 impl Connector {
+    /// Whether it can remove several objects by one request.
+    pub(crate) fn has_batch_delete(&self) -> bool {
+        self.exports.batch_delete.is_some()
+    }
+
     /// A fresh instance in `store`.
     pub(crate) async fn instantiate(&self, store: &mut Store<Call>) -> wasmtime::Result<Instance> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
-        let container = self.exports.container.as_ref();
+        let Exports { object_store, container, account, batch_delete } = &*self.exports;
         Ok(Instance {
-            object_store: self.exports.object_store.load(&mut *store, &instance)?,
-            container: container.map(|indices| indices.load(&mut *store, &instance)).transpose()?,
+            object_store: object_store.load(&mut *store, &instance)?,
+            container: container.as_ref().map(|found| found.load(&mut *store, &instance)).transpose()?,
+            account: account.as_ref().map(|found| found.load(&mut *store, &instance)).transpose()?,
+            batch_delete: batch_delete
+                .as_ref()
+                .map(|found| found.load(&mut *store, &instance))
+                .transpose()?,
         })
     }
 }

@@ -26,6 +26,8 @@ pub struct Grant {
     pub port: u16,
     /// The path every request's path begins with, by whole segments; empty for any.
     pub path: String,
+    /// Whether it is that path alone.
+    pub exact: bool,
     /// Whether the operator typed the host: then it may be private.
     pub typed: bool,
 }
@@ -82,6 +84,7 @@ impl Gate {
                 host: url.host_str().unwrap_or_default().to_owned(),
                 port: url.port_or_known_default().unwrap_or_default(),
                 path: url.path().trim_end_matches('/').to_owned(),
+                exact: network.exact,
                 typed,
             });
         }
@@ -137,7 +140,7 @@ impl Gate {
             g.scheme == parsed.scheme()
                 && Some(g.host.as_str()) == parsed.host_str()
                 && Some(g.port) == parsed.port_or_known_default()
-                && below(&g.path, parsed.path())
+                && if g.exact { g.path == parsed.path() } else { below(&g.path, parsed.path()) }
         };
         let grant = self.grants.iter().find(at).ok_or_else(|| {
             let granted: Vec<_> = self

@@ -37,7 +37,7 @@ pub use error::ConnectorError;
 pub use gate::Grant;
 pub use manifest::{
     Credential, Document, Encoding, Endpoint, Manifest, Network, Part, Sending, Setting, SettingType,
-    Settings, Signing, Token,
+    Settings, Signing, Token, Values,
 };
 pub use package::{MAX_CONNECTOR, Package};
 pub use secrets::CredentialDocuments;

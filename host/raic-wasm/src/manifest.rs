@@ -89,7 +89,7 @@ pub struct Credential {
     pub help: String,
     /// The settings that must have these values for it to be asked for.
     #[serde(default)]
-    pub when: BTreeMap<String, String>,
+    pub when: BTreeMap<String, Values>,
     /// What the document holds.
     pub parts: BTreeMap<String, Part>,
 }
@@ -198,9 +198,40 @@ pub struct Network {
     pub name: String,
     /// The settings that must have these values for it to count.
     #[serde(default)]
-    pub when: BTreeMap<String, String>,
+    pub when: BTreeMap<String, Values>,
     /// A URL; `{x}` is a setting, `{x.scheme}` and `{x.authority}` parts of one that is a URL.
     pub url: String,
+    /// Whether it is that path alone, and none below it.
+    #[serde(default)]
+    pub exact: bool,
+}
+
+/// The value that a setting must have, or one of several.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub enum Values {
+    /// This one.
+    One(String),
+    /// Any of these.
+    AnyOf(Vec<String>),
+}
+
+impl Values {
+    fn has(&self, value: &str) -> bool {
+        match self {
+            Self::One(one) => one == value,
+            Self::AnyOf(values) => values.iter().any(|one| one == value),
+        }
+    }
+}
+
+impl std::fmt::Display for Values {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::One(one) => f.write_str(one),
+            Self::AnyOf(values) => f.write_str(&values.join(" or ")),
+        }
+    }
 }
 
 /// A request whose answer the guest may read, bounded, because it is no object's content.
@@ -425,8 +456,8 @@ pub struct Settings {
 }
 
 /// Whether settings have the values that something depends on.
-pub(crate) fn holds(when: &BTreeMap<String, String>, values: &BTreeMap<String, String>) -> bool {
-    when.iter().all(|(name, value)| values.get(name) == Some(value))
+pub(crate) fn holds(when: &BTreeMap<String, Values>, values: &BTreeMap<String, String>) -> bool {
+    when.iter().all(|(name, wanted)| values.get(name).is_some_and(|value| wanted.has(value)))
 }
 
 /// The endpoints that a template needs, by name.

@@ -9,7 +9,7 @@ use raic_sdk::{
 #[derive(Debug)]
 pub struct Hostile;
 
-raic_sdk::export!(Hostile with_types_in raic_sdk::bindings);
+raic_sdk::connector!(Hostile);
 
 fn object(size: u64) -> ObjectInfo {
     ObjectInfo { size, etag: None, last_modified_unix_ms: None, extra: Vec::new() }

@@ -1,0 +1,113 @@
+//! Tokens: of a service account, by an assertion signed with its key (RFC 7523; "Using OAuth 2.0 for server to server
+//! applications"), or of the metadata server.
+
+use raic_sdk::{
+    BASE64URL_NOPAD, ErrorKind, Login, Made, Payload, Request, Response, Result, error,
+    json::{self, quote},
+    now_unix_ms, required_setting, secrets, setting, uri,
+};
+
+use crate::answer::expect;
+
+/// Objects and buckets, but no permissions of others.
+const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
+/// The most that is read of a token's answer.
+const MAX_TOKEN: u32 = 64 << 10;
+/// How long before its end a token is made anew: the metadata server gives another one for its last 5 minutes.
+const MARGIN_S: u64 = 270;
+/// How long an assertion lasts.
+const ASSERTION_S: u64 = 3600;
+
+/// Sends a request with a token, which is made anew where it is refused.
+pub(crate) fn send(build: impl Fn() -> Result<Request>, upload: Option<&Payload>) -> Result<Response> {
+    raic_sdk::with_login("token", log_in, |login: &Login| {
+        let token = login.secret("token")?.placeholder("raw")?;
+        build()?.header("authorization", &format!("Bearer {token}")).send(upload)
+    })
+}
+
+fn log_in() -> Result<Made> {
+    let answer = if required_setting("auth")? == "metadata" {
+        let url = format!(
+            "{}/computeMetadata/v1/instance/service-accounts/default/token",
+            required_setting("metadata")?
+        );
+        Request::new("GET", url).header("metadata-flavor", "Google").send(None)?
+    } else {
+        let content = format!(
+            "grant_type={}&assertion={}",
+            uri::encode("urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            assertion()?
+        );
+        Request::new("POST", required_setting("service-account.token-uri")?)
+            .header("content-type", "application/x-www-form-urlencoded")
+            .content(content.into_bytes())
+            .send(None)?
+    };
+    expect(&answer, &[200])?;
+    let document = json::parse(&answer.read(MAX_TOKEN)?)?;
+    let seconds = json::number(&document, "/expires_in");
+    let seconds = seconds.ok_or_else(|| error(ErrorKind::Protocol, "the token's answer lacks expires_in"))?;
+    let kept = seconds.saturating_sub(MARGIN_S.min(seconds / 4)).saturating_mul(1000);
+    Ok(Made::lasting(kept).secret("token", answer.take_secret("access-token")?))
+}
+
+fn assertion() -> Result<String> {
+    let key_id = setting("service-account.private-key-id");
+    let kid = key_id.map(|id| format!(r#","kid":{}"#, quote(&id))).unwrap_or_default();
+    let header = format!(r#"{{"alg":"RS256","typ":"JWT"{kid}}}"#);
+    let now = now_unix_ms() / 1000;
+    let claims = format!(
+        r#"{{"iss":{},"scope":{},"aud":{},"iat":{now},"exp":{}}}"#,
+        quote(&required_setting("service-account.client-email")?),
+        quote(SCOPE),
+        quote(&required_setting("service-account.token-uri")?),
+        now + ASSERTION_S
+    );
+    let encode = |text: &[u8]| BASE64URL_NOPAD.encode(text);
+    let signed = format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()));
+    let signature = secrets::required("service-account.private-key")?.rsa_sha256(signed.as_bytes())?;
+    Ok(format!("{signed}.{}", encode(&signature)))
+}
+
+#[cfg(test)]
+mod tests {
+    use raic_sdk::testing::{Answer, Host};
+
+    use super::*;
+
+    #[test]
+    fn an_assertion_names_account_scope_audience_and_an_hour() {
+        let host = Host::new()
+            .setting("service-account.client-email", "a@p.iam.gserviceaccount.com")
+            .setting("service-account.token-uri", "https://oauth2.googleapis.com/token")
+            .setting("service-account.private-key-id", "k1")
+            .secret("service-account.private-key", "key")
+            .now(1_700_000_000_000);
+        let (assertion, _) = host.run(assertion);
+        let assertion = assertion.unwrap();
+        let part = |i: usize| {
+            let part = assertion.split('.').nth(i).unwrap();
+            json::parse(&BASE64URL_NOPAD.decode(part.as_bytes()).unwrap()).unwrap()
+        };
+        assert_eq!(json::text(&part(0), "/kid"), Some("k1"));
+        assert_eq!(json::text(&part(1), "/aud"), Some("https://oauth2.googleapis.com/token"));
+        assert_eq!(json::number(&part(1), "/exp"), Some(1_700_003_600));
+    }
+
+    #[test]
+    fn a_token_that_ended_is_made_anew_once() {
+        let host = Host::new()
+            .setting("auth", "metadata")
+            .setting("metadata", "http://169.254.169.254")
+            .token("access-token", "t0ken")
+            .answer(Answer::new(200).body(r#"{"access_token":"***","expires_in":3599}"#))
+            .answer(Answer::new(401))
+            .answer(Answer::new(200).body(r#"{"access_token":"***","expires_in":3599}"#))
+            .answer(Answer::new(200));
+        let (answer, sent) = host.run(|| send(|| Ok(Request::new("GET", "https://h/b".to_owned())), None));
+        assert_eq!(answer.unwrap().status(), 200);
+        assert_eq!(sent[0].header("metadata-flavor"), Some("Google"));
+        assert_eq!(sent[3].header("authorization"), Some("Bearer t0ken"));
+    }
+}

@@ -1,0 +1,106 @@
+//! The XML API ("Cloud Storage XML API"), in Google's own words rather than Amazon's: under those its conditions are ignored.
+
+use raic_sdk::{
+    Body, ByteRange, ErrorKind, Listed, ObjectInfo, Page, Payload, Response, Result, error, hex,
+    required_setting, time, xml::Element,
+};
+
+use crate::{answer::expect, info, signing::Unsigned};
+
+/// The most that is read of a listing.
+const MAX_LISTING: u32 = 4 << 20;
+
+/// With the condition that the object has that generation; 0 is none at all.
+fn conditional(request: Unsigned, generation: Option<&str>) -> Unsigned {
+    match generation {
+        Some(generation) => request.header("x-goog-if-generation-match", generation),
+        None => request,
+    }
+}
+
+pub(crate) fn put(key: &str, content: &Payload, generation: Option<&str>) -> Result<ObjectInfo> {
+    // TLS keeps the bytes as they are; without it their digest does.
+    let is_plain = required_setting("endpoint")?.starts_with("http:");
+    let digest = if is_plain { hex(&content.sha256()) } else { "UNSIGNED-PAYLOAD".to_owned() };
+    let request =
+        Unsigned::object("PUT", key).header("content-type", "application/octet-stream").digest(digest);
+    let answer = conditional(request, generation).signed()?.send(Some(content))?;
+    expect(&answer, &[200])?;
+    Ok(ObjectInfo {
+        size: content.size(),
+        etag: answer.header("x-goog-generation"),
+        last_modified_unix_ms: None,
+        extra: Vec::new(),
+    })
+}
+
+pub(crate) fn get(
+    key: &str,
+    range: Option<ByteRange>,
+    generation: Option<&str>,
+) -> Result<(ObjectInfo, Body)> {
+    let mut request = conditional(Unsigned::object("GET", key), generation);
+    if let Some(range) = range {
+        request = request.header("range", raic_sdk::answer::range_header(range));
+    }
+    let answer = request.signed()?.send(None)?;
+    expect(&answer, &[200, 206])?;
+    Ok((info(&answer)?, Response::into_body(answer)?))
+}
+
+pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
+    let answer = Unsigned::object("HEAD", key).signed()?.send(None)?;
+    expect(&answer, &[200])?;
+    info(&answer)
+}
+
+pub(crate) fn delete(key: &str, generation: Option<&str>) -> Result<()> {
+    let answer = conditional(Unsigned::object("DELETE", key), generation).signed()?.send(None)?;
+    expect(&answer, &[200, 204])
+}
+
+pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
+    let mut query: Vec<_> = cursor.map(|token| ("continuation-token", token)).into_iter().collect();
+    query.push(("list-type", "2".to_owned()));
+    query.push(("max-keys", limit.to_string()));
+    query.push(("prefix", prefix.to_owned()));
+    let answer = Unsigned::bucket("GET", query).signed()?.send(None)?;
+    expect(&answer, &[200])?;
+    parse_listing(&answer.read(MAX_LISTING)?)
+}
+
+pub(crate) fn create_bucket() -> Result<()> {
+    expect(&Unsigned::bucket("PUT", Vec::new()).signed()?.send(None)?, &[200])
+}
+
+pub(crate) fn delete_bucket() -> Result<()> {
+    expect(&Unsigned::bucket("DELETE", Vec::new()).signed()?.send(None)?, &[200, 204])
+}
+
+fn parse_listing(document: &[u8]) -> Result<Page> {
+    let lacks = |what: &str| error(ErrorKind::Protocol, format!("the listing lacks {what}"));
+    let result = Element::parse(document)?;
+    if result.name != "ListBucketResult" {
+        return Err(error(ErrorKind::Protocol, format!("a listing was asked, <{}> answered", result.name)));
+    }
+    let entry = |entry: &Element| {
+        let text = |name| entry.text_of(name).map(str::trim);
+        let size = text("Size").and_then(|size| size.parse().ok());
+        Ok(Listed {
+            key: entry.text_of("Key").ok_or_else(|| lacks("a Key"))?.to_owned(),
+            info: ObjectInfo {
+                size: size.ok_or_else(|| lacks("a Size"))?,
+                etag: Some(text("Generation").ok_or_else(|| lacks("a Generation"))?.to_owned()),
+                last_modified_unix_ms: text("LastModified").and_then(time::parse_rfc3339),
+                extra: Vec::new(),
+            },
+        })
+    };
+    let entries = result.all("Contents").map(entry).collect::<Result<_>>()?;
+    let is_truncated = result.text_of("IsTruncated").map(str::trim) == Some("true");
+    let next = result.text_of("NextContinuationToken").map(str::to_owned).filter(|_| is_truncated);
+    if is_truncated && next.is_none() {
+        return Err(lacks("a NextContinuationToken though it is truncated"));
+    }
+    Ok(Page { entries, next })
+}

@@ -1,0 +1,48 @@
+//! Conditions of writes, where the service leaves them to the connector or words them its own way.
+
+use crate::{Error, ErrorKind, ObjectInfo, Result, WriteMode, error};
+
+/// Whether an object that is to be deleted only while it has `etag` is to be deleted, by what a HEAD of it gave just now:
+/// not atomic, for services whose delete takes no condition.
+///
+/// # Errors
+/// `precondition-failed` where it has another, and whatever the HEAD failed with.
+pub fn still_has(head: Result<ObjectInfo>, etag: &str) -> Result<bool> {
+    match head {
+        Ok(info) if info.etag.as_deref() == Some(etag) => Ok(true),
+        Ok(_) => Err(error(ErrorKind::PreconditionFailed, "the object has another etag")),
+        Err(e) if e.kind == ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// That there is no object, by what a HEAD of it gave just now: create-only as `describe` calls it `emulated`.
+///
+/// # Errors
+/// `already-exists`, and whatever the HEAD failed with.
+pub fn is_absent(head: Result<ObjectInfo>) -> Result<()> {
+    match head {
+        Ok(_) => Err(error(ErrorKind::AlreadyExists, "the object exists")),
+        Err(e) if e.kind == ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+    }
+}
+
+/// The error of a put: to a create-only one a condition that failed means that the object exists.
+pub fn of_put(mut e: Error, mode: &WriteMode) -> Error {
+    if matches!(mode, WriteMode::CreateOnly) && e.kind == ErrorKind::PreconditionFailed {
+        e.kind = ErrorKind::AlreadyExists;
+    }
+    e
+}
+
+/// Success where what was to be removed is gone already.
+///
+/// # Errors
+/// All others.
+pub fn or_gone(removed: Result<()>, gone: ErrorKind) -> Result<()> {
+    match removed {
+        Err(e) if e.kind == gone => Ok(()),
+        other => other,
+    }
+}

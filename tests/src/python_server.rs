@@ -1,0 +1,73 @@
+//! Servers of `tests/clouds/`: scripts in Python, in an environment that `cargo xtask test` installs.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// A server that runs until it is dropped.
+#[derive(Debug)]
+pub(crate) struct PythonServer {
+    process: Child,
+    /// What it was given to write to.
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl PythonServer {
+    /// Starts a script of `tests/clouds` in an environment and waits for a line that `is_ready`; returns it too.
+    pub(crate) fn start(
+        target_tmp: &str,
+        environment_name: &str,
+        script: &str,
+        arguments: &[&str],
+        environment: &[(&str, &str)],
+        is_ready: impl Fn(&str) -> bool,
+    ) -> (Self, String) {
+        let folder = tempfile::Builder::new()
+            .prefix(&format!("raic-{environment_name}-"))
+            .tempdir()
+            .expect("a folder");
+        let python = Path::new(target_tmp).with_file_name("clouds").join(environment_name).join("bin/python");
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clouds").join(script);
+        let log = folder.path().join("errors.log");
+        let mut process = Command::new(&python)
+            .args(["-W", "ignore"])
+            .arg(&script)
+            .arg(folder.path())
+            .args(arguments)
+            .envs(environment.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(File::create(&log).expect("a log"))
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` installs it", python.display()));
+        let output = process.stdout.take().expect("its output");
+        let ready = BufReader::new(output).lines().map_while(Result::ok).find(|line| is_ready(line));
+        let server = Self { process, folder };
+        let ready = ready.unwrap_or_else(|| {
+            let log = std::fs::read_to_string(&log).unwrap_or_default();
+            panic!("{} ended: {log}", script.display())
+        });
+        (server, ready)
+    }
+}
+
+impl Drop for PythonServer {
+    fn drop(&mut self) {
+        // Keystone's ends with its input, and ends its workers then.
+        drop(self.process.stdin.take());
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(3) {
+            if self.process.try_wait().is_ok_and(|ended| ended.is_some()) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

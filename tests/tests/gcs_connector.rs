@@ -1,0 +1,84 @@
+//! The GCS connector, sandboxed, against an emulator that checks assertions, tokens and signatures.
+
+use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
+use raic_tests::{
+    components::connected,
+    gcs::{GcsServer, HMAC_KEY},
+};
+use raic_wasm::ConnectorCloud;
+
+const TMP: &str = env!("CARGO_TARGET_TMPDIR");
+
+async fn started(token_seconds: u32) -> GcsServer {
+    tokio::task::spawn_blocking(move || GcsServer::start(TMP, token_seconds)).await.expect("the emulator")
+}
+
+fn cloud(service: &GcsServer, settings: &[(&str, &str)], credential: Option<(&str, &str)>) -> ConnectorCloud {
+    let common = [("endpoint", service.url.as_str()), ("bucket", "bucket"), ("project", "project")];
+    let credentials: Vec<_> = credential.into_iter().collect();
+    connected(TMP, "gcs", &[&common, settings].concat(), &credentials, &[]).expect("a cloud")
+}
+
+async fn conforms(cloud: &ConnectorCloud) {
+    assert_eq!(cloud.probe().await.expect_err("no bucket yet").kind, ErrorKind::ContainerNotFound);
+    cloud.create_container().await.expect("the bucket is made");
+    cloud.create_container().await.expect("made again is made");
+    conformance::all(cloud, "all/").await;
+    conformance::create_only_race(cloud, "race/", 8).await.expect("conforms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gcs_connector_conforms_on_the_gcs_server_by_service_account() {
+    // Tokens end while the test runs: the connector makes others, unseen.
+    let service = started(4).await;
+    let account = service.service_account.clone();
+    let by_account = cloud(&service, &[], Some(("service-account", &account)));
+    conforms(&by_account).await;
+    service.expire_tokens();
+    conformance::put_get_head_delete(&by_account, "expired/").await.expect("conforms");
+
+    // Another key of the right form.
+    let other = started(3600).await;
+    let theirs: serde_json::Value = serde_json::from_str(&other.service_account).expect("JSON");
+    let mut mine: serde_json::Value = serde_json::from_str(&account).expect("JSON");
+    mine["private_key"] = theirs["private_key"].clone();
+    let wrong = cloud(&service, &[], Some(("service-account", &mine.to_string())));
+    let e = wrong.probe().await.expect_err("a wrong key");
+    assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
+    assert!(
+        e.message.contains("Invalid JWT Signature") || e.provider_code.as_deref() == Some("invalid_grant"),
+        "{e}"
+    );
+    let again = wrong.head(&ObjectKey::new("some/key").expect("a key")).await.expect_err("still wrong");
+    assert_eq!(again.kind, ErrorKind::Unauthenticated, "{again}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gcs_connector_conforms_on_the_gcs_server_by_the_metadata_server() {
+    let service = started(3600).await;
+    let by_machine = cloud(&service, &[("auth", "metadata"), ("metadata", &service.url)], None);
+    conforms(&by_machine).await;
+    // Whoever gave no address of it did not grant it.
+    let nowhere = connected(
+        TMP,
+        "gcs",
+        &[("endpoint", &service.url), ("bucket", "bucket"), ("auth", "metadata")],
+        &[],
+        &[],
+    );
+    assert!(nowhere.expect_err("no metadata server").to_string().contains("metadata"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gcs_connector_conforms_on_the_gcs_server_by_hmac_key() {
+    let service = started(3600).await;
+    let by_key = cloud(&service, &[("auth", "hmac")], Some(("hmac-key", HMAC_KEY)));
+    conforms(&by_key).await;
+    let wrong = HMAC_KEY.replace("bGoa", "aGoa");
+    let wrong = cloud(&service, &[("auth", "hmac")], Some(("hmac-key", &wrong)));
+    let key = ObjectKey::new("some/key").expect("a key");
+    let e =
+        wrong.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await.expect_err("a wrong key");
+    assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
+    assert!(e.request_id.as_deref().is_some_and(|id| id.starts_with("upload-")), "{e:?}");
+}
