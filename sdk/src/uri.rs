@@ -17,6 +17,11 @@ pub fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
 }
 
+/// Undoes `%XX`. None where that is not UTF-8.
+pub fn decode(text: &str) -> Option<String> {
+    percent_decode_str(text).decode_utf8().ok().map(Into::into)
+}
+
 /// Undoes a form's encoding: `%XX`, and `+` for a space. None where that is not UTF-8.
 pub fn decode_form(text: &str) -> Option<String> {
     percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(Into::into)

@@ -8,6 +8,7 @@ pub mod openstack;
 mod python_server;
 pub mod radosgw;
 pub mod s3s_fs;
+pub mod webdav;
 
 use std::net::{Ipv4Addr, TcpListener};
 

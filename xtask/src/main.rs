@@ -89,6 +89,7 @@ fn test() -> Outcome {
         ("radosgw", or_left_out("Ceph RADOSGW", radosgw())?),
         ("azurite", or_left_out("Azurite", clouds::azurite())?),
         ("openstack", or_left_out("OpenStack Swift", clouds::openstack())?),
+        ("apache", or_left_out("Apache", apache())?),
         ("gcs_server", or_left_out("the GCS emulator", clouds::gcs())?),
     ];
     let common = ["--workspace", "--all-features", "--locked"];
@@ -161,6 +162,12 @@ fn radosgw() -> Outcome {
         &packages,
         "Ceph RADOSGW, the S3 service that the connector is tested against",
     )
+}
+
+/// Installs the WebDAV server that the example is proven against.
+fn apache() -> Outcome {
+    let packages = ["apache2", "apache2-utils"];
+    wasm_toolchain::install_debian(&packages, "Apache, whose WebDAV the example connector is tested against")
 }
 
 fn lint(advisories: bool) -> Outcome {

@@ -1,77 +1,33 @@
-//! A toolchain that compiles for `wasm32-unknown-unknown`: rustup's target, or Debian's packages.
+//! What the machine needs: a toolchain that compiles for WebAssembly, and Debian's packages.
 
-use std::{env, fs, path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
-use crate::stage::{Outcome, cargo, stage};
+use raic_sdk_build::Toolchain;
 
-const TARGET: &str = "wasm32-unknown-unknown";
+use crate::stage::{Outcome, stage};
+
 /// A compiler, the source of its standard library, and a linker. They stand beside rustup's.
 const PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld"];
 
-/// A way to compile guests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WasmToolchain {
-    /// The target that rustup adds to the toolchain in use.
-    Rustup,
-    /// Debian's `rustc-web`, which builds the standard library from `rust-web-src`.
-    Debian,
-}
-
-impl WasmToolchain {
-    /// Finds a toolchain, installing what it lacks. `RAIC_WASM_TOOLCHAIN` picks the way; unset tries rustup
-    /// first.
-    pub(crate) fn find() -> Outcome<Self> {
-        match env::var("RAIC_WASM_TOOLCHAIN").as_deref() {
-            Ok("rustup") => rustup().map(|()| Self::Rustup),
-            Ok("debian") => debian().map(|()| Self::Debian),
-            Ok(other) => Err(format!("RAIC_WASM_TOOLCHAIN={other:?}: it is rustup or debian")),
-            Err(_) => match rustup() {
-                Ok(()) => Ok(Self::Rustup),
-                Err(first) => {
-                    println!("{first}; trying Debian's packages");
-                    debian()
-                        .map(|()| Self::Debian)
-                        .map_err(|second| format!("no way to compile WebAssembly: {first}; and {second}"))
-                }
-            },
+/// Finds a toolchain, installing what it lacks. `RAIC_WASM_TOOLCHAIN` picks the way; unset tries rustup first.
+pub(crate) fn find() -> Outcome<Toolchain> {
+    let ready = |toolchain: Toolchain| {
+        if toolchain == Toolchain::Debian {
+            install_debian(
+                &PACKAGES,
+                "a compiler for WebAssembly beside rustup's (as /usr/bin/rustc), for the connectors",
+            )?;
         }
+        toolchain.make_ready().map(|()| toolchain).map_err(|e| e.to_string())
+    };
+    match Toolchain::named().map_err(|e| e.to_string())? {
+        Some(toolchain) => ready(toolchain),
+        None => ready(Toolchain::Rustup).or_else(|first| {
+            println!("{first}; trying Debian's packages");
+            ready(Toolchain::Debian)
+                .map_err(|second| format!("no way to compile WebAssembly: {first}; and {second}"))
+        }),
     }
-
-    /// A `cargo rustc` for the target, to which package and profile are added.
-    pub(crate) fn cargo_rustc(self) -> Command {
-        let mut command = cargo();
-        command.args(["rustc", "--locked", "--target", TARGET]);
-        // Flags and wrappers meant for the host's own build would reach the guests too.
-        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
-            command.env_remove(name);
-        }
-        if self == Self::Debian {
-            command
-                .env("RUSTC", "/usr/bin/rustc")
-                .env("RUSTC_BOOTSTRAP", "1")
-                .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "/usr/bin/wasm-ld")
-                .arg("-Zbuild-std=std,panic_abort");
-        }
-        command
-    }
-}
-
-fn rustup() -> Outcome {
-    let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
-    let listed = listed.map_err(|e| format!("rustup cannot be started ({e})"))?;
-    if String::from_utf8_lossy(&listed.stdout).lines().any(|target| target == TARGET) {
-        return Ok(());
-    }
-    println!("adding rustup's target {TARGET}, to compile the connectors");
-    stage("rustup target add", Command::new("rustup").args(["target", "add", TARGET]))
-        .map_err(|_| format!("rustup cannot add the target {TARGET}"))
-}
-
-fn debian() -> Outcome {
-    install_debian(
-        &PACKAGES,
-        "a compiler for WebAssembly beside rustup's (as /usr/bin/rustc), for the connectors",
-    )
 }
 
 /// Installs those of Debian's packages that are not there yet, after saying so.

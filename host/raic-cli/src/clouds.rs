@@ -378,14 +378,16 @@ fn warn_of_shared_domains(config: &Config, home: &Home, name: &str) {
     }
 }
 
-fn table_of(arguments: &AddArguments) -> Outcome<Table> {
-    let pairs = |list: &[String]| -> Outcome<BTreeMap<String, String>> {
-        let split = |pair: &String| match pair.split_once('=') {
-            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => Err(Failed::configuration(format!("{pair:?} is not NAME=VALUE"))),
-        };
-        list.iter().map(split).collect()
+/// Arguments of the form NAME=VALUE.
+pub(crate) fn pairs(list: &[String]) -> Outcome<BTreeMap<String, String>> {
+    let split = |pair: &String| match pair.split_once('=') {
+        Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+        None => Err(Failed::configuration(format!("{pair:?} is not NAME=VALUE"))),
     };
+    list.iter().map(split).collect()
+}
+
+fn table_of(arguments: &AddArguments) -> Outcome<Table> {
     let mut table = Table::new();
     if let Some(domain) = &arguments.domain {
         table["domain"] = value(domain);

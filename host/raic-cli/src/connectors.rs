@@ -1,13 +1,18 @@
 //! `raic connector`.
 
+mod build;
+mod scaffold;
+mod show;
+mod trial;
+
 use std::{
     fs,
     io::{self, IsTerminal as _, Write as _},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use clap::Subcommand;
-use raic_wasm::{ApprovalStore, Engine, Manifest, Package, Sending};
+use raic_wasm::{ApprovalStore, Engine, Manifest, Package};
 use serde_json::json;
 
 use crate::{
@@ -16,7 +21,9 @@ use crate::{
     error::{Failed, Outcome},
     home::Home,
     output::say,
+    practice_service::{self, PracticeArguments},
 };
+use show::show;
 
 #[derive(Subcommand)]
 pub(crate) enum ConnectorCommand {
@@ -43,9 +50,17 @@ pub(crate) enum ConnectorCommand {
         #[arg(long)]
         force: bool,
     },
+    /// Begins a connector: a crate that speaks to the practice service, builds and passes its tests
+    New(scaffold::NewArguments),
+    /// Makes a connector of a crate, or of a component or module in any language and a manifest
+    Build(build::BuildArguments),
+    /// Tries a connector's file on a real service: what holds, what the service lacks, and what is wrong and where
+    Test(trial::TestArguments),
+    /// Runs a simple HTTP object service on loopback, for connectors to be tried on
+    Practice(PracticeArguments),
 }
 
-pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome {
+pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome {
     let store = || ApprovalStore::open(&home.connectors()).map_err(Failed::configuration);
     match command {
         ConnectorCommand::List => {
@@ -85,6 +100,10 @@ pub(crate) fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome
             say!("revoked {} {}", package.manifest.name, package.sha256);
             Ok(())
         }
+        ConnectorCommand::New(arguments) => scaffold::new(json, &arguments),
+        ConnectorCommand::Build(arguments) => build::build(json, &arguments),
+        ConnectorCommand::Test(arguments) => trial::test(json, &arguments).await,
+        ConnectorCommand::Practice(arguments) => practice_service::serve(arguments, json).await,
         ConnectorCommand::Approve { file, yes } => {
             let package = read(&file)?;
             let store = store()?;
@@ -121,7 +140,7 @@ fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
     Ok(clouds.map(|(name, _)| name.clone()).collect())
 }
 
-fn read(file: &PathBuf) -> Outcome<Package> {
+fn read(file: &Path) -> Outcome<Package> {
     let bytes =
         fs::read(file).map_err(|e| Failed::configuration(format!("cannot read {}: {e}", file.display())))?;
     Package::read(bytes).map_err(|e| Failed::configuration(format!("{}: {e}", file.display())))
@@ -143,65 +162,4 @@ fn confirmed() -> Outcome<bool> {
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(Failed::other)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
-}
-
-/// Where a secret may be sent, in words.
-fn sent(sending: &Sending) -> String {
-    let place = match (&sending.header, sending.form.as_str()) {
-        (Some(header), _) => header.as_str(),
-        (None, "raw" | "query") => "a query",
-        (None, _) => "a body",
-    };
-    format!(", sent in {place} to {:?}", sending.network)
-}
-
-fn show(package: &Package, json: bool) -> Outcome {
-    let manifest = &package.manifest;
-    if json {
-        return crate::files::print_json(&json!({
-            "sha256": package.sha256, "imports": package.imports, "manifest": manifest,
-        }));
-    }
-    say!("{} {}: {}", manifest.name, manifest.version, manifest.description);
-    say!("  sha-256   {}", package.sha256);
-    say!("  licence   {}", manifest.license);
-    say!("  contract  {}", manifest.contract);
-    say!("  settings");
-    for (name, setting) in &manifest.settings {
-        let value = match (&setting.default, setting.required) {
-            (Some(default), _) => format!(" [default: {default}]"),
-            (None, true) => " [required]".to_owned(),
-            (None, false) => String::new(),
-        };
-        say!("    {name:<14} {}{value}", setting.help);
-    }
-    say!("  credentials");
-    for (name, credential) in &manifest.credentials {
-        say!("    {name:<14} {}", credential.help);
-        for (part, rule) in &credential.parts {
-            let what = if rule.secret { "secret" } else { "readable by the connector" };
-            let signs = rule.sign.iter().map(|s| format!(", signs by {s:?}"));
-            let sends = rule.send.iter().map(sent);
-            say!("      {part:<20} {what}{}", signs.chain(sends).collect::<String>());
-        }
-    }
-    for (name, token) in &manifest.tokens {
-        let signs = token.sign.iter().map(|s| format!(", signs by {s:?}"));
-        let uses: String = signs.chain(token.send.iter().map(sent)).collect();
-        say!("    {name:<14} a secret that logins answer with{uses}");
-    }
-    for (name, endpoint) in &manifest.endpoints {
-        say!("    {name:<14} learned at login, pinned by you: {}", endpoint.help);
-    }
-    say!("  may send requests to");
-    for network in &manifest.network {
-        let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
-        say!("    {:<14} {}{}", network.name, network.url, when.collect::<String>());
-    }
-    say!("  may read, besides errors");
-    let answers = manifest.tokens.values().flat_map(|token| &token.answers);
-    for document in manifest.documents.iter().chain(answers) {
-        say!("    {} {}{}?{}", document.method, document.network, document.path, document.query.join("&"));
-    }
-    Ok(())
 }

@@ -12,6 +12,7 @@ mod files;
 mod home;
 mod init;
 mod output;
+mod practice_service;
 mod progress;
 mod storage;
 
@@ -98,7 +99,7 @@ enum Command {
     /// Leases: lists and renews them, collects what has none, compares clouds with them, rebuilds them
     #[command(subcommand)]
     Lease(storage::LeaseCommand),
-    /// Inspects, approves and lists connectors
+    /// Inspects, approves and lists connectors; begins, builds and tries new ones
     #[command(subcommand)]
     Connector(connectors::ConnectorCommand),
     /// Shows all of it on this machine: four S3 services, two of them stopped, one with its data damaged
@@ -149,7 +150,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Account(command) => storage::account(&home, json, command).await,
         Command::Usage { by } => storage::usage(&home, json, by).await,
         Command::Lease(command) => storage::lease(&home, json, command).await,
-        Command::Connector(command) => connectors::run(&home, json, command),
+        Command::Connector(command) => connectors::run(&home, json, command).await,
         Command::Demo(arguments) => demo::demo(arguments).await,
         Command::DemoService(arguments) => demo_service::serve(arguments).await,
     }

@@ -23,6 +23,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 pub(crate) const MAX_MEMORY: usize = 64 << 20;
 const STACK: usize = 512 << 10;
 const ASYNC_STACK: usize = 2 << 20;
+/// Core instances of one component: componentize-py makes one of each of its 38 libraries.
+const MAX_CORE_INSTANCES: u32 = 64;
 /// Calls that run at once, all clouds together; more wait. The pool has a slot for each.
 const MAX_CALLS: u32 = 256;
 
@@ -235,11 +237,11 @@ fn config(pool: bool) -> Config {
         let mut pooling = PoolingAllocationConfig::new();
         pooling
             .total_component_instances(MAX_CALLS)
-            .total_core_instances(MAX_CALLS * 4)
+            .total_core_instances(MAX_CALLS * MAX_CORE_INSTANCES)
             .total_memories(MAX_CALLS * 2)
             .total_tables(MAX_CALLS * 4)
             .total_stacks(MAX_CALLS)
-            .max_core_instances_per_component(16)
+            .max_core_instances_per_component(MAX_CORE_INSTANCES)
             .max_memories_per_component(4)
             .max_tables_per_component(16)
             .table_elements(100_000)

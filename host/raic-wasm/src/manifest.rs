@@ -242,7 +242,8 @@ pub struct Document {
     pub network: String,
     /// The HTTP method.
     pub method: String,
-    /// The path, exactly, after the grant's: what is below a container are objects, and no documents.
+    /// The path, exactly, after the grant's: what is below a container are objects, and no documents. `/*`, all that is below,
+    /// only of PROPFIND, which answers with properties (RFC 4918 section 9.1).
     #[serde(default)]
     pub path: String,
     /// Items the query must have, such as `list-type=2`, each name once.
@@ -336,6 +337,16 @@ impl Manifest {
         for reference in references {
             if !self.network.iter().any(|n| n.name == *reference) {
                 return Err(format!("there is no network named {reference:?}"));
+            }
+        }
+        let documents = self.documents.iter().chain(self.tokens.values().flat_map(|t| &t.answers));
+        for document in documents {
+            let is_wide = document.path.contains('*') && document.method != "PROPFIND";
+            if is_wide || (document.path.contains('*') && document.path != "/*") {
+                return Err(format!(
+                    "document {:?} {:?}: paths are exact; `/*` is for PROPFIND",
+                    document.method, document.path
+                ));
             }
         }
         for endpoint in self.network.iter().flat_map(|n| learned_in(&n.url)) {

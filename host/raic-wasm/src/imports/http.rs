@@ -84,6 +84,13 @@ impl Call {
                 return Err(refused(format!("the header {name} is the host's to set")));
             }
             let value = std::str::from_utf8(value).map_err(|_| refused("header values are UTF-8"))?;
+            // WebDAV's MOVE and COPY write there (RFC 4918 section 10.3).
+            if name == "destination" {
+                let there = context.gate.check("PUT", value).map_err(refused)?;
+                if there.grant.name != passed.grant.name {
+                    return Err(refused("a destination lies where the request goes"));
+                }
+            }
             let filled = self.placeholders.fill(&passed.grant.name, &name, value).map_err(refused)?;
             let mut filled = ::http::HeaderValue::from_str(&filled)
                 .map_err(|_| refused(format!("the value of the header {name} cannot be sent")))?;

@@ -1,0 +1,194 @@
+//! A folder of a WebDAV server (RFC 4918) as a cloud.
+//!
+//! A key's segments are folders. A put goes to a name of its own and is moved into place, since servers show what has come so
+//! far; a listing walks the folders, since WebDAV lists one at a time and knows no pages.
+
+mod listing;
+
+use raic_sdk::{
+    Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Request, Response, Result,
+    WriteMode,
+    answer::{self, Described},
+    conditions, error, hex, random_bytes, required_setting, secrets, uri,
+    xml::Element,
+};
+
+/// Where uploads wait to be whole, below the folder. No object's key begins so.
+const INCOMING: &str = ".incoming";
+
+/// The connector.
+#[derive(Debug)]
+pub struct WebDav;
+
+raic_sdk::connector!(WebDav);
+
+/// A request for what is below the folder; `path` is encoded, and empty for the folder itself.
+fn request(method: &str, path: &str) -> Result<Request> {
+    let user = required_setting("user")?;
+    let basic = secrets::required("account.password")?.basic_auth(&user)?;
+    Ok(Request::new(method, url_of(path)?).header("authorization", &format!("Basic {basic}")))
+}
+
+fn url_of(path: &str) -> Result<String> {
+    let separator = if path.is_empty() { "" } else { "/" };
+    Ok(format!("{}{separator}{path}", required_setting("url")?))
+}
+
+fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
+    answer::expect(answer, wanted, "x-request-id", |answer, document| {
+        // Sabre, which Nextcloud is built on, says what is wrong; others answer with a page.
+        let message = Element::parse(document).ok();
+        let message = message.and_then(|e| e.text_of("message").map(str::to_owned)).unwrap_or_default();
+        // A folder is locked while another request moves something into it.
+        let kind = (answer.status() == 423).then_some(ErrorKind::Conflict);
+        Described { kind, code: String::new(), message }
+    })
+}
+
+/// Makes the folders that a path lies in.
+fn make_folders(path: &str) -> Result<()> {
+    for (end, _) in path.match_indices('/') {
+        let made = request("MKCOL", &path[..end])?.send(None)?;
+        // 405: it is there; what else a server says to the later of two that make it is its own.
+        if !matches!(made.status(), 201 | 405) {
+            let found = request("PROPFIND", &path[..end])?.header("depth", "0").send(None)?;
+            if found.status() != 207 {
+                expect(&made, &[201])?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends a request that needs the folders of a path; makes them where they are missing, and sends it again.
+fn with_folders(path: &str, send: impl Fn() -> Result<Response>) -> Result<Response> {
+    let answer = send()?;
+    // 500 is Apache's word for it.
+    if !matches!(answer.status(), 403 | 404 | 409 | 500) {
+        return Ok(answer);
+    }
+    // Of a folder that is missing, unless it is this cloud's own.
+    expect(&request("PROPFIND", "")?.header("depth", "0").send(None)?, &[207]).map_err(listing::of_folder)?;
+    make_folders(path)?;
+    send()
+}
+
+impl Connector for WebDav {
+    fn describe() -> Result<Extra> {
+        let pairs = [("create-only", "emulated"), ("ordered-list", "yes"), ("consistency", "strong")];
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+    }
+
+    fn probe() -> Result<()> {
+        listing::entries("").map(drop)
+    }
+
+    fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
+        if let WriteMode::IfMatch(_) = mode {
+            return Err(error(ErrorKind::Unsupported, "WebDAV does not replace by etag"));
+        }
+        let incoming = format!("{INCOMING}/{}", hex(&random_bytes(16)));
+        let upload = || request("PUT", &incoming)?.send(Some(content));
+        expect(&with_folders(&incoming, upload)?, &[200, 201, 204])?;
+        let path = uri::encode_path(&key);
+        let overwrite = if matches!(mode, WriteMode::CreateOnly) { "F" } else { "T" };
+        let rename = || {
+            let request = request("MOVE", &incoming)?.header("destination", &url_of(&path)?);
+            request.header("overwrite", overwrite).send(None)
+        };
+        let moved = with_folders(&path, rename).and_then(|answer| expect(&answer, &[201, 204]));
+        if let Err(e) = moved {
+            // What cannot be moved is of no use; the error that says why matters more than this one's.
+            let _ = request("DELETE", &incoming)?.send(None);
+            return Err(conditions::of_put(e, &mode));
+        }
+        Ok(ObjectInfo { size: content.size(), etag: None, last_modified_unix_ms: None, extra: Vec::new() })
+    }
+
+    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
+        let mut request = request("GET", &uri::encode_path(&key))?;
+        if let Some(range) = range {
+            request = request.header("range", &answer::range_header(range));
+        }
+        if let Some(etag) = &if_match {
+            request = request.header("if-match", etag);
+        }
+        let answer = request.send(None)?;
+        expect(&answer, &[200, 206])?;
+        Ok((answer::info(&answer)?, Response::into_body(answer)?))
+    }
+
+    fn head(key: String) -> Result<ObjectInfo> {
+        // Apache's HEAD does not tell the size of an empty file.
+        listing::properties(&key)
+    }
+
+    fn delete(key: String, if_match: Option<String>) -> Result<()> {
+        if let Some(etag) = if_match
+            && !conditions::still_has(Self::head(key.clone()), &etag)?
+        {
+            return Ok(());
+        }
+        let answer = request("DELETE", &uri::encode_path(&key))?.send(None)?;
+        conditions::or_gone(expect(&answer, &[200, 204]), ErrorKind::NotFound)
+    }
+
+    fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
+        listing::page(&prefix, cursor.as_deref(), limit as usize)
+    }
+
+    fn create_container() -> Result<()> {
+        expect(&request("MKCOL", "")?.send(None)?, &[201, 405])
+    }
+
+    fn delete_container() -> Result<()> {
+        // DELETE of a folder takes all that is in it (RFC 4918 section 9.6.1).
+        if !listing::page("", None, 1)?.entries.is_empty() {
+            return Err(error(ErrorKind::Conflict, "the folder is not empty"));
+        }
+        let answer = request("DELETE", "")?.send(None)?;
+        conditions::or_gone(expect(&answer, &[200, 204]), ErrorKind::NotFound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use raic_sdk::testing::{Answer, Host, payload};
+
+    use super::*;
+
+    fn host() -> Host {
+        let host = Host::new().setting("url", "https://dav.example.com/raic").setting("user", "me");
+        host.secret("account.password", "pässword")
+    }
+
+    #[test]
+    fn an_upload_is_moved_into_place_when_it_is_whole() {
+        let (info, sent) = host()
+            .answer(Answer::new(201))
+            .answer(Answer::new(409))
+            .answer(Answer::new(207))
+            .answer(Answer::new(201))
+            .answer(Answer::new(405))
+            .answer(Answer::new(201))
+            .run(|| WebDav::put("a/b/c".to_owned(), &payload("hello"), WriteMode::CreateOnly));
+        assert_eq!(info.unwrap().size, 5);
+        let methods: Vec<_> = sent.iter().map(|sent| sent.method.as_str()).collect();
+        assert_eq!(methods, ["PUT", "MOVE", "PROPFIND", "MKCOL", "MKCOL", "MOVE"]);
+        assert_eq!(sent[0].header("authorization"), Some("Basic bWU6cMOkc3N3b3Jk"));
+        assert_eq!(sent[5].header("destination"), Some("https://dav.example.com/raic/a/b/c"));
+        assert_eq!(sent[5].header("overwrite"), Some("F"));
+    }
+
+    #[test]
+    fn an_upload_that_finds_an_object_is_taken_away_again() {
+        let (e, sent) = host()
+            .answer(Answer::new(201))
+            .answer(Answer::new(412))
+            .answer(Answer::new(204))
+            .run(|| WebDav::put("a".to_owned(), &payload("hello"), WriteMode::CreateOnly));
+        assert_eq!(e.unwrap_err().kind, ErrorKind::AlreadyExists);
+        assert_eq!(sent[2].method, "DELETE");
+        assert_eq!(sent[2].url, sent[0].url);
+    }
+}

@@ -1,0 +1,70 @@
+//! What a connector is, takes and may reach, in words.
+
+use raic_wasm::{Package, Sending};
+use serde_json::json;
+
+use crate::{error::Outcome, output::say, progress};
+
+/// Where a secret may be sent, in words.
+fn sent(sending: &Sending) -> String {
+    let place = match (&sending.header, sending.form.as_str()) {
+        (Some(header), _) => header.as_str(),
+        (None, "raw" | "query") => "a query",
+        (None, _) => "a body",
+    };
+    format!(", sent in {place} to {:?}", sending.network)
+}
+
+/// Shows a connector as `inspect` and `approve` do.
+pub(super) fn show(package: &Package, json: bool) -> Outcome {
+    let manifest = &package.manifest;
+    if json {
+        return crate::files::print_json(&json!({
+            "sha256": package.sha256, "size": package.bytes.len(), "imports": package.imports, "manifest": manifest,
+        }));
+    }
+    say!("{} {}: {}", manifest.name, manifest.version, manifest.description);
+    say!("  sha-256   {}", package.sha256);
+    say!("  licence   {}", manifest.license);
+    say!("  contract  {}", manifest.contract);
+    say!("  size      {}", progress::bytes(package.bytes.len() as u64));
+    say!("  imports   {}", package.imports.join(" "));
+    say!("  settings");
+    for (name, setting) in &manifest.settings {
+        let value = match (&setting.default, setting.required) {
+            (Some(default), _) => format!(" [default: {default}]"),
+            (None, true) => " [required]".to_owned(),
+            (None, false) => String::new(),
+        };
+        say!("    {name:<14} {}{value}", setting.help);
+    }
+    say!("  credentials");
+    for (name, credential) in &manifest.credentials {
+        say!("    {name:<14} {}", credential.help);
+        for (part, rule) in &credential.parts {
+            let what = if rule.secret { "secret" } else { "readable by the connector" };
+            let signs = rule.sign.iter().map(|s| format!(", signs by {s:?}"));
+            let sends = rule.send.iter().map(sent);
+            say!("      {part:<20} {what}{}", signs.chain(sends).collect::<String>());
+        }
+    }
+    for (name, token) in &manifest.tokens {
+        let signs = token.sign.iter().map(|s| format!(", signs by {s:?}"));
+        let uses: String = signs.chain(token.send.iter().map(sent)).collect();
+        say!("    {name:<14} a secret that logins answer with{uses}");
+    }
+    for (name, endpoint) in &manifest.endpoints {
+        say!("    {name:<14} learned at login, pinned by you: {}", endpoint.help);
+    }
+    say!("  may send requests to");
+    for network in &manifest.network {
+        let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
+        say!("    {:<14} {}{}", network.name, network.url, when.collect::<String>());
+    }
+    say!("  may read, besides errors");
+    let answers = manifest.tokens.values().flat_map(|token| &token.answers);
+    for document in manifest.documents.iter().chain(answers) {
+        say!("    {} {}{}?{}", document.method, document.network, document.path, document.query.join("&"));
+    }
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! `raic connector practice`: a simple HTTP object service on loopback, for connectors to be tried on. Objects are in memory.
+//! Its protocol stands in `connectors/examples/practice/src/lib.rs`, the connector that `raic connector new` begins with.
+
+use std::{
+    collections::BTreeMap,
+    net::Ipv4Addr,
+    ops::Bound,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::{HeaderMap, HeaderName, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use clap::Args;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::{
+    error::{Failed, Outcome},
+    home::private_file,
+    output::say,
+};
+
+/// The largest object, with room to spare over the largest that connectors are tried with.
+const MAX_OBJECT: usize = 80 << 20;
+/// Of all objects together.
+const MAX_BYTES: usize = 1 << 30;
+
+#[derive(Args)]
+pub(crate) struct PracticeArguments {
+    /// The port; a free one unless set
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Where to write the token; below the folder for temporary files unless set
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+struct Stored {
+    content: Bytes,
+    etag: String,
+    modified: Timestamp,
+}
+
+struct Service {
+    token: String,
+    // A std lock: held while a map is changed.
+    objects: Mutex<Objects>,
+}
+
+#[derive(Default)]
+struct Objects {
+    by_key: BTreeMap<String, Stored>,
+    written: u64,
+}
+
+impl Service {
+    fn lock(&self) -> MutexGuard<'_, Objects> {
+        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Serves until it is told to stop.
+pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
+    let token = raic_storage::StorageIndex::random().map_err(Failed::other)?.to_string();
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).await;
+    let listener =
+        listener.map_err(|e| Failed::other(format!("cannot listen on port {}: {e}", arguments.port)))?;
+    let url = format!("http://{}", listener.local_addr().map_err(Failed::other)?);
+    let folder = tempfile::tempdir().map_err(Failed::other)?;
+    let file = arguments.token_file.unwrap_or_else(|| folder.path().join("token"));
+    private_file(&file, token.as_bytes())?;
+    if json {
+        crate::files::print_json(&json!({"url": url, "token_file": file}))?;
+    } else {
+        say!("a service for practice is at {url}; Ctrl-C stops it, and its objects are gone then");
+        say!("try a connector on it:");
+        say!("  raic connector test FILE --set endpoint={url} --credential account={}", file.display());
+    }
+    let service = Arc::new(Service { token, objects: Mutex::default() });
+    let router = Router::new()
+        .route("/objects", get(list))
+        .route("/objects/{*key}", get(read).put(write).delete(remove))
+        .layer(DefaultBodyLimit::max(MAX_OBJECT))
+        .layer(middleware::from_fn_with_state(service.clone(), authorised))
+        .with_state(service);
+    let stopped = async {
+        // Where the signal cannot be waited for, it ends the process by itself.
+        let _ = tokio::signal::ctrl_c().await;
+    };
+    tokio::select! {
+        served = async { axum::serve(listener, router).await } => served.map_err(Failed::other),
+        () = stopped => Ok(()),
+    }
+}
+
+fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
+    (status, Json(json!({"code": code, "message": message}))).into_response()
+}
+
+async fn authorised(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
+    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    if given.and_then(|value| value.strip_prefix("Bearer ")) == Some(&service.token) {
+        return next.run(request).await;
+    }
+    refusal(StatusCode::UNAUTHORIZED, "token", "the token is missing, or another one")
+}
+
+fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// Whether the conditions of a request hold for what is there.
+fn holds(headers: &HeaderMap, found: Option<&Stored>) -> bool {
+    let matches =
+        text(headers, header::IF_MATCH).is_none_or(|etag| found.is_some_and(|found| found.etag == etag));
+    let is_new = text(headers, header::IF_NONE_MATCH) != Some("*") || found.is_none();
+    matches && is_new
+}
+
+fn unmet() -> Response {
+    refusal(StatusCode::PRECONDITION_FAILED, "condition", "the condition does not hold")
+}
+
+fn missing() -> Response {
+    refusal(StatusCode::NOT_FOUND, "missing", "there is no such object")
+}
+
+async fn write(
+    State(service): State<Arc<Service>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+    content: Bytes,
+) -> Response {
+    let mut objects = service.lock();
+    if !holds(&headers, objects.by_key.get(&key)) {
+        return unmet();
+    }
+    let held: usize = objects.by_key.values().map(|stored| stored.content.len()).sum();
+    if held + content.len() > MAX_BYTES {
+        return refusal(StatusCode::INSUFFICIENT_STORAGE, "quota", "the service's memory is full");
+    }
+    objects.written += 1;
+    let etag = format!("\"{}\"", objects.written);
+    objects.by_key.insert(key, Stored { content, etag: etag.clone(), modified: Timestamp::now() });
+    (StatusCode::CREATED, [(header::ETAG, etag)]).into_response()
+}
+
+async fn read(State(service): State<Arc<Service>>, Path(key): Path<String>, headers: HeaderMap) -> Response {
+    let objects = service.lock();
+    let Some(found) = objects.by_key.get(&key) else { return missing() };
+    if !holds(&headers, Some(found)) {
+        return unmet();
+    }
+    let size = found.content.len();
+    let modified = found.modified.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let common = [(header::ETAG, found.etag.clone()), (header::LAST_MODIFIED, modified)];
+    let range = text(&headers, header::RANGE).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let range =
+        range.and_then(|(start, end)| Some((start.parse::<usize>().ok()?, end.parse::<usize>().ok()?)));
+    match range {
+        None => (StatusCode::OK, common, found.content.clone()).into_response(),
+        Some((start, end)) if start < size && start <= end => {
+            let end = end.min(size - 1);
+            let range = [(header::CONTENT_RANGE, format!("bytes {start}-{end}/{size}"))];
+            (StatusCode::PARTIAL_CONTENT, common, range, found.content.slice(start..=end)).into_response()
+        }
+        Some(_) => refusal(StatusCode::RANGE_NOT_SATISFIABLE, "range", "the range begins past the end"),
+    }
+}
+
+async fn remove(
+    State(service): State<Arc<Service>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let mut objects = service.lock();
+    match objects.by_key.get(&key) {
+        None => missing(),
+        found if !holds(&headers, found) => unmet(),
+        Some(_) => {
+            objects.by_key.remove(&key);
+            StatusCode::NO_CONTENT.into_response()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Listing {
+    #[serde(default)]
+    prefix: String,
+    after: Option<String>,
+    #[serde(default = "thousand")]
+    limit: usize,
+}
+
+fn thousand() -> usize {
+    1000
+}
+
+async fn list(State(service): State<Arc<Service>>, Query(asked): Query<Listing>) -> Response {
+    let objects = service.lock();
+    // The later of the two places where it may begin.
+    let from = match asked.after {
+        Some(after) if after >= asked.prefix => Bound::Excluded(after),
+        _ => Bound::Included(asked.prefix.clone()),
+    };
+    let found = objects.by_key.range((from, Bound::Unbounded));
+    let mut found = found.take_while(|(key, _)| key.starts_with(&asked.prefix)).peekable();
+    let mut page = Vec::new();
+    while page.len() < asked.limit.clamp(1, 1000) {
+        let Some((key, stored)) = found.next() else { break };
+        page.push((key, stored));
+    }
+    let next = found.peek().and(page.last()).map(|(key, _)| key);
+    let rows = page.iter().map(|(key, stored)| {
+        let modified = stored.modified.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+        json!({"key": key, "size": stored.content.len(), "etag": stored.etag, "modified": modified})
+    });
+    Json(json!({"objects": rows.collect::<Vec<_>>(), "next": next})).into_response()
+}
