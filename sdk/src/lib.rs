@@ -99,10 +99,10 @@ pub use bindings::{
         object_store::{Listed, Page, WriteMode},
     },
     raic::connector::{
-        bytes::{Body, Payload},
         cloud::{endpoint, now_unix_ms, random_bytes, setting},
         http::Response,
         log,
+        payloads::{Body, Payload},
         secrets::Secret,
         types::{ByteRange, Error, ErrorKind, Extra, ObjectInfo},
     },

@@ -80,7 +80,7 @@ pub mod raic {
         }
 
         /// Objects' bytes, which stay in the host.
-        pub mod bytes {
+        pub mod payloads {
             use super::types::{ByteRange, Error};
             use crate::testing;
 
@@ -202,7 +202,7 @@ pub mod raic {
         /// Requests.
         pub mod http {
             use super::{
-                bytes::{Body, Payload},
+                payloads::{Body, Payload},
                 secrets::Secret,
                 types::Error,
             };
@@ -300,12 +300,12 @@ pub mod raic {
             pub fn setting(name: &str) -> Option<String> {
                 testing::setting(name)
             }
-            /// Tells an endpoint that was learned at login.
+            /// Tells an endpoint that was learned at login; gives its URL back as requests are to be made of it.
             ///
             /// # Errors
             /// None in a test; outside of one, until the operator has pinned it.
-            pub fn endpoint(_name: &str, _url: &str) -> Result<(), Error> {
-                Ok(())
+            pub fn endpoint(_name: &str, url: &str) -> Result<String, Error> {
+                Ok(url.trim_end_matches('/').to_owned())
             }
             /// The time, in milliseconds since 1970.
             pub fn now_unix_ms() -> u64 {

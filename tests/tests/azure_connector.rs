@@ -32,7 +32,7 @@ async fn the_azure_connector_conforms_on_azurite() {
     plain.create_container().await.expect("the container is made");
     plain.create_container().await.expect("made again is made");
     plain.probe().await.expect("the container is there");
-    conformance::all(&plain, "all/").await;
+    raic_tests::conforms(&plain, "all/").await;
     conformance::create_only_race(&plain, "race/", 16).await.expect("conforms");
 
     let wrong = by_key(&service, "container", &data_encoding::BASE64.encode(&[7; 64]));

@@ -1,6 +1,6 @@
 //! The connectors of `connectors/examples`, sandboxed, each against a real server.
 
-use raic_cloud::{Cloud, ErrorKind, conformance};
+use raic_cloud::{Cloud, ErrorKind};
 use raic_tests::{
     components::connected,
     webdav::{PASSWORD, USER, WebDavServer},
@@ -17,7 +17,7 @@ async fn the_webdav_example_conforms_on_apache() {
     assert_eq!(cloud.probe().await.expect_err("no folder yet").kind, ErrorKind::ContainerNotFound);
     cloud.create_container().await.expect("the folder is made");
     cloud.create_container().await.expect("made again is made");
-    conformance::all(&cloud, "all/").await;
+    raic_tests::conforms(&cloud, "all/").await;
     let wrong = connected(TMP, "webdav", &settings, &[("account", "another")], &[]).expect("a cloud");
     assert_eq!(wrong.probe().await.expect_err("a wrong password").kind, ErrorKind::Unauthenticated);
     cloud.delete_container().await.expect("the folder goes");

@@ -23,7 +23,7 @@ async fn conforms(cloud: &ConnectorCloud) {
     assert_eq!(cloud.probe().await.expect_err("no bucket yet").kind, ErrorKind::ContainerNotFound);
     cloud.create_container().await.expect("the bucket is made");
     cloud.create_container().await.expect("made again is made");
-    conformance::all(cloud, "all/").await;
+    raic_tests::conforms(cloud, "all/").await;
     conformance::create_only_race(cloud, "race/", 8).await.expect("conforms");
 }
 

@@ -36,7 +36,7 @@ async fn the_s3_connector_conforms_on_radosgw() {
     plain.create_container().await.expect("the bucket is made");
     plain.create_container().await.expect("made again is made");
     plain.probe().await.expect("the bucket is there");
-    conformance::all(&plain, "all/").await;
+    raic_tests::conforms(&plain, "all/").await;
     conformance::create_only_race(&plain, "race/", 16).await.expect("conforms");
     let plain = Arc::new(plain);
     the_cloud_backend_conforms(plain.clone()).await;

@@ -43,7 +43,7 @@ async fn conforms(cloud: &ConnectorCloud) {
     cloud.create_container().await.expect("the container is made");
     cloud.create_container().await.expect("made again is made");
     cloud.probe().await.expect("the container is there");
-    conformance::all(cloud, "all/").await;
+    raic_tests::conforms(cloud, "all/").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

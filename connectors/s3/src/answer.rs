@@ -4,7 +4,20 @@ use raic_sdk::{ErrorKind, Response, Result, answer::Described, xml::Element};
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |_, document| describe(document))
+    raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |answer, document| {
+        let mut described = describe(document);
+        // A HEAD has no document: 405 is its word for an object that was deleted in a bucket with versions, and 301 for another region.
+        if answer.status() == 405 && answer.header("x-amz-delete-marker").as_deref() == Some("true") {
+            described.kind = Some(ErrorKind::NotFound);
+        }
+        if described.kind.is_none_or(|kind| kind == ErrorKind::Misconfigured)
+            && let Some(region) = answer.header("x-amz-bucket-region")
+        {
+            described.message =
+                format!("{} (the bucket's region is {region})", described.message).trim().to_owned();
+        }
+        described
+    })
 }
 
 fn describe(document: &[u8]) -> Described {
@@ -12,7 +25,11 @@ fn describe(document: &[u8]) -> Described {
         return Described::default();
     };
     let text = |name| e.text_of(name).unwrap_or_default().trim().to_owned();
-    let code = text("Code");
+    let (code, region) = (text("Code"), text("Region"));
+    if !region.is_empty() && kind_of(&code) == Some(ErrorKind::Misconfigured) {
+        let message = format!("{} (the bucket's region is {region})", text("Message"));
+        return Described { kind: kind_of(&code), code, message };
+    }
     Described { kind: kind_of(&code), code, message: text("Message") }
 }
 
@@ -68,6 +85,8 @@ mod tests {
         assert_eq!((&*described.code, &*described.message), ("NoSuchBucket", "The bucket is gone"));
         assert_eq!(kind_of("RequestTimeTooSkewed"), Some(ErrorKind::ClockSkew));
         assert_eq!(kind_of("Whatever"), None);
+        let document = b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message><Region>eu-west-1</Region></Error>";
+        assert_eq!(describe(document).message, "wrong (the bucket's region is eu-west-1)");
         assert_eq!(describe(b"<html>502</html>"), Described::default());
     }
 }

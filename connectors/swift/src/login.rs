@@ -49,9 +49,7 @@ fn user() -> Result<String> {
 }
 
 fn made(token: Secret, storage: &str, ttl_ms: u64) -> Result<Made> {
-    let storage = storage.trim_end_matches('/');
-    endpoint(STORAGE, storage)?;
-    Ok(Made::lasting(ttl_ms).secret(TOKEN, token).text(STORAGE, storage.to_owned()))
+    Ok(Made::lasting(ttl_ms).secret(TOKEN, token).text(STORAGE, endpoint(STORAGE, storage)?))
 }
 
 /// How long a token is kept that ends at a moment; a short one for most of its life.

@@ -8,13 +8,14 @@ use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
 use raic_gateway::admin::Status;
 use raic_storage::{Backend, Identity, Owner, Ownership, ServerId, StorageIndex};
+use raic_wasm::ApprovalStore;
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pins, pin, read_only, read_pins, shares_on},
+    daemon::{Clouds, Pin, Pins, pin, read_only, read_pins, shares_on},
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
@@ -42,6 +43,23 @@ pub(crate) enum CloudCommand {
     Create {
         /// Which
         name: String,
+    },
+    /// Removes a cloud's container (bucket) at the provider, where it is empty
+    Delete {
+        /// Which
+        name: String,
+    },
+    /// Shows what the provider says is used, and may be
+    Usage {
+        /// Which
+        name: String,
+    },
+    /// Moves a cloud to another approved version of its connector, a newer or an older one; what is under way ends on the one before
+    Upgrade {
+        /// Which
+        name: String,
+        /// The version, by its SHA-256 (8 digits or more) [default: the one approved last]
+        sha256: Option<String>,
     },
     /// Pins what a cloud's login says of where its endpoints are, such as a storage URL out of a catalogue
     Pin {
@@ -87,7 +105,12 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
     match command {
         CloudCommand::Add(arguments) => add(home, json, arguments).await,
         CloudCommand::List => {
+            let pins = read_pins(home)?;
             for (name, section) in &Config::load(home)?.clouds {
+                let version = match section {
+                    CloudSection::Cloud { connector, .. } => pins.get(name).and_then(|pin| pin.of(connector)),
+                    CloudSection::Disk { .. } => None,
+                };
                 let (backend, place) = match section {
                     CloudSection::Disk { path, .. } => ("disk", path.display().to_string()),
                     CloudSection::Cloud { connector, settings, .. } => {
@@ -96,9 +119,12 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                     }
                 };
                 if json {
-                    print_json(&json!({"name": name, "backend": backend, "place": place}))?;
+                    print_json(
+                        &json!({"name": name, "backend": backend, "place": place, "sha256": version}),
+                    )?;
                 } else {
-                    say!("{name:<16} {backend:<8} {place}");
+                    let version = version.map_or("", |sha256| &sha256[..12]);
+                    say!("{name:<16} {backend:<8} {version:<12} {place}");
                 }
             }
             Ok(())
@@ -136,8 +162,114 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             say!("cloud {name:?} has its container");
             Ok(())
         }
+        CloudCommand::Delete { name } => {
+            let shares = shares_on(home, &name)?;
+            if shares > 0 {
+                return Err(Failed::configuration(format!("cloud {name:?} holds {shares} shares of files")));
+            }
+            connect(home, &name)?.delete_container().await.map_err(Failed::other)?;
+            if json {
+                return print_json(&json!({"cloud": name, "deleted": true}));
+            }
+            say!("cloud {name:?} has no container any more");
+            Ok(())
+        }
+        CloudCommand::Usage { name } => usage(home, json, &name).await,
+        CloudCommand::Upgrade { name, sha256 } => upgrade(home, json, &name, sha256.as_deref()).await,
         CloudCommand::Pin { name } => pin_endpoints(home, json, &name).await,
     }
+}
+
+async fn usage(home: &Home, json: bool, name: &str) -> Outcome {
+    let usage = connect(home, name)?.usage().await.map_err(Failed::other)?;
+    if json {
+        let extra: BTreeMap<_, _> = usage.extra.into_iter().collect();
+        return print_json(&json!({
+            "cloud": name, "bytes": usage.bytes, "objects": usage.objects, "quota": usage.quota, "extra": extra,
+        }));
+    }
+    let bytes =
+        |bytes: Option<u64>| bytes.map_or("not told".to_owned(), |bytes| progress::bytes(bytes).to_string());
+    say!("used     {}", bytes(usage.bytes));
+    say!("objects  {}", usage.objects.map_or("not told".to_owned(), |objects| objects.to_string()));
+    say!("quota    {}", bytes(usage.quota));
+    for (name, value) in usage.extra {
+        say!("{name:<8} {value}");
+    }
+    Ok(())
+}
+
+/// Makes a running daemon read the configuration again, with versions of connectors that clouds are to run; false where none runs.
+async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
+    let body = serde_json::to_vec(pins).map_err(Failed::other)?;
+    let body = http_body_util::BodyExt::boxed(http_body_util::BodyExt::map_err(
+        http_body_util::Full::new(bytes::Bytes::from(body)),
+        |never| match never {},
+    ));
+    let headers = [("content-type", "application/json".to_owned())];
+    match Client(home).send(Method::POST, "/v1/reload", &headers, body).await {
+        Ok(_) => Ok(true),
+        Err(failed) if failed.class == Class::NoDaemon => Ok(false),
+        Err(failed) => Err(failed),
+    }
+}
+
+pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
+    Config::load(home)?;
+    if !reopen(home, &Pins::new()).await? {
+        return Err(Failed {
+            class: Class::NoDaemon,
+            sentence: "no daemon runs that could read it; it is read at the start".to_owned(),
+        });
+    }
+    if json {
+        return print_json(&json!({"reloaded": true}));
+    }
+    say!("the daemon has read the configuration and the credentials again");
+    Ok(())
+}
+
+async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<&str>) -> Outcome {
+    let config = Config::load(home)?;
+    let section = section(&config, name)?;
+    let CloudSection::Cloud { connector, .. } = section else {
+        return Err(Failed::configuration(format!("cloud {name:?} is a folder and has no connector")));
+    };
+    let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
+    let pins = read_pins(home)?;
+    let before = pins.get(name).and_then(|pin| pin.of(connector)).unwrap_or(connector).to_owned();
+    let wanted = store.find(sha256.unwrap_or(connector)).map_err(Failed::configuration)?;
+    if wanted.manifest.name != *connector {
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} runs {connector:?}, and {} is {:?}; another connector is named in config.toml",
+            &wanted.sha256[..12],
+            wanted.manifest.name
+        )));
+    }
+    let to = Pin { connector: connector.clone(), sha256: wanted.sha256.clone() };
+    let moved = Pins::from([(name.to_owned(), to)]);
+    // Opened before it counts: a version that does not take this cloud's settings moves nothing.
+    let opened =
+        tokio::task::block_in_place(|| Clouds::new(home)?.connect(name, section, &mut moved.clone()))?;
+    let fault = opened.probe().await.err().map(|e| e.to_string());
+    let in_use = reopen(home, &moved).await?;
+    if !in_use {
+        pin(home, moved).await?;
+    }
+    let version = &wanted.manifest.version;
+    if json {
+        return print_json(&json!({
+            "cloud": name, "version": version, "sha256": wanted.sha256, "before": before, "fault": fault,
+            "in_use": in_use,
+        }));
+    }
+    let old = store.find(&before).map(|p| format!("{} ({})", p.manifest.version, &p.sha256[..12]));
+    let old = old.unwrap_or_else(|_| before.chars().take(12).collect());
+    say!("cloud {name:?} runs {connector} {version} ({}), and ran {old}", &wanted.sha256[..12]);
+    if let Some(fault) = fault {
+        eprintln!("warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back");
+    }
+    Ok(())
 }
 
 fn section<'a>(config: &'a Config, name: &str) -> Outcome<&'a CloudSection> {
@@ -259,11 +391,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     if let Some(fault) = &fault {
         eprintln!("warning: it does not work yet: {fault}");
     }
-    let reloaded = match Client(home).send(Method::POST, "/v1/reload", &[], nothing()).await {
-        Ok(_) => true,
-        Err(failed) if failed.class == Class::NoDaemon => false,
-        Err(failed) => return Err(failed),
-    };
+    let reloaded = reopen(home, &Pins::new()).await?;
     if json {
         return print_json(&json!({"cloud": name, "fault": fault, "in_use": reloaded}));
     }
@@ -314,11 +442,7 @@ async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcome {
         let changed = document.to_string();
         Config::parse(&changed, home.path()).map_err(wrong)?;
         replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
-        match Client(home).send(Method::POST, "/v1/reload", &[], nothing()).await {
-            Ok(_) => {}
-            Err(failed) if failed.class == Class::NoDaemon => {}
-            Err(failed) => return Err(failed),
-        }
+        reopen(home, &Pins::new()).await?;
     }
     if json {
         let pinned: BTreeMap<_, _> = learned.iter().map(|(name, url, _)| (name, url)).collect();
@@ -439,6 +563,14 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
     say!("lacking    {} shares", status.lacking);
     say!("deletions  {} shares wait", status.deletions);
     say!("lost       {} shares", status.lost);
+    for waiting in &status.waiting {
+        match (&waiting.connector, &waiting.fault) {
+            (Some(connector), _) => say!("connector  {connector} waits for approval ({})", waiting.file),
+            (None, fault) => {
+                say!("connector  {} is none: {}", waiting.file, fault.as_deref().unwrap_or_default());
+            }
+        }
+    }
     for cloud in &status.clouds {
         let fault = cloud.fault.as_deref().unwrap_or("works");
         let keyring = if cloud.keyring { "" } else { " (has no copy of the keyring yet)" };

@@ -25,7 +25,7 @@ use crate::{
 const COMMAND: Duration = Duration::from_secs(30);
 
 /// What `raic init` writes.
-pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, and after `raic cloud add`.
+pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, after `raic cloud add`, and when `raic reload` tells it to.
 
 [array]
 # Every file is cut into n shares, one for each cloud below; any k of them give it back.
@@ -41,6 +41,9 @@ survive = 1
 # reconcile_hours = 24        # how often what a cloud holds is compared with the leases
 # spool = "1 GiB"             # room below the home for parts of uploads that wait
 # memory = "256 MiB"          # what uploads and reads under way hold together; an upload that finds none free waits
+
+# [connectors]
+# signed_by = ["RWQ.."]       # minisign's public keys: only connectors signed by one of them (FILE.minisig) can be approved
 
 # As many clouds as the array has shares. These four are folders of this home, to begin with: a file stored here
 # survives the loss of any two of the folders, not of the disk. Put your clouds in their place before you store what
@@ -69,7 +72,7 @@ path = "clouds/4"
 #
 # [clouds.amazon]
 # backend = "cloud"
-# connector = "s3"           # the version approved when the cloud was added; the first digits of a SHA-256 move it
+# connector = "s3"           # the version approved when the cloud was added; `raic cloud upgrade amazon` moves it
 # settings = { bucket = "my-bucket", region = "eu-central-1" }
 # # Each credential from a file (mode 0600), an environment variable, or a command's output:
 # credentials.keys = { file = "secrets/amazon.json" }
@@ -89,7 +92,17 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) storage: StorageSection,
     #[serde(default)]
+    pub(crate) connectors: ConnectorsSection,
+    #[serde(default)]
     pub(crate) clouds: BTreeMap<String, CloudSection>,
+}
+
+/// `[connectors]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct ConnectorsSection {
+    /// minisign's public keys, by one of which whatever is approved must be signed; none asks for no signature.
+    pub(crate) signed_by: Vec<String>,
 }
 
 /// `[array]`.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use clap::Subcommand;
-use raic_wasm::{ApprovalStore, Engine, Manifest, Package};
+use raic_wasm::{ApprovalStore, Engine, Manifest, Package, Waiting, verify_signature};
 use serde_json::json;
 
 use crate::{
@@ -27,7 +27,7 @@ use show::show;
 
 #[derive(Subcommand)]
 pub(crate) enum ConnectorCommand {
-    /// Lists the approved connectors
+    /// Lists the approved connectors, and those that were dropped into the home's folder `connectors` and wait for approval
     List,
     /// Shows what a connector is, takes and may reach: an approved one by name, or a file
     Inspect {
@@ -36,7 +36,7 @@ pub(crate) enum ConnectorCommand {
     },
     /// Approves a connector's file: its bytes and the permissions that `inspect` shows
     Approve {
-        /// The component
+        /// The file, or the name or SHA-256 of one that waits in the home's folder `connectors`
         file: PathBuf,
         /// Do not ask, where a person could answer
         #[arg(long)]
@@ -65,19 +65,21 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
     match command {
         ConnectorCommand::List => {
             let packages = store()?.list().map_err(Failed::configuration)?;
-            if packages.is_empty() && !json {
+            let waiting = store()?.waiting().map_err(Failed::configuration)?;
+            if packages.is_empty() && waiting.is_empty() && !json {
                 say!("no connector is approved yet; approve one with `raic connector approve FILE`");
             }
             let (good, bad): (Vec<_>, Vec<_>) = packages.into_iter().partition(Result::is_ok);
             good.iter().flatten().try_for_each(|package| list(package, json))?;
+            waiting.iter().try_for_each(|waiting| list_waiting(waiting, json))?;
             bad.into_iter().try_for_each(|wrong| wrong.map(drop).map_err(Failed::configuration))
         }
         ConnectorCommand::Inspect { connector } => {
             let file = PathBuf::from(&connector);
-            let package = if file.is_file() {
-                read(&file)?
-            } else {
-                store()?.find(&connector).map_err(Failed::configuration)?
+            let package = match dropped(&store()?, &file)? {
+                Some((_, package)) => package,
+                None if file.is_file() => read(&file)?,
+                None => store()?.find(&connector).map_err(Failed::configuration)?,
             };
             show(&package, json)
         }
@@ -105,8 +107,22 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
         ConnectorCommand::Test(arguments) => trial::test(json, &arguments).await,
         ConnectorCommand::Practice(arguments) => practice_service::serve(arguments, json).await,
         ConnectorCommand::Approve { file, yes } => {
-            let package = read(&file)?;
             let store = store()?;
+            let (file, package) = match dropped(&store, &file)? {
+                Some(dropped) => dropped,
+                None => (file.clone(), read(&file)?),
+            };
+            let signed_by = match home.config().exists() {
+                true => Config::load(home)?.connectors.signed_by,
+                false => Vec::new(),
+            };
+            if !signed_by.is_empty() {
+                let (key, comment) =
+                    verify_signature(&package, &file, &signed_by).map_err(Failed::configuration)?;
+                if !json {
+                    say!("signed by {} ({comment})", signed_by[key]);
+                }
+            }
             // Compiled now, so that what does not fit the contract is refused before it is approved.
             let engine = Engine::new().map_err(Failed::configuration)?;
             let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
@@ -122,6 +138,46 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             Ok(())
         }
     }
+}
+
+/// The one that waits under a name or a SHA-256, where the word is no file.
+fn dropped(store: &ApprovalStore, word: &Path) -> Outcome<Option<(PathBuf, Package)>> {
+    let name = word.to_string_lossy();
+    if word.is_file() || name.contains('/') {
+        return Ok(None);
+    }
+    let waiting = store.waiting().map_err(Failed::configuration)?.into_iter();
+    let mut same = waiting.filter_map(|w| Some((w.file, w.package.ok()?))).filter(|(file, package)| {
+        package.manifest.name == name
+            || (name.len() >= 8 && package.sha256.starts_with(&*name))
+            || file.file_name().is_some_and(|file| *file == *name)
+    });
+    match (same.next(), same.next()) {
+        (Some(_), Some(_)) => {
+            Err(Failed::configuration(format!("several files wait as {name:?}; name one by its SHA-256")))
+        }
+        (found, _) => Ok(found),
+    }
+}
+
+fn list_waiting(waiting: &Waiting, json: bool) -> Outcome {
+    let file = waiting.file.display();
+    match &waiting.package {
+        Ok(package) => {
+            let Manifest { name, version, .. } = &package.manifest;
+            if json {
+                return crate::files::print_json(&json!({
+                    "name": name, "version": version, "sha256": package.sha256, "waiting": waiting.file,
+                }));
+            }
+            say!("{name:<12} {version:<8} {}  waits for approval: {file}", &package.sha256[..12]);
+        }
+        Err(e) if json => {
+            return crate::files::print_json(&json!({"fault": e.to_string(), "waiting": waiting.file}));
+        }
+        Err(e) => say!("{file} is no connector: {e}"),
+    }
+    Ok(())
 }
 
 /// The configured clouds that run a connector's version.

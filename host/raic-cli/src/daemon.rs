@@ -4,13 +4,17 @@ use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Ar
 
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Breaker, Cloud, Limit, Meter, Prefix, Retry, RetryPolicy};
-use raic_gateway::admin::Admin;
+use raic_gateway::admin::{Admin, Reload, WaitingConnectors};
 use raic_storage::{
     Backend, ChunkBudget, Clock, CloudBackend, Database, DatabaseError, DiskBackend, Holds, LeaseDb,
     MUTABLE_CHUNK_SIZE, Owner, ServerId, ServerSettings, Slots, Spool, StorageServer, UnusableBackend,
     chunk_size_for,
 };
-use raic_wasm::{ApprovalStore, Configuration, ConnectorCloud, Engine, TlsSettings};
+use raic_wasm::{
+    ApprovalStore, Configuration, Connector, ConnectorCloud, Engine, ReadCredentials, RotatingCloud,
+    TlsSettings,
+};
+use serde::{Deserialize, Serialize};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -18,7 +22,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    config::{CloudSection, Config},
+    config::{CloudSection, Config, Source},
+    connector_watch,
     error::{Failed, Outcome},
     home::{self, Home},
 };
@@ -28,10 +33,10 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// Which version of a connector a cloud runs: approving another moves no cloud by itself. It counts for as long as the
 /// configuration names the connector the same; naming a SHA-256 there moves the cloud.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pin {
-    connector: String,
-    sha256: String,
+    pub(crate) connector: String,
+    pub(crate) sha256: String,
 }
 
 impl Pin {
@@ -139,7 +144,10 @@ impl Clouds {
         pins: &mut Pins,
     ) -> Outcome<Arc<dyn Cloud>> {
         let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
-        let cloud = self.connector_cloud(name, section, pins)?;
+        let Prepared { connector, configuration, read, pin } = self.prepare(name, section, pins)?;
+        let cloud =
+            RotatingCloud::new(name, &connector, configuration, read).map_err(|e| wrong(e.to_string()))?;
+        pins.insert(name.to_owned(), pin);
         let CloudSection::Cloud { prefix, requests, .. } = section else { return Ok(Arc::new(cloud)) };
         let limited = Limit::new(Meter::new(cloud), (*requests).max(1));
         let cloud = Breaker::new(Retry::new(limited, RetryPolicy::default()));
@@ -160,6 +168,17 @@ impl Clouds {
         pins: &mut Pins,
     ) -> Outcome<ConnectorCloud> {
         let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let Prepared { connector, configuration, read, pin } = self.prepare(name, section, pins)?;
+        let configuration = Configuration { credentials: read().map_err(wrong)?, ..configuration };
+        let cloud =
+            ConnectorCloud::new(name, &connector, &configuration).map_err(|e| wrong(e.to_string()))?;
+        pins.insert(name.to_owned(), pin);
+        Ok(cloud)
+    }
+
+    /// All that a cloud behind a connector is made of.
+    fn prepare(&self, name: &str, section: &CloudSection, pins: &Pins) -> Outcome<Prepared> {
+        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
         let CloudSection::Cloud { connector, settings, credentials, ca, endpoints, .. } = section else {
             return Err(wrong("it is a folder and has no connector".to_owned()));
         };
@@ -167,21 +186,36 @@ impl Clouds {
         let package = self.approved.find(pinned.unwrap_or(connector)).map_err(|e| wrong(e.to_string()))?;
         let compiled =
             self.engine.load(&package, Some(self.approved.compiled())).map_err(|e| wrong(e.to_string()))?;
-        let load = |(name, source): (&String, &crate::config::Source)| {
-            let document = source.load(&self.home).map_err(|e| wrong(format!("credential {name:?}: {e}")))?;
-            Ok((name.clone(), document))
+        let (home, sources) = (self.home.clone(), credentials.clone());
+        let load = move || {
+            let load = |(name, source): (&String, &Source)| {
+                let document = source.load(&home).map_err(|e| format!("credential {name:?}: {e}"))?;
+                Ok((name.clone(), document))
+            };
+            sources.iter().map(load).collect()
         };
         let extra_ca = ca.as_ref().map(|path| home::read(&self.home.path().join(path))).transpose()?;
         let configuration = Configuration {
             settings: settings.clone(),
-            credentials: credentials.iter().map(load).collect::<Outcome<_>>()?,
             tls: TlsSettings { extra_ca },
             endpoints: endpoints.clone(),
+            ..Configuration::default()
         };
-        let cloud = ConnectorCloud::new(name, &compiled, &configuration).map_err(|e| wrong(e.to_string()))?;
-        pins.insert(name.to_owned(), Pin { connector: connector.clone(), sha256: package.sha256 });
-        Ok(cloud)
+        Ok(Prepared {
+            connector: compiled,
+            configuration,
+            read: Arc::new(load),
+            pin: Pin { connector: connector.clone(), sha256: package.sha256 },
+        })
     }
+}
+
+/// A cloud behind a connector, before it has its credentials.
+struct Prepared {
+    connector: Connector,
+    configuration: Configuration,
+    read: Arc<ReadCredentials>,
+    pin: Pin,
 }
 
 /// What lasts as long as the process, whatever the configuration says meanwhile.
@@ -210,6 +244,7 @@ async fn open_array(
     database: Database,
     process: Process,
     before: Option<Arc<Array>>,
+    moved: Pins,
 ) -> Outcome<Array> {
     let Process { holds, spool, budget } = process;
     database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
@@ -232,6 +267,8 @@ async fn open_array(
     let (owner_key, memory) = (keyring.owner_key(), budget.clone());
     let places = Places { leasedb: leasedb.clone(), servers, owner_key, spool, budget: memory };
     let before_pins = known.clone();
+    // The versions that clouds are told to run from now on.
+    let known: Pins = known.into_iter().chain(moved).collect();
     let opened = tokio::task::spawn_blocking(move || open_backends(&clouds, config, known, &places));
     let Opened { config, backends, pins } = opened.await.map_err(Failed::other)??;
     if pins != before_pins {
@@ -378,7 +415,9 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.spool().display())))?;
     let budget = ChunkBudget::new(storage.memory.as_u64());
     let process = Process { holds: Holds::default(), spool, budget };
-    let array = open_array(home.clone(), clouds.clone(), database.clone(), process.clone(), None).await?;
+    let array =
+        open_array(home.clone(), clouds.clone(), database.clone(), process.clone(), None, Pins::new())
+            .await?;
     tidy_spool(&array, &process.spool).await?;
 
     let socket = home.socket();
@@ -391,10 +430,16 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         .map_err(|e| Failed::other(format!("cannot listen at {}: {e}", socket.display())))?;
 
     let reload_home = home.clone();
-    let reload = Box::new(move |before: Arc<Array>| -> raic_gateway::admin::Reload {
-        let opened =
-            open_array(reload_home.clone(), clouds.clone(), database.clone(), process.clone(), Some(before));
-        Box::pin(async move { opened.await.map_err(|failed| failed.sentence) })
+    let waiting = WaitingConnectors::default();
+    let watch = connector_watch::watch(clouds.approved.clone(), waiting.clone());
+    let reload = Box::new(move |before: Arc<Array>, with: Option<serde_json::Value>| -> Reload {
+        let (home, clouds, database, process) =
+            (reload_home.clone(), clouds.clone(), database.clone(), process.clone());
+        Box::pin(async move {
+            let moved = with.map(serde_json::from_value).transpose().map_err(|e| e.to_string())?;
+            let opened = open_array(home, clouds, database, process, Some(before), moved.unwrap_or_default());
+            opened.await.map_err(|failed| failed.sentence)
+        })
     });
     let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failed::other)?;
@@ -413,11 +458,12 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         tokio::select! { () = told() => {}, () = tokio::time::sleep(GRACE) => {} }
     };
     tracing::info!("serving {}", home.path().display());
-    let admin = Admin::new(array, reload).serve(listener, stop.cancelled_owned());
+    let admin = Admin::new(array, reload, waiting).serve(listener, stop.cancelled_owned());
     let served = tokio::select! {
         served = admin => served.map_err(Failed::other),
         // What is cut off here is tidied up at the next start, as after a crash.
         () = out_of_patience => Ok(()),
+        () = watch => Ok(()),
     };
     let _ = fs::remove_file(&socket);
     served

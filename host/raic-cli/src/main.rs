@@ -3,6 +3,7 @@
 mod client;
 mod clouds;
 mod config;
+mod connector_watch;
 mod connectors;
 mod daemon;
 mod demo;
@@ -84,7 +85,9 @@ enum Command {
     },
     /// Shows how clouds and array are
     Status,
-    /// Adds, lists and tests clouds
+    /// Makes the daemon read config.toml and the credentials again
+    Reload,
+    /// Adds, lists and tests clouds, and moves them to other versions of their connectors
     #[command(subcommand)]
     Cloud(clouds::CloudCommand),
     /// Makes, changes and lists accounts, which hold leases and pay for space
@@ -146,6 +149,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Rm { names } => files::rm(&home, json, &names).await,
         Command::Stat { name } => files::stat(&home, json, &name).await,
         Command::Status => clouds::status(&home, json).await,
+        Command::Reload => clouds::reload(&home, json).await,
         Command::Cloud(command) => clouds::run(&home, json, command).await,
         Command::Account(command) => storage::account(&home, json, command).await,
         Command::Usage { by } => storage::usage(&home, json, by).await,

@@ -135,9 +135,17 @@ pub async fn check(behaviour: &Behaviour, cloud: &dyn Cloud, prefix: &str, exten
 /// # Panics
 /// With all that is wrong.
 pub async fn all(cloud: &dyn Cloud, prefix: &str) {
+    all_to(cloud, prefix, Extent::Quick).await;
+}
+
+/// Every behaviour, to an extent.
+///
+/// # Panics
+/// With all that is wrong.
+pub async fn all_to(cloud: &dyn Cloud, prefix: &str, extent: Extent) {
     let mut wrong = Vec::new();
     for behaviour in BEHAVIOURS {
-        if let Err(why) = check(behaviour, cloud, prefix, Extent::Quick).await {
+        if let Err(why) = check(behaviour, cloud, prefix, extent).await {
             wrong.push(format!("{}: {why}", behaviour.name));
         }
     }

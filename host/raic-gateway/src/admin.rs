@@ -9,7 +9,7 @@
 //! | `GET /v1/files?prefix=&after=&limit=` | a page of files |
 //! | `GET /v1/status` | clouds, totals |
 //! | `GET /v1/transfers/ID` | bytes by cloud of the `PUT` or `GET` under way that named itself with `?transfer=ID` |
-//! | `POST /v1/reload` | reads the configuration again |
+//! | `POST /v1/reload` | reads the configuration again; its body, if any, goes to whoever does |
 //!
 //! `storage.rs` has the part for storage servers. Errors are `{"error": sentence, "code": word}`. A content that breaks off on its way out ends the connection
 //! before its length: the client must count.
@@ -47,8 +47,15 @@ pub struct Admin {
     array: RwLock<Arc<Array>>,
     transfers: Transfers,
     pub(crate) walks: Walks,
-    reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>,
+    reload: Box<Reopen>,
+    waiting: WaitingConnectors,
 }
+
+/// Opens the array anew in the place of the one before; what the request for it said, if anything.
+pub type Reopen = dyn Fn(Arc<Array>, Option<serde_json::Value>) -> Reload + Send + Sync;
+
+/// The connectors that wait for the operator's approval, as whoever watches for them last saw. A std lock: held while it is copied.
+pub type WaitingConnectors = Arc<Mutex<Vec<WaitingConnector>>>;
 
 impl std::fmt::Debug for Admin {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -151,6 +158,20 @@ pub struct Status {
     pub lost: u64,
     /// Each cloud.
     pub clouds: Vec<CloudStatus>,
+    /// Connectors that were dropped in and wait for approval.
+    #[serde(default)]
+    pub waiting: Vec<WaitingConnector>,
+}
+
+/// A connector's file that waits for the operator's approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaitingConnector {
+    /// The file.
+    pub file: String,
+    /// Its name and version; none where it is no connector.
+    pub connector: Option<String>,
+    /// Why it is none.
+    pub fault: Option<String>,
 }
 
 /// How one cloud is.
@@ -232,18 +253,19 @@ pub(crate) type Shared = State<Arc<Admin>>;
 
 impl Admin {
     /// A door to `array`, which `reload` opens anew.
-    pub fn new(array: Array, reload: Box<dyn Fn(Arc<Array>) -> Reload + Send + Sync>) -> Self {
+    pub fn new(array: Array, reload: Box<Reopen>, waiting: WaitingConnectors) -> Self {
         Self {
             array: RwLock::new(Arc::new(array)),
             transfers: Transfers::default(),
             walks: Walks::default(),
             reload,
+            waiting,
         }
     }
 
     /// Reads the configuration again, and opens the array anew.
-    pub(crate) async fn reopen(&self) -> Result<(), String> {
-        let array = (self.reload)(self.array()).await?;
+    pub(crate) async fn reopen(&self, with: Option<serde_json::Value>) -> Result<(), String> {
+        let array = (self.reload)(self.array(), with).await?;
         *self.array.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(array);
         Ok(())
     }
@@ -384,11 +406,12 @@ async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
         deletions: status.totals.deletions,
         lost: status.totals.lost,
         clouds: status.clouds.iter().cloned().map(cloud).collect(),
+        waiting: admin.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     }))
 }
 
-async fn reload(State(admin): Shared) -> Response {
-    match admin.reopen().await {
+async fn reload(State(admin): Shared, with: Option<Json<serde_json::Value>>) -> Response {
+    match admin.reopen(with.map(|Json(with)| with)).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
             let failure = Failure { error, code: "configuration".to_owned() };

@@ -451,7 +451,7 @@ async fn take_over(admin: &Admin) -> Result<(), Refused> {
     }
     let Some(highest) = highest else { return Ok(()) };
     leasedb(&array)?.raise_epoch(highest).await.map_err(refused)?;
-    admin.reopen().await.map_err(|why| refused(StorageError::Unusable { reason: why }))?;
+    admin.reopen(None).await.map_err(|why| refused(StorageError::Unusable { reason: why }))?;
     for server in admin.array().servers() {
         if let Err(e) = server.take_over().await {
             tracing::warn!("not taken over: {e}");

@@ -1,22 +1,37 @@
-//! What the operator approved: components by their hash, in a folder of the daemon's home.
+//! What the operator approved: components by their hash, in a folder of the daemon's home. And what waits to be: any file that
+//! is dropped into the folder above.
 
 use std::{
     fs,
     io::Write as _,
     os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
-use crate::{ConnectorError, Package};
+use crate::{ConnectorError, MAX_CONNECTOR, Package};
 
-/// The approved connectors: `SHA256.wasm` files in a folder of mode 0700, and what was compiled of them.
+/// The approved connectors: `approved/SHA256.wasm` in a folder of mode 0700, and what was compiled of them.
+///
+/// Beside them in that folder lies what was dropped in: a name there approves nothing.
 ///
 /// **Invariant:** what is loaded is what was approved: the bytes are hashed when they are approved and again each
 /// time they are read.
 #[derive(Clone, Debug)]
 pub struct ApprovalStore {
+    /// Where connectors are dropped.
+    incoming: PathBuf,
     folder: PathBuf,
     compiled: PathBuf,
+}
+
+/// A file that was dropped in and is not approved.
+#[derive(Debug)]
+pub struct Waiting {
+    /// Which.
+    pub file: PathBuf,
+    /// What it is, or why it is no connector.
+    pub package: Result<Package, ConnectorError>,
 }
 
 impl ApprovalStore {
@@ -25,10 +40,42 @@ impl ApprovalStore {
     /// # Errors
     /// [`ConnectorError::Io`].
     pub fn open(folder: &Path) -> Result<Self, ConnectorError> {
-        let compiled = folder.join("compiled");
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(&compiled).map_err(ConnectorError::io(&compiled))?;
-        Ok(Self { folder: folder.to_owned(), compiled })
+        let (approved, compiled) = (folder.join("approved"), folder.join("compiled"));
+        for made in [&approved, &compiled] {
+            let mut builder = fs::DirBuilder::new();
+            builder.recursive(true).mode(0o700).create(made).map_err(ConnectorError::io(made))?;
+        }
+        Ok(Self { incoming: folder.to_owned(), folder: approved, compiled })
+    }
+
+    /// The files that were dropped in and are not approved, by their names.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Io`] for the folder's.
+    pub fn waiting(&self) -> Result<Vec<Waiting>, ConnectorError> {
+        let mut waiting = Vec::new();
+        for file in wasm_files(&self.incoming)? {
+            let package = read_dropped(&file);
+            let is_approved = |p: &Package| self.folder.join(format!("{}.wasm", p.sha256)).is_file();
+            if !package.as_ref().is_ok_and(is_approved) {
+                waiting.push(Waiting { file, package });
+            }
+        }
+        waiting.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(waiting)
+    }
+
+    /// What changes when something is dropped in, taken away or approved: cheap to ask for.
+    pub fn seen(&self) -> Vec<(PathBuf, Option<SystemTime>)> {
+        let files = [&self.incoming, &self.folder]
+            .into_iter()
+            .flat_map(|folder| wasm_files(folder).unwrap_or_default());
+        let mut seen: Vec<_> = files
+            .map(|file| (fs::metadata(&file).and_then(|m| m.modified()).ok(), file))
+            .map(|(m, f)| (f, m))
+            .collect();
+        seen.sort();
+        seen
     }
 
     /// Where compiled components are kept.
@@ -57,13 +104,10 @@ impl ApprovalStore {
     /// [`ConnectorError::Io`] for the folder's.
     pub fn list(&self) -> Result<Vec<Result<Package, ConnectorError>>, ConnectorError> {
         let mut files = Vec::new();
-        for entry in fs::read_dir(&self.folder).map_err(ConnectorError::io(&self.folder))? {
-            let path = entry.map_err(ConnectorError::io(&self.folder))?.path();
-            if path.extension().is_some_and(|e| e == "wasm") {
-                let modified =
-                    fs::metadata(&path).and_then(|m| m.modified()).map_err(ConnectorError::io(&path))?;
-                files.push((modified, path));
-            }
+        for path in wasm_files(&self.folder)? {
+            let modified =
+                fs::metadata(&path).and_then(|m| m.modified()).map_err(ConnectorError::io(&path))?;
+            files.push((modified, path));
         }
         files.sort();
         Ok(files.into_iter().rev().map(|(_, path)| read(path)).collect())
@@ -106,6 +150,26 @@ impl ApprovalStore {
 /// Whether a word is a SHA-256, or the beginning of one, rather than a connector's name.
 pub(crate) fn is_hash(word: &str) -> bool {
     (8..=64).contains(&word.len()) && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn wasm_files(folder: &Path) -> Result<Vec<PathBuf>, ConnectorError> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).map_err(ConnectorError::io(folder))? {
+        let path = entry.map_err(ConnectorError::io(folder))?.path();
+        if path.extension().is_some_and(|e| e == "wasm") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// A file that anybody may have dropped in: no pipe that never ends, and no more of it than a connector has.
+fn read_dropped(path: &Path) -> Result<Package, ConnectorError> {
+    let meta = fs::metadata(path).map_err(ConnectorError::io(path))?;
+    if !meta.is_file() || meta.len() > MAX_CONNECTOR as u64 {
+        return Err(ConnectorError::Malformed(format!("it is no file of up to {MAX_CONNECTOR} bytes")));
+    }
+    Package::read(fs::read(path).map_err(ConnectorError::io(path))?)
 }
 
 fn read(path: PathBuf) -> Result<Package, ConnectorError> {

@@ -8,8 +8,8 @@ wasmtime::component::bindgen!({
     imports: { default: async | trappable },
     exports: { default: async },
     with: {
-        "raic:connector/bytes.payload": raic_cloud::Payload,
-        "raic:connector/bytes.body": crate::call::GuestBody,
+        "raic:connector/payloads.payload": raic_cloud::Payload,
+        "raic:connector/payloads.body": crate::call::GuestBody,
         "raic:connector/secrets.secret": crate::call::SecretHandle,
         "raic:connector/http.response": crate::call::GuestResponse,
         "raic:connector/cloud.ticket": crate::logins::LoginTicket,

@@ -15,7 +15,6 @@ use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable}
 
 use crate::{
     client::HttpClient,
-    engine::MAX_MEMORY,
     gate::Gate,
     logins::Logins,
     manifest::{Settings, Token},
@@ -109,8 +108,10 @@ pub(crate) struct Limits {
     ticks: u32,
     allowed_ticks: u32,
     memory: usize,
+    /// The most of it.
+    memory_mib: u32,
     /// The limit that ended the call, as a sentence's end.
-    pub(crate) exceeded: Option<&'static str>,
+    pub(crate) exceeded: Option<String>,
 }
 
 impl Call {
@@ -118,6 +119,7 @@ impl Call {
         context: Arc<Context>,
         engine: &wasmtime::Engine,
         range: Option<ByteRange>,
+        memory_mib: u32,
     ) -> Store<Self> {
         let call = Self {
             context,
@@ -130,7 +132,7 @@ impl Call {
             tickets: 0,
             is_probe: false,
             began: Instant::now(),
-            limits: Limits { allowed_ticks: CPU_TICKS, ..Limits::default() },
+            limits: Limits { allowed_ticks: CPU_TICKS, memory_mib, ..Limits::default() },
         };
         let mut store = Store::new(engine, call);
         store.limiter(|call| &mut call.limits);
@@ -141,7 +143,7 @@ impl Call {
             let limits = &mut store.data_mut().limits;
             limits.ticks += 1;
             if limits.ticks > limits.allowed_ticks {
-                limits.exceeded = Some("used up its 200 ms of CPU time");
+                limits.exceeded = Some("used up its 200 ms of CPU time".to_owned());
                 return Ok(UpdateDeadline::Interrupt);
             }
             Ok(UpdateDeadline::Yield(1))
@@ -160,8 +162,8 @@ impl Call {
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         self.memory += desired.saturating_sub(current);
-        if self.memory > MAX_MEMORY {
-            self.exceeded = Some("asked for more than its 64 MiB of memory");
+        if self.memory > (self.memory_mib as usize) << 20 {
+            self.exceeded = Some(format!("asked for more than its {} MiB of memory", self.memory_mib));
             return Err(wasmtime::Error::msg("memory limit"));
         }
         Ok(true)
@@ -169,7 +171,7 @@ impl ResourceLimiter for Limits {
 
     fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         if desired > MAX_TABLE {
-            self.exceeded = Some("asked for a table of more than 100000 elements");
+            self.exceeded = Some("asked for a table of more than 100000 elements".to_owned());
             return Err(wasmtime::Error::msg("table limit"));
         }
         Ok(true)

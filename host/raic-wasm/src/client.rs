@@ -191,3 +191,22 @@ impl Body for Upload {
         SizeHint::with_exact(self.left)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::str::FromStr as _;
+
+    use tower_service::Service as _;
+
+    use super::*;
+
+    /// What is connected to is what was judged: a name that leads elsewhere the next time is judged anew.
+    #[tokio::test]
+    async fn a_name_that_leads_to_private_addresses_leads_nowhere_unless_it_was_typed() {
+        let resolve = |any_address| JudgedResolver { any_address }.call(Name::from_str("localhost").unwrap());
+        let e = resolve(false).await.unwrap_err();
+        assert_eq!(e.kind(), io::ErrorKind::PermissionDenied);
+        assert!(e.to_string().contains("localhost resolves to private addresses"), "{e}");
+        assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()));
+    }
+}

@@ -136,8 +136,10 @@ impl ConnectorCloud {
         run: impl for<'a> FnOnce(&'a Instance, &'a mut Store<Call>) -> Call1<'a, T> + Send,
     ) -> Result<(T, Store<Call>)> {
         // Waits for room rather than failing: the number of clouds is not the engine's to choose. Never closed.
+        let memory_mib = self.connector.manifest.memory_mib;
+        let _memory = self.connector.memory.acquire_many(memory_mib).await;
         let _room = self.connector.calls.acquire().await;
-        let mut store = Call::store(self.context.clone(), &self.connector.engine, range);
+        let mut store = Call::store(self.context.clone(), &self.connector.engine, range, memory_mib);
         store.data_mut().is_probe = operation == Operation::Probe;
         let whole = async {
             let instance = self.connector.instantiate(&mut store).await?;
@@ -197,8 +199,8 @@ impl ConnectorCloud {
     }
 
     fn trapped(&self, operation: Operation, trap: &wasmtime::Error, store: &Store<Call>) -> CloudError {
-        let cause = match (store.data().limits.exceeded, trap.downcast_ref::<Trap>()) {
-            (Some(limit), _) => limit.to_owned(),
+        let cause = match (&store.data().limits.exceeded, trap.downcast_ref::<Trap>()) {
+            (Some(limit), _) => limit.clone(),
             (None, Some(trap)) => format!("trapped: {trap}"),
             (None, None) => format!("failed: {}", trap.root_cause()),
         };

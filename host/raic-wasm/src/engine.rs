@@ -9,7 +9,7 @@ use wasmtime::{
 };
 
 use crate::{
-    CONTRACT, ConnectorError, Manifest, Package,
+    CONTRACT, ConnectorError, MEMORY_MIB, Manifest, Package,
     bindings::{
         ConnectorFull,
         exports::raic::connector::{account, batch_delete, container, object_store},
@@ -20,7 +20,7 @@ use crate::{
 /// The epoch's length: how finely a guest's CPU time is counted.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The most linear memory a guest may have.
-pub(crate) const MAX_MEMORY: usize = 64 << 20;
+const MAX_MEMORY: usize = (MEMORY_MIB as usize) << 20;
 const STACK: usize = 512 << 10;
 const ASYNC_STACK: usize = 2 << 20;
 /// Core instances of one component: componentize-py makes one of each of its 38 libraries.
@@ -51,6 +51,8 @@ pub struct Connector {
     pub(crate) manifest: Arc<Manifest>,
     /// Room for a call's instance, shared by all connectors of the engine.
     pub(crate) calls: Arc<Semaphore>,
+    /// Room for the memory of calls, in MiB.
+    pub(crate) memory: Arc<Semaphore>,
     sha256: String,
 }
 
@@ -180,6 +182,7 @@ impl Engine {
             exports: Arc::new(exports),
             manifest: Arc::new(package.manifest.clone()),
             calls: self.calls.clone(),
+            memory: Arc::new(Semaphore::new(MEMORY_MIB as usize)),
             sha256: package.sha256.clone(),
         })
     }

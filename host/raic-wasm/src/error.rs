@@ -66,6 +66,17 @@ pub enum ConnectorError {
         /// What is wrong; never the value.
         problem: String,
     },
+    /// The credentials' documents cannot be had.
+    #[error("{0}")]
+    Credentials(String),
+    /// A signature that the operator asks for is not there, or not good.
+    #[error("{path}: {problem}")]
+    Signature {
+        /// The signature's file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
     /// A file could not be read or written.
     #[error("{path}: {source}")]
     Io {

@@ -10,7 +10,7 @@ use wasmtime::component::Resource;
 
 use crate::{
     bindings::raic::connector::{
-        bytes, cloud, log, secrets,
+        cloud, log, payloads, secrets,
         types::{self, ByteRange, Error, ErrorKind},
     },
     call::{Call, GuestBody, MAX_LOG_LINES, SecretHandle},
@@ -55,9 +55,9 @@ async fn digest<T: Send + 'static>(payload: &Payload, compute: fn(&Payload) -> T
 
 impl types::Host for Call {}
 
-impl bytes::Host for Call {}
+impl payloads::Host for Call {}
 
-impl bytes::HostPayload for Call {
+impl payloads::HostPayload for Call {
     async fn size(&mut self, payload: Resource<Payload>) -> wasmtime::Result<u64> {
         Ok(self.table.get(&payload)?.size())
     }
@@ -84,7 +84,7 @@ impl bytes::HostPayload for Call {
     }
 }
 
-impl bytes::HostBody for Call {
+impl payloads::HostBody for Call {
     async fn size(&mut self, body: Resource<GuestBody>) -> wasmtime::Result<Option<u64>> {
         Ok(Some(self.table.get(&body)?.length))
     }
@@ -170,7 +170,7 @@ impl cloud::Host for Call {
         Ok(context.settings.values.get(&name).or_else(|| context.credentials.plain.get(&name)).cloned())
     }
 
-    async fn endpoint(&mut self, name: String, url: String) -> Outcome<()> {
+    async fn endpoint(&mut self, name: String, url: String) -> Outcome<String> {
         let Some(pinned) = self.context.endpoints.get(&name) else {
             return Ok(Err(refused(format!("the manifest has no learned endpoint {name:?}"))));
         };
@@ -181,7 +181,7 @@ impl cloud::Host for Call {
             ))));
         };
         if pinned.as_ref() == Some(&url) {
-            return Ok(Ok(()));
+            return Ok(Ok(url));
         }
         self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), url.clone());
         let cloud = &self.context.cloud;

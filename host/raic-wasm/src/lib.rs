@@ -22,25 +22,30 @@ mod engine;
 mod error;
 mod gate;
 mod imports;
+mod json_body;
 mod logins;
 mod manifest;
 mod package;
 mod redaction;
+mod rotation;
 mod secrets;
+mod signature;
 mod tokens;
 
-pub use approval::ApprovalStore;
+pub use approval::{ApprovalStore, Waiting};
 pub use client::TlsSettings;
 pub use cloud::{Configuration, ConnectorCloud};
 pub use engine::{Connector, Engine};
 pub use error::ConnectorError;
 pub use gate::Grant;
 pub use manifest::{
-    Credential, Document, Encoding, Endpoint, Manifest, Network, Part, Sending, Setting, SettingType,
-    Settings, Signing, Token, Values,
+    Credential, Document, Encoding, Endpoint, MEMORY_MIB, Manifest, Network, Part, Sending, Setting,
+    SettingType, Settings, Signing, Token, Values,
 };
 pub use package::{MAX_CONNECTOR, Package};
+pub use rotation::{ReadCredentials, RotatingCloud};
 pub use secrets::CredentialDocuments;
+pub use signature::{signature_file, verify_signature};
 
 /// The version of the contract this host speaks.
 pub const CONTRACT: &str = "0.1.0";

@@ -13,6 +13,13 @@ use crate::{ConnectorError, approval::is_hash};
 /// The longest text of a manifest, in bytes.
 const MAX_TEXT: usize = 1024;
 
+/// The linear memory of all calls of one cloud together, in MiB, and so the most of one.
+pub const MEMORY_MIB: u32 = 64;
+
+fn four() -> u32 {
+    4
+}
+
 /// What a connector declares of itself.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -27,6 +34,10 @@ pub struct Manifest {
     pub license: String,
     /// The version of the contract it was written for.
     pub contract: String,
+    /// The linear memory of a call, in MiB, 1 to 64: what an interpreter carries counts too. All calls of a cloud share
+    /// [`MEMORY_MIB`]; those that find no room wait.
+    #[serde(default = "four")]
+    pub memory_mib: u32,
     /// What a cloud may set.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
@@ -285,6 +296,9 @@ impl Manifest {
         }
         if is_hash(&self.name) {
             return Err(format!("{:?} is no connector's name: it could be taken for a SHA-256", self.name));
+        }
+        if !(1..=MEMORY_MIB).contains(&self.memory_mib) {
+            return Err(format!("memory_mib = {}: it is 1 to {MEMORY_MIB}", self.memory_mib));
         }
         for (name, setting) in &self.settings {
             let choice = setting.kind == SettingType::Choice;

@@ -9,7 +9,7 @@ use crate::{CONTRACT, ConnectorError, MANIFEST_SECTION, Manifest};
 pub const MAX_CONNECTOR: usize = 64 << 20;
 
 const PACKAGE: &str = "raic:connector/";
-const INTERFACES: [&str; 6] = ["types", "bytes", "secrets", "http", "cloud", "log"];
+const INTERFACES: [&str; 6] = ["types", "payloads", "secrets", "http", "cloud", "log"];
 
 /// A component that keeps to the contract's surface: its bytes, their hash and its manifest.
 #[derive(Clone, Debug)]
@@ -58,7 +58,9 @@ impl Package {
                     }
                 }
                 Section::CustomSection(section) if depth == 0 && section.name() == MANIFEST_SECTION => {
-                    manifest = Some(section.data().to_vec());
+                    if manifest.replace(section.data().to_vec()).is_some() {
+                        return Err(ConnectorError::Manifest("there are two of it".to_owned()));
+                    }
                 }
                 _ => {}
             }

@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 use crate::{
-    ConnectorError, Manifest,
+    ConnectorError, Manifest, json_body,
     manifest::{Encoding, Part, Sending, Settings, Signing, Token, holds},
 };
 
@@ -346,6 +346,9 @@ impl Placeholders {
         }
         match String::from_utf8(content) {
             Ok(text) => {
+                if self.0.iter().any(|p| p.form == "json" && text.contains(&p.text)) {
+                    json_body::check(&text)?;
+                }
                 let filled = self.fill_place(grant, Place::Content, &text)?;
                 Ok(Zeroizing::new(filled.as_bytes().to_vec()))
             }

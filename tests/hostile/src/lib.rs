@@ -159,13 +159,44 @@ impl Connector for Hostile {
                 let refused = |e: &Result<()>| e.as_ref().is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
                 Ok(object(tried.iter().filter(|tried| refused(tried)).count() as u64))
             }
-            "names-an-endpoint" => raic_sdk::endpoint("storage", "http://127.0.0.1:1/x").map(|()| object(0)),
+            "names-an-endpoint" => raic_sdk::endpoint("storage", "http://127.0.0.1:1/x").map(|_| object(0)),
             "names-an-endpoint-of-its-own" => {
-                raic_sdk::endpoint("other", "http://127.0.0.1:1/x").map(|()| object(0))
+                raic_sdk::endpoint("other", "http://127.0.0.1:1/x").map(|_| object(0))
             }
             "waits-for-itself" => {
                 let _first = cloud::cache_acquire("issued")?;
                 cloud::cache_acquire("issued").map(|_| object(0))
+            }
+            "asks-for-intermediate-keys" => {
+                // What the chain of SigV4 begins with, and what would sign all of a day.
+                let key = secrets::open("token.signing-key")?.expect("the secret");
+                let request =
+                    |host: &str| format!("GET\n/\n\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD").into_bytes();
+                let url = required_setting("endpoint")?;
+                let (_, own, _) = raic_sdk::uri::split(&url).unwrap_or_default();
+                let tried = [
+                    key.hmac("sha256", b"20260101").map(drop),
+                    key.placeholder("raw").map(drop),
+                    key.rsa_sha256(b"x").map(drop),
+                    key.sigv4("", "20260101T000000Z", "r", "s", &request(own)).map(drop),
+                    key.sigv4("AWS4", "20260101", "r", "s", &request(own)).map(drop),
+                    key.sigv4("AWS4", "20260101T000000Z", "r", "s", b"20260101").map(drop),
+                    key.sigv4("AWS4", "20260101T000000Z", "r", "s", &request("evil.example")).map(drop),
+                ];
+                let refused =
+                    tried.iter().filter(|e| e.as_ref().is_err_and(|e| e.kind == ErrorKind::RefusedByHost));
+                key.sigv4("AWS4", "20260101T000000Z", "r", "s", &request(own))?;
+                Ok(object(refused.count() as u64))
+            }
+            "moves-elsewhere" => {
+                let request =
+                    Request::new("MOVE", own("x")?).header("destination", &required_setting("forbidden")?);
+                request.send(None).map(|_| object(0))
+            }
+            "repeats-a-key" => {
+                let token = secrets::open("token.value")?.expect("the secret").placeholder("json")?;
+                let body = format!(r#"{{"a":"{token}","a":"x"}}"#);
+                Request::new("POST", own("x")?).content(body.into_bytes()).send(None).map(|_| object(0))
             }
             "asks-without-end" => loop {
                 Request::new("GET", own("x")?).send(None)?;

@@ -28,6 +28,7 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     say!("  licence   {}", manifest.license);
     say!("  contract  {}", manifest.contract);
     say!("  size      {}", progress::bytes(package.bytes.len() as u64));
+    say!("  memory    {} MiB a call", manifest.memory_mib);
     say!("  imports   {}", package.imports.join(" "));
     say!("  settings");
     for (name, setting) in &manifest.settings {
@@ -64,7 +65,13 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     say!("  may read, besides errors");
     let answers = manifest.tokens.values().flat_map(|token| &token.answers);
     for document in manifest.documents.iter().chain(answers) {
-        say!("    {} {}{}?{}", document.method, document.network, document.path, document.query.join("&"));
+        let query = document
+            .query
+            .iter()
+            .enumerate()
+            .map(|(i, item)| format!("{}{item}", if i == 0 { "?" } else { "&" }));
+        let query: String = query.collect();
+        say!("    {} {}{}{query}", document.method, document.network, document.path);
     }
     Ok(())
 }

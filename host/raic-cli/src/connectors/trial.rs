@@ -73,7 +73,7 @@ pub(super) async fn test(json: bool, arguments: &TestArguments) -> Outcome {
     let mut configuration = configuration(arguments)?;
     let cloud = open(&connector, &configuration)?;
     // What its login says of endpoints is taken as it is: whoever tests, sees it here.
-    let probed = cloud.probe().await;
+    let _ = cloud.probe().await;
     let learned = cloud.learned();
     let cloud = if learned.is_empty() {
         cloud
@@ -86,10 +86,10 @@ pub(super) async fn test(json: bool, arguments: &TestArguments) -> Outcome {
     };
     if arguments.create {
         cloud.create_container().await.map_err(Failed::other)?;
-    } else if let Err(e) = probed
+    } else if let Err(e) = cloud.probe().await
         && e.kind == ErrorKind::ContainerNotFound
     {
-        return Err(Failed::configuration(format!("{e}; --create makes it")));
+        return Err(Failed::configuration(format!("{e}; --create makes it, where the connector can")));
     }
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
     let prefix = format!("raic-test/{unique}/");

@@ -1,0 +1,283 @@
+//! Connectors as an operator and an author meet them: dropped in, approved, moved to other versions, signed, begun, built, tried.
+
+mod rig;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Stdio},
+};
+
+use rig::{Rig, content};
+
+/// A connector that `cargo xtask connectors --for-tests` built.
+fn built(name: &str) -> PathBuf {
+    let file =
+        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("connectors").join(format!("{name}.wasm"));
+    assert!(file.is_file(), "{} is not there; `cargo xtask test` builds it", file.display());
+    file
+}
+
+/// The practice connector as another version: the bytes differ in it alone.
+fn version(version: &str) -> Vec<u8> {
+    let bytes = fs::read(built("practice")).expect("the connector");
+    let (from, to) = (&b"version = \"0.1.0\""[..], format!("version = \"{version}\""));
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|part| part == from).expect("its version");
+    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+}
+
+/// The practice service, until it is dropped.
+struct Practice {
+    process: Child,
+    url: String,
+}
+
+impl Practice {
+    fn start(rig: &Rig, port: &str, token_file: &Path) -> Self {
+        let file = token_file.display().to_string();
+        let mut command =
+            rig.command(&["--json", "connector", "practice", "--port", port, "--token-file", &file]);
+        let mut process = command.stdout(Stdio::piped()).spawn().expect("the service");
+        let mut line = String::new();
+        BufReader::new(process.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        Self { process, url: said["url"].as_str().expect("its URL").to_owned() }
+    }
+}
+
+impl Drop for Practice {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// The version that a cloud runs, by its SHA-256.
+fn runs(rig: &Rig, cloud: &str) -> String {
+    let listed = rig.raic(&["--json", "cloud", "list"]).ok().text;
+    let rows = serde_json::Deserializer::from_str(&listed).into_iter::<serde_json::Value>();
+    let row = rows.map(|row| row.expect("JSON")).find(|row| row["name"] == cloud).expect("the cloud");
+    row["sha256"].as_str().expect("its version").to_owned()
+}
+
+#[test]
+fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
+    let mut rig = Rig::new();
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    rig.serve();
+    fs::create_dir_all(rig.home("connectors")).expect("the folder");
+    fs::write(rig.home("connectors/strangers.wasm"), version("0.1.0")).expect("dropped in");
+    fs::write(rig.home("connectors/broken.wasm"), &version("0.1.0")[..5000]).expect("dropped in");
+    Rig::until("the daemon sees it", || {
+        let status = rig.raic(&["status"]).ok().text;
+        status.contains("practice 0.1.0 waits for approval") && status.contains("broken.wasm is none")
+    });
+    let listed = rig.raic(&["connector", "list"]).ok().text;
+    assert!(listed.contains("waits for approval"), "{listed}");
+    let add = |name: &str, replaced: &str| {
+        let (endpoint, credential) =
+            (format!("endpoint={}", service.url), format!("account={}", token.display()));
+        rig.raic(&[
+            "cloud",
+            "add",
+            name,
+            "--connector",
+            "practice",
+            "--set",
+            &endpoint,
+            "--credential",
+            &credential,
+            "--replace",
+            replaced,
+            "--prefix",
+            name,
+        ])
+    };
+    add("mine", "local-1").fails(4, &["practice", "approve"]);
+    rig.raic(&["connector", "approve", "practice"]).ok();
+    assert!(
+        !rig.raic(&["status"]).ok().text.contains("practice 0.1.0 waits") || {
+            Rig::until("it waits no longer", || {
+                !rig.raic(&["status"]).ok().text.contains("practice 0.1.0 waits")
+            });
+            true
+        }
+    );
+    add("mine", "local-1").ok();
+    let file = rig.path("file");
+    fs::write(&file, content(300_000, 7)).expect("a file");
+    rig.raic(&["put", &file.display().to_string(), "file"]).ok();
+    let first = runs(&rig, "mine");
+
+    // Another version moves no cloud by itself.
+    fs::write(rig.home("connectors/newer.wasm"), version("0.2.0")).expect("dropped in");
+    let newer = rig.raic(&["--json", "connector", "approve", "newer.wasm"]).ok().text;
+    let newer: serde_json::Value = serde_json::from_str(&newer).expect("JSON");
+    let newer = newer["sha256"].as_str().expect("its hash").to_owned();
+    rig.raic(&["reload"]).ok();
+    assert_eq!(runs(&rig, "mine"), first);
+    let moved = rig.raic(&["cloud", "upgrade", "mine"]).ok().text;
+    assert!(moved.contains("runs practice 0.2.0") && moved.contains("ran 0.1.0"), "{moved}");
+    assert_eq!(runs(&rig, "mine"), newer);
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, content(300_000, 7));
+    // And back, also while no daemon runs; and no way to another connector or to none.
+    rig.kill();
+    rig.raic(&["cloud", "upgrade", "mine", &first[..12]]).ok();
+    rig.serve();
+    assert_eq!(runs(&rig, "mine"), first);
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, content(300_000, 7));
+    rig.raic(&["cloud", "upgrade", "mine", "0123456789"]).fails(4, &["0123456789"]);
+    rig.raic(&["cloud", "upgrade", "local-2"]).fails(4, &["folder"]);
+    rig.raic(&["connector", "revoke", &first]).fails(4, &["mine"]);
+}
+
+#[test]
+fn an_upload_under_way_ends_on_the_version_that_it_began_with() {
+    let mut rig = Rig::new();
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    rig.serve();
+    for number in ["0.1.0", "0.2.0"] {
+        let file = rig.path("practice.wasm");
+        fs::write(&file, version(number)).expect("a file");
+        rig.raic(&["connector", "approve", &file.display().to_string()]).ok();
+        if number == "0.1.0" {
+            let (endpoint, credential) =
+                (format!("endpoint={}", service.url), format!("account={}", token.display()));
+            let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
+            rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+        }
+    }
+    let mut put = rig.command(&["put", "-", "slow"]);
+    let mut put = put.stdin(Stdio::piped()).spawn().expect("raic put");
+    let whole = content(12 << 20, 3);
+    {
+        use std::io::Write as _;
+        let mut input = put.stdin.take().expect("its input");
+        input.write_all(&whole[..6 << 20]).expect("the first half");
+        rig.raic(&["cloud", "upgrade", "mine"]).ok();
+        input.write_all(&whole[6 << 20..]).expect("the other half");
+    }
+    assert!(put.wait().expect("it ends").success());
+    assert_eq!(rig.raic(&["get", "slow", "-"]).ok().out, whole);
+}
+
+#[test]
+fn credentials_that_change_are_read_again_when_they_are_refused() {
+    let mut rig = Rig::new();
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    let port = service.url.rsplit(':').next().expect("its port").to_owned();
+    rig.raic(&["connector", "approve", &built("practice").display().to_string()]).ok();
+    rig.serve();
+    let (endpoint, credential) =
+        (format!("endpoint={}", service.url), format!("account={}", token.display()));
+    let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
+    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+    // The service comes back empty, with another token, which the operator puts where the old one was.
+    drop(service);
+    fs::remove_file(&token).expect("the old token");
+    let _service = Practice::start(&rig, &port, &token);
+    Rig::until("the cloud works again", || {
+        let status: serde_json::Value =
+            serde_json::from_str(&rig.raic(&["--json", "status"]).ok().text).expect("JSON");
+        let clouds = status["clouds"].as_array().expect("clouds").clone();
+        let mine = clouds.iter().find(|cloud| cloud["name"] == "mine").expect("mine").clone();
+        let fault = mine["fault"].as_str().unwrap_or_default().to_owned();
+        // Its container has lost its owner object, and can tell so.
+        mine["fault"].is_null() || fault.contains("adopt")
+    });
+    let log = fs::read_to_string(rig.path("log")).expect("the log");
+    assert!(log.contains("its credentials are others now"), "{log}");
+    assert!(!log.contains(fs::read_to_string(&token).expect("the token").trim()), "no secret is logged");
+}
+
+#[test]
+fn where_keys_are_listed_only_what_they_signed_is_approved() {
+    let rig = Rig::new();
+    let minisign::KeyPair { pk, sk } = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
+    let config = fs::read_to_string(rig.home("config.toml")).expect("the configuration");
+    let listed = format!("[connectors]\nsigned_by = [\"{}\"]\n{config}", pk.to_base64());
+    fs::write(rig.home("config.toml"), listed).expect("a key is listed");
+    let file = rig.path("practice.wasm");
+    fs::copy(built("practice"), &file).expect("a connector");
+    let (name, signature) = (file.display().to_string(), rig.path("practice.wasm.minisig"));
+    rig.raic(&["connector", "approve", &name]).fails(4, &["minisig", "signed_by"]);
+    let sign = |key: &minisign::SecretKey| {
+        let bytes = fs::File::open(&file).expect("the file");
+        let signed = minisign::sign(None, key, bytes, Some("practice 0.1.0"), None).expect("a signature");
+        fs::write(&signature, signed.into_string()).expect("it is written");
+    };
+    let other = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
+    sign(&other.sk);
+    rig.raic(&["connector", "approve", &name]).fails(4, &["none of the keys"]);
+    fs::write(&signature, "untrusted comment: x\nnonsense\n").expect("nonsense");
+    rig.raic(&["connector", "approve", &name]).fails(4, &["no signature"]);
+    sign(&sk);
+    let approved = rig.raic(&["connector", "approve", &name]).ok().text;
+    assert!(approved.contains("signed by") && approved.contains("practice 0.1.0"), "{approved}");
+}
+
+#[test]
+fn a_connector_is_begun_built_tried_and_used() {
+    let mut rig = Rig::new();
+    let folder = rig.path("my-store").display().to_string();
+    rig.raic(&["connector", "new", "My_Store"]).fails(4, &["My_Store", "a-z"]);
+    rig.raic(&["connector", "new", "my-store", "--folder", &folder]).ok();
+    rig.raic(&["connector", "new", "my-store", "--folder", &folder]).fails(1, &["already"]);
+    // The versions of this tree, so that what is published meanwhile changes nothing.
+    let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
+    fs::copy(lock, rig.path("my-store/Cargo.lock")).expect("a lock file");
+    let built = rig.raic(&["connector", "build", &folder]).ok().text;
+    assert!(built.contains("my-store 0.1.0") && built.contains("sha-256"), "{built}");
+    let file = rig.path("my-store/my-store.wasm").display().to_string();
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    let (endpoint, credential) =
+        (format!("endpoint={}", service.url), format!("account={}", token.display()));
+    let given = ["--set", &endpoint, "--credential", &credential];
+    let report = rig.raic(&[&["connector", "test", &file][..], &given].concat()).ok().text;
+    assert!(report.contains(" ok credentials") && report.contains("0 are wrong"), "{report}");
+    rig.raic(&["connector", "approve", &file]).ok();
+    rig.serve();
+    let add = ["cloud", "add", "mine", "--connector", "my-store", "--replace", "local-1"];
+    rig.raic(&[&add[..], &given].concat()).ok();
+    rig.raic_with(&["put", "-", "file"], b"content").ok();
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
+}
+
+#[test]
+fn what_a_connector_does_wrong_is_told_with_its_place() {
+    let rig = Rig::new();
+    // The service ignores what this connector says of it.
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    let (endpoint, credential) =
+        (format!("endpoint={}", service.url), format!("account={}", token.display()));
+    let file = built("practice").display().to_string();
+    let wrong_token = rig.path("wrong-token");
+    fs::write(&wrong_token, "another").expect("a file");
+    let wrong = format!("account={}", wrong_token.display());
+    let test = |credential: &str| {
+        rig.raic(&[
+            "connector",
+            "test",
+            &file,
+            "--set",
+            &endpoint,
+            "--credential",
+            credential,
+            "--only",
+            "basic",
+        ])
+    };
+    test(&credential).ok();
+    let report = test(&wrong);
+    assert_eq!(report.code, 1, "{}", report.errors);
+    assert!(report.text.contains("!!!") && report.text.contains("the token is missing"), "{}", report.text);
+    rig.raic(&["connector", "test", &file, "--only", "nothing"]).fails(4, &["listing"]);
+    rig.raic(&["connector", "test", &file]).fails(4, &["endpoint", "Where the service listens"]);
+}

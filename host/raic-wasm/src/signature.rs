@@ -1,0 +1,42 @@
+//! Detached signatures of connectors (Ed25519, in minisign's form), for operators who list the keys they trust.
+
+use std::path::{Path, PathBuf};
+
+use minisign_verify::{PublicKey, Signature};
+
+use crate::{ConnectorError, Package};
+
+/// The file with a connector's signature: `FILE.minisig`.
+pub fn signature_file(file: &Path) -> PathBuf {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".minisig");
+    name.into()
+}
+
+/// Checks that a connector's file is signed by one of `keys` (minisign's public keys, in base64); gives the key's number in the
+/// list, and the trusted comment.
+///
+/// # Errors
+/// [`ConnectorError::Signature`] where the signature is missing, malformed or by none of them; a key that is malformed is told as
+/// such, and trusts nobody.
+pub fn verify_signature(
+    package: &Package,
+    file: &Path,
+    keys: &[String],
+) -> Result<(usize, String), ConnectorError> {
+    let path = signature_file(file);
+    let wrong = |problem: String| ConnectorError::Signature { path: path.clone(), problem };
+    let text = std::fs::read_to_string(&path).map_err(|e| {
+        wrong(format!("cannot be read ({e}); config.toml asks for signatures ([connectors] signed_by)"))
+    })?;
+    let signature =
+        Signature::decode(&text).map_err(|e| wrong(format!("is no signature of minisign's: {e}")))?;
+    for (number, key) in keys.iter().enumerate() {
+        let key = PublicKey::from_base64(key)
+            .map_err(|e| wrong(format!("signed_by has a key that is none ({key:?}): {e}")))?;
+        if key.verify(&package.bytes, &signature, false).is_ok() {
+            return Ok((number, signature.trusted_comment().to_owned()));
+        }
+    }
+    Err(wrong("is by none of the keys that config.toml lists ([connectors] signed_by)".to_owned()))
+}
