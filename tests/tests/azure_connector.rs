@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
 use raic_tests::{
-    azurite::{ACCOUNT, Azurite, KEY},
+    azurite::{ACCOUNT, Azurite, KEY, shared_access_signature},
     components::connected,
     listing::twelve_thousand_objects_are_listed_to_the_last,
 };
@@ -64,39 +64,4 @@ async fn the_azure_connector_conforms_on_azurite() {
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(plain)).await;
     }
-}
-
-/// A service SAS for the container ("Create a service SAS", version 2020-12-06 and later).
-fn shared_access_signature(permissions: &str, expiry: &str) -> String {
-    use hmac::{Hmac, KeyInit as _, Mac as _};
-    let version = "2023-11-03";
-    let fields = [
-        permissions,
-        "",
-        expiry,
-        &format!("/blob/{ACCOUNT}/container"),
-        "",
-        "",
-        "https,http",
-        version,
-        "c",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "",
-        "",
-    ];
-    let key = data_encoding::BASE64.decode(KEY.as_bytes()).expect("a key");
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key");
-    mac.update(fields.join("\n").as_bytes());
-    let signature = data_encoding::BASE64.encode(&mac.finalize().into_bytes());
-    let encode =
-        |text: &str| text.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D").replace(':', "%3A");
-    format!(
-        "sv={version}&spr=https%2Chttp&se={}&sr=c&sp={permissions}&sig={}",
-        encode(expiry),
-        encode(&signature)
-    )
 }

@@ -2,7 +2,9 @@
 
 use raic_cloud::{Cloud, ErrorKind};
 use raic_tests::{
+    azurite::{ACCOUNT, Azurite, KEY, shared_access_signature},
     components::connected,
+    openstack::{TEMPAUTH, TempAuthSwift},
     webdav::{PASSWORD, USER, WebDavServer},
 };
 
@@ -21,4 +23,42 @@ async fn the_webdav_example_conforms_on_apache() {
     let wrong = connected(TMP, "webdav", &settings, &[("account", "another")], &[]).expect("a cloud");
     assert_eq!(wrong.probe().await.expect_err("a wrong password").kind, ErrorKind::Unauthenticated);
     cloud.delete_container().await.expect("the folder goes");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_python_example_conforms_on_openstack_by_v1() {
+    let service = tokio::task::spawn_blocking(|| TempAuthSwift::start(TMP)).await.expect("Swift");
+    let account = |key: &str| serde_json::json!({"User": TEMPAUTH.0, "Password": key}).to_string();
+    let settings = [("auth-url", service.auth_url.as_str()), ("container", "container")];
+    let open = |connector: &str, more: &[(&str, &str)], key: &str, pins: &[(&str, &str)]| {
+        let settings = [&settings[..], more].concat();
+        connected(TMP, connector, &settings, &[("account", &account(key))], pins).expect("a cloud")
+    };
+    let first = open("swift-v1-python", &[], TEMPAUTH.1, &[]);
+    assert_eq!(first.probe().await.expect_err("nothing is pinned yet").kind, ErrorKind::RefusedByHost);
+    let learned = first.learned();
+    let pins = [("storage", learned["storage"].as_str())];
+    let cloud = open("swift-v1-python", &[], TEMPAUTH.1, &pins);
+    assert_eq!(cloud.probe().await.expect_err("no container").kind, ErrorKind::ContainerNotFound);
+    assert_eq!(cloud.create_container().await.expect_err("it makes none").kind, ErrorKind::Unsupported);
+    open("swift", &[("auth", "v1")], TEMPAUTH.1, &pins).create_container().await.expect("a container");
+    raic_tests::conforms(&cloud, "all/").await;
+    let wrong = open("swift-v1-python", &[], "not-the-key", &pins);
+    assert_eq!(wrong.probe().await.expect_err("a wrong key").kind, ErrorKind::Unauthenticated);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_javascript_example_conforms_on_azurite_by_sas() {
+    let service = tokio::task::spawn_blocking(|| Azurite::start(TMP)).await.expect("Azurite");
+    let settings = [("endpoint", service.url.as_str()), ("container", "container")];
+    let by_key = [&settings[..], &[("account", ACCOUNT)]].concat();
+    let by_key = connected(TMP, "azure", &by_key, &[("key", KEY)], &[]).expect("a cloud");
+    by_key.create_container().await.expect("a container");
+    let open = |signature: &str| {
+        connected(TMP, "azure-sas-js", &settings, &[("sas", signature)], &[]).expect("a cloud")
+    };
+    raic_tests::conforms(&open(&shared_access_signature("racwdl", "2099-01-01T00:00:00Z")), "all/").await;
+    let expired = open(&shared_access_signature("racwdl", "2001-01-01T00:00:00Z"));
+    let kind = expired.probe().await.expect_err("expired").kind;
+    assert!(matches!(kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied), "{kind:?}");
 }

@@ -44,12 +44,15 @@ pub(crate) enum Job {
     Leasedb,
     /// Each backend: MB/s of a share of --size MiB, patches of a mutable one, allocations, peak memory
     Backend,
+    /// What the sandbox costs: the S3 connector beside object_store's native client, on one server, at 4 KiB to 4 MiB
+    Sandbox,
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     match arguments.job {
         Job::Leasedb => return example("bench_leasedb", arguments.shares),
         Job::Backend => return example("bench_backend", arguments.size),
+        Job::Sandbox => return sandbox(arguments.runs),
         Job::Up | Job::Down => {}
     }
     let connectors = crate::connectors::connectors(false)?;
@@ -66,10 +69,17 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     match arguments.job {
         Job::Up => up(&rig, peer.as_ref(), &file, arguments.runs, &mut report)?,
         Job::Down => down(rig, peer.as_ref(), &file, &sha256, arguments.runs, &mut report)?,
-        Job::Leasedb | Job::Backend => {}
+        Job::Leasedb | Job::Backend | Job::Sandbox => {}
     }
     report.print(arguments.size);
     Ok(())
+}
+
+/// The connector and the native client in one process.
+fn sandbox(runs: usize) -> Outcome {
+    crate::connectors::connectors(false)?;
+    let run = ["run", "--release", "--locked", "--package", "raic-tests", "--example", "bench_sandbox", "--"];
+    stage("bench sandbox", cargo().args(run).arg(runs.to_string()).arg(target_folder().join("tmp")))
 }
 
 /// A measurement of raic-storage alone.

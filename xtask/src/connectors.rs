@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, time::Instant};
 use raic_sdk_build::ConnectorCrate;
 
 use crate::{
+    componentize,
     stage::{Outcome, root, target_folder},
     wasm_toolchain,
 };
@@ -31,6 +32,10 @@ pub(crate) fn connectors(for_tests: bool) -> Outcome<PathBuf> {
         fs::write(&file, &component).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
         let (size, seconds) = (component.len() / 1024, start.elapsed().as_secs_f64());
         println!("== connector {name}: {seconds:.1} s, {} ({size} KiB)", file.display());
+    }
+    if for_tests {
+        componentize::python(&out)?;
+        componentize::javascript(&out)?;
     }
     Ok(out)
 }

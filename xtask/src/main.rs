@@ -2,6 +2,7 @@
 
 mod bench;
 mod clouds;
+mod componentize;
 mod connectors;
 mod contract;
 mod stage;

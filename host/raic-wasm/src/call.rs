@@ -5,7 +5,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable}
 
 use crate::{
     client::HttpClient,
+    cpu::CpuTime,
     gate::Gate,
     logins::Logins,
     manifest::{Settings, Token},
@@ -22,8 +23,8 @@ use crate::{
     secrets::{Credentials, Placeholders, SecretValue},
 };
 
-/// Guest CPU time for a call, in epochs: 200 ms, and one more for each request, whose answer is seen an epoch late.
-const CPU_TICKS: u32 = 20;
+/// CPU time for a call, looked at in every epoch.
+const MAX_CPU: Duration = Duration::from_millis(200);
 /// Data a guest may hand to the host in one call.
 const HOSTCALL_FUEL: usize = 1 << 20;
 const MAX_HANDLES: usize = 256;
@@ -105,8 +106,7 @@ pub(crate) struct Call {
 /// What a guest ran into; read after a trap.
 #[derive(Default)]
 pub(crate) struct Limits {
-    ticks: u32,
-    allowed_ticks: u32,
+    pub(crate) cpu: Arc<CpuTime>,
     memory: usize,
     /// The most of it.
     memory_mib: u32,
@@ -132,7 +132,7 @@ impl Call {
             tickets: 0,
             is_probe: false,
             began: Instant::now(),
-            limits: Limits { allowed_ticks: CPU_TICKS, memory_mib, ..Limits::default() },
+            limits: Limits { memory_mib, ..Limits::default() },
         };
         let mut store = Store::new(engine, call);
         store.limiter(|call| &mut call.limits);
@@ -141,8 +141,7 @@ impl Call {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             let limits = &mut store.data_mut().limits;
-            limits.ticks += 1;
-            if limits.ticks > limits.allowed_ticks {
+            if limits.cpu.so_far() > MAX_CPU {
                 limits.exceeded = Some("used up its 200 ms of CPU time".to_owned());
                 return Ok(UpdateDeadline::Interrupt);
             }
@@ -151,10 +150,9 @@ impl Call {
         store
     }
 
-    /// Counts a request; time spent waiting for it is not the guest's.
+    /// Counts a request.
     pub(crate) fn count_request(&mut self) -> bool {
         self.requests += 1;
-        self.limits.allowed_ticks += 1;
         self.requests <= MAX_REQUESTS
     }
 }

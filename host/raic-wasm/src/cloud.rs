@@ -141,10 +141,11 @@ impl ConnectorCloud {
         let _room = self.connector.calls.acquire().await;
         let mut store = Call::store(self.context.clone(), &self.connector.engine, range, memory_mib);
         store.data_mut().is_probe = operation == Operation::Probe;
-        let whole = async {
+        let cpu = store.data().limits.cpu.clone();
+        let whole = cpu.of(async {
             let instance = self.connector.instantiate(&mut store).await?;
             run(&instance, &mut store).await
-        };
+        });
         let outcome = tokio::time::timeout(WALL_CLOCK, whole).await;
         tracing::trace!(
             cloud = self.context.cloud, %operation, requests = store.data().requests,

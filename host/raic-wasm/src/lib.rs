@@ -18,6 +18,7 @@ mod bindings;
 mod call;
 mod client;
 mod cloud;
+mod cpu;
 mod engine;
 mod error;
 mod gate;

@@ -3,7 +3,7 @@
 mod toolchain;
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Stdio,
 };
@@ -75,6 +75,7 @@ impl ConnectorCrate<'_> {
             .arg(self.target_folder)
             // Rust's default stack of 1 MiB would be reset for every call.
             .args(["--", "-C", "link-arg=-zstack-size=65536"])
+            .env("CARGO_ENCODED_RUSTFLAGS", self.remapped().join("\u{1f}"))
             .current_dir(self.folder)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
@@ -84,6 +85,21 @@ impl ConnectorCrate<'_> {
         }
         let core = artifact(&ended.stdout).ok_or_else(|| BuildError::NoLibrary(self.folder.to_owned()))?;
         connector(&read(&core)?, &read(&self.folder.join("connector.toml"))?)
+    }
+}
+
+impl ConnectorCrate<'_> {
+    /// Flags that keep the author's paths out of the component, in which panics would name them.
+    fn remapped(&self) -> Vec<String> {
+        let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+        let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+        let registry = cargo_home.map(|home| home.join("registry/src"));
+        let folder = self.folder.canonicalize().ok();
+        let names = [(folder, "connector"), (registry, "registry")];
+        let flag = |(path, name): (Option<PathBuf>, &str)| {
+            Some(format!("--remap-path-prefix={}={name}", path?.display()))
+        };
+        names.into_iter().filter_map(flag).collect()
     }
 }
 

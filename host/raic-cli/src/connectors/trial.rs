@@ -22,6 +22,9 @@ use crate::{
     output::say,
 };
 
+/// What is tried beside the suite's behaviours.
+const CREDENTIALS: &str = "credentials";
+
 /// The longest that a behaviour may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 
@@ -58,8 +61,8 @@ struct Counts {
 }
 
 pub(super) async fn test(json: bool, arguments: &TestArguments) -> Outcome {
-    if let Some(unknown) = arguments.only.iter().find(|only| !BEHAVIOURS.iter().any(|b| b.name == **only)) {
-        let known: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).collect();
+    let known: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).chain([CREDENTIALS]).collect();
+    if let Some(unknown) = arguments.only.iter().find(|only| !known.contains(&only.as_str())) {
         return Err(Failed::configuration(format!(
             "no behaviour {unknown:?}; there are {}",
             known.join(", ")
@@ -106,11 +109,11 @@ pub(super) async fn test(json: bool, arguments: &TestArguments) -> Outcome {
         let verdict = checked.unwrap_or_else(|_| Err(format!("took more than {} s", PATIENCE.as_secs())));
         counts.tell(json, behaviour.name, behaviour.what, began, verdict)?;
     }
-    if arguments.only.is_empty() {
+    if arguments.only.is_empty() || arguments.only.iter().any(|only| only == CREDENTIALS) {
         let began = Instant::now();
         let verdict = wrong_credentials(&connector, &configuration, &prefix).await;
         let what = "wrong credentials are refused, and said to be the reason";
-        counts.tell(json, "credentials", what, began, verdict)?;
+        counts.tell(json, CREDENTIALS, what, began, verdict)?;
     }
     let Counts { holds, lacks, wrong } = counts;
     if json {

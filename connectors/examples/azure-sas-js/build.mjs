@@ -1,0 +1,19 @@
+// Makes the component: node build.mjs [OUT]. The manifest is added by `raic connector build`.
+
+import { componentize } from '@bytecodealliance/componentize-js';
+import { writeFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
+
+const here = (name) => fileURLToPath(new URL(name, import.meta.url));
+const out = process.argv[2] ?? here('component.wasm');
+
+const { component } = await componentize({
+  sourcePath: here('app.js'),
+  // The contract, in the repository; elsewhere $RAIC_WIT is a folder or file with it.
+  witPath: process.env.RAIC_WIT ?? here('../../../wit'),
+  worldName: 'connector',
+  // All of them: what remains imports nothing of WASI.
+  disableFeatures: ['stdio', 'random', 'clocks', 'http', 'fetch-event'],
+});
+await writeFile(out, component);
+console.log(`${out}: ${component.length} bytes`);

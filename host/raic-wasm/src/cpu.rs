@@ -1,0 +1,68 @@
+//! The CPU time that a call uses: what its thread used while it ran, so that a busy machine charges nobody for waiting.
+
+use std::{
+    future::{Future, poll_fn},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// The CPU time of one call. Written by the thread that runs it, one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct CpuTime {
+    /// Nanoseconds of all polls that have ended.
+    spent: AtomicU64,
+    /// The thread's clock when the poll that is under way began.
+    since: AtomicU64,
+}
+
+impl CpuTime {
+    /// What was used so far; to be asked by the thread that runs the call, while it does.
+    pub(crate) fn so_far(&self) -> Duration {
+        let now = thread_clock().saturating_sub(self.since.load(Ordering::Relaxed));
+        Duration::from_nanos(self.spent.load(Ordering::Relaxed) + now)
+    }
+
+    /// Does `work`, and counts what it uses.
+    pub(crate) async fn of<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            self.since.store(thread_clock(), Ordering::Relaxed);
+            let polled = work.as_mut().poll(context);
+            let used = thread_clock().saturating_sub(self.since.load(Ordering::Relaxed));
+            self.spent.fetch_add(used, Ordering::Relaxed);
+            polled
+        })
+        .await
+    }
+}
+
+/// The CPU time of this thread, in nanoseconds.
+fn thread_clock() -> u64 {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn waiting_costs_nothing() {
+        let cpu = Arc::new(CpuTime::default());
+        cpu.clone().of(tokio::time::sleep(Duration::from_millis(60))).await;
+        let waited = Duration::from_nanos(cpu.spent.load(Ordering::Relaxed));
+        assert!(waited < Duration::from_millis(30), "{waited:?}");
+        let work = async {
+            let begin = cpu.so_far();
+            while cpu.so_far() - begin < Duration::from_millis(20) {}
+        };
+        cpu.clone().of(work).await;
+        assert!(cpu.spent.load(Ordering::Relaxed) >= 20_000_000);
+    }
+}

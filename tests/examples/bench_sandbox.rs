@@ -1,0 +1,129 @@
+//! What the sandbox costs: puts and gets through the S3 connector beside object_store's native client, on one server in this
+//! process, interleaved; medians of runs, as ratios. `cargo xtask bench sandbox`.
+
+#![allow(clippy::unwrap_used, reason = "a measurement that fails has nothing to say")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use object_store::{
+    ClientOptions, ObjectStore, ObjectStoreExt as _, PutPayload,
+    aws::{AmazonS3, AmazonS3Builder},
+    path::Path as StorePath,
+};
+use raic_cloud::{Cloud, ObjectKey, Payload, WriteMode, collect_body};
+use raic_tests::{
+    components::{s3_cloud, s3_keys},
+    s3s_fs::S3sFs,
+};
+use raic_wasm::{ConnectorCloud, TlsSettings};
+
+const SIZES: [usize; 4] = [4 << 10, 64 << 10, 1 << 20, 4 << 20];
+const AT_ONCE: [usize; 3] = [1, 8, 64];
+/// What one measurement moves, and the least and most objects it does.
+const BYTES: usize = 64 << 20;
+
+/// One of the two that are compared.
+enum Client {
+    Sandboxed(ConnectorCloud),
+    Native(AmazonS3),
+}
+
+impl Client {
+    async fn put(&self, name: &str, content: Bytes) {
+        match self {
+            Self::Sandboxed(cloud) => {
+                let key = ObjectKey::new(name).unwrap();
+                cloud.put(&key, Payload::from(content), WriteMode::Overwrite).await.unwrap();
+            }
+            Self::Native(store) => {
+                store.put(&StorePath::from(name), PutPayload::from(content)).await.unwrap();
+            }
+        }
+    }
+
+    async fn get(&self, name: &str, size: usize) {
+        let found = match self {
+            Self::Sandboxed(cloud) => {
+                let object = cloud.get(&ObjectKey::new(name).unwrap(), None, None).await.unwrap();
+                collect_body("s3", object.body, size).await.unwrap()
+            }
+            Self::Native(store) => {
+                let object = store.get(&StorePath::from(name)).await.unwrap();
+                let pieces: Vec<Bytes> = object.into_stream().try_collect().await.unwrap();
+                pieces.concat().into()
+            }
+        };
+        assert_eq!(found.len(), size);
+    }
+}
+
+async fn timed(objects: usize, at_once: usize, run: impl AsyncFn(usize)) -> Duration {
+    let began = Instant::now();
+    stream::iter(0..objects).for_each_concurrent(at_once, run).await;
+    began.elapsed()
+}
+
+fn median(mut took: Vec<Duration>) -> f64 {
+    took.sort();
+    took[took.len() / 2].as_secs_f64()
+}
+
+#[tokio::main]
+async fn main() {
+    let runs: usize = std::env::args().nth(1).and_then(|runs| runs.parse().ok()).unwrap_or(5);
+    let target_tmp = std::env::args().nth(2).expect("the target folder's tmp");
+    let folder = tempfile::Builder::new().prefix("raic-bench-").tempdir_in("/dev/shm").unwrap();
+    std::fs::create_dir(folder.path().join("bucket")).unwrap();
+    let service = S3sFs::start(folder.path(), "ACCESS", "SECRET").await;
+    let settings = [("bucket", "bucket"), ("endpoint", service.url.as_str())];
+    let sandboxed = s3_cloud(&target_tmp, &settings, s3_keys("ACCESS", "SECRET"), TlsSettings::default());
+    let native = AmazonS3Builder::new()
+        .with_bucket_name("bucket")
+        .with_region("us-east-1")
+        .with_endpoint(service.url.clone())
+        .with_access_key_id("ACCESS")
+        .with_secret_access_key("SECRET")
+        .with_client_options(ClientOptions::new().with_allow_http(true));
+    let clients = [Client::Sandboxed(sandboxed.unwrap()), Client::Native(native.build().unwrap())];
+    let clients = Arc::new(clients);
+    println!("{:>8} {:>8} {:>6} {:>12} {:>12} {:>7}", "job", "size", "tasks", "sandboxed", "native", "ratio");
+    for size in SIZES {
+        let content = Bytes::from((0..size).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>());
+        let objects = (BYTES / size).clamp(64, 2048);
+        for at_once in AT_ONCE {
+            let mut took = [[const { Vec::new() }; 2], [const { Vec::new() }; 2]];
+            for run in 0..=runs {
+                for turn in 0..2 {
+                    // Each first in every other run.
+                    let i = (run + turn) % 2;
+                    let client = &clients[i];
+                    let name = |n: usize| format!("{i}/{size}/{}", n % 256);
+                    let put =
+                        timed(objects, at_once, async |n| client.put(&name(n), content.clone()).await).await;
+                    let get = timed(objects, at_once, async |n| client.get(&name(n), size).await).await;
+                    // The first is to warm up.
+                    if run > 0 {
+                        took[0][i].push(put);
+                        took[1][i].push(get);
+                    }
+                }
+            }
+            for (job, took) in ["put", "get"].into_iter().zip(took) {
+                let [ours, theirs] = took.map(median);
+                let rate = |seconds: f64| (objects * size) as f64 / seconds / 1e6;
+                println!(
+                    "{job:>8} {:>8} {at_once:>6} {:>7.1} MB/s {:>7.1} MB/s {:>6.2}x",
+                    size >> 10,
+                    rate(ours),
+                    rate(theirs),
+                    theirs / ours
+                );
+            }
+        }
+    }
+}
