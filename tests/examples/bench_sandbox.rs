@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt as _, PutPayload,
+    ClientOptions, ObjectStoreExt as _, PutPayload,
     aws::{AmazonS3, AmazonS3Builder},
     path::Path as StorePath,
 };
@@ -64,7 +64,8 @@ impl Client {
 
 async fn timed(objects: usize, at_once: usize, run: impl AsyncFn(usize)) -> Duration {
     let began = Instant::now();
-    stream::iter(0..objects).for_each_concurrent(at_once, run).await;
+    let run = &run;
+    stream::iter(0..objects).for_each_concurrent(at_once, |n| run(n)).await;
     began.elapsed()
 }
 

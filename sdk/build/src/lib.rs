@@ -75,7 +75,7 @@ impl ConnectorCrate<'_> {
             .arg(self.target_folder)
             // Rust's default stack of 1 MiB would be reset for every call.
             .args(["--", "-C", "link-arg=-zstack-size=65536"])
-            .env("CARGO_ENCODED_RUSTFLAGS", self.remapped().join("\u{1f}"))
+            .env("CARGO_ENCODED_RUSTFLAGS", remapped().join("\u{1f}"))
             .current_dir(self.folder)
             .stdin(Stdio::null())
             .stderr(Stdio::inherit());
@@ -88,19 +88,19 @@ impl ConnectorCrate<'_> {
     }
 }
 
-impl ConnectorCrate<'_> {
-    /// Flags that keep the author's paths out of the component, in which panics would name them.
-    fn remapped(&self) -> Vec<String> {
-        let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
-        let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
-        let registry = cargo_home.map(|home| home.join("registry/src"));
-        let folder = self.folder.canonicalize().ok();
-        let names = [(folder, "connector"), (registry, "registry")];
-        let flag = |(path, name): (Option<PathBuf>, &str)| {
-            Some(format!("--remap-path-prefix={}={name}", path?.display()))
-        };
-        names.into_iter().filter_map(flag).collect()
-    }
+/// Flags that keep the machine's paths out of the component, in which panics would name them; the same for every crate, so that
+/// what they depend on is compiled once.
+fn remapped() -> Vec<String> {
+    let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
+    let sources =
+        cargo_home.map(|home| home.join("registry/src")).and_then(|folder| fs::read_dir(folder).ok());
+    let mut registries: Vec<PathBuf> =
+        sources.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    registries.sort();
+    let registries = registries.iter().map(|path| format!("--remap-path-prefix={}=registry", path.display()));
+    // Where Debian has the standard library's.
+    registries.chain(["--remap-path-prefix=/usr/lib/rustlib/src/rust=rust".to_owned()]).collect()
 }
 
 /// Makes a connector of a component, or of a core module that carries the types of its world, and a manifest.
