@@ -38,7 +38,7 @@ impl Package {
         if Parser::is_core_wasm(&bytes) {
             return Err(ConnectorError::CoreModule);
         }
-        let (mut imports, mut exports, mut manifest) = (Vec::new(), Vec::new(), None);
+        let (mut imports, mut exports, mut manifests) = (Vec::new(), Vec::new(), Vec::new());
         let mut depth = 0_usize;
         for section in Parser::new(0).parse_all(&bytes) {
             match section.map_err(|e| malformed(e.to_string()))? {
@@ -58,9 +58,7 @@ impl Package {
                     }
                 }
                 Section::CustomSection(section) if depth == 0 && section.name() == MANIFEST_SECTION => {
-                    if manifest.replace(section.data().to_vec()).is_some() {
-                        return Err(ConnectorError::Manifest("there are two of it".to_owned()));
-                    }
+                    manifests.push(section.data());
                 }
                 _ => {}
             }
@@ -77,7 +75,12 @@ impl Package {
         Validator::new_with_features(WasmFeatures::default())
             .validate_all(&bytes)
             .map_err(|e| malformed(e.to_string()))?;
-        let manifest = Manifest::parse(&manifest.ok_or(ConnectorError::NoManifest)?)?;
+        let manifest = match manifests[..] {
+            [] => return Err(ConnectorError::NoManifest),
+            [manifest] => Manifest::parse(manifest)?,
+            // Which of them is shown, and which counts, must not be a question.
+            _ => return Err(ConnectorError::Manifest("there are several of it".to_owned())),
+        };
         let sha256 = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&bytes));
         Ok(Self { bytes, sha256, manifest, imports })
     }
