@@ -111,7 +111,7 @@ pub use connector::Connector;
 pub use data_encoding::{BASE64, BASE64URL_NOPAD};
 pub use digest::{hex, md5, sha256};
 pub use error::{error, lacks, required_setting};
-pub use login::{Login, Made, login, with_login};
+pub use login::{Login, Made, login, oauth, with_login};
 pub use request::Request;
 
 /// The parts of credentials that only the host can read.

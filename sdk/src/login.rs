@@ -3,11 +3,13 @@
 use crate::{
     ErrorKind, Response, Result, Secret,
     bindings::raic::connector::cloud::{self, Acquired, Ticket, Value},
-    error,
+    error, json,
 };
 
 /// The longest a failure is kept by the host, in milliseconds.
 const FAILURE_MS: u64 = 30_000;
+/// The most that is read of a token's answer.
+const MAX_TOKEN: u32 = 64 << 10;
 
 /// What a login gives, by names of the connector's own choice.
 #[derive(Debug, Default)]
@@ -35,6 +37,19 @@ impl Made {
         self.values.push((name.to_owned(), Value::Text(text)));
         self
     }
+}
+
+/// What a token's answer gives in OAuth 2.0 (RFC 6749 section 5.1): the token that the manifest has as `token`, under the name `token`,
+/// until `margin_s` seconds before its end, or for most of a short life.
+///
+/// # Errors
+/// `protocol` where it does not say how long the token lasts, or has none.
+pub fn oauth(answer: &Response, token: &str, margin_s: u64) -> Result<Made> {
+    let document = json::parse(&answer.read(MAX_TOKEN)?)?;
+    let seconds = json::number(&document, "/expires_in");
+    let seconds = seconds.ok_or_else(|| error(ErrorKind::Protocol, "the token's answer lacks expires_in"))?;
+    let kept = seconds.saturating_sub(margin_s.min(seconds / 4)).saturating_mul(1000);
+    Ok(Made::lasting(kept).secret("token", answer.take_secret(token)?))
 }
 
 /// A login, as this call has it.

@@ -83,6 +83,8 @@ async fn main() {
     let service = S3sFs::start(folder.path(), "ACCESS", "SECRET").await;
     let settings = [("bucket", "bucket"), ("endpoint", service.url.as_str())];
     let sandboxed = s3_cloud(&target_tmp, &settings, s3_keys("ACCESS", "SECRET"), TlsSettings::default());
+    // Its client asks for a provider of TLS though nothing here speaks it.
+    rustls::crypto::ring::default_provider().install_default().unwrap();
     let native = AmazonS3Builder::new()
         .with_bucket_name("bucket")
         .with_region("us-east-1")

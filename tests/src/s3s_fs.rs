@@ -27,6 +27,8 @@ impl S3sFs {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (server, service) = (server.clone(), service.clone());
+                // Or small answers wait for the client's acknowledgement.
+                let _ = stream.set_nodelay(true);
                 connections.spawn(async move {
                     let stream = hyper_util::rt::TokioIo::new(stream);
                     // A client that goes away is no failure of the service.

@@ -111,6 +111,13 @@ impl Connector for Azure {
     }
 
     fn delete_container() -> Result<()> {
+        // Delete Container takes all that is in it.
+        match list_page("", None, 1) {
+            Ok(page) if page.entries.is_empty() && page.next.is_none() => {}
+            Ok(_) => return Err(error(ErrorKind::PreconditionFailed, "the container is not empty")),
+            Err(e) if e.kind == ErrorKind::ContainerNotFound => return Ok(()),
+            Err(e) => return Err(e),
+        }
         let answer = Unsigned::container("DELETE", vec![("restype", "container".to_owned())]).send(None)?;
         conditions::or_gone(expect(&answer, &[202]), ErrorKind::ContainerNotFound)
     }

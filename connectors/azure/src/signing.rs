@@ -2,16 +2,14 @@
 //! Entra (OAuth 2.0, RFC 6749 section 4.4).
 
 use raic_sdk::{
-    BASE64, ErrorKind, Login, Made, Payload, Request, Response, Result, error, json, now_unix_ms,
-    required_setting, secrets, time, uri,
+    BASE64, Login, Made, Payload, Request, Response, Result, now_unix_ms, required_setting, secrets, time,
+    uri,
 };
 
 use crate::answer::expect;
 
 /// The version of the service whose rules these are.
 const VERSION: &str = "2023-11-03";
-/// The most that is read of a token's answer.
-const MAX_TOKEN: u32 = 64 << 10;
 /// How long before its end a token is made anew.
 const MARGIN_S: u64 = 120;
 
@@ -138,11 +136,7 @@ fn log_in() -> Result<Made> {
     let request = Request::new("POST", url).header("content-type", "application/x-www-form-urlencoded");
     let answer = request.content(content.into_bytes()).send(None)?;
     expect(&answer, &[200])?;
-    let document = json::parse(&answer.read(MAX_TOKEN)?)?;
-    let seconds = json::number(&document, "/expires_in");
-    let seconds = seconds.ok_or_else(|| error(ErrorKind::Protocol, "the token's answer lacks expires_in"))?;
-    let kept = seconds.saturating_sub(MARGIN_S.min(seconds / 4)).saturating_mul(1000);
-    Ok(Made::lasting(kept).secret("token", answer.take_secret("access-token")?))
+    raic_sdk::oauth(&answer, "access-token", MARGIN_S)
 }
 
 #[cfg(test)]

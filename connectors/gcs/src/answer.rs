@@ -42,7 +42,8 @@ fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
         }
         "NoSuchBucket" => ErrorKind::ContainerNotFound,
         "NoSuchKey" => ErrorKind::NotFound,
-        "conflict" if message.contains("not empty") => ErrorKind::Conflict,
+        "conflict" if message.contains("not empty") => ErrorKind::PreconditionFailed,
+        "BucketNotEmpty" => ErrorKind::PreconditionFailed,
         "conflict" | "BucketAlreadyOwnedByYou" | "BucketNameUnavailable" | "BucketAlreadyExists" => {
             ErrorKind::AlreadyExists
         }

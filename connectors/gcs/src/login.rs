@@ -2,17 +2,14 @@
 //! applications"), or of the metadata server.
 
 use raic_sdk::{
-    BASE64URL_NOPAD, ErrorKind, Login, Made, Payload, Request, Response, Result, error,
-    json::{self, quote},
-    now_unix_ms, required_setting, secrets, setting, uri,
+    BASE64URL_NOPAD, Login, Made, Payload, Request, Response, Result, json::quote, now_unix_ms,
+    required_setting, secrets, setting, uri,
 };
 
 use crate::answer::expect;
 
 /// Objects and buckets, but no permissions of others.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
-/// The most that is read of a token's answer.
-const MAX_TOKEN: u32 = 64 << 10;
 /// How long before its end a token is made anew: the metadata server gives another one for its last 5 minutes.
 const MARGIN_S: u64 = 270;
 /// How long an assertion lasts.
@@ -45,11 +42,7 @@ fn log_in() -> Result<Made> {
             .send(None)?
     };
     expect(&answer, &[200])?;
-    let document = json::parse(&answer.read(MAX_TOKEN)?)?;
-    let seconds = json::number(&document, "/expires_in");
-    let seconds = seconds.ok_or_else(|| error(ErrorKind::Protocol, "the token's answer lacks expires_in"))?;
-    let kept = seconds.saturating_sub(MARGIN_S.min(seconds / 4)).saturating_mul(1000);
-    Ok(Made::lasting(kept).secret("token", answer.take_secret("access-token")?))
+    raic_sdk::oauth(&answer, "access-token", MARGIN_S)
 }
 
 fn assertion() -> Result<String> {
@@ -72,7 +65,10 @@ fn assertion() -> Result<String> {
 
 #[cfg(test)]
 mod tests {
-    use raic_sdk::testing::{Answer, Host};
+    use raic_sdk::{
+        json,
+        testing::{Answer, Host},
+    };
 
     use super::*;
 

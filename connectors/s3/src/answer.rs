@@ -38,9 +38,9 @@ pub(crate) fn kind_of(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "NoSuchKey" | "NoSuchVersion" => ErrorKind::NotFound,
         "NoSuchBucket" => ErrorKind::ContainerNotFound,
-        "PreconditionFailed" => ErrorKind::PreconditionFailed,
+        "PreconditionFailed" | "BucketNotEmpty" => ErrorKind::PreconditionFailed,
         "BucketAlreadyExists" | "BucketAlreadyOwnedByYou" => ErrorKind::AlreadyExists,
-        "OperationAborted" | "ConditionalRequestConflict" | "BucketNotEmpty" => ErrorKind::Conflict,
+        "OperationAborted" | "ConditionalRequestConflict" => ErrorKind::Conflict,
         "InvalidRange" => ErrorKind::RangeNotSatisfiable,
         "InvalidAccessKeyId"
         | "SignatureDoesNotMatch"

@@ -111,7 +111,14 @@ impl Connector for Swift {
 
     fn delete_container() -> Result<()> {
         let answer = login::send(|container| Request::new("DELETE", container.to_owned()), None)?;
-        conditions::or_gone(expect(&answer, &[204]), ErrorKind::NotFound)
+        let removed = expect(&answer, &[204]).map_err(|mut e| {
+            if e.kind == ErrorKind::Conflict {
+                (e.kind, e.message) =
+                    (ErrorKind::PreconditionFailed, "the container is not empty".to_owned());
+            }
+            e
+        });
+        conditions::or_gone(removed, ErrorKind::NotFound)
     }
 
     fn usage() -> Result<Usage> {

@@ -28,6 +28,12 @@ pub(crate) fn nothing() -> Body {
     Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
 }
 
+/// A body that is a document.
+pub(crate) fn document(value: &impl serde::Serialize) -> Outcome<Body> {
+    let text = serde_json::to_vec(value).map_err(Failed::other)?;
+    Ok(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed())
+}
+
 /// A body that is streamed.
 pub(crate) fn streamed(content: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static) -> Body {
     StreamBody::new(content.map_ok(Frame::data)).boxed()

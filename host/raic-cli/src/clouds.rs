@@ -1,5 +1,7 @@
 //! `raic cloud` and `raic status`.
 
+mod versions;
+
 use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
 
 use clap::{Args, Subcommand};
@@ -8,20 +10,22 @@ use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
 use raic_gateway::admin::Status;
 use raic_storage::{Backend, Identity, Owner, Ownership, ServerId, StorageIndex};
-use raic_wasm::ApprovalStore;
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pin, Pins, pin, read_only, read_pins, shares_on},
+    daemon::{Clouds, Pins, pin, read_only, read_pins, shares_on},
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
     output::say,
     progress,
 };
+
+pub(crate) use versions::reload;
+use versions::{reopen, upgrade};
 
 #[derive(Subcommand)]
 pub(crate) enum CloudCommand {
@@ -167,6 +171,11 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             if shares > 0 {
                 return Err(Failed::configuration(format!("cloud {name:?} holds {shares} shares of files")));
             }
+            if let CloudSection::Cloud { prefix: Some(prefix), .. } = section(&Config::load(home)?, &name)? {
+                return Err(Failed::configuration(format!(
+                    "cloud {name:?} is the folder {prefix:?} of a container that others may share; it is not removed"
+                )));
+            }
             connect(home, &name)?.delete_container().await.map_err(Failed::other)?;
             if json {
                 return print_json(&json!({"cloud": name, "deleted": true}));
@@ -195,79 +204,6 @@ async fn usage(home: &Home, json: bool, name: &str) -> Outcome {
     say!("quota    {}", bytes(usage.quota));
     for (name, value) in usage.extra {
         say!("{name:<8} {value}");
-    }
-    Ok(())
-}
-
-/// Makes a running daemon read the configuration again, with versions of connectors that clouds are to run; false where none runs.
-async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
-    let body = serde_json::to_vec(pins).map_err(Failed::other)?;
-    let body = http_body_util::BodyExt::boxed(http_body_util::BodyExt::map_err(
-        http_body_util::Full::new(bytes::Bytes::from(body)),
-        |never| match never {},
-    ));
-    let headers = [("content-type", "application/json".to_owned())];
-    match Client(home).send(Method::POST, "/v1/reload", &headers, body).await {
-        Ok(_) => Ok(true),
-        Err(failed) if failed.class == Class::NoDaemon => Ok(false),
-        Err(failed) => Err(failed),
-    }
-}
-
-pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
-    Config::load(home)?;
-    if !reopen(home, &Pins::new()).await? {
-        return Err(Failed {
-            class: Class::NoDaemon,
-            sentence: "no daemon runs that could read it; it is read at the start".to_owned(),
-        });
-    }
-    if json {
-        return print_json(&json!({"reloaded": true}));
-    }
-    say!("the daemon has read the configuration and the credentials again");
-    Ok(())
-}
-
-async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<&str>) -> Outcome {
-    let config = Config::load(home)?;
-    let section = section(&config, name)?;
-    let CloudSection::Cloud { connector, .. } = section else {
-        return Err(Failed::configuration(format!("cloud {name:?} is a folder and has no connector")));
-    };
-    let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
-    let pins = read_pins(home)?;
-    let before = pins.get(name).and_then(|pin| pin.of(connector)).unwrap_or(connector).to_owned();
-    let wanted = store.find(sha256.unwrap_or(connector)).map_err(Failed::configuration)?;
-    if wanted.manifest.name != *connector {
-        return Err(Failed::configuration(format!(
-            "cloud {name:?} runs {connector:?}, and {} is {:?}; another connector is named in config.toml",
-            &wanted.sha256[..12],
-            wanted.manifest.name
-        )));
-    }
-    let to = Pin { connector: connector.clone(), sha256: wanted.sha256.clone() };
-    let moved = Pins::from([(name.to_owned(), to)]);
-    // Opened before it counts: a version that does not take this cloud's settings moves nothing.
-    let opened =
-        tokio::task::block_in_place(|| Clouds::new(home)?.connect(name, section, &mut moved.clone()))?;
-    let fault = opened.probe().await.err().map(|e| e.to_string());
-    let in_use = reopen(home, &moved).await?;
-    if !in_use {
-        pin(home, moved).await?;
-    }
-    let version = &wanted.manifest.version;
-    if json {
-        return print_json(&json!({
-            "cloud": name, "version": version, "sha256": wanted.sha256, "before": before, "fault": fault,
-            "in_use": in_use,
-        }));
-    }
-    let old = store.find(&before).map(|p| format!("{} ({})", p.manifest.version, &p.sha256[..12]));
-    let old = old.unwrap_or_else(|_| before.chars().take(12).collect());
-    say!("cloud {name:?} runs {connector} {version} ({}), and ran {old}", &wanted.sha256[..12]);
-    if let Some(fault) = fault {
-        eprintln!("warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back");
     }
     Ok(())
 }
@@ -371,8 +307,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     let config = Config::parse(&document.to_string(), home.path()).map_err(wrong)?;
     // Those on a host that the operator named; others are for `raic cloud pin`.
     let learned = learn(home, &name, section(&config, &name)?).await?;
-    let learned = learned.into_iter().filter(|(_, _, is_named)| *is_named).map(|(name, url, _)| (name, url));
-    set_endpoints(&mut document, &name, learned);
+    let learned: Vec<_> = learned.into_iter().filter(|(_, _, is_named)| *is_named).collect();
+    for (endpoint, url, _) in learned.iter().filter(|_| !json) {
+        say!("pinned: its {endpoint} is at {url}, as its login says");
+    }
+    set_endpoints(&mut document, &name, learned.into_iter().map(|(name, url, _)| (name, url)));
     let changed = document.to_string();
     let config = Config::parse(&changed, home.path()).map_err(wrong)?;
     // Opened before it is written: a cloud that cannot be configured is not added.
@@ -382,7 +321,6 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     })?;
     refuse_if_owned(home, &name, &*opened).await?;
     warn_of_shared_domains(&config, home, &name);
-    pin(home, pins).await?;
     replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
     if !json {
         say!("cloud {name:?} is in {}", path.display());
@@ -391,7 +329,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     if let Some(fault) = &fault {
         eprintln!("warning: it does not work yet: {fault}");
     }
-    let reloaded = reopen(home, &Pins::new()).await?;
+    // With the version that it was opened with just now, whatever has been approved since.
+    let reloaded = reopen(home, &pins).await?;
+    if !reloaded {
+        pin(home, pins).await?;
+    }
     if json {
         return print_json(&json!({"cloud": name, "fault": fault, "in_use": reloaded}));
     }

@@ -8,7 +8,7 @@ use std::{
     process::{Child, Command, Stdio},
     sync::mpsc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bytesize::ByteSize;
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long a credential's command may take.
 const COMMAND: Duration = Duration::from_secs(30);
+
+/// How long it may take to end once it has printed all.
+const CLOSING: Duration = Duration::from_secs(2);
 
 /// What `raic init` writes.
 pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, after `raic cloud add`, and when `raic reload` tells it to.
@@ -389,7 +392,18 @@ fn output_within(mut child: Child, limit: Duration) -> Result<Zeroizing<Vec<u8>>
         // It may have ended by itself just now.
         let _ = child.kill();
     }
-    let status = child.wait().map_err(|e| e.to_string())?;
+    // It may have closed its output and go on.
+    let deadline = Instant::now() + CLOSING;
+    let status = loop {
+        match child.try_wait().map_err(|e| e.to_string())? {
+            Some(status) => break status,
+            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(10)),
+            None => {
+                let _ = child.kill();
+                break child.wait().map_err(|e| e.to_string())?;
+            }
+        }
+    };
     match read {
         Err(_) => Err(format!("did not end within {} s", limit.as_secs())),
         Ok(Err(e)) => Err(format!("cannot be read: {e}")),

@@ -53,10 +53,11 @@ pub(crate) async fn watch(store: ApprovalStore, told: WaitingConnectors) {
 }
 
 fn described(waiting: Waiting) -> WaitingConnector {
-    let file = waiting.file.display().to_string();
+    // Whoever may drop files here may name them, too.
+    let file = format!("{:?}", waiting.file);
     match waiting.package {
         Ok(package) => {
-            let connector = format!("{} {}", package.manifest.name, package.manifest.version);
+            let connector = format!("{} {}", package.name, package.version);
             WaitingConnector { file, connector: Some(connector), fault: None }
         }
         Err(e) => WaitingConnector { file, connector: None, fault: Some(e.to_string()) },

@@ -6,13 +6,14 @@ mod show;
 mod trial;
 
 use std::{
-    fs,
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
 };
 
 use clap::Subcommand;
-use raic_wasm::{ApprovalStore, Engine, Manifest, Package, Waiting, verify_signature};
+use raic_wasm::{
+    ApprovalStore, ConnectorError, Dropped, Engine, Manifest, Package, Waiting, verify_signature,
+};
 use serde_json::json;
 
 use crate::{
@@ -128,6 +129,19 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
             engine.load(&package, Some(store.compiled())).map_err(wrong)?;
             show(&package, json)?;
+            let same = store.list().map_err(Failed::configuration)?.into_iter().flatten();
+            for other in
+                same.filter(|p| p.manifest.name == package.manifest.name && p.sha256 != package.sha256)
+            {
+                if !json {
+                    say!(
+                        "approved already: {} {} ({})",
+                        other.manifest.name,
+                        other.manifest.version,
+                        &other.sha256[..12]
+                    );
+                }
+            }
             if !yes && io::stdin().is_terminal() && !confirmed()? {
                 return Err(Failed::other("not approved"));
             }
@@ -148,7 +162,7 @@ fn dropped(store: &ApprovalStore, word: &Path) -> Outcome<Option<(PathBuf, Packa
     }
     let waiting = store.waiting().map_err(Failed::configuration)?.into_iter();
     let mut same = waiting.filter_map(|w| Some((w.file, w.package.ok()?))).filter(|(file, package)| {
-        package.manifest.name == name
+        package.name == name
             || (name.len() >= 8 && package.sha256.starts_with(&*name))
             || file.file_name().is_some_and(|file| *file == *name)
     });
@@ -156,26 +170,34 @@ fn dropped(store: &ApprovalStore, word: &Path) -> Outcome<Option<(PathBuf, Packa
         (Some(_), Some(_)) => {
             Err(Failed::configuration(format!("several files wait as {name:?}; name one by its SHA-256")))
         }
-        (found, _) => Ok(found),
+        (None, _) => Ok(None),
+        (Some((file, seen)), None) => {
+            // Read again: this is what is shown, checked and approved.
+            let package = read(&file)?;
+            if package.sha256 != seen.sha256 {
+                return Err(Failed::configuration(format!("{file:?} changes while it is read")));
+            }
+            Ok(Some((file, package)))
+        }
     }
 }
 
 fn list_waiting(waiting: &Waiting, json: bool) -> Outcome {
-    let file = waiting.file.display();
+    let file = &waiting.file;
     match &waiting.package {
         Ok(package) => {
-            let Manifest { name, version, .. } = &package.manifest;
+            let Dropped { name, version, sha256 } = package;
             if json {
                 return crate::files::print_json(&json!({
-                    "name": name, "version": version, "sha256": package.sha256, "waiting": waiting.file,
+                    "name": name, "version": version, "sha256": sha256, "waiting": waiting.file,
                 }));
             }
-            say!("{name:<12} {version:<8} {}  waits for approval: {file}", &package.sha256[..12]);
+            say!("{name:<12} {version:<8} {}  waits for approval: {file:?}", &sha256[..12]);
         }
         Err(e) if json => {
             return crate::files::print_json(&json!({"fault": e.to_string(), "waiting": waiting.file}));
         }
-        Err(e) => say!("{file} is no connector: {e}"),
+        Err(e) => say!("{file:?} is no connector: {e}"),
     }
     Ok(())
 }
@@ -197,9 +219,14 @@ fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
 }
 
 fn read(file: &Path) -> Outcome<Package> {
-    let bytes =
-        fs::read(file).map_err(|e| Failed::configuration(format!("cannot read {}: {e}", file.display())))?;
-    Package::read(bytes).map_err(|e| Failed::configuration(format!("{}: {e}", file.display())))
+    // A link is followed to a file that a person names, unlike one that was dropped in.
+    let path = file.canonicalize().unwrap_or_else(|_| file.to_owned());
+    Package::open(&path).map_err(|e| match e {
+        ConnectorError::Io { source, .. } => {
+            Failed::configuration(format!("cannot read {}: {source}", file.display()))
+        }
+        e => Failed::configuration(format!("{}: {e}", file.display())),
+    })
 }
 
 fn list(package: &Package, json: bool) -> Outcome {

@@ -68,8 +68,15 @@ fn pins_in(c: &rusqlite::Connection) -> rusqlite::Result<Pins> {
     statement.query_map([], pin)?.collect()
 }
 
-async fn store_pins(database: &Database, pins: Pins) -> Result<(), DatabaseError> {
+/// Stores pins, and forgets those of clouds that are not among `kept`, where it is given.
+async fn store_pins(database: &Database, pins: Pins, kept: Option<Vec<String>>) -> Result<(), DatabaseError> {
     let store = database.write(move |tx| {
+        if let Some(kept) = kept {
+            let stored = pins_in(tx)?;
+            for gone in stored.keys().filter(|cloud| !kept.contains(cloud)) {
+                tx.execute("DELETE FROM pins WHERE cloud = ?1", [gone])?;
+            }
+        }
         for (cloud, Pin { connector, sha256 }) in pins {
             tx.execute("INSERT OR REPLACE INTO pins VALUES(?1, ?2, ?3)", (cloud, connector, sha256))?;
         }
@@ -271,9 +278,7 @@ async fn open_array(
     let known: Pins = known.into_iter().chain(moved).collect();
     let opened = tokio::task::spawn_blocking(move || open_backends(&clouds, config, known, &places));
     let Opened { config, backends, pins } = opened.await.map_err(Failed::other)??;
-    if pins != before_pins {
-        store_pins(&database, pins).await.map_err(Failed::configuration)?;
-    }
+    let kept = config.clouds.keys().cloned().collect();
     let identity = leasedb.identity().await.map_err(Failed::configuration)?;
     let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
     let mut servers = Vec::new();
@@ -306,13 +311,17 @@ async fn open_array(
         None => Array::open(array).await,
         Some(before) => before.reopen(array).await,
     };
-    opened.map_err(|e| match e {
+    let opened = opened.map_err(|e| match e {
         raic_array::ArrayError::Keyring => Failed::configuration(format!(
             "{} is not the key of this home's database; put the right key file in its place",
             home.keyring().display()
         )),
         e => Failed::configuration(e),
-    })
+    })?;
+    // What failed to open moves no cloud.
+    let changed: Pins = pins.into_iter().filter(|(cloud, pin)| before_pins.get(cloud) != Some(pin)).collect();
+    store_pins(&database, changed, Some(kept)).await.map_err(Failed::configuration)?;
+    Ok(opened)
 }
 
 /// The configuration's clouds, opened.
@@ -365,12 +374,14 @@ pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
     if pins.is_empty() {
         return Ok(());
     }
-    let Some(_lock) = lock(home)? else { return Ok(()) };
+    let Some(_lock) = lock(home)? else {
+        return Err(Failed::other("a daemon is starting or stopping; try again in a moment"));
+    };
     let path = home.database();
     let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
     let database = database.map_err(Failed::configuration)?;
     database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
-    store_pins(&database, pins).await.map_err(Failed::configuration)
+    store_pins(&database, pins, None).await.map_err(Failed::configuration)
 }
 
 /// How many shares of files a cloud holds, as the catalog has it.

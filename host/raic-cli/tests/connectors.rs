@@ -172,7 +172,8 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     let service = Practice::start(&rig, "0", &token);
     let port = service.url.rsplit(':').next().expect("its port").to_owned();
     rig.raic(&["connector", "approve", &built("practice").display().to_string()]).ok();
-    rig.serve();
+    let first = fs::read_to_string(&token).expect("the token");
+    rig.serve_logging("trace");
     let (endpoint, credential) =
         (format!("endpoint={}", service.url), format!("account={}", token.display()));
     let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
@@ -192,7 +193,34 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     });
     let log = fs::read_to_string(rig.path("log")).expect("the log");
     assert!(log.contains("its credentials are others now"), "{log}");
-    assert!(!log.contains(fs::read_to_string(&token).expect("the token").trim()), "no secret is logged");
+    let second = fs::read_to_string(&token).expect("the token");
+    assert!(
+        first != second && !log.contains(first.trim()) && !log.contains(second.trim()),
+        "no secret is logged"
+    );
+}
+
+#[test]
+fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
+    let mut rig = Rig::new();
+    rig.raic(&["connector", "approve", &built("hostile").display().to_string()]).ok();
+    let secret = rig.path("secret");
+    fs::write(&secret, "a-secret-of-the-operator").expect("a file");
+    let credential = format!("token={}", secret.display());
+    rig.serve();
+    let add = ["cloud", "add", "bad", "--connector", "hostile", "--replace", "local-1"];
+    let settings = ["--set", "endpoint=http://127.0.0.1:1", "--set", "forbidden=http://127.0.0.1:2/"];
+    rig.raic(&[&add[..], &settings, &["--credential", &credential]].concat()).ok();
+    Rig::until("the status names it", || {
+        rig.raic(&["status"])
+            .ok()
+            .text
+            .lines()
+            .any(|line| line.contains("bad") && line.contains("connector \"hostile\""))
+    });
+    let whole = content(3 << 20, 5);
+    rig.raic_with(&["put", "-", "file"], &whole).ok();
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, whole);
 }
 
 #[test]

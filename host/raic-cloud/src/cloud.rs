@@ -152,18 +152,36 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         Err(lacking(self.name(), Operation::Usage, "this cloud does not report what is used"))
     }
 
-    /// Removes up to [`MAX_PAGE`] objects, by one request where the provider takes several, else one by one; gives those that
-    /// could not be removed, each with its reason. One that is gone already counts as removed.
+    /// Removes up to [`MAX_PAGE`] objects by one request; gives those that could not be removed, each with its reason. One that is
+    /// gone already counts as removed. An optional ability: [`delete_all`] does without where it must.
     ///
     /// # Errors
-    /// Where none was tried, or it is not known which were removed.
-    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
-        let mut failed = Vec::new();
-        for key in keys {
-            failed.extend(self.delete(key, None).await.err().map(|e| (key.clone(), e)));
-        }
-        Ok(failed)
+    /// Where it is not known which were removed; [`ErrorKind::Unsupported`] where none was tried.
+    async fn delete_many(&self, _keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        Err(lacking(self.name(), Operation::DeleteMany, "this cloud removes objects one by one"))
     }
+}
+
+/// Removes objects, several by a request where the cloud can, else one by one in their order, until one cannot be removed.
+///
+/// # Errors
+/// That one's; others may have been removed.
+pub async fn delete_all<C: Cloud + ?Sized>(cloud: &C, keys: &[ObjectKey]) -> Result<()> {
+    for some in keys.chunks(MAX_PAGE as usize) {
+        match cloud.delete_many(some).await {
+            Err(e) if e.kind == ErrorKind::Unsupported => {
+                for key in some {
+                    cloud.delete(key, None).await?;
+                }
+            }
+            failed => {
+                if let Some((_, e)) = failed?.into_iter().next() {
+                    return Err(e);
+                }
+            }
+        }
+    }
+    Ok(())
 }
 
 fn lacking(cloud: &str, operation: Operation, what: &str) -> CloudError {

@@ -307,16 +307,6 @@ impl<C: Cloud> Cloud for Faulty<C> {
         self.before(Operation::Usage, None).await?;
         self.inner.usage().await
     }
-
-    async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
-        self.before(Operation::DeleteMany, None).await?;
-        let mut failed = Vec::new();
-        for key in keys {
-            // With the faults that a single one meets.
-            failed.extend(self.delete(key, None).await.err().map(|e| (key.clone(), e)));
-        }
-        Ok(failed)
-    }
 }
 
 #[cfg(test)]

@@ -49,6 +49,8 @@ pub struct Admin {
     pub(crate) walks: Walks,
     reload: Box<Reopen>,
     waiting: WaitingConnectors,
+    /// Held while the array is opened anew, so that of two who ask each opens what the other left.
+    reloading: tokio::sync::Mutex<()>,
 }
 
 /// Opens the array anew in the place of the one before; what the request for it said, if anything.
@@ -260,11 +262,13 @@ impl Admin {
             walks: Walks::default(),
             reload,
             waiting,
+            reloading: tokio::sync::Mutex::default(),
         }
     }
 
     /// Reads the configuration again, and opens the array anew.
     pub(crate) async fn reopen(&self, with: Option<serde_json::Value>) -> Result<(), String> {
+        let _one_at_a_time = self.reloading.lock().await;
         let array = (self.reload)(self.array(), with).await?;
         *self.array.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(array);
         Ok(())

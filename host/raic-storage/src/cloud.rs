@@ -18,7 +18,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{
     ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectInfo, ObjectKey, Operation, WriteMode,
-    collect_body,
+    collect_body, delete_all,
 };
 
 use crate::{
@@ -172,18 +172,6 @@ impl CloudBackend {
         Ok(size)
     }
 
-    /// At most [`MAX_PAGE`].
-    async fn remove_objects(&self, keys: &[ObjectKey]) -> Result<()> {
-        if keys.is_empty() {
-            return Ok(());
-        }
-        match self.cloud.delete_many(keys).await?.into_iter().next() {
-            Some((_, e)) => Err(e.into()),
-            None => Ok(()),
-        }
-    }
-
-    /// What was remembered may be what a cloud had while something was wrong with it.
     fn forget_size(&self, index: StorageIndex, share: ShareNum) {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(index, share));
     }
@@ -376,7 +364,7 @@ impl Backend for CloudBackend {
                 self.for_each_page(index, async |mut page| {
                     page.retain(|(of, object, _)| *of == share && matches!(object, ShareObject::Chunk(_)));
                     let keys: Vec<_> = page.into_iter().map(|(_, _, key)| key).collect();
-                    self.remove_objects(&keys).await
+                    Ok(delete_all(&*self.cloud, &keys).await?)
                 })
                 .await?;
             }
@@ -386,13 +374,14 @@ impl Backend for CloudBackend {
     }
 
     async fn remove_chunks(&self, index: StorageIndex, share: ShareNum, chunks: Range<u64>) -> Result<()> {
-        for key in chunks.clone().take(1).map(|chunk| ShareObject::Chunk(chunk).key(index, share)) {
-            self.cloud.delete(&key, None).await?;
+        let mut keys = chunks.map(|chunk| ShareObject::Chunk(chunk).key(index, share)).peekable();
+        // The first chunk by itself: without it the share is not there, whatever follows.
+        if let Some(first) = keys.next() {
+            self.cloud.delete(&first, None).await?;
         }
-        let mut rest = chunks.skip(1).map(|chunk| ShareObject::Chunk(chunk).key(index, share)).peekable();
-        while rest.peek().is_some() {
-            let some: Vec<_> = rest.by_ref().take(MAX_PAGE as usize).collect();
-            self.remove_objects(&some).await?;
+        while keys.peek().is_some() {
+            let some: Vec<_> = keys.by_ref().take(MAX_PAGE as usize).collect();
+            delete_all(&*self.cloud, &some).await?;
         }
         Ok(())
     }

@@ -3,13 +3,13 @@
 
 use std::{
     fs,
-    io::Write as _,
-    os::unix::fs::DirBuilderExt as _,
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use crate::{ConnectorError, MAX_CONNECTOR, Package};
+use crate::{ConnectorError, Manifest, Package};
 
 /// The approved connectors: `approved/SHA256.wasm` in a folder of mode 0700, and what was compiled of them.
 ///
@@ -25,13 +25,27 @@ pub struct ApprovalStore {
     compiled: PathBuf,
 }
 
+/// The most files that are looked at of those that were dropped in.
+const MAX_WAITING: usize = 64;
+
 /// A file that was dropped in and is not approved.
 #[derive(Debug)]
 pub struct Waiting {
     /// Which.
     pub file: PathBuf,
     /// What it is, or why it is no connector.
-    pub package: Result<Package, ConnectorError>,
+    pub package: Result<Dropped, ConnectorError>,
+}
+
+/// What a dropped file was when it was looked at. Its bytes are read again when it is approved, and may be others then.
+#[derive(Debug)]
+pub struct Dropped {
+    /// The connector's name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of the file, in lower-case hex.
+    pub sha256: String,
 }
 
 impl ApprovalStore {
@@ -45,23 +59,36 @@ impl ApprovalStore {
             let mut builder = fs::DirBuilder::new();
             builder.recursive(true).mode(0o700).create(made).map_err(ConnectorError::io(made))?;
         }
+        // What lies in them is run as native code: nobody else may have made them, or may put other folders in their place.
+        for (place, others) in [(folder, 0o022), (&approved, 0o077), (&compiled, 0o077)] {
+            let meta = fs::symlink_metadata(place).map_err(ConnectorError::io(place))?;
+            let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
+            if !meta.is_dir() || !is_ours || meta.mode() & others != 0 {
+                let why = "it must be a folder of this user, that others cannot write to (chmod 700)";
+                return Err(ConnectorError::io(place)(io::Error::new(io::ErrorKind::PermissionDenied, why)));
+            }
+        }
         Ok(Self { incoming: folder.to_owned(), folder: approved, compiled })
     }
 
-    /// The files that were dropped in and are not approved, by their names.
+    /// The files that were dropped in and are not approved, by their names; 64 of them at most. One at a time is in memory.
     ///
     /// # Errors
     /// [`ConnectorError::Io`] for the folder's.
     pub fn waiting(&self) -> Result<Vec<Waiting>, ConnectorError> {
         let mut waiting = Vec::new();
-        for file in wasm_files(&self.incoming)? {
-            let package = read_dropped(&file);
-            let is_approved = |p: &Package| self.folder.join(format!("{}.wasm", p.sha256)).is_file();
+        let mut files = wasm_files(&self.incoming)?;
+        files.sort();
+        for file in files.into_iter().take(MAX_WAITING) {
+            let package = Package::open(&file).map(|package| {
+                let Manifest { name, version, .. } = package.manifest;
+                Dropped { name, version, sha256: package.sha256 }
+            });
+            let is_approved = |p: &Dropped| self.folder.join(format!("{}.wasm", p.sha256)).is_file();
             if !package.as_ref().is_ok_and(is_approved) {
                 waiting.push(Waiting { file, package });
             }
         }
-        waiting.sort_by(|a, b| a.file.cmp(&b.file));
         Ok(waiting)
     }
 
@@ -89,12 +116,25 @@ impl ApprovalStore {
     /// [`ConnectorError::Io`].
     pub fn approve(&self, package: &Package) -> Result<(), ConnectorError> {
         let file = self.folder.join(format!("{}.wasm", package.sha256));
+        if read(file.clone()).is_ok() {
+            return Ok(());
+        }
         let mut new =
             tempfile::NamedTempFile::new_in(&self.folder).map_err(ConnectorError::io(&self.folder))?;
         new.write_all(&package.bytes).map_err(ConnectorError::io(&file))?;
         new.as_file().sync_all().map_err(ConnectorError::io(&file))?;
         new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
         // Approved once it survives a power cut: a cloud's pin may name it.
+        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
+    }
+
+    /// Takes the approval of a connector back: its bytes go. What was compiled of them is never loaded without them.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Io`].
+    pub fn revoke(&self, package: &Package) -> Result<(), ConnectorError> {
+        let file = self.folder.join(format!("{}.wasm", package.sha256));
+        fs::remove_file(&file).map_err(ConnectorError::io(&file))?;
         fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
     }
 
@@ -135,18 +175,6 @@ impl ApprovalStore {
     }
 }
 
-impl ApprovalStore {
-    /// Takes the approval of a connector back: its bytes go. What was compiled of them is never loaded without them.
-    ///
-    /// # Errors
-    /// [`ConnectorError::Io`].
-    pub fn revoke(&self, package: &Package) -> Result<(), ConnectorError> {
-        let file = self.folder.join(format!("{}.wasm", package.sha256));
-        fs::remove_file(&file).map_err(ConnectorError::io(&file))?;
-        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
-    }
-}
-
 /// Whether a word is a SHA-256, or the beginning of one, rather than a connector's name.
 pub(crate) fn is_hash(word: &str) -> bool {
     (8..=64).contains(&word.len()) && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -161,15 +189,6 @@ fn wasm_files(folder: &Path) -> Result<Vec<PathBuf>, ConnectorError> {
         }
     }
     Ok(files)
-}
-
-/// A file that anybody may have dropped in: no pipe that never ends, and no more of it than a connector has.
-fn read_dropped(path: &Path) -> Result<Package, ConnectorError> {
-    let meta = fs::metadata(path).map_err(ConnectorError::io(path))?;
-    if !meta.is_file() || meta.len() > MAX_CONNECTOR as u64 {
-        return Err(ConnectorError::Malformed(format!("it is no file of up to {MAX_CONNECTOR} bytes")));
-    }
-    Package::read(fs::read(path).map_err(ConnectorError::io(path))?)
 }
 
 fn read(path: PathBuf) -> Result<Package, ConnectorError> {

@@ -95,6 +95,8 @@ pub(crate) struct Call {
     /// Bytes of the answers that were read.
     pub(crate) kept: u32,
     pub(crate) log_lines: u32,
+    /// Made with RSA keys.
+    pub(crate) signatures: u32,
     /// Tickets that this call holds.
     pub(crate) tickets: u32,
     /// Whether the call is a probe, which tries though a failure was recorded.
@@ -129,6 +131,7 @@ impl Call {
             requests: 0,
             kept: 0,
             log_lines: 0,
+            signatures: 0,
             tickets: 0,
             is_probe: false,
             began: Instant::now(),
@@ -167,7 +170,9 @@ impl ResourceLimiter for Limits {
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+        // A table's elements are pointers of the host's.
+        self.memory += desired.saturating_sub(current) * size_of::<usize>();
         if desired > MAX_TABLE {
             self.exceeded = Some("asked for a table of more than 100000 elements".to_owned());
             return Err(wasmtime::Error::msg("table limit"));

@@ -180,14 +180,6 @@ impl ConnectorCloud {
         String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(512).collect()
     }
 
-    async fn delete_each(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
-        let mut failed = Vec::new();
-        for key in keys {
-            failed.extend(self.delete(key, None).await.err().map(|e| (key.clone(), e)));
-        }
-        Ok(failed)
-    }
-
     /// A guest's own error.
     fn reported(&self, operation: Operation, e: wit::Error) -> CloudError {
         let clean = |text| self.clean(text);
@@ -371,7 +363,9 @@ impl Cloud for ConnectorCloud {
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
         if !self.connector.has_batch_delete() || self.deletes_one_by_one.load(Ordering::Relaxed) {
-            return self.delete_each(keys).await;
+            let text = "this connector, or its service, removes objects one by one";
+            let name = &self.context.cloud;
+            return Err(CloudError::new(ErrorKind::Unsupported, name, Operation::DeleteMany, text));
         }
         let run = self.call(Operation::DeleteMany, None, None, |guest, store| {
             let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
@@ -383,17 +377,25 @@ impl Cloud for ConnectorCloud {
             })
         });
         match run.await {
-            Err(e) if e.kind == ErrorKind::Unsupported => {
-                self.deletes_one_by_one.store(true, Ordering::Relaxed);
-                self.delete_each(keys).await
+            Err(e) => {
+                if e.kind == ErrorKind::Unsupported {
+                    self.deletes_one_by_one.store(true, Ordering::Relaxed);
+                }
+                Err(e)
             }
-            Err(e) => Err(e),
             Ok((failed, _)) => {
                 let of = |(name, e): (String, wit::Error)| {
-                    let key = keys.iter().find(|key| key.as_str() == name)?;
-                    Some((key.clone(), self.reported(Operation::DeleteMany, e).at(key)))
+                    let key = keys.iter().find(|key| key.as_str() == name);
+                    // An object that nobody asked about leaves it open which was meant.
+                    let key = key.ok_or_else(|| {
+                        self.broken(
+                            Operation::DeleteMany,
+                            "tells of an object that was not to be removed".to_owned(),
+                        )
+                    })?;
+                    Ok((key.clone(), self.reported(Operation::DeleteMany, e).at(key)))
                 };
-                Ok(failed.into_iter().filter_map(of).collect())
+                failed.into_iter().map(of).collect()
             }
         }
     }

@@ -242,7 +242,7 @@ fn config(pool: bool) -> Config {
             .total_component_instances(MAX_CALLS)
             .total_core_instances(MAX_CALLS * MAX_CORE_INSTANCES)
             .total_memories(MAX_CALLS * 2)
-            .total_tables(MAX_CALLS * 4)
+            .total_tables(MAX_CALLS * 16)
             .total_stacks(MAX_CALLS)
             .max_core_instances_per_component(MAX_CORE_INSTANCES)
             .max_memories_per_component(4)

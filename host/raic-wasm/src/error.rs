@@ -15,15 +15,15 @@ pub enum ConnectorError {
     CoreModule,
     /// It imports WASI.
     #[error(
-        "it imports {0}: a connector gets no WASI; build it for wasm32-unknown-unknown (componentize-py: --stub-wasi, componentize-js: disableFeatures)"
+        "it imports {0:?}: a connector gets no WASI; build it for wasm32-unknown-unknown (componentize-py: --stub-wasi, componentize-js: disableFeatures)"
     )]
     ImportsWasi(String),
     /// It imports what is not in the contract.
-    #[error("it imports {0}, which the contract raic:connector@{host} does not have", host = crate::CONTRACT)]
+    #[error("it imports {0:?}, which the contract raic:connector@{host} does not have", host = crate::CONTRACT)]
     UnknownImport(String),
     /// It was built for another version of the contract.
     #[error(
-        "it was built for {found}, this host speaks raic:connector@{host}; build it against this version of wit/", host = crate::CONTRACT
+        "it was built for {found:?}, this host speaks raic:connector@{host}; build it against this version of wit/", host = crate::CONTRACT
     )]
     ContractVersion {
         /// The package version it names.

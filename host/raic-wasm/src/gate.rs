@@ -142,7 +142,7 @@ impl Gate {
             g.scheme == parsed.scheme()
                 && Some(g.host.as_str()) == parsed.host_str()
                 && Some(g.port) == parsed.port_or_known_default()
-                && if g.exact { g.path == parsed.path() } else { below(&g.path, parsed.path()) }
+                && if g.exact { is_at(&g.path, parsed.path()) } else { below(&g.path, parsed.path()) }
         };
         let grant = self.grants.iter().find(at).ok_or_else(|| {
             let granted: Vec<_> = self
@@ -208,6 +208,11 @@ fn literal_address(url: &Url) -> Option<IpAddr> {
         Host::Ipv6(ip) => Some(ip.into()),
         Host::Domain(_) => None,
     }
+}
+
+/// Whether `path` is `place`, with or without a slash at its end.
+fn is_at(place: &str, path: &str) -> bool {
+    path.strip_suffix('/').unwrap_or(path) == place || path == place
 }
 
 /// Whether `path` is `prefix` or below it, by whole segments.

@@ -42,6 +42,9 @@ fn refused(message: impl Into<String>) -> Error {
 /// The longest text kept of a login, in characters.
 const MAX_LOGIN_TEXT: usize = 4096;
 
+/// Signatures by RSA of one call: a login needs one.
+const MAX_SIGNATURES: u32 = 4;
+
 /// Digests of more than this are computed off the runtime.
 const SMALL: u64 = 64 << 10;
 
@@ -140,6 +143,10 @@ impl secrets::HostSecret for Call {
 
     async fn rsa_sha256(&mut self, secret: Resource<SecretHandle>, message: Vec<u8>) -> Outcome<Vec<u8>> {
         let secret = self.table.get(&secret)?.0.clone();
+        self.signatures += 1;
+        if self.signatures > MAX_SIGNATURES {
+            return Ok(Err(refused("too many signatures by RSA in one call")));
+        }
         // A private operation takes a millisecond and more.
         let signed = tokio::task::spawn_blocking(move || secret.rsa_sha256(&message)).await?;
         Ok(signed.map_err(refused))

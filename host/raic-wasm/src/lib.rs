@@ -33,7 +33,7 @@ mod secrets;
 mod signature;
 mod tokens;
 
-pub use approval::{ApprovalStore, Waiting};
+pub use approval::{ApprovalStore, Dropped, Waiting};
 pub use client::TlsSettings;
 pub use cloud::{Configuration, ConnectorCloud};
 pub use engine::{Connector, Engine};

@@ -189,6 +189,9 @@ pub struct Sending {
 
 impl Sending {
     fn check(&self) -> Result<(), String> {
+        if self.header.as_deref() == Some("destination") {
+            return Err("a secret is sent in no header that says where something goes".to_owned());
+        }
         match (&self.header, self.form.as_str()) {
             (Some(header), "raw" | "basic") if *header == header.to_ascii_lowercase() => Ok(()),
             (Some(header), "raw" | "basic") => Err(format!("the header {header:?} is not in lower case")),
@@ -419,7 +422,8 @@ impl Manifest {
 
 impl Setting {
     fn checked(&self, name: &str, value: &str) -> Result<String, ConnectorError> {
-        let wrong = |problem: String| Err(ConnectorError::setting(name, problem));
+        let wrong =
+            |problem: String| Err(ConnectorError::setting(name, format!("{problem}; it is: {}", self.help)));
         if value.is_empty() || value.len() > 4096 || value.chars().any(char::is_control) {
             return wrong("is empty, longer than 4096 bytes, or has control characters".to_owned());
         }

@@ -1,5 +1,7 @@
 //! A connector's file, read without running it.
 
+use std::{fs::File, io::Read as _, path::Path};
+
 use sha2::Digest as _;
 use wasmparser::{Encoding, Parser, Payload as Section, Validator, WasmFeatures};
 
@@ -24,7 +26,29 @@ pub struct Package {
     pub imports: Vec<String>,
 }
 
+/// The longest manifest, in bytes.
+const MAX_MANIFEST: usize = 64 << 10;
+
 impl Package {
+    /// Reads a file that anybody may have put there: no link, no pipe that never ends, and no more of it than a connector has.
+    ///
+    /// # Errors
+    /// As [`Package::read`], and [`ConnectorError::Io`].
+    pub fn open(path: &Path) -> Result<Self, ConnectorError> {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        let flags = i32::try_from(flags.bits()).unwrap_or_default();
+        let file =
+            File::options().read(true).custom_flags(flags).open(path).map_err(ConnectorError::io(path))?;
+        if !file.metadata().map_err(ConnectorError::io(path))?.is_file() {
+            return Err(ConnectorError::Malformed("it is no file".to_owned()));
+        }
+        let mut bytes = Vec::new();
+        let most = MAX_CONNECTOR as u64 + 1;
+        file.take(most).read_to_end(&mut bytes).map_err(ConnectorError::io(path))?;
+        Self::read(bytes)
+    }
+
     /// Checks a file's bytes: that they are a whole, valid component with a manifest, that it imports nothing
     /// but the contract, and exports `object-store`.
     ///
@@ -77,6 +101,9 @@ impl Package {
             .map_err(|e| malformed(e.to_string()))?;
         let manifest = match manifests[..] {
             [] => return Err(ConnectorError::NoManifest),
+            [manifest] if manifest.len() > MAX_MANIFEST => {
+                return Err(ConnectorError::Manifest(format!("it is longer than {MAX_MANIFEST} bytes")));
+            }
             [manifest] => Manifest::parse(manifest)?,
             // Which of them is shown, and which counts, must not be a question.
             _ => return Err(ConnectorError::Manifest("there are several of it".to_owned())),

@@ -269,6 +269,28 @@ mod tests {
         }
     }
 
+    /// S3 answers a wrong signature with what it signed, as text and in hex, the session token in it.
+    #[test]
+    fn what_s3_says_of_a_wrong_signature_holds_no_token() {
+        let token = "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMSJHMEUCIQ==";
+        let canonical = format!(
+            "GET\n/b/k\n\nhost:s3.example.com\nx-amz-security-token:{token}\n\nhost;x-amz-security-token\nUNSIGNED-PAYLOAD"
+        );
+        let hex = |text: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
+        let document = format!(
+            "<?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>{canonical}</CanonicalRequest>\
+             <CanonicalRequestBytes>{}</CanonicalRequestBytes></Error>",
+            hex(&canonical)
+        );
+        let read = redaction(token).apply(document.as_bytes());
+        let read = String::from_utf8_lossy(&read);
+        assert!(!read.contains(token) && !read.contains(&hex(token)), "{read}");
+        assert!(
+            read.contains("<Code>SignatureDoesNotMatch</Code>") && read.contains("host:s3.example.com"),
+            "{read}"
+        );
+    }
+
     proptest! {
         #[test]
         fn every_mix_of_escapes_is_cut(

@@ -81,8 +81,7 @@ impl Credentials {
         for (name, credential) in &manifest.credentials {
             if !holds(&credential.when, &settings.values) {
                 if documents.contains_key(name) {
-                    let wanted: Vec<_> =
-                        credential.when.iter().map(|(n, v)| format!("{n} = {v:?}")).collect();
+                    let wanted: Vec<_> = credential.when.iter().map(|(n, v)| format!("{n} = {v}")).collect();
                     let problem = format!("is used only with the settings {}", wanted.join(", "));
                     return Err(ConnectorError::credential(name, problem));
                 }
@@ -93,10 +92,12 @@ impl Credentials {
             })?;
             for (part, rule) in &credential.parts {
                 let path = format!("{name}.{part}");
-                match take(document, rule).map_err(|e| ConnectorError::credential(name, e))? {
+                let told =
+                    |e: String| ConnectorError::credential(name, format!("{e}; it is: {}", credential.help));
+                match take(document, rule).map_err(told)? {
                     Some(value) if rule.secret => {
                         let value = SecretValue { value, rule: rule.into() };
-                        value.check().map_err(|e| ConnectorError::credential(name, e))?;
+                        value.check().map_err(told)?;
                         credentials.secret.insert(path, Arc::new(value));
                     }
                     Some(value) => {

@@ -1,10 +1,16 @@
 //! Detached signatures of connectors (Ed25519, in minisign's form), for operators who list the keys they trust.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
 
 use minisign_verify::{PublicKey, Signature};
 
 use crate::{ConnectorError, Package};
+
+/// The most that is read of a signature's file.
+const MAX_SIGNATURE: u64 = 16 << 10;
 
 /// The file with a connector's signature: `FILE.minisig`.
 pub fn signature_file(file: &Path) -> PathBuf {
@@ -26,7 +32,12 @@ pub fn verify_signature(
 ) -> Result<(usize, String), ConnectorError> {
     let path = signature_file(file);
     let wrong = |problem: String| ConnectorError::Signature { path: path.clone(), problem };
-    let text = std::fs::read_to_string(&path).map_err(|e| {
+    let read = || -> std::io::Result<String> {
+        let mut text = String::new();
+        std::fs::File::open(&path)?.take(MAX_SIGNATURE).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read().map_err(|e| {
         wrong(format!("cannot be read ({e}); config.toml asks for signatures ([connectors] signed_by)"))
     })?;
     let signature =

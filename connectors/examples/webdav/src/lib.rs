@@ -144,7 +144,7 @@ impl Connector for WebDav {
     fn delete_container() -> Result<()> {
         // DELETE of a folder takes all that is in it (RFC 4918 section 9.6.1).
         if !listing::page("", None, 1)?.entries.is_empty() {
-            return Err(error(ErrorKind::Conflict, "the folder is not empty"));
+            return Err(error(ErrorKind::PreconditionFailed, "the folder is not empty"));
         }
         let answer = request("DELETE", "")?.send(None)?;
         conditions::or_gone(expect(&answer, &[200, 204]), ErrorKind::NotFound)

@@ -135,7 +135,7 @@ fn walk(
         // A folder that `after` lies in may have more.
         let is_past =
             after.is_some_and(|after| key.as_str() <= after && !(is_folder && after.starts_with(&key)));
-        if !is_below || is_past || key.starts_with(INCOMING) {
+        if !is_below || is_past || key.strip_prefix(INCOMING).is_some_and(|rest| rest.starts_with('/')) {
             continue;
         }
         match is_folder {

@@ -22,6 +22,24 @@ const FILES: [(&str, &str); 5] = [
     ("src/lib.rs", include_str!("../../../../connectors/examples/practice/src/lib.rs")),
 ];
 
+/// What no connector's type can be called.
+const IMPORTED: [&str; 14] = [
+    "Answer",
+    "Body",
+    "Connector",
+    "Described",
+    "Error",
+    "Extra",
+    "Host",
+    "Listed",
+    "Ok",
+    "Page",
+    "Payload",
+    "Request",
+    "Response",
+    "Result",
+];
+
 /// The SDK of the tree that this was built from.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk");
 
@@ -47,6 +65,8 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
             "{name:?} is no connector's name: a letter, then a-z, 0-9 and -, 48 at most"
         )));
     }
+    let manifest = renamed(FILES[3].1, name, "");
+    raic_wasm::Manifest::parse(manifest.as_bytes()).map_err(Failed::configuration)?;
     let folder = arguments.folder.clone().unwrap_or_else(|| PathBuf::from(name));
     let cannot = |e: std::io::Error| Failed::other(format!("cannot write {}: {e}", folder.display()));
     if folder.exists() {
@@ -90,7 +110,11 @@ fn renamed(text: &str, name: &str, sdk: &str) -> String {
         let (first, rest) = word.split_at(word.len().min(1));
         first.to_ascii_uppercase() + rest
     });
-    let type_name: String = words.collect();
+    let mut type_name: String = words.collect();
+    // What the template imports has these names.
+    if IMPORTED.contains(&type_name.as_str()) {
+        type_name += "Store";
+    }
     // What names the service and its command stays.
     text.replace("raic connector practice", "raic connector PRACTICE")
         .replace("practice", name)

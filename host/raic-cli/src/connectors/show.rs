@@ -12,7 +12,7 @@ fn sent(sending: &Sending) -> String {
         (None, "raw" | "query") => "a query",
         (None, _) => "a body",
     };
-    format!(", sent in {place} to {:?}", sending.network)
+    format!(", sent in {place} ({}) to {:?}", sending.form, sending.network)
 }
 
 /// Shows a connector as `inspect` and `approve` do.
@@ -60,7 +60,8 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     say!("  may send requests to");
     for network in &manifest.network {
         let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
-        say!("    {:<14} {}{}", network.name, network.url, when.collect::<String>());
+        let below = if network.exact { ", that path alone" } else { "" };
+        say!("    {:<14} {}{}{below}", network.name, network.url, when.collect::<String>());
     }
     say!("  may read, besides errors");
     let answers = manifest.tokens.values().flat_map(|token| &token.answers);

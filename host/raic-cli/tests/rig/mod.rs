@@ -64,9 +64,15 @@ impl Rig {
 
     /// Starts the daemon and waits until it answers.
     pub fn serve(&mut self) {
+        self.serve_logging("info");
+    }
+
+    /// The same, with its log at that level.
+    pub fn serve_logging(&mut self, level: &str) {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
-        let mut daemon =
-            self.command(&["serve"]).stderr(log).stdout(Stdio::null()).spawn().expect("raic serve");
+        let mut serve = self.command(&["serve"]);
+        let serve = serve.stderr(log).stdout(Stdio::null()).env("RAIC_LOG", level);
+        let mut daemon = serve.spawn().expect("raic serve");
         let began = Instant::now();
         while self.raic(&["ls"]).code != 0 {
             let ended = daemon.try_wait().expect("a state");

@@ -1,6 +1,6 @@
 //! The host's side of `http`: requests through the gate, answers bounded.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
@@ -24,13 +24,15 @@ const MAX_HEADER_BYTES: usize = 32 << 10;
 const MAX_ERROR: u32 = 64 << 10;
 /// The most of a document, whatever limit the guest names: the engine bounds what crosses by its own fuel.
 const MAX_DOCUMENT: u32 = 4 << 20;
+/// A document that is searched for secrets at once.
+const SHORT: usize = 8 << 10;
 /// Of all answers that one call reads.
 const MAX_KEPT: u32 = 8 << 20;
 /// What an upload must manage, in bytes a second, before it counts as hanging.
 const SLOWEST: u64 = 32 << 10;
 
 /// Headers that decide where a message ends, where it goes, or how it is encoded.
-const FORBIDDEN: [&str; 12] = [
+const FORBIDDEN: [&str; 17] = [
     "accept-charset",
     "accept-encoding",
     "connection",
@@ -43,6 +45,12 @@ const FORBIDDEN: [&str; 12] = [
     "transfer-encoding",
     "upgrade",
     "user-agent",
+    // Some servers take another method or path from these than the one that was judged.
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-url",
+    "x-rewrite-url",
 ];
 
 impl http::Host for Call {
@@ -180,7 +188,7 @@ impl GuestResponse {
     }
 
     /// Reads the whole of a document, once; what is kept has no secret.
-    async fn read_whole(&mut self, context: &Context, most: u32) -> Result<(), Error> {
+    async fn read_whole(&mut self, context: &Arc<Context>, most: u32) -> Result<(), Error> {
         let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
         let mut whole = BytesMut::new();
         loop {
@@ -202,9 +210,20 @@ impl GuestResponse {
         self.unmasked = Vec::new();
         let whole = self.read.take().unwrap_or_default();
         taken?;
-        self.read = Some(context.redaction.apply(&whole).into());
+        self.read = Some(redacted(context, whole).await.into());
         Ok(())
     }
+}
+
+/// A document without secrets; a long one is searched off the runtime, and at nobody's expense.
+async fn redacted(context: &Arc<Context>, whole: bytes::Bytes) -> Vec<u8> {
+    if whole.len() <= SHORT {
+        return context.redaction.apply(&whole);
+    }
+    let context = context.clone();
+    let searched = tokio::task::spawn_blocking(move || context.redaction.apply(&whole)).await;
+    // Nothing is shown of what could not be searched.
+    searched.unwrap_or_default()
 }
 
 impl GuestResponse {

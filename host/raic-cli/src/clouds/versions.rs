@@ -1,0 +1,86 @@
+//! Which version of its connector a cloud runs, and what makes a running daemon take another one up.
+
+use hyper::Method;
+use raic_cloud::Cloud as _;
+use raic_wasm::ApprovalStore;
+use serde_json::json;
+
+use super::section;
+use crate::{
+    client::{Client, document},
+    config::{CloudSection, Config},
+    daemon::{Clouds, Pin, Pins, pin, read_pins},
+    error::{Class, Failed, Outcome},
+    files::print_json,
+    home::Home,
+    output::say,
+};
+
+/// Makes a running daemon read the configuration again, with versions of connectors that clouds are to run; false where none runs.
+pub(super) async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
+    let body = document(pins)?;
+    let headers = [("content-type", "application/json".to_owned())];
+    match Client(home).send(Method::POST, "/v1/reload", &headers, body).await {
+        Ok(_) => Ok(true),
+        Err(failed) if failed.class == Class::NoDaemon => Ok(false),
+        Err(failed) => Err(failed),
+    }
+}
+
+pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
+    Config::load(home)?;
+    if !reopen(home, &Pins::new()).await? {
+        return Err(Failed {
+            class: Class::NoDaemon,
+            sentence: "no daemon runs that could read it; it is read at the start".to_owned(),
+        });
+    }
+    if json {
+        return print_json(&json!({"reloaded": true}));
+    }
+    say!("the daemon has read the configuration and the credentials again");
+    Ok(())
+}
+
+pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<&str>) -> Outcome {
+    let config = Config::load(home)?;
+    let section = section(&config, name)?;
+    let CloudSection::Cloud { connector, .. } = section else {
+        return Err(Failed::configuration(format!("cloud {name:?} is a folder and has no connector")));
+    };
+    let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
+    let pins = read_pins(home)?;
+    let before = pins.get(name).and_then(|pin| pin.of(connector)).unwrap_or(connector).to_owned();
+    let wanted = store.find(sha256.unwrap_or(connector)).map_err(Failed::configuration)?;
+    if wanted.manifest.name != *connector {
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} runs {connector:?}, and {} is {:?}; another connector is named in config.toml",
+            &wanted.sha256[..12],
+            wanted.manifest.name
+        )));
+    }
+    let to = Pin { connector: connector.clone(), sha256: wanted.sha256.clone() };
+    let moved = Pins::from([(name.to_owned(), to)]);
+    // Opened before it counts: a version that does not take this cloud's settings moves nothing.
+    let opened =
+        tokio::task::block_in_place(|| Clouds::new(home)?.connect(name, section, &mut moved.clone()))?;
+    let fault = opened.probe().await.err().map(|e| e.to_string());
+    let in_use = reopen(home, &moved).await?;
+    if !in_use {
+        pin(home, moved).await?;
+    }
+    let version = &wanted.manifest.version;
+    if json {
+        return print_json(&json!({
+            "cloud": name, "version": version, "sha256": wanted.sha256, "before": before, "fault": fault,
+            "in_use": in_use,
+        }));
+    }
+    let old = store.find(&before).map(|p| format!("{} ({})", p.manifest.version, &p.sha256[..12]));
+    let old = old.unwrap_or_else(|_| before.chars().take(12).collect());
+    say!("cloud {name:?} runs {connector} {version} ({}), and ran {old}", &wanted.sha256[..12]);
+    if let Some(fault) = fault {
+        eprintln!("warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back");
+    }
+    Ok(())
+}
