@@ -23,7 +23,7 @@ fn files_that_are_no_connectors_are_refused() {
     approve("script.wasm", b"#!/bin/sh").fails(4, &["script.wasm"]);
     let wasi = r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#;
     approve("wasi.wasm", &wat::parse_str(wasi).unwrap())
-        .fails(4, &["imports wasi:http", "wasm32-unknown-unknown"]);
+        .fails(4, &["imports \"wasi:http", "wasm32-unknown-unknown"]);
     assert!(rig.raic(&["connector", "list"]).ok().text.contains("no connector is approved"));
     assert!(rig.raic(&["connector", "approve", &component()]).ok().text.contains("approved"));
     rig.raic(&["connector", "approve", &component()]).ok();

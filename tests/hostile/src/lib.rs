@@ -35,7 +35,12 @@ impl Connector for Hostile {
     }
 
     fn probe() -> Result<()> {
-        Ok(())
+        match required_setting("forbidden")?.as_str() {
+            "loops-in-probe" => loop {
+                std::hint::black_box(());
+            },
+            _ => Ok(()),
+        }
     }
 
     fn put(key: String, content: &Payload, _: WriteMode) -> Result<ObjectInfo> {
