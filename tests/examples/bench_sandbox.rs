@@ -97,7 +97,7 @@ async fn main() {
     println!("{:>8} {:>8} {:>6} {:>12} {:>12} {:>7}", "job", "size", "tasks", "sandboxed", "native", "ratio");
     for size in SIZES {
         let content = Bytes::from((0..size).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>());
-        let objects = (BYTES / size).clamp(64, 2048);
+        let objects = (BYTES / size).clamp(64, 1024);
         for at_once in AT_ONCE {
             let mut took = [[const { Vec::new() }; 2], [const { Vec::new() }; 2]];
             for run in 0..=runs {

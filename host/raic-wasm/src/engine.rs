@@ -4,7 +4,7 @@ use std::{fs, hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread,
 
 use tokio::sync::Semaphore;
 use wasmtime::{
-    Config, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
+    Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
     component::{Component, HasData, InstancePre, Linker},
 };
 
@@ -250,7 +250,13 @@ fn config(pool: bool) -> Config {
             .table_elements(100_000)
             .max_component_instance_size(10 << 20)
             .max_memory_size(MAX_MEMORY)
-            .linear_memory_keep_resident(256 << 10);
+            .linear_memory_keep_resident(512 << 10)
+            // Where the kernel tells which pages were written, only those are reset.
+            .pagemap_scan(Enabled::Auto)
+            .async_stack_keep_resident(64 << 10)
+            .table_keep_resident(64 << 10)
+            // Giving memory back costs an interrupt on every other core: seldom, and much at once.
+            .decommit_batch_size(32);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
         config.memory_reservation(MAX_MEMORY as u64);
     }
