@@ -60,6 +60,14 @@ async fn the_azure_connector_conforms_on_azurite() {
     let expired = by_sas(sas("rl", "2001-01-01T00:00:00Z"));
     let kind = expired.probe().await.expect_err("expired").kind;
     assert!(matches!(kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied), "{kind:?}");
+    // Azure would take all that is in it.
+    let key = ObjectKey::new("left/over").expect("a key");
+    plain.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await.expect("an object");
+    assert_eq!(
+        plain.delete_container().await.expect_err("it is not empty").kind,
+        ErrorKind::PreconditionFailed
+    );
+    plain.head(&key).await.expect("it is still there");
     // `cargo xtask test slow`: in CI RADOSGW has them.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(plain)).await;

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use raic_cloud::{Cloud, CloudError, ErrorKind, MemoryCloud, ObjectKey, Payload, WriteMode, collect_body};
+use raic_cloud::{
+    Cloud, CloudError, ErrorKind, MemoryCloud, ObjectKey, Payload, Retry, RetryPolicy, WriteMode,
+    collect_body, delete_all,
+};
 use raic_tests::components::package;
 use raic_wasm::{Configuration, ConnectorCloud, Engine, Package};
 use tokio::{
@@ -357,6 +360,32 @@ async fn lies_are_found_and_bytes_stay_in_the_host() {
     assert_eq!(get("lies-about-object").await.expect_err("a lie").kind, ErrorKind::Protocol);
     let object = get("honest").await.expect("an object");
     assert_eq!(&collect_body("h", object.body, 100).await.expect("its bytes")[..], b"content");
+}
+
+/// What a deletion of several did not remove is known by name, or nothing is taken as removed.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_several_deletions_leave_is_told_or_tried_again() {
+    let (endpoint, _) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    let keys = |first: &str| [key(first), key("other")];
+    let failed = cloud.delete_many(&keys("throttled")).await.expect("most of them");
+    assert_eq!(
+        (failed.len(), failed[0].0.as_str(), failed[0].1.kind),
+        (1, "throttled", ErrorKind::Throttled)
+    );
+    assert_eq!(
+        delete_all(&cloud, &keys("throttled")).await.expect_err("one is left").kind,
+        ErrorKind::Throttled
+    );
+    let unknown = cloud.delete_many(&keys("tells-of-another")).await.expect_err("which was it");
+    assert_eq!(unknown.kind, ErrorKind::Protocol);
+    let patient = Retry::new(cloud, RetryPolicy::default());
+    delete_all(&patient, &keys("throttled")).await.expect("the one that is left is asked for by itself");
+    assert_eq!(
+        patient.delete_many(&keys("has-none")).await.expect_err("it has none").kind,
+        ErrorKind::Unsupported
+    );
+    delete_all(&patient, &keys("has-none")).await.expect("one by one");
 }
 
 #[tokio::test(flavor = "multi_thread")]

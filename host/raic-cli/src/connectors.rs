@@ -105,7 +105,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
         }
         ConnectorCommand::New(arguments) => scaffold::new(json, &arguments),
         ConnectorCommand::Build(arguments) => build::build(json, &arguments),
-        ConnectorCommand::Test(arguments) => trial::test(json, &arguments).await,
+        ConnectorCommand::Test(arguments) => trial::test(home, json, &arguments).await,
         ConnectorCommand::Practice(arguments) => practice_service::serve(arguments, json).await,
         ConnectorCommand::Approve { file, yes } => {
             let store = store()?;

@@ -116,6 +116,8 @@ fn apply(forms: &[&Forms], document: &[u8]) -> Vec<u8> {
 
 /// The length of a match of `secret`, each character as it is or escaped.
 fn text_match(text: &[u8], secret: &str) -> Option<usize> {
+    // Most places do not even begin like it: nothing is allocated for them.
+    character_matches(text, secret.chars().next()?).next()?;
     // All places where the characters so far may end: `%` may stand for itself or begin an escape.
     let mut ends = vec![0];
     for character in secret.chars() {

@@ -1,8 +1,8 @@
 //! A connector that misbehaves: the object's key says how. Every way must end its call and nothing else.
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, Listed, Made, ObjectInfo, Page, Payload, Request, Response,
-    Result, WriteMode, bindings::raic::connector::cloud, error, log, required_setting, secrets,
+    Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, Made, ObjectInfo, Page, Payload, Request,
+    Response, Result, WriteMode, bindings::raic::connector::cloud, error, log, required_setting, secrets,
 };
 
 /// The connector.
@@ -100,8 +100,21 @@ impl Connector for Hostile {
                 Ok(object(answer.status().into()))
             }
             "smuggles-a-header" => {
-                let request = Request::new("GET", own("x")?).header("transfer-encoding", "chunked");
-                request.send(None).map(|_| object(0))
+                let headers = [
+                    "transfer-encoding",
+                    "accept-encoding",
+                    "host",
+                    "connection",
+                    "X-HTTP-Method-Override",
+                    "proxy-x",
+                ];
+                for header in headers {
+                    let sent = Request::new("GET", own("x")?).header(header, "gzip").send(None);
+                    if !sent.is_err_and(|e| e.kind == ErrorKind::RefusedByHost) {
+                        return Ok(object(0));
+                    }
+                }
+                Err(error(ErrorKind::RefusedByHost, "all of them"))
             }
             "sends-the-secret-elsewhere" => {
                 let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
@@ -212,6 +225,15 @@ impl Connector for Hostile {
 
     fn delete(_: String, _: Option<String>) -> Result<()> {
         Ok(())
+    }
+
+    fn delete_many(keys: Vec<String>) -> Result<Vec<(String, Error)>> {
+        let first = keys.first().cloned().unwrap_or_default();
+        match first.as_str() {
+            "has-none" => Err(error(ErrorKind::Unsupported, "one by one")),
+            "tells-of-another" => Ok(vec![("never/asked".to_owned(), error(ErrorKind::Throttled, "later"))]),
+            _ => Ok(vec![(first, error(ErrorKind::Throttled, "later"))]),
+        }
     }
 
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {

@@ -11,7 +11,7 @@ use raic_cloud::{
     Cloud, ErrorKind, ObjectKey, Payload, Retry, RetryPolicy, WriteMode,
     conformance::{BEHAVIOURS, Extent, Finding, Verdict, check},
 };
-use raic_wasm::{Configuration, Connector, ConnectorCloud, Engine, TlsSettings};
+use raic_wasm::{ApprovalStore, Configuration, Connector, ConnectorCloud, Engine, TlsSettings};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -19,6 +19,7 @@ use crate::{
     clouds::pairs,
     error::{Failed, Outcome},
     files::print_json,
+    home::Home,
     output::say,
 };
 
@@ -60,7 +61,7 @@ struct Counts {
     wrong: usize,
 }
 
-pub(super) async fn test(json: bool, arguments: &TestArguments) -> Outcome {
+pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> Outcome {
     let known: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).chain([CREDENTIALS]).collect();
     if let Some(unknown) = arguments.only.iter().find(|only| !known.contains(&only.as_str())) {
         return Err(Failed::configuration(format!(
@@ -69,8 +70,12 @@ pub(super) async fn test(json: bool, arguments: &TestArguments) -> Outcome {
         )));
     }
     let package = super::read(&arguments.file)?;
+    // A guest that carries an interpreter takes many seconds to compile: once, where there is a home.
+    let store = home.config().exists().then(|| ApprovalStore::open(&home.connectors())).transpose();
+    let store = store.map_err(Failed::configuration)?;
+    let compiled = store.as_ref().map(ApprovalStore::compiled);
     let connector =
-        tokio::task::block_in_place(|| Engine::new().and_then(|engine| engine.load(&package, None)));
+        tokio::task::block_in_place(|| Engine::new().and_then(|engine| engine.load(&package, compiled)));
     let connector =
         connector.map_err(|e| Failed::configuration(format!("{}: {e}", arguments.file.display())))?;
     let mut configuration = configuration(arguments)?;
