@@ -172,6 +172,7 @@ impl CloudBackend {
         Ok(size)
     }
 
+    /// What was remembered may be what a cloud had while something was wrong with it.
     fn forget_size(&self, index: StorageIndex, share: ShareNum) {
         self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(index, share));
     }
