@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from flask import Flask, Response, jsonify, request
 from gcp_storage_emulator.server import create_server
+from gcp_storage_emulator.storage import Storage
 from joserfc.jwk import RSAKey
 
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
@@ -65,6 +66,8 @@ with open(f"{folder}/service-account.json", "w") as file:
 public = RSAKey.import_key(private.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
 
+# It would write all it knows after every write; here nothing outlives it.
+Storage._write_config_to_file = lambda self: None
 emulator = create_server("127.0.0.1", 0, in_memory=True)
 emulator.start()
 backend = "http://127.0.0.1:%d" % emulator._api._httpd.server_port

@@ -136,9 +136,10 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         Err(lacking(self.name(), Operation::CreateContainer, "this cloud cannot create containers"))
     }
 
-    /// Removes the container, where it is empty. An optional ability.
+    /// Removes the container, where it is empty; succeeds when it is already gone. An optional ability.
     ///
     /// # Errors
+    /// [`ErrorKind::PreconditionFailed`] where it is not empty;
     /// [`ErrorKind::Unsupported`] where the connector does not export it.
     async fn delete_container(&self) -> Result<()> {
         Err(lacking(self.name(), Operation::DeleteContainer, "this cloud cannot remove containers"))

@@ -20,6 +20,7 @@ use crate::{
     logins::Logins,
     manifest::{Settings, Token},
     redaction::Redactor,
+    rehearsal::Rehearsal,
     secrets::{Credentials, Placeholders, SecretValue},
 };
 
@@ -101,6 +102,7 @@ pub(crate) struct Call {
     pub(crate) tickets: u32,
     /// Whether the call is a probe, which tries though a failure was recorded.
     pub(crate) is_probe: bool,
+    pub(crate) rehearsal: Arc<Rehearsal>,
     pub(crate) began: Instant,
     pub(crate) limits: Limits,
 }
@@ -111,7 +113,7 @@ pub(crate) struct Limits {
     pub(crate) cpu: Arc<CpuTime>,
     memory: usize,
     /// The most of it.
-    memory_mib: u32,
+    pub(crate) memory_mib: u32,
     /// The limit that ended the call, as a sentence's end.
     pub(crate) exceeded: Option<String>,
 }
@@ -134,6 +136,7 @@ impl Call {
             signatures: 0,
             tickets: 0,
             is_probe: false,
+            rehearsal: Arc::default(),
             began: Instant::now(),
             limits: Limits { memory_mib, ..Limits::default() },
         };

@@ -4,7 +4,7 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -126,6 +126,13 @@ fn tls_config(tls: &TlsSettings) -> Result<ClientConfig, ConnectorError> {
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// Whether a name lies below `localhost`: this machine, whatever the system's resolver makes of it (RFC 6761 section 6.3). So a service
+/// on loopback has virtual hosts without a name server.
+fn is_local(name: &str) -> bool {
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    name.ends_with(".localhost")
+}
+
 /// The system's resolver; drops addresses that are not public unless any will do.
 #[derive(Clone)]
 struct JudgedResolver {
@@ -144,7 +151,11 @@ impl tower_service::Service<Name> for JudgedResolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let any_address = self.any_address;
         Box::pin(async move {
-            let found: Vec<_> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let found: Vec<SocketAddr> = if is_local(name.as_str()) {
+                vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]
+            } else {
+                tokio::net::lookup_host((name.as_str(), 0)).await?.collect()
+            };
             let allowed: Vec<_> =
                 found.iter().copied().filter(|a| any_address || is_public(a.ip())).collect();
             if allowed.is_empty() && !found.is_empty() {
@@ -203,10 +214,12 @@ mod tests {
     /// What is connected to is what was judged: a name that leads elsewhere the next time is judged anew.
     #[tokio::test]
     async fn a_name_that_leads_to_private_addresses_leads_nowhere_unless_it_was_typed() {
-        let resolve = |any_address| JudgedResolver { any_address }.call(Name::from_str("localhost").unwrap());
-        let e = resolve(false).await.unwrap_err();
-        assert_eq!(e.kind(), io::ErrorKind::PermissionDenied);
-        assert!(e.to_string().contains("localhost resolves to private addresses"), "{e}");
-        assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()));
+        for name in ["localhost", "bucket.localhost", "a.b.LOCALHOST"] {
+            let resolve = |any_address| JudgedResolver { any_address }.call(Name::from_str(name).unwrap());
+            let e = resolve(false).await.unwrap_err();
+            assert_eq!(e.kind(), io::ErrorKind::PermissionDenied);
+            assert!(e.to_string().contains("localhost resolves to private addresses"), "{e}");
+            assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()), "{name}");
+        }
     }
 }

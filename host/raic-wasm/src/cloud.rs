@@ -19,6 +19,7 @@ use raic_cloud::{
     Body, ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo, ObjectKey,
     Operation, Page, Payload, Result, WriteMode,
 };
+use tokio::time::{Instant, timeout_at};
 use wasmtime::{Store, Trap, component::Resource};
 
 use crate::{
@@ -26,10 +27,11 @@ use crate::{
     bindings::{exports::raic::connector::object_store as exported, raic::connector::types as wit},
     call::{Call, Context, GuestBody},
     client::{HttpClient, IDLE, causes},
-    engine::{Connector, Instance},
+    engine::{Connector, Instance, Room},
     gate::Gate,
     imports::error,
     redaction::Redactor,
+    rehearsal::Rehearsal,
     secrets::Credentials,
 };
 
@@ -37,7 +39,7 @@ use crate::{
 const WALL_CLOCK: Duration = Duration::from_secs(300);
 
 /// What a cloud's operator gives its connector.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Configuration {
     /// The manifest's settings by name.
     pub settings: BTreeMap<String, String>,
@@ -53,6 +55,7 @@ pub struct Configuration {
 pub struct ConnectorCloud {
     connector: Connector,
     context: Arc<Context>,
+    rehearsal: Arc<Rehearsal>,
     /// Since the service turned out to take no several deletions in one request.
     deletes_one_by_one: AtomicBool,
 }
@@ -64,6 +67,13 @@ impl fmt::Debug for ConnectorCloud {
             .field("connector", &self.connector)
             .finish_non_exhaustive()
     }
+}
+
+/// A call that came to its end: its instance, and the room that it takes until it is dropped.
+struct Ended {
+    // Dropped in this order: the room is free when the memory is.
+    store: Store<Call>,
+    _room: Room,
 }
 
 /// The most pairs taken of a guest's own words.
@@ -108,8 +118,20 @@ impl ConnectorCloud {
         Ok(Self {
             connector: connector.clone(),
             context: Arc::new(context),
+            rehearsal: Arc::default(),
             deletes_one_by_one: AtomicBool::new(false),
         })
+    }
+
+    /// The same cloud, with the logins it has, in a rehearsal: for `raic connector test` and for tests.
+    #[must_use]
+    pub fn rehearsing(&self, rehearsal: Rehearsal) -> Self {
+        Self {
+            connector: self.connector.clone(),
+            context: self.context.clone(),
+            rehearsal: Arc::new(rehearsal),
+            deletes_one_by_one: AtomicBool::new(false),
+        }
     }
 
     /// Where its connector may send requests.
@@ -134,39 +156,38 @@ impl ConnectorCloud {
         key: Option<&ObjectKey>,
         range: Option<ByteRange>,
         run: impl for<'a> FnOnce(&'a Instance, &'a mut Store<Call>) -> Call1<'a, T> + Send,
-    ) -> Result<(T, Store<Call>)> {
-        // Waits for room rather than failing: the number of clouds is not the engine's to choose. Never closed.
+    ) -> Result<(T, Ended)> {
+        let deadline = Instant::now() + WALL_CLOCK;
+        let late = || {
+            let seconds = WALL_CLOCK.as_secs();
+            let text = format!("connector {:?} took more than {seconds} s", self.connector_name());
+            CloudError::new(ErrorKind::Timeout, &self.context.cloud, operation, text)
+        };
+        let at = |error: CloudError| match key {
+            Some(key) => error.at(key),
+            None => error,
+        };
+        // Waits for room rather than failing: the number of clouds is not the engine's to choose.
         let memory_mib = self.connector.manifest.memory_mib;
-        let _memory = self.connector.memory.acquire_many(memory_mib).await;
-        let _room = self.connector.calls.acquire().await;
+        let room = timeout_at(deadline, self.connector.room()).await.map_err(|_| at(late()))?;
         let mut store = Call::store(self.context.clone(), &self.connector.engine, range, memory_mib);
         store.data_mut().is_probe = operation == Operation::Probe;
+        store.data_mut().rehearsal = self.rehearsal.clone();
         let cpu = store.data().limits.cpu.clone();
         let whole = cpu.of(async {
             let instance = self.connector.instantiate(&mut store).await?;
             run(&instance, &mut store).await
         });
-        let outcome = tokio::time::timeout(WALL_CLOCK, whole).await;
+        let outcome = timeout_at(deadline, whole).await;
         tracing::trace!(
             cloud = self.context.cloud, %operation, requests = store.data().requests,
             micros = store.data().began.elapsed().as_micros() as u64, "connector call"
         );
-        let at = |error: CloudError| match key {
-            Some(key) => error.at(key),
-            None => error,
-        };
         match outcome {
-            Ok(Ok(Ok(value))) => Ok((value, store)),
+            Ok(Ok(Ok(value))) => Ok((value, Ended { store, _room: room })),
             Ok(Ok(Err(e))) => Err(at(self.reported(operation, e))),
             Ok(Err(trap)) => Err(at(self.trapped(operation, &trap, &store))),
-            Err(_) => {
-                let text = format!(
-                    "connector {:?} took more than {} s",
-                    self.connector_name(),
-                    WALL_CLOCK.as_secs()
-                );
-                Err(at(CloudError::new(ErrorKind::Timeout, &self.context.cloud, operation, text)))
-            }
+            Err(_) => Err(at(late())),
         }
     }
 
@@ -258,8 +279,9 @@ impl Cloud for ConnectorCloud {
                 async move { guest.object_store.call_get(store, &key, asked, if_match.as_deref()).await },
             )
         });
-        let ((found, body), mut store) = run.await?;
-        let body: GuestBody = store
+        let ((found, body), mut ended) = run.await?;
+        let body: GuestBody = ended
+            .store
             .data_mut()
             .table
             .delete(body)
@@ -274,7 +296,7 @@ impl Cloud for ConnectorCloud {
             return Err(self.broken(Operation::Get, why).at(key));
         }
         // The instance ends here; the bytes stream on without it.
-        drop(store);
+        drop(ended);
         Ok(Object { info, body: stream_body(self.context.cloud.clone(), key.clone(), body) })
     }
 

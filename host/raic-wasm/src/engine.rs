@@ -2,7 +2,7 @@
 
 use std::{fs, hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread, time::Duration};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{
     Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig, Store,
     component::{Component, HasData, InstancePre, Linker},
@@ -97,6 +97,12 @@ impl Exports {
     }
 }
 
+/// The room of one call: of its cloud's memory, and of the engine's calls.
+pub(crate) struct Room {
+    _memory: Option<OwnedSemaphorePermit>,
+    _call: Option<OwnedSemaphorePermit>,
+}
+
 /// An instance's exports, to be called.
 pub(crate) struct Instance {
     pub(crate) object_store: object_store::Guest,
@@ -109,6 +115,14 @@ impl Connector {
     /// Whether it can remove several objects by one request.
     pub(crate) fn has_batch_delete(&self) -> bool {
         self.exports.batch_delete.is_some()
+    }
+
+    /// Waits for the room that a call takes. What was waited for is given back where the future is dropped.
+    pub(crate) async fn room(&self) -> Room {
+        let memory = self.memory.clone().acquire_many_owned(self.manifest.memory_mib).await;
+        let call = self.calls.clone().acquire_owned().await;
+        // Neither is ever closed.
+        Room { _memory: memory.ok(), _call: call.ok() }
     }
 
     /// A fresh instance in `store`.

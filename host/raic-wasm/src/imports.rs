@@ -204,7 +204,8 @@ impl cloud::Host for Call {
 
     async fn now_unix_ms(&mut self) -> wasmtime::Result<u64> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        Ok(now.saturating_add_signed(self.rehearsal.clock_ahead_ms))
     }
 
     async fn random_bytes(&mut self, len: u32) -> wasmtime::Result<Vec<u8>> {

@@ -28,6 +28,7 @@ mod logins;
 mod manifest;
 mod package;
 mod redaction;
+mod rehearsal;
 mod rotation;
 mod secrets;
 mod signature;
@@ -44,6 +45,7 @@ pub use manifest::{
     SettingType, Settings, Signing, Token, Values,
 };
 pub use package::{MAX_CONNECTOR, Package};
+pub use rehearsal::{Rehearsal, RehearsedAnswer};
 pub use rotation::{ReadCredentials, RotatingCloud};
 pub use secrets::CredentialDocuments;
 pub use signature::{signature_file, verify_signature};

@@ -102,13 +102,7 @@ impl RotatingCloud {
         if found == documents.0 {
             return None;
         }
-        let Configuration { settings, tls, endpoints, .. } = &self.configuration;
-        let configuration = Configuration {
-            settings: settings.clone(),
-            credentials: found.clone(),
-            tls: tls.clone(),
-            endpoints: endpoints.clone(),
-        };
+        let configuration = Configuration { credentials: found.clone(), ..self.configuration.clone() };
         match ConnectorCloud::new(&self.name, &self.connector, &configuration) {
             Ok(cloud) => {
                 tracing::info!(cloud = self.name, "its credentials are others now");

@@ -1,19 +1,26 @@
 //! `raic connector test`: the conformance suite as a report.
 
+mod refusals;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use raic_cloud::{
-    Cloud, ErrorKind, ObjectKey, Payload, Retry, RetryPolicy, WriteMode,
+    Cloud, ErrorKind, Retry, RetryPolicy,
     conformance::{BEHAVIOURS, Extent, Finding, Verdict, check},
 };
-use raic_wasm::{ApprovalStore, Configuration, Connector, ConnectorCloud, Engine, TlsSettings};
+use raic_wasm::{
+    ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, Engine, TlsSettings,
+};
 use serde_json::json;
 use zeroize::Zeroizing;
+
+use refusals::{REFUSALS, Refusal, SetUp};
 
 use crate::{
     clouds::pairs,
@@ -22,9 +29,6 @@ use crate::{
     home::Home,
     output::say,
 };
-
-/// What is tried beside the suite's behaviours.
-const CREDENTIALS: &str = "credentials";
 
 /// The longest that a behaviour may take.
 const PATIENCE: Duration = Duration::from_secs(900);
@@ -48,6 +52,15 @@ pub(crate) struct TestArguments {
     /// Objects to 64 MiB and listings of 2,500 names; a real provider charges for them
     #[arg(long)]
     full: bool,
+    /// A setting by which the container is one that is not there: it is made and removed, where the connector can
+    #[arg(long, value_name = "NAME=VALUE")]
+    missing: Vec<String>,
+    /// The file with a credential that may only read the container
+    #[arg(long, value_name = "NAME=FILE")]
+    read_only: Vec<String>,
+    /// The file with a credential that was good and has ended
+    #[arg(long, value_name = "NAME=FILE")]
+    expired: Vec<String>,
     /// Only the behaviours of these names
     #[arg(long = "only", value_name = "NAME")]
     only: Vec<String>,
@@ -59,10 +72,11 @@ struct Counts {
     holds: usize,
     lacks: usize,
     wrong: usize,
+    untried: usize,
 }
 
 pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> Outcome {
-    let known: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).chain([CREDENTIALS]).collect();
+    let known: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).chain(REFUSALS.iter().map(|r| r.name)).collect();
     if let Some(unknown) = arguments.only.iter().find(|only| !known.contains(&only.as_str())) {
         return Err(Failed::configuration(format!(
             "no behaviour {unknown:?}; there are {}",
@@ -102,29 +116,39 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
     let prefix = format!("raic-test/{unique}/");
     // As every cloud is used: what a service is too busy for is asked again.
-    let cloud = Retry::new(cloud, RetryPolicy::default());
+    let cloud = Arc::new(cloud);
+    let patient = Retry::new(cloud.clone(), RetryPolicy::default());
     let extent = if arguments.full { Extent::Full } else { Extent::Quick };
     let mut counts = Counts::default();
-    for behaviour in BEHAVIOURS {
-        if !arguments.only.is_empty() && !arguments.only.iter().any(|only| only == behaviour.name) {
-            continue;
-        }
+    let is_asked = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    for behaviour in BEHAVIOURS.iter().filter(|behaviour| is_asked(behaviour.name)) {
         let began = Instant::now();
-        let checked = tokio::time::timeout(PATIENCE, check(behaviour, &cloud, &prefix, extent)).await;
-        let verdict = checked.unwrap_or_else(|_| Err(format!("took more than {} s", PATIENCE.as_secs())));
+        let checked = tokio::time::timeout(PATIENCE, check(behaviour, &patient, &prefix, extent)).await;
+        let verdict = checked.unwrap_or_else(|_| too_slow());
         counts.tell(json, behaviour.name, behaviour.what, began, verdict)?;
     }
-    if arguments.only.is_empty() || arguments.only.iter().any(|only| only == CREDENTIALS) {
+    let set_up = SetUp {
+        connector: &connector,
+        configuration: &configuration,
+        cloud: &cloud,
+        prefix: &prefix,
+        missing: pairs(&arguments.missing)?,
+        read_only: documents(&arguments.read_only)?,
+        expired: documents(&arguments.expired)?,
+    };
+    for refusal in REFUSALS.iter().filter(|refusal| is_asked(refusal.name)) {
         let began = Instant::now();
-        let verdict = wrong_credentials(&connector, &configuration, &prefix).await;
-        let what = "wrong credentials are refused, and said to be the reason";
-        counts.tell(json, CREDENTIALS, what, began, verdict)?;
+        let checked = tokio::time::timeout(PATIENCE, set_up.check(refusal)).await;
+        match checked.unwrap_or_else(|_| Some(too_slow())) {
+            Some(verdict) => counts.tell(json, refusal.name, refusal.what, began, verdict)?,
+            None => counts.untried(json, refusal)?,
+        }
     }
-    let Counts { holds, lacks, wrong } = counts;
+    let Counts { holds, lacks, wrong, untried } = counts;
     if json {
-        print_json(&json!({"holds": holds, "lacks": lacks, "wrong": wrong}))?;
+        print_json(&json!({"holds": holds, "lacks": lacks, "wrong": wrong, "untried": untried}))?;
     } else {
-        say!("{holds} hold, {lacks} are lacking, {wrong} are wrong");
+        say!("{holds} hold, {lacks} are lacking, {wrong} are wrong, {untried} were not tried");
     }
     match wrong {
         0 => Ok(()),
@@ -136,6 +160,21 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
 }
 
 impl Counts {
+    /// A line for what needs an option that was not given.
+    fn untried(&mut self, json: bool, refusal: &Refusal) -> Outcome {
+        self.untried += 1;
+        let (name, what) = (refusal.name, refusal.what);
+        let needs = refusal.needs.unwrap_or_default();
+        if json {
+            return print_json(&json!({
+                "behaviour": name, "what": what, "outcome": "untried", "detail": needs, "seconds": 0.0,
+            }));
+        }
+        say!("  ? {name:<21} {what}");
+        say!("    {:<21} not tried: it needs {needs}", "");
+        Ok(())
+    }
+
     fn tell(&mut self, json: bool, name: &str, what: &str, began: Instant, verdict: Verdict) -> Outcome {
         let (mark, outcome, detail) = match verdict {
             Ok(Finding::Holds) => (" ok ", "holds", None),
@@ -161,6 +200,10 @@ impl Counts {
     }
 }
 
+fn too_slow() -> Verdict {
+    Err(format!("took more than {} s", PATIENCE.as_secs()))
+}
+
 fn say_unless(json: bool, line: &str) {
     if !json {
         say!("{line}");
@@ -171,100 +214,22 @@ fn open(connector: &Connector, configuration: &Configuration) -> Outcome<Connect
     ConnectorCloud::new("test", connector, configuration).map_err(Failed::configuration)
 }
 
+fn read(file: &str) -> Outcome<Vec<u8>> {
+    std::fs::read(file).map_err(|e| Failed::configuration(format!("cannot read {file}: {e}")))
+}
+
+/// Credentials' documents, out of pairs of a name and a file.
+fn documents(named: &[String]) -> Outcome<CredentialDocuments> {
+    let files = pairs(named)?;
+    files.iter().map(|(name, file)| Ok((name.clone(), Zeroizing::new(read(file)?)))).collect()
+}
+
 fn configuration(arguments: &TestArguments) -> Outcome<Configuration> {
-    let read = |file: &str| {
-        let read = std::fs::read(file);
-        read.map_err(|e| Failed::configuration(format!("cannot read {file}: {e}")))
-    };
-    let credentials = pairs(&arguments.credentials)?;
-    let credentials = credentials.iter().map(|(name, file)| Ok((name.clone(), Zeroizing::new(read(file)?))));
     let extra_ca = arguments.ca.as_ref().map(|path| read(&path.display().to_string())).transpose()?;
     Ok(Configuration {
         settings: pairs(&arguments.settings)?,
-        credentials: credentials.collect::<Outcome<_>>()?,
+        credentials: documents(&arguments.credentials)?,
         tls: TlsSettings { extra_ca },
         endpoints: BTreeMap::new(),
     })
-}
-
-/// With every credential a little other, nothing may be written, and the error must say why.
-async fn wrong_credentials(connector: &Connector, right: &Configuration, prefix: &str) -> Verdict {
-    let mut credentials = right.credentials.clone();
-    let mut is_changed = false;
-    for (name, credential) in &connector.manifest().credentials {
-        let Some(document) = credentials.get_mut(name) else { continue };
-        for part in credential.parts.values().filter(|part| part.secret) {
-            is_changed |= garble(document, &part.from);
-        }
-    }
-    if !is_changed {
-        return Ok(Finding::Lacks("the connector takes no secrets".to_owned()));
-    }
-    let wrong = Configuration {
-        settings: right.settings.clone(),
-        credentials,
-        tls: right.tls.clone(),
-        endpoints: right.endpoints.clone(),
-    };
-    let cloud = match ConnectorCloud::new("test", connector, &wrong) {
-        Ok(cloud) => cloud,
-        // A key that is none any more.
-        Err(_) => {
-            return Ok(Finding::Lacks("a wrong credential does not pass the host's own checks".to_owned()));
-        }
-    };
-    let key = ObjectKey::new(format!("{prefix}wrong")).map_err(|e| e.to_string())?;
-    let put = cloud.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await;
-    let tried = [("put", put.map(drop)), ("probe", cloud.probe().await)];
-    for (what, outcome) in tried {
-        match outcome {
-            Err(e) if matches!(e.kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied) => {}
-            Err(e) => return Err(format!("{what} must fail as unauthenticated, not as {}: {e}", e.kind)),
-            Ok(()) => return Err(format!("{what} succeeds with a wrong credential")),
-        }
-    }
-    Ok(Finding::Holds)
-}
-
-/// Changes a secret within its document by one character in its middle; false where it is not there.
-fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
-    let changed = |text: &str| -> Option<String> {
-        let mut bytes = text.as_bytes().to_vec();
-        let middle = bytes.len() / 2;
-        let at = (middle..bytes.len()).chain(0..middle).find(|i| bytes[*i].is_ascii_alphanumeric())?;
-        bytes[at] = match bytes[at] {
-            b'a' | b'A' | b'0' => bytes[at] + 1,
-            b if b.is_ascii_digit() => b'0',
-            b if b.is_ascii_lowercase() => b'a',
-            _ => b'A',
-        };
-        String::from_utf8(bytes).ok()
-    };
-    let Ok(text) = std::str::from_utf8(document) else { return false };
-    let whole = match from.strip_prefix("json:") {
-        None => changed(text),
-        Some(pointer) => serde_json::from_str(text).ok().and_then(|mut json: serde_json::Value| {
-            let value = json.pointer_mut(pointer)?;
-            *value = changed(value.as_str()?)?.into();
-            Some(json.to_string())
-        }),
-    };
-    whole.map(|whole| *document = Zeroizing::new(whole.into_bytes())).is_some()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_garbled_secret_is_another_of_the_same_form() {
-        let mut text = Zeroizing::new(b"c2VjcmV0\n".to_vec());
-        assert!(garble(&mut text, "text"));
-        assert_eq!(text.len(), 9);
-        assert_ne!(&text[..], b"c2VjcmV0\n");
-        let mut json = Zeroizing::new(br#"{"a":"b","k":{"s":"0"}}"#.to_vec());
-        assert!(garble(&mut json, "json:/k/s"));
-        assert_eq!(&json[..], br#"{"a":"b","k":{"s":"1"}}"#);
-        assert!(!garble(&mut json, "json:/none"));
-    }
 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::BytesMut;
 use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
 use raic_cloud::Payload;
 use wasmtime::component::Resource;
 
@@ -14,7 +15,9 @@ use crate::{
         types::{Error, ErrorKind},
     },
     call::{Call, Context, GuestBody, GuestResponse, SecretHandle},
-    client::{IDLE, SendError, Upload, causes},
+    client::{HttpClient, IDLE, SendError, Upload, causes},
+    gate::Grant,
+    rehearsal::RehearsedAnswer,
     tokens,
 };
 
@@ -26,7 +29,7 @@ const MAX_ERROR: u32 = 64 << 10;
 const MAX_DOCUMENT: u32 = 4 << 20;
 /// A document that is searched for secrets at once.
 const SHORT: usize = 8 << 10;
-/// Of all answers that one call reads.
+/// Of all answers that one call reads, unless its own memory is less.
 const MAX_KEPT: u32 = 8 << 20;
 /// What an upload must manage, in bytes a second, before it counts as hanging.
 const SLOWEST: u64 = 32 << 10;
@@ -114,33 +117,18 @@ impl Call {
         let message = builder.body(Upload::new(parts)).map_err(|e| refused(e.to_string()))?;
         let allowed = IDLE + Duration::from_secs(size / SLOWEST);
         let timeout = request.timeout_ms.map_or(allowed, |ms| allowed.min(Duration::from_millis(ms.into())));
-        let answer = context.client.send(message, passed.grant.typed, timeout).await;
-        let answer = answer.map_err(|e| {
-            let at = format!("{}:{}", passed.grant.host, passed.grant.port);
-            match e {
-                SendError::Timeout(limit) => {
-                    error(ErrorKind::Timeout, format!("{at} did not answer within {} s", limit.as_secs()))
-                }
-                SendError::Failed(why) => {
-                    error(ErrorKind::Unavailable, format!("{at} cannot be reached: {why}"))
-                }
-            }
-        })?;
-        let (head, incoming) = answer.into_parts();
-        if head.headers.get("content-encoding").is_some_and(|e| e != "identity") {
-            return Err(error(
-                ErrorKind::Protocol,
-                "the service encoded an answer though it was told not to",
-            ));
-        }
-        let headers = head.headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec()));
+        let answered = match &self.rehearsal.answer {
+            Some(answer) => Answered::rehearsed(answer),
+            None => Answered::by(&context.client, message, passed.grant, timeout).await?,
+        };
         let mut answer = GuestResponse {
-            status: head.status.as_u16(),
-            headers: headers.collect(),
-            incoming: Some(incoming),
+            status: answered.status,
+            headers: answered.headers,
+            // What has no content was read already.
+            read: answered.incoming.is_none().then(bytes::Bytes::new),
+            incoming: answered.incoming,
             document: passed.document,
             is_get,
-            read: None,
             untaken: Vec::new(),
             unmasked: Vec::new(),
             taken: BTreeMap::new(),
@@ -159,6 +147,56 @@ impl Call {
             *value = if is_token { b"***".to_vec() } else { context.redaction.apply(value) };
         }
         Ok(answer)
+    }
+}
+
+impl Call {
+    /// What may be read of answers still: the host keeps no more of them than the guest may have.
+    fn room_for_answers(&self) -> u32 {
+        MAX_KEPT.min(self.limits.memory_mib << 20).saturating_sub(self.kept)
+    }
+}
+
+/// The head of an answer, and what follows it.
+struct Answered {
+    status: u16,
+    headers: Vec<(String, Vec<u8>)>,
+    incoming: Option<Incoming>,
+}
+
+impl Answered {
+    async fn by(
+        client: &HttpClient,
+        message: ::http::Request<Upload>,
+        grant: &Grant,
+        timeout: Duration,
+    ) -> Result<Self, Error> {
+        let answer = client.send(message, grant.typed, timeout).await;
+        let answer = answer.map_err(|e| {
+            let at = format!("{}:{}", grant.host, grant.port);
+            match e {
+                SendError::Timeout(limit) => {
+                    error(ErrorKind::Timeout, format!("{at} did not answer within {} s", limit.as_secs()))
+                }
+                SendError::Failed(why) => {
+                    error(ErrorKind::Unavailable, format!("{at} cannot be reached: {why}"))
+                }
+            }
+        })?;
+        let (head, incoming) = answer.into_parts();
+        if head.headers.get("content-encoding").is_some_and(|e| e != "identity") {
+            return Err(error(
+                ErrorKind::Protocol,
+                "the service encoded an answer though it was told not to",
+            ));
+        }
+        let headers = head.headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec()));
+        Ok(Self { status: head.status.as_u16(), headers: headers.collect(), incoming: Some(incoming) })
+    }
+
+    fn rehearsed(answer: &RehearsedAnswer) -> Self {
+        let headers = answer.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
+        Self { status: answer.status, headers: headers.collect(), incoming: None }
     }
 }
 
@@ -257,7 +295,7 @@ impl http::HostResponse for Call {
 
     async fn read(&mut self, response: Resource<GuestResponse>, limit: u32) -> Outcome<Vec<u8>> {
         let context = self.context.clone();
-        let room = MAX_KEPT.saturating_sub(self.kept);
+        let room = self.room_for_answers();
         let response = self.table.get_mut(&response)?;
         let is_document = (response.document || !response.untaken.is_empty() || !response.taken.is_empty())
             && response.status < 300;
@@ -301,7 +339,7 @@ impl http::HostResponse for Call {
         if !context.tokens.contains_key(&name) {
             return Ok(Err(refused(format!("the manifest has no token {name:?}"))));
         }
-        let room = MAX_KEPT.saturating_sub(self.kept).min(MAX_ERROR);
+        let room = self.room_for_answers().min(MAX_ERROR);
         let response = self.table.get_mut(&response)?;
         if response.untaken.contains(&name) {
             if let Err(e) = response.read_whole(&context, room).await {

@@ -1,0 +1,227 @@
+//! What a connector says where the service refuses: with credentials that are made wrong, in rehearsals, and with what the author has
+//! set up at the service.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use raic_cloud::{
+    Cloud,
+    conformance::{
+        Finding, Verdict, clock_skew, container, missing_container, read_only, throttled, unauthenticated,
+        unavailable,
+    },
+};
+use raic_wasm::{Configuration, Connector, ConnectorCloud, CredentialDocuments, Rehearsal, RehearsedAnswer};
+use zeroize::Zeroizing;
+
+/// How far off the connector's clock is put: more than the quarter of an hour that signatures allow.
+const OFF: Duration = Duration::from_secs(2 * 3600);
+/// The time to wait that a service names.
+const WAIT: Duration = Duration::from_secs(7);
+
+/// What is set up.
+enum Way {
+    Credentials,
+    Clock,
+    Throttling,
+    Failures,
+    Container,
+    ReadOnly,
+    Expired,
+}
+
+/// Something that is tried beside the suite's behaviours.
+pub(super) struct Refusal {
+    way: Way,
+    pub(super) name: &'static str,
+    pub(super) what: &'static str,
+    /// The option that it needs.
+    pub(super) needs: Option<&'static str>,
+}
+
+pub(super) const REFUSALS: [Refusal; 7] = [
+    Refusal {
+        way: Way::Credentials,
+        name: "credentials",
+        what: "wrong credentials are refused, and said to be the reason",
+        needs: None,
+    },
+    Refusal {
+        way: Way::Clock,
+        name: "clock",
+        what: "a clock that is off is said to be the reason, where the service minds",
+        needs: None,
+    },
+    Refusal {
+        way: Way::Throttling,
+        name: "throttling",
+        what: "a service that is asked too much is said to be, with the time to wait",
+        needs: None,
+    },
+    Refusal {
+        way: Way::Failures,
+        name: "failures",
+        what: "failures of the service are tried again",
+        needs: None,
+    },
+    Refusal {
+        way: Way::Container,
+        name: "container",
+        what: "a missing container is said to be the reason; it is made, kept while in use, and removed",
+        needs: Some("--missing NAME=VALUE, the setting that names a container that is not there"),
+    },
+    Refusal {
+        way: Way::ReadOnly,
+        name: "read-only",
+        what: "credentials that may only read do, and what they may not is said to be the permission",
+        needs: Some("--read-only NAME=FILE, a credential that may only read"),
+    },
+    Refusal {
+        way: Way::Expired,
+        name: "expired",
+        what: "credentials that have ended are said to be the reason",
+        needs: Some("--expired NAME=FILE, a credential that has ended"),
+    },
+];
+
+/// What is tried, and what was set up for it.
+pub(super) struct SetUp<'a> {
+    pub(super) connector: &'a Connector,
+    pub(super) configuration: &'a Configuration,
+    /// The cloud that works.
+    pub(super) cloud: &'a ConnectorCloud,
+    pub(super) prefix: &'a str,
+    /// Settings of a container that is not there; credentials that may only read, and that have ended. Empty where none were given.
+    pub(super) missing: BTreeMap<String, String>,
+    pub(super) read_only: CredentialDocuments,
+    pub(super) expired: CredentialDocuments,
+}
+
+impl SetUp<'_> {
+    /// Tries one; none where what it needs was not given.
+    pub(super) async fn check(&self, refusal: &Refusal) -> Option<Verdict> {
+        let prefix = &format!("{}{}/", self.prefix, refusal.name);
+        Some(match refusal.way {
+            Way::Credentials => wrong_credentials(self.connector, self.configuration, prefix).await,
+            Way::Clock => {
+                let clock_ahead_ms = -i64::try_from(OFF.as_millis()).unwrap_or(i64::MAX);
+                let late = self.cloud.rehearsing(Rehearsal { clock_ahead_ms, ..Rehearsal::default() });
+                clock_skew(&late, prefix, OFF).await
+            }
+            Way::Throttling => {
+                let wait = ("retry-after".to_owned(), WAIT.as_secs().to_string());
+                throttled(&self.answered(429, vec![wait]), prefix, WAIT).await
+            }
+            Way::Failures => self.failures(prefix).await,
+            Way::Container if !self.missing.is_empty() => self.container(prefix).await,
+            Way::ReadOnly if !self.read_only.is_empty() => match self.with(&self.read_only) {
+                Ok(reader) => read_only(&reader, self.cloud, prefix).await,
+                Err(why) => Err(why),
+            },
+            Way::Expired if !self.expired.is_empty() => match self.with(&self.expired) {
+                Ok(cloud) => unauthenticated(&cloud, prefix).await,
+                Err(why) => Err(why),
+            },
+            Way::Container | Way::ReadOnly | Way::Expired => return None,
+        })
+    }
+
+    /// The cloud while every request is answered so.
+    fn answered(&self, status: u16, headers: Vec<(String, String)>) -> ConnectorCloud {
+        let answer = Some(RehearsedAnswer { status, headers });
+        self.cloud.rehearsing(Rehearsal { answer, ..Rehearsal::default() })
+    }
+
+    async fn failures(&self, prefix: &str) -> Verdict {
+        for status in [500, 502, 503, 504] {
+            let failing = self.answered(status, Vec::new());
+            unavailable(&failing, prefix).await.map_err(|why| format!("{status}: {why}"))?;
+        }
+        Ok(Finding::Holds)
+    }
+
+    async fn container(&self, prefix: &str) -> Verdict {
+        let mut settings = self.configuration.settings.clone();
+        settings.extend(self.missing.clone());
+        let cloud = self.open(Configuration { settings, ..self.configuration.clone() })?;
+        // Only what is known not to be there is made and removed.
+        missing_container(&cloud, prefix).await?;
+        container(&cloud, prefix).await
+    }
+
+    fn with(&self, others: &CredentialDocuments) -> Verdict<ConnectorCloud> {
+        let mut credentials = self.configuration.credentials.clone();
+        credentials.extend(others.clone());
+        self.open(Configuration { credentials, ..self.configuration.clone() })
+    }
+
+    fn open(&self, configuration: Configuration) -> Verdict<ConnectorCloud> {
+        ConnectorCloud::new(self.cloud.name(), self.connector, &configuration).map_err(|e| e.to_string())
+    }
+}
+
+/// With every credential a little other, nothing may be written, and the error must say why.
+async fn wrong_credentials(connector: &Connector, right: &Configuration, prefix: &str) -> Verdict {
+    let mut credentials = right.credentials.clone();
+    let mut is_changed = false;
+    for (name, credential) in &connector.manifest().credentials {
+        let Some(document) = credentials.get_mut(name) else { continue };
+        for part in credential.parts.values().filter(|part| part.secret) {
+            is_changed |= garble(document, &part.from);
+        }
+    }
+    if !is_changed {
+        return Ok(Finding::Lacks("the connector takes no secrets".to_owned()));
+    }
+    let wrong = Configuration { credentials, ..right.clone() };
+    let cloud = match ConnectorCloud::new("test", connector, &wrong) {
+        Ok(cloud) => cloud,
+        // A key that is none any more.
+        Err(_) => {
+            return Ok(Finding::Lacks("a wrong credential does not pass the host's own checks".to_owned()));
+        }
+    };
+    unauthenticated(&cloud, prefix).await
+}
+
+/// Changes a secret within its document by one character in its middle; false where it is not there.
+fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
+    let changed = |text: &str| -> Option<String> {
+        let mut bytes = text.as_bytes().to_vec();
+        let middle = bytes.len() / 2;
+        let at = (middle..bytes.len()).chain(0..middle).find(|i| bytes[*i].is_ascii_alphanumeric())?;
+        bytes[at] = match bytes[at] {
+            b'a' | b'A' | b'0' => bytes[at] + 1,
+            b if b.is_ascii_digit() => b'0',
+            b if b.is_ascii_lowercase() => b'a',
+            _ => b'A',
+        };
+        String::from_utf8(bytes).ok()
+    };
+    let Ok(text) = std::str::from_utf8(document) else { return false };
+    let whole = match from.strip_prefix("json:") {
+        None => changed(text),
+        Some(pointer) => serde_json::from_str(text).ok().and_then(|mut json: serde_json::Value| {
+            let value = json.pointer_mut(pointer)?;
+            *value = changed(value.as_str()?)?.into();
+            Some(json.to_string())
+        }),
+    };
+    whole.map(|whole| *document = Zeroizing::new(whole.into_bytes())).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_garbled_secret_is_another_of_the_same_form() {
+        let mut text = Zeroizing::new(b"c2VjcmV0\n".to_vec());
+        assert!(garble(&mut text, "text"));
+        assert_eq!(text.len(), 9);
+        assert_ne!(&text[..], b"c2VjcmV0\n");
+        let mut json = Zeroizing::new(br#"{"a":"b","k":{"s":"0"}}"#.to_vec());
+        assert!(garble(&mut json, "json:/k/s"));
+        assert_eq!(&json[..], br#"{"a":"b","k":{"s":"1"}}"#);
+        assert!(!garble(&mut json, "json:/none"));
+    }
+}
