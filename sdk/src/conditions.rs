@@ -28,11 +28,14 @@ pub fn is_absent(head: Result<ObjectInfo>) -> Result<()> {
     }
 }
 
-/// The error of a put: to a create-only one a condition that failed means that the object exists.
+/// The error of a put: to a create-only one a condition that failed means that the object exists, and what is not found cannot be the
+/// object, so it is the container.
 pub fn of_put(mut e: Error, mode: &WriteMode) -> Error {
-    if matches!(mode, WriteMode::CreateOnly) && e.kind == ErrorKind::PreconditionFailed {
-        e.kind = ErrorKind::AlreadyExists;
-    }
+    e.kind = match e.kind {
+        ErrorKind::PreconditionFailed if matches!(mode, WriteMode::CreateOnly) => ErrorKind::AlreadyExists,
+        ErrorKind::NotFound => ErrorKind::ContainerNotFound,
+        kind => kind,
+    };
     e
 }
 

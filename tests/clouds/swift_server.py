@@ -162,7 +162,7 @@ write("proxy", {
         "delay_auth_decision": "true", "include_service_catalog": "false",
         "service_token_roles_required": "false",
     },
-    "filter:keystoneauth": {"use": "egg:swift#keystoneauth", "operator_roles": "admin, member"},
+    "filter:keystoneauth": {"use": "egg:swift#keystoneauth", "operator_roles": "admin, member", "project_reader_roles": "reader"},
     "filter:container-quotas": {"use": "egg:swift#container_quotas"},
     **{f"filter:{name}": {"use": f"egg:swift#{name}"}
        for name in ("catch_errors", "healthcheck", "listing_formats", "copy", "slo", "dlo")},

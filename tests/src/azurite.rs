@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::free_port;
+use crate::{certificates::Certificates, free_port};
 
 /// The account, of Azurite's documentation.
 pub const ACCOUNT: &str = "devstoreaccount1";
@@ -22,6 +22,8 @@ pub const KEY: &str =
 pub struct Azurite {
     /// The account's URL.
     pub url: String,
+    /// With TLS: the authority, in PEM, of the certificate for 127.0.0.1.
+    pub ca: Option<Vec<u8>>,
     process: Child,
     _folder: tempfile::TempDir,
 }
@@ -37,10 +39,35 @@ impl Azurite {
     /// # Panics
     /// Where it is not installed or does not come up.
     pub fn start(target_tmp: &str) -> Self {
+        Self::start_with(target_tmp, None)
+    }
+
+    /// Starts it with TLS, so that it takes tokens of Entra's too; it checks their issuer, audience and times.
+    ///
+    /// # Panics
+    /// As `start`.
+    pub fn start_with_tokens(target_tmp: &str) -> Self {
+        Self::start_with(target_tmp, Some(Certificates::new()))
+    }
+
+    fn start_with(target_tmp: &str, tls: Option<Certificates>) -> Self {
         let folder = tempfile::Builder::new().prefix("raic-azurite-").tempdir().expect("a folder");
         let (program, port) = (program(target_tmp), free_port());
         let log = fs::File::create(folder.path().join("log")).expect("a log");
-        let process = Command::new(&program)
+        let mut command = Command::new(&program);
+        let mut scheme = "http";
+        if let Some(tls) = &tls {
+            for (option, name, content) in
+                [("--cert", "cert.pem", &tls.certificate), ("--key", "key.pem", &tls.key)]
+            {
+                let file = folder.path().join(name);
+                fs::write(&file, content).expect("a certificate");
+                command.arg(option).arg(file);
+            }
+            command.args(["--oauth", "basic"]);
+            scheme = "https";
+        }
+        let process = command
             .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"])
             .args(["--silent", "--disableTelemetry", "--disableProductStyleUrl"])
             .current_dir(folder.path())
@@ -49,8 +76,12 @@ impl Azurite {
             .stderr(log)
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` installs it", program.display()));
-        let mut azurite =
-            Self { url: format!("http://127.0.0.1:{port}/{ACCOUNT}"), process, _folder: folder };
+        let mut azurite = Self {
+            url: format!("{scheme}://127.0.0.1:{port}/{ACCOUNT}"),
+            ca: tls.map(|tls| tls.ca),
+            process,
+            _folder: folder,
+        };
         let began = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             let ended = azurite.process.try_wait().expect("its state");

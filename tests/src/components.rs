@@ -27,6 +27,18 @@ pub fn connected(
     credentials: &[(&str, &str)],
     endpoints: &[(&str, &str)],
 ) -> Result<ConnectorCloud, ConnectorError> {
+    connected_by(target_tmp, connector, settings, credentials, endpoints, TlsSettings::default())
+}
+
+/// [`connected`], with an authority to trust.
+pub fn connected_by(
+    target_tmp: &str,
+    connector: &str,
+    settings: &[(&str, &str)],
+    credentials: &[(&str, &str)],
+    endpoints: &[(&str, &str)],
+    tls: TlsSettings,
+) -> Result<ConnectorCloud, ConnectorError> {
     let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
         pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
     };
@@ -36,7 +48,7 @@ pub fn connected(
         settings: texts(settings),
         credentials: documents.map(|(name, text)| (name, Zeroizing::new(text.into_bytes()))).collect(),
         endpoints: texts(endpoints),
-        ..Configuration::default()
+        tls,
     };
     ConnectorCloud::new(connector, &loaded, &configuration)
 }

@@ -42,9 +42,7 @@ impl GcsServer {
             service_account: key.expect("the key file"),
             _server: server,
         };
-        while TcpStream::connect(started.address()).is_err() {
-            std::thread::sleep(std::time::Duration::from_millis(50));
-        }
+        started._server.wait_for(port);
         started
     }
 

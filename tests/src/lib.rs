@@ -2,7 +2,9 @@
 
 pub mod adapter;
 pub mod azurite;
+mod certificates;
 pub mod components;
+pub mod entra;
 pub mod gcs;
 pub mod listing;
 pub mod openstack;
@@ -11,12 +13,16 @@ pub mod radosgw;
 pub mod s3s_fs;
 pub mod webdav;
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    time::Duration,
+};
 
 use raic_cloud::{
     Cloud,
-    conformance::{Extent, all_to},
+    conformance::{self, Extent, all_to},
 };
+use raic_wasm::{ConnectorCloud, Rehearsal, RehearsedAnswer};
 
 /// Every behaviour of a cloud: quickly in CI, in full for `cargo xtask test clouds`.
 ///
@@ -25,6 +31,29 @@ use raic_cloud::{
 pub async fn conforms(cloud: &dyn Cloud, prefix: &str) {
     let is_full = std::env::var_os("RAIC_FULL").is_some();
     all_to(cloud, prefix, if is_full { Extent::Full } else { Extent::Quick }).await;
+}
+
+/// What every connector says where its service refuses: `missing` is the same cloud with a container that is not there.
+///
+/// # Panics
+/// With what is wrong.
+pub async fn refusals(cloud: &ConnectorCloud, missing: &ConnectorCloud) {
+    conformance::missing_container(missing, "missing/").await.expect("conforms");
+    conformance::container(missing, "container/").await.expect("conforms");
+    let off = Duration::from_secs(2 * 3600);
+    let late = Rehearsal { clock_ahead_ms: -7_200_000, ..Rehearsal::default() };
+    let skewed = conformance::clock_skew(&cloud.rehearsing(late), "skewed/", off).await.expect("conforms");
+    println!("{}: clock: {skewed:?}", cloud.name());
+    let answered = |status, headers| {
+        let answer = Some(RehearsedAnswer { status, headers });
+        cloud.rehearsing(Rehearsal { answer, ..Rehearsal::default() })
+    };
+    let wait = vec![("retry-after".to_owned(), "7".to_owned())];
+    let throttled = conformance::throttled(&answered(429, wait), "throttled/", Duration::from_secs(7)).await;
+    throttled.expect("conforms");
+    for status in [500, 502, 503, 504] {
+        conformance::unavailable(&answered(status, Vec::new()), "failing/").await.expect("conforms");
+    }
 }
 
 /// A port of loopback that was free a moment ago.

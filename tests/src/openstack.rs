@@ -37,10 +37,13 @@ impl TempAuthSwift {
 pub struct KeystoneSwift {
     /// Keystone v3.
     pub auth_url: String,
+    /// Keystone v2.0, emulated before that one.
+    pub v2_auth_url: String,
     /// An application credential of demo's: JSON as the connector takes it.
     pub application_credential: String,
     _swift: PythonServer,
     _keystone: PythonServer,
+    _keystone_v2: PythonServer,
 }
 
 impl KeystoneSwift {
@@ -70,11 +73,19 @@ impl KeystoneSwift {
             PythonServer::start(target_tmp, ENVIRONMENT, "swift_server.py", &arguments, &[], |line| {
                 line == "READY"
             });
+        let v2 = free_port();
+        let arguments = [&*v2.to_string(), &auth_url];
+        let (keystone_v2, _) =
+            PythonServer::start(target_tmp, ENVIRONMENT, "keystone_v2_server.py", &arguments, &[], |line| {
+                line == "READY"
+            });
         Self {
             auth_url,
+            v2_auth_url: format!("http://127.0.0.1:{v2}/v2.0"),
             application_credential: application_credential.to_string(),
             _swift: swift,
             _keystone: keystone,
+            _keystone_v2: keystone_v2,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{BufRead as _, BufReader},
+    net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -53,6 +54,15 @@ impl PythonServer {
             panic!("{} ended: {log}", script.display())
         });
         (server, ready)
+    }
+
+    /// Waits until a port is listened on, for those that say they are ready a moment before.
+    pub(crate) fn wait_for(&self, port: u16) {
+        let began = Instant::now();
+        while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+            assert!(began.elapsed() < Duration::from_secs(30), "nobody listens on port {port}");
+            thread::sleep(Duration::from_millis(50));
+        }
     }
 }
 

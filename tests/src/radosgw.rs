@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::free_port;
+use crate::{certificates::Certificates, free_port};
 
 /// The user's access key.
 pub const ACCESS_KEY: &str = "RGWACCESSKEY00000001";
@@ -21,6 +21,12 @@ pub const SWIFT_USER: &str = "rgwuser:swift";
 /// Its key there.
 pub const SWIFT_KEY: &str = "swiftsecretkey0000001";
 
+/// A role whose temporary keys may do all with objects.
+pub const WRITER: &str = "writer";
+/// A role whose temporary keys may only read.
+pub const READER: &str = "reader";
+const READS: &str = r#""s3:GetObject","s3:ListBucket""#;
+
 /// A running gateway. Dropping it stops what it started, gateway first, and removes its folder.
 #[derive(Debug)]
 pub struct Radosgw {
@@ -30,7 +36,9 @@ pub struct Radosgw {
     pub tls_url: String,
     /// That authority, in PEM.
     pub ca: Vec<u8>,
-    /// Gateway, OSD, monitor: in the order they stop.
+    /// A gateway of its own that gives temporary keys and takes them: such a one has no word for a wrong signature.
+    pub sts_url: String,
+    /// Gateways, OSD, monitor: in the order they stop.
     processes: Vec<Child>,
     folder: tempfile::TempDir,
 }
@@ -42,19 +50,23 @@ impl Radosgw {
     /// Where the packages are missing or a daemon does not come up; the message has the end of its log.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("raic-rgw-").tempdir().expect("a folder");
-        let (port, tls_port, monitor) = (free_port(), free_port(), free_port());
+        let (port, tls_port, sts_port, monitor) = (free_port(), free_port(), free_port(), free_port());
         let home = folder.path();
-        let (ca, certificate) = certificates();
-        fs::write(home.join("tls.pem"), certificate).expect("the certificate");
+        let Certificates { ca, certificate, key } = Certificates::new();
+        fs::write(home.join("tls.pem"), certificate + &key).expect("the certificate");
         let fsid = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a UUID");
-        for part in ["mon", "osd", "rgw"] {
+        for part in ["mon", "osd", "rgw", "sts"] {
             fs::create_dir(home.join(part)).expect("a folder");
         }
-        fs::write(home.join("ceph.conf"), configuration(home, fsid.trim(), monitor, port, tls_port))
-            .expect("ceph.conf");
+        fs::write(
+            home.join("ceph.conf"),
+            configuration(home, fsid.trim(), monitor, port, tls_port, sts_port),
+        )
+        .expect("ceph.conf");
         let mut gateway = Self {
             url: format!("http://127.0.0.1:{port}"),
             tls_url: format!("https://127.0.0.1:{tls_port}"),
+            sts_url: format!("http://127.0.0.1:{sts_port}"),
             ca,
             processes: Vec::new(),
             folder,
@@ -62,6 +74,7 @@ impl Radosgw {
         gateway.bring_up(fsid.trim(), monitor);
         gateway.wait_for(port);
         gateway.wait_for(tls_port);
+        gateway.with_sessions(sts_port);
         let user = ["user", "create", "--uid=rgwuser", "--display-name=rgwuser"];
         let keys = [format!("--access-key={ACCESS_KEY}"), format!("--secret={SECRET_KEY}")];
         let admin = || {
@@ -73,7 +86,37 @@ impl Radosgw {
         let subuser = ["subuser", "create", "--uid=rgwuser", "--access=full", "--key-type=swift"];
         let names = [format!("--subuser={SWIFT_USER}"), format!("--secret={SWIFT_KEY}")];
         gateway.run(admin().args(subuser).args(names));
+        for (role, allowed) in [(READER, READS), (WRITER, r#""s3:*""#)] {
+            let name = format!("--role-name={role}");
+            let assume = format!("--assume-role-policy-doc={}", policy(r#""sts:AssumeRole""#, true));
+            gateway.run(admin().args(["role", "create", &name, "--path=/", &assume]));
+            let allowed = format!("--policy-doc={}", policy(allowed, false));
+            gateway.run(admin().args(["role-policy", "put", &name, "--policy-name=objects", &allowed]));
+        }
         gateway
+    }
+
+    /// Temporary keys by AssumeRole, as the connector takes them, that end after so many seconds. By curl, which signs on its own.
+    ///
+    /// # Panics
+    /// Where the service gives none.
+    pub fn session(&self, role: &str, seconds: u32) -> String {
+        let form = format!(
+            "Action=AssumeRole&Version=2011-06-15&RoleSessionName=tests&DurationSeconds={seconds}&RoleArn=arn:aws:iam:::role/{role}"
+        );
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail-with-body", "--aws-sigv4", "aws:amz:default:sts"]);
+        curl.args(["--user", &format!("{ACCESS_KEY}:{SECRET_KEY}"), "--data", &form, &self.sts_url]);
+        let out = curl.output().unwrap_or_else(|e| panic!("curl: {e}"));
+        let answer = String::from_utf8_lossy(&out.stdout).into_owned();
+        let part = |name: &str| {
+            let (start, end) = (format!("<{name}>"), format!("</{name}>"));
+            let found = answer.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));
+            found.unwrap_or_else(|| panic!("no {name}: {answer}")).0.to_owned()
+        };
+        let names = ["AccessKeyId", "SecretAccessKey", "SessionToken"];
+        let parts = names.map(|name| (name.to_owned(), serde_json::Value::String(part(name))));
+        serde_json::Value::Object(parts.into_iter().collect()).to_string()
     }
 
     fn home(&self) -> PathBuf {
@@ -129,6 +172,12 @@ impl Radosgw {
         self.spawn("radosgw", &["-n", "client.rgw", "-f"]);
     }
 
+    /// Brings up the gateway with temporary keys, which finds the pools that the other made.
+    fn with_sessions(&mut self, port: u16) {
+        self.spawn("radosgw", &["-n", "client.sts", "-f"]);
+        self.wait_for(port);
+    }
+
     fn spawn(&mut self, program: &str, args: &[&str]) {
         let out = fs::File::create(self.home().join(format!("{program}.out"))).expect("a log");
         let errors = out.try_clone().expect("a log");
@@ -167,20 +216,14 @@ impl Drop for Radosgw {
     }
 }
 
-/// An authority, and a certificate for 127.0.0.1 with its key, in PEM.
-fn certificates() -> (Vec<u8>, String) {
-    let ca_key = rcgen::KeyPair::generate().expect("a key");
-    let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
-    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-    let ca = parameters.self_signed(&ca_key).expect("an authority");
-    let issuer = rcgen::Issuer::new(parameters, ca_key);
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
-    let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
-    (ca.pem().into_bytes(), certificate.pem() + &key.serialize_pem())
+/// A policy that allows actions: to the user who assumes a role, or on everything.
+fn policy(actions: &str, of_role: bool) -> String {
+    let to =
+        if of_role { r#""Principal":{"AWS":["arn:aws:iam:::user/rgwuser"]}"# } else { r#""Resource":"*""# };
+    format!(r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow",{to},"Action":[{actions}]}}]}}"#)
 }
 
-fn configuration(home: &Path, fsid: &str, monitor: u16, port: u16, tls_port: u16) -> String {
+fn configuration(home: &Path, fsid: &str, monitor: u16, port: u16, tls_port: u16, sts_port: u16) -> String {
     let home = home.display();
     format!(
         "[global]
@@ -220,9 +263,17 @@ crash dir = {home}
 [client.rgw]
 rgw data = {home}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{port} ssl_endpoint=127.0.0.1:{tls_port} ssl_certificate={home}/tls.pem
-rgw dns name =
+rgw dns name = localhost
 rgw enable usage log = false
 rgw thread pool size = 64
+[client.sts]
+rgw data = {home}/sts
+rgw frontends = beast endpoint=127.0.0.1:{sts_port}
+rgw enable usage log = false
+rgw thread pool size = 16
+rgw s3 auth use sts = true
+rgw sts key = abcdefghijklmnop
+rgw sts min session duration = 1
 "
     )
 }

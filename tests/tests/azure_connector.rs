@@ -5,10 +5,12 @@ use std::sync::Arc;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
 use raic_tests::{
     azurite::{ACCOUNT, Azurite, KEY, shared_access_signature},
-    components::connected,
+    components::{connected, connected_by},
+    entra::{APPLICATION, EntraServer, TENANT},
     listing::twelve_thousand_objects_are_listed_to_the_last,
+    refusals,
 };
-use raic_wasm::ConnectorCloud;
+use raic_wasm::{ConnectorCloud, TlsSettings};
 
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
 
@@ -53,23 +55,47 @@ async fn the_azure_connector_conforms_on_azurite() {
     let all = by_sas(sas("racwdl", "2099-01-01T00:00:00Z"));
     conformance::put_get_head_delete(&all, "sas/").await.expect("conforms");
     conformance::listing_pages(&all, "sas-list/", 12, 5).await.expect("conforms");
-    // As a portal shows it, and read-only.
+    // As a portal shows it.
     let read_only = by_sas(format!("?{}", sas("rl", "2099-01-01T00:00:00Z")));
     read_only.probe().await.expect("it may list");
-    assert_eq!(kind_of_put(&read_only).await, ErrorKind::PermissionDenied);
-    let expired = by_sas(sas("rl", "2001-01-01T00:00:00Z"));
-    let kind = expired.probe().await.expect_err("expired").kind;
-    assert!(matches!(kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied), "{kind:?}");
-    // Azure would take all that is in it.
-    let key = ObjectKey::new("left/over").expect("a key");
-    plain.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await.expect("an object");
-    assert_eq!(
-        plain.delete_container().await.expect_err("it is not empty").kind,
-        ErrorKind::PreconditionFailed
-    );
-    plain.head(&key).await.expect("it is still there");
+    conformance::read_only(&read_only, &plain, "read-only/").await.expect("conforms");
+    let expired = by_sas(sas("racwdl", "2001-01-01T00:00:00Z"));
+    conformance::unauthenticated(&expired, "expired/").await.expect("conforms");
+    refusals(&plain, &by_key(&service, "nowhere", KEY)).await;
     // `cargo xtask test slow`: in CI RADOSGW has them.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(plain)).await;
     }
+}
+
+/// Azurite checks the tokens' times, issuer and audience, the emulator of Entra the application's secret.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_azure_connector_conforms_on_azurite_by_entra() {
+    // Tokens end while the test runs.
+    let start = || (Azurite::start_with_tokens(TMP), EntraServer::start(TMP, 4));
+    let (service, entra) = tokio::task::spawn_blocking(start).await.expect("Azurite and Entra");
+    let cloud = |container: &str, tenant: &str, application: &str| {
+        let settings = [
+            ("account", ACCOUNT),
+            ("endpoint", &service.url),
+            ("container", container),
+            ("auth", "oauth"),
+            ("login", &entra.url),
+            ("tenant", tenant),
+        ];
+        let tls = TlsSettings { extra_ca: service.ca.clone() };
+        connected_by(TMP, "azure", &settings, &[("application", application)], &[], tls).expect("a cloud")
+    };
+    let plain = cloud("container", TENANT, APPLICATION);
+    plain.create_container().await.expect("the container is made");
+    raic_tests::conforms(&plain, "all/").await;
+    refusals(&plain, &cloud("nowhere", TENANT, APPLICATION)).await;
+
+    let wrong = cloud("container", TENANT, &APPLICATION.replace("tests\"}", "others\"}"));
+    conformance::unauthenticated(&wrong, "wrong/").await.expect("conforms");
+    let e = wrong.probe().await.expect_err("a wrong secret");
+    assert_eq!(e.provider_code.as_deref(), Some("invalid_client"), "{e}");
+    assert!(e.message.contains("AADSTS7000215"), "{e}");
+    let elsewhere = cloud("container", "another", APPLICATION).probe().await.expect_err("no such tenant");
+    assert!(elsewhere.message.contains("AADSTS90002"), "{elsewhere}");
 }

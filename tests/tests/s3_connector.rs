@@ -7,7 +7,8 @@ use raic_storage::{ChunkBudget, Clock, CloudBackend, Database, LeaseDb, Patience
 use raic_tests::{
     components::{s3_cloud, s3_keys},
     listing::twelve_thousand_objects_are_listed_to_the_last,
-    radosgw::{ACCESS_KEY, Radosgw, SECRET_KEY},
+    radosgw::{ACCESS_KEY, READER, Radosgw, SECRET_KEY, WRITER},
+    refusals,
     s3s_fs::S3sFs,
 };
 use raic_wasm::{ConnectorCloud, TlsSettings};
@@ -40,7 +41,7 @@ async fn the_s3_connector_conforms_on_radosgw() {
     conformance::create_only_race(&plain, "race/", 16).await.expect("conforms");
     let plain = Arc::new(plain);
     the_cloud_backend_conforms(plain.clone()).await;
-    twelve_thousand_objects_are_listed_to_the_last(plain).await;
+    twelve_thousand_objects_are_listed_to_the_last(plain.clone()).await;
 
     let wrong = cloud(&at("bucket"), ACCESS_KEY, "not-the-secret-key");
     let e = wrong.probe().await.expect_err("a wrong secret");
@@ -51,6 +52,27 @@ async fn the_s3_connector_conforms_on_radosgw() {
     assert_eq!(kind_of_put(&wrong).await, ErrorKind::Unauthenticated);
     let unknown = cloud(&at("bucket"), "NOBODYSKEY0000000001", SECRET_KEY);
     assert_eq!(unknown.probe().await.expect_err("an unknown key").kind, ErrorKind::Unauthenticated);
+
+    let session = |role: &str, seconds| {
+        let keys = zeroize::Zeroizing::new(service.session(role, seconds).into_bytes());
+        let there = [("endpoint", service.sts_url.as_str()), ("bucket", "bucket"), ("if-match", "none")];
+        s3_cloud(TMP, &there, keys, TlsSettings::default()).expect("a cloud")
+    };
+    let soon_ended = session(WRITER, 1);
+    let temporary = session(WRITER, 900);
+    conformance::put_get_head_delete(&temporary, "temporary/").await.expect("conforms");
+    conformance::listing_pages(&temporary, "temporary/", 12, 5).await.expect("conforms");
+    conformance::read_only(&session(READER, 900), &*plain, "read-only/").await.expect("conforms");
+    conformance::unauthenticated(&soon_ended, "ended/").await.expect("conforms");
+
+    // The bucket in the host's name.
+    let by_host = service.url.replace("127.0.0.1", "localhost");
+    let virtual_hosts =
+        [("endpoint", &*by_host), ("bucket", "bucket"), ("addressing", "virtual"), ("if-match", "none")];
+    let by_host = cloud(&virtual_hosts, ACCESS_KEY, SECRET_KEY);
+    raic_tests::conforms(&by_host, "by-host/").await;
+
+    refusals(&plain, &cloud(&at("nowhere"), ACCESS_KEY, SECRET_KEY)).await;
 
     // Over TLS the payload goes unsigned; without the authority nothing goes at all.
     let tls = [("endpoint", service.tls_url.as_str()), ("bucket", "bucket")];

@@ -8,6 +8,7 @@ use raic_tests::{
     listing::twelve_thousand_objects_are_listed_to_the_last,
     openstack::{KeystoneSwift, TEMPAUTH, TempAuthSwift},
     radosgw::{Radosgw, SWIFT_KEY, SWIFT_USER},
+    refusals,
 };
 use raic_wasm::{ConnectorCloud, ConnectorError};
 
@@ -29,6 +30,13 @@ async fn pinned(
     let learned = before.learned();
     let pins: Vec<(&str, &str)> = learned.iter().map(|(n, url)| (n.as_str(), url.as_str())).collect();
     Ok((connected(TMP, "swift", settings, &[("account", credential)], &pins)?, learned))
+}
+
+/// The same settings with a container that is not there.
+fn elsewhere_in<'a>(settings: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let with =
+        |(name, value): &(&'a str, &'a str)| (*name, if *name == "container" { "nowhere" } else { *value });
+    settings.iter().map(with).collect()
 }
 
 async fn refused(cloud: &ConnectorCloud) -> CloudError {
@@ -60,6 +68,9 @@ async fn the_swift_connector_conforms_on_radosgw_by_v1() {
     let wrong = connected(TMP, "swift", &settings, &[("account", &wrong)], &pins).expect("a cloud");
     let e = wrong.probe().await.expect_err("a wrong key");
     assert!(matches!(e.kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied), "{e}");
+    let missing = account(SWIFT_USER, SWIFT_KEY);
+    let missing = connected(TMP, "swift", &elsewhere_in(&settings), &[("account", &missing)], &pins);
+    refusals(&cloud, &missing.expect("a cloud")).await;
     // A service that moves the account elsewhere is not followed.
     let elsewhere = [("storage", "http://127.0.0.1:1/swift/v1")];
     let credential = account(SWIFT_USER, SWIFT_KEY);
@@ -80,6 +91,9 @@ async fn the_swift_connector_conforms_on_openstack_by_tempauth() {
     let e = wrong.probe().await.expect_err("a wrong key");
     assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
     assert!(e.request_id.as_deref().is_some_and(|id| id.starts_with("tx")), "{e:?}");
+    let missing = account(TEMPAUTH.0, TEMPAUTH.1);
+    let missing = connected(TMP, "swift", &elsewhere_in(&settings), &[("account", &missing)], &pins);
+    refusals(&cloud, &missing.expect("a cloud")).await;
     // `cargo xtask test slow`: in CI RADOSGW has them.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(cloud)).await;
@@ -115,11 +129,23 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
     let e = elsewhere.probe().await.expect_err("another account");
     assert_eq!(e.kind, ErrorKind::RefusedByHost, "{e}");
     let reader = connect(&settings, &account("reader", "readerpassword"));
-    assert_eq!(refused(&reader).await.kind, ErrorKind::PermissionDenied);
+    conformance::read_only(&reader, &cloud, "read-only/").await.expect("conforms");
     let interface = [&settings[..], &[("interface", "admin")]].concat();
     let e =
         connect(&interface, &account("demo", "demopassword")).probe().await.expect_err("no such endpoint");
     assert_eq!(e.kind, ErrorKind::Misconfigured, "{e}");
+
+    // By version 2.0, whose tokens are the same Keystone's.
+    let v2 = [("auth", "v2"), ("auth-url", service.v2_auth_url.as_str()), settings[1], settings[2]];
+    let by_v2 = connect(&v2, &account("demo", "demopassword"));
+    raic_tests::conforms(&by_v2, "v2/").await;
+    let wrong = connect(&v2, &account("demo", "not-the-password"));
+    conformance::unauthenticated(&wrong, "v2/").await.expect("conforms");
+    let region = [&v2[..], &[("region", "RegionTwo")]].concat();
+    let e = connect(&region, &account("demo", "demopassword")).probe().await.expect_err("no such region");
+    assert_eq!(e.kind, ErrorKind::Misconfigured, "{e}");
+
+    refusals(&cloud, &connect(&elsewhere_in(&settings), &account("demo", "demopassword"))).await;
 
     // As many calls at once as the daemon makes, and a token that has ended beneath them.
     tokio::time::sleep(std::time::Duration::from_secs(9)).await;

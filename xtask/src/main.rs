@@ -90,12 +90,15 @@ fn test() -> Outcome {
     let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
     let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
     connectors::connectors(true)?;
+    let gcs = or_left_out("the GCS emulator", clouds::gcs())?;
     let servers = [
         ("radosgw", or_left_out("Ceph RADOSGW", radosgw())?),
         ("azurite", or_left_out("Azurite", clouds::azurite())?),
         ("openstack", or_left_out("OpenStack Swift", clouds::openstack())?),
         ("apache", or_left_out("Apache", apache())?),
-        ("gcs_server", or_left_out("the GCS emulator", clouds::gcs())?),
+        ("gcs_server", gcs),
+        // In the same environment.
+        ("entra", gcs),
     ];
     let common = ["--workspace", "--all-features", "--locked"];
     if nextest {
