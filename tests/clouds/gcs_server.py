@@ -2,8 +2,8 @@
 
 gcs_server.py FOLDER PORT
 
-Writes a service account's key to FOLDER/service-account.json and prints READY. Emulated here, and not by an independent party:
-ifGenerationMatch, pages of listings, the headers of media downloads, and the XML API by HMAC keys. Authlib checks the
+Writes the keys of two service accounts, of which one may only read, to FOLDER/service-account.json and FOLDER/reader.json, and prints
+READY. Emulated here, and not by an independent party: what accounts may do, ifGenerationMatch, pages of listings, the headers of media downloads, and the XML API by HMAC keys. Authlib checks the
 service account's assertions and the tokens.
 
   POST /token                                          RFC 7523, and Google's own rules for assertions
@@ -43,9 +43,12 @@ from joserfc.jwk import RSAKey
 os.environ["AUTHLIB_INSECURE_TRANSPORT"] = "1"
 folder, port = os.path.abspath(sys.argv[1]), int(sys.argv[2])
 TOKEN_URI = f"http://127.0.0.1:{port}/token"
-EMAIL = "tester@project.iam.gserviceaccount.com"
+WRITER, READER = "tester@project.iam.gserviceaccount.com", "reader@project.iam.gserviceaccount.com"
 SECONDS = int(os.environ.get("TOKEN_SECONDS", "3600"))
-HMAC_ID, HMAC_SECRET = "GOOG1EXAMPLEEXAMPLE", "bGoa+V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJ"
+HMAC_SECRETS = {
+    "GOOG1EXAMPLEEXAMPLE": (WRITER, "bGoa+V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJ"),
+    "GOOG1EXAMPLEREADER": (READER, "V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJbGoa+"),
+}
 MAY_READ = "https://www.googleapis.com/auth/devstorage.read_only"
 MAY_WRITE = [
     "https://www.googleapis.com/auth/devstorage.read_write",
@@ -58,11 +61,12 @@ pem = private.private_bytes(
     serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
 ).decode()
 KEY_ID = secrets.token_hex(20)
-with open(f"{folder}/service-account.json", "w") as file:
-    json.dump({
-        "type": "service_account", "project_id": "project", "private_key_id": KEY_ID, "private_key": pem,
-        "client_email": EMAIL, "client_id": "1", "token_uri": TOKEN_URI,
-    }, file)
+for email, name in ((WRITER, "service-account"), (READER, "reader")):
+    with open(f"{folder}/{name}.json", "w") as file:
+        json.dump({
+            "type": "service_account", "project_id": "project", "private_key_id": KEY_ID, "private_key": pem,
+            "client_email": email, "client_id": "1", "token_uri": TOKEN_URI,
+        }, file)
 public = RSAKey.import_key(private.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
 
@@ -74,8 +78,11 @@ backend = "http://127.0.0.1:%d" % emulator._api._httpd.server_port
 
 
 class Account(ClientMixin):
+    def __init__(self, email):
+        self.email = email
+
     def get_client_id(self):
-        return EMAIL
+        return self.email
 
     def get_allowed_scope(self, scope):
         return scope or ""
@@ -86,7 +93,7 @@ class Account(ClientMixin):
 
 class Token(TokenMixin):
     def __init__(self, scope, seconds):
-        self.scope, self.ends = scope, time.time() + seconds
+        self.scope, self.ends, self.email = scope, time.time() + seconds, WRITER
 
     def get_scope(self):
         return self.scope
@@ -108,7 +115,7 @@ class Grant(JWTBearerGrant):
         return [TOKEN_URI, "https://oauth2.googleapis.com/token"]
 
     def resolve_issuer_client(self, issuer):
-        return Account() if issuer == EMAIL else None
+        return Account(issuer) if issuer in (WRITER, READER) else None
 
     def resolve_client_public_key(self, client):
         return public
@@ -124,7 +131,7 @@ class Grant(JWTBearerGrant):
                 description="Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.")
         if not claims.get("scope"):
             raise InvalidScopeError(description="Invalid OAuth scope or ID token audience provided.")
-        self.claimed = claims["scope"]
+        self.claimed, self.email = claims["scope"], claims["iss"]
         return claims
 
     def validate_requested_scope(self):
@@ -132,7 +139,8 @@ class Grant(JWTBearerGrant):
 
     def create_token_response(self):
         status, token, headers = super().create_token_response()
-        tokens[token["access_token"]].scope = self.claimed
+        given = tokens[token["access_token"]]
+        given.scope, given.email = self.claimed, self.email
         return status, token, headers
 
 
@@ -145,7 +153,7 @@ app = Flask(__name__)
 app.config["OAUTH2_TOKEN_EXPIRES_IN"] = {JWTBearerGrant.GRANT_TYPE: SECONDS}
 server = AuthorizationServer(
     app,
-    query_client=lambda client: Account(),
+    query_client=Account,
     save_token=lambda token, _: tokens.__setitem__(
         token["access_token"], Token(token.get("scope"), token["expires_in"])),
 )
@@ -255,7 +263,10 @@ def expire():
 
 def unauthorized(scopes):
     try:
-        protector.acquire_token(scopes)
+        token = protector.acquire_token(scopes)
+        if token.email == READER and MAY_READ not in scopes:
+            why = f"{READER} does not have storage.objects.create access to the Google Cloud Storage object."
+            return failure(403, "forbidden", why + " Permission 'storage.objects.create' denied on resource (or it may not exist).")
         return None
     except Exception as e:
         if getattr(e, "status_code", 401) == 403:
@@ -371,7 +382,7 @@ def signature_fault():
         return xml_failure(403, "AccessDenied", "Access denied.")
     who, date, region, names, signature = parts.groups()
     stamp = request.headers.get("x-goog-date", "")
-    if who != HMAC_ID:
+    if who not in HMAC_SECRETS:
         return xml_failure(403, "InvalidAccessKeyId", "The access key ID you provided does not exist in our records.")
     signed = names.split(";")
     if stamp[:8] != date or "host" not in signed or any(
@@ -389,11 +400,14 @@ def signature_fault():
     canonical = f"{request.method}\n{path}\n{query}\n{headers}\n{names}\n{digest}"
     scope = f"{date}/{region}/storage/goog4_request"
     text = f"GOOG4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
-    key = ("GOOG4" + HMAC_SECRET).encode()
+    email, secret = HMAC_SECRETS[who]
+    key = ("GOOG4" + secret).encode()
     for part in scope.split("/"):
         key = hmac.digest(key, part.encode(), "sha256")
     if not hmac.compare_digest(hmac.new(key, text.encode(), "sha256").hexdigest(), signature):
         return xml_failure(403, "SignatureDoesNotMatch", "The request signature we calculated does not match.")
+    if email == READER and request.method not in ("GET", "HEAD"):
+        return xml_failure(403, "AccessDenied", "Access denied.")
     return None
 
 
@@ -411,6 +425,8 @@ def xml_bucket(bucket):
     if not bucket_is_there(bucket):
         return xml_failure(404, "NoSuchBucket", "The specified bucket does not exist.")
     if request.method == "DELETE":
+        if page(bucket, "", "", 1)[0]:
+            return xml_failure(409, "BucketNotEmpty", "The bucket you tried to delete is not empty.")
         http.request("DELETE", f"{backend}/storage/v1/b/{quote(bucket, safe='')}")
         return "", 204
     after = base64.urlsafe_b64decode(request.args.get("continuation-token", "")).decode()

@@ -11,6 +11,10 @@ use crate::{free_port, python_server::PythonServer};
 pub const HMAC_KEY: &str =
     r#"{"AccessId":"GOOG1EXAMPLEEXAMPLE","Secret":"bGoa+V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJ"}"#;
 
+/// One that may only read.
+pub const READERS_HMAC_KEY: &str =
+    r#"{"AccessId":"GOOG1EXAMPLEREADER","Secret":"V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJbGoa+"}"#;
+
 /// A running emulator. Dropping it stops it.
 #[derive(Debug)]
 pub struct GcsServer {
@@ -18,6 +22,8 @@ pub struct GcsServer {
     pub url: String,
     /// The service account's key file.
     pub service_account: String,
+    /// The key file of one that may only read.
+    pub reader: String,
     _server: PythonServer,
 }
 
@@ -36,10 +42,11 @@ impl GcsServer {
             &[("TOKEN_SECONDS", &token_seconds.to_string())],
             |line| line == "READY",
         );
-        let key = std::fs::read_to_string(server.folder.path().join("service-account.json"));
+        let key = |name| std::fs::read_to_string(server.folder.path().join(name)).expect("the key file");
         let started = Self {
             url: format!("http://127.0.0.1:{port}"),
-            service_account: key.expect("the key file"),
+            service_account: key("service-account.json"),
+            reader: key("reader.json"),
             _server: server,
         };
         started._server.wait_for(port);

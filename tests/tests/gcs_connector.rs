@@ -1,11 +1,18 @@
 //! The GCS connector, sandboxed, against an emulator that checks assertions, tokens and signatures.
 
+use std::sync::Arc;
+
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
 use raic_tests::{
     components::connected,
-    gcs::{GcsServer, HMAC_KEY},
+    gcs::{GcsServer, HMAC_KEY, READERS_HMAC_KEY},
+    listing::twelve_thousand_objects_are_listed_to_the_last,
+    refusals,
 };
 use raic_wasm::ConnectorCloud;
+
+/// Settings of a bucket that is not there.
+const NOWHERE: [(&str, &str); 1] = [("bucket", "nowhere")];
 
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
 
@@ -36,6 +43,9 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_service_account() {
     conforms(&by_account).await;
     service.expire_tokens();
     conformance::put_get_head_delete(&by_account, "expired/").await.expect("conforms");
+    let reader = cloud(&service, &[], Some(("service-account", &service.reader)));
+    conformance::read_only(&reader, &by_account, "read-only/").await.expect("conforms");
+    refusals(&by_account, &cloud(&service, &NOWHERE, Some(("service-account", &account)))).await;
 
     // Another key of the right form.
     let other = started(3600).await;
@@ -74,6 +84,14 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_hmac_key() {
     let service = started(3600).await;
     let by_key = cloud(&service, &[("auth", "hmac")], Some(("hmac-key", HMAC_KEY)));
     conforms(&by_key).await;
+    let hmac = [("auth", "hmac"), ("bucket", "nowhere")];
+    let reader = cloud(&service, &hmac[..1], Some(("hmac-key", READERS_HMAC_KEY)));
+    conformance::read_only(&reader, &by_key, "read-only/").await.expect("conforms");
+    refusals(&by_key, &cloud(&service, &hmac, Some(("hmac-key", HMAC_KEY)))).await;
+    // `cargo xtask test slow`: in CI RADOSGW has them.
+    if std::env::var_os("RAIC_SLOW").is_some() {
+        twelve_thousand_objects_are_listed_to_the_last(Arc::new(by_key)).await;
+    }
     let wrong = HMAC_KEY.replace("bGoa", "aGoa");
     let wrong = cloud(&service, &[("auth", "hmac")], Some(("hmac-key", &wrong)));
     let key = ObjectKey::new("some/key").expect("a key");

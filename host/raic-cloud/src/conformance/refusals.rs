@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 
-use super::{Finding, Verdict, delete, key, list_all, pattern, put, read, reads, worked};
+use super::{Finding, Verdict, delete, fails, key, list_all, pattern, put, read, reads, worked};
 use crate::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, Result, WriteMode};
 
 /// A way to be refused that `raic connector test` and the tests of connectors try.
@@ -49,13 +49,12 @@ pub async fn container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     worked(cloud.probe().await, "probe of a container that was made")?;
     let key = key(prefix, "object")?;
     put(cloud, &key, pattern(7)).await?;
-    let kinds = &[ErrorKind::PreconditionFailed, ErrorKind::Conflict];
     match cloud.delete_container().await {
         Err(e) if e.kind == ErrorKind::Unsupported => {
             delete(cloud, &key).await?;
             return Ok(Finding::Lacks(e.message));
         }
-        removed => refused_as(removed, kinds, "removing a container with an object")?,
+        removed => fails(removed, ErrorKind::PreconditionFailed, "removing a container with an object")?,
     };
     reads(cloud, &key, &pattern(7)).await?;
     delete(cloud, &key).await?;
