@@ -11,6 +11,8 @@ use std::{
 
 use crate::free_port;
 
+/// Who may only read; the password is the same.
+pub const READER: &str = "reader";
 /// Whom to sign in as.
 pub const USER: &str = "me";
 /// The password.
@@ -50,7 +52,13 @@ Group www-data
   AuthName raic
   AuthBasicProvider file
   AuthUserFile FOLDER/users
-  Require valid-user
+  AuthzSendForbiddenOnFailure On
+  <Limit GET HEAD OPTIONS PROPFIND>
+    Require valid-user
+  </Limit>
+  <LimitExcept GET HEAD OPTIONS PROPFIND>
+    Require user me
+  </LimitExcept>
 </Location>
 "#;
 
@@ -68,9 +76,11 @@ impl WebDavServer {
             fs::set_permissions(home.join(part), fs::Permissions::from_mode(0o777)).expect("its mode");
         }
         fs::set_permissions(home, fs::Permissions::from_mode(0o755)).expect("its mode");
-        let users = Command::new("htpasswd").args(["-nbBC4", USER, PASSWORD]).output();
-        let users = users.unwrap_or_else(|e| panic!("htpasswd: {e}; `cargo xtask test` installs it"));
-        fs::write(home.join("users"), users.stdout).expect("its users");
+        let users = [USER, READER].map(|user| {
+            let line = Command::new("htpasswd").args(["-nbBC4", user, PASSWORD]).output();
+            line.unwrap_or_else(|e| panic!("htpasswd: {e}; `cargo xtask test` installs it")).stdout
+        });
+        fs::write(home.join("users"), users.concat()).expect("its users");
         let configuration = CONFIGURATION
             .replace("FOLDER", &home.display().to_string())
             .replace("PORT", &port.to_string())

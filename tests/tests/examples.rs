@@ -1,11 +1,12 @@
 //! The connectors of `connectors/examples`, sandboxed, each against a real server.
 
-use raic_cloud::{Cloud, ErrorKind};
+use raic_cloud::{Cloud, ErrorKind, conformance};
 use raic_tests::{
     azurite::{ACCOUNT, Azurite, KEY, shared_access_signature},
     components::connected,
     openstack::{TEMPAUTH, TempAuthSwift},
-    webdav::{PASSWORD, USER, WebDavServer},
+    refusals, rehearsals,
+    webdav::{PASSWORD, READER, USER, WebDavServer},
 };
 
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
@@ -22,6 +23,14 @@ async fn the_webdav_example_conforms_on_apache() {
     raic_tests::conforms(&cloud, "all/").await;
     let wrong = connected(TMP, "webdav", &settings, &[("account", "another")], &[]).expect("a cloud");
     assert_eq!(wrong.probe().await.expect_err("a wrong password").kind, ErrorKind::Unauthenticated);
+    conformance::unauthenticated(&wrong, "wrong/").await.expect("conforms");
+    let with = |settings: &[(&str, &str)]| {
+        connected(TMP, "webdav", settings, &[("account", PASSWORD)], &[]).expect("a cloud")
+    };
+    let reader = with(&[settings[0], ("user", READER)]);
+    conformance::read_only(&reader, &cloud, "read-only/").await.expect("conforms");
+    let nowhere = format!("{}/nowhere", service.url);
+    refusals(&cloud, &with(&[("url", &nowhere), settings[1]])).await;
     cloud.delete_container().await.expect("the folder goes");
 }
 
@@ -45,6 +54,8 @@ async fn the_python_example_conforms_on_openstack_by_v1() {
     raic_tests::conforms(&cloud, "all/").await;
     let wrong = open("swift-v1-python", &[], "not-the-key", &pins);
     assert_eq!(wrong.probe().await.expect_err("a wrong key").kind, ErrorKind::Unauthenticated);
+    conformance::unauthenticated(&wrong, "wrong/").await.expect("conforms");
+    refusals(&cloud, &open("swift-v1-python", &[("container", "nowhere")], TEMPAUTH.1, &pins)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,8 +68,14 @@ async fn the_javascript_example_conforms_on_azurite_by_sas() {
     let open = |signature: &str| {
         connected(TMP, "azure-sas-js", &settings, &[("sas", signature)], &[]).expect("a cloud")
     };
-    raic_tests::conforms(&open(&shared_access_signature("racwdl", "2099-01-01T00:00:00Z")), "all/").await;
+    let cloud = open(&shared_access_signature("racwdl", "2099-01-01T00:00:00Z"));
+    raic_tests::conforms(&cloud, "all/").await;
+    let reader = open(&shared_access_signature("rl", "2099-01-01T00:00:00Z"));
+    conformance::read_only(&reader, &cloud, "read-only/").await.expect("conforms");
     let expired = open(&shared_access_signature("racwdl", "2001-01-01T00:00:00Z"));
-    let kind = expired.probe().await.expect_err("expired").kind;
-    assert!(matches!(kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied), "{kind:?}");
+    conformance::unauthenticated(&expired, "expired/").await.expect("conforms");
+    // A signature is for one container: this one must go.
+    rehearsals(&cloud).await;
+    by_key.delete_container().await.expect("the container goes");
+    conformance::missing_container(&cloud, "missing/").await.expect("conforms");
 }

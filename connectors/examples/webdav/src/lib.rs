@@ -68,7 +68,7 @@ fn with_folders(path: &str, send: impl Fn() -> Result<Response>) -> Result<Respo
         return Ok(answer);
     }
     // Of a folder that is missing, unless it is this cloud's own.
-    expect(&request("PROPFIND", "")?.header("depth", "0").send(None)?, &[207]).map_err(listing::of_folder)?;
+    listing::own_folder()?;
     make_folders(path)?;
     send()
 }
@@ -143,8 +143,11 @@ impl Connector for WebDav {
 
     fn delete_container() -> Result<()> {
         // DELETE of a folder takes all that is in it (RFC 4918 section 9.6.1).
-        if !listing::page("", None, 1)?.entries.is_empty() {
-            return Err(error(ErrorKind::PreconditionFailed, "the folder is not empty"));
+        match listing::page("", None, 1) {
+            Ok(page) if page.entries.is_empty() => {}
+            Ok(_) => return Err(error(ErrorKind::PreconditionFailed, "the folder is not empty")),
+            Err(e) if e.kind == ErrorKind::ContainerNotFound => return Ok(()),
+            Err(e) => return Err(e),
         }
         let answer = request("DELETE", "")?.send(None)?;
         conditions::or_gone(expect(&answer, &[200, 204]), ErrorKind::NotFound)

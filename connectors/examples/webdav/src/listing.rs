@@ -21,11 +21,19 @@ pub(crate) struct Entry {
 }
 
 /// The error of a request for this cloud's own folder.
-pub(crate) fn of_folder(mut e: Error) -> Error {
+fn of_folder(mut e: Error) -> Error {
     if e.kind == ErrorKind::NotFound {
         e.kind = ErrorKind::ContainerNotFound;
     }
     e
+}
+
+/// That this cloud's own folder is there.
+///
+/// # Errors
+/// `container-not-found`, and whatever else the request fails with.
+pub(crate) fn own_folder() -> Result<()> {
+    expect(&ask("", "0")?, &[207]).map_err(of_folder)
 }
 
 /// The entries of a folder (`""`, or a key's beginning that ends with `/`), in the order of the keys below them.
@@ -35,8 +43,10 @@ pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
     let path = if path.is_empty() { path } else { format!("{path}/") };
     let answer = ask(&path, "1")?;
     match expect(&answer, &[207]) {
-        // A folder may go while its parent is listed, or have never been.
-        Err(e) if e.kind == ErrorKind::NotFound && !folder.is_empty() => return Ok(Vec::new()),
+        // A folder may go while its parent is listed, or have never been; unless all of them have not.
+        Err(e) if e.kind == ErrorKind::NotFound && !folder.is_empty() => {
+            return own_folder().map(|()| Vec::new());
+        }
         other => other.map_err(of_folder)?,
     }
     parse(&answer.read(MAX_FOLDER)?, &path_of(folder)?)
