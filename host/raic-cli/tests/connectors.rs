@@ -269,6 +269,11 @@ fn a_connector_is_begun_built_tried_and_used() {
     let given = ["--set", &endpoint, "--credential", &credential];
     let report = rig.raic(&[&["connector", "test", &file][..], &given].concat()).ok().text;
     assert!(report.contains(" ok credentials") && report.contains("0 are wrong"), "{report}");
+    for line in
+        [" ok throttling", " ok failures", "  - clock", "  ? container", "  ? read-only", "3 were not tried"]
+    {
+        assert!(report.contains(line), "lacks {line:?}: {report}");
+    }
     rig.raic(&["connector", "approve", &file]).ok();
     rig.serve();
     let add = ["cloud", "add", "mine", "--connector", "my-store", "--replace", "local-1"];
@@ -306,6 +311,46 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
     let report = test(&wrong);
     assert_eq!(report.code, 1, "{}", report.errors);
     assert!(report.text.contains("!!!") && report.text.contains("the token is missing"), "{}", report.text);
+    // What the author sets up is tried too: a bucket that is not there, and keys that are not good any more.
+    let mut rig = rig;
+    let endpoint = format!("endpoint={}", rig.service("s3"));
+    let keys = |name: &str, secret: &str| {
+        let file = rig.path(name);
+        let keys = serde_json::json!({"AccessKeyId": "ACCESS", "SecretAccessKey": secret});
+        fs::write(&file, keys.to_string()).expect("keys");
+        format!("keys={}", file.display())
+    };
+    let (good, ended) = (keys("good", "SECRET"), keys("ended", "NO-SECRET"));
+    let s3 = built("s3").display().to_string();
+    let words = [
+        "--json",
+        "connector",
+        "test",
+        &s3,
+        "--set",
+        &endpoint,
+        "--set",
+        "bucket=bucket",
+        "--credential",
+        &good,
+    ];
+    let more = ["--missing", "bucket=nowhere", "--expired", &ended, "--read-only", &good];
+    let only = ["--only", "container", "--only", "expired", "--only", "read-only"];
+    let report = rig.raic(&[&words[..], &more, &only].concat());
+    assert_eq!(report.code, 1, "{}", report.errors);
+    let rows = serde_json::Deserializer::from_str(&report.text).into_iter::<serde_json::Value>();
+    let rows: Vec<_> = rows.map(|row| row.expect("JSON")).collect();
+    let outcome = |name: &str| {
+        let row = rows.iter().find(|row| row["behaviour"] == name).expect("it is reported");
+        (row["outcome"].as_str().expect("a word").to_owned(), row["detail"].to_string())
+    };
+    assert_eq!(outcome("expired").0, "holds", "{}", outcome("expired").1);
+    assert!(
+        outcome("read-only").1.contains("a put by a key that may only read must fail as permission-denied")
+    );
+    // This service makes a bucket of whatever is put into one.
+    assert!(outcome("container").1.contains("a put without a container must fail as container-not-found"));
+
     rig.raic(&["connector", "test", &file, "--only", "nothing"]).fails(4, &["listing"]);
     rig.raic(&["connector", "test", &file]).fails(4, &["endpoint", "Where the service listens"]);
 }
