@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use raic_cloud::{
     Cloud, CloudError, ErrorKind, MemoryCloud, ObjectKey, Payload, Retry, RetryPolicy, WriteMode,
     collect_body, delete_all,
 };
+use raic_storage::{Backend as _, ChunkBudget, CloudBackend, StorageIndex};
 use raic_tests::components::package;
 use raic_wasm::{Configuration, ConnectorCloud, Engine, Package};
 use tokio::{
@@ -68,6 +69,14 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
                     format!(
                         "HTTP/1.1 200 OK\r\nconnection: close\r\nx-issued: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
                     )
+                }
+                "/own/document" => {
+                    let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1048576\r\n\r\n";
+                    head.to_owned() + &"x".repeat(1 << 20)
+                }
+                "/own/document?part" => {
+                    "HTTP/1.1 206 Part\r\nconnection: close\r\ncontent-range: bytes 0-3/7\r\ncontent-length: 4\r\n\r\ncont"
+                        .to_owned()
                 }
                 _ => "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 7\r\n\r\ncontent".to_owned(),
             };
@@ -139,6 +148,18 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
         format!("{endpoint}/own/%2e%2e/other"),
         elsewhere.replace("127.0.0.1", "localhost"),
         elsewhere.replace("127.0.0.1", "[::ffff:127.0.0.1]"),
+        // No URL, none of HTTP, or none that stands as a parser writes it.
+        "own/x".to_owned(),
+        "http://".to_owned(),
+        "http://[::1/own/x".to_owned(),
+        "file:///etc/passwd".to_owned(),
+        "gopher://127.0.0.1/own/x".to_owned(),
+        endpoint.replace("http://", "http://user:password@") + "/own/x",
+        endpoint.replace("http://", "HTTP://") + "/own/x",
+        format!("{endpoint}/own/x#fragment"),
+        format!("{endpoint}\\own\\x"),
+        format!("{endpoint}/own/x y"),
+        format!("{endpoint}0/own/x"),
     ] {
         let e = head_error(&hostile(&endpoint, &forbidden).await, "goes-elsewhere").await;
         assert_eq!(e.kind, ErrorKind::RefusedByHost, "{forbidden}: {e}");
@@ -147,6 +168,7 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
     let ways = [
         "smuggles-a-header",
         "sends-the-secret-elsewhere",
+        "sends-the-secret-to-another-host",
         "signs-with-it",
         "moves-elsewhere",
         "repeats-a-key",
@@ -155,6 +177,9 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
         assert_eq!(head_error(&cloud, way).await.kind, ErrorKind::RefusedByHost, "{way}");
     }
     assert_eq!((reached.load(Ordering::SeqCst), asked.load(Ordering::SeqCst)), (0, 0), "nobody heard of it");
+
+    let refused = cloud.head(&key("puts-the-secret-everywhere")).await.expect("counted").size;
+    assert_eq!((refused, asked.load(Ordering::SeqCst)), (9, 0), "each of the nine places");
 
     let answered = cloud.head(&key("follows-a-redirect")).await.expect("an answer");
     assert_eq!(answered.size, 307, "a redirect is an answer like any other");
@@ -243,6 +268,39 @@ async fn a_secret_that_an_answer_repeats_is_not_seen() {
     assert_eq!(e.message.trim(), "you sent ***, in hex ***  ***", "{e}");
 }
 
+/// What was logged at any level.
+#[derive(Clone, Default)]
+struct Logged(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Logged {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("the log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// In one thread, whose log is kept.
+#[tokio::test]
+async fn a_secret_is_in_no_error_and_in_no_log() {
+    let (logged, (endpoint, _)) = (Logged::default(), listen().await);
+    let writer = logged.clone();
+    let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
+    let subscriber = subscriber.with_ansi(false).with_writer(move || writer.clone()).finish();
+    let _logging = tracing::subscriber::set_default(subscriber);
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    let e = head_error(&cloud, "tells-the-secret").await;
+    assert!(!format!("{e} {e:?} {cloud:?}").contains(SECRET), "{e:?}");
+    head_error(&cloud, "reads-an-issued-token").await;
+    head_error(&cloud, "reads-a-kept-token-back").await;
+    let log = String::from_utf8(logged.0.lock().expect("the log").clone()).expect("text");
+    assert!(log.contains("connector: the secret is") && log.contains("connector: you sent ***"), "{log}");
+    assert!(!log.contains(SECRET) && !log.contains(ISSUED), "{log}");
+}
+
 /// A token that a login was answered with is used as the manifest says, and seen nowhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issued_token_is_a_secret_like_any_other() {
@@ -298,15 +356,23 @@ async fn p99_of_a_good_cloud(time: Duration) -> Duration {
 async fn hostile_guests_cost_the_host_little() {
     let (endpoint, _) = listen().await;
     let cloud = Arc::new(hostile(&endpoint, "http://127.0.0.1:1/").await);
-    let ways =
-        ["traps", "loops", "eats-memory", "recurses", "leaks-handles", "floods-the-log", "asks-without-end"];
+    let ways = [
+        "traps",
+        "loops",
+        "eats-memory",
+        "recurses",
+        "leaks-handles",
+        "floods-the-log",
+        "asks-without-end",
+        "hoards-answers",
+    ];
     for way in ways {
         // Once before, for what is there whatever they do.
         let _ = cloud.head(&key(way)).await;
     }
     let alone = p99_of_a_good_cloud(Duration::from_secs(1)).await;
     let before = resident();
-    let busy = (0..14).map(|i| {
+    let busy = (0..16).map(|i| {
         let cloud = cloud.clone();
         tokio::spawn(async move {
             for round in 0..40 {
@@ -353,6 +419,13 @@ async fn lies_are_found_and_bytes_stay_in_the_host() {
     let put =
         async |way: &str| cloud.put(&key(way), Payload::from(&b"content"[..]), WriteMode::Overwrite).await;
     assert_eq!(put("lies-about-size").await.expect_err("a lie").kind, ErrorKind::Protocol);
+    assert_eq!(put("lies-about-etag").await.expect_err("no etag").kind, ErrorKind::Protocol);
+    assert_eq!(head_error(&cloud, "lies-about-etag").await.kind, ErrorKind::Protocol);
+    assert_eq!(head_error(&cloud, "hoards-answers").await.kind, ErrorKind::TooLarge);
+    let part = head_error(&cloud, "reads-a-part").await;
+    assert_eq!(part.kind, ErrorKind::RefusedByHost, "a secret that is cut in two would not be found: {part}");
+    let listed = cloud.list("reads-objects/", None, 10).await.expect_err("no document");
+    assert_eq!(listed.kind, ErrorKind::RefusedByHost, "{listed}");
     assert_eq!(put("reads-payload").await.expect_err("not granted").kind, ErrorKind::RefusedByHost);
     put("uploads").await.expect("the host sends the bytes");
     let get = async |way: &str| cloud.get(&key(way), None, None).await;
@@ -397,6 +470,14 @@ async fn listings_are_bounded_and_hold_object_keys_only() {
     let page = cloud.list("same-cursor/", None, 10).await.expect("a page");
     let again = cloud.list("same-cursor/", page.next.as_deref(), 10).await;
     assert_eq!(again.expect_err("no end").kind, ErrorKind::Protocol);
+    // One that goes on for ever by other cursors each time ends where no container goes on.
+    let backend = CloudBackend::new(
+        Arc::new(hostile(&endpoint, "http://127.0.0.1:1/").await),
+        4096,
+        ChunkBudget::default(),
+    );
+    let e = backend.scan(StorageIndex([7; 16]).into()).await.expect_err("no end").to_string();
+    assert!(e.contains("\"h\"") && e.contains("does not end after 10000 pages"), "{e}");
     let page = cloud.list("a/", None, 10).await.expect("a page");
     assert_eq!(page.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["a/ok"]);
 }

@@ -209,7 +209,7 @@ fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
     let credential = format!("token={}", secret.display());
     rig.serve();
     let add = ["cloud", "add", "bad", "--connector", "hostile", "--replace", "local-1"];
-    let settings = ["--set", "endpoint=http://127.0.0.1:1", "--set", "forbidden=loops-in-probe"];
+    let settings = ["--set", "endpoint=http://127.0.0.1:1", "--set", "forbidden=probe:loops"];
     rig.raic(&[&add[..], &settings, &["--credential", &credential]].concat()).ok();
     Rig::until("the status names it", || {
         rig.raic(&["status"])
@@ -220,6 +220,26 @@ fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
     });
     let whole = content(3 << 20, 5);
     rig.raic_with(&["put", "-", "file"], &whole).ok();
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, whole);
+
+    // Whatever it does is told there, by its name and the cause.
+    let mut replaced = "bad".to_owned();
+    for (way, cause) in [
+        ("eats-memory", "4 MiB of memory"),
+        ("recurses", "call stack exhausted"),
+        ("traps", "unreachable"),
+        ("leaks-handles", "failed"),
+    ] {
+        let forbidden = format!("forbidden=probe:{way}");
+        let settings = ["--set", "endpoint=http://127.0.0.1:1", "--set", &forbidden, "--force"];
+        let add = ["cloud", "add", way, "--connector", "hostile", "--replace", &replaced];
+        rig.raic(&[&add[..], &settings, &["--credential", &credential]].concat()).ok();
+        Rig::until(way, || {
+            let status = rig.raic(&["status"]).ok().text;
+            status.lines().any(|line| line.contains(way) && line.contains(cause))
+        });
+        replaced = way.to_owned();
+    }
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, whole);
 }
 

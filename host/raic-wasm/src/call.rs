@@ -76,6 +76,15 @@ pub struct GuestResponse {
     pub(crate) taken: BTreeMap<String, Arc<SecretValue>>,
 }
 
+impl GuestResponse {
+    /// How much memory the host holds for it.
+    pub(crate) fn held(&self) -> usize {
+        let of =
+            |headers: &[(String, Vec<u8>)]| headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
+        of(&self.headers) + of(&self.unmasked) + self.read.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// An object's bytes on their way down: the guest hands it on.
 pub struct GuestBody {
     pub(crate) incoming: Incoming,
@@ -93,8 +102,8 @@ pub(crate) struct Call {
     /// The range asked of `get`.
     pub(crate) range: Option<ByteRange>,
     pub(crate) requests: u32,
-    /// Bytes of the answers that were read.
-    pub(crate) kept: u32,
+    /// Bytes of all answers that were read.
+    pub(crate) read: usize,
     pub(crate) log_lines: u32,
     /// Made with RSA keys.
     pub(crate) signatures: u32,
@@ -111,9 +120,12 @@ pub(crate) struct Call {
 #[derive(Default)]
 pub(crate) struct Limits {
     pub(crate) cpu: Arc<CpuTime>,
+    /// Linear memory and tables.
     memory: usize,
-    /// The most of it.
-    pub(crate) memory_mib: u32,
+    /// What the host holds of answers.
+    held: usize,
+    /// The most of both.
+    memory_mib: u32,
     /// The limit that ended the call, as a sentence's end.
     pub(crate) exceeded: Option<String>,
 }
@@ -131,7 +143,7 @@ impl Call {
             placeholders: Placeholders::default(),
             range,
             requests: 0,
-            kept: 0,
+            read: 0,
             log_lines: 0,
             signatures: 0,
             tickets: 0,
@@ -163,10 +175,31 @@ impl Call {
     }
 }
 
+impl Limits {
+    fn most(&self) -> usize {
+        (self.memory_mib as usize) << 20
+    }
+
+    /// What the guest may still have, of memory or of answers that the host holds for it.
+    pub(crate) fn room(&self) -> usize {
+        self.most().saturating_sub(self.memory).saturating_sub(self.held)
+    }
+
+    /// Counts what the host holds of an answer.
+    pub(crate) fn hold(&mut self, bytes: usize) {
+        self.held += bytes;
+    }
+
+    /// What it holds no longer.
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.held = self.held.saturating_sub(bytes);
+    }
+}
+
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         self.memory += desired.saturating_sub(current);
-        if self.memory > (self.memory_mib as usize) << 20 {
+        if self.memory + self.held > self.most() {
             self.exceeded = Some(format!("asked for more than its {} MiB of memory", self.memory_mib));
             return Err(wasmtime::Error::msg("memory limit"));
         }

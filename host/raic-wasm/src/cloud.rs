@@ -76,6 +76,9 @@ struct Ended {
     _room: Room,
 }
 
+/// The longest etag, in bytes: providers' have less than a hundred.
+const MAX_ETAG: usize = 1024;
+
 /// The most pairs taken of a guest's own words.
 const MAX_EXTRA: usize = 16;
 
@@ -222,6 +225,19 @@ impl ConnectorCloud {
         CloudError::new(ErrorKind::Internal, &self.context.cloud, operation, text)
     }
 
+    /// What a guest says of an object: an etag is a short line of text (RFC 9110 section 8.8.3), since it is kept and shown.
+    fn info(&self, operation: Operation, info: wit::ObjectInfo) -> Result<ObjectInfo> {
+        let is_etag = |etag: &String| {
+            (1..=MAX_ETAG).contains(&etag.len()) && etag.bytes().all(|b| (0x20..0x7f).contains(&b))
+        };
+        if info.etag.as_ref().is_some_and(|etag| !is_etag(etag)) {
+            return Err(self.broken(operation, "names an etag that is none".to_owned()));
+        }
+        let modified = info.last_modified_unix_ms;
+        let modified = modified.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
+        Ok(ObjectInfo { size: info.size, etag: info.etag, last_modified: modified })
+    }
+
     fn broken(&self, operation: Operation, why: String) -> CloudError {
         let text = format!("connector {:?} {why}", self.connector_name());
         CloudError::new(ErrorKind::Protocol, &self.context.cloud, operation, text)
@@ -263,7 +279,7 @@ impl Cloud for ConnectorCloud {
                 guest.object_store.call_put(store, &key, borrowed, &mode).await
             })
         });
-        let info = info(run.await?.0);
+        let info = self.info(Operation::Put, run.await?.0).map_err(|e| e.at(key))?;
         if info.size != size {
             let why = format!("says it stored {} bytes of {size}", info.size);
             return Err(self.broken(Operation::Put, why).at(key));
@@ -286,7 +302,7 @@ impl Cloud for ConnectorCloud {
             .table
             .delete(body)
             .map_err(|e| self.broken(Operation::Get, format!("returned no body: {e}")).at(key))?;
-        let info = info(found);
+        let info = self.info(Operation::Get, found).map_err(|e| e.at(key))?;
         let expected = match range {
             None => Some(info.size),
             Some(range) => range.within(info.size).map(|part| part.end - part.start),
@@ -305,7 +321,7 @@ impl Cloud for ConnectorCloud {
             let key = key.as_str().to_owned();
             Box::pin(async move { guest.object_store.call_head(store, &key).await })
         });
-        Ok(info(run.await?.0))
+        self.info(Operation::Head, run.await?.0).map_err(|e| e.at(key))
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
@@ -333,9 +349,10 @@ impl Cloud for ConnectorCloud {
         }
         let entries = page.entries.into_iter().filter(|e| e.key.starts_with(prefix)).filter_map(|e| {
             // What is no object key is no object of ours.
-            Some(Listed { key: ObjectKey::new(e.key).ok()?, info: info(e.info) })
+            let key = ObjectKey::new(e.key).ok()?;
+            Some(self.info(Operation::List, e.info).map(|info| Listed { key, info }))
         });
-        Ok(Page { entries: entries.collect(), next: page.next })
+        Ok(Page { entries: entries.collect::<Result<_>>()?, next: page.next })
     }
 
     async fn create_container(&self) -> Result<()> {
@@ -426,16 +443,6 @@ impl Cloud for ConnectorCloud {
 /// An optional ability that the connector does not export.
 fn lacking<T>(what: &str) -> wasmtime::Result<Result<T, wit::Error>> {
     Ok(Err(error(wit::ErrorKind::Unsupported, what)))
-}
-
-fn info(info: wit::ObjectInfo) -> ObjectInfo {
-    ObjectInfo {
-        size: info.size,
-        etag: info.etag,
-        last_modified: info
-            .last_modified_unix_ms
-            .and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms))),
-    }
 }
 
 fn kind(kind: wit::ErrorKind) -> ErrorKind {

@@ -35,17 +35,19 @@ impl Connector for Hostile {
     }
 
     fn probe() -> Result<()> {
-        match required_setting("forbidden")?.as_str() {
-            "loops-in-probe" => loop {
-                std::hint::black_box(());
-            },
-            _ => Ok(()),
+        // In `raic status` too.
+        match required_setting("forbidden")?.strip_prefix("probe:") {
+            Some(way) => Self::head(way.to_owned()).map(drop),
+            None => Ok(()),
         }
     }
 
     fn put(key: String, content: &Payload, _: WriteMode) -> Result<ObjectInfo> {
         match key.as_str() {
             "lies-about-size" => Ok(object(content.size() + 1)),
+            "lies-about-etag" => {
+                Ok(ObjectInfo { etag: Some("\"a\"\r\nforged: b".to_owned()), ..object(content.size()) })
+            }
             "reads-payload" => {
                 content.read(ByteRange { offset: 0, length: 1 }).map(|_| object(content.size()))
             }
@@ -80,6 +82,20 @@ impl Connector for Hostile {
                 }
             }
             "recurses" => Ok(object(recurse(0))),
+            "lies-about-etag" => Ok(ObjectInfo { etag: Some("e".repeat(5000)), ..object(7) }),
+            "hoards-answers" => {
+                let mut all = Vec::new();
+                loop {
+                    let answer = Request::new("GET", own("document")?).send(None)?;
+                    answer.read(4 << 20)?;
+                    all.push(answer);
+                }
+            }
+            "reads-a-part" => Request::new("GET", own("document?part")?)
+                .header("range", "bytes=0-3")
+                .send(None)?
+                .read(64)
+                .map(|_| object(0)),
             "leaks-handles" => {
                 let mut all = Vec::new();
                 loop {
@@ -119,6 +135,44 @@ impl Connector for Hostile {
             "sends-the-secret-elsewhere" => {
                 let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
                 Request::new("GET", own("x")?).header("x-other", &token).send(None).map(|_| object(0))
+            }
+            "sends-the-secret-to-another-host" => {
+                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
+                Request::new("GET", required_setting("forbidden")?)
+                    .header("x-token", &token)
+                    .send(None)
+                    .map(|_| object(0))
+            }
+            "puts-the-secret-everywhere" => {
+                let secret = secrets::open("token.value")?.expect("the secret");
+                let (raw, json) = (secret.placeholder("raw")?, secret.placeholder("json")?);
+                let url = own("x")?;
+                let tried = [
+                    Request::new("GET", url.clone()).header("x-amz-meta-a", &raw),
+                    Request::new("GET", url.clone()).header("x-token", &json),
+                    Request::new("POST", url.clone()).content(raw.clone().into_bytes()),
+                    Request::new("GET", format!("{url}?{raw}")),
+                    Request::new("GET", format!("{url}?a={json}")),
+                    Request::new("GET", own(&raw)?),
+                    Request::new("GET", own(&format!("objects/{json}"))?),
+                    Request::new("GET", url.replace("://", &format!("://{raw}@"))),
+                    Request::new(&raw, url.clone()),
+                ];
+                let refused =
+                    |request: Request| request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
+                Ok(object(tried.into_iter().map(refused).map(u64::from).sum()))
+            }
+            "tells-the-secret" => {
+                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
+                for level in [log::Level::Trace, log::Level::Debug, log::Level::Info, log::Level::Warn] {
+                    log::write(level, &format!("the secret is {token}"));
+                }
+                let answer = Request::new("GET", own("reflect")?).header("x-token", &token).send(None)?;
+                log::write(log::Level::Error, &String::from_utf8_lossy(&answer.read(4096)?));
+                let mut e = error(ErrorKind::Protocol, format!("the secret is {token}"));
+                e.provider_code = Some(token.clone());
+                e.request_id = Some(token);
+                Err(e)
             }
             "reads-the-secret-back" => {
                 let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
@@ -239,6 +293,16 @@ impl Connector for Hostile {
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
         let entry = |key: String| Listed { key, info: object(0) };
         match prefix.as_str() {
+            "reads-objects/" => {
+                let answer = Request::new("GET", own("object")?).send(None)?;
+                let seen = String::from_utf8_lossy(&answer.read(64)?).into_owned();
+                Err(error(ErrorKind::Protocol, seen))
+            }
+            // To its end, which never comes.
+            _ if prefix.starts_with("shares/") => {
+                let number: u64 = cursor.and_then(|c| c.parse().ok()).unwrap_or_default();
+                Ok(Page { entries: Vec::new(), next: Some((number + 1).to_string()) })
+            }
             "same-cursor/" => {
                 Ok(Page { entries: Vec::new(), next: Some(cursor.unwrap_or_else(|| "c".to_owned())) })
             }

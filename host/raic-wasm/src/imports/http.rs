@@ -29,8 +29,8 @@ const MAX_ERROR: u32 = 64 << 10;
 const MAX_DOCUMENT: u32 = 4 << 20;
 /// A document that is searched for secrets at once.
 const SHORT: usize = 8 << 10;
-/// Of all answers that one call reads, unless its own memory is less.
-const MAX_KEPT: u32 = 8 << 20;
+/// Of all answers that one call reads.
+const MAX_READ: usize = 16 << 20;
 /// What an upload must manage, in bytes a second, before it counts as hanging.
 const SLOWEST: u64 = 32 << 10;
 
@@ -67,7 +67,10 @@ impl http::Host for Call {
             return Ok(Err(refused("too many requests in one call")));
         }
         match self.exchange(request, upload).await {
-            Ok(response) => Ok(Ok(self.table.push(response)?)),
+            Ok(response) => {
+                self.limits.hold(response.held());
+                Ok(Ok(self.table.push(response)?))
+            }
             Err(e) => Ok(Err(e)),
         }
     }
@@ -151,9 +154,31 @@ impl Call {
 }
 
 impl Call {
-    /// What may be read of answers still: the host keeps no more of them than the guest may have.
-    fn room_for_answers(&self) -> u32 {
-        MAX_KEPT.min(self.limits.memory_mib << 20).saturating_sub(self.kept)
+    /// What may be read of an answer: with the guest's own memory it is no more than the guest may have, twice counted since a copy is
+    /// made without secrets.
+    fn room_for_answer(&self) -> u32 {
+        let room = (self.limits.room() / 2).min(MAX_READ.saturating_sub(self.read));
+        u32::try_from(room).unwrap_or(u32::MAX)
+    }
+
+    /// Reads the whole of an answer, if it was not read yet.
+    async fn read_answer(
+        &mut self,
+        response: &Resource<GuestResponse>,
+        most: u32,
+    ) -> wasmtime::Result<Result<(), Error>> {
+        let context = self.context.clone();
+        let response = self.table.get_mut(response)?;
+        if response.incoming.is_none() {
+            return Ok(Ok(()));
+        }
+        let before = response.held();
+        let whole = response.read_whole(&context, most).await;
+        let after = response.held();
+        self.read += response.read.as_ref().map_or(0, bytes::Bytes::len);
+        self.limits.release(before);
+        self.limits.hold(after);
+        Ok(whole)
     }
 }
 
@@ -293,25 +318,23 @@ impl http::HostResponse for Call {
         Ok(self.table.get(&response)?.header(&name))
     }
 
-    async fn read(&mut self, response: Resource<GuestResponse>, limit: u32) -> Outcome<Vec<u8>> {
-        let context = self.context.clone();
-        let room = self.room_for_answers();
-        let response = self.table.get_mut(&response)?;
-        let is_document = (response.document || !response.untaken.is_empty() || !response.taken.is_empty())
-            && response.status < 300;
+    async fn read(&mut self, handle: Resource<GuestResponse>, limit: u32) -> Outcome<Vec<u8>> {
+        let room = self.room_for_answer();
+        let response = self.table.get(&handle)?;
+        // Not a part of one: a secret that is cut in two is not found.
+        let is_whole =
+            response.status < 300 && response.status != 206 && response.header("content-range").is_none();
+        let is_document =
+            (response.document || !response.untaken.is_empty() || !response.taken.is_empty()) && is_whole;
         if response.status < 400 && !is_document {
             return Ok(Err(refused("the manifest does not call this answer a document")));
         }
         let most = if response.status >= 400 { MAX_ERROR } else { MAX_DOCUMENT };
         let most = most.min(limit).min(room);
-        if response.incoming.is_some() {
-            if let Err(e) = response.read_whole(&context, most).await {
-                return Ok(Err(e));
-            }
-            self.kept +=
-                response.read.as_ref().map_or(0, |read| u32::try_from(read.len()).unwrap_or(u32::MAX));
+        if let Err(e) = self.read_answer(&handle, most).await? {
+            return Ok(Err(e));
         }
-        match &response.read {
+        match &self.table.get(&handle)?.read {
             Some(read) => Ok(Ok(read.to_vec())),
             None => Ok(Err(error(ErrorKind::Protocol, "the answer could not be read the first time"))),
         }
@@ -324,6 +347,7 @@ impl http::HostResponse for Call {
     async fn into_body(&mut self, response: Resource<GuestResponse>) -> Outcome<Resource<GuestBody>> {
         let range = self.range;
         let response = self.table.delete(response)?;
+        self.limits.release(response.held());
         match body_of(response, range) {
             Ok(body) => Ok(Ok(self.table.push(body)?)),
             Err(e) => Ok(Err(e)),
@@ -332,30 +356,27 @@ impl http::HostResponse for Call {
 
     async fn take_secret(
         &mut self,
-        response: Resource<GuestResponse>,
+        handle: Resource<GuestResponse>,
         name: String,
     ) -> Outcome<Resource<SecretHandle>> {
-        let context = self.context.clone();
-        if !context.tokens.contains_key(&name) {
+        if !self.context.tokens.contains_key(&name) {
             return Ok(Err(refused(format!("the manifest has no token {name:?}"))));
         }
-        let room = self.room_for_answers().min(MAX_ERROR);
-        let response = self.table.get_mut(&response)?;
-        if response.untaken.contains(&name) {
-            if let Err(e) = response.read_whole(&context, room).await {
-                return Ok(Err(e));
-            }
-            self.kept +=
-                response.read.as_ref().map_or(0, |read| u32::try_from(read.len()).unwrap_or(u32::MAX));
+        let room = self.room_for_answer().min(MAX_ERROR);
+        if self.table.get(&handle)?.untaken.contains(&name)
+            && let Err(e) = self.read_answer(&handle, room).await?
+        {
+            return Ok(Err(e));
         }
-        match response.taken.get(&name).cloned() {
+        match self.table.get(&handle)?.taken.get(&name).cloned() {
             Some(secret) => Ok(Ok(self.table.push(SecretHandle(secret))?)),
             None => Ok(Err(error(ErrorKind::Protocol, format!("the answer has no {name}")))),
         }
     }
 
     async fn drop(&mut self, response: Resource<GuestResponse>) -> wasmtime::Result<()> {
-        self.table.delete(response)?;
+        let response = self.table.delete(response)?;
+        self.limits.release(response.held());
         Ok(())
     }
 }
