@@ -4,12 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a measurement that fails has nothing to say")]
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use futures::{StreamExt as _, TryStreamExt as _, stream};
+use futures::TryStreamExt as _;
 use object_store::{
     ClientOptions, ObjectStoreExt as _, PutPayload,
     aws::{AmazonS3, AmazonS3Builder},
@@ -21,6 +24,7 @@ use raic_tests::{
     s3s_fs::S3sFs,
 };
 use raic_wasm::{ConnectorCloud, TlsSettings};
+use tokio::task::JoinSet;
 
 const SIZES: [usize; 4] = [4 << 10, 64 << 10, 1 << 20, 4 << 20];
 const AT_ONCE: [usize; 3] = [1, 8, 64];
@@ -62,10 +66,27 @@ impl Client {
     }
 }
 
-async fn timed(objects: usize, at_once: usize, run: impl AsyncFn(usize)) -> Duration {
-    let began = Instant::now();
-    let run = &run;
-    stream::iter(0..objects).for_each_concurrent(at_once, |n| run(n)).await;
+/// So many tasks do `objects` between them, as a daemon's do: on every core.
+async fn timed<F: Future<Output = ()> + Send>(
+    objects: usize,
+    at_once: usize,
+    run: impl Fn(usize) -> F + Clone + Send + 'static,
+) -> Duration {
+    let (began, next) = (Instant::now(), Arc::new(AtomicUsize::new(0)));
+    let mut tasks = JoinSet::new();
+    for _ in 0..at_once {
+        let (next, run) = (next.clone(), run.clone());
+        tasks.spawn(async move {
+            loop {
+                let n = next.fetch_add(1, Ordering::Relaxed);
+                if n >= objects {
+                    break;
+                }
+                run(n).await;
+            }
+        });
+    }
+    tasks.join_all().await;
     began.elapsed()
 }
 
@@ -104,11 +125,18 @@ async fn main() {
                 for turn in 0..2 {
                     // Each first in every other run.
                     let i = (run + turn) % 2;
-                    let client = &clients[i];
-                    let name = |n: usize| format!("{i}/{size}/{}", n % 256);
-                    let put =
-                        timed(objects, at_once, async |n| client.put(&name(n), content.clone()).await).await;
-                    let get = timed(objects, at_once, async |n| client.get(&name(n), size).await).await;
+                    let name = move |n: usize| format!("{i}/{size}/{}", n % 256);
+                    let (stored, content) = (clients.clone(), content.clone());
+                    let put = move |n| {
+                        let (clients, content) = (stored.clone(), content.clone());
+                        async move { clients[i].put(&name(n), content).await }
+                    };
+                    let stored = clients.clone();
+                    let get = move |n| {
+                        let clients = stored.clone();
+                        async move { clients[i].get(&name(n), size).await }
+                    };
+                    let (put, get) = (timed(objects, at_once, put).await, timed(objects, at_once, get).await);
                     // The first is to warm up.
                     if run > 0 {
                         took[0][i].push(put);

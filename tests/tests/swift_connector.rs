@@ -52,6 +52,9 @@ async fn conforms(cloud: &ConnectorCloud) {
     cloud.create_container().await.expect("made again is made");
     cloud.probe().await.expect("the container is there");
     raic_tests::conforms(cloud, "all/").await;
+    let usage = cloud.usage().await.expect("the account's usage");
+    assert!(usage.bytes.is_some() && usage.objects.is_some(), "{usage:?}");
+    assert!(usage.extra.iter().any(|(name, _)| name == "container-bytes-used"), "{usage:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Every piece of automation: `cargo xtask test`, `demo`, `bench`, `connectors` and `lint`.
+//! Every piece of automation: `cargo xtask test`, `demo`, `bench`, `connectors`, `release` and `lint`.
 
 mod bench;
 mod clouds;
@@ -50,6 +50,8 @@ enum Task {
         #[arg(long)]
         for_tests: bool,
     },
+    /// Builds target/release/raic as it is released: with the connectors in it, approved
+    Release,
     /// Checks the contract against what is frozen, formatting, clippy's lints, and the licences, bans and sources of dependencies
     Lint {
         /// Also the advisories against dependencies, whose database is fetched from the network
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Task::Demo { arguments } => demo(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Connectors { for_tests } => connectors::connectors(for_tests).map(drop),
+        Task::Release => release(),
         Task::Lint { advisories } => lint(advisories),
     };
     match outcome {
@@ -159,7 +162,7 @@ fn every_cloud() -> Outcome {
     clouds::openstack()?;
     clouds::gcs()?;
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--all-features", "--locked"]);
+    tests.args(["test", "--workspace", "--all-features", "--locked", "--no-fail-fast"]);
     for test in ["s3_connector", "swift_connector", "azure_connector", "gcs_connector", "examples"] {
         tests.args(["--test", test]);
     }
@@ -177,6 +180,13 @@ fn demo(arguments: &[String]) -> Outcome {
         "demo",
         Command::new(raic).arg("demo").arg("--connector").arg(connectors.join("s3.wasm")).args(arguments),
     )
+}
+
+fn release() -> Outcome {
+    let connectors = connectors::connectors(false)?;
+    let mut build = cargo();
+    build.args(["build", "--release", "--workspace", "--bin", "raic", "--all-features", "--locked"]);
+    stage("release", build.env("RAIC_CONNECTORS", connectors))
 }
 
 /// Installs the S3 service that the connector is proven against.

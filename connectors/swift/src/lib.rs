@@ -122,15 +122,32 @@ impl Connector for Swift {
     }
 
     fn usage() -> Result<Usage> {
-        let answer = login::send(|container| Request::new("HEAD", container.to_owned()), None)?;
-        expect(&answer, &[200, 204])?;
-        let number = |name: &str| answer.header(name).and_then(|n| n.trim().parse().ok());
-        Ok(Usage {
-            bytes_used: number("x-container-bytes-used"),
-            objects: number("x-container-object-count"),
-            quota_bytes: number("x-container-meta-quota-bytes"),
-            extra: setting("container").map(|c| ("container".to_owned(), c)).into_iter().collect(),
-        })
+        let container = login::send(|container| Request::new("HEAD", container.to_owned()), None)?;
+        expect(&container, &[200, 204])?;
+        let account = login::send_to_account(|account| Request::new("HEAD", account.to_owned()), None)?;
+        // Who may use one container only is not told of the account.
+        if expect(&account, &[200, 204]).is_err() {
+            return Ok(used(&container, "container"));
+        }
+        let in_container = used(&container, "container");
+        let told = [
+            ("container-bytes-used", in_container.bytes_used),
+            ("container-objects", in_container.objects),
+            ("container-quota-bytes", in_container.quota_bytes),
+        ];
+        let told = told.into_iter().filter_map(|(name, n)| Some((name.to_owned(), n?.to_string())));
+        Ok(Usage { extra: told.collect(), ..used(&account, "account") })
+    }
+}
+
+/// What the headers of a container or an account say.
+fn used(answer: &raic_sdk::Response, of: &str) -> Usage {
+    let number = |name: &str| answer.header(&format!("x-{of}-{name}")).and_then(|n| n.trim().parse().ok());
+    Usage {
+        bytes_used: number("bytes-used"),
+        objects: number("object-count"),
+        quota_bytes: number("meta-quota-bytes"),
+        extra: Vec::new(),
     }
 }
 

@@ -21,12 +21,19 @@ const MARGIN_MS: u64 = 60 * 1000;
 const TOKEN: &str = "token";
 const STORAGE: &str = "storage";
 
-/// Sends a request with a token, which is made anew where it is refused.
+/// Sends a request for the container, whose URL `build` gets, with a token, which is made anew where it is refused.
 pub(crate) fn send(build: impl Fn(&str) -> Request, upload: Option<&raic_sdk::Payload>) -> Result<Response> {
+    let container = raic_sdk::uri::encode(&required_setting("container")?);
+    send_to_account(|storage| build(&format!("{storage}/{container}")), upload)
+}
+
+/// The same for the account, whose URL `build` gets.
+pub(crate) fn send_to_account(
+    build: impl Fn(&str) -> Request,
+    upload: Option<&raic_sdk::Payload>,
+) -> Result<Response> {
     raic_sdk::with_login("token", log_in, |login: &Login| {
-        let container =
-            format!("{}/{}", login.text(STORAGE)?, raic_sdk::uri::encode(&required_setting("container")?));
-        let request = build(&container);
+        let request = build(login.text(STORAGE)?);
         let token = login.secret(TOKEN)?.placeholder("raw")?;
         request.header("x-auth-token", &token).send(upload)
     })

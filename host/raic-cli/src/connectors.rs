@@ -23,6 +23,7 @@ use crate::{
     home::Home,
     output::say,
     practice_service::{self, PracticeArguments},
+    released::approvals,
 };
 use show::show;
 
@@ -62,7 +63,7 @@ pub(crate) enum ConnectorCommand {
 }
 
 pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> Outcome {
-    let store = || ApprovalStore::open(&home.connectors()).map_err(Failed::configuration);
+    let store = || approvals(home);
     match command {
         ConnectorCommand::List => {
             let packages = store()?.list().map_err(Failed::configuration)?;
@@ -205,7 +206,7 @@ fn list_waiting(waiting: &Waiting, json: bool) -> Outcome {
 /// The configured clouds that run a connector's version.
 fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
     let (config, pins) = (Config::load(home)?, read_pins(home)?);
-    let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
+    let store = approvals(home)?;
     let runs = |name: &str, connector: &str| {
         let pinned = pins.get(name).and_then(|pin| pin.of(connector));
         let found = store.find(pinned.unwrap_or(connector));

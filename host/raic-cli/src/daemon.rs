@@ -26,6 +26,7 @@ use crate::{
     connector_watch,
     error::{Failed, Outcome},
     home::{self, Home},
+    released::approvals,
 };
 
 /// How long requests under way may take to end when the daemon is told to stop.
@@ -108,7 +109,7 @@ impl Clouds {
         Ok(Self {
             home: home.clone(),
             engine: Engine::new().map_err(Failed::configuration)?,
-            approved: ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?,
+            approved: approvals(home)?,
         })
     }
 

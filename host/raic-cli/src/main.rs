@@ -15,6 +15,7 @@ mod init;
 mod output;
 mod practice_service;
 mod progress;
+mod released;
 mod storage;
 
 use std::{path::PathBuf, process::ExitCode};

@@ -27,6 +27,8 @@ pub struct ApprovalStore {
 
 /// The most files that are looked at of those that were dropped in.
 const MAX_WAITING: usize = 64;
+/// The most files of the folder, approved ones among them, that are looked at.
+const MAX_FILES: usize = 1024;
 
 /// A file that was dropped in and is not approved.
 #[derive(Debug)]
@@ -71,7 +73,7 @@ impl ApprovalStore {
         Ok(Self { incoming: folder.to_owned(), folder: approved, compiled })
     }
 
-    /// The files that were dropped in and are not approved, by their names; 64 of them at most. One at a time is in memory.
+    /// The files that were dropped in and are not approved, by their names; 64 of them at most, out of 1024. One at a time is in memory.
     ///
     /// # Errors
     /// [`ConnectorError::Io`] for the folder's.
@@ -79,14 +81,17 @@ impl ApprovalStore {
         let mut waiting = Vec::new();
         let mut files = wasm_files(&self.incoming)?;
         files.sort();
-        for file in files.into_iter().take(MAX_WAITING) {
+        for file in files.into_iter().take(MAX_FILES) {
             let package = Package::open(&file).map(|package| {
                 let Manifest { name, version, .. } = package.manifest;
                 Dropped { name, version, sha256: package.sha256 }
             });
-            let is_approved = |p: &Dropped| self.folder.join(format!("{}.wasm", p.sha256)).is_file();
+            let is_approved = |p: &Dropped| self.file(&p.sha256).is_file();
             if !package.as_ref().is_ok_and(is_approved) {
                 waiting.push(Waiting { file, package });
+            }
+            if waiting.len() == MAX_WAITING {
+                break;
             }
         }
         Ok(waiting)
@@ -115,7 +120,13 @@ impl ApprovalStore {
     /// # Errors
     /// [`ConnectorError::Io`].
     pub fn approve(&self, package: &Package) -> Result<(), ConnectorError> {
-        let file = self.folder.join(format!("{}.wasm", package.sha256));
+        let file = self.file(&package.sha256);
+        match fs::remove_file(self.revoked(&package.sha256)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(ConnectorError::io(&self.revoked(&package.sha256))(e));
+            }
+            _ => {}
+        }
         if read(file.clone()).is_ok() {
             return Ok(());
         }
@@ -128,12 +139,29 @@ impl ApprovalStore {
         fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
     }
 
+    /// Whether a connector of that SHA-256 is approved, or was until the operator revoked it.
+    pub fn is_known(&self, sha256: &str) -> bool {
+        self.file(sha256).is_file() || self.revoked(sha256).is_file()
+    }
+
+    fn file(&self, sha256: &str) -> PathBuf {
+        self.folder.join(format!("{sha256}.wasm"))
+    }
+
+    /// What is left of one that was revoked: an empty file.
+    fn revoked(&self, sha256: &str) -> PathBuf {
+        self.folder.join(format!("{sha256}.revoked"))
+    }
+
     /// Takes the approval of a connector back: its bytes go. What was compiled of them is never loaded without them.
     ///
     /// # Errors
     /// [`ConnectorError::Io`].
     pub fn revoke(&self, package: &Package) -> Result<(), ConnectorError> {
-        let file = self.folder.join(format!("{}.wasm", package.sha256));
+        let file = self.file(&package.sha256);
+        // First: a release that has this connector in it must not bring it back.
+        let revoked = self.revoked(&package.sha256);
+        fs::write(&revoked, "").map_err(ConnectorError::io(&revoked))?;
         fs::remove_file(&file).map_err(ConnectorError::io(&file))?;
         fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
     }
@@ -143,6 +171,10 @@ impl ApprovalStore {
     /// # Errors
     /// [`ConnectorError::Io`] for the folder's.
     pub fn list(&self) -> Result<Vec<Result<Package, ConnectorError>>, ConnectorError> {
+        Ok(self.latest_first()?.map(read).collect())
+    }
+
+    fn latest_first(&self) -> Result<impl Iterator<Item = PathBuf>, ConnectorError> {
         let mut files = Vec::new();
         for path in wasm_files(&self.folder)? {
             let modified =
@@ -150,7 +182,7 @@ impl ApprovalStore {
             files.push((modified, path));
         }
         files.sort();
-        Ok(files.into_iter().rev().map(|(_, path)| read(path)).collect())
+        Ok(files.into_iter().rev().map(|(_, path)| path))
     }
 
     /// The connector of that name approved last, or the one whose SHA-256 begins so (8 digits or more).
@@ -161,14 +193,15 @@ impl ApprovalStore {
     pub fn find(&self, name: &str) -> Result<Package, ConnectorError> {
         // No connector has such a name, so that none can pass for another's hash.
         if is_hash(name) {
-            let file = self.folder.join(format!("{name}.wasm"));
+            let file = self.file(name);
             if name.len() == 64 && file.is_file() {
                 return read(file);
             }
         }
         // One that cannot be read must not keep the others from serving.
         let readable = |read: Result<Package, _>| read.inspect_err(|e| tracing::warn!("left out: {e}")).ok();
-        let mut readable = self.list()?.into_iter().filter_map(readable);
+        // Read one by one: the one that is looked for is mostly the latest.
+        let mut readable = self.latest_first()?.map(read).filter_map(readable);
         let found = readable
             .find(|p| if is_hash(name) { p.sha256.starts_with(name) } else { p.manifest.name == name });
         found.ok_or_else(|| ConnectorError::NotApproved(name.to_owned()))
@@ -176,7 +209,7 @@ impl ApprovalStore {
 }
 
 /// Whether a word is a SHA-256, or the beginning of one, rather than a connector's name.
-pub(crate) fn is_hash(word: &str) -> bool {
+pub fn is_hash(word: &str) -> bool {
     (8..=64).contains(&word.len()) && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 

@@ -34,7 +34,7 @@ mod secrets;
 mod signature;
 mod tokens;
 
-pub use approval::{ApprovalStore, Dropped, Waiting};
+pub use approval::{ApprovalStore, Dropped, Waiting, is_hash};
 pub use client::TlsSettings;
 pub use cloud::{Configuration, ConnectorCloud};
 pub use engine::{Connector, Engine};

@@ -2,7 +2,7 @@
 
 use hyper::Method;
 use raic_cloud::Cloud as _;
-use raic_wasm::ApprovalStore;
+use raic_wasm::is_hash;
 use serde_json::json;
 
 use super::section;
@@ -14,6 +14,7 @@ use crate::{
     files::print_json,
     home::Home,
     output::say,
+    released::approvals,
 };
 
 /// Makes a running daemon read the configuration again, with versions of connectors that clouds are to run; false where none runs.
@@ -48,7 +49,13 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     let CloudSection::Cloud { connector, .. } = section else {
         return Err(Failed::configuration(format!("cloud {name:?} is a folder and has no connector")));
     };
-    let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
+    if is_hash(connector) {
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} names its connector by SHA-256 in config.toml, which alone decides; write the connector's name there, and \
+             `raic cloud upgrade {name}` moves it"
+        )));
+    }
+    let store = approvals(home)?;
     let pins = read_pins(home)?;
     let before = pins.get(name).and_then(|pin| pin.of(connector)).unwrap_or(connector).to_owned();
     let wanted = store.find(sha256.unwrap_or(connector)).map_err(Failed::configuration)?;
