@@ -145,7 +145,7 @@ fn slow() -> Outcome {
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--all-features", "--locked"]);
     tests.args(["--test", "model", "--test", "mutable", "--test", "s3_connector", "--test", "sandbox"]);
-    tests.args(["--test", "azure_connector", "--test", "swift_connector", "--"]);
+    tests.args(["--test", "azure_connector", "--test", "swift_connector", "--test", "gcs_connector", "--"]);
     tests.arg("--nocapture").env("RAIC_SLOW", "1");
     if env::var_os("RAIC_MODEL_STEPS").is_none() {
         tests.env("RAIC_MODEL_STEPS", "100000");
