@@ -28,13 +28,14 @@ pub fn is_absent(head: Result<ObjectInfo>) -> Result<()> {
     }
 }
 
-/// The error of a put: to a create-only one a condition that failed means that the object exists, and what is not found cannot be the
-/// object, so it is the container.
+/// The error of a put: to a create-only one a condition that failed means that the object exists. What is not found is the object that one
+/// by etag was to replace, and else can only be the container.
 pub fn of_put(mut e: Error, mode: &WriteMode) -> Error {
-    e.kind = match e.kind {
-        ErrorKind::PreconditionFailed if matches!(mode, WriteMode::CreateOnly) => ErrorKind::AlreadyExists,
-        ErrorKind::NotFound => ErrorKind::ContainerNotFound,
-        kind => kind,
+    e.kind = match (e.kind, mode) {
+        (ErrorKind::PreconditionFailed, WriteMode::CreateOnly) => ErrorKind::AlreadyExists,
+        (ErrorKind::NotFound, WriteMode::IfMatch(_)) => ErrorKind::PreconditionFailed,
+        (ErrorKind::NotFound, _) => ErrorKind::ContainerNotFound,
+        (kind, _) => kind,
     };
     e
 }

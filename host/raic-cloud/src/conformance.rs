@@ -67,6 +67,9 @@ impl std::fmt::Debug for Behaviour {
 /// What is left to arrays that share a container.
 const LONGEST_PREFIX: usize = 64;
 
+/// Pages without an object in a row; Azure has some.
+const MAX_EMPTY_PAGES: u32 = 1000;
+
 /// The size of a chunk, around which objects are tried.
 const CHUNK: usize = 4 << 20;
 
@@ -262,9 +265,12 @@ pub async fn usage(cloud: &dyn Cloud) -> Verdict {
 pub async fn list_all(cloud: &dyn Cloud, prefix: &str, limit: u32) -> Verdict<Vec<ObjectKey>> {
     let mut keys = vec![];
     let mut cursor: Option<String> = None;
+    let mut empty = 0;
     loop {
         let page = worked(cloud.list(prefix, cursor.as_deref(), limit).await, "list")?;
         ensure!(page.entries.len() <= limit as usize, "{} entries are listed of {limit}", page.entries.len());
+        empty = if page.entries.is_empty() { empty + 1 } else { 0 };
+        ensure!(empty < MAX_EMPTY_PAGES, "{empty} pages of a listing are empty, one after the other");
         keys.extend(page.entries.into_iter().map(|listed| listed.key));
         ensure!(page.next.is_none() || page.next != cursor, "a listing's cursor stays where it was");
         cursor = page.next;

@@ -172,6 +172,11 @@ pub async fn if_match(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let last = worked(cloud.head(&key).await, "head")?.etag;
     worked(cloud.delete(&key, last.as_deref()).await, "delete with the etag")?;
     fails(cloud.head(&key).await, ErrorKind::NotFound, "head after delete")?;
+    if found == Finding::Holds {
+        let etag = last.ok_or("an etag is there now and then only")?;
+        let gone = cloud.put(&key, Payload::from(pattern(40)), WriteMode::IfMatch(etag)).await;
+        fails(gone, ErrorKind::PreconditionFailed, "put by the etag of an object that is gone")?;
+    }
     Ok(found)
 }
 
