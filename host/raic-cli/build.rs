@@ -14,6 +14,7 @@ fn main() {
     if let Some(folder) = env::var_os("RAIC_CONNECTORS").filter(|folder| !folder.is_empty()) {
         for name in RELEASED {
             let file = Path::new(&folder).join(format!("{name}.wasm"));
+            let file = file.canonicalize().unwrap_or(file);
             println!("cargo::rerun-if-changed={}", file.display());
             let bytes = fs::read(&file).unwrap_or_else(|e| {
                 panic!("RAIC_CONNECTORS: {}: {e}; `cargo xtask connectors` builds it", file.display())

@@ -108,6 +108,10 @@ class Token(TokenMixin):
 tokens = {}
 
 
+UNTIMELY = ("Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe. "
+            "Check your iat and exp values in the JWT claim.")
+
+
 class Grant(JWTBearerGrant):
     LEEWAY = 0
 
@@ -121,14 +125,16 @@ class Grant(JWTBearerGrant):
         return public
 
     def process_assertion_claims(self, assertion):
-        header, _ = self.extract_assertion(assertion)
+        header, told = self.extract_assertion(assertion)
+        # Authlib's own word for it comes after.
+        if told.get("exp", 0) <= time.time():
+            raise InvalidGrantError(description=UNTIMELY)
         if header.get("alg") != "RS256" or header.get("kid", KEY_ID) != KEY_ID:
             raise InvalidGrantError(description="Invalid JWT Signature.")
         claims = super().process_assertion_claims(assertion)
         issued, ends = claims.get("iat"), claims.get("exp")
         if not isinstance(issued, int) or not isinstance(ends, int) or ends - issued > 3600 or issued > time.time() + 60:
-            raise InvalidGrantError(
-                description="Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.")
+            raise InvalidGrantError(description=UNTIMELY)
         if not claims.get("scope"):
             raise InvalidScopeError(description="Invalid OAuth scope or ID token audience provided.")
         self.claimed, self.email = claims["scope"], claims["iss"]

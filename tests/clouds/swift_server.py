@@ -2,7 +2,7 @@
 
 swift_server.py FOLDER PORT [KEYSTONE_URL]
 
-Logs in by TempAuth at /auth/v1.0 (test:tester, testing), or by the Keystone whose URL is given. Prints READY. Needs a filesystem
+Logs in by TempAuth at /auth/v1.0 (test:tester, testing), which are access keys for S3's API too, or by the Keystone whose URL is given. Prints READY. Needs a filesystem
 with extended attributes; needs neither root nor memcached.
 """
 
@@ -146,7 +146,7 @@ for kind in ("account", "container", "object"):
         f"app:{kind}-server": {"use": f"egg:swift#{kind}"},
     })
 
-auth = "authtoken keystoneauth" if keystone else "tempauth"
+auth = "authtoken keystoneauth" if keystone else "s3api tempauth"
 write("proxy", {
     "DEFAULT": {**common, "bind_ip": "127.0.0.1", "bind_port": port},
     "pipeline:main": {
@@ -163,6 +163,7 @@ write("proxy", {
         "service_token_roles_required": "false",
     },
     "filter:keystoneauth": {"use": "egg:swift#keystoneauth", "operator_roles": "admin, member", "project_reader_roles": "reader"},
+    "filter:s3api": {"use": "egg:swift#s3api", "location": "us-east-1"},
     "filter:container-quotas": {"use": "egg:swift#container_quotas"},
     **{f"filter:{name}": {"use": f"egg:swift#{name}"}
        for name in ("catch_errors", "healthcheck", "listing_formats", "copy", "slo", "dlo")},

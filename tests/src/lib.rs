@@ -20,7 +20,7 @@ use std::{
 
 use raic_cloud::{
     Cloud,
-    conformance::{self, Extent, all_to},
+    conformance::{self, Extent, Finding, all_to},
 };
 use raic_wasm::{ConnectorCloud, Rehearsal, RehearsedAnswer};
 
@@ -33,24 +33,26 @@ pub async fn conforms(cloud: &dyn Cloud, prefix: &str) {
     all_to(cloud, prefix, if is_full { Extent::Full } else { Extent::Quick }).await;
 }
 
-/// What every connector says where its service refuses: `missing` is the same cloud with a container that is not there.
+/// What every connector says where its service refuses: `missing` is the same cloud with a container that is not there. What was found of a
+/// clock that is off: services mind it, or do not.
 ///
 /// # Panics
 /// With what is wrong.
-pub async fn refusals(cloud: &ConnectorCloud, missing: &ConnectorCloud) {
-    rehearsals(cloud).await;
+pub async fn refusals(cloud: &ConnectorCloud, missing: &ConnectorCloud) -> Finding {
+    let clock = rehearsals(cloud).await;
     conformance::missing_container(missing, "missing/").await.expect("conforms");
     conformance::container(missing, "container/").await.expect("conforms");
+    clock
 }
 
 /// What every connector says by a clock that is off, and of a service that is busy or fails.
 ///
 /// # Panics
 /// With what is wrong.
-pub async fn rehearsals(cloud: &ConnectorCloud) {
+pub async fn rehearsals(cloud: &ConnectorCloud) -> Finding {
     let off = Duration::from_secs(2 * 3600);
     let late = Rehearsal { clock_ahead_ms: -7_200_000, ..Rehearsal::default() };
-    conformance::clock_skew(&cloud.rehearsing(late), "skewed/", off).await.expect("conforms");
+    let clock = conformance::clock_skew(&cloud.rehearsing(late), "skewed/", off).await.expect("conforms");
     let answered = |status, headers| {
         let answer = Some(RehearsedAnswer { status, headers });
         cloud.rehearsing(Rehearsal { answer, ..Rehearsal::default() })
@@ -61,6 +63,7 @@ pub async fn rehearsals(cloud: &ConnectorCloud) {
     for status in [500, 502, 503, 504] {
         conformance::unavailable(&answered(status, Vec::new()), "failing/").await.expect("conforms");
     }
+    clock
 }
 
 /// A port of loopback that was free a moment ago.

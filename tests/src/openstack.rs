@@ -13,6 +13,8 @@ pub const TEMPAUTH: (&str, &str) = ("test:tester", "testing");
 pub struct TempAuthSwift {
     /// Where logins go.
     pub auth_url: String,
+    /// Where it speaks S3's API; the user and its key are access key and secret key.
+    pub s3_url: String,
     _server: PythonServer,
 }
 
@@ -28,7 +30,8 @@ impl TempAuthSwift {
             PythonServer::start(target_tmp, ENVIRONMENT, "swift_server.py", &arguments, &[], |line| {
                 line == "READY"
             });
-        Self { auth_url: format!("http://127.0.0.1:{port}/auth/v1.0"), _server: server }
+        let url = format!("http://127.0.0.1:{port}");
+        Self { auth_url: format!("{url}/auth/v1.0"), s3_url: url, _server: server }
     }
 }
 

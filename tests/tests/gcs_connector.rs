@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
-use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
+use raic_cloud::{
+    Cloud, ErrorKind, ObjectKey, Payload, WriteMode,
+    conformance::{self, Finding},
+};
 use raic_tests::{
     components::connected,
     gcs::{GcsServer, HMAC_KEY, READERS_HMAC_KEY},
@@ -45,7 +48,8 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_service_account() {
     conformance::put_get_head_delete(&by_account, "expired/").await.expect("conforms");
     let reader = cloud(&service, &[], Some(("service-account", &service.reader)));
     conformance::read_only(&reader, &by_account, "read-only/").await.expect("conforms");
-    refusals(&by_account, &cloud(&service, &NOWHERE, Some(("service-account", &account)))).await;
+    let clock = refusals(&by_account, &cloud(&service, &NOWHERE, Some(("service-account", &account)))).await;
+    assert_eq!(clock, Finding::Holds);
 
     // Another key of the right form.
     let other = started(3600).await;
@@ -87,7 +91,8 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_hmac_key() {
     let hmac = [("auth", "hmac"), ("bucket", "nowhere")];
     let reader = cloud(&service, &hmac[..1], Some(("hmac-key", READERS_HMAC_KEY)));
     conformance::read_only(&reader, &by_key, "read-only/").await.expect("conforms");
-    refusals(&by_key, &cloud(&service, &hmac, Some(("hmac-key", HMAC_KEY)))).await;
+    let clock = refusals(&by_key, &cloud(&service, &hmac, Some(("hmac-key", HMAC_KEY)))).await;
+    assert_eq!(clock, Finding::Holds);
     // `cargo xtask test slow`: in CI RADOSGW has them.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(by_key)).await;

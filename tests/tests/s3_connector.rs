@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, conformance};
+use raic_cloud::{
+    Cloud, ErrorKind, ObjectKey, Payload, WriteMode,
+    conformance::{self, Finding},
+};
 use raic_storage::{ChunkBudget, Clock, CloudBackend, Database, LeaseDb, Patience, Slots, Spool};
 use raic_tests::{
     components::{s3_cloud, s3_keys},
     listing::twelve_thousand_objects_are_listed_to_the_last,
+    openstack::{TEMPAUTH, TempAuthSwift},
     radosgw::{ACCESS_KEY, READER, Radosgw, SECRET_KEY, WRITER},
     refusals,
     s3s_fs::S3sFs,
@@ -72,7 +76,8 @@ async fn the_s3_connector_conforms_on_radosgw() {
     let by_host = cloud(&virtual_hosts, ACCESS_KEY, SECRET_KEY);
     raic_tests::conforms(&by_host, "by-host/").await;
 
-    refusals(&plain, &cloud(&at("nowhere"), ACCESS_KEY, SECRET_KEY)).await;
+    let clock = refusals(&plain, &cloud(&at("nowhere"), ACCESS_KEY, SECRET_KEY)).await;
+    assert_eq!(clock, Finding::Holds);
 
     // Over TLS the payload goes unsigned; without the authority nothing goes at all.
     let tls = [("endpoint", service.tls_url.as_str()), ("bucket", "bucket")];
@@ -119,6 +124,23 @@ async fn the_s3_connector_conforms_on_s3s_fs() {
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(connected).await;
     }
+}
+
+/// S3's API as OpenStack Swift has it: of another making than Ceph's, and as strict about signatures.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_s3_connector_conforms_on_openstack_by_s3api() {
+    let service = tokio::task::spawn_blocking(|| TempAuthSwift::start(TMP)).await.expect("Swift");
+    let at = |bucket| {
+        let creates = [("create-only", "emulated"), ("if-match", "none")];
+        [&[("endpoint", service.s3_url.as_str()), ("bucket", bucket)][..], &creates].concat()
+    };
+    let plain = cloud(&at("bucket"), TEMPAUTH.0, TEMPAUTH.1);
+    plain.create_container().await.expect("the bucket is made");
+    raic_tests::conforms(&plain, "all/").await;
+    let wrong = cloud(&at("bucket"), TEMPAUTH.0, "not-the-key");
+    conformance::unauthenticated(&wrong, "wrong/").await.expect("conforms");
+    let clock = refusals(&plain, &cloud(&at("nowhere"), TEMPAUTH.0, TEMPAUTH.1)).await;
+    assert_eq!(clock, Finding::Holds);
 }
 
 #[tokio::test]

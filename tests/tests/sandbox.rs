@@ -62,6 +62,11 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
                         "HTTP/1.1 400 Bad\r\nconnection: close\r\nx-reflected: {token}\r\ncontent-length: {length}\r\n\r\n{body}"
                     )
                 }
+                "/own/login/" | "/own/login?x=y" | "/own/%6Cogin" => {
+                    format!(
+                        "HTTP/1.1 200 OK\r\nconnection: close\r\nx-issued: {ISSUED}\r\nx-account-meta-temp-url-key: {ISSUED}\r\ncontent-length: 0\r\n\r\n"
+                    )
+                }
                 path @ ("/own/login" | "/own/short-login") => {
                     let token = if path == "/own/login" { ISSUED } else { "short" };
                     let body = format!(r#"{{"access_token":"{token}","again":"{token}"}}"#);
@@ -310,6 +315,8 @@ async fn an_issued_token_is_a_secret_like_any_other() {
     assert_eq!(seen.message, r#"{"access_token":"***","again":"***"} ***"#);
     let seen = head_error(&cloud, "reads-a-kept-token-back").await;
     assert_eq!(seen.message.trim(), "you sent ***, in hex ***");
+    let seen = head_error(&cloud, "asks-for-a-token-otherwise").await;
+    assert!(seen.message.contains("***") && !seen.message.contains(ISSUED), "{seen}");
     let unreadable = head_error(&cloud, "reads-a-token-that-is-none").await;
     assert!(unreadable.kind == ErrorKind::Protocol && !unreadable.message.contains("access"), "{unreadable}");
     let before = asked.load(Ordering::SeqCst);
@@ -418,6 +425,8 @@ async fn lies_are_found_and_bytes_stay_in_the_host() {
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
     let put =
         async |way: &str| cloud.put(&key(way), Payload::from(&b"content"[..]), WriteMode::Overwrite).await;
+    let e = put("traps").await.expect_err("it traps");
+    assert!(e.kind == ErrorKind::Internal && e.to_string().contains("connector \"hostile\" trapped"), "{e}");
     assert_eq!(put("lies-about-size").await.expect_err("a lie").kind, ErrorKind::Protocol);
     assert_eq!(put("lies-about-etag").await.expect_err("no etag").kind, ErrorKind::Protocol);
     assert_eq!(head_error(&cloud, "lies-about-etag").await.kind, ErrorKind::Protocol);

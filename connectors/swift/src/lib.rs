@@ -125,9 +125,13 @@ impl Connector for Swift {
         let container = login::send(|container| Request::new("HEAD", container.to_owned()), None)?;
         expect(&container, &[200, 204])?;
         let account = login::send_to_account(|account| Request::new("HEAD", account.to_owned()), None)?;
-        // Who may use one container only is not told of the account.
-        if expect(&account, &[200, 204]).is_err() {
-            return Ok(used(&container, "container"));
+        match expect(&account, &[200, 204]) {
+            Ok(()) => {}
+            // Who may use one container only is not told of the account.
+            Err(e) if matches!(e.kind, ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
+                return Ok(used(&container, "container"));
+            }
+            Err(e) => return Err(e),
         }
         let in_container = used(&container, "container");
         let told = [
@@ -136,7 +140,10 @@ impl Connector for Swift {
             ("container-quota-bytes", in_container.quota_bytes),
         ];
         let told = told.into_iter().filter_map(|(name, n)| Some((name.to_owned(), n?.to_string())));
-        Ok(Usage { extra: told.collect(), ..used(&account, "account") })
+        let of_account = used(&account, "account");
+        // Whichever is reached first.
+        let quota_bytes = [of_account.quota_bytes, in_container.quota_bytes].into_iter().flatten().min();
+        Ok(Usage { quota_bytes, extra: told.collect(), ..of_account })
     }
 }
 

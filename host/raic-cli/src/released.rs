@@ -13,7 +13,10 @@ const RELEASED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/released.
 /// The approved connectors of a home, with those of this release. What the operator has revoked stays so.
 pub(crate) fn approvals(home: &Home) -> Outcome<ApprovalStore> {
     let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
-    take_in(&store, RELEASED).map_err(Failed::configuration)?;
+    if let Err(e) = take_in(&store, RELEASED) {
+        // Those that were approved before serve on.
+        tracing::warn!("the connectors of this release are not approved: {e}");
+    }
     Ok(store)
 }
 

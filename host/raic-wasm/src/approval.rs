@@ -121,22 +121,20 @@ impl ApprovalStore {
     /// [`ConnectorError::Io`].
     pub fn approve(&self, package: &Package) -> Result<(), ConnectorError> {
         let file = self.file(&package.sha256);
-        match fs::remove_file(self.revoked(&package.sha256)) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(ConnectorError::io(&self.revoked(&package.sha256))(e));
-            }
-            _ => {}
+        if read(file.clone()).is_err() {
+            let mut new =
+                tempfile::NamedTempFile::new_in(&self.folder).map_err(ConnectorError::io(&self.folder))?;
+            new.write_all(&package.bytes).map_err(ConnectorError::io(&file))?;
+            new.as_file().sync_all().map_err(ConnectorError::io(&file))?;
+            new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
         }
-        if read(file.clone()).is_ok() {
-            return Ok(());
-        }
-        let mut new =
-            tempfile::NamedTempFile::new_in(&self.folder).map_err(ConnectorError::io(&self.folder))?;
-        new.write_all(&package.bytes).map_err(ConnectorError::io(&file))?;
-        new.as_file().sync_all().map_err(ConnectorError::io(&file))?;
-        new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
         // Approved once it survives a power cut: a cloud's pin may name it.
-        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
+        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))?;
+        let revoked = self.revoked(&package.sha256);
+        match fs::remove_file(&revoked) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ConnectorError::io(&revoked)(e)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether a connector of that SHA-256 is approved, or was until the operator revoked it.

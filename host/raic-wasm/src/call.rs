@@ -47,7 +47,6 @@ pub(crate) struct Context {
     pub(crate) tokens: BTreeMap<String, Token>,
     /// The names under which logins are kept.
     pub(crate) login_names: BTreeSet<String>,
-    pub(crate) logins: Arc<Logins>,
     /// The endpoints that the operator pinned, by name; those of the manifest that are not have none.
     pub(crate) endpoints: BTreeMap<String, Option<String>>,
     /// What calls learned of endpoints that are not pinned, or otherwise. A std lock: held while a text is copied.
@@ -111,6 +110,7 @@ pub(crate) struct Call {
     pub(crate) tickets: u32,
     /// Whether the call is a probe, which tries though a failure was recorded.
     pub(crate) is_probe: bool,
+    pub(crate) logins: Arc<Logins>,
     pub(crate) rehearsal: Arc<Rehearsal>,
     pub(crate) began: Instant,
     pub(crate) limits: Limits,
@@ -148,6 +148,7 @@ impl Call {
             signatures: 0,
             tickets: 0,
             is_probe: false,
+            logins: Arc::default(),
             rehearsal: Arc::default(),
             began: Instant::now(),
             limits: Limits { memory_mib, ..Limits::default() },
@@ -185,9 +186,19 @@ impl Limits {
         self.most().saturating_sub(self.memory).saturating_sub(self.held)
     }
 
-    /// Counts what the host holds of an answer.
-    pub(crate) fn hold(&mut self, bytes: usize) {
+    /// Counts what the host holds of an answer; false where there is no room for it.
+    pub(crate) fn hold(&mut self, bytes: usize) -> bool {
         self.held += bytes;
+        self.memory + self.held <= self.most()
+    }
+
+    fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
+        self.memory += bytes;
+        if self.memory + self.held > self.most() {
+            self.exceeded = Some(format!("asked for more than its {} MiB of memory", self.memory_mib));
+            return Err(wasmtime::Error::msg("memory limit"));
+        }
+        Ok(true)
     }
 
     /// What it holds no longer.
@@ -198,22 +209,16 @@ impl Limits {
 
 impl ResourceLimiter for Limits {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        self.memory += desired.saturating_sub(current);
-        if self.memory + self.held > self.most() {
-            self.exceeded = Some(format!("asked for more than its {} MiB of memory", self.memory_mib));
-            return Err(wasmtime::Error::msg("memory limit"));
-        }
-        Ok(true)
+        self.grow(desired.saturating_sub(current))
     }
 
     fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         // A table's elements are pointers of the host's.
-        self.memory += desired.saturating_sub(current) * size_of::<usize>();
         if desired > MAX_TABLE {
             self.exceeded = Some("asked for a table of more than 100000 elements".to_owned());
             return Err(wasmtime::Error::msg("table limit"));
         }
-        Ok(true)
+        self.grow(desired.saturating_sub(current) * size_of::<usize>())
     }
 
     fn instances(&self) -> usize {

@@ -218,7 +218,7 @@ mod tests {
             let resolve = |any_address| JudgedResolver { any_address }.call(Name::from_str(name).unwrap());
             let e = resolve(false).await.unwrap_err();
             assert_eq!(e.kind(), io::ErrorKind::PermissionDenied);
-            assert!(e.to_string().contains("localhost resolves to private addresses"), "{e}");
+            assert!(e.to_string().contains("resolves to private addresses"), "{e}");
             assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()), "{name}");
         }
     }

@@ -30,6 +30,7 @@ use crate::{
     engine::{Connector, Instance, Room},
     gate::Gate,
     imports::error,
+    logins::Logins,
     redaction::Redactor,
     rehearsal::Rehearsal,
     secrets::Credentials,
@@ -55,6 +56,7 @@ pub struct Configuration {
 pub struct ConnectorCloud {
     connector: Connector,
     context: Arc<Context>,
+    logins: Arc<Logins>,
     rehearsal: Arc<Rehearsal>,
     /// Since the service turned out to take no several deletions in one request.
     deletes_one_by_one: AtomicBool,
@@ -78,6 +80,9 @@ struct Ended {
 
 /// The longest etag, in bytes: providers' have less than a hundred.
 const MAX_ETAG: usize = 1024;
+
+/// What is kept of a guest's text, in characters.
+const MAX_TEXT: usize = 512;
 
 /// The most pairs taken of a guest's own words.
 const MAX_EXTRA: usize = 16;
@@ -114,24 +119,27 @@ impl ConnectorCloud {
             credentials,
             tokens: manifest.tokens.clone(),
             login_names: manifest.logins.clone(),
-            logins: Arc::default(),
             endpoints: manifest.endpoints.keys().map(pinned).collect(),
             learned: Mutex::default(),
         };
         Ok(Self {
             connector: connector.clone(),
             context: Arc::new(context),
+            logins: Arc::default(),
             rehearsal: Arc::default(),
             deletes_one_by_one: AtomicBool::new(false),
         })
     }
 
-    /// The same cloud, with the logins it has, in a rehearsal: for `raic connector test` and for tests.
+    /// The same cloud in a rehearsal: for `raic connector test` and for tests. It has the logins that there are, unless its clock is to be
+    /// off; what happens to them there changes nothing here.
     #[must_use]
     pub fn rehearsing(&self, rehearsal: Rehearsal) -> Self {
+        let logins = if rehearsal.clock_ahead_ms == 0 { self.logins.copy() } else { Logins::default() };
         Self {
             connector: self.connector.clone(),
             context: self.context.clone(),
+            logins: Arc::new(logins),
             rehearsal: Arc::new(rehearsal),
             deletes_one_by_one: AtomicBool::new(false),
         }
@@ -172,9 +180,13 @@ impl ConnectorCloud {
         };
         // Waits for room rather than failing: the number of clouds is not the engine's to choose.
         let memory_mib = self.connector.manifest.memory_mib;
-        let room = timeout_at(deadline, self.connector.room()).await.map_err(|_| at(late()))?;
+        let room = timeout_at(deadline, self.connector.room()).await.map_err(|_| {
+            let why = format!("no room for a call of connector {:?}: others take it", self.connector_name());
+            at(CloudError::new(ErrorKind::Throttled, &self.context.cloud, operation, why))
+        })?;
         let mut store = Call::store(self.context.clone(), &self.connector.engine, range, memory_mib);
         store.data_mut().is_probe = operation == Operation::Probe;
+        store.data_mut().logins = self.logins.clone();
         store.data_mut().rehearsal = self.rehearsal.clone();
         let cpu = store.data().limits.cpu.clone();
         let whole = cpu.of(async {
@@ -200,8 +212,8 @@ impl ConnectorCloud {
 
     /// A guest's text, bounded and without secrets or control characters.
     fn clean(&self, text: String) -> String {
-        let text = self.context.redaction.apply(text.as_bytes());
-        String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(512).collect()
+        let text = self.context.redaction.apply_up_to(text.as_bytes(), 4 * MAX_TEXT);
+        String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
     }
 
     /// A guest's own error.

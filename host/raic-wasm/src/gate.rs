@@ -3,7 +3,10 @@
 //! **Invariant:** the URL that is judged here is the URL that is sent, byte for byte, and redirects are never
 //! followed. Names are judged here; the addresses they resolve to, in [`crate::client`].
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use url::{Host, Url};
 
@@ -28,6 +31,8 @@ pub struct Grant {
     pub path: String,
     /// Whether it is that path alone.
     pub exact: bool,
+    /// The methods of its requests; any where none is named.
+    pub methods: BTreeSet<String>,
     /// Whether the operator typed the host: then it may be private.
     pub typed: bool,
 }
@@ -49,6 +54,8 @@ pub(crate) struct Passed<'a> {
     pub(crate) document: bool,
     /// The tokens that a 2xx answer holds.
     pub(crate) tokens: Vec<&'a str>,
+    /// All tokens that answers from this place may hold: a service may take other requests for a login than the manifest thinks of.
+    pub(crate) of_place: Vec<&'a str>,
 }
 
 impl Gate {
@@ -85,6 +92,7 @@ impl Gate {
                 port: url.port_or_known_default().unwrap_or_default(),
                 path: url.path().trim_end_matches('/').to_owned(),
                 exact: network.exact,
+                methods: network.methods.clone(),
                 typed,
             });
         }
@@ -142,6 +150,7 @@ impl Gate {
             g.scheme == parsed.scheme()
                 && Some(g.host.as_str()) == parsed.host_str()
                 && Some(g.port) == parsed.port_or_known_default()
+                && (g.methods.is_empty() || g.methods.contains(method))
                 && if g.exact { is_at(&g.path, parsed.path()) } else { below(&g.path, parsed.path()) }
         };
         let grant = self.grants.iter().find(at).ok_or_else(|| {
@@ -167,7 +176,9 @@ impl Gate {
         let document = self.documents.iter().any(is_answer_to);
         let tokens = self.tokens.iter().filter(|(_, answer)| is_answer_to(answer));
         let tokens = tokens.map(|(name, _)| name.as_str()).collect();
-        Ok(Passed { url: parsed, grant, document, tokens })
+        let of_place = self.tokens.iter().filter(|(_, answer)| answer.network == grant.name);
+        let of_place = of_place.map(|(name, _)| name.as_str()).collect();
+        Ok(Passed { url: parsed, grant, document, tokens, of_place })
     }
 }
 

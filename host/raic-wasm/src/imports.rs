@@ -39,6 +39,8 @@ fn refused(message: impl Into<String>) -> Error {
     error(ErrorKind::RefusedByHost, message)
 }
 
+/// What is kept of a line of the log, in characters.
+const MAX_LOG_LINE: usize = 1024;
 /// The longest text kept of a login, in characters.
 const MAX_LOGIN_TEXT: usize = 4096;
 
@@ -221,7 +223,7 @@ impl cloud::Host for Call {
         if self.tickets > 0 {
             return Ok(Err(refused("a call that is logging in does not wait for another login")));
         }
-        let logins = self.context.logins.clone();
+        let logins = self.logins.clone();
         Ok(match logins.acquire(&name, self.is_probe).await {
             Ok(Acquired::Hit(login)) => Ok(cloud::Acquired::Hit(self.hit(&login)?)),
             Ok(Acquired::Refresh(ticket)) => {
@@ -233,7 +235,7 @@ impl cloud::Host for Call {
     }
 
     async fn cache_invalidate(&mut self, name: String, generation: u64) -> wasmtime::Result<()> {
-        self.context.logins.invalidate(&name, generation);
+        self.logins.invalidate(&name, generation);
         Ok(())
     }
 }
@@ -302,9 +304,12 @@ impl log::Host for Call {
             return Ok(());
         }
         // A guest's text may hold what would forge a line of the log, or a secret an answer repeated.
-        let message = self.context.redaction.apply(message.as_bytes());
-        let message: String =
-            String::from_utf8_lossy(&message).chars().filter(|c| !c.is_control()).take(1024).collect();
+        let message = self.context.redaction.apply_up_to(message.as_bytes(), 4 * MAX_LOG_LINE);
+        let message: String = String::from_utf8_lossy(&message)
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_LOG_LINE)
+            .collect();
         let cloud = &self.context.cloud;
         match level {
             log::Level::Trace => tracing::trace!(cloud, "connector: {message}"),

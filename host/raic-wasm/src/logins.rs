@@ -68,6 +68,16 @@ pub struct LoginTicket {
 }
 
 impl Logins {
+    /// Others that begin with the same logins, and without the failures.
+    pub(crate) fn copy(&self) -> Self {
+        let entries = self.entries();
+        let kept = entries.iter().map(|(name, entry)| {
+            let login = entry.login.clone();
+            (name.clone(), Entry { generation: entry.generation, login, ..Entry::default() })
+        });
+        Self { entries: Mutex::new(kept.collect()), changed: Notify::new() }
+    }
+
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }

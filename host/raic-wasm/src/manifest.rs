@@ -218,6 +218,9 @@ pub struct Network {
     /// Whether it is that path alone, and none below it.
     #[serde(default)]
     pub exact: bool,
+    /// The HTTP methods of its requests; any where none is named.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub methods: BTreeSet<String>,
 }
 
 /// The value that a setting must have, or one of several.
@@ -310,6 +313,11 @@ impl Manifest {
             }
             if choice && setting.default.as_ref().is_some_and(|d| !setting.choices.contains(d)) {
                 return Err(format!("setting {name:?}: its default is none of its choices"));
+            }
+        }
+        for method in self.network.iter().flat_map(|network| &network.methods) {
+            if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
+                return Err(format!("{method:?} is no HTTP method: they are words such as GET"));
             }
         }
         for (name, part) in self.credentials.values().flat_map(|c| &c.parts) {

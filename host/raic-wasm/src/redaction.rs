@@ -6,6 +6,7 @@
 //! base64, in lines or not, at all three alignments.
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     sync::{Arc, PoisonError, RwLock},
 };
@@ -19,8 +20,14 @@ use crate::secrets::{Credentials, SecretValue};
 pub(crate) const SHORTEST: usize = 8;
 const MASK: &[u8] = b"***";
 
-/// Tokens that are looked for: those of a login or two of each kind.
+/// Tokens that are looked for, beside those still in use: those of a login or two of each kind.
 const TOKENS: usize = 8;
+/// Tokens that are looked for in any case.
+const MOST_TOKENS: usize = 64;
+
+/// Comparisons of one search, for every byte of the document and form of a secret, and once: more than honest documents need. A service
+/// and a guest together could make a search last for hours.
+const WORK: (u64, u64) = (2, 1 << 20);
 
 /// What to look for on behalf of one cloud: its credentials, and the tokens that it was given last.
 #[derive(Default)]
@@ -33,39 +40,74 @@ pub(crate) struct Redactor {
 impl Redactor {
     pub(crate) fn new(credentials: &Credentials) -> Self {
         let mut forms = Forms::default();
-        credentials.secret.values().for_each(|secret| forms.add(secret.text()));
+        for secret in credentials.secret.values() {
+            forms.add(secret.text());
+            // A shared access signature: a service may repeat its items one by one, as they are or decoded.
+            for item in secret.text().split('&').filter(|_| secret.text().contains('&')) {
+                let value = item.split_once('=').map_or(item, |(_, value)| value);
+                let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+                forms.add(value);
+                if decoded != value {
+                    forms.add(&decoded);
+                }
+            }
+        }
         Self { credentials: forms, tokens: RwLock::default() }
     }
 
     /// Looks for a token from now on, in the place of the oldest.
     pub(crate) fn learn(&self, token: &Arc<SecretValue>) {
         let mut tokens = self.tokens.write().unwrap_or_else(PoisonError::into_inner);
-        if tokens.iter().any(|(known, _)| known.text() == token.text()) {
+        if let Some(at) = tokens.iter().position(|(known, _)| known.text() == token.text()) {
+            // The latest again: the newer handle is the one in use.
+            if let Some((_, forms)) = tokens.remove(at) {
+                tokens.push_front((token.clone(), forms));
+            }
             return;
         }
         let mut forms = Forms::default();
         forms.add(token.text());
         tokens.push_front((token.clone(), forms));
-        tokens.truncate(TOKENS);
+        // One that a login or a call still holds may be sent yet, and repeated.
+        while tokens.len() > TOKENS {
+            let unused = tokens.iter().rposition(|(token, _)| Arc::strong_count(token) == 1);
+            let Some(at) = unused.or((tokens.len() > MOST_TOKENS).then(|| tokens.len() - 1)) else { break };
+            tokens.remove(at);
+        }
     }
 
     /// `document` with every form of every secret replaced by `***`.
     pub(crate) fn apply(&self, document: &[u8]) -> Vec<u8> {
+        self.apply_up_to(document, usize::MAX)
+    }
+
+    /// The same, given up where so many bytes have come out: for texts of which only a beginning is kept.
+    pub(crate) fn apply_up_to(&self, document: &[u8], most: usize) -> Vec<u8> {
         let tokens = self.tokens.read().unwrap_or_else(PoisonError::into_inner);
         let all: Vec<&Forms> =
             std::iter::once(&self.credentials).chain(tokens.iter().map(|(_, forms)| forms)).collect();
-        apply(&all, document)
+        apply(&all, document, most)
     }
 }
 
+/// What any text may begin with in one of its escaped forms.
+const ESCAPES: [u8; 4] = [b'%', b'\\', b'&', b'+'];
+
 /// The forms in which secrets are looked for.
-#[derive(Default)]
 struct Forms {
+    /// The bytes that a form may begin with: most places of a document are none, and nothing is compared there.
+    begin: [bool; 256],
     texts: Vec<Zeroizing<String>>,
     /// In base64, the characters that depend on nothing but the secret's own bytes.
     base64: Vec<Zeroizing<String>>,
     /// Lower-case hex without separators, matched whatever stands between the pairs.
     hex: Vec<Zeroizing<String>>,
+}
+
+impl Default for Forms {
+    fn default() -> Self {
+        Self { begin: [false; 256], texts: Vec::new(), base64: Vec::new(), hex: Vec::new() }
+    }
 }
 
 impl Forms {
@@ -85,37 +127,88 @@ impl Forms {
                 self.base64.push(Zeroizing::new(text[skip..whole].to_owned()));
             }
         }
+        let firsts = [&self.texts, &self.base64, &self.hex].into_iter().flatten();
+        for first in firsts.filter_map(|form| form.bytes().next()).chain(ESCAPES) {
+            // Hex is in either case.
+            for first in [first, first.to_ascii_uppercase()] {
+                self.begin[usize::from(first)] = true;
+            }
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.texts.len() + self.base64.len() + self.hex.len()
+    }
+
+    fn may_begin_with(&self, byte: u8) -> bool {
+        self.begin[usize::from(byte)]
     }
 
     /// The longest form of a secret at the beginning of `text`: a shorter one would leave a rest of a longer.
-    fn longest_match(&self, text: &[u8]) -> Option<usize> {
-        let texts = self.texts.iter().filter_map(|secret| text_match(text, secret));
-        let base64 = self.base64.iter().filter_map(|secret| base64_match(text, secret));
-        let hex = self.hex.iter().filter_map(|secret| hex_match(text, secret));
+    fn longest_match(&self, text: &[u8], work: &Work) -> Option<usize> {
+        let texts = self.texts.iter().filter_map(|secret| text_match(text, secret, work));
+        let base64 = self.base64.iter().filter_map(|secret| base64_match(text, secret, work));
+        let hex = self.hex.iter().filter_map(|secret| hex_match(text, secret, work));
         texts.chain(base64).chain(hex).max()
     }
 }
 
-fn apply(forms: &[&Forms], document: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(document.len());
+fn apply(forms: &[&Forms], document: &[u8], most: usize) -> Vec<u8> {
+    let mut out = Vec::with_capacity(document.len().min(most));
     let mut rest = document;
-    while let Some(first) = rest.first() {
-        match forms.iter().filter_map(|forms| forms.longest_match(rest)).max() {
+    let all: usize = forms.iter().map(|forms| forms.len()).sum();
+    let work = Work::of(document.len().min(most.saturating_mul(8)), all);
+    let may_begin = |byte: &u8| forms.iter().any(|forms| forms.may_begin_with(*byte));
+    while let Some(at) = rest.iter().position(may_begin) {
+        if out.len() + at >= most {
+            // No secret begins before that place.
+            out.extend_from_slice(&rest[..at]);
+            return out;
+        }
+        if work.is_done() {
+            // What was not searched is not shown.
+            return MASK.to_vec();
+        }
+        out.extend_from_slice(&rest[..at]);
+        rest = &rest[at..];
+        let here = forms.iter().filter(|forms| forms.may_begin_with(rest[0]));
+        match here.filter_map(|forms| forms.longest_match(rest, &work)).max() {
             Some(length) => {
                 out.extend_from_slice(MASK);
                 rest = &rest[length..];
             }
             None => {
-                out.push(*first);
+                out.push(rest[0]);
                 rest = &rest[1..];
             }
         }
     }
+    out.extend_from_slice(rest);
     out
 }
 
+/// What a search may still compare.
+struct Work(Cell<u64>);
+
+impl Work {
+    fn of(bytes: usize, forms: usize) -> Self {
+        let each = (bytes as u64).saturating_mul(forms as u64).saturating_mul(WORK.0);
+        Self(Cell::new(each.saturating_add(WORK.1)))
+    }
+
+    /// Counts a comparison; none once there were too many.
+    fn step(&self) -> Option<()> {
+        self.0.set(self.0.get().checked_sub(1)?);
+        Some(())
+    }
+
+    fn is_done(&self) -> bool {
+        self.0.get() == 0
+    }
+}
+
 /// The length of a match of `secret`, each character as it is or escaped.
-fn text_match(text: &[u8], secret: &str) -> Option<usize> {
+fn text_match(text: &[u8], secret: &str, work: &Work) -> Option<usize> {
     // Most places do not even begin like it: nothing is allocated for them.
     character_matches(text, secret.chars().next()?).next()?;
     // All places where the characters so far may end: `%` may stand for itself or begin an escape.
@@ -123,6 +216,7 @@ fn text_match(text: &[u8], secret: &str) -> Option<usize> {
     for character in secret.chars() {
         let mut next = Vec::new();
         for end in ends {
+            work.step()?;
             next.extend(character_matches(&text[end..], character).map(|length| end + length));
         }
         next.sort_unstable();
@@ -214,10 +308,12 @@ fn xml_match(text: &[u8], character: char) -> Option<usize> {
 }
 
 /// The length of a match of `base64`, broken into lines anywhere, with the ends of lines escaped or not.
-fn base64_match(text: &[u8], base64: &str) -> Option<usize> {
+fn base64_match(text: &[u8], base64: &str, work: &Work) -> Option<usize> {
     let mut at = 0;
     for (i, wanted) in base64.bytes().enumerate() {
+        work.step()?;
         while i > 0 && text.get(at)?.is_ascii_whitespace() {
+            work.step()?;
             at += 1;
         }
         if i > 0 && matches!(text.get(at..at + 2), Some(b"\\n" | b"\\r")) {
@@ -233,9 +329,10 @@ fn base64_match(text: &[u8], base64: &str) -> Option<usize> {
 }
 
 /// The length of a match of `hex` (lower case), with at most one separator of one or two characters between pairs.
-fn hex_match(text: &[u8], hex: &str) -> Option<usize> {
+fn hex_match(text: &[u8], hex: &str, work: &Work) -> Option<usize> {
     let mut at = 0;
     for (i, pair) in hex.as_bytes().chunks(2).enumerate() {
+        work.step()?;
         let here = |at: usize| text.get(at..at + 2).is_some_and(|t| t.eq_ignore_ascii_case(pair));
         let skip = (0..=if i == 0 { 0 } else { 2 })
             .find(|skip| here(at + skip) && text[at..at + skip].iter().all(|b| !b.is_ascii_alphanumeric()))?;
@@ -291,6 +388,34 @@ mod tests {
             read.contains("<Code>SignatureDoesNotMatch</Code>") && read.contains("host:s3.example.com"),
             "{read}"
         );
+    }
+
+    /// A token like that, and a service that helps, would keep a search busy for hours.
+    #[test]
+    fn a_search_that_would_not_end_shows_nothing() {
+        let token = "a".repeat(16_000) + "b";
+        let began = std::time::Instant::now();
+        let read = redaction(&token).apply("a".repeat(1 << 20).as_bytes());
+        assert_eq!(read, MASK);
+        assert!(began.elapsed().as_secs() < 60, "{:?}", began.elapsed());
+    }
+
+    #[test]
+    fn a_text_of_which_the_beginning_is_kept_is_searched_so_far() {
+        let redaction = redaction("secret-of-a-kind");
+        let text = "secret-of-a-kind".repeat(1000) + " and more";
+        let read = redaction.apply_up_to(text.as_bytes(), 10);
+        assert!(read.len() < 20 && read.iter().all(|b| *b == b'*'), "{}", String::from_utf8_lossy(&read));
+    }
+
+    #[test]
+    fn a_token_in_use_is_looked_for_however_many_come_after() {
+        let redactor = Redactor::default();
+        let token = |text: &str| Arc::new(SecretValue::for_tests(text));
+        let kept = token("the-token-in-use");
+        redactor.learn(&kept);
+        (0..100).for_each(|i| redactor.learn(&token(&format!("another-token-{i}"))));
+        assert_eq!(redactor.apply(b"the-token-in-use, another-token-3"), b"***, another-token-3");
     }
 
     proptest! {

@@ -142,6 +142,12 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
 }
 
 impl SecretValue {
+    /// One with which nothing may be done.
+    #[cfg(test)]
+    pub(crate) fn for_tests(text: &str) -> Self {
+        Self { value: Zeroizing::new(text.to_owned()), rule: Rule::default() }
+    }
+
     /// Out of an answer.
     pub(crate) fn taken(value: Zeroizing<String>, token: &Token) -> Self {
         Self { value, rule: token.into() }

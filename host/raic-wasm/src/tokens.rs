@@ -7,6 +7,9 @@ use zeroize::Zeroizing;
 
 use crate::{manifest::Token, redaction::SHORTEST, secrets::SecretValue};
 
+/// The longest token: Keystone's with a catalogue in it had a few thousand bytes. It is kept in every form that is looked for.
+const LONGEST: usize = 16 << 10;
+
 /// How deep an element may lie.
 const MAX_DEPTH: usize = 32;
 
@@ -46,10 +49,22 @@ pub(crate) fn find(
         }
     }
     let Some(value) = found else { return Ok(None) };
-    if value.len() < SHORTEST || !value.bytes().all(|b| b.is_ascii_graphic() || b == b' ') {
-        return Err(format!("the answer's {name} is shorter than {SHORTEST} bytes, or no printable text"));
+    if !is_token(&value) {
+        return Err(format!(
+            "the answer's {name} is shorter than {SHORTEST} bytes, longer than {LONGEST}, or no printable text"
+        ));
     }
     Ok(Some(Arc::new(SecretValue::taken(value, token))))
+}
+
+/// The token that a header's value is, where it could be one.
+pub(crate) fn in_value(value: &[u8], token: &Token) -> Option<Arc<SecretValue>> {
+    let text = Zeroizing::new(std::str::from_utf8(value).ok()?.trim().to_owned());
+    is_token(&text).then(|| Arc::new(SecretValue::taken(text, token)))
+}
+
+fn is_token(text: &str) -> bool {
+    (SHORTEST..=LONGEST).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
 }
 
 fn in_header(headers: &[(String, Vec<u8>)], name: &str) -> Option<Zeroizing<String>> {

@@ -192,6 +192,23 @@ impl Connector for Hostile {
                 let seen = String::from_utf8_lossy(&answer.read(4096)?).into_owned();
                 Err(error(ErrorKind::Protocol, format!("{seen} {header}")))
             }
+            "asks-for-a-token-otherwise" => {
+                // What a lenient service may take for a login, though the manifest does not.
+                let mut seen = String::new();
+                for (method, path) in [
+                    ("GET", "login/"),
+                    ("GET", "login?x=y"),
+                    ("GET", "%6Cogin"),
+                    ("HEAD", "login"),
+                    ("POST", "login"),
+                ] {
+                    let answer = Request::new(method, own(path)?).send(None)?;
+                    seen += &answer.header("x-issued").unwrap_or_default();
+                    seen += &String::from_utf8_lossy(&answer.read(4096).unwrap_or_default());
+                    seen += &answer.header("x-account-meta-temp-url-key").unwrap_or_default();
+                }
+                Err(error(ErrorKind::Protocol, seen))
+            }
             "reads-a-token-that-is-none" => {
                 Request::new("GET", own("short-login")?).send(None)?.read(4096).map(|_| object(0))
             }

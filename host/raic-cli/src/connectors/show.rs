@@ -61,7 +61,10 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     for network in &manifest.network {
         let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
         let below = if network.exact { ", that path alone" } else { "" };
-        say!("    {:<14} {}{}{below}", network.name, network.url, when.collect::<String>());
+        let methods: Vec<_> = network.methods.iter().map(String::as_str).collect();
+        let methods =
+            if methods.is_empty() { String::new() } else { format!(", by {}", methods.join(" and ")) };
+        say!("    {:<14} {}{}{below}{methods}", network.name, network.url, when.collect::<String>());
     }
     say!("  may read, besides errors");
     let answers = manifest.tokens.values().flat_map(|token| &token.answers);

@@ -3,7 +3,6 @@
 mod refusals;
 
 use std::{
-    collections::BTreeMap,
     path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
@@ -43,6 +42,9 @@ pub(crate) struct TestArguments {
     /// The file with a credential's document
     #[arg(long = "credential", value_name = "NAME=FILE")]
     credentials: Vec<String>,
+    /// Where a login says that something is, such as Swift's storage, where it lies on another host than the settings name
+    #[arg(long = "endpoint", value_name = "NAME=URL")]
+    endpoints: Vec<String>,
     /// An authority (PEM) to trust beside the system's
     #[arg(long)]
     ca: Option<PathBuf>,
@@ -94,13 +96,18 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         connector.map_err(|e| Failed::configuration(format!("{}: {e}", arguments.file.display())))?;
     let mut configuration = configuration(arguments)?;
     let cloud = open(&connector, &configuration)?;
-    // What its login says of endpoints is taken as it is: whoever tests, sees it here.
     let _ = cloud.probe().await;
     let learned = cloud.learned();
     let cloud = if learned.is_empty() {
         cloud
     } else {
         for (name, url) in &learned {
+            // As `cloud add` does: a stranger's connector says where its service is, and could name anything within reach.
+            if !cloud.names_host_of(url) {
+                return Err(Failed::configuration(format!(
+                    "its login says that its {name} is at {url}, on a host that no setting names; if that is right, add --endpoint {name}={url}"
+                )));
+            }
             say_unless(json, &format!("its login says that its {name} is at {url}"));
         }
         configuration.endpoints.extend(learned);
@@ -230,6 +237,6 @@ fn configuration(arguments: &TestArguments) -> Outcome<Configuration> {
         settings: pairs(&arguments.settings)?,
         credentials: documents(&arguments.credentials)?,
         tls: TlsSettings { extra_ca },
-        endpoints: BTreeMap::new(),
+        endpoints: pairs(&arguments.endpoints)?,
     })
 }

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::{Finding, Verdict, delete, fails, key, list_all, pattern, put, read, reads, worked};
 use crate::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, Result, WriteMode};
 
-/// A way to be refused that `raic connector test` and the tests of connectors try.
+/// That a result is a failure of one of these kinds; gives the failure.
 fn refused_as(result: Result<()>, kinds: &[ErrorKind], what: &str) -> Verdict<CloudError> {
     match result {
         Err(e) if kinds.contains(&e.kind) => Ok(e),
@@ -36,6 +36,11 @@ pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let either = &[ErrorKind::ContainerNotFound, ErrorKind::NotFound];
     refused_as(cloud.head(&key).await.map(drop), either, "a head without a container")?;
     refused_as(read(cloud, &key, None).await.map(drop), either, "a get without a container")?;
+    // What is in no container is gone.
+    match cloud.delete(&key, None).await {
+        Ok(()) => {}
+        deleted => drop(refused_as(deleted, either, "a delete without a container")?),
+    }
     Ok(Finding::Holds)
 }
 
@@ -75,10 +80,18 @@ pub async fn read_only(cloud: &dyn Cloud, writer: &dyn Cloud, prefix: &str) -> V
     ensure!(listed == [key.clone()], "a key that may read lists {} objects of one", listed.len());
     let denied = &[ErrorKind::PermissionDenied];
     refused_as(store(cloud, &key).await, denied, "a put by a key that may only read")?;
-    let created = cloud.put(&key, Payload::from(pattern(7)), WriteMode::CreateOnly).await.map(drop);
-    let either = &[ErrorKind::PermissionDenied, ErrorKind::AlreadyExists];
-    refused_as(created, either, "a create-only put by a key that may only read")?;
+    let new = super::key(prefix, "new")?;
+    let created = cloud.put(&new, Payload::from(pattern(7)), WriteMode::CreateOnly).await.map(drop);
+    refused_as(created, denied, "a create-only put by a key that may only read")?;
     refused_as(cloud.delete(&key, None).await, denied, "a delete by a key that may only read")?;
+    match cloud.delete_many(std::slice::from_ref(&key)).await {
+        Err(e) if e.kind == ErrorKind::Unsupported => {}
+        Ok(failed) if failed.len() == 1 && failed[0].1.kind == ErrorKind::PermissionDenied => {}
+        other => {
+            let what = "a delete of several by a key that may only read";
+            refused_as(other.map(drop), denied, what)?;
+        }
+    }
     reads(writer, &key, &pattern(50)).await?;
     delete(writer, &key).await?;
     Ok(Finding::Holds)

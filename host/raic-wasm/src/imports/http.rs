@@ -17,12 +17,17 @@ use crate::{
     call::{Call, Context, GuestBody, GuestResponse, SecretHandle},
     client::{HttpClient, IDLE, SendError, Upload, causes},
     gate::Grant,
+    manifest::Token,
     rehearsal::RehearsedAnswer,
     tokens,
 };
 
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 32 << 10;
+/// The most that an answer's headers may have together.
+const MAX_ANSWER_HEADERS: usize = 64 << 10;
+/// The most of an answer that holds a token: a catalogue of services lies beside Keystone's.
+const MAX_LOGIN: u32 = 256 << 10;
 /// The most that is read of an answer of 400 and above.
 const MAX_ERROR: u32 = 64 << 10;
 /// The most of a document, whatever limit the guest names: the engine bounds what crosses by its own fuel.
@@ -56,6 +61,16 @@ const FORBIDDEN: [&str; 17] = [
     "x-rewrite-url",
 ];
 
+/// Headers of answers that hold secrets of whoever owns the account, and not of the guest's login.
+const SECRET_HEADERS: [&str; 5] = [
+    "set-cookie",
+    // Swift: with one of them anybody may sign URLs ("Temporary URL middleware").
+    "x-account-meta-temp-url-key",
+    "x-account-meta-temp-url-key-2",
+    "x-container-meta-temp-url-key",
+    "x-container-meta-temp-url-key-2",
+];
+
 impl http::Host for Call {
     async fn send(
         &mut self,
@@ -67,9 +82,13 @@ impl http::Host for Call {
             return Ok(Err(refused("too many requests in one call")));
         }
         match self.exchange(request, upload).await {
+            Ok(response) if self.limits.hold(response.held()) => Ok(Ok(self.table.push(response)?)),
             Ok(response) => {
-                self.limits.hold(response.held());
-                Ok(Ok(self.table.push(response)?))
+                self.limits.release(response.held());
+                Ok(Err(error(
+                    ErrorKind::TooLarge,
+                    "no memory is left for another answer; drop those that were read",
+                )))
             }
             Err(e) => Ok(Err(e)),
         }
@@ -139,16 +158,11 @@ impl Call {
         if (200..300).contains(&answer.status) {
             answer.untaken = passed.tokens.iter().map(|name| (*name).to_owned()).collect();
         }
-        let places: Vec<String> = answer.untaken.iter().flat_map(|name| in_headers(&context, name)).collect();
         if !answer.untaken.is_empty() {
             answer.unmasked = answer.headers.clone();
             answer.take(&context, true)?;
         }
-        // The guest sees none of it before, also where the rest of the token is to be read still.
-        for (name, value) in &mut answer.headers {
-            let is_token = places.iter().any(|place| place.eq_ignore_ascii_case(name));
-            *value = if is_token { b"***".to_vec() } else { context.redaction.apply(value) };
-        }
+        answer.mask(&context, &passed.of_place);
         Ok(answer)
     }
 }
@@ -177,6 +191,7 @@ impl Call {
         let after = response.held();
         self.read += response.read.as_ref().map_or(0, bytes::Bytes::len);
         self.limits.release(before);
+        // There is room: no more was read than there was.
         self.limits.hold(after);
         Ok(whole)
     }
@@ -215,6 +230,11 @@ impl Answered {
                 "the service encoded an answer though it was told not to",
             ));
         }
+        let total: usize = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+        if total > MAX_ANSWER_HEADERS {
+            let why = format!("the headers of the answer have {total} bytes, more than {MAX_ANSWER_HEADERS}");
+            return Err(error(ErrorKind::Protocol, why));
+        }
         let headers = head.headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec()));
         Ok(Self { status: head.status.as_u16(), headers: headers.collect(), incoming: Some(incoming) })
     }
@@ -226,12 +246,34 @@ impl Answered {
 }
 
 /// The headers that a token stands in.
-fn in_headers(context: &Context, token: &str) -> Vec<String> {
-    let from = context.tokens.get(token).map(|token| token.from.as_slice()).unwrap_or_default();
-    from.iter().filter_map(|place| Some(place.strip_prefix("header:")?.to_owned())).collect()
+fn in_headers(token: &Token) -> impl Iterator<Item = &str> {
+    token.from.iter().filter_map(|place| place.strip_prefix("header:"))
 }
 
 impl GuestResponse {
+    /// Hides what stands in the headers that have tokens, whatever request was answered with them, and what repeats a secret. The guest
+    /// sees none of it before, also where the rest of a token is to be read still.
+    fn mask(&mut self, context: &Context, of_place: &[&str]) {
+        let tokens = of_place.iter().filter_map(|name| context.tokens.get(*name));
+        let places: Vec<(&str, &Token)> =
+            tokens.flat_map(|token| in_headers(token).map(move |place| (place, token))).collect();
+        for (name, value) in &mut self.headers {
+            let of = places.iter().find(|(place, _)| place.eq_ignore_ascii_case(name));
+            if let Some((_, token)) = of {
+                // The same may stand elsewhere in this answer or the next.
+                if let Some(secret) = tokens::in_value(value, token) {
+                    context.redaction.learn(&secret);
+                }
+            }
+            if of.is_some() || SECRET_HEADERS.contains(&name.as_str()) {
+                *value = b"***".to_vec();
+            }
+        }
+        for (_, value) in &mut self.headers {
+            *value = context.redaction.apply(value);
+        }
+    }
+
     /// Finds the answer's tokens, in its head or in the rest: from then on they are shown nowhere.
     fn take(&mut self, context: &Context, in_head: bool) -> Result<(), Error> {
         let body = if in_head { None } else { self.read.as_deref() };
@@ -265,7 +307,8 @@ impl GuestResponse {
                 Ok(Some(Ok(frame))) => whole.extend_from_slice(&frame.into_data().unwrap_or_default()),
             }
             if whole.len() > most as usize {
-                return Err(error(ErrorKind::TooLarge, format!("the answer passes {most} bytes")));
+                let why = format!("the answer passes {most} bytes, or what `memory_mib` leaves for it");
+                return Err(error(ErrorKind::TooLarge, why));
             }
         }
         self.read = Some(whole.freeze());
@@ -329,7 +372,11 @@ impl http::HostResponse for Call {
         if response.status < 400 && !is_document {
             return Ok(Err(refused("the manifest does not call this answer a document")));
         }
-        let most = if response.status >= 400 { MAX_ERROR } else { MAX_DOCUMENT };
+        let most = match response.status {
+            400.. => MAX_ERROR,
+            _ if response.untaken.is_empty() => MAX_DOCUMENT,
+            _ => MAX_LOGIN,
+        };
         let most = most.min(limit).min(room);
         if let Err(e) = self.read_answer(&handle, most).await? {
             return Ok(Err(e));
@@ -362,7 +409,7 @@ impl http::HostResponse for Call {
         if !self.context.tokens.contains_key(&name) {
             return Ok(Err(refused(format!("the manifest has no token {name:?}"))));
         }
-        let room = self.room_for_answer().min(MAX_ERROR);
+        let room = self.room_for_answer().min(MAX_LOGIN);
         if self.table.get(&handle)?.untaken.contains(&name)
             && let Err(e) = self.read_answer(&handle, room).await?
         {
