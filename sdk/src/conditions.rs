@@ -1,4 +1,22 @@
 //! Conditions of writes, where the service leaves them to the connector or words them its own way.
+//!
+//! ```
+//! use raic_sdk::{ErrorKind, ObjectInfo, WriteMode, conditions, error};
+//!
+//! // A delete by etag, for a service whose DELETE takes no condition: by a HEAD before it.
+//! let found = ObjectInfo { size: 7, etag: Some("v2".to_owned()), last_modified_unix_ms: None, extra: vec![] };
+//! assert!(conditions::still_has(Ok(found.clone()), "v2").unwrap());
+//! let e = conditions::still_has(Ok(found), "v1").unwrap_err();
+//! assert_eq!(e.kind, ErrorKind::PreconditionFailed);
+//!
+//! // A put that must not replace: 412 means that there is one.
+//! let e = conditions::of_put(error(ErrorKind::PreconditionFailed, "412"), &WriteMode::CreateOnly);
+//! assert_eq!(e.kind, ErrorKind::AlreadyExists);
+//!
+//! // What is gone is deleted.
+//! let deleted = conditions::or_gone(Err(error(ErrorKind::NotFound, "404")), ErrorKind::NotFound);
+//! assert!(deleted.is_ok());
+//! ```
 
 use crate::{Error, ErrorKind, ObjectInfo, Result, WriteMode, error};
 

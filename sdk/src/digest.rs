@@ -3,6 +3,10 @@
 use sha2::Digest as _;
 
 /// SHA-256 of a small body.
+///
+/// ```
+/// assert!(raic_sdk::hex(&raic_sdk::sha256(b"")).starts_with("e3b0c442"));
+/// ```
 pub fn sha256(content: &[u8]) -> Vec<u8> {
     sha2::Sha256::digest(content).to_vec()
 }

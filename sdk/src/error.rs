@@ -3,6 +3,11 @@
 use crate::{Error, ErrorKind, Result, setting};
 
 /// An error of a kind, with one line for a person.
+///
+/// ```
+/// let e = raic_sdk::error(raic_sdk::ErrorKind::Protocol, "the listing has no names");
+/// assert_eq!((e.message.as_str(), e.http_status), ("the listing has no names", None));
+/// ```
 pub fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
     Error {
         kind,

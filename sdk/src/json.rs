@@ -6,6 +6,15 @@ use crate::{ErrorKind, Result, error};
 
 /// Reads a document.
 ///
+/// ```
+/// use raic_sdk::json;
+///
+/// // Google writes numbers of 64 bits as texts.
+/// let object = json::parse(br#"{"name": "k", "size": "7", "acl": [{"role": "OWNER"}]}"#).unwrap();
+/// assert_eq!(json::text(&object, "/acl/0/role"), Some("OWNER"));
+/// assert_eq!((json::number(&object, "/size"), json::number(&object, "/none")), (Some(7), None));
+/// ```
+///
 /// # Errors
 /// `protocol` where it is none.
 pub fn parse(document: &[u8]) -> Result<Value> {
@@ -28,6 +37,10 @@ pub fn number(document: &Value, pointer: &str) -> Option<u64> {
 }
 
 /// `text` in quotes, escaped.
+///
+/// ```
+/// assert_eq!(raic_sdk::json::quote("say \"x\""), r#""say \"x\"""#);
+/// ```
 pub fn quote(text: &str) -> String {
     Value::from(text).to_string()
 }

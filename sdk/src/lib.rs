@@ -115,6 +115,16 @@ pub use login::{Login, Made, login, oauth, with_login};
 pub use request::Request;
 
 /// The parts of credentials that only the host can read.
+///
+/// ```
+/// use raic_sdk::{secrets, testing::Host};
+///
+/// let (signature, _) = Host::new().secret("keys.secret-key", "key").run(|| {
+///     // The key stays in the host.
+///     secrets::required("keys.secret-key")?.hmac("sha256", b"what is signed")
+/// });
+/// assert_eq!(signature.unwrap().len(), 32);
+/// ```
 pub mod secrets {
     use crate::Result;
     pub use crate::bindings::raic::connector::secrets::{Secret, open};

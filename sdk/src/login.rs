@@ -109,6 +109,35 @@ pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
 
 /// Sends a request with a login. Where the service answers 401, the login is dropped and made anew, once.
 ///
+/// ```
+/// use raic_sdk::{Login, Made, Request, Response, Result, oauth, secrets, testing::{Answer, Host}, with_login};
+///
+/// fn log_in() -> Result<Made> {
+///     let secret = secrets::required("application.client-secret")?.placeholder("form")?;
+///     let request = Request::new("POST", "https://login.example.com/token".to_owned());
+///     let answer = request.content(format!("client_secret={secret}").into_bytes()).send(None)?;
+///     // The token is taken out by the host; `access-token` is the manifest's name for it.
+///     oauth(&answer, "access-token", 60)
+/// }
+///
+/// fn head() -> Result<Response> {
+///     with_login("token", log_in, |login: &Login| {
+///         let token = login.secret("token")?.placeholder("raw")?;
+///         let request = Request::new("HEAD", "https://store.example.com/k".to_owned());
+///         request.header("authorization", &format!("Bearer {token}")).send(None)
+///     })
+/// }
+///
+/// let (answer, sent) = Host::new()
+///     .secret("application.client-secret", "s3cret")
+///     .token("access-token", "t0ken")
+///     .answer(Answer::new(200).body(r#"{"expires_in": 3600}"#))
+///     .answer(Answer::new(200))
+///     .run(|| head().unwrap().status());
+/// assert_eq!(answer, 200);
+/// assert_eq!(sent[1].header("authorization"), Some("Bearer t0ken"));
+/// ```
+///
 /// # Errors
 /// As [`login`] and `send`. An answer of 401 to the fresh login is `Ok`, as every answer is.
 pub fn with_login(

@@ -6,6 +6,18 @@ use crate::{
 };
 
 /// An HTTP request. The host adds `host`, `content-length`, `user-agent` and `accept-encoding: identity`.
+///
+/// ```
+/// use raic_sdk::{Request, testing::{Answer, Host, payload}};
+///
+/// let (status, sent) = Host::new().answer(Answer::new(201)).run(|| {
+///     let request = Request::new("PUT", "https://store.example.com/c/k".to_owned());
+///     // The object's bytes go up without the connector seeing them.
+///     request.header("content-type", "text/plain").send(Some(&payload("hello"))).unwrap().status()
+/// });
+/// assert_eq!(status, 201);
+/// assert_eq!((sent[0].method.as_str(), sent[0].header("Content-Type")), ("PUT", Some("text/plain")));
+/// ```
 #[derive(Debug)]
 pub struct Request {
     raw: Raw,

@@ -5,6 +5,10 @@ const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
 /// `YYYYMMDDTHHMMSSZ`, the form SigV4 signs.
+///
+/// ```
+/// assert_eq!(raic_sdk::time::basic(1_255_369_830_000), "20091012T175030Z");
+/// ```
 pub fn basic(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (year, month, day) = civil(seconds / DAY);
@@ -13,6 +17,13 @@ pub fn basic(unix_ms: u64) -> String {
 }
 
 /// An HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7).
+///
+/// ```
+/// use raic_sdk::time;
+/// assert_eq!(time::http(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
+/// assert_eq!(time::parse_http("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777_000));
+/// assert_eq!(time::parse_rfc3339("1994-11-06T08:49:37.123Z"), Some(784_111_777_000));
+/// ```
 pub fn http(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (year, month, day) = civil(seconds / DAY);

@@ -8,11 +8,19 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 /// `text` with all but unreserved characters as `%XX`, in upper case: a query's name or value.
+///
+/// ```
+/// assert_eq!(raic_sdk::uri::encode("a b/c+d~"), "a%20b%2Fc%2Bd~");
+/// ```
 pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
 /// The same, keeping `/`: a path.
+///
+/// ```
+/// assert_eq!(raic_sdk::uri::encode_path("shares/ä 1"), "shares/%C3%A4%201");
+/// ```
 pub fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
 }
@@ -23,11 +31,22 @@ pub fn decode(text: &str) -> Option<String> {
 }
 
 /// Undoes a form's encoding: `%XX`, and `+` for a space. None where that is not UTF-8.
+///
+/// ```
+/// use raic_sdk::uri::{decode, decode_form};
+/// assert_eq!(decode_form("a+b%2Bc").as_deref(), Some("a b+c"));
+/// assert_eq!(decode("a+b%2Bc").as_deref(), Some("a+b+c"));
+/// ```
 pub fn decode_form(text: &str) -> Option<String> {
     percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(Into::into)
 }
 
 /// A URL's scheme, authority (host and port) and path.
+///
+/// ```
+/// let parts = raic_sdk::uri::split("http://127.0.0.1:9000/bucket/key");
+/// assert_eq!(parts, Some(("http", "127.0.0.1:9000", "/bucket/key")));
+/// ```
 pub fn split(url: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = url.split_once("://")?;
     let end = rest.find('/').unwrap_or(rest.len());

@@ -8,6 +8,17 @@ use crate::{Error, ErrorKind, error};
 const MAX_DEPTH: usize = 32;
 
 /// An element: its local name, its text, and the elements in it. Attributes and namespaces are dropped.
+///
+/// ```
+/// use raic_sdk::xml::Element;
+///
+/// let listing = b"<List xmlns='urn:x'><Object><Key>a&amp;b</Key><Size>7</Size></Object><Object/></List>";
+/// let list = Element::parse(listing).unwrap();
+/// let first = list.all("Object").next().unwrap();
+/// assert_eq!((first.text_of("Key"), first.text_of("Size")), (Some("a&b"), Some("7")));
+/// assert_eq!(list.all("Object").count(), 2);
+/// assert!(Element::parse(b"<List>").is_err());
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element {
     /// The name, without prefix.

@@ -50,7 +50,8 @@ impl HttpClient {
     pub(crate) fn new(tls: &TlsSettings) -> Result<Self, ConnectorError> {
         let config = tls_config(tls)?;
         let pool = |any_address| {
-            let mut http = HttpConnector::new_with_resolver(JudgedResolver { any_address });
+            let mut http =
+                HttpConnector::new_with_resolver(JudgedResolver { any_address, names: Names::System });
             http.enforce_http(false);
             http.set_connect_timeout(Some(CONNECT));
             http.set_nodelay(true);
@@ -133,10 +134,31 @@ fn is_local(name: &str) -> bool {
     name.ends_with(".localhost")
 }
 
-/// The system's resolver; drops addresses that are not public unless any will do.
+/// Where addresses come from.
+#[derive(Clone)]
+enum Names {
+    System,
+    /// Answers one after the other, as a name server gives that changes its mind.
+    #[cfg(test)]
+    InTurn(Arc<std::sync::Mutex<std::collections::VecDeque<Vec<SocketAddr>>>>),
+}
+
+impl Names {
+    async fn look_up(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            _ if is_local(name) => Ok(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]),
+            Self::System => Ok(tokio::net::lookup_host((name, 0)).await?.collect()),
+            #[cfg(test)]
+            Self::InTurn(answers) => Ok(answers.lock().expect("answers").pop_front().unwrap_or_default()),
+        }
+    }
+}
+
+/// Looks names up; drops addresses that are not public unless any will do. What is connected to are the addresses that were judged.
 #[derive(Clone)]
 struct JudgedResolver {
     any_address: bool,
+    names: Names,
 }
 
 impl tower_service::Service<Name> for JudgedResolver {
@@ -149,13 +171,9 @@ impl tower_service::Service<Name> for JudgedResolver {
     }
 
     fn call(&mut self, name: Name) -> Self::Future {
-        let any_address = self.any_address;
+        let (any_address, names) = (self.any_address, self.names.clone());
         Box::pin(async move {
-            let found: Vec<SocketAddr> = if is_local(name.as_str()) {
-                vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]
-            } else {
-                tokio::net::lookup_host((name.as_str(), 0)).await?.collect()
-            };
+            let found = names.look_up(name.as_str()).await?;
             let allowed: Vec<_> =
                 found.iter().copied().filter(|a| any_address || is_public(a.ip())).collect();
             if allowed.is_empty() && !found.is_empty() {
@@ -211,11 +229,29 @@ mod tests {
 
     use super::*;
 
-    /// What is connected to is what was judged: a name that leads elsewhere the next time is judged anew.
+    /// DNS rebinding: every answer is judged, and only what was judged is connected to.
+    #[tokio::test]
+    async fn a_name_that_leads_elsewhere_the_next_time_is_judged_anew() {
+        let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 0);
+        let answers = [
+            vec![address("52.216.0.1")],
+            vec![address("169.254.169.254")],
+            vec![address("10.0.0.1"), address("52.216.0.1"), address("::ffff:127.0.0.1")],
+        ];
+        let names = Names::InTurn(Arc::new(std::sync::Mutex::new(answers.into_iter().collect())));
+        let mut resolver = JudgedResolver { any_address: false, names };
+        let mut resolve = || resolver.call(Name::from_str("rebinding.example").unwrap());
+        assert_eq!(resolve().await.unwrap().collect::<Vec<_>>(), [address("52.216.0.1")]);
+        assert_eq!(resolve().await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(resolve().await.unwrap().collect::<Vec<_>>(), [address("52.216.0.1")]);
+    }
+
     #[tokio::test]
     async fn a_name_that_leads_to_private_addresses_leads_nowhere_unless_it_was_typed() {
         for name in ["localhost", "bucket.localhost", "a.b.LOCALHOST"] {
-            let resolve = |any_address| JudgedResolver { any_address }.call(Name::from_str(name).unwrap());
+            let resolve = |any_address| {
+                JudgedResolver { any_address, names: Names::System }.call(Name::from_str(name).unwrap())
+            };
             let e = resolve(false).await.unwrap_err();
             assert_eq!(e.kind(), io::ErrorKind::PermissionDenied);
             assert!(e.to_string().contains("resolves to private addresses"), "{e}");
