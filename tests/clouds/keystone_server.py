@@ -4,7 +4,7 @@ keystone_server.py FOLDER PORT SWIFT_URL
 
 User demo (demopassword) is a member of the project demo, reader (readerpassword) reads there, other (otherpassword) belongs to another
 project; all of the domain Default. The catalogue has SWIFT_URL as the object store of RegionOne. Prints, as one line of JSON, the id and
-the secret of an application credential of demo's, then serves.
+the secret of an application credential of demo's and the id of its project, then serves.
 """
 
 import json
@@ -111,7 +111,10 @@ def provision():
     demo = log_in("demo", "demopassword", "demo")
     credential = {"application_credential": {"name": "tests", "secret": "applicationsecret", "roles": [{"name": "member"}]}}
     made = ask("POST", f"/users/{users['demo']}/application_credentials", credential, demo)[0]
-    print(json.dumps({"id": made["application_credential"]["id"], "secret": "applicationsecret"}), flush=True)
+    ask("PUT", f"/domains/default/users/{users['demo']}/roles/{roles['member']}", token=admin)
+    print(json.dumps({
+        "id": made["application_credential"]["id"], "secret": "applicationsecret", "project": projects["demo"],
+    }), flush=True)
 
 
 threading.Thread(target=provision, daemon=True).start()

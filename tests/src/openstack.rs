@@ -42,6 +42,8 @@ pub struct KeystoneSwift {
     pub auth_url: String,
     /// Keystone v2.0, emulated before that one.
     pub v2_auth_url: String,
+    /// The id of demo's project.
+    pub project_id: String,
     /// An application credential of demo's: JSON as the connector takes it.
     pub application_credential: String,
     _swift: PythonServer,
@@ -85,6 +87,7 @@ impl KeystoneSwift {
         Self {
             auth_url,
             v2_auth_url: format!("http://127.0.0.1:{v2}/v2.0"),
+            project_id: made["project"].as_str().expect("an id").to_owned(),
             application_credential: application_credential.to_string(),
             _swift: swift,
             _keystone: keystone,

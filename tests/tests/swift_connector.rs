@@ -120,6 +120,17 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
     let application = connect(&settings[..2], &service.application_credential);
     conformance::put_get_head_delete(&application, "application/").await.expect("conforms");
 
+    let by_id = [settings[0], settings[1], ("project-id", service.project_id.as_str())];
+    let by_id = connect(&by_id, &account("demo", "demopassword"));
+    conformance::put_get_head_delete(&by_id, "by-id/").await.expect("conforms");
+    // A login for a domain succeeds; Swift's accounts are projects', so that it has no storage there.
+    let of_domain =
+        |domain| connect(&[settings[0], settings[1], ("domain", domain)], &account("demo", "demopassword"));
+    let e = of_domain("Default").probe().await.expect_err("no storage");
+    assert_eq!(e.kind, ErrorKind::Misconfigured, "{e}");
+    let e = of_domain("Elsewhere").probe().await.expect_err("no such domain");
+    assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
+
     let wrong = connect(&settings, &account("demo", "not-the-password"));
     let e = wrong.probe().await.expect_err("a wrong password");
     assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");

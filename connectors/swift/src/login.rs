@@ -98,6 +98,21 @@ fn v2() -> Result<Made> {
     made(answer.take_secret("token-v2")?, storage.ok_or_else(no_endpoint)?, ttl(ends))
 }
 
+/// What a v3 token is for ("Password authentication with scoped authorization").
+fn scope() -> Result<String> {
+    if let Some(id) = setting("project-id") {
+        return Ok(format!(r#"{{"project":{{"id":{}}}}}"#, quote(&id)));
+    }
+    match (setting("project"), setting("domain")) {
+        (None, Some(domain)) => Ok(format!(r#"{{"domain":{{"name":{}}}}}"#, quote(&domain))),
+        _ => Ok(format!(
+            r#"{{"project":{{"name":{},"domain":{{"name":{}}}}}}}"#,
+            quote(&required_setting("project")?),
+            quote(&required_setting("project-domain")?)
+        )),
+    }
+}
+
 fn v3() -> Result<Made> {
     let content = match setting("account.application-credential-id") {
         Some(id) => {
@@ -111,11 +126,10 @@ fn v3() -> Result<Made> {
             let password = open("password")?.placeholder("json")?;
             let domain = |name: &str| Ok(quote(&required_setting(name)?));
             format!(
-                r#"{{"auth":{{"identity":{{"methods":["password"],"password":{{"user":{{"name":{},"domain":{{"name":{}}},"password":"{password}"}}}}}},"scope":{{"project":{{"name":{},"domain":{{"name":{}}}}}}}}}}}"#,
+                r#"{{"auth":{{"identity":{{"methods":["password"],"password":{{"user":{{"name":{},"domain":{{"name":{}}},"password":"{password}"}}}}}},"scope":{}}}}}"#,
                 quote(&user()?),
                 domain("user-domain")?,
-                quote(&required_setting("project")?),
-                domain("project-domain")?
+                scope()?
             )
         }
     };

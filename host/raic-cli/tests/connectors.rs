@@ -9,6 +9,7 @@ use std::{
     process::{Child, Stdio},
 };
 
+use raic_tests::gcs::GcsServer;
 use rig::{Rig, content};
 
 /// A connector that `cargo xtask connectors --for-tests` built.
@@ -373,4 +374,31 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
 
     rig.raic(&["connector", "test", &file, "--only", "nothing"]).fails(4, &["listing"]);
     rig.raic(&["connector", "test", &file]).fails(4, &["endpoint", "Where the service listens"]);
+}
+
+/// All that `raic connector test` can find of refusals, on a service that is set up for each.
+#[test]
+fn what_a_connector_says_where_its_service_refuses_is_tried_on_the_gcs_server() {
+    let service = GcsServer::start(env!("CARGO_TARGET_TMPDIR"), 3600);
+    let rig = Rig::new();
+    let document = |name: &str, text: &str| {
+        fs::write(rig.path(name), text).expect("a file");
+        format!("service-account={}", rig.path(name).display())
+    };
+    let (good, reader) = (document("good", &service.service_account), document("reader", &service.reader));
+    let mut other: serde_json::Value = serde_json::from_str(&service.reader).expect("JSON");
+    other["client_email"] = "deleted@project.iam.gserviceaccount.com".into();
+    let ended = document("ended", &other.to_string());
+    let file = built("gcs").display().to_string();
+    let endpoint = format!("endpoint={}", service.url);
+    let mut words = vec!["connector", "test", &file, "--create", "--set", &endpoint, "--credential", &good];
+    words.extend(["--set", "bucket=bucket", "--set", "project=project", "--missing", "bucket=nowhere"]);
+    words.extend(["--read-only", &reader, "--expired", &ended]);
+    let names = ["credentials", "clock", "throttling", "failures", "container", "read-only", "expired"];
+    words.extend(names.iter().flat_map(|name| ["--only", *name]));
+    let report = rig.raic(&words).ok().text;
+    for name in names {
+        assert!(report.contains(&format!(" ok {name}")), "{name}: {report}");
+    }
+    assert!(report.contains("7 hold, 0 are lacking, 0 are wrong, 0 were not tried"), "{report}");
 }

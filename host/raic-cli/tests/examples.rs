@@ -72,6 +72,22 @@ fn a_file_is_stored_by_the_three_examples_on_apache_openstack_and_azurite() {
         rig.raic(&words).ok();
     };
     let folder = format!("{}/raic", webdav.url);
+    let test = |name: &str, settings: &[String], credential: &str, more: &[&str]| {
+        let file = dropped.join(format!("{name}.wasm")).display().to_string();
+        let mut words = vec!["connector", "test", &file, "--credential", credential];
+        words.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        words.extend(more);
+        let report = rig.raic(&words).ok().text;
+        assert!(report.contains(" 0 are wrong"), "{report}");
+    };
+    let of_dav = [format!("url={folder}-tested"), format!("user={USER}")];
+    let missing = format!("url={folder}-missing");
+    test("webdav", &of_dav, &format!("account={password}"), &["--create", "--missing", &missing]);
+    let few = ["basic", "listing", "credentials", "throttling"].map(|name| ["--only", name]).concat();
+    let of_swift = [format!("auth-url={}", swift.auth_url), "container=container".to_owned()];
+    test("swift-v1-python", &of_swift, &format!("account={account}"), &few);
+    let of_azure = [format!("endpoint={}", azurite.url), "container=container".to_owned()];
+    test("azure-sas-js", &of_azure, &format!("sas={sas}"), &few);
     add("dav", "webdav", "local-1", &[("url", &folder), ("user", USER)], &format!("account={password}"));
     rig.raic(&["cloud", "create", "dav"]).ok();
     let settings = [("auth-url", swift.auth_url.as_str()), ("container", "container")];

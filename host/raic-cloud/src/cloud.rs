@@ -3,7 +3,7 @@
 use std::{fmt, num::NonZeroU64, ops::Range, pin::Pin, sync::Arc, time::SystemTime};
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{CloudError, ErrorKind, ObjectKey, Operation, Payload, Result};
@@ -268,13 +268,18 @@ pub fn empty_body() -> Body {
 /// # Errors
 /// [`ErrorKind::TooLarge`] past `limit`, and whatever the body fails with.
 pub async fn collect_body(cloud: &str, mut body: Body, limit: usize) -> Result<Bytes> {
-    let mut whole = BytesMut::new();
+    let (mut pieces, mut size) = (Vec::new(), 0);
     while let Some(piece) = body.try_next().await? {
-        if whole.len() + piece.len() > limit {
+        size += piece.len();
+        if size > limit {
             let message = format!("the object is larger than the {limit} bytes expected");
             return Err(CloudError::new(ErrorKind::TooLarge, cloud, Operation::Get, message));
         }
-        whole.extend_from_slice(&piece);
+        pieces.push(piece);
     }
-    Ok(whole.freeze())
+    // Copied once, at its end, and not at all where it came at once.
+    Ok(match pieces.len() {
+        1 => pieces.swap_remove(0),
+        _ => pieces.concat().into(),
+    })
 }

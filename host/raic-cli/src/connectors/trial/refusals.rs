@@ -10,7 +10,9 @@ use raic_cloud::{
         unavailable,
     },
 };
-use raic_wasm::{Configuration, Connector, ConnectorCloud, CredentialDocuments, Rehearsal, RehearsedAnswer};
+use raic_wasm::{
+    Configuration, Connector, ConnectorCloud, CredentialDocuments, Part, Rehearsal, RehearsedAnswer,
+};
 use zeroize::Zeroizing;
 
 /// How far off the connector's clock is put: more than the quarter of an hour that signatures allow.
@@ -161,31 +163,44 @@ impl SetUp<'_> {
 
 /// With every credential a little other, nothing may be written, and the error must say why.
 async fn wrong_credentials(connector: &Connector, right: &Configuration, prefix: &str) -> Verdict {
+    let secrets = with_garbled(connector, right, |part| part.secret);
+    let Some(secrets) = secrets else {
+        return Ok(Finding::Lacks("the connector takes no secrets".to_owned()));
+    };
+    // A private key that is changed is none any more; whose key it is can be changed.
+    let opened = ConnectorCloud::new("test", connector, &secrets).ok().or_else(|| {
+        let plain = with_garbled(connector, right, |part| !part.secret)?;
+        ConnectorCloud::new("test", connector, &plain).ok()
+    });
+    match opened {
+        Some(cloud) => unauthenticated(&cloud, prefix).await,
+        None => Ok(Finding::Lacks("a wrong credential does not pass the host's own checks".to_owned())),
+    }
+}
+
+/// The configuration with parts of its credentials changed; none where there are none of these.
+fn with_garbled(
+    connector: &Connector,
+    right: &Configuration,
+    which: impl Fn(&Part) -> bool,
+) -> Option<Configuration> {
     let mut credentials = right.credentials.clone();
     let mut is_changed = false;
     for (name, credential) in &connector.manifest().credentials {
         let Some(document) = credentials.get_mut(name) else { continue };
-        for part in credential.parts.values().filter(|part| part.secret) {
+        for part in credential.parts.values().filter(|part| which(part)) {
             is_changed |= garble(document, &part.from);
         }
     }
-    if !is_changed {
-        return Ok(Finding::Lacks("the connector takes no secrets".to_owned()));
-    }
-    let wrong = Configuration { credentials, ..right.clone() };
-    let cloud = match ConnectorCloud::new("test", connector, &wrong) {
-        Ok(cloud) => cloud,
-        // A key that is none any more.
-        Err(_) => {
-            return Ok(Finding::Lacks("a wrong credential does not pass the host's own checks".to_owned()));
-        }
-    };
-    unauthenticated(&cloud, prefix).await
+    is_changed.then(|| Configuration { credentials, ..right.clone() })
 }
 
-/// Changes a secret within its document by one character in its middle; false where it is not there.
+/// Changes a part of a document by one character in its middle; false where it is not there, or is a URL, which says where to go.
 fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
     let changed = |text: &str| -> Option<String> {
+        if text.contains("://") {
+            return None;
+        }
         let mut bytes = text.as_bytes().to_vec();
         let middle = bytes.len() / 2;
         let at = (middle..bytes.len()).chain(0..middle).find(|i| bytes[*i].is_ascii_alphanumeric())?;
@@ -223,5 +238,6 @@ mod tests {
         assert!(garble(&mut json, "json:/k/s"));
         assert_eq!(&json[..], br#"{"a":"b","k":{"s":"1"}}"#);
         assert!(!garble(&mut json, "json:/none"));
+        assert!(!garble(&mut Zeroizing::new(b"https://h/token".to_vec()), "text"));
     }
 }
