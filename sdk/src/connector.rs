@@ -26,7 +26,7 @@ pub trait Connector {
 
     /// Makes the container.
     fn create_container() -> Result<()> {
-        Err(unsupported("creating containers"))
+        Err(unsupported("a way to create containers"))
     }
     /// Removes the empty container.
     fn delete_container() -> Result<()> {

@@ -31,7 +31,7 @@ use show::show;
 pub(crate) enum ConnectorCommand {
     /// Lists the approved connectors, and those that were dropped into the home's folder `connectors` and wait for approval
     List,
-    /// Shows what a connector is, takes and may reach: an approved one by name, or a file
+    /// Shows what a connector is, takes and may reach: a file, one that waits for approval, or an approved one, by name
     Inspect {
         /// Name, SHA-256 (8 digits or more) or file
         connector: String,
@@ -40,11 +40,11 @@ pub(crate) enum ConnectorCommand {
     Approve {
         /// The file, or the name or SHA-256 of one that waits in the home's folder `connectors`
         file: PathBuf,
-        /// Do not ask, where a person could answer
+        /// Do not ask
         #[arg(long)]
         yes: bool,
     },
-    /// Takes an approval back: no cloud can run that connector from the daemon's next start on
+    /// Takes an approval back: no cloud can run that connector from the daemon's next start, or `raic reload`, on
     Revoke {
         /// Name, or SHA-256 (8 digits or more)
         connector: String,
@@ -78,11 +78,14 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
         }
         ConnectorCommand::Inspect { connector } => {
             let file = PathBuf::from(&connector);
-            let package = match dropped(&store()?, &file)? {
-                Some((_, package)) => package,
-                None if file.is_file() => read(&file)?,
-                None => store()?.find(&connector).map_err(Failed::configuration)?,
+            let (package, state) = match dropped(&store()?, &file)? {
+                Some((file, package)) => (package, format!("waits for approval: {}", file.display())),
+                None if file.is_file() => (read(&file)?, format!("the file {connector}")),
+                None => (store()?.find(&connector).map_err(Failed::configuration)?, "approved".to_owned()),
             };
+            if !json {
+                say!("{state}");
+            }
             show(&package, json)
         }
         ConnectorCommand::Revoke { connector, force } => {
@@ -102,6 +105,12 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
                 return crate::files::print_json(&json!({"revoked": package.sha256, "run_by": clouds}));
             }
             say!("revoked {} {}", package.manifest.name, package.sha256);
+            if !clouds.is_empty() {
+                let clouds = clouds.join(", ");
+                say!(
+                    "a daemon runs it for {clouds} until `raic reload` or its next start; they fail then, until they have another"
+                );
+            }
             Ok(())
         }
         ConnectorCommand::New(arguments) => scaffold::new(json, &arguments),
@@ -143,8 +152,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
                     );
                 }
             }
-            if !yes && io::stdin().is_terminal() && !confirmed()? {
-                return Err(Failed::other("not approved"));
+            if !yes && !confirmed()? {
+                return Err(Failed::other("not approved; --yes approves without being asked"));
             }
             store.approve(&package).map_err(Failed::configuration)?;
             if !json {
@@ -243,6 +252,11 @@ fn list(package: &Package, json: bool) -> Outcome {
 fn confirmed() -> Outcome<bool> {
     print!("approve it? [y/N] ");
     io::stdout().flush().map_err(Failed::other)?;
+    if !io::stdin().is_terminal() {
+        // What comes down a pipe is nobody's answer.
+        say!("(there is no terminal to ask on)");
+        return Ok(false);
+    }
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(Failed::other)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -189,7 +189,7 @@ impl Demo {
 
     fn set_up(&self, connector: &Path) -> Outcome {
         self.raic(&["init"])?;
-        self.raic(&["connector", "approve", &text(connector)])?;
+        self.raic(&["connector", "approve", "--yes", &text(connector)])?;
         for (i, Service { name, port, .. }) in self.services.iter().enumerate() {
             let keys = self.home.join(format!("secrets/{name}.json"));
             let document = format!(

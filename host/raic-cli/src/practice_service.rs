@@ -40,7 +40,7 @@ pub(crate) struct PracticeArguments {
     /// The port; a free one unless set
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Where to write the token; below the folder for temporary files unless set
+    /// Where to write the token, or where it was written before; below the folder for temporary files unless set, and gone at the end
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -71,14 +71,18 @@ impl Service {
 
 /// Serves until it is told to stop.
 pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
-    let token = raic_storage::StorageIndex::random().map_err(Failed::other)?.to_string();
+    let mut token = raic_storage::StorageIndex::random().map_err(Failed::other)?.to_string();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).await;
     let listener =
         listener.map_err(|e| Failed::other(format!("cannot listen on port {}: {e}", arguments.port)))?;
     let url = format!("http://{}", listener.local_addr().map_err(Failed::other)?);
     let folder = tempfile::tempdir().map_err(Failed::other)?;
     let file = arguments.token_file.unwrap_or_else(|| folder.path().join("token"));
-    private_file(&file, token.as_bytes())?;
+    match std::fs::read_to_string(&file) {
+        // So that what was set up for it before works on.
+        Ok(kept) if !kept.trim().is_empty() => kept.trim().clone_into(&mut token),
+        _ => private_file(&file, token.as_bytes())?,
+    }
     if json {
         crate::files::print_json(&json!({"url": url, "token_file": file}))?;
     } else {

@@ -50,7 +50,7 @@ fn a_file_is_stored_by_the_three_examples_on_apache_openstack_and_azurite() {
         status.matches("waits for approval").count() == 3
     });
     for name in ["webdav", "swift-v1", "azure-sas"] {
-        rig.raic(&["connector", "approve", name]).ok();
+        rig.raic(&["connector", "approve", name, "--yes"]).ok();
     }
     let secret = |name: &str, text: &str| {
         let file = rig.path(name);

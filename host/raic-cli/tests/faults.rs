@@ -17,7 +17,8 @@ fn write(rig: &Rig, name: &str, bytes: &[u8]) -> String {
 fn files_that_are_no_connectors_are_refused() {
     let rig = Rig::new();
     let whole = fs::read(component()).unwrap();
-    let approve = |name: &str, bytes: &[u8]| rig.raic(&["connector", "approve", &write(&rig, name, bytes)]);
+    let approve =
+        |name: &str, bytes: &[u8]| rig.raic(&["connector", "approve", &write(&rig, name, bytes), "--yes"]);
     approve("cut.wasm", &whole[..whole.len() / 2]).fails(4, &["cut.wasm", "no whole WebAssembly component"]);
     approve("core.wasm", b"\0asm\x01\0\0\0").fails(4, &["core WebAssembly module"]);
     approve("script.wasm", b"#!/bin/sh").fails(4, &["script.wasm"]);
@@ -25,8 +26,8 @@ fn files_that_are_no_connectors_are_refused() {
     approve("wasi.wasm", &wat::parse_str(wasi).unwrap())
         .fails(4, &["imports \"wasi:http", "wasm32-unknown-unknown"]);
     assert!(rig.raic(&["connector", "list"]).ok().text.contains("no connector is approved"));
-    assert!(rig.raic(&["connector", "approve", &component()]).ok().text.contains("approved"));
-    rig.raic(&["connector", "approve", &component()]).ok();
+    assert!(rig.raic(&["connector", "approve", &component(), "--yes"]).ok().text.contains("approved"));
+    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
     assert_eq!(rig.raic(&["connector", "list"]).ok().text.lines().count(), 1);
     let shown = rig.raic(&["connector", "inspect", "s3"]).ok().text;
     assert!(shown.contains("{endpoint}/{bucket}") && shown.contains("signs by Sigv4"), "{shown}");
@@ -35,7 +36,7 @@ fn files_that_are_no_connectors_are_refused() {
     rig.raic(&["connector", "revoke", "s3"]).ok();
     rig.raic(&["connector", "revoke", "s3"]).fails(4, &["no connector \"s3\" is approved"]);
     assert!(rig.raic(&["connector", "list"]).ok().text.contains("no connector is approved"));
-    rig.raic(&["connector", "approve", &component()]).ok();
+    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
 
     // Changed after it was approved: not run.
     let kept =
@@ -75,7 +76,7 @@ fn what_is_wrong_with_a_cloud_is_told() {
     let wrong = write(&rig, "wrong.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"a-wrong-secret"}"#);
     let before = fs::read(rig.home("config.toml")).unwrap();
     add(&rig, &url, "bucket", &good).fails(4, &["no connector \"s3\" is approved"]);
-    rig.raic(&["connector", "approve", &component()]).ok();
+    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
     add(&rig, "not a url", "bucket", &good).fails(4, &["endpoint", "http://127.0.0.1:9000"]);
     add(&rig, &url, "bucket", "/nowhere.json").fails(4, &["/nowhere.json"]);
     add(&rig, &url, "bucket", &write(&rig, "empty.json", b"{}")).fails(4, &["AccessKeyId"]);
@@ -117,7 +118,7 @@ fn what_is_wrong_with_a_cloud_is_told() {
     let text = b"url = \"{endpoint}/{bucket}\"";
     let at = other.windows(text.len()).position(|w| w == text).unwrap();
     other[at + 7..at + text.len() - 1].copy_from_slice(b"http://127.0.0.1:1/");
-    rig.raic(&["connector", "approve", &write(&rig, "other.wasm", &other)]).ok();
+    rig.raic(&["connector", "approve", &write(&rig, "other.wasm", &other), "--yes"]).ok();
     assert_eq!(rig.raic(&["connector", "list"]).ok().text.lines().count(), 2);
     rig.serve();
     assert!(rig.raic(&["status"]).ok().text.lines().any(|l| l.contains("s3") && l.contains("works")));
@@ -217,7 +218,7 @@ fn a_full_disk_is_told_and_loses_nothing() {
 fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     const MEBIBYTES: usize = 384;
     let mut rig = Rig::new();
-    rig.raic(&["connector", "approve", &component()]).ok();
+    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
     let keys = write(&rig, "keys.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"SECRET"}"#);
     let before = fs::read_to_string(rig.home("config.toml")).unwrap();
     let array = before.split("[clouds.local-1]").next().unwrap();

@@ -168,7 +168,7 @@ pub async fn all_to(cloud: &dyn Cloud, prefix: &str, extent: Extent) {
 }
 
 fn worked<T>(result: Result<T>, what: &str) -> Verdict<T> {
-    result.map_err(|e| format!("{what} failed: {e}"))
+    result.map_err(|e| format!("{what} failed: {e:#}"))
 }
 
 fn key(prefix: &str, name: &str) -> Verdict<ObjectKey> {
@@ -206,7 +206,7 @@ async fn delete(cloud: &dyn Cloud, key: &ObjectKey) -> Verdict<()> {
 fn fails<T>(result: Result<T>, kind: ErrorKind, what: &str) -> Verdict<CloudError> {
     match result {
         Err(e) if e.kind == kind => Ok(e),
-        Err(e) => Err(format!("{what} must fail as {kind}, not as {}: {e}", e.kind)),
+        Err(e) => Err(format!("{what} must fail as {kind}, not as {}: {e:#}", e.kind)),
         Ok(_) => Err(format!("{what} must fail as {kind}, and succeeded")),
     }
 }

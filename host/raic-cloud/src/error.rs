@@ -285,7 +285,8 @@ impl fmt::Display for CloudError {
         if let Some(id) = &self.request_id {
             write!(f, " [request {id}]")?;
         }
-        if let Some(advice) = self.advice() {
+        // `{:#}` is for those who have no configured cloud, such as who tries a connector.
+        if let Some(advice) = self.advice().filter(|_| !f.alternate()) {
             write!(f, "; {advice}")?;
         }
         Ok(())
@@ -309,6 +310,7 @@ mod tests {
         .at("shares/ab/cd/0");
         e.http_status = Some(404);
         e.provider_code = Some("NoSuchBucket".into());
+        assert!(!format!("{e:#}").contains("config.toml"), "{e:#}");
         assert_eq!(
             e.to_string(),
             "cloud \"eu\": put shares/ab/cd/0: bucket \"x\" does not exist (404 NoSuchBucket); create the container \

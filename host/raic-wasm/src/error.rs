@@ -10,7 +10,7 @@ pub enum ConnectorError {
     Malformed(String),
     /// A core module.
     #[error(
-        "it is a core WebAssembly module, not a component; make it one with wit-component, as `cargo xtask connectors` does"
+        "it is a core WebAssembly module, not a component; `raic connector build --component FILE --manifest FILE` makes it one"
     )]
     CoreModule,
     /// It imports WASI.

@@ -55,7 +55,10 @@ impl Package {
     /// # Errors
     /// One variant of [`ConnectorError`] for each of these.
     pub fn read(bytes: Vec<u8>) -> Result<Self, ConnectorError> {
-        let malformed = |why: String| ConnectorError::Malformed(why);
+        // The first line says it; what follows shows bytes.
+        let malformed = |why: String| {
+            ConnectorError::Malformed(why.lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
+        };
         if bytes.len() > MAX_CONNECTOR {
             return Err(malformed(format!("it is larger than {MAX_CONNECTOR} bytes")));
         }

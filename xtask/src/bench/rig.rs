@@ -75,7 +75,7 @@ impl Rig {
             rig.start_service(service)?;
         }
         rig.run(&mut rig.raic(["init"]))?;
-        rig.run(rig.raic(["connector", "approve"]).arg(connector))?;
+        rig.run(rig.raic(["connector", "approve", "--yes"]).arg(connector))?;
         for (i, service) in SERVICES.iter().enumerate() {
             rig.add_cloud(i, service)?;
         }

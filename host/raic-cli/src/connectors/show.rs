@@ -1,5 +1,7 @@
 //! What a connector is, takes and may reach, in words.
 
+use std::collections::BTreeSet;
+
 use raic_wasm::{Package, Sending};
 use serde_json::json;
 
@@ -37,22 +39,28 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
             (None, true) => " [required]".to_owned(),
             (None, false) => String::new(),
         };
-        say!("    {name:<14} {}{value}", setting.help);
+        let choices = setting.choices.join(", ");
+        let choices = if choices.is_empty() { choices } else { format!(" [{choices}]") };
+        say!("    {name:<14} {}{choices}{value}", setting.help);
     }
     say!("  credentials");
     for (name, credential) in &manifest.credentials {
         say!("    {name:<14} {}", credential.help);
         for (part, rule) in &credential.parts {
             let what = if rule.secret { "secret" } else { "readable by the connector" };
+            let optional = if rule.optional { ", may be missing" } else { "" };
             let signs = rule.sign.iter().map(|s| format!(", signs by {s:?}"));
             let sends = rule.send.iter().map(sent);
-            say!("      {part:<20} {what}{}", signs.chain(sends).collect::<String>());
+            say!("      {part:<29} {what}{optional}{}", signs.chain(sends).collect::<String>());
         }
     }
     for (name, token) in &manifest.tokens {
         let signs = token.sign.iter().map(|s| format!(", signs by {s:?}"));
         let uses: String = signs.chain(token.send.iter().map(sent)).collect();
-        say!("    {name:<14} a secret that logins answer with{uses}");
+        let places: BTreeSet<_> =
+            token.answers.iter().map(|answer| format!("{:?}", answer.network)).collect();
+        let places = places.into_iter().collect::<Vec<_>>().join(" and ");
+        say!("    {name:<14} a secret that {places} answers with{uses}");
     }
     for (name, endpoint) in &manifest.endpoints {
         say!("    {name:<14} learned at login, pinned by you: {}", endpoint.help);
@@ -60,14 +68,14 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     say!("  may send requests to");
     for network in &manifest.network {
         let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
-        let below = if network.exact { ", that path alone" } else { "" };
+        let below = if network.exact { "that path alone" } else { "any path below it" };
         let methods: Vec<_> = network.methods.iter().map(String::as_str).collect();
-        let methods =
-            if methods.is_empty() { String::new() } else { format!(", by {}", methods.join(" and ")) };
-        say!("    {:<14} {}{}{below}{methods}", network.name, network.url, when.collect::<String>());
+        let methods = if methods.is_empty() { "any method".to_owned() } else { methods.join(" and ") };
+        say!("    {:<14} {}{}: {below}, by {methods}", network.name, network.url, when.collect::<String>());
     }
     say!("  may read, besides errors");
     let answers = manifest.tokens.values().flat_map(|token| &token.answers);
+    let mut shown = BTreeSet::new();
     for document in manifest.documents.iter().chain(answers) {
         let query = document
             .query
@@ -75,7 +83,10 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
             .enumerate()
             .map(|(i, item)| format!("{}{item}", if i == 0 { "?" } else { "&" }));
         let query: String = query.collect();
-        say!("    {} {}{}{query}", document.method, document.network, document.path);
+        let line = format!("{} {}{}{query}", document.method, document.network, document.path);
+        if shown.insert(line.clone()) {
+            say!("    {line}");
+        }
     }
     Ok(())
 }

@@ -96,6 +96,18 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         connector.map_err(|e| Failed::configuration(format!("{}: {e}", arguments.file.display())))?;
     let mut configuration = configuration(arguments)?;
     let cloud = open(&connector, &configuration)?;
+    // What is for later must be right before anything is sent.
+    let (missing, given) = (pairs(&arguments.missing)?, [&arguments.read_only, &arguments.expired]);
+    let [read_only, expired] = given.map(|named| documents(named));
+    let (read_only, expired) = (read_only?, expired?);
+    let mut settings = configuration.settings.clone();
+    settings.extend(missing.clone());
+    open(&connector, &Configuration { settings, ..configuration.clone() })?;
+    for others in [&read_only, &expired] {
+        let mut credentials = configuration.credentials.clone();
+        credentials.extend(others.clone());
+        open(&connector, &Configuration { credentials, ..configuration.clone() })?;
+    }
     let _ = cloud.probe().await;
     let learned = cloud.learned();
     let cloud = if learned.is_empty() {
@@ -114,11 +126,18 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         open(&connector, &configuration)?
     };
     if arguments.create {
-        cloud.create_container().await.map_err(Failed::other)?;
-    } else if let Err(e) = cloud.probe().await
-        && e.kind == ErrorKind::ContainerNotFound
-    {
-        return Err(Failed::configuration(format!("{e}; --create makes it, where the connector can")));
+        cloud.create_container().await.map_err(|e| Failed::other(format!("{e:#}")))?;
+    } else if let Err(e) = cloud.probe().await {
+        // Without it nothing else can be found.
+        return Err(match e.kind {
+            ErrorKind::ContainerNotFound => {
+                Failed::configuration(format!("{e:#}; --create makes it, where the connector can"))
+            }
+            ErrorKind::Unauthenticated | ErrorKind::PermissionDenied | ErrorKind::Misconfigured => {
+                Failed::configuration(format!("{e:#}; nothing was tried"))
+            }
+            _ => Failed::other(format!("{e:#}; nothing was tried")),
+        });
     }
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
     let prefix = format!("raic-test/{unique}/");
@@ -139,9 +158,9 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         configuration: &configuration,
         cloud: &cloud,
         prefix: &prefix,
-        missing: pairs(&arguments.missing)?,
-        read_only: documents(&arguments.read_only)?,
-        expired: documents(&arguments.expired)?,
+        missing,
+        read_only,
+        expired,
     };
     for refusal in REFUSALS.iter().filter(|refusal| is_asked(refusal.name)) {
         let began = Instant::now();

@@ -248,7 +248,7 @@ pub async fn abandoned_put(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         for _ in 0..5 {
             match cloud.head(&key).await {
                 Err(e) if e.kind == ErrorKind::NotFound => {}
-                Err(e) => return Err(format!("head of an abandoned upload: {e}")),
+                Err(e) => return Err(format!("head of an abandoned upload: {e:#}")),
                 Ok(info) => {
                     ensure!(
                         info.size == content.len() as u64,

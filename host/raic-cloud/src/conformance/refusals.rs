@@ -12,7 +12,7 @@ use crate::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, Result, WriteMode}
 fn refused_as(result: Result<()>, kinds: &[ErrorKind], what: &str) -> Verdict<CloudError> {
     match result {
         Err(e) if kinds.contains(&e.kind) => Ok(e),
-        Err(e) => Err(format!("{what} must fail as {}, not as {}: {e}", words(kinds), e.kind)),
+        Err(e) => Err(format!("{what} must fail as {}, not as {}: {e:#}", words(kinds), e.kind)),
         Ok(()) => Err(format!("{what} must fail as {}, and succeeded", words(kinds))),
     }
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use raic_cloud::{
-    Cloud,
+    Cloud, Retry, RetryPolicy,
     conformance::{
         Finding, Verdict, clock_skew, container, missing_container, read_only, throttled, unauthenticated,
         unavailable,
@@ -116,11 +116,11 @@ impl SetUp<'_> {
             Way::Failures => self.failures(prefix).await,
             Way::Container if !self.missing.is_empty() => self.container(prefix).await,
             Way::ReadOnly if !self.read_only.is_empty() => match self.with(&self.read_only) {
-                Ok(reader) => read_only(&reader, self.cloud, prefix).await,
+                Ok(reader) => read_only(&patient(reader), self.cloud, prefix).await,
                 Err(why) => Err(why),
             },
             Way::Expired if !self.expired.is_empty() => match self.with(&self.expired) {
-                Ok(cloud) => unauthenticated(&cloud, prefix).await,
+                Ok(cloud) => unauthenticated(&patient(cloud), prefix).await,
                 Err(why) => Err(why),
             },
             Way::Container | Way::ReadOnly | Way::Expired => return None,
@@ -144,10 +144,12 @@ impl SetUp<'_> {
     async fn container(&self, prefix: &str) -> Verdict {
         let mut settings = self.configuration.settings.clone();
         settings.extend(self.missing.clone());
-        let cloud = self.open(Configuration { settings, ..self.configuration.clone() })?;
+        let cloud = patient(self.open(Configuration { settings, ..self.configuration.clone() })?);
         // Only what is known not to be there is made and removed.
         missing_container(&cloud, prefix).await?;
-        container(&cloud, prefix).await
+        container(&cloud, prefix)
+            .await
+            .map_err(|why| format!("{why}; the container may have been made, and be left"))
     }
 
     fn with(&self, others: &CredentialDocuments) -> Verdict<ConnectorCloud> {
@@ -159,6 +161,11 @@ impl SetUp<'_> {
     fn open(&self, configuration: Configuration) -> Verdict<ConnectorCloud> {
         ConnectorCloud::new(self.cloud.name(), self.connector, &configuration).map_err(|e| e.to_string())
     }
+}
+
+/// What a service is too busy for is asked again, as every cloud is.
+fn patient(cloud: ConnectorCloud) -> Retry<ConnectorCloud> {
+    Retry::new(cloud, RetryPolicy::default())
 }
 
 /// With every credential a little other, nothing may be written, and the error must say why.
