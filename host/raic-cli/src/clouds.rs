@@ -324,6 +324,12 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
     if !json {
         say!("cloud {name:?} is in {}", path.display());
+        if arguments.replace.is_none() {
+            let (k, n) = (config.array.k, config.clouds.len());
+            say!(
+                "the array has one cloud more: new files are {k}-of-{n}; --replace would have taken another's place"
+            );
+        }
     }
     let fault = opened.probe().await.err().map(|e| e.to_string());
     if let Some(fault) = &fault {

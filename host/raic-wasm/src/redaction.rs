@@ -18,6 +18,8 @@ use crate::secrets::{Credentials, SecretValue};
 
 /// Shorter ones are not looked for: they would be found everywhere.
 pub(crate) const SHORTEST: usize = 8;
+/// Of a secret in items, those that are looked for by themselves.
+const SHORTEST_ITEM: usize = 24;
 const MASK: &[u8] = b"***";
 
 /// Tokens that are looked for, beside those still in use: those of a login or two of each kind.
@@ -45,6 +47,10 @@ impl Redactor {
             // A shared access signature: a service may repeat its items one by one, as they are or decoded.
             for item in secret.text().split('&').filter(|_| secret.text().contains('&')) {
                 let value = item.split_once('=').map_or(item, |(_, value)| value);
+                // Dates, versions and permissions are no secrets, and stand in every answer.
+                if value.len() < SHORTEST_ITEM {
+                    continue;
+                }
                 let decoded = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
                 forms.add(value);
                 if decoded != value {
