@@ -6,7 +6,7 @@ mod show;
 mod trial;
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     path::{Path, PathBuf},
 };
 
@@ -79,7 +79,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
         ConnectorCommand::Inspect { connector } => {
             let file = PathBuf::from(&connector);
             let (package, state) = match dropped(&store()?, &file)? {
-                Some((file, package)) => (package, format!("waits for approval: {}", file.display())),
+                Some((file, package)) => (package, format!("waits for approval: {file:?}")),
                 None if file.is_file() => (read(&file)?, format!("the file {connector}")),
                 None => (store()?.find(&connector).map_err(Failed::configuration)?, "approved".to_owned()),
             };
@@ -153,7 +153,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
                 }
             }
             if !yes && !confirmed()? {
-                return Err(Failed::other("not approved; --yes approves without being asked"));
+                return Err(Failed::other("not approved"));
             }
             store.approve(&package).map_err(Failed::configuration)?;
             if !json {
@@ -250,13 +250,14 @@ fn list(package: &Package, json: bool) -> Outcome {
 }
 
 fn confirmed() -> Outcome<bool> {
-    print!("approve it? [y/N] ");
-    io::stdout().flush().map_err(Failed::other)?;
+    // What comes down a pipe is nobody's answer.
     if !io::stdin().is_terminal() {
-        // What comes down a pipe is nobody's answer.
-        say!("(there is no terminal to ask on)");
-        return Ok(false);
+        return Err(Failed::other(
+            "not approved: there is no terminal to ask on; --yes approves without being asked",
+        ));
     }
+    // Not where `--json` writes.
+    eprint!("approve it? [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(Failed::other)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

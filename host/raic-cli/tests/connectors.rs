@@ -98,6 +98,8 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
         ])
     };
     add("mine", "local-1").fails(4, &["practice", "approve"]);
+    // What comes down a pipe is nobody's answer.
+    rig.raic_with(&["connector", "approve", "practice"], b"y\n").fails(1, &["no terminal", "--yes"]);
     rig.raic(&["connector", "approve", "practice", "--yes"]).ok();
     assert!(
         !rig.raic(&["status"]).ok().text.contains("practice 0.1.0 waits") || {

@@ -133,6 +133,8 @@ pub(crate) struct Limits {
 impl Call {
     pub(crate) fn store(
         context: Arc<Context>,
+        logins: Arc<Logins>,
+        rehearsal: Arc<Rehearsal>,
         engine: &wasmtime::Engine,
         range: Option<ByteRange>,
         memory_mib: u32,
@@ -148,8 +150,8 @@ impl Call {
             signatures: 0,
             tickets: 0,
             is_probe: false,
-            logins: Arc::default(),
-            rehearsal: Arc::default(),
+            logins,
+            rehearsal,
             began: Instant::now(),
             limits: Limits { memory_mib, ..Limits::default() },
         };

@@ -184,10 +184,10 @@ impl ConnectorCloud {
             let why = format!("no room for a call of connector {:?}: others take it", self.connector_name());
             at(CloudError::new(ErrorKind::Throttled, &self.context.cloud, operation, why))
         })?;
-        let mut store = Call::store(self.context.clone(), &self.connector.engine, range, memory_mib);
+        let (context, logins, rehearsal) =
+            (self.context.clone(), self.logins.clone(), self.rehearsal.clone());
+        let mut store = Call::store(context, logins, rehearsal, &self.connector.engine, range, memory_mib);
         store.data_mut().is_probe = operation == Operation::Probe;
-        store.data_mut().logins = self.logins.clone();
-        store.data_mut().rehearsal = self.rehearsal.clone();
         let cpu = store.data().limits.cpu.clone();
         let whole = cpu.of(async {
             let instance = self.connector.instantiate(&mut store).await?;
