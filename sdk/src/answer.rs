@@ -1,19 +1,22 @@
 //! What an answer's status and headers mean in HTTP, whatever the provider.
 
-use crate::{Error, ErrorKind, ObjectInfo, Response, Result, error, time};
+use crate::{Error, ErrorKind, ObjectInfo, Response, Result, error, now_unix_ms, time};
 
 /// What a status means where the provider has no word of its own for it (RFC 9110 section 15, RFC 6585, RFC 4918).
 pub fn kind_of_status(status: u16) -> ErrorKind {
     match status {
+        // To a conditional write some services say so what others say by 412.
+        304 | 412 => ErrorKind::PreconditionFailed,
         300..=399 => ErrorKind::Misconfigured,
         401 => ErrorKind::Unauthenticated,
         403 => ErrorKind::PermissionDenied,
         404 | 410 => ErrorKind::NotFound,
         408 => ErrorKind::Timeout,
         409 => ErrorKind::Conflict,
-        412 => ErrorKind::PreconditionFailed,
         413 => ErrorKind::TooLarge,
         416 => ErrorKind::RangeNotSatisfiable,
+        // RFC 8470: while the service still looks at what came before.
+        425 => ErrorKind::Unavailable,
         429 => ErrorKind::Throttled,
         501 => ErrorKind::Unsupported,
         507 => ErrorKind::QuotaExceeded,
@@ -22,19 +25,57 @@ pub fn kind_of_status(status: u16) -> ErrorKind {
     }
 }
 
-/// An error of a kind with what every answer has: its status, its `retry-after` in seconds, and the header that names the
+/// An error of a kind with what every answer has: its status, how long to wait by its `retry-after`, and the header that names the
 /// request. A message that is empty becomes the status.
 pub fn error_of(answer: &Response, kind: ErrorKind, code: &str, message: &str, id_header: &str) -> Error {
     let status = answer.status();
     let message =
         if message.is_empty() { format!("the service answered {status}") } else { message.to_owned() };
-    let seconds = answer.header("retry-after").and_then(|s| s.trim().parse::<u64>().ok());
     Error {
         provider_code: (!code.is_empty()).then(|| code.to_owned()),
         http_status: Some(status),
         request_id: answer.header(id_header),
-        retry_after_ms: seconds.and_then(|seconds| seconds.checked_mul(1000)),
+        retry_after_ms: retry_after_ms(answer),
         ..error(kind, message)
+    }
+}
+
+/// How long the service asks to wait, in milliseconds: by seconds, by a date (RFC 9110 section 10.2.3), or by a fraction, which some
+/// services send.
+fn retry_after_ms(answer: &Response) -> Option<u64> {
+    if let Some(ms) = answer.header("x-ms-retry-after-ms").and_then(|ms| ms.trim().parse().ok()) {
+        return Some(ms);
+    }
+    let text = answer.header("retry-after")?;
+    let text = text.trim();
+    if let Some(at) = time::parse_http(text) {
+        return Some(at.saturating_sub(now_unix_ms()));
+    }
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    let is_number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
+    let whole: u64 = whole.parse().ok().filter(|_| is_number(fraction))?;
+    // Rounded up to a second.
+    whole.checked_add(u64::from(!fraction.is_empty()))?.checked_mul(1000)
+}
+
+/// How far the service's clock may be from the host's before requests that are signed with a time are refused for it.
+const SKEW_MS: u64 = 5 * 60 * 1000;
+
+/// An error of a request that was signed with a time. Services tell a clock that is off in words of their own, or only as a signature that
+/// is wrong; but each of their answers has a date, so that decides: where it is more than five minutes from the host's clock, an error of
+/// signature or permission becomes `clock-skew`.
+#[must_use]
+pub fn dated(answer: &Response, e: Error) -> Error {
+    if !matches!(e.kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied) {
+        return e;
+    }
+    let off = answer.header("date").and_then(|date| time::parse_http(&date)).map(|date| date.abs_diff(now_unix_ms()));
+    match off {
+        Some(off) if off > SKEW_MS => {
+            let message = format!("{} (this host's clock and the service's are {} s apart)", e.message, off / 1000);
+            Error { kind: ErrorKind::ClockSkew, message, ..e }
+        }
+        _ => e,
     }
 }
 
@@ -105,6 +146,18 @@ pub fn strong_etag(etag: &str) -> Option<String> {
     (!etag.is_empty() && !etag.starts_with("W/")).then(|| etag.to_owned())
 }
 
+/// A strong etag without its quotes: some services put them around in headers and not in listings. Conditions want them: [`quoted`].
+pub fn bare_etag(etag: &str) -> Option<String> {
+    let etag = strong_etag(etag)?;
+    let bare = etag.strip_prefix('"').and_then(|e| e.strip_suffix('"')).unwrap_or(&etag);
+    (!bare.is_empty()).then(|| bare.to_owned())
+}
+
+/// An etag as conditions have it.
+pub fn quoted(bare: &str) -> String {
+    format!("\"{bare}\"")
+}
+
 /// What the headers of a GET or HEAD say of the whole object.
 ///
 /// # Errors
@@ -146,7 +199,49 @@ mod tests {
     }
 
     #[test]
+    fn a_service_says_how_long_to_wait_in_three_ways() {
+        use crate::testing::{Answer, Host};
+        let waits = |header: &str, value: &str| {
+            let host = Host::new().now(1_700_000_000_000).answer(Answer::new(503).header(header, value));
+            let (e, _) = host.run(|| {
+                let answer = crate::Request::new("GET", "https://h/".to_owned()).send(None).unwrap();
+                error_of(&answer, ErrorKind::Unavailable, "", "", "x-id")
+            });
+            e.retry_after_ms
+        };
+        assert_eq!(waits("retry-after", " 7 "), Some(7000));
+        assert_eq!(waits("retry-after", "1.5"), Some(2000));
+        assert_eq!(waits("retry-after", "Tue, 14 Nov 2023 22:13:32 GMT"), Some(12_000));
+        assert_eq!(waits("retry-after", "Tue, 14 Nov 2023 22:13:00 GMT"), Some(0));
+        assert_eq!(waits("x-ms-retry-after-ms", "250"), Some(250));
+        assert_eq!(waits("retry-after", "soon"), None);
+        assert_eq!(waits("retry-after", "18446744073709551615"), None);
+    }
+
+    /// rclone's S3 server tells a clock that is off as AccessDenied.
+    #[test]
+    fn a_clock_that_is_off_is_told_by_the_answers_date() {
+        use crate::testing::{Answer, Host};
+        let kind = |date: &str, kind: ErrorKind| {
+            let host = Host::new().now(1_700_000_000_000).answer(Answer::new(403).header("date", date));
+            let (e, _) = host.run(|| {
+                let answer = crate::Request::new("GET", "https://h/".to_owned()).send(None).unwrap();
+                dated(&answer, error(kind, "no"))
+            });
+            e.kind
+        };
+        let (now, later) = ("Tue, 14 Nov 2023 22:14:00 GMT", "Tue, 14 Nov 2023 23:13:00 GMT");
+        assert_eq!(kind(now, ErrorKind::PermissionDenied), ErrorKind::PermissionDenied);
+        assert_eq!(kind(later, ErrorKind::PermissionDenied), ErrorKind::ClockSkew);
+        assert_eq!(kind(later, ErrorKind::Unauthenticated), ErrorKind::ClockSkew);
+        assert_eq!(kind(later, ErrorKind::NotFound), ErrorKind::NotFound);
+    }
+
+    #[test]
     fn weak_etags_are_none() {
+        assert_eq!(bare_etag(" \"x\" "), Some("x".to_owned()));
+        assert_eq!(bare_etag("x"), Some("x".to_owned()));
+        assert_eq!(bare_etag("W/\"x\""), None);
         assert_eq!(strong_etag(" \"x\" "), Some("\"x\"".to_owned()));
         assert_eq!(strong_etag("W/\"x\""), None);
     }

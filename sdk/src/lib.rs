@@ -109,9 +109,9 @@ pub use bindings::{
 };
 pub use connector::Connector;
 pub use data_encoding::{BASE64, BASE64URL_NOPAD};
-pub use digest::{hex, md5, sha256};
+pub use digest::{Digests, hex, md5, sha1, sha256};
 pub use error::{error, lacks, required_setting};
-pub use login::{Login, Made, login, oauth, with_login};
+pub use login::{Login, Made, login, oauth, with_login, with_login_judging};
 pub use request::Request;
 
 /// The parts of credentials that only the host can read.

@@ -1,7 +1,7 @@
 //! Logins: made once for all calls of a cloud, kept by the host, made anew when the service refuses them.
 
 use crate::{
-    ErrorKind, Response, Result, Secret,
+    Error, ErrorKind, Response, Result, Secret,
     bindings::raic::connector::cloud::{self, Acquired, Ticket, Value},
     error, json,
 };
@@ -22,6 +22,11 @@ impl Made {
     /// A login that lasts so long, in milliseconds. It should end a little before the service ends it.
     pub fn lasting(ttl_ms: u64) -> Self {
         Self { values: Vec::new(), ttl_ms }
+    }
+
+    /// How long it lasts, in milliseconds.
+    pub fn ttl_ms(&self) -> u64 {
+        self.ttl_ms
     }
 
     /// With a secret that was taken out of an answer.
@@ -65,6 +70,12 @@ impl Login {
         found.ok_or_else(|| error(ErrorKind::Internal, format!("the login {:?} has no {name:?}", self.name)))
     }
 
+    /// Drops it, so that it is made anew: where the service refuses it in another way than by 401, or a text of it is no longer
+    /// true. Does nothing if another call has made it anew meanwhile.
+    pub fn invalidate(self) {
+        cloud::cache_invalidate(&self.name, self.hit.generation);
+    }
+
     /// A secret of it.
     ///
     /// # Errors
@@ -89,16 +100,18 @@ impl Login {
 }
 
 /// The login of that name, which the manifest lists under `logins`: what the host keeps, or what `make` gives, which is
-/// called by one call at a time.
+/// called by one call at a time. `make` may itself ask for logins that the manifest lists before this one.
 ///
 /// # Errors
-/// `make`'s, to all calls that wait, and to others for half a minute where asking again would be refused again.
+/// `make`'s, to all calls that wait, and to others for half a minute where asking again would be refused again. What a login does not
+/// find is no object of the call that needed it: its `not-found` and the like become `misconfigured`, and the login is named.
 pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
     let hit = match cloud::cache_acquire(name)? {
         Acquired::Hit(hit) => hit,
         Acquired::Refresh(ticket) => match make() {
             Ok(made) => Ticket::fill(ticket, made.values, made.ttl_ms),
             Err(e) => {
+                let e = of_login(name, e);
                 Ticket::fail(ticket, &e, if is_transient(e.kind) { 0 } else { FAILURE_MS });
                 return Err(e);
             }
@@ -145,14 +158,56 @@ pub fn with_login(
     make: impl Fn() -> Result<Made>,
     send: impl Fn(&Login) -> Result<Response>,
 ) -> Result<Response> {
+    with_login_judging(name, make, send, |answer| answer.status() == 401)
+}
+
+/// The same, where `is_ended` says whether an answer means that the login has ended. Some services answer 401 also to what the
+/// login may not do: to drop it then would make every call log in anew, and the host lets logins be two seconds apart.
+///
+/// ```
+/// use raic_sdk::{Login, Made, Request, Response, Result, json, testing::{Answer, Host}, with_login_judging};
+///
+/// fn ended(answer: &Response) -> bool {
+///     let document = answer.read(64 << 10).ok().and_then(|d| json::parse(&d).ok());
+///     answer.status() == 401 && document.is_some_and(|d| json::text(&d, "/code") == Some("expired_auth_token"))
+/// }
+///
+/// let make = || Ok(Made::lasting(60_000));
+/// let send = |_: &Login| Request::new("GET", "https://store.example.com/k".to_owned()).send(None);
+/// let (answer, sent) = Host::new()
+///     .answer(Answer::new(401).body(r#"{"code": "unauthorized"}"#))
+///     .run(|| with_login_judging("token", make, send, ended).unwrap().status());
+/// assert_eq!((answer, sent.len()), (401, 1));
+/// ```
+///
+/// # Errors
+/// As [`with_login`].
+pub fn with_login_judging(
+    name: &str,
+    make: impl Fn() -> Result<Made>,
+    send: impl Fn(&Login) -> Result<Response>,
+    is_ended: impl Fn(&Response) -> bool,
+) -> Result<Response> {
     let first = login(name, &make)?;
     let answer = send(&first)?;
-    if answer.status() != 401 {
+    if !is_ended(&answer) {
         return Ok(answer);
     }
-    cloud::cache_invalidate(name, first.hit.generation);
-    drop(first);
+    first.invalidate();
     send(&login(name, make)?)
+}
+
+/// A login's error as the call has it that needed the login: a delete whose login is not found has deleted nothing.
+fn of_login(name: &str, e: Error) -> Error {
+    let kind = match e.kind {
+        ErrorKind::NotFound
+        | ErrorKind::ContainerNotFound
+        | ErrorKind::AlreadyExists
+        | ErrorKind::PreconditionFailed
+        | ErrorKind::RangeNotSatisfiable => ErrorKind::Misconfigured,
+        kind => kind,
+    };
+    if kind == e.kind { e } else { Error { kind, message: format!("login {name:?}: {}", e.message), ..e } }
 }
 
 fn is_transient(kind: ErrorKind) -> bool {
@@ -167,4 +222,34 @@ fn is_transient(kind: ErrorKind) -> bool {
             // Pinned by the operator at any moment.
             | ErrorKind::RefusedByHost
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        Request, answer, conditions,
+        testing::{Answer, Host},
+    };
+
+    fn not_there() -> Result<Made> {
+        let answer = Request::new("GET", "http://metadata/token".to_owned()).send(None)?;
+        answer::expect(&answer, &[200], "x-id", |_, text| answer::Described::text(text))?;
+        Ok(Made::lasting(1000))
+    }
+
+    /// The metadata server answers 404 where no account is attached; a delete once took that for an object that is gone.
+    #[test]
+    fn a_login_that_is_not_found_deletes_nothing() {
+        let delete = || {
+            let answer = with_login("token", not_there, |_| Request::new("DELETE", "http://h/k".to_owned()).send(None))?;
+            answer::expect(&answer, &[204], "x-id", |_, text| answer::Described::text(text))
+        };
+        let (deleted, _) = Host::new()
+            .answer(Answer::new(404))
+            .run(|| conditions::or_gone(delete(), ErrorKind::NotFound));
+        let e = deleted.unwrap_err();
+        assert_eq!(e.kind, ErrorKind::Misconfigured);
+        assert!(e.message.contains("login \"token\""), "{}", e.message);
+    }
 }

@@ -81,9 +81,6 @@ pub mod raic {
 
         /// Objects' bytes, which stay in the host.
         pub mod payloads {
-            use super::types::{ByteRange, Error};
-            use crate::testing;
-
             /// An object's bytes on their way up.
             #[derive(Debug)]
             pub struct Payload(pub(crate) Vec<u8>);
@@ -93,27 +90,15 @@ pub mod raic {
                 pub fn size(&self) -> u64 {
                     self.0.len() as u64
                 }
-                /// The SHA-256 of all of it.
-                pub fn sha256(&self) -> Vec<u8> {
-                    crate::sha256(&self.0)
-                }
-                /// The MD5 of all of it.
-                pub fn md5(&self) -> Vec<u8> {
-                    crate::md5(&self.0)
-                }
-                /// The CRC-32C of all of it.
-                pub fn crc32c(&self) -> u32 {
-                    crc32c::crc32c(&self.0)
-                }
-                /// A part of it, only with the manifest's permission `reads-payload`.
-                ///
-                /// # Errors
-                /// `refused-by-host` without it.
-                pub fn read(&self, range: ByteRange) -> Result<Vec<u8>, Error> {
-                    let start = usize::try_from(range.offset).unwrap_or(usize::MAX).min(self.0.len());
-                    let length =
-                        usize::try_from(range.length).unwrap_or(usize::MAX).min(self.0.len() - start);
-                    testing::reads_payload().map(|()| self.0[start..start + length].to_vec())
+                /// A digest of all of it: `sha256`, `sha1`, `md5` or `crc32c` (big-endian); none for another name.
+                pub fn digest(&self, name: &str) -> Option<Vec<u8>> {
+                    match name {
+                        "sha256" => Some(crate::sha256(&self.0)),
+                        "sha1" => Some(crate::sha1(&self.0)),
+                        "md5" => Some(crate::md5(&self.0)),
+                        "crc32c" => Some(crc32c::crc32c(&self.0).to_be_bytes().to_vec()),
+                        _ => None,
+                    }
                 }
             }
 
@@ -125,13 +110,6 @@ pub mod raic {
                 /// In bytes, where it is known.
                 pub fn size(&self) -> Option<u64> {
                     Some(self.0.len() as u64)
-                }
-                /// A body of bytes that the connector unwrapped, only with the manifest's permission `reads-payload`.
-                ///
-                /// # Errors
-                /// `refused-by-host` without it.
-                pub fn from_bytes(content: &[u8]) -> Result<Self, Error> {
-                    testing::reads_payload().map(|()| Self(content.to_vec()))
                 }
             }
         }
@@ -252,13 +230,6 @@ pub mod raic {
                 /// `too-large` past the limit.
                 pub fn read(&self, limit: u32) -> Result<Vec<u8>, Error> {
                     testing::bounded(&self.0.body, limit)
-                }
-                /// The next bytes of a document, none at its end.
-                ///
-                /// # Errors
-                /// None in a test.
-                pub fn read_part(&self, limit: u32) -> Result<Vec<u8>, Error> {
-                    Ok(self.0.next_part(limit as usize))
                 }
                 /// The object's bytes out of an answer of 200 or 206.
                 ///

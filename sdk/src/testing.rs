@@ -4,7 +4,7 @@
 //! It checks no manifest: what a connector may reach and read is found by `raic connector test`.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::RefCell,
     collections::{BTreeMap, VecDeque},
 };
 
@@ -29,7 +29,6 @@ pub struct Answer {
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    read: Cell<usize>,
 }
 
 impl Answer {
@@ -50,13 +49,6 @@ impl Answer {
     pub fn body(mut self, body: impl AsRef<[u8]>) -> Self {
         self.body = body.as_ref().to_vec();
         self
-    }
-
-    pub(crate) fn next_part(&self, limit: usize) -> Vec<u8> {
-        let rest = &self.body[self.read.get()..];
-        let part = rest[..limit.min(rest.len())].to_vec();
-        self.read.set(self.read.get() + part.len());
-        part
     }
 }
 
@@ -94,7 +86,6 @@ pub struct Host {
     tokens: BTreeMap<String, String>,
     answers: VecDeque<Result<Answer>>,
     now_unix_ms: u64,
-    reads_payload: bool,
     sent: Vec<Sent>,
     /// By their text.
     placeholders: BTreeMap<String, String>,
@@ -140,13 +131,6 @@ impl Host {
     #[must_use]
     pub fn now(mut self, unix_ms: u64) -> Self {
         self.now_unix_ms = unix_ms;
-        self
-    }
-
-    /// With the manifest's permission `reads-payload`.
-    #[must_use]
-    pub fn reads_payload(mut self) -> Self {
-        self.reads_payload = true;
         self
     }
 
@@ -213,13 +197,6 @@ pub(crate) fn token(name: &str) -> Result<String> {
 
 pub(crate) fn now_unix_ms() -> u64 {
     with(|host| host.now_unix_ms)
-}
-
-pub(crate) fn reads_payload() -> Result<()> {
-    match with(|host| host.reads_payload) {
-        true => Ok(()),
-        false => refused("the manifest has no permission `reads-payload`".to_owned()),
-    }
 }
 
 pub(crate) fn bounded(body: &[u8], limit: u32) -> Result<Vec<u8>> {

@@ -35,6 +35,32 @@ impl Element {
     /// # Errors
     /// `protocol` where it is not well-formed, has a document type, or nests deeper than 32.
     pub fn parse(document: &[u8]) -> Result<Self, Error> {
+        // No element has no name.
+        Self::each(document, "", |_| Ok(()))
+    }
+
+    /// Reads a document whose elements `name` are many, such as a listing: each is handed to `take` as soon as it ends, and is not in the
+    /// tree that is returned. So a listing of megabytes takes no more memory than its entries.
+    ///
+    /// ```
+    /// use raic_sdk::xml::Element;
+    ///
+    /// let mut keys = Vec::new();
+    /// let list = Element::each(b"<List><Object><Key>a</Key></Object><More>x</More><Object><Key>b</Key></Object></List>", "Object", |object| {
+    ///     keys.push(object.text_of("Key").unwrap_or_default().to_owned());
+    ///     Ok(())
+    /// });
+    /// assert_eq!(list.unwrap().text_of("More"), Some("x"));
+    /// assert_eq!(keys, ["a", "b"]);
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Element::parse`], and `take`'s.
+    pub fn each(
+        document: &[u8],
+        name: &str,
+        mut take: impl FnMut(Self) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
         let bad = |why: String| error(ErrorKind::Protocol, format!("the answer is no XML document: {why}"));
         let text = std::str::from_utf8(document).map_err(|e| bad(e.to_string()))?;
         let mut reader = Reader::from_str(text);
@@ -48,15 +74,18 @@ impl Element {
                     open.push(Self::named(tag.local_name().as_ref()));
                 }
                 Event::Empty(tag) => {
-                    if let Some(parent) = open.last_mut() {
-                        parent.children.push(Self::named(tag.local_name().as_ref()));
+                    let done = Self::named(tag.local_name().as_ref());
+                    match open.last_mut() {
+                        _ if done.name == name => take(done)?,
+                        Some(parent) => parent.children.push(done),
+                        None => {}
                     }
                 }
                 Event::End(_) => {
                     let (Some(done), Some(parent)) = (open.pop(), open.last_mut()) else {
                         return Err(bad("an end without a beginning".to_owned()));
                     };
-                    parent.children.push(done);
+                    if done.name == name { take(done)? } else { parent.children.push(done) }
                 }
                 Event::Text(piece) => {
                     if let Some(element) = open.last_mut() {

@@ -47,7 +47,7 @@ pub fn connected_by(
     let configuration = Configuration {
         settings: texts(settings),
         credentials: documents.map(|(name, text)| (name, Zeroizing::new(text.into_bytes()))).collect(),
-        endpoints: texts(endpoints),
+        endpoints: texts(endpoints).into_iter().map(|(name, url)| (name, vec![url])).collect(),
         tls,
     };
     ConnectorCloud::new(connector, &loaded, &configuration)

@@ -193,6 +193,78 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
     assert!(asked.load(Ordering::SeqCst) <= 1 + 32, "requests of a call are bounded");
 }
 
+/// Each once cost the host gigabytes, or gave the connector more than it was approved for.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_guest_multiplies_signs_or_has_fetched_is_bounded() {
+    let (endpoint, asked) = listen().await;
+    let cloud = hostile(&endpoint, "http://evil.example/x?token").await;
+    let counted = async |way: &str| cloud.head(&key(way)).await.unwrap_or_else(|e| panic!("{way}: {e}")).size;
+    let before = resident_kib();
+    assert_eq!(counted("expands-placeholders").await, 4);
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 32 << 10, "{grown} KiB");
+    assert_eq!(counted("signs-access-for-years").await, 5);
+    assert_eq!(counted("has-others-fetch").await, 5);
+    assert_eq!(asked.load(Ordering::SeqCst), 0, "nothing was sent");
+}
+
+/// What a login keeps lives for days, and its error for a minute.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_login_keeps_is_bounded() {
+    let (endpoint, _) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    let e = head_error(&cloud, "keeps-a-long-name").await;
+    assert!(e.message.contains("names of 64 bytes"), "{e}");
+    head_error(&cloud, "keeps-a-long-error").await;
+    // Kept from the first, for another call.
+    let kept = head_error(&cloud, "keeps-a-long-name").await;
+    assert_eq!((kept.kind, kept.message.len()), (ErrorKind::Unauthenticated, 512));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_login_may_need_those_that_are_listed_before_it() {
+    let (endpoint, _) = listen().await;
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    assert_eq!(cloud.head(&key("logs-in-in-turn")).await.expect("both logins").size, 1);
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    assert_eq!(head_error(&cloud, "logs-in-out-of-turn").await.kind, ErrorKind::RefusedByHost);
+}
+
+/// Each answer that is not read holds a socket, and a process has a thousand.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_holds_few_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", listener.local_addr().expect("its address"));
+    let open = Arc::new(AtomicUsize::new(0));
+    let most = Arc::new(AtomicUsize::new(0));
+    let (counted, highest) = (open.clone(), most.clone());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            highest.fetch_max(counted.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            let counted = counted.clone();
+            tokio::spawn(async move {
+                let mut head = [0; 4096];
+                let _ = stream.read(&mut head).await;
+                // A body that does not end for as long as the other side stays.
+                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nx").await;
+                while stream.read(&mut head).await.is_ok_and(|n| n > 0) {}
+                counted.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
+    assert_eq!(cloud.head(&key("hoards-connections")).await.expect("the call").size, 30);
+    // One more may be on its way out while the next comes in.
+    assert!(most.load(Ordering::SeqCst) <= 4 + 2, "{most:?}");
+}
+
+/// Resident memory of this process, in KiB.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
 /// A core module with the exports of a world, each of them a trap.
 fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
     let (mut types, mut functions) = (TypeSection::new(), FunctionSection::new());

@@ -4,14 +4,17 @@ use raic_sdk::{ErrorKind, Response, Result, answer::Described, json, xml::Elemen
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    raic_sdk::answer::expect(answer, wanted, "x-ms-request-id", |answer, document| {
+    let outcome = raic_sdk::answer::expect(answer, wanted, "x-ms-request-id", |answer, document| {
         let (in_body, message) = describe(document).unwrap_or_default();
         // A HEAD has the header only.
         let code = answer.header("x-ms-error-code").unwrap_or(in_body);
         // The second line names the request, which the error has already.
         let message = message.lines().next().unwrap_or_default().to_owned();
         Described { kind: kind_of(&code, &message), code, message }
-    })
+    });
+    // A shared access signature is signed with no time of ours.
+    let is_dated = raic_sdk::setting("auth").as_deref() != Some("sas");
+    outcome.map_err(|e| if is_dated { raic_sdk::answer::dated(answer, e) } else { e })
 }
 
 /// Code and message of an error document: the service's, or Microsoft Entra's.
@@ -51,15 +54,15 @@ fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
         | "AuthorizationServiceMismatch"
         | "AuthorizationSourceIPMismatch"
         | "InsufficientAccountPermissions"
-        | "AccountIsDisabled"
-        | "unauthorized_client" => ErrorKind::PermissionDenied,
+        | "AccountIsDisabled" => ErrorKind::PermissionDenied,
         "BlobArchived" | "BlobBeingRehydrated" => ErrorKind::Archived,
         "RequestBodyTooLarge" => ErrorKind::TooLarge,
         "Md5Mismatch" | "Crc64Mismatch" => ErrorKind::Integrity,
         "ServerBusy" => ErrorKind::Throttled,
         "OperationTimedOut" => ErrorKind::Timeout,
         "InternalError" => ErrorKind::Unavailable,
-        "InvalidResourceName" | "OutOfRangeInput" | "InvalidUri" | "InvalidHeaderValue" => {
+        // Entra's, of a tenant or an application that is not there.
+        "invalid_request" | "unauthorized_client" | "InvalidResourceName" | "OutOfRangeInput" | "InvalidUri" | "InvalidHeaderValue" => {
             ErrorKind::Misconfigured
         }
         _ => return None,

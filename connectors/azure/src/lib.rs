@@ -5,13 +5,15 @@ mod signing;
 
 use answer::expect;
 use raic_sdk::{
-    BASE64, Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Response,
+    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Response,
     Result, WriteMode, conditions, error, required_setting, time, xml::Element,
 };
 use signing::Unsigned;
 
 /// The most that is read of a listing: 1000 blobs with their properties.
 const MAX_LISTING: u32 = 4 << 20;
+/// Pages that are looked at in search of an object: with what else a call does, fewer than its requests.
+const MAX_PAGES: usize = 24;
 
 /// The connector.
 #[derive(Debug)]
@@ -96,7 +98,9 @@ impl Connector for Azure {
     }
 
     fn delete(key: String, etag: Option<String>) -> Result<()> {
-        let answer = if_match(Unsigned::object("DELETE", &key), etag.as_deref()).send(None)?;
+        // Snapshots that somebody made of it go with it: else it could never be deleted.
+        let request = Unsigned::object("DELETE", &key).header("x-ms-delete-snapshots", "include");
+        let answer = if_match(request, etag.as_deref()).send(None)?;
         conditions::or_gone(expect(&answer, &[202]), ErrorKind::NotFound)
     }
 
@@ -112,11 +116,24 @@ impl Connector for Azure {
 
     fn delete_container() -> Result<()> {
         // Delete Container takes all that is in it.
-        match list_page("", None, 1) {
-            Ok(page) if page.entries.is_empty() && page.next.is_none() => {}
-            Ok(_) => return Err(error(ErrorKind::PreconditionFailed, "the container is not empty")),
-            Err(e) if e.kind == ErrorKind::ContainerNotFound => return Ok(()),
-            Err(e) => return Err(e),
+        // Folders of an account with a hierarchical namespace are nothing: pages of them are empty and go on.
+        let mut cursor = None;
+        for _ in 0..MAX_PAGES {
+            cursor = match list_page("", cursor, 1000) {
+                Ok(page) if !page.entries.is_empty() => {
+                    return Err(error(ErrorKind::PreconditionFailed, "the container is not empty"));
+                }
+                Ok(page) => page.next,
+                Err(e) if e.kind == ErrorKind::ContainerNotFound => return Ok(()),
+                Err(e) => return Err(e),
+            };
+            if cursor.is_none() {
+                break;
+            }
+        }
+        if cursor.is_some() {
+            let why = "the container has thousands of folders; remove them first";
+            return Err(error(ErrorKind::PreconditionFailed, why));
         }
         let answer = Unsigned::container("DELETE", vec![("restype", "container".to_owned())]).send(None)?;
         conditions::or_gone(expect(&answer, &[202]), ErrorKind::ContainerNotFound)
@@ -140,26 +157,28 @@ fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
 
 fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     let lacks = |what: &str| error(ErrorKind::Protocol, format!("the listing lacks {what}"));
-    let result = Element::parse(document)?;
+    let mut entries = Vec::new();
+    let result = Element::each(document, "Blob", |blob| {
+        let key = blob.text_of("Name").ok_or_else(|| lacks("a Name"))?.to_owned();
+        let properties = blob.child("Properties").ok_or_else(|| lacks("Properties"))?;
+        // Accounts with a hierarchical namespace list folders, which nobody stored.
+        if properties.text_of("ResourceType") == Some("directory") {
+            return Ok(());
+        }
+        let size = properties.text_of("Content-Length").and_then(|s| s.trim().parse().ok());
+        let info = ObjectInfo {
+            size: size.ok_or_else(|| lacks("a Content-Length"))?,
+            etag: properties.text_of("Etag").map(bare),
+            last_modified_unix_ms: properties.text_of("Last-Modified").and_then(time::parse_http),
+            extra: Vec::new(),
+        };
+        entries.push(Listed { key, info });
+        Ok(())
+    })?;
     if result.name != "EnumerationResults" {
         return Err(error(ErrorKind::Protocol, format!("a listing was asked, <{}> answered", result.name)));
     }
-    let blobs = result.all("Blobs").next().ok_or_else(|| lacks("Blobs"))?;
-    let entries = blobs.all("Blob").map(|blob| {
-        let key = blob.text_of("Name").ok_or_else(|| lacks("a Name"))?.to_owned();
-        let properties = blob.all("Properties").next().ok_or_else(|| lacks("Properties"))?;
-        let size = properties.text_of("Content-Length").and_then(|s| s.trim().parse().ok());
-        Ok(Listed {
-            key,
-            info: ObjectInfo {
-                size: size.ok_or_else(|| lacks("a Content-Length"))?,
-                etag: properties.text_of("Etag").map(bare),
-                last_modified_unix_ms: properties.text_of("Last-Modified").and_then(time::parse_http),
-                extra: Vec::new(),
-            },
-        })
-    });
-    let entries = entries.collect::<Result<_>>()?;
+    result.child("Blobs").ok_or_else(|| lacks("Blobs"))?;
     // A page may be empty and go on.
     let next = result.text_of("NextMarker").filter(|marker| !marker.is_empty()).map(str::to_owned);
     Ok(Page { entries, next })
@@ -167,7 +186,67 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
 
 #[cfg(test)]
 mod tests {
+    use raic_sdk::testing::{Answer, Host};
+
     use super::*;
+
+    fn host() -> Host {
+        Host::new()
+            .setting("auth", "shared-key")
+            .setting("account", "a")
+            .setting("container", "c")
+            .setting("endpoint", "https://a.blob.core.windows.net")
+            .secret("key.account-key", "a2V5")
+            .now(1_700_000_000_000)
+    }
+
+    fn blob(name: &str, kind: &str) -> String {
+        format!("<Blob><Name>{name}</Name><Properties><Content-Length>0</Content-Length><ResourceType>{kind}</ResourceType></Properties></Blob>")
+    }
+
+    #[test]
+    fn folders_of_a_hierarchical_namespace_are_no_objects() {
+        let page = |blobs: String, next: &str| {
+            format!("<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{next}</NextMarker></EnumerationResults>")
+        };
+        let both = page(blob("shares", "directory") + &blob("shares/x", "file"), "");
+        let listed = parse_listing(both.as_bytes()).unwrap();
+        assert_eq!(listed.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["shares/x"]);
+        let (removed, sent) = host()
+            .answer(Answer::new(200).body(page(blob("a", "directory"), "more")))
+            .answer(Answer::new(200).body(page(blob("b", "directory"), "")))
+            .answer(Answer::new(202))
+            .run(Azure::delete_container);
+        removed.unwrap();
+        assert_eq!(sent[2].method, "DELETE");
+    }
+
+    #[test]
+    fn a_blob_goes_with_its_snapshots() {
+        let (removed, sent) = host().answer(Answer::new(202)).run(|| Azure::delete("k".to_owned(), None));
+        removed.unwrap();
+        assert_eq!(sent[0].header("x-ms-delete-snapshots"), Some("include"));
+    }
+
+    /// A tenant or an application that is not there was tried five times.
+    #[test]
+    fn what_entra_does_not_know_is_a_setting() {
+        let host = Host::new()
+            .setting("auth", "oauth")
+            .setting("container", "c")
+            .setting("endpoint", "https://a.blob.core.windows.net")
+            .setting("login", "https://login.microsoftonline.com")
+            .setting("tenant", "nowhere")
+            .setting("application.client-id", "id")
+            .secret("application.client-secret", "s")
+            .answer(Answer::new(400).body(
+                r#"{"error":"invalid_request","error_description":"AADSTS90002: Tenant 'nowhere' not found."}"#,
+            ));
+        let (e, _) = host.run(Azure::probe);
+        let e = e.unwrap_err();
+        assert_eq!(e.kind, ErrorKind::Misconfigured);
+        assert!(e.message.contains("AADSTS90002"), "{}", e.message);
+    }
 
     #[test]
     fn a_listing_gives_names_properties_and_the_next_marker() {

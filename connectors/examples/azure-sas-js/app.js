@@ -177,6 +177,7 @@ function pageOf(document) {
     const key = textOf(blob.text, 'Name');
     if (!key) throw broken('a Blob has no Name');
     const of = (name) => textOf(blob.text, name);
+    if (of('ResourceType') === 'directory') continue; // A hierarchical namespace lists folders, which nobody stored.
     entries.push({ key, info: infoOf(number(of('Content-Length')), of('Etag'), of('Last-Modified')) });
   }
   // A page may be empty and go on; the last has an empty marker.
@@ -199,7 +200,7 @@ const contract = {
   put(key, content, mode) {
     const headers = { 'x-ms-blob-type': 'BlockBlob', 'content-type': 'application/octet-stream' };
     // TLS keeps the bytes as they are; without it their digest does.
-    if (setting('endpoint').startsWith('http:')) headers['content-md5'] = btoa(String.fromCharCode(...content.md5()));
+    if (setting('endpoint').startsWith('http:')) headers['content-md5'] = btoa(String.fromCharCode(...content.digest('md5')));
     if (mode.tag === 'create-only') headers['if-none-match'] = '*';
     if (mode.tag === 'if-match') Object.assign(headers, ifMatch(mode.val));
     const answer = request('PUT', { key, headers, upload: content });
@@ -230,7 +231,7 @@ const contract = {
   },
 
   delete(key, etag) {
-    const failure = failureOf(request('DELETE', { key, headers: ifMatch(etag) }), [202]);
+    const failure = failureOf(request('DELETE', { key, headers: { ...ifMatch(etag), 'x-ms-delete-snapshots': 'include' } }), [202]);
     if (failure && failure.kind !== 'not-found') throw failure;
   },
 

@@ -7,9 +7,11 @@ const ID_HEADER: &str = "x-guploader-uploadid";
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    raic_sdk::answer::expect(answer, wanted, ID_HEADER, |answer, document| {
+    let outcome = raic_sdk::answer::expect(answer, wanted, ID_HEADER, |answer, document| {
         describe(answer.status(), document)
-    })
+    });
+    // What is signed with our clock are requests by HMAC key and assertions; a token has been had already.
+    outcome.map_err(|e| raic_sdk::answer::dated(answer, e))
 }
 
 /// The JSON API's errors, the token endpoint's, the XML API's, and the plain text of a media download's.
@@ -65,6 +67,9 @@ fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
         "uploadTooLarge" | "EntityTooLarge" => ErrorKind::TooLarge,
         "BadDigest" => ErrorKind::Integrity,
         "backendError" | "internalError" | "InternalError" => ErrorKind::Unavailable,
+        // A bucket whose requesters pay, and no project that does.
+        "UserProjectMissing" | "UserProjectInconsistent" => ErrorKind::Misconfigured,
+        _ if message.contains("requester pays") || message.contains("user project") => ErrorKind::Misconfigured,
         "invalid_request" | "invalidParameter" | "InvalidBucketName" | "TemporaryRedirect" => {
             ErrorKind::Misconfigured
         }

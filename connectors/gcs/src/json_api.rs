@@ -1,7 +1,7 @@
 //! The JSON API ("Cloud Storage JSON API", v1).
 
 use raic_sdk::{
-    BASE64, Body, ByteRange, ErrorKind, Listed, ObjectInfo, Page, Payload, Request, Response, Result, error,
+    BASE64, Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Request, Response, Result, error,
     json::{self, quote},
     required_setting, setting, time, uri,
 };
@@ -27,8 +27,12 @@ fn object_url(key: &str) -> Result<String> {
     Ok(format!("{}/o/{}", bucket_url()?, uri::encode(key)))
 }
 
+/// The query of a request; with the project that pays, where the bucket's requesters do.
 fn query(items: &[(&str, Option<&str>)]) -> String {
-    let given = items.iter().filter_map(|(name, value)| Some(format!("{name}={}", uri::encode((*value)?))));
+    let payer = setting("user-project");
+    let payer = [("userProject", payer.as_deref())];
+    let items = items.iter().chain(&payer);
+    let given = items.filter_map(|(name, value)| Some(format!("{name}={}", uri::encode((*value)?))));
     given.collect::<Vec<_>>().join("&")
 }
 
@@ -87,10 +91,9 @@ pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
 }
 
 pub(crate) fn delete(key: &str, generation: Option<&str>) -> Result<()> {
-    let mut url = object_url(key)?;
-    if generation.is_some() {
-        url += &format!("?{}", query(&[("ifGenerationMatch", generation)]));
-    }
+    let query = query(&[("ifGenerationMatch", generation)]);
+    let separator = if query.is_empty() { "" } else { "?" };
+    let url = format!("{}{separator}{query}", object_url(key)?);
     expect(&send(|| Ok(Request::new("DELETE", url.clone())), None)?, &[200, 204])
 }
 
@@ -190,6 +193,17 @@ mod tests {
             "https://storage.googleapis.com/upload/storage/v1/b/b/o?ifGenerationMatch=0&name=a%2Fb&uploadType=media"
         );
         assert_eq!(sent[1].body, b"hello");
+    }
+
+    #[test]
+    fn the_project_that_pays_is_named_in_every_call() {
+        let (_, sent) = host()
+            .setting("user-project", "payer")
+            .answer(Answer::new(204))
+            .answer(Answer::new(200).body("{}"))
+            .run(|| delete("k", None).and_then(|()| list("", None, 1).map(drop)).unwrap());
+        assert!(sent[1].url.ends_with("/o/k?userProject=payer"), "{}", sent[1].url);
+        assert!(sent[2].url.ends_with("&userProject=payer"), "{}", sent[2].url);
     }
 
     #[test]

@@ -47,6 +47,9 @@ impl Unsigned {
         let query = query.join("&");
         let timestamp = time::basic(now_unix_ms());
         let mut headers = self.headers;
+        if let Some(project) = raic_sdk::setting("user-project") {
+            headers.push(("x-goog-user-project", project));
+        }
         headers.push(("x-goog-content-sha256", self.digest.clone()));
         headers.push(("x-goog-date", timestamp.clone()));
         let (canonical, names) =

@@ -4,7 +4,7 @@ use raic_sdk::{ErrorKind, Response, Result, answer::Described, xml::Element};
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |answer, document| {
+    let outcome = raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |answer, document| {
         let mut described = describe(document);
         // A HEAD has no document: 405 is its word for an object that was deleted in a bucket with versions, and 301 for another region.
         if answer.status() == 405 && answer.header("x-amz-delete-marker").as_deref() == Some("true") {
@@ -16,8 +16,13 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
             described.message =
                 format!("{} (the bucket's region is {region})", described.message).trim().to_owned();
         }
+        if described.code == "InvalidRequest" && ["Content-MD5", "checksum"].iter().any(|w| described.message.contains(w)) {
+            described.kind = Some(ErrorKind::Misconfigured);
+            described.message += " (set checksum = md5)";
+        }
         described
-    })
+    });
+    outcome.map_err(|e| raic_sdk::answer::dated(answer, e))
 }
 
 fn describe(document: &[u8]) -> Described {

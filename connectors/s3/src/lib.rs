@@ -6,8 +6,11 @@ mod answer;
 mod signing;
 
 use raic_sdk::{
-    BASE64, Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request,
-    Result, WriteMode, conditions, error, required_setting, setting, uri, xml::Element,
+    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
+    Payload, Request, Response, Result, WriteMode,
+    answer::{bare_etag, quoted},
+    conditions, error, required_setting, setting, uri,
+    xml::Element,
 };
 
 use crate::signing::Target;
@@ -48,17 +51,21 @@ impl Connector for S3 {
                     "this service does not replace by etag (setting if-match)",
                 ));
             }
-            WriteMode::IfMatch(etag) => headers.push(("if-match", etag.clone())),
+            WriteMode::IfMatch(etag) => headers.push(("if-match", quoted(etag))),
             WriteMode::CreateOnly => match setting("create-only").as_deref() {
                 Some("none") => {}
                 Some("emulated") => conditions::is_absent(Self::head(key.clone()))?,
                 _ => headers.push(("if-none-match", "*".to_owned())),
             },
         }
+        if setting("checksum").as_deref() == Some("md5") {
+            headers.push(("content-md5", BASE64.encode(&content.md5())));
+        }
         let digest = || content.sha256();
         let answer = target.request("PUT", &[], headers, digest)?.send(Some(content))?;
         answer::expect(&answer, &[200]).map_err(|e| conditions::of_put(e, &mode))?;
-        let (etag, last_modified_unix_ms) = (raic_sdk::answer::etag(&answer), None);
+        let etag = answer.header("etag").as_deref().and_then(bare_etag);
+        let last_modified_unix_ms = None;
         Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
     }
 
@@ -68,18 +75,27 @@ impl Connector for S3 {
             headers.push(("range", raic_sdk::answer::range_header(range)));
         }
         if let Some(etag) = if_match {
-            headers.push(("if-match", etag));
+            headers.push(("if-match", quoted(&etag)));
         }
         let answer = Target::object(&key)?.request("GET", &[], headers, Vec::new)?.send(None)?;
         answer::expect(&answer, &[200, 206])?;
-        let info = raic_sdk::answer::info(&answer)?;
-        Ok((info, raic_sdk::Response::into_body(answer)?))
+        Ok((info(&answer)?, Response::into_body(answer)?))
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
         let answer = Target::object(&key)?.request("HEAD", &[], Vec::new(), Vec::new)?.send(None)?;
-        answer::expect(&answer, &[200])?;
-        raic_sdk::answer::info(&answer)
+        match answer::expect(&answer, &[200]) {
+            // A HEAD has no document: an ended token is a bare 400, a key that was revoked and a clock that is off a bare 403. A listing
+            // says which.
+            Err(e) if matches!(e.http_status, Some(400 | 403)) && e.provider_code.is_none() => {
+                list_page("", None, 1)?;
+                Err(e)
+            }
+            Err(e) => Err(e),
+            // Proxies drop the length of what has no content.
+            Ok(()) if answer.header("content-length").is_none() => size_by_range(&key, &answer),
+            Ok(()) => info(&answer),
+        }
     }
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
@@ -99,7 +115,9 @@ impl Connector for S3 {
 
     fn create_container() -> Result<()> {
         let region = required_setting("region")?;
-        let amazon = required_setting("endpoint")?.ends_with(".amazonaws.com");
+        let endpoint = required_setting("endpoint")?;
+        // The partitions: the world, China, and Europe's own.
+        let amazon = [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu"].iter().any(|end| endpoint.ends_with(end));
         let content = if amazon && region != "us-east-1" {
             format!(
                 "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
@@ -135,9 +153,37 @@ impl Connector for S3 {
         let digest = || raic_sdk::sha256(&content);
         let request = Target::bucket()?.request("POST", &[("delete", "")], headers, digest)?;
         let answer = request.content(content.clone()).send(None)?;
-        answer::expect(&answer, &[200])?;
+        answer::expect(&answer, &[200]).map_err(|e| {
+            // What services say that lack it.
+            let lacks = e.http_status == Some(405)
+                || matches!(e.provider_code.as_deref(), Some("MethodNotAllowed" | "InvalidArgument" | "InvalidRequest"));
+            if lacks { Error { kind: ErrorKind::Unsupported, ..e } } else { e }
+        })?;
         parse_deletion(&answer.read(MAX_LISTING)?)
     }
+}
+
+/// What the headers of an object's answer say. Some services quote etags there and not in listings.
+fn info(answer: &Response) -> Result<ObjectInfo> {
+    let info = raic_sdk::answer::info(answer)?;
+    Ok(ObjectInfo { etag: info.etag.as_deref().and_then(bare_etag), ..info })
+}
+
+/// The size of an object whose HEAD does not tell it, by a GET of its first byte.
+fn size_by_range(key: &str, head: &Response) -> Result<ObjectInfo> {
+    let headers = vec![("range", "bytes=0-0".to_owned())];
+    let answer = Target::object(key)?.request("GET", &[], headers, Vec::new)?.send(None)?;
+    // An empty object has no first byte.
+    if answer.status() == 416 {
+        return Ok(ObjectInfo {
+            size: 0,
+            etag: head.header("etag").as_deref().and_then(bare_etag),
+            last_modified_unix_ms: head.header("last-modified").and_then(|d| raic_sdk::time::parse_http(&d)),
+            extra: Vec::new(),
+        });
+    }
+    answer::expect(&answer, &[200, 206])?;
+    info(&answer)
 }
 
 /// The request of DeleteObjects, which answers with those it could not remove.
@@ -148,6 +194,10 @@ fn deletion(keys: &[String]) -> String {
 
 /// Keys that could not be removed. An answer of 200 may be an error all the same.
 fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
+    // Asked to be quiet, some services say nothing where nothing failed.
+    if document.trim_ascii().is_empty() {
+        return Ok(Vec::new());
+    }
     let result = Element::parse(document)?;
     let text = |of: &Element, name| of.text_of(name).unwrap_or_default().trim().to_owned();
     let described = |of: &Element| {
@@ -182,30 +232,28 @@ fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
 
 fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     let lacks = |what| error(ErrorKind::Protocol, format!("the listing lacks {what}"));
-    let result = Element::parse(document)?;
+    let mut entries = Vec::new();
+    // `EncodingType` may follow the entries.
+    let result = Element::each(document, "Contents", |entry| {
+        let key = entry.text_of("Key").ok_or_else(|| lacks("a Key"))?.to_owned();
+        let size = entry.text_of("Size").and_then(|s| s.trim().parse().ok());
+        let info = ObjectInfo {
+            size: size.ok_or_else(|| lacks("a Size"))?,
+            etag: entry.text_of("ETag").and_then(bare_etag),
+            last_modified_unix_ms: entry.text_of("LastModified").and_then(raic_sdk::time::parse_rfc3339),
+            extra: Vec::new(),
+        };
+        entries.push(Listed { key, info });
+        Ok(())
+    })?;
     if result.name != "ListBucketResult" {
         return Err(error(ErrorKind::Protocol, format!("a listing was asked, <{}> answered", result.name)));
     }
-    let encoded = result.text_of("EncodingType") == Some("url");
-    let entries = result
-        .all("Contents")
-        .map(|entry| {
-            let key = entry.text_of("Key").ok_or_else(|| lacks("a Key"))?;
-            let key = if encoded { uri::decode_form(key) } else { Some(key.to_owned()) };
-            let size = entry.text_of("Size").and_then(|s| s.trim().parse().ok());
-            Ok(Listed {
-                key: key.ok_or_else(|| lacks("a readable Key"))?,
-                info: ObjectInfo {
-                    size: size.ok_or_else(|| lacks("a Size"))?,
-                    etag: entry.text_of("ETag").and_then(raic_sdk::answer::strong_etag),
-                    last_modified_unix_ms: entry
-                        .text_of("LastModified")
-                        .and_then(raic_sdk::time::parse_rfc3339),
-                    extra: Vec::new(),
-                },
-            })
-        })
-        .collect::<Result<_>>()?;
+    if result.text_of("EncodingType") == Some("url") {
+        for entry in &mut entries {
+            entry.key = uri::decode_form(&entry.key).ok_or_else(|| lacks("a readable Key"))?;
+        }
+    }
     let truncated = result.text_of("IsTruncated").map(str::trim) == Some("true");
     let next = result.text_of("NextContinuationToken").filter(|token| !token.is_empty());
     if truncated && next.is_none() {
@@ -216,6 +264,8 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
 
 #[cfg(test)]
 mod tests {
+    use raic_sdk::testing::{Answer, Host, payload};
+
     use super::*;
 
     #[test]
@@ -236,6 +286,105 @@ mod tests {
         assert_eq!(e.kind, ErrorKind::Throttled);
     }
 
+    fn host() -> Host {
+        Host::new()
+            .setting("endpoint", "https://s3.example.com")
+            .setting("addressing", "path")
+            .setting("bucket", "b")
+            .setting("region", "us-east-1")
+            .setting("keys.access-key-id", "AKID")
+            .secret("keys.secret-access-key", "secret")
+            .now(1_700_000_000_000)
+    }
+
+    /// A HEAD without a document says 400 and 403 of whatever is wrong.
+    #[test]
+    fn a_head_that_fails_without_a_code_asks_for_one() {
+        let ended = "<Error><Code>ExpiredToken</Code><Message>ended</Message></Error>";
+        let (found, sent) = host()
+            .answer(Answer::new(400))
+            .answer(Answer::new(400).body(ended))
+            .run(|| S3::head("k".to_owned()));
+        assert_eq!(found.unwrap_err().kind, ErrorKind::Unauthenticated);
+        assert!(sent[1].url.contains("list-type=2") && sent[1].url.contains("max-keys=1"), "{}", sent[1].url);
+        let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+        let (found, _) = host()
+            .answer(Answer::new(403))
+            .answer(Answer::new(200).body(listing))
+            .run(|| S3::head("k".to_owned()));
+        assert_eq!(found.unwrap_err().kind, ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_head_without_a_length_is_asked_again_by_a_range() {
+        let head = || Answer::new(200).header("etag", "\"e\"");
+        let part = Answer::new(206).header("content-range", "bytes 0-0/77").header("content-length", "1");
+        let (found, _) = host().answer(head()).answer(part).run(|| S3::head("k".to_owned()));
+        assert_eq!(found.unwrap().size, 77);
+        let (found, _) = host().answer(head()).answer(Answer::new(416)).run(|| S3::head("k".to_owned()));
+        let found = found.unwrap();
+        assert_eq!((found.size, found.etag.as_deref()), (0, Some("e")));
+    }
+
+    #[test]
+    fn etags_are_the_same_with_quotes_and_without() {
+        let put = host().answer(Answer::new(200).header("etag", "\"e\""));
+        let (stored, _) = put.run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite));
+        let listing = parse_listing(b"<ListBucketResult><Contents><Key>k</Key><ETag>e</ETag><Size>1</Size></Contents></ListBucketResult>");
+        assert_eq!(stored.unwrap().etag, listing.unwrap().entries[0].info.etag);
+        let (_, sent) =
+            host().answer(Answer::new(412)).run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::IfMatch("e".to_owned())));
+        assert_eq!(sent[0].header("if-match"), Some("\"e\""));
+    }
+
+    /// 304 is one service's word for it.
+    #[test]
+    fn a_create_that_is_not_modified_found_something() {
+        for status in [304, 412] {
+            let (stored, _) = host()
+                .answer(Answer::new(status))
+                .run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::CreateOnly));
+            assert_eq!(stored.unwrap_err().kind, ErrorKind::AlreadyExists, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_service_without_delete_objects_removes_one_by_one() {
+        let code = |code: &str| format!("<Error><Code>{code}</Code></Error>");
+        for (status, code) in [(405, code("MethodNotAllowed")), (400, code("InvalidArgument")), (501, code("NotImplemented")), (405, String::new())] {
+            let (removed, _) =
+                host().answer(Answer::new(status).body(code)).run(|| S3::delete_many(vec!["k".to_owned()]));
+            assert_eq!(removed.unwrap_err().kind, ErrorKind::Unsupported, "{status}");
+        }
+        let (removed, _) = host().answer(Answer::new(200)).run(|| S3::delete_many(vec!["k".to_owned()]));
+        assert!(removed.unwrap().is_empty(), "quiet, and nothing failed");
+    }
+
+    #[test]
+    fn a_bucket_that_wants_a_checksum_gets_one_or_says_how() {
+        let wants = "<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters</Message></Error>";
+        let put = || S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite);
+        let (stored, _) = host().answer(Answer::new(400).body(wants)).run(put);
+        let e = stored.unwrap_err();
+        assert!(e.kind == ErrorKind::Misconfigured && e.message.contains("checksum = md5"), "{}", e.message);
+        let (_, sent) = host().setting("checksum", "md5").answer(Answer::new(200)).run(put);
+        assert_eq!(sent[0].header("content-md5"), Some(BASE64.encode(&raic_sdk::md5(b"x")).as_str()));
+    }
+
+    #[test]
+    fn buckets_of_every_partition_are_made_in_their_region() {
+        for (endpoint, region) in [
+            ("https://s3.eu-central-1.amazonaws.com", "eu-central-1"),
+            ("https://s3.cn-north-1.amazonaws.com.cn", "cn-north-1"),
+            ("https://s3.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
+        ] {
+            let host = host().setting("endpoint", endpoint).setting("region", region).answer(Answer::new(200));
+            let (made, sent) = host.run(S3::create_container);
+            made.unwrap();
+            assert!(String::from_utf8_lossy(&sent[0].body).contains(region), "{endpoint}");
+        }
+    }
+
     #[test]
     fn a_listing_gives_keys_sizes_etags_and_the_next_page() {
         let page = parse_listing(
@@ -251,7 +400,7 @@ mod tests {
         assert_eq!(page.next.as_deref(), Some("t=/+"));
         let [entry] = &page.entries[..] else { panic!("one entry") };
         assert_eq!(entry.key, "shares/a b c");
-        assert_eq!((entry.info.size, entry.info.etag.as_deref()), (434_234, Some("\"fba9\"")));
+        assert_eq!((entry.info.size, entry.info.etag.as_deref()), (434_234, Some("fba9")));
         assert_eq!(entry.info.last_modified_unix_ms, Some(1_255_369_830_000));
     }
 

@@ -8,7 +8,7 @@ mod login;
 
 use answer::expect;
 use raic_sdk::{
-    Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Result,
+    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Result,
     Usage, WriteMode, conditions, error, hex, json, setting, time, uri,
 };
 
@@ -183,10 +183,10 @@ fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     if answer.status() == 204 {
         return Ok(Page { entries: Vec::new(), next: None });
     }
-    parse_listing(&answer.read(MAX_LISTING)?, limit)
+    parse_listing(&answer.read(MAX_LISTING)?)
 }
 
-fn parse_listing(document: &[u8], limit: u32) -> Result<Page, Error> {
+fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     let document = json::parse(document)?;
     let lacks = |what: &str| error(ErrorKind::Protocol, format!("the listing lacks {what}"));
     let rows = document.as_array().ok_or_else(|| lacks("its rows"))?;
@@ -206,26 +206,100 @@ fn parse_listing(document: &[u8], limit: u32) -> Result<Page, Error> {
             },
         });
     }
-    // A page that is not full is the last.
-    let is_full = rows.len() >= limit as usize;
-    let next = entries.last().filter(|_| is_full).map(|last| last.key.clone());
+    // Only an empty page is the last: sharded containers, proxies that filter and RADOSGW give short ones that go on.
+    let next = entries.last().map(|last| last.key.clone());
     Ok(Page { entries, next })
 }
 
 #[cfg(test)]
 mod tests {
+    use raic_sdk::testing::{Answer, Host};
+
     use super::*;
 
     #[test]
-    fn a_full_page_goes_on_after_its_last_name() {
+    fn a_page_goes_on_after_its_last_name_until_one_is_empty() {
         let document =
             br#"[{"name":"a/b","bytes":5,"hash":"5d41402abc4b2a76b9719d911017c592","content_type":"x",
             "last_modified":"2009-10-12T17:50:30.123450"}]"#;
-        let page = parse_listing(document, 1).unwrap();
+        let page = parse_listing(document).unwrap();
         assert_eq!(page.next.as_deref(), Some("a/b"));
         assert_eq!(page.entries[0].info.last_modified_unix_ms, Some(1_255_369_830_000));
         assert_eq!(page.entries[0].info.size, 5);
-        assert_eq!(parse_listing(document, 2).unwrap().next, None);
-        assert_eq!(parse_listing(b"{}", 2).unwrap_err().kind, ErrorKind::Protocol);
+        assert_eq!(parse_listing(b"[]").unwrap().next, None);
+        assert_eq!(parse_listing(b"{}").unwrap_err().kind, ErrorKind::Protocol);
+    }
+
+    /// RADOSGW gives pages shorter than it was asked for, in the midst of a listing.
+    #[test]
+    fn short_pages_are_followed_to_the_last_name() {
+        let rows = |names: &[&str]| {
+            let row = |name: &&str| format!(r#"{{"name":"{name}","bytes":1}}"#);
+            format!("[{}]", names.iter().map(row).collect::<Vec<_>>().join(","))
+        };
+        let host = Host::new()
+            .setting("container", "c")
+            .setting("auth", "v1")
+            .setting("auth-url", "https://h/auth/v1.0")
+            .setting("account.user", "u")
+            .secret("account.password", "p4ssword")
+            .token("token-v1", "t0ken-of-some-length")
+            .answer(Answer::new(200).header("x-storage-url", "https://h/v1/AUTH_u"))
+            .answer(Answer::new(200).body(rows(&["a", "b", "c"])))
+            .answer(Answer::new(200).body(rows(&["d"])))
+            .answer(Answer::new(200).body(rows(&[])));
+        let (names, sent) = host.run(|| {
+            let (mut names, mut cursor) = (Vec::new(), None);
+            loop {
+                let page = Swift::list(String::new(), cursor, 3).unwrap();
+                names.extend(page.entries.into_iter().map(|e| e.key));
+                cursor = page.next;
+                if cursor.is_none() {
+                    return names;
+                }
+            }
+        });
+        assert_eq!(names, ["a", "b", "c", "d"]);
+        assert!(sent[3].url.ends_with("&marker=d"), "{}", sent[3].url);
+    }
+
+    /// A Keystone URL with a path too many, or without /v3.
+    #[test]
+    fn a_login_that_leads_nowhere_names_itself_and_not_the_container() {
+        let host = Host::new()
+            .setting("container", "c")
+            .setting("auth", "v3")
+            .setting("auth-url", "https://keystone.example.com:5000")
+            .setting("project", "p")
+            .setting("project-domain", "Default")
+            .setting("user-domain", "Default")
+            .setting("account.user", "u")
+            .secret("account.password", "p4ssword")
+            .answer(Answer::new(404).body("not found"));
+        let (e, _) = host.run(Swift::probe);
+        let e = e.unwrap_err();
+        assert_eq!(e.kind, ErrorKind::Misconfigured);
+        assert!(e.message.contains("login") && e.message.contains("auth-url"), "{}", e.message);
+    }
+
+    /// The token's life is told by the service's clock, so it counts from the moment that the service says it was issued.
+    #[test]
+    fn a_clock_that_is_ahead_does_not_log_in_at_every_call() {
+        let document = r#"{"token":{"issued_at":"2023-11-14T22:13:20.000000Z","expires_at":"2023-11-14T23:13:20.000000Z","catalog":[{"type":"object-store","endpoints":[{"interface":"public","region_id":"r","url":"https://h/v1/AUTH_p"}]}]}}"#;
+        let host = Host::new()
+            .setting("container", "c")
+            .setting("auth", "v3")
+            .setting("auth-url", "https://k/v3")
+            .setting("interface", "public")
+            .setting("project-id", "p")
+            .setting("user-domain", "Default")
+            .setting("account.user", "u")
+            .secret("account.password", "p4ssword")
+            .token("token-v3", "t0ken-of-some-length")
+            // Three hours ahead.
+            .now(1_700_000_000_000 + 3 * 3_600_000)
+            .answer(Answer::new(201).body(document));
+        let (ttl, _) = host.run(|| login::log_in_for_tests().unwrap());
+        assert!(ttl > 50 * 60_000, "{ttl}");
     }
 }

@@ -47,6 +47,12 @@ fn log_in() -> Result<Made> {
     }
 }
 
+/// How long the login that is made now would be kept, in milliseconds.
+#[cfg(test)]
+pub(crate) fn log_in_for_tests() -> Result<u64> {
+    Ok(log_in()?.ttl_ms())
+}
+
 fn open(part: &str) -> Result<Secret> {
     secrets::required(&format!("account.{part}"))
 }
@@ -60,8 +66,10 @@ fn made(token: Secret, storage: &str, ttl_ms: u64) -> Result<Made> {
 }
 
 /// How long a token is kept that ends at a moment; a short one for most of its life.
-fn ttl(ends_ms: Option<u64>) -> u64 {
-    let left = ends_ms.map_or(UNKNOWN_MS, |ends| ends.saturating_sub(now_unix_ms()));
+/// Both moments are of the service's clock: from the one to the other it is right, however far ours is off.
+fn ttl(ends_ms: Option<u64>, issued_ms: Option<u64>) -> u64 {
+    let since = issued_ms.unwrap_or_else(now_unix_ms);
+    let left = ends_ms.map_or(UNKNOWN_MS, |ends| ends.saturating_sub(since));
     left.saturating_sub(MARGIN_MS.min(left / 4))
 }
 
@@ -69,12 +77,12 @@ fn v1() -> Result<Made> {
     let key = open("password")?.placeholder("raw")?;
     let request = Request::new("GET", required_setting("auth-url")?);
     let answer = request.header("x-auth-user", &user()?).header("x-auth-key", &key).send(None)?;
-    expect(&answer, &[200, 204])?;
+    expect_login(&answer, &[200, 204])?;
     let storage =
         answer.header("x-storage-url").ok_or_else(|| protocol("the login told no X-Storage-Url"))?;
     let seconds = answer.header("x-auth-token-expires").and_then(|s| s.trim().parse::<u64>().ok());
     let ends = seconds.and_then(|s| s.checked_mul(1000)).map(|ms| now_unix_ms().saturating_add(ms));
-    made(answer.take_secret("token-v1")?, &storage, ttl(ends))
+    made(answer.take_secret("token-v1")?, &storage, ttl(ends, None))
 }
 
 fn v2() -> Result<Made> {
@@ -85,9 +93,10 @@ fn v2() -> Result<Made> {
         quote(&user()?)
     );
     let answer = post("/tokens", content)?;
-    expect(&answer, &[200, 203])?;
+    expect_login(&answer, &[200, 203])?;
     let document = json::parse(&answer.read(MAX_CATALOGUE)?)?;
-    let ends = json::text(&document, "/access/token/expires").and_then(time::parse_rfc3339);
+    let moment = |place: &str| json::text(&document, place).and_then(time::parse_rfc3339);
+    let lasts = ttl(moment("/access/token/expires"), moment("/access/token/issued_at"));
     let kind = required_setting("interface")?;
     let region = setting("region");
     let services = document.pointer("/access/serviceCatalog").and_then(|s| s.as_array());
@@ -95,7 +104,7 @@ fn v2() -> Result<Made> {
     let mut found = found.filter_map(|s| s.pointer("/endpoints")?.as_array()).flatten();
     let found = found.find(|e| region.is_none() || json::text(e, "/region") == region.as_deref());
     let storage = found.and_then(|e| json::text(e, &format!("/{kind}URL")));
-    made(answer.take_secret("token-v2")?, storage.ok_or_else(no_endpoint)?, ttl(ends))
+    made(answer.take_secret("token-v2")?, storage.ok_or_else(no_endpoint)?, lasts)
 }
 
 /// What a v3 token is for ("Password authentication with scoped authorization").
@@ -134,9 +143,10 @@ fn v3() -> Result<Made> {
         }
     };
     let answer = post("/auth/tokens", content)?;
-    expect(&answer, &[200, 201])?;
+    expect_login(&answer, &[200, 201])?;
     let document = json::parse(&answer.read(MAX_CATALOGUE)?)?;
-    let ends = json::text(&document, "/token/expires_at").and_then(time::parse_rfc3339);
+    let moment = |place: &str| json::text(&document, place).and_then(time::parse_rfc3339);
+    let lasts = ttl(moment("/token/expires_at"), moment("/token/issued_at"));
     let (kind, region) = (required_setting("interface")?, setting("region"));
     let services = document.pointer("/token/catalog").and_then(|s| s.as_array());
     let found = services.into_iter().flatten().filter(|s| json::text(s, "/type") == Some("object-store"));
@@ -146,7 +156,7 @@ fn v3() -> Result<Made> {
         json::text(e, "/interface") == Some(&kind) && (region.is_none() || of == region.as_deref())
     });
     let storage = found.and_then(|e| json::text(e, "/url")).ok_or_else(no_endpoint)?.to_owned();
-    made(answer.take_secret("token-v3")?, &storage, ttl(ends))
+    made(answer.take_secret("token-v3")?, &storage, lasts)
 }
 
 fn post(path: &str, content: String) -> Result<Response> {
@@ -155,6 +165,17 @@ fn post(path: &str, content: String) -> Result<Response> {
         .header("content-type", "application/json")
         .content(content.into_bytes())
         .send(None)
+}
+
+/// Ok where a login's answer has one of those statuses; that nothing is there means that `auth-url` leads elsewhere.
+fn expect_login(answer: &Response, wanted: &[u16]) -> Result<()> {
+    expect(answer, wanted).map_err(|e| match e.http_status {
+        Some(404 | 405) => {
+            let message = format!("{}; is auth-url right (it ends with /v3, /v2.0 or /auth/v1.0)?", e.message);
+            raic_sdk::Error { kind: ErrorKind::Misconfigured, message: format!("login: {message}"), ..e }
+        }
+        _ => e,
+    })
 }
 
 fn protocol(why: &str) -> raic_sdk::Error {

@@ -1,5 +1,6 @@
 //! `raic cloud` and `raic status`.
 
+mod endpoints;
 mod versions;
 
 use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
@@ -20,10 +21,11 @@ use crate::{
     error::{Class, Failed, Outcome},
     files::print_json,
     home::{self, Home},
-    output::say,
+    output::{say, tell},
     progress,
 };
 
+use endpoints::{pin_endpoints, pin_learned};
 pub(crate) use versions::reload;
 use versions::{reopen, upgrade};
 
@@ -304,14 +306,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         return Err(wrong(format!("there is a cloud {name:?} already")));
     }
     clouds.insert(&name, Item::Table(table_of(&arguments)?));
-    let config = Config::parse(&document.to_string(), home.path()).map_err(wrong)?;
-    // Those on a host that the operator named; others are for `raic cloud pin`.
-    let learned = learn(home, &name, section(&config, &name)?).await?;
-    let learned: Vec<_> = learned.into_iter().filter(|(_, _, is_named)| *is_named).collect();
-    for (endpoint, url, _) in learned.iter().filter(|_| !json) {
-        say!("pinned: its {endpoint} is at {url}, as its login says");
+    for (endpoint, url) in pin_learned(home, &mut document, &name, false).await? {
+        if !json {
+            say!("pinned: its {endpoint} is at {url}, as its login says");
+        }
     }
-    set_endpoints(&mut document, &name, learned.into_iter().map(|(name, url, _)| (name, url)));
     let changed = document.to_string();
     let config = Config::parse(&changed, home.path()).map_err(wrong)?;
     // Opened before it is written: a cloud that cannot be configured is not added.
@@ -333,7 +332,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     }
     let fault = opened.probe().await.err().map(|e| e.to_string());
     if let Some(fault) = &fault {
-        eprintln!("warning: it does not work yet: {fault}");
+        tell!("warning: it does not work yet: {fault}");
     }
     // With the version that it was opened with just now, whatever has been approved since.
     let reloaded = reopen(home, &pins).await?;
@@ -345,62 +344,6 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     }
     if reloaded {
         say!("the daemon uses it now");
-    }
-    Ok(())
-}
-
-/// What a login says of endpoints that are not pinned, or pinned otherwise: name, URL, and whether its host is one that the
-/// operator named. Nothing where it cannot log in.
-async fn learn(home: &Home, name: &str, section: &CloudSection) -> Outcome<Vec<(String, String, bool)>> {
-    if !matches!(section, CloudSection::Cloud { .. }) {
-        return Ok(Vec::new());
-    }
-    let cloud = tokio::task::block_in_place(|| {
-        Clouds::new(home)?.connector_cloud(name, section, &mut read_pins(home)?)
-    })?;
-    // Its error is told when it is used: here only what it learned counts.
-    let _ = cloud.probe().await;
-    let is_named = |url: &str| cloud.names_host_of(url);
-    Ok(cloud.learned().into_iter().map(|(name, url)| (name, url.clone(), is_named(&url))).collect())
-}
-
-fn set_endpoints(document: &mut DocumentMut, cloud: &str, endpoints: impl Iterator<Item = (String, String)>) {
-    let mut endpoints = endpoints.peekable();
-    if endpoints.peek().is_none() {
-        return;
-    }
-    let table = &mut document["clouds"][cloud];
-    if table.get("endpoints").is_none() {
-        table["endpoints"] = value(InlineTable::new());
-    }
-    for (name, url) in endpoints {
-        table["endpoints"][name] = value(url);
-    }
-}
-
-async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcome {
-    let path = home.config();
-    let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
-    let config = Config::load(home)?;
-    let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
-    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
-    let learned = learn(home, name, section(&config, name)?).await?;
-    if !learned.is_empty() {
-        set_endpoints(&mut document, name, learned.iter().map(|(name, url, _)| (name.clone(), url.clone())));
-        let changed = document.to_string();
-        Config::parse(&changed, home.path()).map_err(wrong)?;
-        replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
-        reopen(home, &Pins::new()).await?;
-    }
-    if json {
-        let pinned: BTreeMap<_, _> = learned.iter().map(|(name, url, _)| (name, url)).collect();
-        return print_json(&json!({"cloud": name, "pinned": pinned}));
-    }
-    for (endpoint, url, _) in &learned {
-        say!("pinned: {endpoint} of cloud {name:?} is at {url}");
-    }
-    if learned.is_empty() {
-        say!("its login says of no endpoint anything new; `raic cloud test {name}` shows whether it works");
     }
     Ok(())
 }
@@ -442,7 +385,7 @@ fn warn_of_shared_domains(config: &Config, home: &Home, name: &str) {
     let Some(new) = config.clouds.get(name).filter(|section| section.domain().is_none()) else { return };
     for (other, section) in config.clouds.iter().filter(|(other, s)| *other != name && s.domain().is_none()) {
         if let Some(what) = new.shares_with(section, home.path()) {
-            eprintln!(
+            tell!(
                 "warning: clouds {name:?} and {other:?} share {what} and may fail together; give both the same `domain` in \
                  config.toml if they do"
             );

@@ -232,7 +232,7 @@ pub(crate) enum CloudSection {
         ca: Option<PathBuf>,
         /// Endpoints learned at login that were pinned.
         #[serde(default)]
-        endpoints: BTreeMap<String, String>,
+        endpoints: BTreeMap<String, Pinned>,
         /// The folder of the container that is this cloud's; the whole of it unless set.
         prefix: Option<String>,
         #[serde(default = "sixteen")]
@@ -242,6 +242,23 @@ pub(crate) enum CloudSection {
         /// What it fails together with; itself unless set.
         domain: Option<String>,
     },
+}
+
+/// The URL that an endpoint was pinned to, or several.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(untagged)]
+pub(crate) enum Pinned {
+    One(String),
+    Several(Vec<String>),
+}
+
+impl Pinned {
+    pub(crate) fn all(&self) -> Vec<String> {
+        match self {
+            Self::One(url) => vec![url.clone()],
+            Self::Several(urls) => urls.clone(),
+        }
+    }
 }
 
 /// Where a credential's document comes from.

@@ -12,7 +12,7 @@ use std::{
 
 use clap::Subcommand;
 use raic_wasm::{
-    ApprovalStore, ConnectorError, Dropped, Engine, Manifest, Package, Waiting, verify_signature,
+    ApprovalStore, CompilerProcess, ConnectorError, Dropped, Engine, Manifest, Package, Waiting, verify_signature,
 };
 use serde_json::json;
 
@@ -134,10 +134,6 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
                     say!("signed by {} ({comment})", signed_by[key]);
                 }
             }
-            // Compiled now, so that what does not fit the contract is refused before it is approved.
-            let engine = Engine::new().map_err(Failed::configuration)?;
-            let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
-            engine.load(&package, Some(store.compiled())).map_err(wrong)?;
             show(&package, json)?;
             let same = store.list().map_err(Failed::configuration)?.into_iter().flatten();
             for other in
@@ -155,6 +151,12 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             if !yes && !confirmed()? {
                 return Err(Failed::other("not approved"));
             }
+            // Only now: what a person would refuse costs nothing. And before it is kept: what does not fit the contract is not approved.
+            if !json {
+                say!("compiling it");
+            }
+            let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
+            tokio::task::block_in_place(|| engine()?.load(&package, Some(store.compiled())).map_err(wrong))?;
             store.approve(&package).map_err(Failed::configuration)?;
             if !json {
                 say!("approved");
@@ -162,6 +164,13 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             Ok(())
         }
     }
+}
+
+/// An engine that leaves compiling to a process of its own: this program, told to.
+pub(crate) fn engine() -> Outcome<Engine> {
+    let program = std::env::current_exe().map_err(|e| Failed::other(format!("cannot find this program: {e}")))?;
+    let compiler = CompilerProcess { program, arguments: vec!["compile-connector".into()] };
+    Engine::new().map(|engine| engine.compiling_by(compiler)).map_err(Failed::configuration)
 }
 
 /// The one that waits under a name or a SHA-256, where the word is no file.

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     config::{CloudSection, Config, Source},
     connector_watch,
+    connectors::engine,
     error::{Failed, Outcome},
     home::{self, Home},
     released::approvals,
@@ -108,7 +109,7 @@ impl Clouds {
     pub(crate) fn new(home: &Home) -> Outcome<Self> {
         Ok(Self {
             home: home.clone(),
-            engine: Engine::new().map_err(Failed::configuration)?,
+            engine: engine()?,
             approved: approvals(home)?,
         })
     }
@@ -206,7 +207,7 @@ impl Clouds {
         let configuration = Configuration {
             settings: settings.clone(),
             tls: TlsSettings { extra_ca },
-            endpoints: endpoints.clone(),
+            endpoints: endpoints.iter().map(|(name, urls)| (name.clone(), urls.all())).collect(),
             ..Configuration::default()
         };
         Ok(Prepared {

@@ -18,7 +18,7 @@ use crate::{
     client::{Client, encode, nothing, path_of, pieces, streamed},
     error::{Failed, Outcome},
     home::Home,
-    output::say,
+    output::{say, tell},
     progress::{self, Progress},
 };
 
@@ -77,7 +77,7 @@ pub(crate) async fn put(
 
 fn lacking(file: &File) {
     for (share, _, reason) in &file.lacking {
-        eprintln!("warning: share {share} is missing: {reason}");
+        tell!("warning: share {share} is missing: {reason}");
     }
 }
 

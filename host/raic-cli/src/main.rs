@@ -12,6 +12,7 @@ mod error;
 mod files;
 mod home;
 mod init;
+mod manual;
 mod output;
 mod practice_service;
 mod progress;
@@ -23,7 +24,7 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand};
 
 use crate::{
-    error::{EXIT_CODES, Outcome},
+    error::{EXIT_CODES, Failed, Outcome},
     home::Home,
 };
 
@@ -108,33 +109,84 @@ enum Command {
     Connector(connectors::ConnectorCommand),
     /// Shows all of it on this machine: four S3 services, two of them stopped, one with its data damaged
     Demo(demo::DemoArguments),
+    /// Prints a completion script for a shell, such as `raic completions bash > /etc/bash_completion.d/raic`
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Writes the manual pages, one a command, such as `raic man /usr/local/share/man/man1`
+    Man {
+        /// The folder, which is made if it is not there
+        folder: PathBuf,
+    },
     /// An S3 service of the demo
     #[command(hide = true)]
     DemoService(demo_service::DemoServiceArguments),
+    /// Compiles a connector that is not trusted, in this process with limits
+    #[command(hide = true)]
+    CompileConnector {
+        /// The component
+        component: PathBuf,
+        /// Where the native code goes
+        output: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let default = if matches!(arguments.command, Command::Serve) { "info" } else { "warn" };
-    let filter = tracing_subscriber::EnvFilter::try_from_env("RAIC_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    if let Command::CompileConnector { component, output } = &arguments.command {
+        // Before there are threads: the limits are this process's.
+        return ended(raic_wasm::compile_file(component, output).map_err(Failed::other));
+    }
+    if let Err(failed) = start_log(matches!(arguments.command, Command::Serve)) {
+        return ended(Err(failed));
+    }
+    raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => {
-            eprintln!("raic: cannot start: {e}");
-            return ExitCode::FAILURE;
-        }
+        Err(e) => return ended(Err(Failed::other(format!("cannot start: {e}")))),
     };
     let outcome = runtime.block_on(run(arguments));
     // Reading standard input cannot be cancelled; do not wait for it.
     runtime.shutdown_background();
+    ended(outcome)
+}
+
+/// The exit code of a command that ended so, after its sentence was shown.
+fn ended(outcome: Outcome) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            eprintln!("raic: {}", failed.sentence);
+            output::error_line(format_args!("raic: {}", failed.sentence));
             failed.exit_code()
         }
+    }
+}
+
+fn start_log(is_daemon: bool) -> Outcome {
+    let default = if is_daemon { "info" } else { "warn" };
+    let filter = match std::env::var("RAIC_LOG") {
+        Err(_) => tracing_subscriber::EnvFilter::new(default),
+        Ok(text) => tracing_subscriber::EnvFilter::try_new(&text).map_err(|e| {
+            Failed::configuration(format!("RAIC_LOG={text:?}: {e}; such as info, debug, or raic_storage=debug,warn"))
+        })?,
+    };
+    // A log that cannot be written, on a full disk or to a collector that died, must fail no request: neither the writer nor the
+    // subscriber says so.
+    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
+    log.with_writer(|| output::Unheeded(std::io::stderr())).init();
+    Ok(())
+}
+
+/// Allows as many open files as the system lets this process have: connections, database and shares of every cloud count among them, and
+/// shells begin with 1024.
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current != maximum
+        && let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+    {
+        tracing::debug!("the limit of open files stays at {current:?}: {e}");
     }
 }
 
@@ -157,6 +209,9 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Lease(command) => storage::lease(&home, json, command).await,
         Command::Connector(command) => connectors::run(&home, json, command).await,
         Command::Demo(arguments) => demo::demo(arguments).await,
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { folder } => manual::pages(&folder, json),
         Command::DemoService(arguments) => demo_service::serve(arguments).await,
+        Command::CompileConnector { .. } => Ok(()),
     }
 }

@@ -13,10 +13,40 @@ macro_rules! say {
 }
 pub(crate) use say;
 
-/// Writes a line. Where nobody reads any longer the command has done its work; where it cannot be written it has failed.
+/// As `eprintln!`, for a standard error that may be closed.
+macro_rules! tell {
+    ($($text:tt)*) => { $crate::output::error_line(format_args!($($text)*)) };
+}
+pub(crate) use tell;
+
+/// Writes a line to standard error, as [`line`] does to standard output, and ends nothing if it cannot be written.
+pub(crate) fn error_line(text: Arguments<'_>) {
+    let text = raic_wasm::shown(&text.to_string());
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A writer that never fails: what cannot be written is lost.
+#[derive(Debug)]
+pub(crate) struct Unheeded<W>(pub(crate) W);
+
+impl<W: io::Write> io::Write for Unheeded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+/// Writes a line. What comes from a file, a connector or a service may hold what moves the cursor, hides or reorders text: it is escaped.
+/// Where nobody reads any longer the command has done its work; where it cannot be written it has failed.
 pub(crate) fn line(text: Arguments<'_>) {
+    let text = raic_wasm::shown(&text.to_string());
     let mut out = io::stdout().lock();
-    match out.write_fmt(text).and_then(|()| out.write_all(b"\n")) {
+    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => process::exit(0),
         Err(e) => {

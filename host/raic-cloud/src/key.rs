@@ -4,9 +4,11 @@ use std::{fmt, sync::Arc};
 
 /// The longest object key, in bytes.
 pub const MAX_KEY_LEN: usize = 512;
+/// The longest segment of a key, in bytes: some services and file systems take no longer names.
+pub(crate) const MAX_SEGMENT_LEN: usize = 200;
 
 /// The name of an object: 1 to 512 bytes of `[A-Za-z0-9._/-]`, in segments between slashes of which none is
-/// empty, `.` or `..`.
+/// empty, `.`, `..` or longer than 200 bytes.
 ///
 /// The host chooses keys so that none is a folder of another; every provider can then hold them, also one
 /// that maps them to paths.
@@ -16,7 +18,7 @@ pub struct ObjectKey(Arc<str>);
 /// A text that is no [`ObjectKey`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no object key: it takes 1 to 512 bytes of [A-Za-z0-9._/-] with no segment empty, \".\" or \"..\""
+    "{0:?} is no object key: it takes 1 to 512 bytes of [A-Za-z0-9._/-] in segments of 1 to 200, none of them \".\" or \"..\""
 )]
 pub struct InvalidKey(pub String);
 
@@ -29,7 +31,7 @@ impl ObjectKey {
         let key = key.as_ref();
         let good = (1..=MAX_KEY_LEN).contains(&key.len())
             && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'))
-            && key.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+            && key.split('/').all(|segment| segment.len() <= MAX_SEGMENT_LEN && !matches!(segment, "" | "." | ".."));
         if good { Ok(Self(key.into())) } else { Err(InvalidKey(key.to_owned())) }
     }
 

@@ -20,6 +20,7 @@ struct Inner {
     parts: Vec<Bytes>,
     size: u64,
     sha256: OnceLock<[u8; 32]>,
+    sha1: OnceLock<[u8; 20]>,
     md5: OnceLock<[u8; 16]>,
     crc32c: OnceLock<u32>,
 }
@@ -28,6 +29,8 @@ struct Inner {
 pub trait Digests {
     /// SHA-256 of the whole content.
     fn sha256(&self) -> [u8; 32];
+    /// SHA-1 of the whole content. Asked for by Backblaze B2, and never relied on here.
+    fn sha1(&self) -> [u8; 20];
     /// MD5 of the whole content. Asked for by old protocols, and never relied on here.
     fn md5(&self) -> [u8; 16];
     /// CRC-32C (Castagnoli) of the whole content.
@@ -42,6 +45,7 @@ impl Payload {
             parts,
             size,
             sha256: OnceLock::new(),
+            sha1: OnceLock::new(),
             md5: OnceLock::new(),
             crc32c: OnceLock::new(),
         }))
@@ -70,6 +74,14 @@ impl Digests for Payload {
     fn sha256(&self) -> [u8; 32] {
         *self.0.sha256.get_or_init(|| {
             let mut hash = sha2::Sha256::new();
+            self.parts().iter().for_each(|p| hash.update(p));
+            hash.finalize().into()
+        })
+    }
+
+    fn sha1(&self) -> [u8; 20] {
+        *self.0.sha1.get_or_init(|| {
+            let mut hash = sha1::Sha1::new();
             self.parts().iter().for_each(|p| hash.update(p));
             hash.finalize().into()
         })

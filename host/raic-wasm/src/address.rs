@@ -18,8 +18,10 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         || a >= 224
         || (a == 100 && (64..128).contains(&b))
         || (a == 192 && b == 0 && c == 0)
+        // The anycast of 6to4 relays (RFC 7526), which carries packets elsewhere.
+        || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (b == 18 || b == 19));
-    !(special || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation())
+    !(special || is_metadata(ip.into()) || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation())
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {
@@ -32,9 +34,30 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         (0, 0) if (c, d, e) == (0, 0, 0) && f == 0xffff => embedded(g, h),
         (0x64, 0xff9b) => (c, d, e, f) == (0, 0, 0, 0) && embedded(g, h),
         (0x2002, high) => embedded(high, c),
+        // Documentation, Teredo, benchmarking, and ORCHIDv2 (RFC 3849, 4380, 5180, 7343, 9637).
         (0x2001, 0xdb8) | (0x2001, 0) => false,
+        (0x2001, 2) if c == 0 => false,
+        (0x2001, 0x20..=0x2f) => false,
+        (0x3fff, 0..=0x0fff) => false,
         // Global unicast is 2000::/3; all else is special.
         _ => a & 0xe000 == 0x2000,
+    }
+}
+
+/// Whether an address is where clouds have their metadata services: link-local ones, Azure's WireServer, and those of Amazon and
+/// Google by IPv6. They hand credentials to whoever asks from the machine, so they are reached only if the operator typed the address.
+pub(crate) fn is_metadata(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => ip.is_link_local() || ip == Ipv4Addr::new(168, 63, 129, 16),
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(mapped) => is_metadata(mapped.into()),
+            None => {
+                let first = ip.segments()[0];
+                first & 0xffc0 == 0xfe80
+                    || ip == Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)
+                    || ip == Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)
+            }
+        },
     }
 }
 
@@ -66,6 +89,12 @@ mod tests {
             "2002:7f00:1::",
             "2001:db8::1",
             "::127.0.0.1",
+            "168.63.129.16",
+            "::ffff:168.63.129.16",
+            "192.88.99.1",
+            "3fff::1",
+            "2001:2::1",
+            "2001:20::1",
         ] {
             assert!(!is_public(special.parse().unwrap()), "{special}");
         }

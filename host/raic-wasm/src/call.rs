@@ -3,7 +3,7 @@
 #![allow(unreachable_pub, reason = "the generated bindings name the handles' types")]
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -26,12 +26,15 @@ use crate::{
 
 /// CPU time for a call, looked at in every epoch.
 const MAX_CPU: Duration = Duration::from_millis(200);
-/// Data a guest may hand to the host in one call.
+/// Data a guest may hand to the host in one call of an import: it is refilled for each. What the host keeps of it is counted by
+/// [`Limits::hold`].
 const HOSTCALL_FUEL: usize = 1 << 20;
 const MAX_HANDLES: usize = 256;
 /// Requests of one call: a put and a login need three.
 pub(crate) const MAX_REQUESTS: u32 = 32;
 pub(crate) const MAX_LOG_LINES: u32 = 64;
+/// Answers of one call whose bodies were not read: each holds a connection.
+pub(crate) const MAX_UNREAD: usize = 4;
 const MAX_TABLE: usize = 100_000;
 const MAX_INSTANCES: usize = 64;
 
@@ -45,12 +48,55 @@ pub(crate) struct Context {
     pub(crate) client: HttpClient,
     /// The tokens of the manifest, by name.
     pub(crate) tokens: BTreeMap<String, Token>,
-    /// The names under which logins are kept.
-    pub(crate) login_names: BTreeSet<String>,
-    /// The endpoints that the operator pinned, by name; those of the manifest that are not have none.
-    pub(crate) endpoints: BTreeMap<String, Option<String>>,
+    /// The names under which logins are kept, in the manifest's order: one may need those before it.
+    pub(crate) login_names: Vec<String>,
+    /// The manifest's endpoints, by name.
+    pub(crate) endpoints: BTreeMap<String, EndpointRule>,
     /// What calls learned of endpoints that are not pinned, or otherwise. A std lock: held while a text is copied.
     pub(crate) learned: Mutex<BTreeMap<String, String>>,
+    /// How much the connector may write to the log. A std lock: held while a number is changed.
+    pub(crate) log_room: Mutex<LogRoom>,
+}
+
+/// Which URLs an endpoint may have.
+pub(crate) enum EndpointRule {
+    /// Those that the operator pinned.
+    Pinned(Vec<String>),
+    /// Any https host below a domain, at a port.
+    Below(String, u16),
+}
+
+/// The lines of the log that one cloud's connector may still write: a bucket that fills with time, so that a connector cannot fill the
+/// operator's disk.
+pub(crate) struct LogRoom {
+    lines: f64,
+    since: Instant,
+    left_out: u64,
+}
+
+/// Lines that a connector may write at once, and in each second after.
+const LOG_BURST: f64 = 200.0;
+const LOG_RATE: f64 = 1.0;
+
+impl Default for LogRoom {
+    fn default() -> Self {
+        Self { lines: LOG_BURST, since: Instant::now(), left_out: 0 }
+    }
+}
+
+impl LogRoom {
+    /// Takes a line, and says how many were left out before it; `None` if there is no room.
+    pub(crate) fn take(&mut self) -> Option<u64> {
+        let now = Instant::now();
+        self.lines = (self.lines + (now - self.since).as_secs_f64() * LOG_RATE).min(LOG_BURST);
+        self.since = now;
+        if self.lines < 1.0 {
+            self.left_out += 1;
+            return None;
+        }
+        self.lines -= 1.0;
+        Some(std::mem::take(&mut self.left_out))
+    }
 }
 
 /// A secret in the guest's hands: a number.
@@ -58,13 +104,15 @@ pub struct SecretHandle(pub(crate) Arc<SecretValue>);
 
 /// An answer, of which the guest sees status, headers, and documents.
 pub struct GuestResponse {
+    /// What was asked of which network, for people.
+    pub(crate) asked: String,
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) incoming: Option<Incoming>,
     /// Whether a success may be read.
     pub(crate) document: bool,
-    /// Whether the request was a GET, whose answer may be an object.
-    pub(crate) is_get: bool,
+    /// Whether a 200 or 206 is an object.
+    pub(crate) object: bool,
     /// What was read, secrets cut out.
     pub(crate) read: Option<Bytes>,
     /// Tokens of this answer whose places were not looked at yet, since they are in its body.
@@ -80,7 +128,7 @@ impl GuestResponse {
     pub(crate) fn held(&self) -> usize {
         let of =
             |headers: &[(String, Vec<u8>)]| headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
-        of(&self.headers) + of(&self.unmasked) + self.read.as_ref().map_or(0, Bytes::len)
+        self.asked.len() + of(&self.headers) + of(&self.unmasked) + self.read.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -106,8 +154,10 @@ pub(crate) struct Call {
     pub(crate) log_lines: u32,
     /// Made with RSA keys.
     pub(crate) signatures: u32,
-    /// Tickets that this call holds.
-    pub(crate) tickets: u32,
+    /// The logins whose tickets this call holds, by their places in the manifest.
+    pub(crate) tickets: Vec<usize>,
+    /// Answers in the order in which they came, as the table has them; some may be read or dropped.
+    pub(crate) answers: VecDeque<u32>,
     /// Whether the call is a probe, which tries though a failure was recorded.
     pub(crate) is_probe: bool,
     pub(crate) logins: Arc<Logins>,
@@ -148,7 +198,8 @@ impl Call {
             read: 0,
             log_lines: 0,
             signatures: 0,
-            tickets: 0,
+            tickets: Vec::new(),
+            answers: VecDeque::new(),
             is_probe: false,
             logins,
             rehearsal,
@@ -162,7 +213,7 @@ impl Call {
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
             let limits = &mut store.data_mut().limits;
-            if limits.cpu.so_far() > MAX_CPU {
+            if limits.is_out_of_time() {
                 limits.exceeded = Some("used up its 200 ms of CPU time".to_owned());
                 return Ok(UpdateDeadline::Interrupt);
             }
@@ -201,6 +252,11 @@ impl Limits {
             return Err(wasmtime::Error::msg("memory limit"));
         }
         Ok(true)
+    }
+
+    /// Whether the call has used up its time. What the host does for a guest counts, too.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        self.cpu.so_far() > MAX_CPU
     }
 
     /// What it holds no longer.

@@ -4,9 +4,9 @@ use std::{
     convert::Infallible,
     future::Future,
     io,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
     time::Duration,
 };
@@ -25,7 +25,12 @@ use hyper_util::{
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 
-use crate::{ConnectorError, address::is_public};
+use crate::{
+    ConnectorError,
+    address::{is_metadata, is_public},
+    names::Names,
+    trust::PinnedOrTrusted,
+};
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// How long the head of an answer, or the next piece of a body, may take.
@@ -49,9 +54,10 @@ pub(crate) struct HttpClient {
 impl HttpClient {
     pub(crate) fn new(tls: &TlsSettings) -> Result<Self, ConnectorError> {
         let config = tls_config(tls)?;
+        let names = Names::default();
         let pool = |any_address| {
             let mut http =
-                HttpConnector::new_with_resolver(JudgedResolver { any_address, names: Names::System });
+                HttpConnector::new_with_resolver(JudgedResolver { any_address, names: names.clone() });
             http.enforce_http(false);
             http.set_connect_timeout(Some(CONNECT));
             http.set_nodelay(true);
@@ -107,54 +113,53 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// The system's roots, read once: a rotation of credentials makes a client on the runtime.
+fn system_roots() -> &'static [CertificateDer<'static>] {
+    static ROOTS: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
+    ROOTS.get_or_init(|| {
+        let found = rustls_native_certs::load_native_certs();
+        if found.certs.is_empty() {
+            let why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "this system has no root certificates ({}): no https service is trusted but by a cloud's own `ca`; install \
+                 ca-certificates",
+                why.join("; ")
+            );
+        }
+        found.certs
+    })
+}
+
 fn tls_config(tls: &TlsSettings) -> Result<ClientConfig, ConnectorError> {
     let wrong = |problem: String| ConnectorError::setting("ca", problem);
     let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    roots.add_parsable_certificates(system_roots().iter().cloned());
+    let mut pinned = Vec::new();
     if let Some(pem) = &tls.extra_ca {
         let certificates = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
-        let certificates = certificates.map_err(|e| wrong(format!("is no PEM file: {e:?}")))?;
+        let certificates = certificates.map_err(|e| wrong(format!("is not a PEM file: {e:?}")))?;
         if certificates.is_empty() {
             return Err(wrong("holds no certificate".to_owned()));
         }
         for certificate in certificates {
-            roots.add(certificate).map_err(|e| wrong(format!("holds a certificate that is none: {e}")))?;
+            roots
+                .add(certificate.clone())
+                .map_err(|e| wrong(format!("holds something that is not a certificate: {e}")))?;
+            pinned.push(certificate);
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| wrong(e.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Whether a name lies below `localhost`: this machine, whatever the system's resolver makes of it (RFC 6761 section 6.3). So a service
-/// on loopback has virtual hosts without a name server.
-fn is_local(name: &str) -> bool {
-    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
-    name.ends_with(".localhost")
-}
-
-/// Where addresses come from.
-#[derive(Clone)]
-enum Names {
-    System,
-    /// Answers one after the other, as a name server gives that changes its mind.
-    #[cfg(test)]
-    InTurn(Arc<std::sync::Mutex<std::collections::VecDeque<Vec<SocketAddr>>>>),
-}
-
-impl Names {
-    async fn look_up(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
-        match self {
-            _ if is_local(name) => Ok(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]),
-            Self::System => Ok(tokio::net::lookup_host((name, 0)).await?.collect()),
-            #[cfg(test)]
-            Self::InTurn(answers) => Ok(answers.lock().expect("answers").pop_front().unwrap_or_default()),
-        }
+    if pinned.is_empty() {
+        return Ok(builder.with_root_certificates(roots).with_no_client_auth());
     }
+    let verifier = PinnedOrTrusted::new(roots, pinned, provider).map_err(wrong)?;
+    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
 }
 
-/// Looks names up; drops addresses that are not public unless any will do. What is connected to are the addresses that were judged.
+/// Looks names up; drops addresses that are not public unless any will do, and those of metadata services in any case: nobody who typed
+/// a name meant them, and whoever owns the name chooses its addresses. What is connected to are the addresses that were judged.
 #[derive(Clone)]
 struct JudgedResolver {
     any_address: bool,
@@ -174,11 +179,16 @@ impl tower_service::Service<Name> for JudgedResolver {
         let (any_address, names) = (self.any_address, self.names.clone());
         Box::pin(async move {
             let found = names.look_up(name.as_str()).await?;
-            let allowed: Vec<_> =
-                found.iter().copied().filter(|a| any_address || is_public(a.ip())).collect();
+            let is_allowed = |a: &SocketAddr| !is_metadata(a.ip()) && (any_address || is_public(a.ip()));
+            let allowed: Vec<_> = found.iter().copied().filter(is_allowed).collect();
             if allowed.is_empty() && !found.is_empty() {
-                let why =
-                    format!("{name} resolves to private addresses only, and the operator did not type it");
+                let why = match any_address {
+                    true => format!(
+                        "{name} resolves to a link-local address only, where metadata services are; type the address itself if that \
+                         is meant"
+                    ),
+                    false => format!("{name} resolves to private addresses only, and the operator did not type it"),
+                };
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
             }
             Ok(allowed.into_iter())
@@ -233,12 +243,12 @@ mod tests {
     #[tokio::test]
     async fn a_name_that_leads_elsewhere_the_next_time_is_judged_anew() {
         let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 0);
-        let answers = [
+        let answers = std::sync::Mutex::new(std::collections::VecDeque::from([
             vec![address("52.216.0.1")],
             vec![address("169.254.169.254")],
             vec![address("10.0.0.1"), address("52.216.0.1"), address("::ffff:127.0.0.1")],
-        ];
-        let names = Names::InTurn(Arc::new(std::sync::Mutex::new(answers.into_iter().collect())));
+        ]));
+        let names = Names::by(move |_| Ok(answers.lock().unwrap().pop_front().unwrap_or_default()));
         let mut resolver = JudgedResolver { any_address: false, names };
         let mut resolve = || resolver.call(Name::from_str("rebinding.example").unwrap());
         assert_eq!(resolve().await.unwrap().collect::<Vec<_>>(), [address("52.216.0.1")]);
@@ -250,12 +260,24 @@ mod tests {
     async fn a_name_that_leads_to_private_addresses_leads_nowhere_unless_it_was_typed() {
         for name in ["localhost", "bucket.localhost", "a.b.LOCALHOST"] {
             let resolve = |any_address| {
-                JudgedResolver { any_address, names: Names::System }.call(Name::from_str(name).unwrap())
+                JudgedResolver { any_address, names: Names::default() }.call(Name::from_str(name).unwrap())
             };
             let e = resolve(false).await.unwrap_err();
             assert_eq!(e.kind(), io::ErrorKind::PermissionDenied);
             assert!(e.to_string().contains("resolves to private addresses"), "{e}");
             assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()), "{name}");
+        }
+    }
+
+    /// Whoever owns a name that the operator typed chooses where it leads.
+    #[tokio::test]
+    async fn a_typed_name_leads_to_no_metadata_service() {
+        for address in ["169.254.169.254", "168.63.129.16", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"] {
+            let found = SocketAddr::new(address.parse().unwrap(), 0);
+            let names = Names::by(move |_| Ok(vec![found]));
+            let mut resolver = JudgedResolver { any_address: true, names };
+            let e = resolver.call(Name::from_str("typed.example").unwrap()).await.unwrap_err();
+            assert_eq!(e.kind(), io::ErrorKind::PermissionDenied, "{address}");
         }
     }
 }

@@ -1,7 +1,7 @@
 //! A connector as a `Cloud`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     future::Future,
     pin::Pin,
@@ -25,12 +25,13 @@ use wasmtime::{Store, Trap, component::Resource};
 use crate::{
     ConnectorError, CredentialDocuments, Grant, TlsSettings,
     bindings::{exports::raic::connector::object_store as exported, raic::connector::types as wit},
-    call::{Call, Context, GuestBody},
+    call::{Call, Context, EndpointRule, GuestBody},
     client::{HttpClient, IDLE, causes},
     engine::{Connector, Instance, Room},
-    gate::Gate,
+    gate::{Gate, Pins},
     imports::error,
     logins::Logins,
+    manifest::{domain, expand, is_plain},
     redaction::Redactor,
     rehearsal::Rehearsal,
     secrets::Credentials,
@@ -48,8 +49,8 @@ pub struct Configuration {
     pub credentials: CredentialDocuments,
     /// How TLS servers are trusted.
     pub tls: TlsSettings,
-    /// The endpoints learned at login that the operator pinned, by the manifest's names.
-    pub endpoints: BTreeMap<String, String>,
+    /// The endpoints learned at login that the operator pinned, by the manifest's names; several where the manifest says so.
+    pub endpoints: Pins,
 }
 
 /// One cloud behind a connector. Every call runs in a fresh instance.
@@ -109,18 +110,41 @@ impl ConnectorCloud {
                 format!("{} learns no endpoint of that name", manifest.name),
             ));
         }
-        let pinned = |name: &String| (name.clone(), configuration.endpoints.get(name).cloned());
+        let mut pins = Pins::new();
+        for (name, urls) in &configuration.endpoints {
+            // As it is when it is learned: somebody may have typed it.
+            let written = |url: &String| {
+                let parsed = url::Url::parse(url).ok().filter(is_plain);
+                parsed.map(|url| url.as_str().trim_end_matches('/').to_owned()).ok_or_else(|| {
+                    ConnectorError::setting(name, format!("{url:?} is not a URL of scheme, host and path"))
+                })
+            };
+            pins.insert(name.clone(), urls.iter().map(written).collect::<Result<_, _>>()?);
+        }
+        let mut endpoints = BTreeMap::new();
+        for (name, endpoint) in &manifest.endpoints {
+            let rule = match &endpoint.below {
+                None => EndpointRule::Pinned(pins.get(name).cloned().unwrap_or_default()),
+                Some(template) => {
+                    let wrong = |why| ConnectorError::Manifest(format!("endpoint {name:?}: {why}"));
+                    let (domain, port) = expand(template, &settings.values).and_then(|t| domain(&t)).map_err(wrong)?;
+                    EndpointRule::Below(domain, port)
+                }
+            };
+            endpoints.insert(name.clone(), rule);
+        }
         let context = Context {
             cloud: name.to_owned(),
-            gate: Gate::new(manifest, &settings, &credentials.plain, &configuration.endpoints)?,
+            gate: Gate::new(manifest, &settings, &credentials.plain, &pins)?,
             redaction: Redactor::new(&credentials),
             client: HttpClient::new(&configuration.tls)?,
             settings,
             credentials,
             tokens: manifest.tokens.clone(),
             login_names: manifest.logins.clone(),
-            endpoints: manifest.endpoints.keys().map(pinned).collect(),
+            endpoints,
             learned: Mutex::default(),
+            log_room: Mutex::default(),
         };
         Ok(Self {
             connector: connector.clone(),
@@ -143,6 +167,11 @@ impl ConnectorCloud {
             rehearsal: Arc::new(rehearsal),
             deletes_one_by_one: AtomicBool::new(false),
         }
+    }
+
+    /// What its connector declares.
+    pub fn manifest(&self) -> &crate::Manifest {
+        self.connector.manifest()
     }
 
     /// Where its connector may send requests.
@@ -213,7 +242,7 @@ impl ConnectorCloud {
     /// A guest's text, bounded and without secrets or control characters.
     fn clean(&self, text: String) -> String {
         let text = self.context.redaction.apply_up_to(text.as_bytes(), 4 * MAX_TEXT);
-        String::from_utf8_lossy(&text).chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
+        String::from_utf8_lossy(&text).chars().filter(|c| !crate::hides(*c)).take(MAX_TEXT).collect()
     }
 
     /// A guest's own error.
@@ -228,6 +257,11 @@ impl ConnectorCloud {
     }
 
     fn trapped(&self, operation: Operation, trap: &wasmtime::Error, store: &Store<Call>) -> CloudError {
+        // The pool is all clouds' together: that it is full is no fault of this one, and passes.
+        if trap.is::<wasmtime::PoolConcurrencyLimitError>() {
+            let why = "no room for another instance: others take it".to_owned();
+            return CloudError::new(ErrorKind::Throttled, &self.context.cloud, operation, why);
+        }
         let cause = match (&store.data().limits.exceeded, trap.downcast_ref::<Trap>()) {
             (Some(limit), _) => limit.clone(),
             (None, Some(trap)) => format!("trapped: {trap}"),
@@ -434,7 +468,10 @@ impl Cloud for ConnectorCloud {
                 }
                 Err(e)
             }
-            Ok((failed, _)) => {
+            Ok((mut failed, _)) => {
+                // Each is tried again, so a key that is told a thousand times must count once.
+                let mut told = BTreeSet::new();
+                failed.retain(|(name, _)| told.insert(name.clone()));
                 let of = |(name, e): (String, wit::Error)| {
                     let key = keys.iter().find(|key| key.as_str() == name);
                     // An object that nobody asked about leaves it open which was meant.

@@ -28,6 +28,11 @@ impl CpuTime {
         Duration::from_nanos(self.spent.load(Ordering::Relaxed) + now)
     }
 
+    /// Counts what another thread did for the call.
+    pub(crate) fn add(&self, used: Duration) {
+        self.spent.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Does `work`, and counts what it uses.
     pub(crate) async fn of<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
@@ -40,6 +45,13 @@ impl CpuTime {
         })
         .await
     }
+}
+
+/// Does `work` on this thread, and says what it used.
+pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
+    let began = thread_clock();
+    let done = work();
+    (done, Duration::from_nanos(thread_clock().saturating_sub(began)))
 }
 
 /// The CPU time of this thread, in nanoseconds.

@@ -1,6 +1,6 @@
 //! The engine: compiled components, limits on what compiles, and the clock that interrupts guests.
 
-use std::{fs, hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread, time::Duration};
+use std::{hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread, time::Duration};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::{
@@ -15,25 +15,54 @@ use crate::{
         exports::raic::connector::{account, batch_delete, container, object_store},
     },
     call::Call,
+    compilation::{self, CompilerProcess},
 };
 
 /// The epoch's length: how finely a guest's CPU time is counted.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The most linear memory a guest may have.
 const MAX_MEMORY: usize = (MEMORY_MIB as usize) << 20;
+/// The most linear memory of a guest whose instances come from the pool of small ones, in MiB: what a connector in Rust declares.
+const SMALL_MIB: u32 = 8;
 const STACK: usize = 512 << 10;
 const ASYNC_STACK: usize = 2 << 20;
 /// Core instances of one component: componentize-py makes one of each of its 38 libraries.
 const MAX_CORE_INSTANCES: u32 = 64;
+/// Linear memories of one component. The pool has room for as many in each call, so that no cloud runs another's out of it.
+const MAX_MEMORIES: u32 = 4;
 /// Calls that run at once, all clouds together; more wait. The pool has a slot for each.
 const MAX_CALLS: u32 = 256;
 
 /// Compiles connectors and runs them. Cheap to clone; one for the whole daemon.
 #[derive(Clone)]
 pub struct Engine {
+    small: Pool,
+    large: Pool,
+    calls: Arc<Semaphore>,
+    compiler: Option<CompilerProcess>,
+}
+
+/// Where instances of one size come from. What an instance touched is given back to the system in batches, since that costs an interrupt on
+/// every other core; a batch counts instances, so those that may be large have a pool in which each is given back at once.
+#[derive(Clone)]
+struct Pool {
     engine: wasmtime::Engine,
     linker: Arc<Linker<Call>>,
-    calls: Arc<Semaphore>,
+}
+
+impl Pool {
+    fn new(memory: usize, batch: usize) -> Result<Self, ConnectorError> {
+        let failed = |e: wasmtime::Error| ConnectorError::Compile(format!("{e:#}"));
+        let engine = wasmtime::Engine::new(&config(Some((memory, batch))))
+            .or_else(|e| {
+                tracing::info!("connectors run without an instance pool: {e:#}");
+                wasmtime::Engine::new(&config(None))
+            })
+            .map_err(failed)?;
+        let mut linker = Linker::new(&engine);
+        ConnectorFull::add_to_linker::<_, Imports>(&mut linker, |call| call).map_err(failed)?;
+        Ok(Self { engine, linker: Arc::new(linker) })
+    }
 }
 
 impl std::fmt::Debug for Engine {
@@ -154,27 +183,33 @@ impl Engine {
     /// # Errors
     /// [`ConnectorError::Compile`] where this machine cannot run WebAssembly at all.
     pub fn new() -> Result<Self, ConnectorError> {
-        let failed = |e: wasmtime::Error| ConnectorError::Compile(format!("{e:#}"));
-        let engine = wasmtime::Engine::new(&config(true))
-            .or_else(|e| {
-                tracing::info!("connectors run without an instance pool: {e:#}");
-                wasmtime::Engine::new(&config(false))
-            })
-            .map_err(failed)?;
-        let mut linker = Linker::new(&engine);
-        ConnectorFull::add_to_linker::<_, Imports>(&mut linker, |call| call).map_err(failed)?;
-        let clock = engine.weak();
+        let small = Pool::new((SMALL_MIB as usize) << 20, 8)?;
+        let large = Pool::new(MAX_MEMORY, 1)?;
+        let clocks = [small.engine.weak(), large.engine.weak()];
         thread::Builder::new()
             .name("connector-clock".to_owned())
             .spawn(move || {
-                while let Some(engine) = clock.upgrade() {
-                    engine.increment_epoch();
-                    drop(engine);
+                while let [Some(small), Some(large)] = clocks.each_ref().map(wasmtime::EngineWeak::upgrade) {
+                    small.increment_epoch();
+                    large.increment_epoch();
+                    drop((small, large));
                     thread::sleep(TICK);
                 }
             })
             .map_err(|e| ConnectorError::Compile(format!("no thread for the clock: {e}")))?;
-        Ok(Self { engine, linker: Arc::new(linker), calls: Arc::new(Semaphore::new(MAX_CALLS as usize)) })
+        Ok(Self { small, large, calls: Arc::new(Semaphore::new(MAX_CALLS as usize)), compiler: None })
+    }
+
+    /// The same, which leaves compiling to a process with limits. Without it, whoever loads a connector trusts it not to take minutes and
+    /// gigabytes.
+    #[must_use]
+    pub fn compiling_by(self, compiler: CompilerProcess) -> Self {
+        Self { compiler: Some(compiler), ..self }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn engines(&self) -> [&wasmtime::Engine; 2] {
+        [&self.small.engine, &self.large.engine]
     }
 
     /// Compiles a connector, or takes what was compiled before from `cache`, a folder that only this host writes.
@@ -184,14 +219,15 @@ impl Engine {
     /// [`ConnectorError::Compile`] where it does not fit the contract's types.
     pub fn load(&self, package: &Package, cache: Option<&Path>) -> Result<Connector, ConnectorError> {
         let failed = |e: wasmtime::Error| ConnectorError::Compile(format!("{e:#}"));
+        let pool = if package.manifest.memory_mib <= SMALL_MIB { &self.small } else { &self.large };
         let component = match cache {
-            None => Component::new(&self.engine, &package.bytes).map_err(failed)?,
-            Some(folder) => self.cached(package, folder)?,
+            None => Component::new(&pool.engine, &package.bytes).map_err(failed)?,
+            Some(folder) => compilation::cached(&pool.engine, self.compiler.as_ref(), package, folder)?,
         };
-        let pre = self.linker.instantiate_pre(&component).map_err(failed)?;
+        let pre = pool.linker.instantiate_pre(&component).map_err(failed)?;
         let exports = Exports::find(&pre).map_err(failed)?;
         Ok(Connector {
-            engine: self.engine.clone(),
+            engine: pool.engine.clone(),
             pre,
             exports: Arc::new(exports),
             manifest: Arc::new(package.manifest.clone()),
@@ -200,79 +236,53 @@ impl Engine {
             sha256: package.sha256.clone(),
         })
     }
-
-    fn cached(&self, package: &Package, folder: &Path) -> Result<Component, ConnectorError> {
-        let file = folder.join(format!("{}-{:016x}.cwasm", package.sha256, self.compatibility()));
-        if file.is_file() {
-            // SAFETY: the folder is in the daemon's home, mode 0700, and this function alone writes it, from what
-            // this same engine compiled; the name carries the component's hash and the engine's compatibility.
-            #[allow(unsafe_code)]
-            match unsafe { Component::deserialize_file(&self.engine, &file) } {
-                Ok(component) => return Ok(component),
-                Err(e) => tracing::warn!("{}: compiling again: {e:#}", file.display()),
-            }
-        }
-        let component = Component::new(&self.engine, &package.bytes)
-            .map_err(|e| ConnectorError::Compile(format!("{e:#}")))?;
-        let code = component.serialize().map_err(|e| ConnectorError::Compile(format!("{e:#}")))?;
-        let mut new = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
-        std::io::Write::write_all(&mut new, &code).map_err(ConnectorError::io(folder))?;
-        // After a crash a file must not be there with less than its bytes: it is native code.
-        new.as_file().sync_all().map_err(ConnectorError::io(folder))?;
-        new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
-        self.forget_older(package, folder, &file);
-        Ok(component)
-    }
-
-    fn compatibility(&self) -> u64 {
-        let mut hasher = std::hash::DefaultHasher::new();
-        self.engine.precompile_compatibility_hash().hash(&mut hasher);
-        hasher.finish()
-    }
-
-    /// Removes what other versions of the engine compiled of the same connector.
-    fn forget_older(&self, package: &Package, folder: &Path, kept: &Path) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            let ours = entry.file_name().to_string_lossy().starts_with(&package.sha256);
-            if ours && entry.path() != kept {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-    }
 }
 
-fn config(pool: bool) -> Config {
+/// What must be the same in an engine that compiles and one that runs.
+pub(crate) fn compatibility(engine: &wasmtime::Engine) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    hasher.finish()
+}
+
+/// An engine without a pool, whose address space is for the compiler.
+pub(crate) fn for_compiling() -> Result<wasmtime::Engine, ConnectorError> {
+    wasmtime::Engine::new(&config(None)).map_err(|e| ConnectorError::Compile(format!("{e:#}")))
+}
+
+/// The settings of an engine: with a pool, for instances of so much memory that are given back in batches of so many, or without one. What
+/// is compiled by one runs on all.
+fn config(pool: Option<(usize, usize)>) -> Config {
     let mut config = Config::new();
     config
+        .memory_reservation(MAX_MEMORY as u64)
         .epoch_interruption(true)
         .max_wasm_stack(STACK)
         .async_stack_size(ASYNC_STACK)
         .wasm_memory64(false)
         .wasm_tail_call(false)
         .wasm_relaxed_simd(false);
-    if pool {
+    if let Some((memory, batch)) = pool {
         let mut pooling = PoolingAllocationConfig::new();
         pooling
             .total_component_instances(MAX_CALLS)
             .total_core_instances(MAX_CALLS * MAX_CORE_INSTANCES)
-            .total_memories(MAX_CALLS * 2)
+            .total_memories(MAX_CALLS * MAX_MEMORIES)
             .total_tables(MAX_CALLS * 16)
             .total_stacks(MAX_CALLS)
             .max_core_instances_per_component(MAX_CORE_INSTANCES)
-            .max_memories_per_component(4)
+            .max_memories_per_component(MAX_MEMORIES)
             .max_tables_per_component(16)
             .table_elements(100_000)
             .max_component_instance_size(10 << 20)
-            .max_memory_size(MAX_MEMORY)
+            .max_memory_size(memory)
             .linear_memory_keep_resident(512 << 10)
             // Where the kernel tells which pages were written, only those are reset.
             .pagemap_scan(Enabled::Auto)
             .async_stack_keep_resident(64 << 10)
             .table_keep_resident(64 << 10)
-            // Giving memory back costs an interrupt on every other core: seldom, and much at once.
-            .decommit_batch_size(32);
+            .decommit_batch_size(batch);
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pooling));
-        config.memory_reservation(MAX_MEMORY as u64);
     }
     config
 }

@@ -13,7 +13,7 @@ use url::{Host, Url};
 use crate::{
     ConnectorError, Manifest,
     address::is_public,
-    manifest::{Document, SettingType, Settings, expand, holds, is_plain, learned_in},
+    manifest::{Document, SettingType, Settings, domain, expand, holds, is_plain, learned_in},
 };
 
 /// A place the connector may send requests to.
@@ -25,6 +25,8 @@ pub struct Grant {
     pub scheme: String,
     /// Host name or address, as a URL has it.
     pub host: String,
+    /// Whether any host below `host` is granted, and not that host itself.
+    pub below: bool,
     /// The port, also where it is the scheme's own.
     pub port: u16,
     /// The path every request's path begins with, by whole segments; empty for any.
@@ -41,6 +43,8 @@ pub struct Grant {
 pub(crate) struct Gate {
     grants: Vec<Grant>,
     documents: Vec<Document>,
+    /// The answers to POST that are objects.
+    objects: Vec<Document>,
     /// The answers that hold a token, by its name.
     tokens: Vec<(String, Document)>,
 }
@@ -52,6 +56,8 @@ pub(crate) struct Passed<'a> {
     pub(crate) grant: &'a Grant,
     /// Whether a 2xx answer may be read.
     pub(crate) document: bool,
+    /// Whether a 200 or 206 is an object, or a part of one.
+    pub(crate) object: bool,
     /// The tokens that a 2xx answer holds.
     pub(crate) tokens: Vec<&'a str>,
     /// All tokens that answers from this place may hold: a service may take other requests for a login than the manifest thinks of.
@@ -62,51 +68,58 @@ impl Gate {
     /// Fills a cloud's settings into what the manifest asks for.
     ///
     /// `plain` are the readable parts of credentials: a URL there counts as typed. `learned` are the endpoints that the operator
-    /// pinned; a network that needs another one is not granted yet.
+    /// pinned; a network that needs another one is not granted yet, and one that needs an endpoint with several has a grant for each.
     pub(crate) fn new(
         manifest: &Manifest,
         settings: &Settings,
         plain: &BTreeMap<String, String>,
-        learned: &BTreeMap<String, String>,
+        learned: &Pins,
     ) -> Result<Self, ConnectorError> {
         let mut values = settings.values.clone();
         values.extend(plain.clone());
-        values.extend(learned.iter().map(|(name, url)| (format!("learned:{name}"), url.clone())));
         let mut grants = Vec::new();
-        for network in &manifest.network {
-            let is_learned = |name: &str| learned.contains_key(name);
-            if !holds(&network.when, &settings.values) || !learned_in(&network.url).all(is_learned) {
-                continue;
-            }
+        for network in manifest.network.iter().filter(|n| holds(&n.when, &settings.values)) {
             let wrong = |why| ConnectorError::Manifest(format!("network {:?}: {why}", network.name));
-            let text = expand(&network.url, &values).map_err(wrong)?;
-            let url = Url::parse(&text).ok().filter(is_plain);
-            let url = url.ok_or_else(|| wrong(format!("{text:?} is no URL of scheme, host and path")))?;
-            let pinned = learned.values().chain(plain.values()).filter_map(|url| Url::parse(url).ok());
-            let mut by_operator = settings.typed_urls(manifest).chain(pinned);
-            let typed = by_operator.any(|by_operator| is_host_of(&url, &by_operator));
-            grants.push(Grant {
-                name: network.name.clone(),
-                scheme: url.scheme().to_owned(),
-                host: url.host_str().unwrap_or_default().to_owned(),
-                port: url.port_or_known_default().unwrap_or_default(),
-                path: url.path().trim_end_matches('/').to_owned(),
-                exact: network.exact,
-                methods: network.methods.clone(),
-                typed,
-            });
+            for (values, below) in with_learned(manifest, network, &values, learned).map_err(wrong)? {
+                let text = expand(&network.url, &values).map_err(wrong)?;
+                let url = Url::parse(&text).ok().filter(is_plain);
+                let url = url.ok_or_else(|| wrong(format!("{text:?} is not a URL of scheme, host and path")))?;
+                let pinned = learned.values().flatten().chain(plain.values());
+                let pinned = pinned.filter_map(|url| Url::parse(url).ok());
+                let mut by_operator = settings.typed_urls(manifest).chain(pinned);
+                let typed = match below {
+                    // The domain and its port are the operator's where a setting that was typed gives them.
+                    Some(template) => settings.typed_in(template),
+                    None => by_operator.any(|by_operator| is_host_of(&url, &by_operator)),
+                };
+                grants.push(Grant {
+                    name: network.name.clone(),
+                    scheme: url.scheme().to_owned(),
+                    host: url.host_str().unwrap_or_default().to_owned(),
+                    below: below.is_some(),
+                    port: url.port_or_known_default().unwrap_or_default(),
+                    path: url.path().trim_end_matches('/').to_owned(),
+                    exact: network.exact,
+                    methods: network.methods.clone(),
+                    typed,
+                });
+            }
         }
         let tokens = manifest.tokens.iter();
         let tokens =
             tokens.flat_map(|(name, t)| t.answers.iter().map(move |answer| (name.clone(), answer.clone())));
-        Ok(Self { grants, documents: manifest.documents.clone(), tokens: tokens.collect() })
+        let (documents, objects) = (manifest.documents.clone(), manifest.objects.clone());
+        Ok(Self { grants, documents, objects, tokens: tokens.collect() })
     }
 
-    /// Whether a URL's host and port are those of a grant that the operator typed.
+    /// Whether a URL's scheme, host and port are those of a grant that the operator typed. The scheme counts: a service that says
+    /// that its https endpoint is at http now would have tokens sent in clear.
     pub(crate) fn names_host_of(&self, url: &str) -> bool {
         Url::parse(url).is_ok_and(|url| {
             self.grants.iter().any(|g| {
                 g.typed
+                    && !g.below
+                    && g.scheme == url.scheme()
                     && Some(g.host.as_str()) == url.host_str()
                     && Some(g.port) == url.port_or_known_default()
             })
@@ -122,8 +135,37 @@ impl Gate {
     pub(crate) fn grants_authority(&self, authority: &str) -> bool {
         self.grants.iter().any(|g| {
             let default = if g.scheme == "https" { 443 } else { 80 };
-            authority == format!("{}:{}", g.host, g.port) || (g.port == default && authority == g.host)
+            let (host, port) = match authority.rsplit_once(':').map(|(host, port)| (host, port.parse())) {
+                // An IPv6 address without a port ends with a bracket.
+                Some((host, Ok(port))) => (host, port),
+                _ => (authority, default),
+            };
+            g.port == port && g.is_host(host)
         })
+    }
+
+    /// The one URL of a network, where it has one.
+    pub(crate) fn url_of(&self, network: &str) -> Option<String> {
+        let mut of = self.grants.iter().filter(|g| g.name == network);
+        let (grant, other) = (of.next()?, of.next());
+        (other.is_none() && !grant.below).then(|| format!("{}{}", grant.origin(), grant.path))
+    }
+
+    /// The grants of a network.
+    pub(crate) fn of_network(&self, network: &str) -> impl Iterator<Item = &Grant> {
+        self.grants.iter().filter(move |g| g.name == network)
+    }
+
+    /// That an endpoint's URL lies below its domain: what may be sent requests without being pinned.
+    ///
+    /// # Errors
+    /// One line.
+    pub(crate) fn lies_below(url: &Url, domain: &str, port: u16) -> Result<(), String> {
+        let is_below = url.host_str().and_then(|host| host.strip_suffix(domain)).is_some_and(|rest| rest.ends_with('.'));
+        if url.scheme() == "https" && is_below && url.port_or_known_default() == Some(port) {
+            return Ok(());
+        }
+        Err(format!("{url} is not an https host below {domain}"))
     }
 
     /// Judges a request.
@@ -137,7 +179,8 @@ impl Gate {
             return Err(format!("the method {method:?} is not allowed"));
         }
         let parsed = Url::parse(url).map_err(|e| format!("{url:?} is no URL: {e}"))?;
-        if parsed.as_str() != url {
+        // An empty path is sent as `/` whoever writes it (RFC 9112 section 3.2.1).
+        if parsed.as_str() != url && parsed.as_str().strip_suffix('/') != Some(url) {
             return Err(format!("{url:?} does not stand as a URL parser would write it ({parsed})"));
         }
         if !parsed.username().is_empty() || parsed.password().is_some() || parsed.fragment().is_some() {
@@ -146,43 +189,117 @@ impl Gate {
         if has_dot_segments(parsed.path()) {
             return Err(format!("{url:?} has dot segments"));
         }
-        let at = |g: &&Grant| {
-            g.scheme == parsed.scheme()
-                && Some(g.host.as_str()) == parsed.host_str()
-                && Some(g.port) == parsed.port_or_known_default()
-                && (g.methods.is_empty() || g.methods.contains(method))
-                && if g.exact { is_at(&g.path, parsed.path()) } else { below(&g.path, parsed.path()) }
+        let at = |g: &Grant| {
+            let rest = g.rest(&parsed, method)?;
+            Some((g.path.len(), rest.len()))
         };
-        let grant = self.grants.iter().find(at).ok_or_else(|| {
-            let granted: Vec<_> = self
-                .grants
-                .iter()
-                .map(|g| format!("{}://{}:{}{}", g.scheme, g.host, g.port, g.path))
-                .collect();
+        // Of several the most exact: the one with the longest path, and of those the first.
+        let found = self.grants.iter().filter_map(|g| Some((at(g)?.0, g)));
+        let found = found.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let (_, grant) = found.ok_or_else(|| {
+            let granted: Vec<_> = self.grants.iter().map(ToString::to_string).collect();
             format!("{method} {url} is not granted; granted: {}", granted.join(", "))
         })?;
+        let rest = grant.rest(&parsed, method).unwrap_or_default();
         if !grant.typed && literal_address(&parsed).is_some_and(|ip| !is_public(ip)) {
             return Err(format!("{url} is a private address that the operator did not type"));
         }
         let is_answer_to = |d: &Document| {
             d.network == grant.name
                 && d.method == method
-                && parsed.path().strip_prefix(&grant.path).is_some_and(|path| {
-                    // `/bucket/` is the bucket, `/bucket//` is an object.
-                    path == d.path || (d.path.is_empty() && path == "/") || d.path == "/*"
-                })
+                // `/bucket/` is the bucket, `/bucket//` is an object.
+                && (rest == d.path || (d.path.is_empty() && rest == "/") || d.path == "/*")
                 && d.query.iter().all(|item| has_item(parsed.query().unwrap_or_default(), item))
         };
         let document = self.documents.iter().any(is_answer_to);
+        let object = method == "GET" || self.objects.iter().any(is_answer_to);
         let tokens = self.tokens.iter().filter(|(_, answer)| is_answer_to(answer));
         let tokens = tokens.map(|(name, _)| name.as_str()).collect();
         let of_place = self.tokens.iter().filter(|(_, answer)| answer.network == grant.name);
         let of_place = of_place.map(|(name, _)| name.as_str()).collect();
-        Ok(Passed { url: parsed, grant, document, tokens, of_place })
+        Ok(Passed { url: parsed.clone(), grant, document, object, tokens, of_place })
     }
 }
 
+impl Grant {
+    /// Scheme, host and port, as a URL parser writes them.
+    pub(crate) fn origin(&self) -> String {
+        let default = if self.scheme == "https" { 443 } else { 80 };
+        let port = if self.port == default { String::new() } else { format!(":{}", self.port) };
+        format!("{}://{}{port}", self.scheme, self.host)
+    }
+
+    fn is_host(&self, host: &str) -> bool {
+        match self.below {
+            true => host.strip_suffix(self.host.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            false => host == self.host,
+        }
+    }
+
+    /// What of a URL's path lies below this grant's; `None` if a request by `method` is not granted by it.
+    fn rest<'u>(&self, url: &'u Url, method: &str) -> Option<&'u str> {
+        let here = self.scheme == url.scheme()
+            && url.host_str().is_some_and(|host| self.is_host(host))
+            && Some(self.port) == url.port_or_known_default()
+            && (self.methods.is_empty() || self.methods.contains(method));
+        let rest = if here { below(&self.path, url.path()) } else { None };
+        rest.filter(|rest| !self.exact || matches!(*rest, "" | "/"))
+    }
+}
+
+impl std::fmt::Display for Grant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let host = if self.below { "*." } else { "" };
+        let methods: Vec<_> = self.methods.iter().map(String::as_str).collect();
+        let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join("|")) };
+        write!(f, "{methods}{}://{host}{}:{}{}", self.scheme, self.host, self.port, self.path)
+    }
+}
+
+/// The endpoints that the operator pinned, by the manifest's names.
+pub type Pins = BTreeMap<String, Vec<String>>;
+
+/// A network's values for each way in which its endpoints are pinned, and the domain's template of one that has `below`; nothing where one is
+/// not pinned.
+#[allow(clippy::type_complexity, reason = "a list of pairs, taken apart at once")]
+fn with_learned<'m>(
+    manifest: &'m Manifest,
+    network: &crate::Network,
+    values: &BTreeMap<String, String>,
+    learned: &Pins,
+) -> Result<Vec<(BTreeMap<String, String>, Option<&'m str>)>, String> {
+    let mut ways = vec![(values.clone(), None)];
+    for name in learned_in(&network.url) {
+        let template = manifest.endpoints.get(name).and_then(|e| e.below.as_deref());
+        let urls = match template {
+            Some(template) => {
+                let text = expand(template, values)?;
+                domain(&text)?;
+                vec![format!("https://{text}")]
+            }
+            None => learned.get(name).cloned().unwrap_or_default(),
+        };
+        ways = ways
+            .iter()
+            .flat_map(|(values, below)| {
+                urls.iter().map(move |url| {
+                    let mut values = values.clone();
+                    values.insert(format!("learned:{name}"), url.clone());
+                    (values, template.or(*below))
+                })
+            })
+            .collect();
+    }
+    Ok(ways)
+}
+
 impl Settings {
+    /// Whether a template names a setting that the operator typed.
+    fn typed_in(&self, template: &str) -> bool {
+        let names = template.split('{').skip(1).filter_map(|rest| rest.split(['}', '.']).next());
+        names.into_iter().any(|name| self.typed.contains(name))
+    }
+
     /// The URLs that the operator typed.
     fn typed_urls(&self, manifest: &Manifest) -> impl Iterator<Item = Url> {
         let urls = manifest.settings.iter().filter(|(_, setting)| setting.kind == SettingType::Url);
@@ -191,7 +308,7 @@ impl Settings {
     }
 }
 
-/// Whether a URL leads to the host and port that the operator typed, or to a name below that host.
+/// Whether a URL leads to the scheme, host and port that the operator typed, or to a name below that host.
 fn is_host_of(url: &Url, typed: &Url) -> bool {
     let below = || match (url.host(), typed.host()) {
         (Some(Host::Domain(host)), Some(Host::Domain(typed))) => {
@@ -199,7 +316,9 @@ fn is_host_of(url: &Url, typed: &Url) -> bool {
         }
         _ => false,
     };
-    url.port_or_known_default() == typed.port_or_known_default() && (url.host() == typed.host() || below())
+    url.scheme() == typed.scheme()
+        && url.port_or_known_default() == typed.port_or_known_default()
+        && (url.host() == typed.host() || below())
 }
 
 /// Whether a query has that item and no other of its name, however it is written.
@@ -221,20 +340,31 @@ fn literal_address(url: &Url) -> Option<IpAddr> {
     }
 }
 
-/// Whether `path` is `place`, with or without a slash at its end.
-fn is_at(place: &str, path: &str) -> bool {
-    path.strip_suffix('/').unwrap_or(path) == place || path == place
+/// What of `path` lies below `prefix`, by whole segments, however they are escaped: a container `tenant:a` may be sent as `tenant%3Aa`.
+/// Within the prefix a segment that holds an escaped slash is no other's.
+fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
+    let decoded = |segment: &str| {
+        let bytes: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
+        (!bytes.contains(&b'/') && !bytes.contains(&b'\\')).then_some(bytes)
+    };
+    let mut rest = path;
+    for wanted in prefix.split('/').skip(1) {
+        let after = rest.strip_prefix('/')?;
+        let end = after.find('/').unwrap_or(after.len());
+        if decoded(&after[..end])? != decoded(wanted)? {
+            return None;
+        }
+        rest = &after[end..];
+    }
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
-/// Whether `path` is `prefix` or below it, by whole segments.
-fn below(prefix: &str, path: &str) -> bool {
-    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Whether a server that decodes slashes or dots early would climb.
+/// Whether a server that decodes slashes or dots early, or twice, or takes `..;x` for `..` (Java's do), would climb.
 fn has_dot_segments(path: &str) -> bool {
-    let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-    decoded.split(['/', '\\']).any(|segment| matches!(segment, "." | ".."))
+    let once = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+    let twice = percent_encoding::percent_decode_str(&once).decode_utf8_lossy();
+    let climbs = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
+    [path, &*once, &*twice].iter().any(|text| text.split(['/', '\\']).any(climbs))
 }
 
 #[cfg(test)]
@@ -270,6 +400,10 @@ mod tests {
             "http://127.0.0.1:9000/b/%2e%2e/k",
             "http://127.0.0.1:9000/b/..%2Fk",
             "http://127.0.0.1:9000/b/%2E%2E%5Ck",
+            "http://127.0.0.1:9000/b/..;/other/k",
+            "http://127.0.0.1:9000/b/..;x=1/other/k",
+            "http://127.0.0.1:9000/b/%252e%252e/k",
+            "http://127.0.0.1:9000/b%2Fk",
             "http://user@127.0.0.1:9000/b/k",
             "http://127.0.0.1:9000@evil.example/b/k",
             "http://127.0.0.1:9000/b/k#f",
@@ -307,9 +441,53 @@ mod tests {
             "{endpoint.scheme}://x.evil.example:9000",
             "{endpoint.scheme}://evil{endpoint.authority}",
             "{endpoint.scheme}://store.example:9001",
+            "https://store.example:9000",
         ] {
             assert!(!typed(other), "{other}");
         }
+    }
+
+    #[test]
+    fn a_container_is_itself_however_it_is_escaped() {
+        for (bucket, sent) in [
+            ("t:b", ["t%3Ab", "t:b"]),
+            ("$web", ["%24web", "$web"]),
+            ("a+b@c", ["a%2Bb%40c", "a+b@c"]),
+            ("ü b", ["%C3%BC%20b", "%c3%bc%20b"]),
+        ] {
+            let manifest = Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
+            let given = [("bucket", bucket), ("endpoint", "https://h"), ("addressing", "path")];
+            let given = given.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
+            let settings = manifest.resolve(&given).unwrap();
+            let gate = Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap();
+            for segment in sent {
+                assert!(gate.check("GET", &format!("https://h/{segment}/k")).is_ok(), "{segment}");
+                assert!(gate.check("GET", &format!("https://h/{segment}")).is_ok(), "{segment}");
+            }
+            assert!(gate.check("GET", "https://h/other/k").is_err());
+        }
+    }
+
+    #[test]
+    fn only_https_hosts_below_a_domain_pass_for_an_endpoint_that_is_any() {
+        let text = "name = \"x\"\nversion = \"1\"\ndescription = \"d\"\nlicense = \"MIT\"\ncontract = \"0.1.0\"\n\
+            [[network]]\nname = \"pod\"\nurl = \"{learned:up}/b2api\"\nmethods = [\"POST\"]\n\
+            [endpoints.up]\nhelp = \"h\"\nbelow = \"backblazeb2.com\"\n";
+        let manifest = Manifest::parse(text.as_bytes()).unwrap();
+        let settings = manifest.resolve(&BTreeMap::new()).unwrap();
+        let gate = Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap();
+        assert!(gate.check("POST", "https://pod-1.backblazeb2.com/b2api/x").is_ok());
+        for bad in [
+            "https://backblazeb2.com/b2api/x",
+            "https://evilbackblazeb2.com/b2api/x",
+            "http://pod-1.backblazeb2.com/b2api/x",
+            "https://pod-1.backblazeb2.com:8443/b2api/x",
+            "https://pod-1.backblazeb2.com.evil.example/b2api/x",
+            "https://pod-1.backblazeb2.com/other",
+        ] {
+            assert!(gate.check("POST", bad).is_err(), "{bad}");
+        }
+        assert!(gate.grants()[0].below && !gate.grants()[0].typed);
     }
 
     #[test]
@@ -322,6 +500,22 @@ mod tests {
         assert!(!document("GET", "http://h:9000/b//?list-type=2"), "the object /");
         assert!(!document("GET", "http://h:9000/b?prefix=list-type=2"));
         assert!(!document("POST", "http://h:9000/b?list-type=2"));
+    }
+
+    /// The root of a server is what most small WebDAV servers share.
+    #[test]
+    fn a_server_of_which_the_root_is_granted_has_its_root() {
+        let text = "name = \"x\"\nversion = \"1\"\ndescription = \"d\"\nlicense = \"MIT\"\ncontract = \"0.1.0\"\n\
+            [settings.url]\ntype = \"url\"\nhelp = \"h\"\n[[network]]\nname = \"n\"\nurl = \"{url}\"\n";
+        let manifest = Manifest::parse(text.as_bytes()).unwrap();
+        for typed in ["http://127.0.0.1:9302", "http://127.0.0.1:9302/"] {
+            let given = BTreeMap::from([("url".to_owned(), typed.to_owned())]);
+            let settings = manifest.resolve(&given).unwrap();
+            let gate = Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap();
+            for url in ["http://127.0.0.1:9302", "http://127.0.0.1:9302/", "http://127.0.0.1:9302/a/b"] {
+                assert!(gate.check("PROPFIND", url).is_ok(), "{typed} {url}");
+            }
+        }
     }
 
     #[test]

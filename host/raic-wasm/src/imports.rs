@@ -1,7 +1,7 @@
 //! The host's side of the contract's imports, except `http`.
 
 use std::{
-    sync::PoisonError,
+    sync::{Arc, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,11 +11,14 @@ use wasmtime::component::Resource;
 use crate::{
     bindings::raic::connector::{
         cloud, log, payloads, secrets,
-        types::{self, ByteRange, Error, ErrorKind},
+        types::{self, Error, ErrorKind},
     },
-    call::{Call, GuestBody, MAX_LOG_LINES, SecretHandle},
+    call::{Call, EndpointRule, GuestBody, MAX_LOG_LINES, SecretHandle},
+    gate::Gate,
     logins::{Acquired, Login, LoginTicket, LoginValue},
-    manifest::is_plain,
+    manifest::{Signing, is_plain},
+    secrets::SecretValue,
+    signed_message,
 };
 
 mod http;
@@ -41,8 +44,14 @@ fn refused(message: impl Into<String>) -> Error {
 
 /// What is kept of a line of the log, in characters.
 const MAX_LOG_LINE: usize = 1024;
-/// The longest text kept of a login, in characters.
-const MAX_LOGIN_TEXT: usize = 4096;
+/// The longest name of a login's value, in bytes.
+const MAX_LOGIN_NAME: usize = 64;
+/// What all texts of a login may have together, in bytes: they are kept for days. With 8 logins that is 64 KiB a cloud.
+const MAX_LOGIN_TEXT: usize = 8 << 10;
+/// What is kept of an error of a login, in characters of each of its texts.
+const MAX_LOGIN_ERROR: usize = 512;
+/// The longest URL of an endpoint, in bytes.
+const MAX_ENDPOINT: usize = 2 << 10;
 
 /// Signatures by RSA of one call: a login needs one.
 const MAX_SIGNATURES: u32 = 4;
@@ -67,20 +76,15 @@ impl payloads::HostPayload for Call {
         Ok(self.table.get(&payload)?.size())
     }
 
-    async fn sha256(&mut self, payload: Resource<Payload>) -> wasmtime::Result<Vec<u8>> {
-        digest(self.table.get(&payload)?, |p| p.sha256().to_vec()).await
-    }
-
-    async fn md5(&mut self, payload: Resource<Payload>) -> wasmtime::Result<Vec<u8>> {
-        digest(self.table.get(&payload)?, |p| p.md5().to_vec()).await
-    }
-
-    async fn crc32c(&mut self, payload: Resource<Payload>) -> wasmtime::Result<u32> {
-        digest(self.table.get(&payload)?, |p| p.crc32c()).await
-    }
-
-    async fn read(&mut self, _: Resource<Payload>, _: ByteRange) -> Outcome<Vec<u8>> {
-        Ok(Err(refused("the manifest has no permission `reads-payload`")))
+    async fn digest(&mut self, payload: Resource<Payload>, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        let compute: fn(&Payload) -> Vec<u8> = match name.as_str() {
+            "sha256" => |p| p.sha256().to_vec(),
+            "sha1" => |p| p.sha1().to_vec(),
+            "md5" => |p| p.md5().to_vec(),
+            "crc32c" => |p| p.crc32c().to_be_bytes().to_vec(),
+            _ => return Ok(None),
+        };
+        digest(self.table.get(&payload)?, compute).await.map(Some)
     }
 
     async fn drop(&mut self, payload: Resource<Payload>) -> wasmtime::Result<()> {
@@ -92,10 +96,6 @@ impl payloads::HostPayload for Call {
 impl payloads::HostBody for Call {
     async fn size(&mut self, body: Resource<GuestBody>) -> wasmtime::Result<Option<u64>> {
         Ok(Some(self.table.get(&body)?.length))
-    }
-
-    async fn from_bytes(&mut self, _: Vec<u8>) -> Outcome<Resource<GuestBody>> {
-        Ok(Err(refused("the manifest has no permission `reads-payload`")))
     }
 
     async fn drop(&mut self, body: Resource<GuestBody>) -> wasmtime::Result<()> {
@@ -118,7 +118,9 @@ impl secrets::HostSecret for Call {
         hash: String,
         message: Vec<u8>,
     ) -> Outcome<Vec<u8>> {
-        Ok(self.table.get(&secret)?.0.hmac(&hash, &message).map_err(refused))
+        let secret = self.table.get(&secret)?.0.clone();
+        let checked = secret.hmac_shape().and_then(|shape| self.check_signed(shape, &message));
+        Ok(checked.and_then(|()| secret.hmac(&hash, &message)).map_err(refused))
     }
 
     async fn sigv4(
@@ -139,7 +141,10 @@ impl secrets::HostSecret for Call {
         if !hosts.next().is_some_and(granted) || hosts.next().is_some() {
             return Ok(Err(refused("the canonical request's host header names no granted host")));
         }
-        let canonical = self.placeholders.fill_canonical(&canonical);
+        let canonical = match self.placeholders.fill_canonical(&canonical) {
+            Ok(canonical) => canonical,
+            Err(why) => return Ok(Err(refused(why))),
+        };
         Ok(secret.sigv4(&scheme, &timestamp, &region, &service, canonical.as_bytes()).map_err(refused))
     }
 
@@ -148,6 +153,10 @@ impl secrets::HostSecret for Call {
         self.signatures += 1;
         if self.signatures > MAX_SIGNATURES {
             return Ok(Err(refused("too many signatures by RSA in one call")));
+        }
+        let checked = secret.rsa_shape().and_then(|shape| self.check_signed(shape, &message));
+        if let Err(why) = checked {
+            return Ok(Err(refused(why)));
         }
         // A private operation takes a millisecond and more.
         let signed = tokio::task::spawn_blocking(move || secret.rsa_sha256(&message)).await?;
@@ -159,12 +168,12 @@ impl secrets::HostSecret for Call {
         if form == "basic" {
             return Ok(Err(refused("that form has a call of its own, basic-auth")));
         }
-        Ok(self.placeholders.issue(&secret, &form, None).map_err(refused))
+        Ok(self.issue(&secret, &form, None))
     }
 
     async fn basic_auth(&mut self, secret: Resource<SecretHandle>, user: String) -> Outcome<String> {
         let secret = self.table.get(&secret)?.0.clone();
-        Ok(self.placeholders.issue(&secret, "basic", Some(&user)).map_err(refused))
+        Ok(self.issue(&secret, "basic", Some(&user)))
     }
 
     async fn drop(&mut self, secret: Resource<SecretHandle>) -> wasmtime::Result<()> {
@@ -180,34 +189,40 @@ impl cloud::Host for Call {
     }
 
     async fn endpoint(&mut self, name: String, url: String) -> Outcome<String> {
-        let Some(pinned) = self.context.endpoints.get(&name) else {
+        let Some(rule) = self.context.endpoints.get(&name) else {
             return Ok(Err(refused(format!("the manifest has no learned endpoint {name:?}"))));
         };
-        let parsed = url::Url::parse(&url).ok().filter(is_plain);
-        let Some(url) = parsed.map(|url| url.as_str().trim_end_matches('/').to_owned()) else {
+        let parsed = url::Url::parse(&url).ok().filter(|url| is_plain(url) && url.as_str().len() <= MAX_ENDPOINT);
+        let Some(parsed) = parsed else {
             return Ok(Err(refused(format!(
-                "the endpoint {name:?} that was learned is no URL of scheme, host and path"
+                "the endpoint {name:?} that was learned is not a URL of scheme, host and path with at most {MAX_ENDPOINT} bytes"
             ))));
         };
-        if pinned.as_ref() == Some(&url) {
+        let url = parsed.as_str().trim_end_matches('/').to_owned();
+        let pinned = match rule {
+            EndpointRule::Below(domain, port) => {
+                return Ok(Gate::lies_below(&parsed, domain, *port).map(|()| url).map_err(refused));
+            }
+            EndpointRule::Pinned(pinned) => pinned,
+        };
+        if pinned.contains(&url) {
             return Ok(Ok(url));
         }
         self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), url.clone());
         let cloud = &self.context.cloud;
-        Ok(Err(refused(match pinned {
-            None => format!(
+        Ok(Err(refused(match pinned[..] {
+            [] => format!(
                 "the service says that its {name} is at {url}, which is not pinned yet; `raic cloud pin {cloud}` does"
             ),
-            Some(pinned) => format!(
-                "the service says that its {name} is at {url} now, and {pinned} is pinned; if that is right, `raic cloud pin {cloud}` pins it"
+            _ => format!(
+                "the service says that its {name} is at {url} now, and {} is pinned; if that is right, `raic cloud pin {cloud}` pins it",
+                pinned.join(", ")
             ),
         })))
     }
 
     async fn now_unix_ms(&mut self) -> wasmtime::Result<u64> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
-        Ok(now.saturating_add_signed(self.rehearsal.clock_ahead_ms))
+        Ok(self.now())
     }
 
     async fn random_bytes(&mut self, len: u32) -> wasmtime::Result<Vec<u8>> {
@@ -217,17 +232,20 @@ impl cloud::Host for Call {
     }
 
     async fn cache_acquire(&mut self, name: String) -> Outcome<cloud::Acquired> {
-        if !self.context.login_names.contains(&name) {
+        let Some(place) = self.context.login_names.iter().position(|login| *login == name) else {
             return Ok(Err(refused(format!("the manifest has no login {name:?}"))));
-        }
-        if self.tickets > 0 {
-            return Ok(Err(refused("a call that is logging in does not wait for another login")));
+        };
+        // Calls that hold one ticket wait for tickets in one order, so that no two wait for each other.
+        if self.tickets.iter().any(|held| *held <= place) {
+            return Ok(Err(refused(format!(
+                "a call that is logging in asks for logins that the manifest lists before that one, and {name:?} is not"
+            ))));
         }
         let logins = self.logins.clone();
         Ok(match logins.acquire(&name, self.is_probe).await {
             Ok(Acquired::Hit(login)) => Ok(cloud::Acquired::Hit(self.hit(&login)?)),
             Ok(Acquired::Refresh(ticket)) => {
-                self.tickets += 1;
+                self.tickets.push(place);
                 Ok(cloud::Acquired::Refresh(self.table.push(ticket)?))
             }
             Err(failure) => Err(failure),
@@ -241,6 +259,33 @@ impl cloud::Host for Call {
 }
 
 impl Call {
+    /// Whether a message has the shape that the manifest declares for its secret.
+    fn check_signed(&self, shape: &Signing, message: &[u8]) -> Result<(), String> {
+        let context = &self.context;
+        signed_message::check(shape, message, &context.gate, &context.settings, self.now())
+    }
+
+    /// The clock that the guest sees, in milliseconds since 1970.
+    fn now(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+        now.saturating_add_signed(self.rehearsal.clock_ahead_ms)
+    }
+
+    fn issue(&mut self, secret: &Arc<SecretValue>, form: &str, user: Option<&str>) -> Result<String, Error> {
+        let placeholder = self.placeholders.issue(secret, form, user).map_err(refused)?;
+        if !self.limits.hold(self.placeholders.held_by_last()) {
+            return Err(error(ErrorKind::TooLarge, "no memory is left for another placeholder"));
+        }
+        Ok(placeholder)
+    }
+
+    /// Forgets a ticket.
+    fn gave_back(&mut self, ticket: &LoginTicket) {
+        let place = self.context.login_names.iter().position(|login| login == ticket.name());
+        self.tickets.retain(|held| Some(*held) != place);
+    }
+
     /// A login as the guest gets it: with handles of this call.
     fn hit(&mut self, login: &Login) -> wasmtime::Result<cloud::Hit> {
         let mut values = Vec::new();
@@ -265,11 +310,19 @@ impl cloud::HostTicket for Call {
         ttl_ms: u64,
     ) -> wasmtime::Result<cloud::Hit> {
         let ticket = self.table.delete(ticket)?;
-        self.tickets = self.tickets.saturating_sub(1);
+        self.gave_back(&ticket);
         let mut kept = Vec::new();
+        let mut room = MAX_LOGIN_TEXT;
         for (name, value) in values {
+            let text = if let cloud::Value::Text(text) = &value { text.len() } else { 0 };
+            // The ticket is dropped with the call, and wakes the next who waits.
+            room = room.checked_sub(text).filter(|_| name.len() <= MAX_LOGIN_NAME).ok_or_else(|| {
+                wasmtime::Error::msg(format!(
+                    "a login keeps names of {MAX_LOGIN_NAME} bytes and {MAX_LOGIN_TEXT} bytes of texts at most"
+                ))
+            })?;
             let value = match value {
-                cloud::Value::Text(text) => LoginValue::Text(text.chars().take(MAX_LOGIN_TEXT).collect()),
+                cloud::Value::Text(text) => LoginValue::Text(text),
                 cloud::Value::Secret(secret) => LoginValue::Secret(self.table.delete(secret)?.0),
             };
             kept.push((name, value));
@@ -285,14 +338,22 @@ impl cloud::HostTicket for Call {
         ttl_ms: u64,
     ) -> wasmtime::Result<()> {
         let ticket = self.table.delete(ticket)?;
-        self.tickets = self.tickets.saturating_sub(1);
+        self.gave_back(&ticket);
+        let short = |text: String| text.chars().take(MAX_LOGIN_ERROR).collect::<String>();
+        let error = Error {
+            message: short(error.message),
+            provider_code: error.provider_code.map(short),
+            request_id: error.request_id.map(short),
+            extra: Vec::new(),
+            ..error
+        };
         ticket.fail(error, Duration::from_millis(ttl_ms));
         Ok(())
     }
 
     async fn drop(&mut self, ticket: Resource<LoginTicket>) -> wasmtime::Result<()> {
-        self.table.delete(ticket)?;
-        self.tickets = self.tickets.saturating_sub(1);
+        let ticket = self.table.delete(ticket)?;
+        self.gave_back(&ticket);
         Ok(())
     }
 }
@@ -303,11 +364,17 @@ impl log::Host for Call {
         if self.log_lines > MAX_LOG_LINES {
             return Ok(());
         }
+        let Some(left_out) = self.context.log_room.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return Ok(());
+        };
+        if left_out > 0 {
+            tracing::warn!(cloud = self.context.cloud, "the connector wrote {left_out} lines more than it may");
+        }
         // A guest's text may hold what would forge a line of the log, or a secret an answer repeated.
         let message = self.context.redaction.apply_up_to(message.as_bytes(), 4 * MAX_LOG_LINE);
         let message: String = String::from_utf8_lossy(&message)
             .chars()
-            .filter(|c| !c.is_control())
+            .filter(|c| !crate::hides(*c))
             .take(MAX_LOG_LINE)
             .collect();
         let cloud = &self.context.cloud;

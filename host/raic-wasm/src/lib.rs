@@ -18,6 +18,7 @@ mod bindings;
 mod call;
 mod client;
 mod cloud;
+mod compilation;
 mod cpu;
 mod engine;
 mod error;
@@ -26,20 +27,24 @@ mod imports;
 mod json_body;
 mod logins;
 mod manifest;
+mod names;
 mod package;
 mod redaction;
 mod rehearsal;
 mod rotation;
 mod secrets;
 mod signature;
+mod signed_message;
 mod tokens;
+mod trust;
 
 pub use approval::{ApprovalStore, Dropped, Waiting, is_hash};
 pub use client::TlsSettings;
 pub use cloud::{Configuration, ConnectorCloud};
+pub use compilation::{CompilerProcess, compile_file};
 pub use engine::{Connector, Engine};
 pub use error::ConnectorError;
-pub use gate::Grant;
+pub use gate::{Grant, Pins};
 pub use manifest::{
     Credential, Document, Encoding, Endpoint, MEMORY_MIB, Manifest, Network, Part, Sending, Setting,
     SettingType, Settings, Signing, Token, Values,
@@ -55,3 +60,27 @@ pub const CONTRACT: &str = "0.1.0";
 
 /// The custom section of a component that holds its manifest, the text of `connector.toml`.
 pub const MANIFEST_SECTION: &str = "raic:connector.toml";
+
+/// Whether a character hides itself or its neighbours where it is shown: controls, marks of direction, and what has no width.
+///
+/// Everything that comes from a file, a connector or a service is shown without them, by [`shown`].
+pub fn hides(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            // Default-ignorable code points (Unicode's DerivedCoreProperties), separators of lines, and interlinear marks.
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+                | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+                | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+                | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+        )
+}
+
+/// A text from outside as a terminal or a log may have it: what [`hides`] is escaped, line feeds stay.
+pub fn shown(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if hides(c) && c != '\n' { out.extend(c.escape_default()) } else { out.push(c) }
+    }
+    out
+}

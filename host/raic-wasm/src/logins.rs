@@ -1,7 +1,7 @@
 //! What logins gave, shared by all calls on one cloud: a token is fetched once for all that wait for it.
 //!
 //! **Invariant:** of one name at most one ticket is out. A ticket that is dropped unfilled wakes the next who waits. Who
-//! holds a ticket never waits for another.
+//! holds a ticket waits only for names that the manifest lists before it, so that no two wait for each other.
 
 #![allow(unreachable_pub, reason = "the generated bindings name the ticket's type")]
 
@@ -127,6 +127,11 @@ impl Logins {
 }
 
 impl LoginTicket {
+    /// The login that it is for.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Keeps what the login gave. What is too much or too long is cut.
     pub(crate) fn fill(self, mut values: Vec<(String, LoginValue)>, ttl: Duration) -> Login {
         values.truncate(MAX_VALUES);

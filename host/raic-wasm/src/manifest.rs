@@ -3,6 +3,7 @@
 //! `connector.toml`, embedded by the build as a custom section, so that it can be read and shown without
 //! running the connector. Unknown fields are errors: a permission that is misspelt must not vanish.
 
+mod check;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,13 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::{ConnectorError, approval::is_hash};
 
 pub use settings::Settings;
 pub(crate) use settings::{expand, holds, learned_in};
-
-/// The longest text of a manifest, in bytes.
-const MAX_TEXT: usize = 1024;
 
 /// The linear memory of all calls of one cloud together, in MiB, and so the most of one.
 pub const MEMORY_MIB: u32 = 64;
@@ -54,12 +51,15 @@ pub struct Manifest {
     /// Which answers, besides errors, it may read.
     #[serde(default)]
     pub documents: Vec<Document>,
+    /// Which answers to a POST are objects, whose bytes are handed on and never read.
+    #[serde(default)]
+    pub objects: Vec<Document>,
     /// The secrets that logins answer with.
     #[serde(default)]
     pub tokens: BTreeMap<String, Token>,
-    /// What is kept of logins from call to call, by name.
+    /// What is kept of logins from call to call, by name. A login may need those that are listed before it.
     #[serde(default)]
-    pub logins: BTreeSet<String>,
+    pub logins: Vec<String>,
     /// Places in the network that are known only after a login, such as from a catalogue: `{learned:NAME}` in a
     /// network's URL.
     #[serde(default)]
@@ -126,7 +126,7 @@ pub struct Part {
     pub encoding: Option<Encoding>,
     /// The signatures that may be made with it.
     #[serde(default)]
-    pub sign: BTreeSet<Signing>,
+    pub sign: Vec<Signing>,
     /// Where it may be sent in clear.
     #[serde(default)]
     pub send: Vec<Sending>,
@@ -153,30 +153,77 @@ pub struct Token {
     pub optional: bool,
     /// The signatures that may be made with it.
     #[serde(default)]
-    pub sign: BTreeSet<Signing>,
+    pub sign: Vec<Signing>,
     /// Where it may be sent in clear.
     #[serde(default)]
     pub send: Vec<Sending>,
 }
 
-/// An endpoint that is learned at login. The operator pins it when the cloud is added.
+/// An endpoint that is told by the service. The operator pins it when the cloud is added, or approves a domain that it lies below.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// One line for a person.
     pub help: String,
+    /// A domain, optionally with a port, and settings as `{x}`: any https host below it will do, and none is pinned.
+    pub below: Option<String>,
+    /// Whether the service may name several, all of which are pinned.
+    #[serde(default)]
+    pub several: bool,
 }
 
-/// A way to sign with a secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
+/// A kind of signature, and what may be signed by it.
+///
+/// A key that signed whatever a connector handed to the host could make credentials that outlive the connector's approval, such as a shared
+/// access signature for a whole account. So only SigV4, which is bound to a granted host, takes any request; the other kinds name the
+/// shape of the message, which the host checks.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(tag = "form", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Signing {
-    /// Signature Version 4, from the canonical request on.
+    /// Signature Version 4, from the canonical request on, for a granted host.
     Sigv4,
-    /// HMAC over any message.
-    Hmac,
-    /// RSASSA-PKCS1-v1_5 with SHA-256, by a private key in PEM (PKCS #8).
-    RsaSha256,
+    /// Azure's SharedKey, by HMAC: a request of now to `network`, on behalf of `account`.
+    AzureSharedKey {
+        /// The account's name; settings as `{x}`.
+        account: String,
+        /// The network grant that the request goes to.
+        network: String,
+    },
+    /// A JSON Web Token as RFC 7523 has it, by RSASSA-PKCS1-v1_5 with SHA-256 and a private key in PEM (PKCS #8): the audience is the URL
+    /// of `network`, and the token is of now.
+    Jwt {
+        /// The network grant whose URL is the audience.
+        network: String,
+        /// What may stand in the claim `scope`.
+        #[serde(default)]
+        scopes: BTreeSet<String>,
+        /// The longest lifetime, in seconds, to 3600.
+        lifetime_s: u64,
+    },
+}
+
+impl Signing {
+    /// What may be signed, in words.
+    pub fn in_words(&self) -> String {
+        match self {
+            Self::Sigv4 => "signs requests to granted hosts (SigV4)".to_owned(),
+            Self::AzureSharedKey { account, network } => {
+                format!("signs requests of account {account} to {network:?} (SharedKey)")
+            }
+            Self::Jwt { network, scopes, lifetime_s } => {
+                let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
+                format!("signs tokens of {lifetime_s} s for {network:?}, with the scopes {}", scopes.join(" "))
+            }
+        }
+    }
+
+    /// The network grant that it names.
+    fn network(&self) -> Option<&String> {
+        match self {
+            Self::Sigv4 => None,
+            Self::AzureSharedKey { network, .. } | Self::Jwt { network, .. } => Some(network),
+        }
+    }
 }
 
 /// A place where a secret may be sent in clear.
@@ -190,23 +237,6 @@ pub struct Sending {
     /// In a header: `raw`, or `basic` for base64(user:value). In the query: `raw`, as whole items between `&`, or `query`,
     /// percent-encoded. In the content: `json`, inside the quotes of a text, or `form`, percent-encoded.
     pub form: String,
-}
-
-impl Sending {
-    fn check(&self) -> Result<(), String> {
-        if self.header.as_deref() == Some("destination") {
-            return Err("a secret is sent in no header that says where something goes".to_owned());
-        }
-        match (&self.header, self.form.as_str()) {
-            (Some(header), "raw" | "basic") if *header == header.to_ascii_lowercase() => Ok(()),
-            (Some(header), "raw" | "basic") => Err(format!("the header {header:?} is not in lower case")),
-            (Some(_), other) => Err(format!("form {other:?} in a header is neither raw nor basic")),
-            (None, "raw" | "query" | "json" | "form") => Ok(()),
-            (None, other) => {
-                Err(format!("form {other:?} is none of raw, query, json and form, or lacks its header"))
-            }
-        }
-    }
 }
 
 /// A place in the network: a scheme, host, port and optionally a path prefix.
@@ -239,11 +269,15 @@ pub enum Values {
 }
 
 impl Values {
-    fn has(&self, value: &str) -> bool {
+    fn all(&self) -> impl Iterator<Item = &String> {
         match self {
-            Self::One(one) => one == value,
-            Self::AnyOf(values) => values.iter().any(|one| one == value),
+            Self::One(one) => std::slice::from_ref(one).iter(),
+            Self::AnyOf(values) => values.iter(),
         }
+    }
+
+    fn has(&self, value: &str) -> bool {
+        self.all().any(|one| one == value)
     }
 }
 
@@ -264,160 +298,14 @@ pub struct Document {
     pub network: String,
     /// The HTTP method.
     pub method: String,
-    /// The path, exactly, after the grant's: what is below a container are objects, and no documents. `/*`, all that is below,
-    /// only of PROPFIND, which answers with properties (RFC 4918 section 9.1).
+    /// The path, exactly, after the grant's: what is below a container are objects, and no documents. `/*`, all that is below, only where
+    /// no object can come by it: of PROPFIND, which answers with properties (RFC 4918 section 9.1), and of POST to a network whose only
+    /// method it is.
     #[serde(default)]
     pub path: String,
     /// Items the query must have, such as `list-type=2`, each name once.
     #[serde(default)]
     pub query: Vec<String>,
-}
-
-impl Manifest {
-    /// Reads and checks a manifest.
-    ///
-    /// # Errors
-    /// [`ConnectorError::Manifest`] with the field that is wrong.
-    pub fn parse(text: &[u8]) -> Result<Self, ConnectorError> {
-        let text = std::str::from_utf8(text).map_err(|e| ConnectorError::Manifest(e.to_string()))?;
-        let table: toml::Table =
-            toml::from_str(text).map_err(|e| ConnectorError::Manifest(e.to_string().trim().to_owned()))?;
-        check_texts(&toml::Value::Table(table)).map_err(ConnectorError::Manifest)?;
-        let manifest: Self =
-            toml::from_str(text).map_err(|e| ConnectorError::Manifest(e.to_string().trim().to_owned()))?;
-        manifest.check().map_err(ConnectorError::Manifest)?;
-        Ok(manifest)
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let named = |text: &str| {
-            (1..=64).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        };
-        let names = std::iter::once(&self.name)
-            .chain(self.settings.keys())
-            .chain(self.credentials.keys())
-            .chain(self.credentials.values().flat_map(|c| c.parts.keys()))
-            .chain(self.tokens.keys())
-            .chain(&self.logins)
-            .chain(self.endpoints.keys())
-            .chain(self.network.iter().map(|n| &n.name));
-        if let Some(bad) = names.into_iter().find(|n| !named(n)) {
-            return Err(format!("{bad:?} is no name: 1 to 64 of a-z, 0-9 and -"));
-        }
-        if is_hash(&self.name) {
-            return Err(format!("{:?} is no connector's name: it could be taken for a SHA-256", self.name));
-        }
-        if !(1..=MEMORY_MIB).contains(&self.memory_mib) {
-            return Err(format!("memory_mib = {}: it is 1 to {MEMORY_MIB}", self.memory_mib));
-        }
-        for (name, setting) in &self.settings {
-            let choice = setting.kind == SettingType::Choice;
-            if choice == setting.choices.is_empty() {
-                return Err(format!("setting {name:?}: `choices` belong to a choice, and only there"));
-            }
-            if choice && setting.default.as_ref().is_some_and(|d| !setting.choices.contains(d)) {
-                return Err(format!("setting {name:?}: its default is none of its choices"));
-            }
-        }
-        for method in self.network.iter().flat_map(|network| &network.methods) {
-            if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
-                return Err(format!("{method:?} is no HTTP method: they are words such as GET"));
-            }
-        }
-        for (name, part) in self.credentials.values().flat_map(|c| &c.parts) {
-            if part.from != "text" && !part.from.starts_with("json:/") {
-                return Err(format!(
-                    "part {name:?}: from = {:?} is neither text nor json:/pointer",
-                    part.from
-                ));
-            }
-            let used = !part.sign.is_empty() || !part.send.is_empty();
-            if used && !part.secret {
-                return Err(format!("part {name:?}: only a secret has `sign` or `send`"));
-            }
-            if part.encoding.is_some() && !part.send.is_empty() {
-                return Err(format!("part {name:?}: a key that is encoded is to sign with, not to send"));
-            }
-        }
-        for (name, token) in &self.tokens {
-            let is_place = |from: &String| {
-                from == "text"
-                    || ["header:", "json:/", "xml:"]
-                        .iter()
-                        .any(|kind| from.strip_prefix(kind).is_some_and(|rest| !rest.is_empty()))
-            };
-            if token.from.is_empty() || token.answers.is_empty() {
-                return Err(format!("token {name:?} has no `from` or no `answers`"));
-            }
-            if let Some(bad) = token.from.iter().find(|from| !is_place(from)) {
-                return Err(format!(
-                    "token {name:?}: {bad:?} is none of header:NAME, json:/pointer, xml:A/B and text"
-                ));
-            }
-        }
-        let parts = self.credentials.values().flat_map(|c| c.parts.values());
-        let sendings: Vec<&Sending> =
-            parts.flat_map(|p| &p.send).chain(self.tokens.values().flat_map(|t| &t.send)).collect();
-        sendings.iter().try_for_each(|sending| sending.check())?;
-        let references = self.documents.iter().map(|d| &d.network);
-        let references = references.chain(sendings.iter().map(|s| &s.network));
-        let references =
-            references.chain(self.tokens.values().flat_map(|t| &t.answers).map(|answer| &answer.network));
-        for reference in references {
-            if !self.network.iter().any(|n| n.name == *reference) {
-                return Err(format!("there is no network named {reference:?}"));
-            }
-        }
-        let documents = self.documents.iter().chain(self.tokens.values().flat_map(|t| &t.answers));
-        for document in documents {
-            let is_wide = document.path.contains('*') && document.method != "PROPFIND";
-            if is_wide || (document.path.contains('*') && document.path != "/*") {
-                return Err(format!(
-                    "document {:?} {:?}: paths are exact; `/*` is for PROPFIND",
-                    document.method, document.path
-                ));
-            }
-        }
-        for endpoint in self.network.iter().flat_map(|n| learned_in(&n.url)) {
-            if !self.endpoints.contains_key(endpoint) {
-                return Err(format!("there is no endpoint {endpoint:?} that could be learned"));
-            }
-        }
-        let conditions =
-            self.network.iter().map(|n| &n.when).chain(self.credentials.values().map(|c| &c.when));
-        for setting in conditions.flat_map(BTreeMap::keys) {
-            if !self.settings.contains_key(setting) {
-                return Err(format!("`when` names {setting:?}, which is no setting"));
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Every text of a manifest is shown to the operator who approves it: none may hide another, or lie about its order.
-fn check_texts(value: &toml::Value) -> Result<(), String> {
-    let check = |text: &str| {
-        let hides = |c: char| {
-            c.is_control()
-                || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        };
-        if text.len() > MAX_TEXT || text.chars().any(hides) {
-            let shown: String = text.chars().take(40).collect();
-            return Err(format!(
-                "{shown:?} is longer than {MAX_TEXT} bytes, or has characters that cannot be seen"
-            ));
-        }
-        Ok(())
-    };
-    match value {
-        toml::Value::String(text) => check(text),
-        toml::Value::Array(values) => values.iter().try_for_each(check_texts),
-        toml::Value::Table(table) => {
-            table.iter().try_for_each(|(key, value)| check(key).and_then(|()| check_texts(value)))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// An `http` or `https` URL of scheme, host, port and path, and no more.
@@ -428,6 +316,25 @@ pub(crate) fn is_plain(url: &Url) -> bool {
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none()
+}
+
+/// A domain below which any https host is granted: in lower case, not an address, and one owner's, so no public suffix, the suffixes of
+/// private registries (`github.io`) included. A port may follow.
+pub(crate) fn domain(text: &str) -> Result<(String, u16), String> {
+    let wrong = |why: &str| Err(format!("{text:?} is not a domain that hosts may lie below: {why}"));
+    let Some(url) = Url::parse(&format!("https://{text}")).ok().filter(is_plain) else {
+        return wrong("it is a name such as example.com");
+    };
+    let Some(url::Host::Domain(host)) = url.host() else { return wrong("it is an address") };
+    let port = url.port_or_known_default().unwrap_or(443);
+    let canonical = if port == 443 { host.to_owned() } else { format!("{host}:{port}") };
+    if canonical != text || host.ends_with('.') {
+        return wrong("it is not written as a URL parser writes it");
+    }
+    match psl::domain_str(host) {
+        Some(_) => Ok((host.to_owned(), port)),
+        None => wrong("names below it belong to many owners (it is a public suffix)"),
+    }
 }
 
 #[cfg(test)]
@@ -468,7 +375,7 @@ mod tests {
             ("addressing", vec![("bucket", "b"), ("addressing", "dns")]),
         ] {
             let e = manifest.resolve(&given(&pairs)).unwrap_err();
-            assert!(matches!(&e, ConnectorError::Setting { name, .. } if name == wrong), "{e}");
+            assert!(matches!(&e, crate::ConnectorError::Setting { name, .. } if name == wrong), "{e}");
         }
     }
 
@@ -476,7 +383,7 @@ mod tests {
     fn misspelt_permissions_are_errors() {
         let text = String::from_utf8(S3.to_vec()).unwrap();
         for (from, to) in [
-            ("sign = [\"sigv4\"]", "signs = [\"sigv4\"]"),
+            ("sign = [{ form = \"sigv4\" }]", "signs = [{ form = \"sigv4\" }]"),
             ("network = \"bucket\"", "network = \"other\""),
             ("name = \"s3\"", "name = \"../s3\""),
             ("name = \"s3\"", "name = \"0123abcdef\""),

@@ -57,7 +57,9 @@ impl Package {
     pub fn read(bytes: Vec<u8>) -> Result<Self, ConnectorError> {
         // The first line says it; what follows shows bytes.
         let malformed = |why: String| {
-            ConnectorError::Malformed(why.lines().next().unwrap_or_default().trim_end_matches(':').to_owned())
+            let first = why.lines().next().unwrap_or_default().trim_end_matches(':');
+            // It may quote names of the file.
+            ConnectorError::Malformed(crate::shown(first))
         };
         if bytes.len() > MAX_CONNECTOR {
             return Err(malformed(format!("it is larger than {MAX_CONNECTOR} bytes")));
@@ -109,7 +111,11 @@ impl Package {
             }
             [manifest] => Manifest::parse(manifest)?,
             // Which of them is shown, and which counts, must not be a question.
-            _ => return Err(ConnectorError::Manifest("there are several of it".to_owned())),
+            _ => {
+                let why = "there are several; this component has one already, so give `raic connector build` the one that its tools made \
+                           before it was a connector";
+                return Err(ConnectorError::Manifest(why.to_owned()));
+            }
         };
         let sha256 = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&bytes));
         Ok(Self { bytes, sha256, manifest, imports })

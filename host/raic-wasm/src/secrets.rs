@@ -1,10 +1,6 @@
 //! Credentials: read from their documents once, used by handle, never shown.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -24,11 +20,22 @@ pub type CredentialDocuments = BTreeMap<String, Zeroizing<Vec<u8>>>;
 /// All but RFC 3986's unreserved characters (section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
+/// The longest user name of basic authentication, in bytes.
+const MAX_USER: usize = 256;
+/// Placeholders of one call.
+const MAX_PLACEHOLDERS: usize = 64;
+/// The longest URL after its placeholders were filled, in bytes.
+const MAX_URL: usize = 32 << 10;
+/// The longest content after its placeholders were filled, in bytes: what a guest may hand over unfilled.
+const MAX_CONTENT: usize = 1 << 20;
+/// The longest canonical request, before and after its placeholders were filled, in bytes.
+const MAX_CANONICAL: usize = 64 << 10;
+
 /// What the manifest allows with a secret.
 #[derive(Clone, Debug, Default)]
 struct Rule {
     encoding: Option<Encoding>,
-    sign: BTreeSet<Signing>,
+    sign: Vec<Signing>,
     send: Vec<Sending>,
 }
 
@@ -120,7 +127,8 @@ impl Credentials {
 fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, String> {
     let from = &rule.from;
     // A private key is lines of text; what is sent may hold none.
-    let is_wrong = |c: char| c.is_control() && !(c == '\n' && rule.sign.contains(&Signing::RsaSha256));
+    let is_key = rule.sign.iter().any(|s| matches!(s, Signing::Jwt { .. }));
+    let is_wrong = |c: char| c.is_control() && !(is_key && matches!(c, '\n' | '\r'));
     let text = std::str::from_utf8(document).map_err(|_| "its document is not UTF-8".to_owned())?;
     let Some(pointer) = from.strip_prefix("json:") else {
         let text = text.trim();
@@ -135,7 +143,10 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
             Err(format!("the value at {pointer} has control characters"))
         }
         Some(serde_json::Value::String(value)) => {
-            Ok((!value.is_empty()).then(|| Zeroizing::new(value.clone())))
+            let value = Zeroizing::new(value.clone());
+            // Newlines that were escaped twice on their way through an environment: a key in PEM has no backslash.
+            let value = if is_key { Zeroizing::new(value.replace("\\n", "\n").replace('\r', "")) } else { value };
+            Ok((!value.is_empty()).then_some(value))
         }
         Some(_) => Err(format!("the value at {pointer} is no text")),
     }
@@ -158,7 +169,7 @@ impl SecretValue {
         if self.rule.encoding == Some(Encoding::Base64) {
             self.key()?;
         }
-        if self.rule.sign.contains(&Signing::RsaSha256) {
+        if self.rule.sign.iter().any(|s| matches!(s, Signing::Jwt { .. })) {
             self.rsa_key()?;
         }
         Ok(())
@@ -176,14 +187,22 @@ impl SecretValue {
     }
 
     fn rsa_key(&self) -> Result<ring::signature::RsaKeyPair, String> {
-        let wrong = || "the private key is no RSA key in PEM (PKCS #8) of 2048 bits or more".to_owned();
+        let wrong = || "the private key is not an RSA key in PEM (PKCS #8) of 2048 bits or more".to_owned();
         let der = PrivatePkcs8KeyDer::from_pem_slice(self.value.as_bytes()).map_err(|_| wrong())?;
         ring::signature::RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| wrong())
     }
 
-    /// The signature of `message` by RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 section 8.2).
+    /// The shape of what may be signed with it by RSASSA-PKCS1-v1_5.
+    ///
+    /// # Errors
+    /// One line if nothing may.
+    pub(crate) fn rsa_shape(&self) -> Result<&Signing, String> {
+        self.may("rsa-sha256", |s| matches!(s, Signing::Jwt { .. }))
+    }
+
+    /// The signature of `message`, whose shape was checked, by RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 section 8.2).
     pub(crate) fn rsa_sha256(&self, message: &[u8]) -> Result<Vec<u8>, String> {
-        self.may(Signing::RsaSha256)?;
+        self.rsa_shape()?;
         let key = self.rsa_key()?;
         let mut signature = vec![0; key.public().modulus_len()];
         let random = ring::rand::SystemRandom::new();
@@ -197,16 +216,22 @@ impl SecretValue {
         &self.value
     }
 
-    fn may(&self, signing: Signing) -> Result<(), String> {
-        if self.rule.sign.contains(&signing) {
-            return Ok(());
-        }
-        Err(format!("the manifest does not allow signing with this secret by {signing:?}"))
+    fn may(&self, how: &str, is: impl Fn(&Signing) -> bool) -> Result<&Signing, String> {
+        let found = self.rule.sign.iter().find(|signing| is(signing));
+        found.ok_or_else(|| format!("the manifest does not allow signing with this secret by {how}"))
     }
 
-    /// HMAC of `message` with `sha256`.
+    /// The shape of what may be signed with it by HMAC.
+    ///
+    /// # Errors
+    /// One line if nothing may.
+    pub(crate) fn hmac_shape(&self) -> Result<&Signing, String> {
+        self.may("hmac", |s| matches!(s, Signing::AzureSharedKey { .. }))
+    }
+
+    /// HMAC of `message`, whose shape was checked, with `sha256`.
     pub(crate) fn hmac(&self, hash: &str, message: &[u8]) -> Result<Vec<u8>, String> {
-        self.may(Signing::Hmac)?;
+        self.hmac_shape()?;
         match hash {
             "sha256" => Ok(hmac_sha256(&self.key()?, message).to_vec()),
             other => Err(format!("no HMAC with {other:?}; there is sha256")),
@@ -223,7 +248,10 @@ impl SecretValue {
         service: &str,
         canonical_request: &[u8],
     ) -> Result<Vec<u8>, String> {
-        self.may(Signing::Sigv4)?;
+        self.may("sigv4", |s| *s == Signing::Sigv4)?;
+        if region.len().max(service.len()) > 64 {
+            return Err("a region and a service have at most 64 bytes".to_owned());
+        }
         let (algorithm, terminator) = match scheme {
             "AWS4" => ("AWS4-HMAC-SHA256", "aws4_request"),
             "GOOG4" => ("GOOG4-HMAC-SHA256", "goog4_request"),
@@ -271,6 +299,11 @@ enum Place<'a> {
 }
 
 impl Placeholders {
+    /// How much memory the host holds for the last one that was issued, in bytes.
+    pub(crate) fn held_by_last(&self) -> usize {
+        self.0.last().map_or(0, |p| size_of::<Placeholder>() + p.text.len() + p.value.len() + p.form.len())
+    }
+
     /// A text that stands for the secret in a form of the contract, or with `user` for base64(user:value).
     pub(crate) fn issue(
         &mut self,
@@ -282,8 +315,11 @@ impl Placeholders {
         if !secret.rule.send.iter().any(|s| s.form == form) {
             return Err(format!("the manifest does not allow sending this secret as {form}"));
         }
-        if self.0.len() >= 64 {
+        if self.0.len() >= MAX_PLACEHOLDERS {
             return Err("too many placeholders in one call".to_owned());
+        }
+        if user.is_some_and(|user| user.len() > MAX_USER) {
+            return Err(format!("a user name has at most {MAX_USER} bytes"));
         }
         let value = match (form, user) {
             (_, Some(user)) if user.contains(':') => {
@@ -306,9 +342,15 @@ impl Placeholders {
         Ok(text)
     }
 
-    /// A header's value with placeholders replaced, where the manifest allows them in that header of that grant.
-    pub(crate) fn fill(&self, grant: &str, header: &str, value: &str) -> Result<Zeroizing<String>, String> {
-        self.fill_place(grant, Place::Header(header), value)
+    /// A header's value with placeholders replaced, where the manifest allows them in that header of that grant; at most `most` bytes.
+    pub(crate) fn fill(
+        &self,
+        grant: &str,
+        header: &str,
+        value: &str,
+        most: usize,
+    ) -> Result<Zeroizing<String>, String> {
+        self.fill_place(grant, Place::Header(header), value, most)
     }
 
     /// A URL with the placeholders of its query replaced. Elsewhere in it none may stand.
@@ -334,7 +376,7 @@ impl Placeholders {
             if self.0.iter().any(|p| p.form == "raw" && item.contains(&p.text)) {
                 return Err("a raw secret is a whole item of the query".to_owned());
             }
-            self.fill_place(grant, Place::Query, item)
+            self.fill_place(grant, Place::Query, item, MAX_URL)
         });
         let mut filled = Zeroizing::new(format!("{base}?"));
         for (i, item) in items.enumerate() {
@@ -342,6 +384,9 @@ impl Placeholders {
                 filled.push('&');
             }
             filled.push_str(&item?);
+            if filled.len() > MAX_URL {
+                return Err(format!("the URL passes {MAX_URL} bytes"));
+            }
         }
         Ok(filled)
     }
@@ -356,7 +401,7 @@ impl Placeholders {
                 if self.0.iter().any(|p| p.form == "json" && text.contains(&p.text)) {
                     json_body::check(&text)?;
                 }
-                let filled = self.fill_place(grant, Place::Content, &text)?;
+                let filled = self.fill_place(grant, Place::Content, &text, MAX_CONTENT)?;
                 Ok(Zeroizing::new(filled.as_bytes().to_vec()))
             }
             Err(binary) => Ok(Zeroizing::new(binary.into_bytes())),
@@ -388,20 +433,47 @@ impl Placeholders {
         Err(format!("the manifest does not allow a secret in {place} toward {grant:?}"))
     }
 
-    fn fill_place(&self, grant: &str, place: Place<'_>, value: &str) -> Result<Zeroizing<String>, String> {
-        let mut filled = Zeroizing::new(value.to_owned());
+    fn fill_place(
+        &self,
+        grant: &str,
+        place: Place<'_>,
+        value: &str,
+        most: usize,
+    ) -> Result<Zeroizing<String>, String> {
         for placeholder in self.0.iter().filter(|p| value.contains(&p.text)) {
             self.require(grant, place, placeholder)?;
+        }
+        self.replaced(value, most)
+    }
+
+    /// A text with every placeholder replaced. The length is known before anything is: one text stands for kilobytes, and may stand
+    /// thousands of times.
+    fn replaced(&self, text: &str, most: usize) -> Result<Zeroizing<String>, String> {
+        let mut length = text.len();
+        for placeholder in &self.0 {
+            let times = text.matches(placeholder.text.as_str()).count();
+            length = (length - times * placeholder.text.len()).saturating_add(times.saturating_mul(placeholder.value.len()));
+        }
+        if length > most {
+            return Err(format!("what is sent passes {most} bytes with its secrets filled in"));
+        }
+        let mut filled = Zeroizing::new(text.to_owned());
+        for placeholder in self.0.iter().filter(|p| text.contains(&p.text)) {
             filled = Zeroizing::new(filled.replace(&placeholder.text, &placeholder.value));
         }
         Ok(filled)
     }
 
-    /// A canonical request with the placeholders of its header lines replaced.
-    pub(crate) fn fill_canonical(&self, canonical: &str) -> Zeroizing<String> {
-        self.0.iter().fold(Zeroizing::new(canonical.to_owned()), |text, p| {
-            Zeroizing::new(text.replace(&p.text, &p.value))
-        })
+    /// A canonical request with the placeholders of its query and its header lines replaced.
+    pub(crate) fn fill_canonical(&self, canonical: &str) -> Result<Zeroizing<String>, String> {
+        if canonical.len() > MAX_CANONICAL {
+            return Err(format!("a canonical request has at most {MAX_CANONICAL} bytes"));
+        }
+        // Method, path; query, headers; an empty line; the rest.
+        let head: usize = canonical.split_inclusive('\n').take(2).map(str::len).sum();
+        let end = canonical[head..].find("\n\n").map_or(canonical.len(), |at| head + at);
+        let filled = self.replaced(&canonical[head..end], MAX_CANONICAL)?;
+        Ok(Zeroizing::new([&canonical[..head], filled.as_str(), &canonical[end..]].concat()))
     }
 }
 
@@ -440,11 +512,29 @@ mod tests {
         let credentials = credentials(KEYS).unwrap();
         let mut placeholders = Placeholders::default();
         let token = placeholders.issue(&credentials.secret["keys.session-token"], "raw", None).unwrap();
-        let filled = placeholders.fill("bucket", "x-amz-security-token", &token).unwrap();
+        let filled = placeholders.fill("bucket", "x-amz-security-token", &token, 1000).unwrap();
         assert_eq!(*filled, "token-of-a-session");
-        assert!(placeholders.fill("bucket", "x-other", &token).is_err());
-        assert!(placeholders.fill("elsewhere", "x-amz-security-token", &token).is_err());
+        assert!(placeholders.fill("bucket", "x-other", &token, 1000).is_err());
+        assert!(placeholders.fill("elsewhere", "x-amz-security-token", &token, 1000).is_err());
         assert!(placeholders.issue(&credentials.secret["keys.secret-access-key"], "raw", None).is_err());
+    }
+
+    /// One header of placeholders was once gigabytes, three times over.
+    #[test]
+    fn what_placeholders_stand_for_is_bounded_before_they_are_filled() {
+        let credentials = credentials(&KEYS.replace("token-of-a-session", &"t".repeat(16 << 10))).unwrap();
+        let mut placeholders = Placeholders::default();
+        let secret = &credentials.secret["keys.session-token"];
+        let token = placeholders.issue(secret, "raw", None).unwrap();
+        assert!(placeholders.held_by_last() > 16 << 10);
+        assert!(placeholders.fill("bucket", "x-amz-security-token", &token.repeat(900), 32 << 10).is_err());
+        let canonical = format!("GET\n/\n\nx-amz-security-token:{}\nhost:h\n\nx\ny", token.repeat(1000));
+        assert!(placeholders.fill_canonical(&canonical).is_err());
+        let canonical = format!("GET\n/{token}\n\nx-amz-security-token:{token}\n\n{token}\n{token}");
+        let filled = placeholders.fill_canonical(&canonical).unwrap();
+        assert_eq!(filled.matches(token.as_str()).count(), 3, "the query and the header lines alone");
+        let e = placeholders.issue(secret, "basic", Some(&"u".repeat(1_000_000))).unwrap_err();
+        assert!(e.contains("does not allow"), "{e}");
     }
 
     #[test]

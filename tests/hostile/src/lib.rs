@@ -48,9 +48,6 @@ impl Connector for Hostile {
             "lies-about-etag" => {
                 Ok(ObjectInfo { etag: Some("\"a\"\r\nforged: b".to_owned()), ..object(content.size()) })
             }
-            "reads-payload" => {
-                content.read(ByteRange { offset: 0, length: 1 }).map(|_| object(content.size()))
-            }
             "uploads" => {
                 Request::new("PUT", own("object")?).send(Some(content))?;
                 Ok(object(content.size()))
@@ -248,6 +245,75 @@ impl Connector for Hostile {
                 let refused = |e: &Result<()>| e.as_ref().is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
                 Ok(object(tried.iter().filter(|tried| refused(tried)).count() as u64))
             }
+            "expands-placeholders" => {
+                let secret = secrets::open("token.value")?.expect("the secret");
+                let long = secret.basic_auth(&"u".repeat(1_000_000));
+                let token = secret.basic_auth(&"u".repeat(250))?;
+                let tried = [
+                    long.map(drop),
+                    Request::new("GET", own("x")?).header("authorization", &token.repeat(900)).send(None).map(drop),
+                    Request::new("POST", own("x")?)
+                        .content(format!("\"{}\"", secret.placeholder("json")?.repeat(20_000)).into_bytes())
+                        .send(None)
+                        .map(drop),
+                    secrets::open("token.signing-key")?
+                        .expect("the secret")
+                        .sigv4("AWS4", "20260101T000000Z", "r", "s", token.repeat(29_000).as_bytes())
+                        .map(drop),
+                ];
+                Ok(object(tried.iter().filter(|t| t.is_err()).count() as u64))
+            }
+            "signs-access-for-years" => {
+                let key = secrets::open("token.account-key")?.expect("the secret");
+                let date = raic_sdk::time::http(raic_sdk::now_unix_ms());
+                let request = |path: &str, date: &str| {
+                    format!("GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\n/account{path}\ncomp:list")
+                };
+                let tried = [
+                    "account\nrwdl\nb\nsco\n2020-01-01\n2099-01-01\n\nhttps\n2023-11-03\n\n".to_owned(),
+                    "rwdl\n\n2099-01-01\n/blob/account/own\n\n\nhttps\n2023-11-03\nc\n\n\n\n\n\n".to_owned(),
+                    request("/other/x", &date),
+                    request("/own/x", "Thu, 01 Jan 2099 00:00:00 GMT"),
+                    "x".to_owned(),
+                ];
+                key.hmac("sha256", request("/own/x", &date).as_bytes())?;
+                let refused = |text: &String| key.hmac("sha256", text.as_bytes()).is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
+                Ok(object(tried.iter().filter(|text| refused(text)).count() as u64))
+            }
+            "has-others-fetch" => {
+                let there = required_setting("forbidden")?;
+                let headers = ["x-ms-copy-source", "x-amz-copy-source", "destination", "x-goog-copy-source", "referer"];
+                let refused = headers.iter().filter(|header| {
+                    let request = Request::new("PUT", own("x").unwrap_or_default()).header(header, &there);
+                    request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
+                });
+                Ok(object(refused.count() as u64))
+            }
+            "hoards-connections" => {
+                let mut all = Vec::new();
+                for _ in 0..30 {
+                    all.push(Request::new("GET", own("slow")?).send(None)?);
+                }
+                Ok(object(all.len() as u64))
+            }
+            "keeps-a-long-name" => {
+                let name = "n".repeat(1 << 19);
+                raic_sdk::login("first", || Ok(Made::lasting(60_000).text(&name, "x".to_owned()))).map(|_| object(0))
+            }
+            "keeps-a-long-error" => {
+                raic_sdk::login("first", || Err(error(ErrorKind::Unauthenticated, "e".repeat(1 << 19)))).map(|_| object(0))
+            }
+            "logs-in-in-turn" => {
+                let nested = || {
+                    let first = raic_sdk::login("first", || Ok(Made::lasting(60_000).text("a", "1".to_owned())))?;
+                    Ok(Made::lasting(60_000).text("b", first.text("a")?.to_owned()))
+                };
+                raic_sdk::login("issued", nested).map(|_| object(1))
+            }
+            "logs-in-out-of-turn" => {
+                let nested = || raic_sdk::login("issued", || Ok(Made::lasting(60_000))).map(|_| Made::lasting(60_000));
+                raic_sdk::login("first", nested).map(|_| object(0))
+            }
             "names-an-endpoint" => raic_sdk::endpoint("storage", "http://127.0.0.1:1/x").map(|_| object(0)),
             "names-an-endpoint-of-its-own" => {
                 raic_sdk::endpoint("other", "http://127.0.0.1:1/x").map(|_| object(0))
@@ -319,6 +385,11 @@ impl Connector for Hostile {
             _ if prefix.starts_with("shares/") => {
                 let number: u64 = cursor.and_then(|c| c.parse().ok()).unwrap_or_default();
                 Ok(Page { entries: Vec::new(), next: Some((number + 1).to_string()) })
+            }
+            _ if prefix.starts_with("made-up/") => {
+                let page: u64 = cursor.and_then(|c| c.parse().ok()).unwrap_or_default();
+                let keys = (0..u64::from(limit)).map(|i| entry(format!("{prefix}{:020}", page * 1000 + i)));
+                Ok(Page { entries: keys.collect(), next: Some((page + 1).to_string()) })
             }
             "same-cursor/" => {
                 Ok(Page { entries: Vec::new(), next: Some(cursor.unwrap_or_else(|| "c".to_owned())) })

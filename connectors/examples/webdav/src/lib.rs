@@ -34,24 +34,44 @@ fn url_of(path: &str) -> Result<String> {
     Ok(format!("{}{separator}{path}", required_setting("url")?))
 }
 
+/// Where a file is moved: by its URL, or by its path alone, for a server that knows itself by another name than the proxy before it.
+fn destination(path: &str) -> Result<String> {
+    let url = url_of(path)?;
+    if required_setting("destination")? == "url" {
+        return Ok(url);
+    }
+    let (_, _, path) = uri::split(&url).unwrap_or_default();
+    Ok(path.to_owned())
+}
+
 fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     answer::expect(answer, wanted, "x-request-id", |answer, document| {
         // Sabre, which Nextcloud is built on, says what is wrong; others answer with a page.
         let message = Element::parse(document).ok();
         let message = message.and_then(|e| e.text_of("message").map(str::to_owned)).unwrap_or_default();
-        // A folder is locked while another request moves something into it.
-        let kind = (answer.status() == 423).then_some(ErrorKind::Conflict);
-        Described { kind, code: String::new(), message }
+        let digest = |way: String| way.to_ascii_lowercase().starts_with("digest");
+        match answer.status() {
+            // A folder is locked while another request moves something into it.
+            423 => Described { kind: Some(ErrorKind::Conflict), code: String::new(), message },
+            401 if answer.header("www-authenticate").is_some_and(digest) => Described {
+                kind: Some(ErrorKind::Unsupported),
+                code: String::new(),
+                message: "the server wants Digest authentication, which is not supported; let it take Basic over https".to_owned(),
+            },
+            _ => Described { kind: None, code: String::new(), message },
+        }
     })
 }
 
 /// Makes the folders that a path lies in.
 fn make_folders(path: &str) -> Result<()> {
     for (end, _) in path.match_indices('/') {
-        let made = request("MKCOL", &path[..end])?.send(None)?;
+        // With its slash, which nginx wants.
+        let folder = format!("{}/", &path[..end]);
+        let made = request("MKCOL", &folder)?.send(None)?;
         // 405: it is there; what else a server says to the later of two that make it is its own.
         if !matches!(made.status(), 201 | 405) {
-            let found = request("PROPFIND", &path[..end])?.header("depth", "0").send(None)?;
+            let found = request("PROPFIND", &folder)?.header("depth", "0").send(None)?;
             if found.status() != 207 {
                 expect(&made, &[201])?;
             }
@@ -76,11 +96,13 @@ fn with_folders(path: &str, send: impl Fn() -> Result<Response>) -> Result<Respo
 impl Connector for WebDav {
     fn describe() -> Result<Extra> {
         let pairs = [("create-only", "emulated"), ("ordered-list", "yes"), ("consistency", "strong")];
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        let mut pairs = Vec::from(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        pairs.push(("max-object-size".to_owned(), required_setting("max-object-size")?));
+        Ok(pairs)
     }
 
     fn probe() -> Result<()> {
-        listing::entries("").map(drop)
+        listing::own_folder()
     }
 
     fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
@@ -93,7 +115,7 @@ impl Connector for WebDav {
         let path = uri::encode_path(&key);
         let overwrite = if matches!(mode, WriteMode::CreateOnly) { "F" } else { "T" };
         let rename = || {
-            let request = request("MOVE", &incoming)?.header("destination", &url_of(&path)?);
+            let request = request("MOVE", &incoming)?.header("destination", &destination(&path)?);
             request.header("overwrite", overwrite).send(None)
         };
         let moved = with_folders(&path, rename).and_then(|answer| expect(&answer, &[201, 204]));
@@ -144,7 +166,11 @@ impl Connector for WebDav {
     fn delete_container() -> Result<()> {
         // DELETE of a folder takes all that is in it (RFC 4918 section 9.6.1).
         match listing::page("", None, 1) {
-            Ok(page) if page.entries.is_empty() => {}
+            Ok(page) if page.entries.is_empty() && page.next.is_none() => {}
+            Ok(page) if page.entries.is_empty() => {
+                let why = "the folder has dozens of empty folders; remove them first";
+                return Err(error(ErrorKind::PreconditionFailed, why));
+            }
             Ok(_) => return Err(error(ErrorKind::PreconditionFailed, "the folder is not empty")),
             Err(e) if e.kind == ErrorKind::ContainerNotFound => return Ok(()),
             Err(e) => return Err(e),
@@ -161,7 +187,7 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        let host = Host::new().setting("url", "https://dav.example.com/raic").setting("user", "me");
+        let host = Host::new().setting("url", "https://dav.example.com/raic").setting("user", "me").setting("destination", "url");
         host.secret("account.password", "pässword")
     }
 
@@ -181,6 +207,27 @@ mod tests {
         assert_eq!(sent[0].header("authorization"), Some("Basic bWU6cMOkc3N3b3Jk"));
         assert_eq!(sent[5].header("destination"), Some("https://dav.example.com/raic/a/b/c"));
         assert_eq!(sent[5].header("overwrite"), Some("F"));
+        // nginx makes a folder only where its name ends with a slash.
+        assert!(sent[3].url.ends_with("/raic/a/") && sent[4].url.ends_with("/raic/a/b/"), "{sent:?}");
+    }
+
+    /// A server behind a proxy that ends TLS knows itself by http, and by another name.
+    #[test]
+    fn a_move_may_go_to_a_path() {
+        let (stored, sent) = host()
+            .setting("destination", "path")
+            .answer(Answer::new(201))
+            .answer(Answer::new(201))
+            .run(|| WebDav::put("a b".to_owned(), &payload("hello"), WriteMode::Overwrite));
+        stored.unwrap();
+        assert_eq!(sent[1].header("destination"), Some("/raic/a%20b"));
+    }
+
+    #[test]
+    fn a_server_that_wants_digest_is_told_apart_from_a_wrong_password() {
+        let wants = Answer::new(401).header("www-authenticate", "Digest realm=\"x\", nonce=\"y\"");
+        let (e, _) = host().answer(wants).run(WebDav::probe);
+        assert_eq!(e.unwrap_err().kind, ErrorKind::Unsupported);
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::{INCOMING, expect, request};
 
 /// The most that is read of a folder's entries.
 const MAX_FOLDER: u32 = 4 << 20;
+/// Folders that one call asks for: a call has 32 requests, and a folder that is missing costs one more.
+const MAX_FOLDERS: usize = 24;
 const PROPERTIES: &[u8] =
     b"<?xml version=\"1.0\" encoding=\"utf-8\"?><propfind xmlns=\"DAV:\"><prop><resourcetype/>\
     <getcontentlength/><getetag/><getlastmodified/></prop></propfind>";
@@ -16,7 +18,9 @@ const PROPERTIES: &[u8] =
 /// What lies in a folder: a file, or a folder, whose name ends with `/`.
 #[derive(Debug)]
 pub(crate) struct Entry {
+    /// Empty of what was asked for itself.
     name: String,
+    is_folder: bool,
     info: ObjectInfo,
 }
 
@@ -49,18 +53,36 @@ pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
         }
         other => other.map_err(of_folder)?,
     }
-    parse(&answer.read(MAX_FOLDER)?, &path_of(folder)?)
+    let document = answer.read(MAX_FOLDER)?;
+    // The host's copy counts as this call's memory.
+    drop(answer);
+    let base = path_of(folder)?;
+    let mut is_itself = false;
+    let mut entries = parse(&document, &base)?;
+    entries.retain(|entry| {
+        let own = entry.name.is_empty();
+        is_itself |= own;
+        !own
+    });
+    // Entries that lie elsewhere were skipped: if the folder itself did, they are all of another path.
+    if !is_itself {
+        return Err(other_path(&base));
+    }
+    entries.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(entries)
 }
 
 /// What is known of a file.
 pub(crate) fn properties(key: &str) -> Result<ObjectInfo> {
     let answer = ask(&uri::encode_path(key), "0")?;
     expect(&answer, &[207])?;
-    let (folder, name) =
-        key.rsplit_once('/').map_or(("", key), |(folder, name)| (&key[..=folder.len()], name));
-    let found = parse(&answer.read(MAX_FOLDER)?, &path_of(folder)?)?;
-    let found = found.into_iter().find(|entry| entry.name == name).map(|entry| entry.info);
-    found.ok_or_else(|| error(ErrorKind::NotFound, "a folder is there, and no file"))
+    let path = path_of(key)?;
+    let found = parse(&answer.read(MAX_FOLDER)?, &path)?;
+    let own = found.into_iter().next().ok_or_else(|| other_path(&path))?;
+    match own.is_folder {
+        true => Err(error(ErrorKind::NotFound, "a folder is there, and no file")),
+        false => Ok(own.info),
+    }
 }
 
 fn ask(path: &str, depth: &str) -> Result<raic_sdk::Response> {
@@ -72,6 +94,7 @@ fn ask(path: &str, depth: &str) -> Result<raic_sdk::Response> {
 fn path_of(folder: &str) -> Result<String> {
     let url = required_setting("url")?;
     let (_, _, base) = uri::split(&url).unwrap_or_default();
+    let base = base.trim_end_matches('/');
     uri::decode(&format!("{base}/{folder}")).ok_or_else(|| protocol("the folder's name is not UTF-8"))
 }
 
@@ -79,19 +102,43 @@ fn protocol(why: &str) -> Error {
     error(ErrorKind::Protocol, why)
 }
 
-/// Reads a multistatus (RFC 4918 section 14.16) of the folder that has the path `base`, which ends with `/`.
+fn other_path(asked: &str) -> Error {
+    let why = format!(
+        "the server was asked for {asked} and names its files by another path; set url to the path that it knows itself by, or let the \
+         proxy before it rewrite nothing"
+    );
+    error(ErrorKind::Misconfigured, why)
+}
+
+/// The path that an href means: it is a whole URL, a path (some servers double its first slash), or relative to what was asked.
+fn path_in(href: &str, base: &str) -> Option<String> {
+    let path = match href.split_once("://") {
+        Some(_) => uri::split(href)?.2.to_owned(),
+        None if href.starts_with('/') => format!("/{}", href.trim_start_matches('/')),
+        None => {
+            let folder = base.rfind('/').map_or("", |end| &base[..=end]);
+            let href = href.strip_prefix("./").unwrap_or(href);
+            return uri::decode(href).map(|href| format!("{folder}{href}"));
+        }
+    };
+    uri::decode(&path)
+}
+
+/// Reads a multistatus (RFC 4918 section 14.16). Entries are named by what follows `base`, which of a folder ends with `/`; what lies
+/// elsewhere is skipped.
 fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
-    let document = Element::parse(document)?;
-    if document.name != "multistatus" {
-        return Err(protocol("a folder was asked for, and something else answered"));
-    }
     let mut entries = Vec::new();
-    for response in document.all("response") {
+    let document = Element::each(document, "response", |response| {
         let href = response.text_of("href").ok_or_else(|| protocol("an entry has no href"))?.trim();
-        // A path, or a whole URL.
-        let path = if href.contains("://") { uri::split(href).unwrap_or_default().2 } else { href };
-        let path = uri::decode(path).ok_or_else(|| protocol("an entry's name is not UTF-8"))?;
-        let Some(name) = path.strip_prefix(base).filter(|name| !name.is_empty()) else { continue };
+        let path = path_in(href, base).ok_or_else(|| protocol("an entry's name is not UTF-8"))?;
+        // The folder itself may come without its slash, and a file that is a folder with one.
+        let is_itself = path.trim_end_matches('/') == base.trim_end_matches('/');
+        let name = if is_itself { Some("") } else { path.strip_prefix(base) };
+        let Some(name) = name else { return Ok(()) };
+        let is_early = |p: &Element| p.text_of("status").is_some_and(|status| status.contains(" 425"));
+        if is_early(&response) || response.all("propstat").any(is_early) {
+            return Err(error(ErrorKind::Unavailable, "the server still looks at a file that was uploaded"));
+        }
         let found = |p: &&Element| p.text_of("status").is_none_or(|status| status.contains(" 200"));
         let property = response.all("propstat").filter(found).filter_map(|p| p.child("prop"));
         let properties: Vec<_> = property.collect();
@@ -102,8 +149,10 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
         if !is_folder && size.is_none() {
             return Err(protocol("a file's size is not told"));
         }
+        let is_folder_below = is_folder && !is_itself;
         entries.push(Entry {
-            name: if is_folder { format!("{}/", name.trim_end_matches('/')) } else { name.to_owned() },
+            name: if is_folder_below { format!("{}/", name.trim_end_matches('/')) } else { name.to_owned() },
+            is_folder,
             info: ObjectInfo {
                 size: size.unwrap_or(0),
                 etag: text("getetag").and_then(answer::strong_etag),
@@ -111,54 +160,104 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
                 extra: Vec::new(),
             },
         });
+        Ok(())
+    })?;
+    if document.name != "multistatus" {
+        return Err(protocol("a folder was asked for, and something else answered"));
     }
-    entries.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(entries)
 }
 
-/// At most `limit` objects whose keys begin with `prefix`, after the key `after`.
+/// What a cursor ends with that names a folder which was walked to its end. No key has that character.
+const DONE: char = '~';
+
+/// At most `limit` objects whose keys begin with `prefix`, after `after`: a key, or a folder that was walked to its end. A page may be short
+/// or empty and go on, since a call may ask for so many folders and no more.
 pub(crate) fn page(prefix: &str, after: Option<&str>, limit: usize) -> Result<Page> {
-    let mut found = Vec::new();
-    // One more than asked tells whether there is a next page.
     let folder = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
-    walk(folder, prefix, after, limit + 1, &mut found)?;
-    let is_more = found.len() > limit;
-    found.truncate(limit);
-    let next = found.last().filter(|_| is_more).map(|last| last.key.clone());
-    Ok(Page { entries: found, next })
+    let mut walk = Walk { prefix, after, limit, folders: MAX_FOLDERS, found: Vec::new(), last: None };
+    let is_whole = walk.folder(folder)?;
+    let next = walk.last.filter(|_| !is_whole);
+    if !is_whole && next.is_none() {
+        return Err(protocol("the folders nest deeper than a call may ask for"));
+    }
+    Ok(Page { entries: walk.found, next })
 }
 
-fn walk(
-    folder: &str,
-    prefix: &str,
-    after: Option<&str>,
+struct Walk<'a> {
+    prefix: &'a str,
+    after: Option<&'a str>,
     limit: usize,
-    found: &mut Vec<Listed>,
-) -> Result<()> {
-    for entry in entries(folder)? {
-        if found.len() >= limit {
-            break;
+    /// How many folders may still be asked for.
+    folders: usize,
+    found: Vec<Listed>,
+    /// How far the walk came: a key, or a folder with [`DONE`].
+    last: Option<String>,
+}
+
+impl Walk<'_> {
+    /// Walks a folder; false where the page is full, or may ask for no more.
+    fn folder(&mut self, folder: &str) -> Result<bool> {
+        if self.folders == 0 {
+            return Ok(false);
         }
-        let key = format!("{folder}{}", entry.name);
-        let is_folder = key.ends_with('/');
-        let is_below = key.starts_with(prefix) || (is_folder && prefix.starts_with(&key));
-        // A folder that `after` lies in may have more.
-        let is_past =
-            after.is_some_and(|after| key.as_str() <= after && !(is_folder && after.starts_with(&key)));
-        if !is_below || is_past || key.strip_prefix(INCOMING).is_some_and(|rest| rest.starts_with('/')) {
-            continue;
+        self.folders -= 1;
+        for entry in entries(folder)? {
+            let key = format!("{folder}{}", entry.name);
+            let is_below = key.starts_with(self.prefix) || (entry.is_folder && self.prefix.starts_with(&key));
+            // A folder that `after` lies in may have more, unless it was done.
+            let has_more = |after: &str| {
+                entry.is_folder && after.strip_prefix(&key).is_some_and(|rest| !rest.starts_with(DONE))
+            };
+            let is_past = self.after.is_some_and(|after| key.as_str() <= after && !has_more(after));
+            if !is_below || is_past || key.strip_prefix(INCOMING).is_some_and(|rest| rest.starts_with('/')) {
+                continue;
+            }
+            if self.found.len() >= self.limit {
+                return Ok(false);
+            }
+            if entry.is_folder {
+                if !self.folder(&key)? {
+                    return Ok(false);
+                }
+                self.last = Some(format!("{key}{DONE}"));
+            } else {
+                self.last = Some(key.clone());
+                self.found.push(Listed { key, info: entry.info });
+            }
         }
-        match is_folder {
-            true => walk(&key, prefix, after, limit, found)?,
-            false => found.push(Listed { key, info: entry.info }),
-        }
+        Ok(true)
     }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use raic_sdk::{
+        Connector as _,
+        testing::{Answer, Host},
+    };
+
     use super::*;
+    use crate::WebDav;
+
+    fn host() -> Host {
+        Host::new()
+            .setting("url", "https://dav.example.com/my%20dav/raic")
+            .setting("user", "me")
+            .secret("account.password", "password")
+    }
+
+    fn folder(href: &str) -> String {
+        format!("<response><href>{href}</href><propstat><prop><resourcetype><collection/></resourcetype></prop><status>HTTP/1.1 200 OK</status></propstat></response>")
+    }
+
+    fn file(href: &str) -> String {
+        format!("<response><href>{href}</href><propstat><prop><resourcetype/><getcontentlength>5</getcontentlength></prop><status>HTTP/1.1 200 OK</status></propstat></response>")
+    }
+
+    fn multistatus(responses: &[String]) -> Answer {
+        Answer::new(207).body(format!("<multistatus xmlns=\"DAV:\">{}</multistatus>", responses.concat()))
+    }
 
     #[test]
     fn a_folders_entries_are_files_and_folders() {
@@ -176,7 +275,70 @@ mod tests {
         )
         .unwrap();
         let names: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.info.size)).collect();
-        assert_eq!(names, [("a/", 0), ("b", 5)]);
+        assert_eq!(names, [("", 0), ("b", 5), ("a/", 0)]);
         assert_eq!(entries[1].info.etag.as_deref(), Some("\"x\""));
+    }
+
+    #[test]
+    fn hrefs_may_be_relative_or_begin_with_two_slashes() {
+        let own = folder("/my%20dav/raic/");
+        for href in ["/my%20dav/raic/a", "//my%20dav/raic/a", "a", "./a", "https://other.name/my%20dav/raic/a"] {
+            let (entries, _) = host().answer(multistatus(&[own.clone(), file(href)])).run(|| entries(""));
+            assert_eq!(entries.unwrap()[0].name, "a", "{href}");
+        }
+    }
+
+    /// A proxy that rewrites paths once made every folder count as empty, and every file as missing.
+    #[test]
+    fn a_server_that_knows_itself_by_another_path_is_an_error_and_no_empty_folder() {
+        let other = || multistatus(&[folder("/internal/raic/"), file("/internal/raic/a")]);
+        let (listed, _) = host().answer(other()).run(|| WebDav::list(String::new(), None, 10));
+        assert_eq!(listed.unwrap_err().kind, ErrorKind::Misconfigured);
+        let found = || multistatus(&[file("/internal/raic/a")]);
+        let (head, _) = host().answer(found()).run(|| WebDav::head("a".to_owned()));
+        assert_eq!(head.unwrap_err().kind, ErrorKind::Misconfigured);
+    }
+
+    /// Every shareset is a folder; a prefix with 32 of them could never be listed again.
+    #[test]
+    fn a_hundred_folders_are_listed_by_pages_that_each_ask_for_a_few() {
+        let base = "/my%20dav/raic/";
+        let top: Vec<String> = (0..100).map(|i| folder(&format!("{base}shares/aa/{i:03}/"))).collect();
+        let top = || multistatus(&[&[folder(&format!("{base}shares/aa/"))], &top[..]].concat());
+        // Every third is empty, as deletions leave them.
+        let below = |i: usize| {
+            let own = format!("{base}shares/aa/{i:03}/");
+            let files = if i % 3 == 0 { vec![] } else { vec![file(&format!("{own}0")), file(&format!("{own}1"))] };
+            multistatus(&[vec![folder(&own)], files].concat())
+        };
+        let (mut keys, mut cursor, mut next_folder, mut pages) = (Vec::new(), None::<String>, 0, 0);
+        loop {
+            let mut host = host().answer(top());
+            let asked = (100 - next_folder).min(MAX_FOLDERS - 1);
+            for i in next_folder..next_folder + asked {
+                host = host.answer(below(i));
+            }
+            let after = cursor.clone();
+            let (page, sent) = host.run(|| WebDav::list("shares/aa/".to_owned(), after, 1000));
+            let page = page.unwrap();
+            assert!(sent.len() <= MAX_FOLDERS);
+            keys.extend(page.entries.into_iter().map(|e| e.key));
+            (cursor, next_folder, pages) = (page.next, next_folder + asked, pages + 1);
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!((keys.len(), pages), (132, 5));
+        assert!(keys.is_sorted());
+    }
+
+    #[test]
+    fn a_file_that_the_server_still_looks_at_is_waited_for() {
+        let early = "<response><href>/my%20dav/raic/a</href><propstat><prop><getcontentlength/></prop><status>HTTP/1.1 425 Too Early</status></propstat></response>";
+        let answer = multistatus(&[folder("/my%20dav/raic/"), early.to_owned()]);
+        let (listed, _) = host().answer(answer).run(|| WebDav::list(String::new(), None, 10));
+        assert_eq!(listed.unwrap_err().kind, ErrorKind::Unavailable);
+        let (e, _) = host().answer(Answer::new(425)).run(|| WebDav::head("a".to_owned()));
+        assert_eq!(e.unwrap_err().kind, ErrorKind::Unavailable);
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     error::{Class, Failed, Outcome},
     files::print_json,
     home::Home,
-    output::say,
+    output::{say, tell},
     released::approvals,
 };
 
@@ -87,7 +87,7 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     let old = old.unwrap_or_else(|_| before.chars().take(12).collect());
     say!("cloud {name:?} runs {connector} {version} ({}), and ran {old}", &wanted.sha256[..12]);
     if let Some(fault) = fault {
-        eprintln!("warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back");
+        tell!("warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back");
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use raic_sdk_build::{ConnectorCrate, Toolchain};
-use raic_wasm::{Engine, Package};
+use raic_wasm::{Engine, Manifest, Package};
 use serde_json::json;
 
 use crate::{
@@ -32,12 +32,18 @@ pub(crate) struct BuildArguments {
     output: Option<PathBuf>,
 }
 
+fn check_manifest(path: &Path, text: &[u8]) -> Outcome {
+    let checked = Manifest::parse(text);
+    checked.map(drop).map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
+}
+
 pub(super) fn build(json: bool, arguments: &BuildArguments) -> Outcome {
     let read = |path: &Path| {
         fs::read(path).map_err(|e| Failed::configuration(format!("cannot read {}: {e}", path.display())))
     };
     let (bytes, beside) = match (&arguments.component, &arguments.manifest) {
         (Some(component), Some(manifest)) => {
+            check_manifest(manifest, &read(manifest)?)?;
             let built = raic_sdk_build::connector(&read(component)?, &read(manifest)?);
             let built = built.map_err(|e| Failed::configuration(format!("{}: {e}", component.display())))?;
             (built, manifest.parent().unwrap_or(Path::new("")).to_owned())
@@ -52,6 +58,8 @@ pub(super) fn build(json: bool, arguments: &BuildArguments) -> Outcome {
                     )));
                 }
             }
+            // Before minutes of compiling: what is wrong with the manifest is told at once.
+            check_manifest(&folder.join("connector.toml"), &read(&folder.join("connector.toml"))?)?;
             let target = std::path::absolute(folder.join("target/connector")).map_err(Failed::other)?;
             let connector =
                 ConnectorCrate { folder, profile: "release", target_folder: &target, locked: false };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use raic_wasm::{Package, Sending};
+use raic_wasm::{Manifest, Package, Sending};
 use serde_json::json;
 
 use crate::{error::Outcome, output::say, progress};
@@ -15,6 +15,23 @@ fn sent(sending: &Sending) -> String {
         (None, _) => "a body",
     };
     format!(", sent in {place} ({}) to {:?}", sending.form, sending.network)
+}
+
+/// A network's URL, in which an endpoint that may be any host below a domain is shown as such.
+fn any_host(manifest: &Manifest, url: &str) -> String {
+    let below = manifest.endpoints.iter().filter_map(|(name, endpoint)| Some((name, endpoint.below.as_ref()?)));
+    below.fold(url.to_owned(), |url, (name, domain)| {
+        url.replace(&format!("{{learned:{name}}}"), &format!("https://any host below {domain}"))
+    })
+}
+
+/// Networks that secrets of credentials are sent to, whose answers may be read and have no token that would be hidden.
+fn unhidden_logins(manifest: &Manifest) -> BTreeSet<&str> {
+    let parts = manifest.credentials.values().flat_map(|c| c.parts.values());
+    let sent_to: BTreeSet<_> = parts.flat_map(|p| &p.send).filter(|s| s.header.is_none()).map(|s| s.network.as_str()).collect();
+    let has_token = |name: &str| manifest.tokens.values().flat_map(|t| &t.answers).any(|a| a.network == name);
+    let read = manifest.documents.iter().filter(|d| d.method == "POST").map(|d| d.network.as_str());
+    read.filter(|name| sent_to.contains(name) && !has_token(name)).collect()
 }
 
 /// Shows a connector as `inspect` and `approve` do.
@@ -43,36 +60,6 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
         let choices = if choices.is_empty() { choices } else { format!(" [{choices}]") };
         say!("    {name:<14} {}{choices}{value}", setting.help);
     }
-    say!("  credentials");
-    for (name, credential) in &manifest.credentials {
-        say!("    {name:<14} {}", credential.help);
-        for (part, rule) in &credential.parts {
-            let what = if rule.secret { "secret" } else { "readable by the connector" };
-            let optional = if rule.optional { ", may be missing" } else { "" };
-            let signs = rule.sign.iter().map(|s| format!(", signs by {s:?}"));
-            let sends = rule.send.iter().map(sent);
-            say!("      {part:<29} {what}{optional}{}", signs.chain(sends).collect::<String>());
-        }
-    }
-    for (name, token) in &manifest.tokens {
-        let signs = token.sign.iter().map(|s| format!(", signs by {s:?}"));
-        let uses: String = signs.chain(token.send.iter().map(sent)).collect();
-        let places: BTreeSet<_> =
-            token.answers.iter().map(|answer| format!("{:?}", answer.network)).collect();
-        let places = places.into_iter().collect::<Vec<_>>().join(" and ");
-        say!("    {name:<14} a secret that {places} answers with{uses}");
-    }
-    for (name, endpoint) in &manifest.endpoints {
-        say!("    {name:<14} learned at login, pinned by you: {}", endpoint.help);
-    }
-    say!("  may send requests to");
-    for network in &manifest.network {
-        let when = network.when.iter().map(|(name, value)| format!(" where {name} is {value}"));
-        let below = if network.exact { "that path alone" } else { "any path below it" };
-        let methods: Vec<_> = network.methods.iter().map(String::as_str).collect();
-        let methods = if methods.is_empty() { "any method".to_owned() } else { methods.join(" and ") };
-        say!("    {:<14} {}{}: {below}, by {methods}", network.name, network.url, when.collect::<String>());
-    }
     say!("  may read, besides errors");
     let answers = manifest.tokens.values().flat_map(|token| &token.answers);
     let mut shown = BTreeSet::new();
@@ -87,6 +74,55 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
         if shown.insert(line.clone()) {
             say!("    {line}");
         }
+    }
+    for object in &manifest.objects {
+        say!("    and hands on, unread, {} {}{}", object.method, object.network, object.path);
+    }
+    if !manifest.logins.is_empty() {
+        say!("  keeps from call to call, for 7 days at most");
+        for login in &manifest.logins {
+            say!("    the login {login:?}: texts of 8 KiB, and secrets by handle");
+        }
+    }
+    say!("  credentials");
+    for (name, credential) in &manifest.credentials {
+        let when = credential.when.iter().map(|(name, value)| format!(", if {name} is {value}"));
+        say!("    {name:<14} {}{}", credential.help, when.collect::<String>());
+        for (part, rule) in &credential.parts {
+            let what = if rule.secret { "secret" } else { "readable by the connector" };
+            let optional = if rule.optional { ", may be missing" } else { "" };
+            let signs = rule.sign.iter().map(|s| format!(", {}", s.in_words()));
+            let sends = rule.send.iter().map(sent);
+            say!("      {part:<29} {what}{optional}{}", signs.chain(sends).collect::<String>());
+        }
+    }
+    for (name, token) in &manifest.tokens {
+        let signs = token.sign.iter().map(|s| format!(", {}", s.in_words()));
+        let uses: String = signs.chain(token.send.iter().map(sent)).collect();
+        let places: BTreeSet<_> =
+            token.answers.iter().map(|answer| format!("{:?}", answer.network)).collect();
+        let places = places.into_iter().collect::<Vec<_>>().join(" and ");
+        say!("    {name:<14} a secret that {places} answers with in {}{uses}", token.from.join(" and "));
+    }
+    for (name, endpoint) in &manifest.endpoints {
+        let help = &endpoint.help;
+        match &endpoint.below {
+            Some(domain) => say!("    {name:<14} told by the service, any https host below {domain}: {help}"),
+            None if endpoint.several => say!("    {name:<14} told by the service, several, each pinned by you: {help}"),
+            None => say!("    {name:<14} told by the service, pinned by you: {help}"),
+        }
+    }
+    say!("  may send requests to");
+    for network in &manifest.network {
+        let when = network.when.iter().map(|(name, value)| format!(" if {name} is {value}"));
+        let below = if network.exact { "that path alone" } else { "any path below it" };
+        let methods: Vec<_> = network.methods.iter().map(String::as_str).collect();
+        let methods = if methods.is_empty() { "any method".to_owned() } else { methods.join(" and ") };
+        let url = any_host(manifest, &network.url);
+        say!("    {:<14} {url}{}: {below}, by {methods}", network.name, when.collect::<String>());
+    }
+    for network in unhidden_logins(manifest) {
+        say!("  warning: what {network:?} answers to a secret is a document without a token: the connector can read all of it");
     }
     Ok(())
 }

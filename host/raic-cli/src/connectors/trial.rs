@@ -14,7 +14,7 @@ use raic_cloud::{
     conformance::{BEHAVIOURS, Extent, Finding, Verdict, check},
 };
 use raic_wasm::{
-    ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, Engine, TlsSettings,
+    ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, TlsSettings,
 };
 use serde_json::json;
 use zeroize::Zeroizing;
@@ -42,7 +42,7 @@ pub(crate) struct TestArguments {
     /// The file with a credential's document
     #[arg(long = "credential", value_name = "NAME=FILE")]
     credentials: Vec<String>,
-    /// Where a login says that something is, such as Swift's storage, where it lies on another host than the settings name
+    /// Where a login says that something is, such as Swift's storage, if it lies on another host than the settings name, or only a put says it
     #[arg(long = "endpoint", value_name = "NAME=URL")]
     endpoints: Vec<String>,
     /// An authority (PEM) to trust beside the system's
@@ -90,10 +90,9 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     let store = home.config().exists().then(|| ApprovalStore::open(&home.connectors())).transpose();
     let store = store.map_err(Failed::configuration)?;
     let compiled = store.as_ref().map(ApprovalStore::compiled);
+    let wrong = |e| Failed::configuration(format!("{}: {e}", arguments.file.display()));
     let connector =
-        tokio::task::block_in_place(|| Engine::new().and_then(|engine| engine.load(&package, compiled)));
-    let connector =
-        connector.map_err(|e| Failed::configuration(format!("{}: {e}", arguments.file.display())))?;
+        tokio::task::block_in_place(|| super::engine()?.load(&package, compiled).map_err(wrong))?;
     let mut configuration = configuration(arguments)?;
     let cloud = open(&connector, &configuration)?;
     // What is for later must be right before anything is sent.
@@ -108,23 +107,7 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         credentials.extend(others.clone());
         open(&connector, &Configuration { credentials, ..configuration.clone() })?;
     }
-    let _ = cloud.probe().await;
-    let learned = cloud.learned();
-    let cloud = if learned.is_empty() {
-        cloud
-    } else {
-        for (name, url) in &learned {
-            // As `cloud add` does: a stranger's connector says where its service is, and could name anything within reach.
-            if !cloud.names_host_of(url) {
-                return Err(Failed::configuration(format!(
-                    "its login says that its {name} is at {url}, on a host that no setting names; if that is right, add --endpoint {name}={url}"
-                )));
-            }
-            say_unless(json, &format!("its login says that its {name} is at {url}"));
-        }
-        configuration.endpoints.extend(learned);
-        open(&connector, &configuration)?
-    };
+    let cloud = follow_endpoints(json, &connector, &mut configuration, cloud).await?;
     if arguments.create {
         cloud.create_container().await.map_err(|e| Failed::other(format!("{e:#}")))?;
     } else if let Err(e) = cloud.probe().await {
@@ -183,6 +166,34 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
             package.manifest.name, package.manifest.version
         ))),
     }
+}
+
+/// Pins what a login says of endpoints, one after the other: to reach the second, the first may be needed.
+async fn follow_endpoints(
+    json: bool,
+    connector: &Connector,
+    configuration: &mut Configuration,
+    mut cloud: ConnectorCloud,
+) -> Outcome<ConnectorCloud> {
+    for _ in 0..=connector.manifest().endpoints.len() {
+        let _ = cloud.probe().await;
+        let learned = cloud.learned();
+        if learned.is_empty() {
+            break;
+        }
+        for (name, url) in learned {
+            // As `cloud add` does: a stranger's connector says where its service is, and could name anything within reach.
+            if !cloud.names_host_of(&url) {
+                return Err(Failed::configuration(format!(
+                    "its login says that its {name} is at {url}, on a host that no setting names; if that is right, add --endpoint {name}={url}"
+                )));
+            }
+            say_unless(json, &format!("its login says that its {name} is at {url}"));
+            configuration.endpoints.insert(name, vec![url]);
+        }
+        cloud = open(connector, configuration)?;
+    }
+    Ok(cloud)
 }
 
 impl Counts {
@@ -256,6 +267,6 @@ fn configuration(arguments: &TestArguments) -> Outcome<Configuration> {
         settings: pairs(&arguments.settings)?,
         credentials: documents(&arguments.credentials)?,
         tls: TlsSettings { extra_ca },
-        endpoints: pairs(&arguments.endpoints)?,
+        endpoints: pairs(&arguments.endpoints)?.into_iter().map(|(name, url)| (name, vec![url])).collect(),
     })
 }

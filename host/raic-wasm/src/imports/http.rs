@@ -14,9 +14,10 @@ use crate::{
         http::{self, Request},
         types::{Error, ErrorKind},
     },
-    call::{Call, Context, GuestBody, GuestResponse, SecretHandle},
+    call::{Call, Context, GuestBody, GuestResponse, MAX_UNREAD, SecretHandle},
+    cpu::{self, CpuTime},
     client::{HttpClient, IDLE, SendError, Upload, causes},
-    gate::Grant,
+    gate::{Gate, Grant},
     manifest::Token,
     rehearsal::RehearsedAnswer,
     tokens,
@@ -81,8 +82,13 @@ impl http::Host for Call {
         if !self.count_request() {
             return Ok(Err(refused("too many requests in one call")));
         }
+        self.close_oldest();
         match self.exchange(request, upload).await {
-            Ok(response) if self.limits.hold(response.held()) => Ok(Ok(self.table.push(response)?)),
+            Ok(response) if self.limits.hold(response.held()) => {
+                let handle = self.table.push(response)?;
+                self.answers.push_back(handle.rep());
+                Ok(Ok(handle))
+            }
             Ok(response) => {
                 self.limits.release(response.held());
                 Ok(Err(error(
@@ -96,6 +102,27 @@ impl http::Host for Call {
 }
 
 impl Call {
+    /// Leaves room for one more answer that is not read: the oldest is closed, and its connection with it. Guests whose language drops
+    /// handles late do not notice.
+    fn close_oldest(&mut self) {
+        let Self { answers, table, .. } = self;
+        let mut unread = Vec::new();
+        answers.retain(|rep| {
+            let Ok(answer) = table.get(&Resource::<GuestResponse>::new_borrow(*rep)) else { return false };
+            let is_open = answer.incoming.as_ref().is_some_and(|body| !http_body::Body::is_end_stream(body));
+            if is_open {
+                unread.push(*rep);
+            }
+            is_open
+        });
+        let too_many = (unread.len() + 1).saturating_sub(MAX_UNREAD);
+        for rep in unread.into_iter().take(too_many) {
+            if let Ok(answer) = table.get_mut(&Resource::<GuestResponse>::new_borrow(rep)) {
+                answer.incoming = None;
+            }
+        }
+    }
+
     async fn exchange(&mut self, request: Request, upload: Option<Payload>) -> Result<GuestResponse, Error> {
         let context = self.context.clone();
         let passed = context.gate.check(&request.method, &request.url).map_err(refused)?;
@@ -111,20 +138,16 @@ impl Call {
         if request.headers.len() > MAX_HEADERS || total > MAX_HEADER_BYTES {
             return Err(refused("too many headers, or too long"));
         }
+        let mut room = MAX_HEADER_BYTES;
         for (name, value) in &request.headers {
             let name = name.to_ascii_lowercase();
             if FORBIDDEN.contains(&name.as_str()) || name.starts_with("proxy-") {
                 return Err(refused(format!("the header {name} is the host's to set")));
             }
             let value = std::str::from_utf8(value).map_err(|_| refused("header values are UTF-8"))?;
-            // WebDAV's MOVE and COPY write there (RFC 4918 section 10.3).
-            if name == "destination" {
-                let there = context.gate.check("PUT", value).map_err(refused)?;
-                if there.grant.name != passed.grant.name {
-                    return Err(refused("a destination lies where the request goes"));
-                }
-            }
-            let filled = self.placeholders.fill(&passed.grant.name, &name, value).map_err(refused)?;
+            check_urls(&context.gate, passed.grant, &name, value)?;
+            let filled = self.placeholders.fill(&passed.grant.name, &name, value, room).map_err(refused)?;
+            room = room.saturating_sub(filled.len());
             let mut filled = ::http::HeaderValue::from_str(&filled)
                 .map_err(|_| refused(format!("the value of the header {name} cannot be sent")))?;
             // Kept out of hyper's debug output.
@@ -132,8 +155,7 @@ impl Call {
             builder = builder.header(name, filled);
         }
         builder = builder.header("accept-encoding", "identity").header("user-agent", "raic");
-        let is_get = request.method == "GET";
-        if !is_get && request.method != "HEAD" {
+        if request.method != "GET" && request.method != "HEAD" {
             builder = builder.header("content-length", size);
         }
         let message = builder.body(Upload::new(parts)).map_err(|e| refused(e.to_string()))?;
@@ -144,13 +166,14 @@ impl Call {
             None => Answered::by(&context.client, message, passed.grant, timeout).await?,
         };
         let mut answer = GuestResponse {
+            asked: format!("{} {} of network {:?}", request.method, passed.url.path(), passed.grant.name),
             status: answered.status,
             headers: answered.headers,
             // What has no content was read already.
             read: answered.incoming.is_none().then(bytes::Bytes::new),
             incoming: answered.incoming,
             document: passed.document,
-            is_get,
+            object: passed.object,
             untaken: Vec::new(),
             unmasked: Vec::new(),
             taken: BTreeMap::new(),
@@ -167,6 +190,26 @@ impl Call {
     }
 }
 
+/// That a header's value which is a URL leads where the request goes: services fetch what such headers name, or write there (WebDAV's
+/// `destination`, RFC 4918 section 10.3; Azure's `x-ms-copy-source`), and what the URL holds leaves with it.
+fn check_urls(gate: &Gate, grant: &Grant, name: &str, value: &str) -> Result<(), Error> {
+    let value = value.trim();
+    // A path alone is one of the same server, so it is judged there.
+    let text = match name == "destination" && value.starts_with('/') && !value.starts_with("//") {
+        true => format!("{}{value}", grant.origin()),
+        false => value.to_owned(),
+    };
+    let is_url = url::Url::parse(&text).is_ok_and(|url| url.has_host());
+    if !is_url && name != "destination" {
+        return Ok(());
+    }
+    let there = gate.check("PUT", &text).map_err(|why| refused(format!("the header {name}: {why}")))?;
+    if there.grant.name != grant.name {
+        return Err(refused(format!("the header {name} names a place in another network than the request")));
+    }
+    Ok(())
+}
+
 impl Call {
     /// What may be read of an answer: with the guest's own memory it is no more than the guest may have, twice counted since a copy is
     /// made without secrets.
@@ -181,13 +224,13 @@ impl Call {
         response: &Resource<GuestResponse>,
         most: u32,
     ) -> wasmtime::Result<Result<(), Error>> {
-        let context = self.context.clone();
+        let (context, cpu) = (self.context.clone(), self.limits.cpu.clone());
         let response = self.table.get_mut(response)?;
         if response.incoming.is_none() {
             return Ok(Ok(()));
         }
         let before = response.held();
-        let whole = response.read_whole(&context, most).await;
+        let whole = response.read_whole(&context, most, &cpu).await;
         let after = response.held();
         self.read += response.read.as_ref().map_or(0, bytes::Bytes::len);
         self.limits.release(before);
@@ -293,7 +336,12 @@ impl GuestResponse {
     }
 
     /// Reads the whole of a document, once; what is kept has no secret.
-    async fn read_whole(&mut self, context: &Arc<Context>, most: u32) -> Result<(), Error> {
+    async fn read_whole(
+        &mut self,
+        context: &Arc<Context>,
+        most: u32,
+        cpu: &CpuTime,
+    ) -> Result<(), Error> {
         let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
         let mut whole = BytesMut::new();
         loop {
@@ -316,20 +364,34 @@ impl GuestResponse {
         self.unmasked = Vec::new();
         let whole = self.read.take().unwrap_or_default();
         taken?;
-        self.read = Some(redacted(context, whole).await.into());
+        if !is_plain_text(&whole, self.header("content-type").as_deref()) {
+            return Err(error(ErrorKind::Protocol, "the answer is not UTF-8 without NUL, or says that it is in another charset"));
+        }
+        self.read = Some(redacted(context, whole, cpu).await.into());
         Ok(())
     }
 }
 
-/// A document without secrets; a long one is searched off the runtime, and at nobody's expense.
-async fn redacted(context: &Arc<Context>, whole: bytes::Bytes) -> Vec<u8> {
+/// Whether a document is in the one charset in which secrets are found in it.
+fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
+    let charset = content_type.and_then(|t| t.to_ascii_lowercase().split_once("charset=").map(|(_, c)| c.to_owned()));
+    let charset = charset.as_deref().map(|c| c.trim_matches(['"', ' ']).split([';', '"']).next().unwrap_or_default());
+    // Error pages in Latin-1 are ASCII but for words; NULs are what UTF-16 and UTF-32 have between them.
+    let known = charset.is_none_or(|c| matches!(c, "utf-8" | "utf8" | "us-ascii" | "ascii" | "iso-8859-1" | "latin1"));
+    known && !document.contains(&0)
+}
+
+/// A document without secrets; a long one is searched off the runtime. What it costs is the guest's.
+async fn redacted(context: &Arc<Context>, whole: bytes::Bytes, cpu: &CpuTime) -> Vec<u8> {
     if whole.len() <= SHORT {
         return context.redaction.apply(&whole);
     }
     let context = context.clone();
-    let searched = tokio::task::spawn_blocking(move || context.redaction.apply(&whole)).await;
+    let searched = tokio::task::spawn_blocking(move || cpu::timed(|| context.redaction.apply(&whole))).await;
     // Nothing is shown of what could not be searched.
-    searched.unwrap_or_default()
+    let (searched, used) = searched.unwrap_or_default();
+    cpu.add(used);
+    searched
 }
 
 impl GuestResponse {
@@ -370,7 +432,10 @@ impl http::HostResponse for Call {
         let is_document =
             (response.document || !response.untaken.is_empty() || !response.taken.is_empty()) && is_whole;
         if response.status < 400 && !is_document {
-            return Ok(Err(refused("the manifest does not call this answer a document")));
+            let of = &response.asked;
+            return Ok(Err(refused(format!(
+                "the manifest does not call this answer a document: {of}; a document has exactly its network's path and then its own"
+            ))));
         }
         let most = match response.status {
             400.. => MAX_ERROR,
@@ -385,10 +450,6 @@ impl http::HostResponse for Call {
             Some(read) => Ok(Ok(read.to_vec())),
             None => Ok(Err(error(ErrorKind::Protocol, "the answer could not be read the first time"))),
         }
-    }
-
-    async fn read_part(&mut self, _: Resource<GuestResponse>, _: u32) -> Outcome<Vec<u8>> {
-        Ok(Err(error(ErrorKind::Unsupported, "this host reads documents whole only")))
     }
 
     async fn into_body(&mut self, response: Resource<GuestResponse>) -> Outcome<Resource<GuestBody>> {
@@ -431,8 +492,8 @@ impl http::HostResponse for Call {
 /// The object, or the part of it that was asked for, out of an answer: by what its headers promise.
 fn body_of(response: GuestResponse, range: Option<raic_cloud::ByteRange>) -> Result<GuestBody, Error> {
     let protocol = |why: &str| error(ErrorKind::Protocol, why);
-    if !response.is_get || !matches!(response.status, 200 | 206) {
-        return Err(protocol("only a GET answered by 200 or 206 has an object's bytes"));
+    if !response.object || !matches!(response.status, 200 | 206) {
+        return Err(protocol("only a GET, or a POST of the manifest's `objects`, answered by 200 or 206 has an object's bytes"));
     }
     let sent: Option<u64> = response.header("content-length").and_then(|l| l.trim().parse().ok());
     let sent = sent.ok_or_else(|| protocol("the answer does not tell its length"))?;

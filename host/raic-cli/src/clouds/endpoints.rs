@@ -1,0 +1,135 @@
+//! Endpoints that a service tells: found out by asking it, shown, and pinned in config.toml.
+
+use std::collections::BTreeMap;
+
+use raic_cloud::{Cloud as _, ObjectKey, Payload, WriteMode};
+use serde_json::json;
+use toml_edit::{Array, DocumentMut, InlineTable, value};
+
+use super::{replace, section, versions::reopen};
+use crate::{
+    config::{CloudSection, Config},
+    daemon::{Clouds, Pins, read_pins},
+    error::{Failed, Outcome},
+    files::print_json,
+    home::{self, Home},
+    output::say,
+};
+
+/// How often a cloud is asked anew: each endpoint that is pinned may lead to the next.
+const ROUNDS: usize = 9;
+
+/// One endpoint that the service told.
+struct Learned {
+    name: String,
+    url: String,
+    /// Whether its host is one that the operator named in the settings.
+    is_named: bool,
+    /// Whether it is pinned beside those that are.
+    is_one_of_several: bool,
+}
+
+/// What the service says of endpoints that are not pinned, or pinned otherwise; nothing where it cannot be asked. `thoroughly` also stores
+/// and removes a small object: some endpoints are told only then.
+async fn learn(home: &Home, name: &str, section: &CloudSection, thoroughly: bool) -> Outcome<Vec<Learned>> {
+    if !matches!(section, CloudSection::Cloud { .. }) {
+        return Ok(Vec::new());
+    }
+    let cloud = tokio::task::block_in_place(|| {
+        Clouds::new(home)?.connector_cloud(name, section, &mut read_pins(home)?)
+    })?;
+    // Its errors are told when it is used: here only what it learned counts.
+    let probed = cloud.probe().await;
+    if thoroughly && probed.is_ok() && cloud.learned().is_empty() && !section.is_read_only() {
+        let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
+        let key = ObjectKey::new(format!("raic/test.{unique}")).map_err(Failed::other)?;
+        let content = Payload::from(&b"a small object of `raic cloud pin`"[..]);
+        if cloud.put(&key, content, WriteMode::Overwrite).await.is_ok() {
+            let _ = cloud.head(&key).await;
+            cloud.delete(&key, None).await.map_err(Failed::other)?;
+        }
+    }
+    let several = |name: &str| cloud.manifest().endpoints.get(name).is_some_and(|endpoint| endpoint.several);
+    let learned = cloud.learned().into_iter();
+    Ok(learned
+        .map(|(name, url)| Learned {
+            is_named: cloud.names_host_of(&url),
+            is_one_of_several: several(&name),
+            name,
+            url,
+        })
+        .collect())
+}
+
+fn set(document: &mut DocumentMut, cloud: &str, learned: &Learned) {
+    let table = &mut document["clouds"][cloud];
+    if table.get("endpoints").is_none() {
+        table["endpoints"] = value(InlineTable::new());
+    }
+    let pinned = &mut table["endpoints"][learned.name.as_str()];
+    let mut all: Vec<String> = match (pinned.as_str(), pinned.as_array()) {
+        (Some(one), _) => vec![one.to_owned()],
+        (_, Some(several)) => several.iter().filter_map(|url| url.as_str().map(str::to_owned)).collect(),
+        _ => Vec::new(),
+    };
+    if !learned.is_one_of_several {
+        all.clear();
+    }
+    all.push(learned.url.clone());
+    *pinned = match &all[..] {
+        [one] => value(one),
+        _ => value(Array::from_iter(all)),
+    };
+}
+
+/// Pins in the document what the cloud's service says, until it says nothing new: what lies on a host that the operator named, or with
+/// `thoroughly` all that is told. Gives what was pinned.
+pub(super) async fn pin_learned(
+    home: &Home,
+    document: &mut DocumentMut,
+    name: &str,
+    thoroughly: bool,
+) -> Outcome<Vec<(String, String)>> {
+    let mut pinned = Vec::new();
+    for _ in 0..ROUNDS {
+        let config = Config::parse(&document.to_string(), home.path())
+            .map_err(|why| Failed::configuration(format!("{}: {why}", home.config().display())))?;
+        let learned = learn(home, name, section(&config, name)?, thoroughly).await?;
+        let new: Vec<_> = learned.into_iter().filter(|learned| thoroughly || learned.is_named).collect();
+        // One that is told otherwise each time is never pinned to its end.
+        if new.is_empty() || new.iter().all(|l| pinned.iter().filter(|(n, _)| *n == l.name).count() >= ROUNDS - 1) {
+            break;
+        }
+        for learned in new {
+            set(document, name, &learned);
+            pinned.push((learned.name, learned.url));
+        }
+    }
+    Ok(pinned)
+}
+
+pub(super) async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcome {
+    let path = home.config();
+    let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
+    section(&Config::load(home)?, name)?;
+    let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
+    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
+    let pinned = pin_learned(home, &mut document, name, true).await?;
+    if !pinned.is_empty() {
+        let changed = document.to_string();
+        Config::parse(&changed, home.path()).map_err(wrong)?;
+        replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+        reopen(home, &Pins::new()).await?;
+    }
+    if json {
+        let pinned: BTreeMap<_, _> = pinned.into_iter().collect();
+        return print_json(&json!({"cloud": name, "pinned": pinned}));
+    }
+    for (endpoint, url) in &pinned {
+        say!("pinned: {endpoint} of cloud {name:?} is at {url}");
+    }
+    if pinned.is_empty() {
+        say!("its service says of no endpoint anything new; `raic cloud test {name}` shows whether it works");
+    }
+    Ok(())
+}

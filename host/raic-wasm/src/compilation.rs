@@ -1,0 +1,197 @@
+//! Compiling connectors: in a process of its own with limits, once for each version of the engine, and kept with a hash.
+//!
+//! A component of a few kilobytes can be made so that compiling it takes minutes and gigabytes. So the daemon and the commands leave
+//! it to a child, [`CompilerProcess`], which limits itself before it reads the component. What comes out is native code: it is kept in a
+//! folder that only this user writes, with its SHA-256 before it, and is compiled again if a disk has changed a bit of it.
+
+use std::{
+    ffi::OsString,
+    fs,
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::Component;
+
+use crate::{ConnectorError, Package, engine};
+
+/// The address space of a compiler: guests that carry an interpreter take half a gigabyte.
+const MAX_ADDRESS_SPACE: u64 = 3 << 30;
+/// The CPU time of a compiler, in seconds, all threads together: guests that carry an interpreter take a quarter of it in a debug build.
+const MAX_CPU_S: u64 = 240;
+/// What is kept of what a compiler says before it ends.
+const MAX_SAID: u64 = 2 << 10;
+const HASH: usize = 32;
+
+/// How to start a process that compiles one component: it must end by [`compile_file`] with the two paths that follow its arguments.
+#[derive(Clone, Debug)]
+pub struct CompilerProcess {
+    /// The program, such as the one that runs.
+    pub program: PathBuf,
+    /// What comes before the component's path and the output's.
+    pub arguments: Vec<OsString>,
+}
+
+/// Compiles the component in `component`, which is not trusted, into `output`. Limits this process first, for good: it can do nothing
+/// else afterwards.
+///
+/// # Errors
+/// [`ConnectorError::Compile`] and [`ConnectorError::Io`]. Where a limit is hit, the process ends by a signal or an abort.
+pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorError> {
+    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    let limited = setrlimit(Resource::As, limit(MAX_ADDRESS_SPACE))
+        .and_then(|()| setrlimit(Resource::Cpu, limit(MAX_CPU_S)))
+        .and_then(|()| setrlimit(Resource::Core, limit(0)));
+    limited.map_err(|e| ConnectorError::Compile(format!("its compiler cannot be limited: {e}")))?;
+    let bytes = fs::read(component).map_err(ConnectorError::io(component))?;
+    let engine = engine::for_compiling()?;
+    let code = engine.precompile_component(&bytes).map_err(|e| ConnectorError::Compile(format!("{e:#}")))?;
+    write(output, &code)
+}
+
+/// Writes native code with its hash, so that it is there whole after a crash or not at all.
+fn write(file: &Path, code: &[u8]) -> Result<(), ConnectorError> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let mut new = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
+    let written = new.write_all(&Sha256::digest(code)).and_then(|()| new.write_all(code));
+    written.and_then(|()| new.as_file().sync_all()).map_err(ConnectorError::io(folder))?;
+    new.persist(file).map_err(|e| ConnectorError::io(file)(e.error))?;
+    Ok(())
+}
+
+/// The native code in a file, if its hash is right.
+fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    let mut bytes = match fs::read(file) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        read => read?,
+    };
+    if bytes.len() < HASH || Sha256::digest(&bytes[HASH..])[..] != bytes[..HASH] {
+        tracing::warn!("{}: it is not what was compiled (a damaged disk?); compiling again", file.display());
+        return Ok(None);
+    }
+    bytes.drain(..HASH);
+    Ok(Some(bytes))
+}
+
+/// What was compiled of a package before, or is now. Blocks for as long as compiling takes.
+pub(crate) fn cached(
+    engine: &wasmtime::Engine,
+    compiler: Option<&CompilerProcess>,
+    package: &Package,
+    folder: &Path,
+) -> Result<Component, ConnectorError> {
+    let file = folder.join(format!("{}-{:016x}.cwasm", package.sha256, engine::compatibility(engine)));
+    if let Some(component) = load(engine, &file)? {
+        return Ok(component);
+    }
+    tracing::info!("compiling connector {} {}", package.manifest.name, package.manifest.version);
+    match compiler {
+        Some(compiler) => compiler.run(package, folder, &file)?,
+        None => {
+            let code = engine.precompile_component(&package.bytes);
+            write(&file, &code.map_err(|e| ConnectorError::Compile(format!("{e:#}")))?)?;
+        }
+    }
+    forget_older(package, folder, &file);
+    load(engine, &file)?.ok_or_else(|| {
+        ConnectorError::Compile("what was compiled is gone, or was changed at once".to_owned())
+    })
+}
+
+fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, ConnectorError> {
+    let Some(code) = read(file).map_err(ConnectorError::io(file))? else { return Ok(None) };
+    // SAFETY: the folder is in the daemon's home, mode 0700, and only `write` writes there, what an engine of the same settings
+    // compiled: the name carries the component's hash and the engine's compatibility, and the code's own hash was just checked.
+    #[allow(unsafe_code)]
+    match unsafe { Component::deserialize(engine, &code) } {
+        Ok(component) => Ok(Some(component)),
+        Err(e) => {
+            tracing::warn!("{}: compiling again: {e:#}", file.display());
+            Ok(None)
+        }
+    }
+}
+
+/// Removes what other versions of the engine compiled of the same connector.
+fn forget_older(package: &Package, folder: &Path, kept: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let ours = entry.file_name().to_string_lossy().starts_with(&package.sha256);
+        if ours && entry.path() != kept {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+impl CompilerProcess {
+    fn run(&self, package: &Package, folder: &Path, output: &Path) -> Result<(), ConnectorError> {
+        let mut component = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
+        component.write_all(&package.bytes).map_err(ConnectorError::io(folder))?;
+        let failed = |why: String| ConnectorError::Compile(why);
+        let mut child = Command::new(&self.program)
+            .args(&self.arguments)
+            .args([component.path(), output])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| failed(format!("its compiler cannot be started: {e}")))?;
+        let mut said = String::new();
+        if let Some(stderr) = child.stderr.take() {
+            let mut said_bytes = Vec::new();
+            let _ = stderr.take(MAX_SAID).read_to_end(&mut said_bytes);
+            said = String::from_utf8_lossy(&said_bytes).into_owned();
+        }
+        let status = child.wait().map_err(|e| failed(format!("its compiler is lost: {e}")))?;
+        if status.success() {
+            return Ok(());
+        }
+        let said = crate::shown(said.lines().next().unwrap_or_default());
+        Err(failed(match (status.code(), said.is_empty()) {
+            (Some(1), false) => said,
+            _ => format!(
+                "compiling it took more than {} GiB of memory or {MAX_CPU_S} s of CPU time, or the compiler failed ({status}); it is \
+                 not a connector to trust",
+                MAX_ADDRESS_SPACE >> 30
+            ),
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Single bits that were changed on disk once crashed the daemon at each start.
+    #[test]
+    fn compiled_code_that_a_disk_changed_is_compiled_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("x.cwasm");
+        let engine = engine::for_compiling().unwrap();
+        let code = engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap();
+        write(&file, &code).unwrap();
+        assert!(load(&engine, &file).unwrap().is_some());
+        let good = fs::read(&file).unwrap();
+        for at in [0, HASH, HASH + 100, good.len() / 2, good.len() - 1] {
+            let mut bad = good.clone();
+            bad[at] ^= 4;
+            fs::write(&file, &bad).unwrap();
+            assert!(load(&engine, &file).unwrap().is_none(), "byte {at}");
+        }
+        for length in [0, 10, HASH, good.len() - 1] {
+            fs::write(&file, &good[..length]).unwrap();
+            assert!(load(&engine, &file).unwrap().is_none(), "{length} bytes");
+        }
+    }
+
+    /// What a child compiles, the engines that run it must take.
+    #[test]
+    fn all_engines_compile_alike() {
+        let child = engine::compatibility(&engine::for_compiling().unwrap());
+        for running in crate::Engine::new().unwrap().engines() {
+            assert_eq!(engine::compatibility(running), child);
+        }
+    }
+}

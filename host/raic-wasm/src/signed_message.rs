@@ -1,0 +1,245 @@
+//! What may be signed by a key that signs any bytes: messages of the shape that the manifest declares, and of now.
+//!
+//! A connector that is approved for one container holds, by handle, a key that opens the whole account. If the host signed what it
+//! is handed, the connector could sign itself a shared access signature for years, or a token for every scope. So the host reads what
+//! it signs.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use data_encoding::BASE64URL_NOPAD;
+use serde_json::Value;
+
+use crate::{
+    gate::Gate,
+    manifest::{Settings, Signing, expand},
+};
+
+/// How far a message's date may lie from the host's clock: what the services themselves allow.
+const SKEW: Duration = Duration::from_secs(15 * 60);
+
+/// Checks a message against the shape that a secret's rule declares.
+///
+/// `now` is in milliseconds since 1970.
+///
+/// # Errors
+/// One line that says which rule does not hold.
+pub(crate) fn check(
+    signing: &Signing,
+    message: &[u8],
+    gate: &Gate,
+    settings: &Settings,
+    now: u64,
+) -> Result<(), String> {
+    let text = std::str::from_utf8(message).map_err(|_| "what is signed is not UTF-8".to_owned())?;
+    match signing {
+        Signing::Sigv4 => Err("this secret signs by sigv4 only".to_owned()),
+        Signing::AzureSharedKey { account, network } => {
+            let account = expand(account, &settings.values)?;
+            shared_key(text, &account, network, gate, now).map_err(|why| format!("not a SharedKey request: {why}"))
+        }
+        Signing::Jwt { network, scopes, lifetime_s } => {
+            let audience = gate.url_of(network).ok_or_else(|| format!("{network:?} is not one place"))?;
+            jwt(text, &audience, scopes, *lifetime_s, now).map_err(|why| format!("not a token as the manifest says: {why}"))
+        }
+    }
+}
+
+/// The string to sign of "Authorize with Shared Key": twelve lines, the `x-ms-` headers, and the resource. An account's or service's shared
+/// access signature begins with other lines and names no path.
+fn shared_key(text: &str, account: &str, network: &str, gate: &Gate, now: u64) -> Result<(), String> {
+    let mut lines = text.split('\n');
+    let method = lines.next().unwrap_or_default();
+    if !(3..=7).contains(&method.len()) || !method.bytes().all(|b| b.is_ascii_uppercase()) {
+        return Err("it does not begin with a method".to_owned());
+    }
+    if lines.by_ref().take(11).count() != 11 {
+        return Err("it has fewer than twelve lines".to_owned());
+    }
+    let mut date = None;
+    let mut resource = None;
+    for line in lines.by_ref() {
+        match line.split_once(':') {
+            Some((name, value)) if name.starts_with("x-ms-") => {
+                if name == "x-ms-date" && date.replace(value).is_some() {
+                    return Err("it has two dates".to_owned());
+                }
+            }
+            _ => {
+                resource = Some(line);
+                break;
+            }
+        }
+    }
+    // What follows the resource are the query's items.
+    if lines.any(|line| !line.contains(':')) {
+        return Err("a line after the resource is not an item of the query".to_owned());
+    }
+    let date = date.and_then(http_date).ok_or("it has no x-ms-date")?;
+    if date.abs_diff(now) > SKEW.as_millis() as u64 {
+        return Err("its x-ms-date is more than 15 minutes off".to_owned());
+    }
+    let path = resource.and_then(|r| r.strip_prefix('/')).and_then(|r| r.strip_prefix(account));
+    let path = path.filter(|path| path.starts_with('/')).ok_or("its resource is not the account's")?;
+    let is_granted = gate.of_network(network).any(|grant| {
+        (grant.methods.is_empty() || grant.methods.contains(method))
+            && path.strip_prefix(grant.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    });
+    // The path is signed as it is sent, so that one in other escapes is the same place.
+    let decoded = || {
+        let path = percent_encoding::percent_decode_str(path).decode_utf8_lossy().into_owned();
+        gate.of_network(network).any(|grant| {
+            let granted = percent_encoding::percent_decode_str(&grant.path).decode_utf8_lossy();
+            path.strip_prefix(&*granted).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        })
+    };
+    if is_granted || decoded() { Ok(()) } else { Err(format!("{method} {path} is not granted")) }
+}
+
+/// A date as HTTP has it, in milliseconds since 1970.
+fn http_date(text: &str) -> Option<u64> {
+    let time = httpdate::parse_http_date(text.trim()).ok()?;
+    u64::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
+}
+
+/// The claims that a token for a login may have (RFC 7519 section 4.1, RFC 7523 section 3).
+const CLAIMS: [&str; 8] = ["iss", "sub", "aud", "scope", "iat", "exp", "nbf", "jti"];
+
+fn jwt(text: &str, audience: &str, scopes: &BTreeSet<String>, lifetime_s: u64, now: u64) -> Result<(), String> {
+    let (header, claims) = text.split_once('.').ok_or("it is not two parts")?;
+    let part = |part: &str| -> Option<serde_json::Map<String, Value>> {
+        let bytes = BASE64URL_NOPAD.decode(part.as_bytes()).ok()?;
+        // Of a claim that stands twice one reader takes the first and another the last.
+        crate::json_body::check(std::str::from_utf8(&bytes).ok()?).ok()?;
+        match serde_json::from_slice(&bytes).ok()? {
+            Value::Object(map) => Some(map),
+            _ => None,
+        }
+    };
+    let header = part(header).ok_or("its header is not a JSON object in base64url")?;
+    let claims = part(claims).ok_or("its claims are not a JSON object in base64url")?;
+    if header.get("alg").and_then(Value::as_str) != Some("RS256")
+        || header.keys().any(|key| !matches!(key.as_str(), "alg" | "typ" | "kid"))
+    {
+        return Err("its header is not one of RS256 with typ and kid".to_owned());
+    }
+    if let Some(other) = claims.keys().find(|key| !CLAIMS.contains(&key.as_str())) {
+        return Err(format!("it has the claim {other:?}"));
+    }
+    let of = |name: &str| claims.get(name).and_then(Value::as_str);
+    if of("aud") != Some(audience) {
+        return Err(format!("its audience is not {audience}"));
+    }
+    // A service account may act for others, if its administrator allows it: not by way of a connector.
+    if claims.contains_key("sub") && of("sub") != of("iss") {
+        return Err("it acts for another subject".to_owned());
+    }
+    if claims.contains_key("scope") && of("scope").is_none() {
+        return Err("its scope is not a text".to_owned());
+    }
+    if let Some(other) = of("scope").unwrap_or_default().split(' ').find(|s| !s.is_empty() && !scopes.contains(*s)) {
+        return Err(format!("the scope {other:?} is not one of the manifest's"));
+    }
+    let seconds = |name: &str| claims.get(name).and_then(Value::as_u64);
+    let (Some(issued), Some(expires)) = (seconds("iat"), seconds("exp")) else {
+        return Err("it lacks iat or exp in seconds".to_owned());
+    };
+    if issued.abs_diff(now / 1000) > SKEW.as_secs() {
+        return Err("its iat is more than 15 minutes off".to_owned());
+    }
+    match expires.checked_sub(issued) {
+        Some(lasts) if lasts <= lifetime_s => Ok(()),
+        _ => Err(format!("it lasts longer than {lifetime_s} s")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::Manifest;
+
+    /// 2015-06-26T23:39:12Z, the date of the examples in "Authorize with Shared Key".
+    const NOW: u64 = 1_435_361_952_000;
+    const DATE: &str = "Fri, 26 Jun 2015 23:39:12 GMT";
+
+    fn azure(account: &str, container: &str) -> (Gate, Settings) {
+        let manifest = Manifest::parse(include_bytes!("../../../connectors/azure/connector.toml")).unwrap();
+        let given = [("account", account), ("container", container)].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let settings = manifest.resolve(&given.into()).unwrap();
+        (Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap(), settings)
+    }
+
+    fn shared_key_of(message: &str) -> Result<(), String> {
+        let (gate, settings) = azure("myaccount", "mycontainer");
+        let signing = Signing::AzureSharedKey { account: "{account}".to_owned(), network: "container".to_owned() };
+        check(&signing, message.as_bytes(), &gate, &settings, NOW)
+    }
+
+    #[test]
+    fn microsofts_example_of_a_shared_key_is_signed() {
+        let listing = format!(
+            "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{DATE}\nx-ms-version:2015-02-21\n/myaccount/mycontainer\ncomp:metadata\nrestype:container\ntimeout:20"
+        );
+        shared_key_of(&listing).unwrap();
+        let put = format!(
+            "PUT\n\n\n11\n\n\n\n\n\n*\n\n\nx-ms-blob-type:BlockBlob\nx-ms-date:{DATE}\nx-ms-version:2015-02-21\n/myaccount/mycontainer/hello.txt"
+        );
+        shared_key_of(&put).unwrap();
+        for (why, bad) in [
+            ("another container", put.replace("/mycontainer/", "/others/")),
+            ("a name that begins alike", put.replace("/mycontainer/", "/mycontainers/")),
+            ("another account", put.replace("/myaccount/", "/youraccount/")),
+            ("a year later", put.replace("2015 23", "2016 23")),
+            ("no date", put.replace(&format!("x-ms-date:{DATE}\n"), "")),
+            ("the whole account", listing.replace("/mycontainer", "/")),
+        ] {
+            assert!(shared_key_of(&bad).is_err(), "{why}");
+        }
+    }
+
+    /// With such a text signed, a connector has the account for as long as it likes ("Create an account SAS").
+    #[test]
+    fn shared_access_signatures_are_not_signed() {
+        for sas in [
+            "myaccount\nrwdl\nb\nsco\n2015-06-26\n2035-06-26\n\nhttps\n2015-04-05\n\n",
+            "rwdl\n2015-06-26\n2035-06-26\n/blob/myaccount/mycontainer\n\n\nhttps\n2018-11-09\nc\n\n\n\n\n\n",
+            "PUT\n\n",
+            "",
+        ] {
+            assert!(shared_key_of(sas).is_err(), "{sas:?}");
+        }
+    }
+
+    fn jwt_of(header: &str, claims: &str) -> Result<(), String> {
+        let text = [header, claims].map(|part| BASE64URL_NOPAD.encode(part.as_bytes())).join(".");
+        let scopes = BTreeSet::from(["https://www.googleapis.com/auth/devstorage.read_write".to_owned()]);
+        jwt(&text, "https://oauth2.googleapis.com/token", &scopes, 3600, NOW)
+    }
+
+    #[test]
+    fn only_a_token_for_the_login_and_its_scopes_is_signed() {
+        let issued = NOW / 1000;
+        let header = r#"{"alg":"RS256","typ":"JWT","kid":"k1"}"#;
+        let claims = format!(
+            r#"{{"iss":"a@p","scope":"https://www.googleapis.com/auth/devstorage.read_write","aud":"https://oauth2.googleapis.com/token","iat":{issued},"exp":{}}}"#,
+            issued + 3600
+        );
+        jwt_of(header, &claims).unwrap();
+        for (why, bad) in [
+            ("every scope", claims.replace("devstorage.read_write", "cloud-platform")),
+            ("a scope more", claims.replace("read_write\"", "read_write https://www.googleapis.com/auth/cloud-platform\"")),
+            ("for the API itself", claims.replace("oauth2.googleapis.com/token", "storage.googleapis.com/")),
+            ("for a person", claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"sub\":\"boss@example.com\"")),
+            ("an identity token", claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"target_audience\":\"x\"")),
+            ("for a day", claims.replace(&(issued + 3600).to_string(), &(issued + 86_400).to_string())),
+            ("next year", claims.replace(&issued.to_string(), &(issued + 31_536_000).to_string())),
+            ("no end", claims.replace(&format!(",\"exp\":{}", issued + 3600), "")),
+            ("the scope twice", claims.replace("\"iss\":\"a@p\"", "\"scope\":\"x\",\"iss\":\"a@p\"")),
+        ] {
+            assert!(jwt_of(header, &bad).is_err(), "{why}");
+        }
+        assert!(jwt_of(r#"{"alg":"none"}"#, &claims).is_err());
+        assert!(jwt_of(r#"{"alg":"RS256","crit":["x"]}"#, &claims).is_err());
+    }
+}
