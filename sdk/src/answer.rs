@@ -69,10 +69,14 @@ pub fn dated(answer: &Response, e: Error) -> Error {
     if !matches!(e.kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied) {
         return e;
     }
-    let off = answer.header("date").and_then(|date| time::parse_http(&date)).map(|date| date.abs_diff(now_unix_ms()));
+    let off = answer
+        .header("date")
+        .and_then(|date| time::parse_http(&date))
+        .map(|date| date.abs_diff(now_unix_ms()));
     match off {
         Some(off) if off > SKEW_MS => {
-            let message = format!("{} (this host's clock and the service's are {} s apart)", e.message, off / 1000);
+            let message =
+                format!("{} (this host's clock and the service's are {} s apart)", e.message, off / 1000);
             Error { kind: ErrorKind::ClockSkew, message, ..e }
         }
         _ => e,

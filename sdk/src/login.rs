@@ -242,12 +242,13 @@ mod tests {
     #[test]
     fn a_login_that_is_not_found_deletes_nothing() {
         let delete = || {
-            let answer = with_login("token", not_there, |_| Request::new("DELETE", "http://h/k".to_owned()).send(None))?;
+            let answer = with_login("token", not_there, |_| {
+                Request::new("DELETE", "http://h/k".to_owned()).send(None)
+            })?;
             answer::expect(&answer, &[204], "x-id", |_, text| answer::Described::text(text))
         };
-        let (deleted, _) = Host::new()
-            .answer(Answer::new(404))
-            .run(|| conditions::or_gone(delete(), ErrorKind::NotFound));
+        let (deleted, _) =
+            Host::new().answer(Answer::new(404)).run(|| conditions::or_gone(delete(), ErrorKind::NotFound));
         let e = deleted.unwrap_err();
         assert_eq!(e.kind, ErrorKind::Misconfigured);
         assert!(e.message.contains("login \"token\""), "{}", e.message);

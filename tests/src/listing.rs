@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use raic_cloud::{Cloud, ObjectKey, Payload, WriteMode};
 use raic_storage::{
-    Backend as _, ChunkBudget, CloudBackend, Found, IndexPrefix, RangeSet, ShareNum, StorageIndex,
+    Backend as _, ChunkBudget, CloudBackend, Found, IndexPrefix, RangeSet, ShareNum, Span, StorageIndex,
 };
 
 /// 12,000 objects under one prefix, by pages of 1,000: a walk finds every one. The first RAIC lost those past the first page.
@@ -27,7 +27,7 @@ pub async fn twelve_thousand_objects_are_listed_to_the_last(cloud: Arc<dyn Cloud
     };
     stream::iter(keys).for_each_concurrent(32, put).await;
     let backend = CloudBackend::new(cloud, 1, ChunkBudget::default());
-    let found = backend.scan(IndexPrefix::from(index)).await.expect("a listing");
+    let found = backend.scan(Span::Below(IndexPrefix::from(index)), 20_000).await.expect("a listing");
     let found: Vec<_> = found.into_iter().filter(|f| f.index == index).map(|f| (f.share, f.found)).collect();
     let chunks: RangeSet = std::iter::once(0..4_000).collect();
     let whole =

@@ -13,7 +13,7 @@ use raic_cloud::{
     Cloud, CloudError, ErrorKind, MemoryCloud, ObjectKey, Payload, Retry, RetryPolicy, WriteMode,
     collect_body, delete_all,
 };
-use raic_storage::{Backend as _, ChunkBudget, CloudBackend, StorageIndex};
+use raic_storage::{Backend as _, ChunkBudget, CloudBackend, Span};
 use raic_tests::components::package;
 use raic_wasm::{Configuration, ConnectorCloud, Engine, Package};
 use tokio::{
@@ -199,10 +199,10 @@ async fn what_a_guest_multiplies_signs_or_has_fetched_is_bounded() {
     let (endpoint, asked) = listen().await;
     let cloud = hostile(&endpoint, "http://evil.example/x?token").await;
     let counted = async |way: &str| cloud.head(&key(way)).await.unwrap_or_else(|e| panic!("{way}: {e}")).size;
-    let before = resident_kib();
+    let before = resident();
     assert_eq!(counted("expands-placeholders").await, 4);
-    let grown = resident_kib().saturating_sub(before);
-    assert!(grown < 32 << 10, "{grown} KiB");
+    let grown = resident().saturating_sub(before);
+    assert!(grown < 32 << 20, "{grown} bytes");
     assert_eq!(counted("signs-access-for-years").await, 5);
     assert_eq!(counted("has-others-fetch").await, 5);
     assert_eq!(asked.load(Ordering::SeqCst), 0, "nothing was sent");
@@ -259,12 +259,6 @@ async fn a_call_holds_few_connections() {
 }
 
 /// Resident memory of this process, in KiB.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").expect("the process's status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("its memory");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
-}
-
 /// A core module with the exports of a world, each of them a trap.
 fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
     let (mut types, mut functions) = (TypeSection::new(), FunctionSection::new());
@@ -557,8 +551,8 @@ async fn listings_are_bounded_and_hold_object_keys_only() {
         4096,
         ChunkBudget::default(),
     );
-    let e = backend.scan(StorageIndex([7; 16]).into()).await.expect_err("no end").to_string();
-    assert!(e.contains("\"h\"") && e.contains("does not end after 10000 pages"), "{e}");
+    let e = backend.scan(Span::Whole, 1000).await.expect_err("no end").to_string();
+    assert!(e.contains("\"h\"") && e.contains("goes on without an end"), "{e}");
     let page = cloud.list("a/", None, 10).await.expect("a page");
     assert_eq!(page.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["a/ok"]);
 }

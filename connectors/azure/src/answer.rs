@@ -62,9 +62,12 @@ fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
         "OperationTimedOut" => ErrorKind::Timeout,
         "InternalError" => ErrorKind::Unavailable,
         // Entra's, of a tenant or an application that is not there.
-        "invalid_request" | "unauthorized_client" | "InvalidResourceName" | "OutOfRangeInput" | "InvalidUri" | "InvalidHeaderValue" => {
-            ErrorKind::Misconfigured
-        }
+        "invalid_request"
+        | "unauthorized_client"
+        | "InvalidResourceName"
+        | "OutOfRangeInput"
+        | "InvalidUri"
+        | "InvalidHeaderValue" => ErrorKind::Misconfigured,
         _ => return None,
     })
 }

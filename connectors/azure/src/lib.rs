@@ -5,8 +5,8 @@ mod signing;
 
 use answer::expect;
 use raic_sdk::{
-    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Response,
-    Result, WriteMode, conditions, error, required_setting, time, xml::Element,
+    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
+    Payload, Response, Result, WriteMode, conditions, error, required_setting, time, xml::Element,
 };
 use signing::Unsigned;
 
@@ -201,13 +201,17 @@ mod tests {
     }
 
     fn blob(name: &str, kind: &str) -> String {
-        format!("<Blob><Name>{name}</Name><Properties><Content-Length>0</Content-Length><ResourceType>{kind}</ResourceType></Properties></Blob>")
+        format!(
+            "<Blob><Name>{name}</Name><Properties><Content-Length>0</Content-Length><ResourceType>{kind}</ResourceType></Properties></Blob>"
+        )
     }
 
     #[test]
     fn folders_of_a_hierarchical_namespace_are_no_objects() {
         let page = |blobs: String, next: &str| {
-            format!("<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{next}</NextMarker></EnumerationResults>")
+            format!(
+                "<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{next}</NextMarker></EnumerationResults>"
+            )
         };
         let both = page(blob("shares", "directory") + &blob("shares/x", "file"), "");
         let listed = parse_listing(both.as_bytes()).unwrap();

@@ -69,7 +69,9 @@ fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
         "backendError" | "internalError" | "InternalError" => ErrorKind::Unavailable,
         // A bucket whose requesters pay, and no project that does.
         "UserProjectMissing" | "UserProjectInconsistent" => ErrorKind::Misconfigured,
-        _ if message.contains("requester pays") || message.contains("user project") => ErrorKind::Misconfigured,
+        _ if message.contains("requester pays") || message.contains("user project") => {
+            ErrorKind::Misconfigured
+        }
         "invalid_request" | "invalidParameter" | "InvalidBucketName" | "TemporaryRedirect" => {
             ErrorKind::Misconfigured
         }

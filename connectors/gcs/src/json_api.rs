@@ -1,7 +1,8 @@
 //! The JSON API ("Cloud Storage JSON API", v1).
 
 use raic_sdk::{
-    BASE64, Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Request, Response, Result, error,
+    BASE64, Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Request, Response,
+    Result, error,
     json::{self, quote},
     required_setting, setting, time, uri,
 };

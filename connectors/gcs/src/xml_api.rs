@@ -1,8 +1,8 @@
 //! The XML API ("Cloud Storage XML API"), in Google's own words rather than Amazon's: under those its conditions are ignored.
 
 use raic_sdk::{
-    Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Response, Result, error, hex,
-    required_setting, time, xml::Element,
+    Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Response, Result, error,
+    hex, required_setting, time, xml::Element,
 };
 
 use crate::{answer::expect, info, signing::Unsigned};

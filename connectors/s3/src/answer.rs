@@ -16,7 +16,9 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
             described.message =
                 format!("{} (the bucket's region is {region})", described.message).trim().to_owned();
         }
-        if described.code == "InvalidRequest" && ["Content-MD5", "checksum"].iter().any(|w| described.message.contains(w)) {
+        if described.code == "InvalidRequest"
+            && ["Content-MD5", "checksum"].iter().any(|w| described.message.contains(w))
+        {
             described.kind = Some(ErrorKind::Misconfigured);
             described.message += " (set checksum = md5)";
         }

@@ -117,7 +117,9 @@ impl Connector for S3 {
         let region = required_setting("region")?;
         let endpoint = required_setting("endpoint")?;
         // The partitions: the world, China, and Europe's own.
-        let amazon = [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu"].iter().any(|end| endpoint.ends_with(end));
+        let amazon = [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu"]
+            .iter()
+            .any(|end| endpoint.ends_with(end));
         let content = if amazon && region != "us-east-1" {
             format!(
                 "<CreateBucketConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
@@ -156,7 +158,10 @@ impl Connector for S3 {
         answer::expect(&answer, &[200]).map_err(|e| {
             // What services say that lack it.
             let lacks = e.http_status == Some(405)
-                || matches!(e.provider_code.as_deref(), Some("MethodNotAllowed" | "InvalidArgument" | "InvalidRequest"));
+                || matches!(
+                    e.provider_code.as_deref(),
+                    Some("MethodNotAllowed" | "InvalidArgument" | "InvalidRequest")
+                );
             if lacks { Error { kind: ErrorKind::Unsupported, ..e } } else { e }
         })?;
         parse_deletion(&answer.read(MAX_LISTING)?)
@@ -332,8 +337,9 @@ mod tests {
         let (stored, _) = put.run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite));
         let listing = parse_listing(b"<ListBucketResult><Contents><Key>k</Key><ETag>e</ETag><Size>1</Size></Contents></ListBucketResult>");
         assert_eq!(stored.unwrap().etag, listing.unwrap().entries[0].info.etag);
-        let (_, sent) =
-            host().answer(Answer::new(412)).run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::IfMatch("e".to_owned())));
+        let (_, sent) = host()
+            .answer(Answer::new(412))
+            .run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::IfMatch("e".to_owned())));
         assert_eq!(sent[0].header("if-match"), Some("\"e\""));
     }
 
@@ -351,7 +357,12 @@ mod tests {
     #[test]
     fn a_service_without_delete_objects_removes_one_by_one() {
         let code = |code: &str| format!("<Error><Code>{code}</Code></Error>");
-        for (status, code) in [(405, code("MethodNotAllowed")), (400, code("InvalidArgument")), (501, code("NotImplemented")), (405, String::new())] {
+        for (status, code) in [
+            (405, code("MethodNotAllowed")),
+            (400, code("InvalidArgument")),
+            (501, code("NotImplemented")),
+            (405, String::new()),
+        ] {
             let (removed, _) =
                 host().answer(Answer::new(status).body(code)).run(|| S3::delete_many(vec!["k".to_owned()]));
             assert_eq!(removed.unwrap_err().kind, ErrorKind::Unsupported, "{status}");
@@ -378,7 +389,8 @@ mod tests {
             ("https://s3.cn-north-1.amazonaws.com.cn", "cn-north-1"),
             ("https://s3.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
         ] {
-            let host = host().setting("endpoint", endpoint).setting("region", region).answer(Answer::new(200));
+            let host =
+                host().setting("endpoint", endpoint).setting("region", region).answer(Answer::new(200));
             let (made, sent) = host.run(S3::create_container);
             made.unwrap();
             assert!(String::from_utf8_lossy(&sent[0].body).contains(region), "{endpoint}");

@@ -8,8 +8,8 @@ mod login;
 
 use answer::expect;
 use raic_sdk::{
-    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Result,
-    Usage, WriteMode, conditions, error, hex, json, setting, time, uri,
+    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload,
+    Request, Result, Usage, WriteMode, conditions, error, hex, json, setting, time, uri,
 };
 
 /// The most that is read of a listing: 1000 names of the longest kind, with room to spare.

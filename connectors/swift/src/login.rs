@@ -171,7 +171,8 @@ fn post(path: &str, content: String) -> Result<Response> {
 fn expect_login(answer: &Response, wanted: &[u16]) -> Result<()> {
     expect(answer, wanted).map_err(|e| match e.http_status {
         Some(404 | 405) => {
-            let message = format!("{}; is auth-url right (it ends with /v3, /v2.0 or /auth/v1.0)?", e.message);
+            let message =
+                format!("{}; is auth-url right (it ends with /v3, /v2.0 or /auth/v1.0)?", e.message);
             raic_sdk::Error { kind: ErrorKind::Misconfigured, message: format!("login: {message}"), ..e }
         }
         _ => e,

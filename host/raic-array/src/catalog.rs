@@ -170,7 +170,7 @@ impl Catalog {
                     Some(id) if id != array => return Err(ArrayError::Keyring),
                     Some(_) => {}
                 }
-                Ok(uploads.abandon_uploads_of_other_runs(tx)?)
+                Ok(uploads.rest_uploads_of_other_runs(tx)?)
             })
             .await?;
         Ok(Self { database, leasedb })

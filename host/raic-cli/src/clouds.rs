@@ -10,7 +10,7 @@ use hyper::Method;
 use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
 use raic_gateway::admin::Status;
-use raic_storage::{Backend, Identity, Owner, Ownership, ServerId, StorageIndex};
+use raic_storage::{Backend, Identity, Owner, Ownership, Run, ServerId, StorageIndex};
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 
@@ -364,8 +364,10 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
     let (database, epoch, number) = known.flatten().unwrap_or_default();
     let identity = Identity { database: StorageIndex(database), epoch };
     let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
+    // Later than every run: whether a daemon uses it is not asked here.
+    let run = Run { number: u64::MAX, nonce: StorageIndex([0; 16]) };
     // One that has no number yet is none of those that are.
-    match owner.check(backend, ServerId::of(number.unwrap_or(u32::MAX))).await {
+    match owner.check(backend, ServerId::of(number.unwrap_or(u32::MAX)), run).await {
         Ok(Ownership::OtherArray | Ownership::OtherCloud { .. }) if number.is_none() => {
             Err(Failed::configuration(format!(
                 "cloud {name:?}: its container belongs to an array already, this one under another name or another one; \

@@ -12,7 +12,8 @@ use std::{
 
 use clap::Subcommand;
 use raic_wasm::{
-    ApprovalStore, CompilerProcess, ConnectorError, Dropped, Engine, Manifest, Package, Waiting, verify_signature,
+    ApprovalStore, CompilerProcess, ConnectorError, Dropped, Engine, Manifest, Package, Waiting,
+    verify_signature,
 };
 use serde_json::json;
 
@@ -168,7 +169,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
 
 /// An engine that leaves compiling to a process of its own: this program, told to.
 pub(crate) fn engine() -> Outcome<Engine> {
-    let program = std::env::current_exe().map_err(|e| Failed::other(format!("cannot find this program: {e}")))?;
+    let program =
+        std::env::current_exe().map_err(|e| Failed::other(format!("cannot find this program: {e}")))?;
     let compiler = CompilerProcess { program, arguments: vec!["compile-connector".into()] };
     Engine::new().map(|engine| engine.compiling_by(compiler)).map_err(Failed::configuration)
 }

@@ -107,11 +107,7 @@ pub(crate) struct Clouds {
 
 impl Clouds {
     pub(crate) fn new(home: &Home) -> Outcome<Self> {
-        Ok(Self {
-            home: home.clone(),
-            engine: engine()?,
-            approved: approvals(home)?,
-        })
+        Ok(Self { home: home.clone(), engine: engine()?, approved: approvals(home)? })
     }
 
     /// The storage server of one of `n` clouds. Sends nothing yet; blocks while a connector compiles. `pins` says which

@@ -168,7 +168,9 @@ fn start_log(is_daemon: bool) -> Outcome {
     let filter = match std::env::var("RAIC_LOG") {
         Err(_) => tracing_subscriber::EnvFilter::new(default),
         Ok(text) => tracing_subscriber::EnvFilter::try_new(&text).map_err(|e| {
-            Failed::configuration(format!("RAIC_LOG={text:?}: {e}; such as info, debug, or raic_storage=debug,warn"))
+            Failed::configuration(format!(
+                "RAIC_LOG={text:?}: {e}; such as info, debug, or raic_storage=debug,warn"
+            ))
         })?,
     };
     // A log that cannot be written, on a full disk or to a collector that died, must fail no request: neither the writer nor the

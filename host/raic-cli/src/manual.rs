@@ -32,6 +32,10 @@ pub(crate) fn pages(folder: &Path, json: bool) -> Outcome {
     if json {
         return print_json(&json!({"folder": folder}));
     }
-    say!("the manual pages are in {}; `man -l {}/raic.1` shows the first", folder.display(), folder.display());
+    say!(
+        "the manual pages are in {}; `man -l {}/raic.1` shows the first",
+        folder.display(),
+        folder.display()
+    );
     Ok(())
 }

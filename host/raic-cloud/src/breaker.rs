@@ -1,12 +1,13 @@
 //! Stops asking a cloud that is down, so that nobody waits for it.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
     time::Duration,
 };
 
 use async_trait::async_trait;
 use tokio::time::Instant;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page,
@@ -15,20 +16,30 @@ use crate::{
 
 /// How long a cloud is left alone after its first failure; twice as long after each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// And at most.
+/// Longest pause, however often it has failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// A request that was given up after so long without an answer counts as a failure.
 const HANGING: Duration = Duration::from_secs(30);
+/// How long the probe after a pause may take.
+const PROBE: Duration = Duration::from_secs(20);
+/// How long a put may take to a cloud that has taken none since one failed there, beside the time for its bytes.
+const DISTRUSTED: Duration = Duration::from_secs(5);
+/// What such a cloud must take in a second, in bytes.
+const SLOWEST: u64 = 64 << 10;
 
-/// A circuit breaker. After a request that the cloud could not be reached for, others fail at once for a while; then
-/// one is let through, and by its outcome the cloud is asked again or left alone for longer.
+/// A circuit breaker. After a request that the cloud could not be reached for, others fail at once, until a probe of its own, after a pause, has
+/// found the cloud again. No caller is the one that tries: whoever stores a file a minute would wait each time.
+///
+/// A probe may be answered by a cloud that takes no puts. So after a failed put each further one is given seconds, until one succeeds.
 ///
 /// Stands around [`crate::Retry`], so that a failure is one that retries did not help. [`Cloud::probe`] always passes.
+///
+/// Dropping it ends the probe that is under way.
 #[derive(Debug)]
 pub struct Breaker<C> {
-    inner: C,
+    inner: Arc<C>,
     // A std lock: held while fields are compared and set.
-    circuit: Mutex<Circuit>,
+    circuit: Arc<Mutex<Circuit>>,
 }
 
 #[derive(Debug, Default)]
@@ -36,16 +47,21 @@ struct Circuit {
     /// Failures since the last answer, and when the last was.
     failures: u32,
     failed_at: Option<Instant>,
-    /// When the next request may pass; none while all may.
-    closed_until: Option<Instant>,
+    /// Set while none may pass.
+    is_open: bool,
+    /// Whether a put failed and none has succeeded since.
+    distrusts_puts: bool,
     /// Why it is left alone.
     reason: String,
+    /// The probe, or the pause before it.
+    probe: Option<AbortOnDropHandle<()>>,
 }
 
 /// A request on its way; an end without settling is somebody giving it up.
-struct Passage<'a> {
-    circuit: &'a Mutex<Circuit>,
+struct Passage<'a, C: Cloud + 'static> {
+    breaker: &'a Breaker<C>,
     began: Instant,
+    is_put: bool,
     settled: bool,
 }
 
@@ -54,79 +70,111 @@ fn lock(circuit: &Mutex<Circuit>) -> MutexGuard<'_, Circuit> {
 }
 
 impl Circuit {
-    /// A request that began at `began` failed.
-    fn failed(&mut self, began: Instant, reason: String) {
+    /// A request that began at `began` failed. Gives the pause before the next is tried, unless it is one failure with another.
+    fn failed(&mut self, began: Instant, reason: String) -> Option<Duration> {
         // Requests under way together fail together, and that is one failure.
         if self.failed_at.is_some_and(|before| began < before) {
-            return;
+            return None;
         }
         self.failed_at = Some(Instant::now());
         let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
-        self.closed_until = Some(Instant::now() + pause);
+        self.is_open = true;
         self.reason = reason;
+        Some(pause)
+    }
+
+    /// The cloud answered.
+    fn answered(&mut self) {
+        (self.failures, self.failed_at, self.is_open) = (0, None, false);
+        // Whoever probes just now has nothing to find out any more; a probe that says so ends by itself.
+        self.reason.clear();
     }
 }
 
-impl Passage<'_> {
+impl<C: Cloud + 'static> Passage<'_, C> {
     fn settle<T>(mut self, outcome: Result<T>) -> Result<T> {
         self.settled = true;
         match &outcome {
             Err(e) if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) => {
-                lock(self.circuit).failed(self.began, e.message.clone());
+                self.breaker.failed(self.began, self.is_put, e.message.clone());
             }
             // Any answer shows that the cloud is there.
-            _ => *lock(self.circuit) = Circuit::default(),
+            _ => {
+                let mut circuit = lock(&self.breaker.circuit);
+                circuit.answered();
+                if self.is_put && outcome.is_ok() {
+                    circuit.distrusts_puts = false;
+                }
+            }
         }
         outcome
     }
 }
 
-impl Drop for Passage<'_> {
+impl<C: Cloud + 'static> Drop for Passage<'_, C> {
     fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
         let waited = self.began.elapsed();
-        let mut circuit = lock(self.circuit);
-        if waited >= HANGING {
-            circuit.failed(self.began, format!("no answer within {} s", waited.as_secs()));
-        } else if circuit.closed_until.is_some() {
-            // It tried for all and was not waited for: the next one tries.
-            circuit.closed_until = Some(Instant::now());
+        if !self.settled && waited >= HANGING {
+            self.breaker.failed(self.began, self.is_put, format!("no answer within {} s", waited.as_secs()));
         }
     }
 }
 
-impl<C: Cloud> Breaker<C> {
+impl<C: Cloud + 'static> Breaker<C> {
     /// Around `inner`.
     pub fn new(inner: C) -> Self {
-        Self { inner, circuit: Mutex::default() }
+        Self { inner: Arc::new(inner), circuit: Arc::default() }
     }
 
-    fn admit(&self, operation: Operation, key: Option<&ObjectKey>) -> Result<Passage<'_>> {
-        let now = Instant::now();
+    fn failed(&self, began: Instant, is_put: bool, reason: String) {
         let mut circuit = lock(&self.circuit);
-        if let Some(until) = circuit.closed_until {
-            if now < until {
-                let left = (until - now).as_secs() + 1;
-                let why = format!("not asked for {left} s more, since it failed lately: {}", circuit.reason);
-                let mut error = CloudError::new(ErrorKind::Unavailable, self.inner.name(), operation, why);
-                error.may_land = false;
-                return Err(match key {
-                    Some(key) => error.at(key),
-                    None => error,
-                });
-            }
-            // This one tries; until its outcome is known another does now and then, since it may take long.
-            circuit.closed_until = Some(now + FIRST_PAUSE);
+        circuit.distrusts_puts |= is_put;
+        if let Some(pause) = circuit.failed(began, reason) {
+            let probing = probe_until_found(self.inner.clone(), Arc::downgrade(&self.circuit), pause);
+            circuit.probe = Some(AbortOnDropHandle::new(tokio::spawn(probing)));
         }
-        Ok(Passage { circuit: &self.circuit, began: now, settled: false })
+    }
+
+    fn admit(&self, operation: Operation, key: Option<&ObjectKey>) -> Result<Passage<'_, C>> {
+        let circuit = lock(&self.circuit);
+        if circuit.is_open {
+            let why = format!("not asked until it answers again, since it failed lately: {}", circuit.reason);
+            let mut error = CloudError::new(ErrorKind::Unavailable, self.inner.name(), operation, why);
+            error.may_land = false;
+            return Err(match key {
+                Some(key) => error.at(key),
+                None => error,
+            });
+        }
+        let is_put = operation == Operation::Put;
+        Ok(Passage { breaker: self, began: Instant::now(), is_put, settled: false })
+    }
+}
+
+/// Probes a cloud after each pause, until it answers. Ends with the circuit.
+async fn probe_until_found<C: Cloud>(cloud: Arc<C>, circuit: Weak<Mutex<Circuit>>, mut pause: Duration) {
+    loop {
+        tokio::time::sleep(pause).await;
+        let began = Instant::now();
+        let probed = tokio::time::timeout(PROBE, cloud.probe()).await;
+        let Some(circuit) = circuit.upgrade() else { return };
+        let mut circuit = lock(&circuit);
+        let reason = match probed {
+            Ok(Err(e)) if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) => e.message,
+            Err(_) => format!("no answer within {} s", PROBE.as_secs()),
+            Ok(_) => {
+                circuit.answered();
+                return;
+            }
+        };
+        // One that failed meanwhile has a probe of its own, and has ended this one.
+        pause = circuit.failed(began, reason).unwrap_or(LONGEST_PAUSE);
     }
 }
 
 #[async_trait]
-impl<C: Cloud> Cloud for Breaker<C> {
+impl<C: Cloud + 'static> Cloud for Breaker<C> {
     fn name(&self) -> &str {
         self.inner.name()
     }
@@ -136,13 +184,21 @@ impl<C: Cloud> Cloud for Breaker<C> {
     }
 
     async fn probe(&self) -> Result<()> {
-        let passage = Passage { circuit: &self.circuit, began: Instant::now(), settled: false };
+        let passage = Passage { breaker: self, began: Instant::now(), is_put: false, settled: false };
         passage.settle(self.inner.probe().await)
     }
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
         let passage = self.admit(Operation::Put, Some(key))?;
-        passage.settle(self.inner.put(key, content, mode).await)
+        if !lock(&self.circuit).distrusts_puts {
+            return passage.settle(self.inner.put(key, content, mode).await);
+        }
+        let limit = DISTRUSTED + Duration::from_secs(content.size() / SLOWEST);
+        let stored = tokio::time::timeout(limit, self.inner.put(key, content, mode)).await;
+        passage.settle(stored.unwrap_or_else(|_| {
+            let why = format!("no answer within {} s, and a put failed there before", limit.as_secs());
+            Err(CloudError::new(ErrorKind::Timeout, self.inner.name(), Operation::Put, why).at(key))
+        }))
     }
 
     async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
@@ -199,17 +255,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_cloud_that_is_down_is_left_alone_and_asked_again_later() {
+    async fn a_cloud_that_is_down_is_left_alone_until_a_probe_has_found_it() {
         let cloud = Breaker::new(Faulty::down(MemoryCloud::new("m")));
-        for pause in [2, 4, 8, 15, 15] {
-            let asked = cloud.head(&key()).await.unwrap_err();
-            assert!(!asked.message.contains("not asked"), "{asked}");
-            tokio::time::advance(Duration::from_secs(pause) - Duration::from_millis(1)).await;
+        let asked = cloud.head(&key()).await.unwrap_err();
+        assert!(!asked.message.contains("not asked"), "{asked}");
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_secs(7)).await;
             let told = cloud.head(&key()).await.unwrap_err();
             assert!(told.kind == ErrorKind::Unavailable && told.message.contains("not asked"), "{told}");
-            tokio::time::advance(Duration::from_millis(1)).await;
         }
         cloud.inner.set(FaultPlan::default());
+        tokio::time::sleep(LONGEST_PAUSE).await;
         assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound, "an answer");
         assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound, "and all pass again");
     }
@@ -226,5 +282,66 @@ mod tests {
         cloud.inner.set(FaultPlan::default());
         cloud.probe().await.unwrap();
         assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound);
+    }
+
+    /// Whoever stored a file a minute waited a minute each time.
+    #[tokio::test(start_paused = true)]
+    async fn a_cloud_that_hangs_costs_puts_seconds_after_the_first() {
+        let cloud = Breaker::new(HangingPuts(MemoryCloud::new("m")));
+        let put = async |patience: u64| {
+            let began = Instant::now();
+            let key = key();
+            let put = cloud.put(&key, Payload::from(vec![0; 100]), WriteMode::Overwrite);
+            let ended = tokio::time::timeout(Duration::from_secs(patience), put).await;
+            assert!(!ended.is_ok_and(|stored| stored.is_ok()));
+            began.elapsed()
+        };
+        assert_eq!(put(60).await, Duration::from_secs(60), "nothing is known of it yet");
+        for _ in 0..10 {
+            // The probe is answered meanwhile.
+            tokio::time::sleep(Duration::from_secs(20)).await;
+            let waited = put(60).await;
+            assert!(waited <= Duration::from_secs(5), "{waited:?}");
+        }
+    }
+
+    /// Answers all but puts.
+    #[derive(Debug)]
+    struct HangingPuts(MemoryCloud);
+
+    #[async_trait]
+    impl Cloud for HangingPuts {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+        async fn describe(&self) -> Result<Vec<(String, String)>> {
+            self.0.describe().await
+        }
+        async fn probe(&self) -> Result<()> {
+            self.0.probe().await
+        }
+        async fn put(&self, _: &ObjectKey, _: Payload, _: WriteMode) -> Result<ObjectInfo> {
+            std::future::pending().await
+        }
+        async fn get(
+            &self,
+            key: &ObjectKey,
+            range: Option<ByteRange>,
+            if_match: Option<&str>,
+        ) -> Result<Object> {
+            self.0.get(key, range, if_match).await
+        }
+        async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+            self.0.head(key).await
+        }
+        async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
+            self.0.delete(key, if_match).await
+        }
+        async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
+            self.0.list(prefix, cursor, limit).await
+        }
+        async fn create_container(&self) -> Result<()> {
+            self.0.create_container().await
+        }
     }
 }

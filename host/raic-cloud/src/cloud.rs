@@ -163,7 +163,10 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     }
 }
 
-/// Removes objects, several by a request where the cloud can, else one by one in their order, until one cannot be removed.
+/// Single deletions of one call that are under way at once.
+const DELETIONS: usize = 8;
+
+/// Removes objects, several by a request where the cloud can, else some at once and in no order, until one cannot be removed.
 ///
 /// # Errors
 /// That one's; others may have been removed.
@@ -171,8 +174,12 @@ pub async fn delete_all<C: Cloud + ?Sized>(cloud: &C, keys: &[ObjectKey]) -> Res
     for some in keys.chunks(MAX_PAGE as usize) {
         match cloud.delete_many(some).await {
             Err(e) if e.kind == ErrorKind::Unsupported => {
-                for key in some {
-                    cloud.delete(key, None).await?;
+                for few in some.chunks(DELETIONS) {
+                    let mut deletions = Vec::with_capacity(few.len());
+                    for key in few {
+                        deletions.push(cloud.delete(key, None));
+                    }
+                    futures::future::try_join_all(deletions).await?;
                 }
             }
             failed => {

@@ -31,7 +31,9 @@ impl ObjectKey {
         let key = key.as_ref();
         let good = (1..=MAX_KEY_LEN).contains(&key.len())
             && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'))
-            && key.split('/').all(|segment| segment.len() <= MAX_SEGMENT_LEN && !matches!(segment, "" | "." | ".."));
+            && key
+                .split('/')
+                .all(|segment| segment.len() <= MAX_SEGMENT_LEN && !matches!(segment, "" | "." | ".."));
         if good { Ok(Self(key.into())) } else { Err(InvalidKey(key.to_owned())) }
     }
 
@@ -64,8 +66,10 @@ mod tests {
         for bad in ["", "/", "a//b", "/a", "a/", "a/../b", ".", "a/./b", "a b", "ä", "a\\b", "a%2fb"] {
             assert!(ObjectKey::new(bad).is_err(), "{bad:?}");
         }
-        assert!(ObjectKey::new("a".repeat(512)).is_ok());
-        assert!(ObjectKey::new("a".repeat(513)).is_err());
+        let segments = |last: usize| [&*"a".repeat(200), &*"b".repeat(200), &*"c".repeat(last)].join("/");
+        assert!(ObjectKey::new(segments(110)).is_ok(), "512 bytes");
+        assert!(ObjectKey::new(segments(111)).is_err(), "513");
+        assert!(ObjectKey::new("a".repeat(201)).is_err(), "a segment too long");
     }
 
     proptest! {

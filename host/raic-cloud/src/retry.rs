@@ -14,7 +14,7 @@ use tracing::debug;
 
 use crate::{
     Body, ByteRange, Cloud, CloudError, CloudUsage, Digests as _, ErrorKind, Object, ObjectInfo, ObjectKey,
-    Page, Payload, Result, WriteMode,
+    Operation, Page, Payload, Result, WriteMode,
 };
 
 /// How often and how patiently a request is repeated.
@@ -48,6 +48,9 @@ impl Default for RetryPolicy {
         }
     }
 }
+
+/// How much longer the backoff is where the service says that it is asked too much: what it is too busy for lasts seconds.
+const THROTTLED: u32 = 5;
 
 /// The attempts at one request, or at one body since its last piece.
 #[derive(Debug)]
@@ -101,13 +104,18 @@ impl<C: Cloud> Shared<C> {
         if !error.kind.is_retryable() || attempts.made >= attempts.most {
             return Err(error);
         }
-        let ceiling = self.policy.base.saturating_mul(1 << (attempts.made - 1).min(20)).min(self.policy.cap);
-        let mut wait = ceiling.mul_f64(rand::random::<f64>());
+        let slower = if error.kind == ErrorKind::Throttled { THROTTLED } else { 1 };
+        let base = self.policy.base.saturating_mul(slower);
+        let ceiling = base.saturating_mul(1 << (attempts.made - 1).min(20)).min(self.policy.cap);
+        // A service that asks for less is not asked again at once, by whatever chance.
+        let least = if slower > 1 { 0.5 } else { 0.0 };
+        let mut wait = ceiling.mul_f64(least + (1.0 - least) * rand::random::<f64>());
         if let Some(asked) = error.retry_after {
             if asked > self.policy.cap {
                 return Err(error);
             }
-            wait = wait.max(asked);
+            // All who were told the same moment do not come at it.
+            wait = wait.max(asked.mul_f64(1.0 + rand::random::<f64>() / 4.0));
         }
         if attempts.began.elapsed() + wait > self.policy.patience {
             return Err(error);
@@ -188,7 +196,10 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
                 WriteMode::Overwrite => false,
             };
             if found && unanswered {
-                return this.holds(key, &content).await?.ok_or(error);
+                // It was done, by an attempt that was not heard, whatever keeps that from being seen now.
+                let unseen = |e: CloudError| CloudError { may_land: true, operation: Operation::Put, ..e };
+                let landed = CloudError { may_land: true, ..error };
+                return this.holds(key, &content).await.map_err(unseen)?.ok_or(landed);
             }
             unanswered |= error.may_land;
             this.backoff(&mut attempts, CloudError { may_land: unanswered, ..error }).await?;

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::{Generation, IndexPrefix, RangeSet, Result, ShareNum, StorageIndex};
+use crate::{Generation, RangeSet, Result, ShareNum, Span, StorageIndex};
 
 /// Bytes of a share on their way out. Ends after exactly those asked for, or with an error.
 pub type ShareStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
@@ -152,8 +152,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// Whether the object that decides over an immutable share's wholeness is there: chunk number `chunk`.
-    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<bool>;
+    /// The bytes of an immutable share's chunk, by its name; `None` if it is not there, which is certain. It decides over the share's wholeness,
+    /// whatever a listing says.
+    ///
+    /// # Errors
+    /// Where it cannot be told, also because the container is not the one it was.
+    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>>;
 
     /// What is known of a mutable share; none where there is none. A write that a crash or silence left open is settled
     /// first.
@@ -201,7 +205,7 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// After a complete listing: what is known of mutable shares by an earlier listing only, and `listed` does not have, is
     /// forgotten.
-    async fn forget_unlisted(&self, _: IndexPrefix, _: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
+    async fn forget_unlisted(&self, _: Span, _: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
         Ok(())
     }
 
@@ -211,11 +215,11 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(())
     }
 
-    /// All shares whose storage index begins with a prefix, by a complete listing.
+    /// All shares within a span, by a complete listing of `most` objects and no more.
     ///
     /// # Errors
-    /// Where it cannot be had to its end: then nothing is known.
-    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>>;
+    /// Where it cannot be had to its end, or has more: then nothing is known.
+    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>>;
 
     /// An object of a mutable share's current version that a walk did not find and that is not found by its name either;
     /// none where all are there.
@@ -258,8 +262,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Also where it is longer than [`MAX_OBJECT`].
     async fn load_object(&self, name: &str) -> Result<Option<Bytes>>;
 
-    /// The names of the objects beside shares that begin so; up to 1000.
+    /// The names of the objects beside shares that begin so, all of them.
+    ///
+    /// # Errors
+    /// Where there are more than ever were stored: then nothing is known.
     async fn objects(&self, prefix: &str) -> Result<Vec<String>>;
+
+    /// Removes the object that [`Backend::store_object`] keeps under that name. Removing what is not there succeeds.
+    async fn remove_object(&self, name: &str) -> Result<()>;
 
     /// Bytes that may still be written; none where there is no telling, as in a cloud.
     async fn available_space(&self) -> Result<Option<u64>>;

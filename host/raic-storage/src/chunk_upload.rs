@@ -1,6 +1,6 @@
 //! A share written to a cloud by offset: what does not fill a chunk yet waits in the spool.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -10,6 +10,9 @@ use crate::{
     ChunkBudget, RangeSet, Result, ShareNum, ShareUpload, StorageIndex, Stored, object::ShareObject,
     spool::SpoolFile,
 };
+
+/// How long a chunk that is complete waits for memory before it waits in the spool.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A share written by offset: what fills a chunk goes out, the rest waits in the spool.
 pub(crate) struct ChunkUpload {
@@ -38,7 +41,12 @@ impl ChunkUpload {
             if range.is_empty() || !self.received.contains(&range) {
                 return Ok(());
             }
-            let _reserved = self.budget.reserve(range.end - range.start).await;
+            // The bytes are durable: whoever waits for the answer does not wait for memory without end.
+            let reserved = tokio::time::timeout(PATIENCE, self.budget.reserve(range.end - range.start)).await;
+            let Ok(_reserved) = reserved else {
+                tracing::debug!("a chunk waits in the spool for memory");
+                return Ok(());
+            };
             let bytes = self.file.read_at(range.clone()).await?;
             // Until it is answered.
             let before = std::mem::replace(&mut self.may_land, true);
@@ -69,8 +77,12 @@ impl ChunkUpload {
 impl ShareUpload for ChunkUpload {
     async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
         let range = offset..offset + bytes.len() as u64;
-        self.file.write_at(offset, bytes).await?;
-        self.received.insert(range);
+        let mut after = self.received.clone();
+        after.insert(range);
+        let next = self.range_of(self.file.drained());
+        let completes = after.contains(&next) && !self.received.contains(&next);
+        self.file.write_at(offset, bytes, completes).await?;
+        self.received = after;
         // The bytes are durable; that a chunk cannot go out just now is tried again with the next.
         if let Err(e) = self.drain().await {
             self.may_land = true;
@@ -105,6 +117,15 @@ impl ShareUpload for ChunkUpload {
 
     async fn finish(mut self: Box<Self>) -> Result<Stored> {
         self.drain().await?;
+        if self.length > 0 && !self.range_of(self.file.drained()).is_empty() {
+            let why = "no memory is free for its last chunk".to_owned();
+            return Err(crate::StorageError::NotKnown {
+                backend: self.cloud.name().to_owned(),
+                index: self.index,
+                share: self.share,
+                reason: why,
+            });
+        }
         if self.length == 0 {
             self.put(0, Bytes::new()).await?;
         }

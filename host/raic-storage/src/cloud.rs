@@ -22,14 +22,16 @@ use raic_cloud::{
 };
 
 use crate::{
-    Backend, ChunkBudget, Found, FoundShare, Generation, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite,
-    RangeSet, Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Spool, StorageError,
+    Backend, ChunkBudget, Found, FoundShare, Generation, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
+    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Span, Spool, StorageError,
     StorageIndex,
     chunk_upload::ChunkUpload,
     chunk_writer::{ChunkWriter, IN_FLIGHT},
     clock::millis,
+    listing::Pages,
     mutable::MutableShares,
     object::{ShareObject, parse_key, shareset_prefix},
+    read_ahead::{gathered, read_ahead},
 };
 
 /// The chunk size of new shares: large enough that requests cost little, small enough to hold a few in memory.
@@ -48,8 +50,10 @@ pub fn held_by_writers(n: usize, share_length: u64) -> u64 {
 
 /// Chunks of one read that are asked for at once; their bytes wait in the connection.
 const READ_AHEAD: usize = 2;
-/// Pages of a listing of one shareset, or of a 1024th of all: more than there are. What a walk gathers is held.
-const MAX_PAGES: u32 = 10_000;
+/// Objects of one shareset, at most: 256 shares of the largest size, in the smallest chunks, have fewer.
+const MOST_OF_SHARESET: u64 = 20_000_000;
+/// Objects beside the shares, at most: owners, runs and keyrings.
+const MOST_OBJECTS: u64 = 10_000;
 /// Shares whose chunk size is remembered.
 const REMEMBERED: usize = 4096;
 
@@ -193,21 +197,15 @@ impl CloudBackend {
         mut each: impl FnMut(Vec<(ShareNum, ShareObject, ObjectKey)>) -> F,
     ) -> Result<()> {
         let prefix = shareset_prefix(index);
-        let mut cursor = None;
-        for _ in 0..MAX_PAGES {
-            let page = self.cloud.list(&prefix, cursor.as_deref(), MAX_PAGE).await?;
-            let named = page.entries.into_iter().filter_map(|entry| {
+        let mut pages = Pages::new(&self.cloud, prefix.clone(), MOST_OF_SHARESET).await?;
+        while let Some(page) = pages.next().await? {
+            let named = page.into_iter().filter_map(|entry| {
                 let (share, object) = ShareObject::parse(entry.key.as_str().strip_prefix(&prefix)?)?;
                 Some((share, object, entry.key))
             });
             each(named.collect()).await?;
-            cursor = page.next;
-            if cursor.is_none() {
-                return Ok(());
-            }
         }
-        let why = format!("the listing of {prefix} does not end after {MAX_PAGES} pages");
-        Err(CloudError::new(ErrorKind::Protocol, self.cloud.name(), Operation::List, why).into())
+        Ok(())
     }
 }
 
@@ -226,8 +224,10 @@ impl Gathered {
     fn add(&mut self, object: ShareObject, info: &ObjectInfo) {
         match object {
             ShareObject::Chunk(number) => {
-                self.chunks.insert(number);
-                self.bytes += info.size;
+                // A listing may name an object twice, and say anything of its size.
+                if self.chunks.insert(number) {
+                    self.bytes = self.bytes.saturating_add(info.size);
+                }
                 if number == 0 {
                     self.chunk_size = info.size;
                 }
@@ -299,9 +299,8 @@ impl Backend for CloudBackend {
             return Ok(stream::empty().boxed());
         }
         let size = self.chunk_size_of(index, share).await?;
-        let short = StorageError::Short { backend: self.name().to_owned(), index, share };
         if size == 0 {
-            return Err(short);
+            return Err(StorageError::Short { backend: self.name().to_owned(), index, share });
         }
         let pieces = (range.start / size..=(range.end - 1) / size).map(move |chunk| {
             let start = range.start.max(chunk * size) - chunk * size;
@@ -328,14 +327,12 @@ impl Backend for CloudBackend {
                 if object.info.size < start + length {
                     return Err(StorageError::Short { backend, index, share });
                 }
-                Ok(object.body.map_err(StorageError::from))
+                gathered(object.body.map_err(StorageError::from)).await
             }
         };
-        // The next chunk is asked for while one is read. The first is opened here, so that a share that is not there is an
-        // error at once.
-        let mut streams = Box::pin(stream::iter(pieces).map(open).buffered(READ_AHEAD));
-        let first = streams.next().await.ok_or(short)?.inspect_err(|_| self.forget_size(index, share))?;
-        Ok(first.chain(streams.try_flatten()).boxed())
+        // The next chunk is asked for while one is taken. The first is awaited, so that a share that is not there is an error at once.
+        let read = read_ahead(stream::iter(pieces).map(open), READ_AHEAD).await;
+        read.inspect_err(|_| self.forget_size(index, share))
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
@@ -387,10 +384,10 @@ impl Backend for CloudBackend {
         Ok(())
     }
 
-    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<bool> {
+    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
         match self.cloud.head(&ShareObject::Chunk(chunk).key(index, share)).await {
-            Ok(_) => Ok(true),
-            Err(e) if e.kind == ErrorKind::NotFound => self.container.proves_absence().await.map(|()| false),
+            Ok(info) => Ok(Some(info.size)),
+            Err(e) if e.kind == ErrorKind::NotFound => self.container.proves_absence().await.map(|()| None),
             Err(e) => Err(e.into()),
         }
     }
@@ -436,13 +433,9 @@ impl Backend for CloudBackend {
         self.mutable_shares()?.recover((index, share), found).await
     }
 
-    async fn forget_unlisted(
-        &self,
-        prefix: IndexPrefix,
-        listed: BTreeSet<(StorageIndex, ShareNum)>,
-    ) -> Result<()> {
+    async fn forget_unlisted(&self, span: Span, listed: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
         match &self.mutable {
-            Some(mutable) => mutable.slots.forget_unlisted(prefix, listed).await,
+            Some(mutable) => mutable.slots.forget_unlisted(span, listed).await,
             None => Ok(()),
         }
     }
@@ -451,27 +444,20 @@ impl Backend for CloudBackend {
         self.mutable_shares()?.give_up((index, share), found).await
     }
 
-    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
-        let below = format!("shares/{prefix}/");
+    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
+        let below = match span {
+            Span::Whole => "shares/".to_owned(),
+            Span::Below(prefix) => format!("shares/{prefix}/"),
+        };
         let mut shares: BTreeMap<(StorageIndex, ShareNum), Gathered> = BTreeMap::new();
-        let mut cursor = None;
-        for page_number in 1.. {
-            let page = self.cloud.list(&below, cursor.as_deref(), MAX_PAGE).await?;
-            for entry in &page.entries {
+        let mut pages = Pages::new(&self.cloud, below, most).await?;
+        while let Some(page) = pages.next().await? {
+            for entry in &page {
                 if let Some((index, share, object)) = parse_key(&entry.key)
-                    && IndexPrefix::from(index) == prefix
+                    && span.holds(index)
                 {
                     shares.entry((index, share)).or_default().add(object, &entry.info);
                 }
-            }
-            let does_not_end = page.next.is_some() && (page.next == cursor || page_number == MAX_PAGES);
-            if does_not_end {
-                let why = format!("the listing of {below} does not end after {page_number} pages");
-                return Err(CloudError::new(ErrorKind::Protocol, self.name(), Operation::List, why).into());
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
             }
         }
         let found = shares.into_iter().map(|((index, share), gathered)| {
@@ -510,9 +496,18 @@ impl Backend for CloudBackend {
     }
 
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
-        let page = self.cloud.list(&format!("raic/{prefix}"), None, MAX_PAGE).await?;
-        let name = |key: &ObjectKey| key.as_str().strip_prefix("raic/").map(str::to_owned);
-        Ok(page.entries.iter().filter_map(|entry| name(&entry.key)).collect())
+        let mut names = Vec::new();
+        let mut pages = Pages::new(&self.cloud, format!("raic/{prefix}"), MOST_OBJECTS).await?;
+        while let Some(page) = pages.next().await? {
+            names.extend(
+                page.iter().filter_map(|entry| entry.key.as_str().strip_prefix("raic/").map(str::to_owned)),
+            );
+        }
+        Ok(names)
+    }
+
+    async fn remove_object(&self, name: &str) -> Result<()> {
+        Ok(self.cloud.delete(&object_key(&*self.cloud, name, Operation::Delete)?, None).await?)
     }
 
     async fn available_space(&self) -> Result<Option<u64>> {

@@ -10,8 +10,9 @@ use std::{
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    AccountId, Expiry, Going, Ownership, RenewSecret, Result, ShareKind, ShareRow, StorageError,
-    StorageServer, leasedb::LONGEST_DELETION,
+    AccountId, Container, Expiry, Going, Ownership, RenewSecret, Result, ShareKind, ShareRow, StorageError,
+    StorageServer,
+    container::{FOOTER, HEADER},
 };
 
 /// Shares looked up at once.
@@ -20,8 +21,16 @@ const BATCH: u32 = 64;
 const AT_ONCE: usize = 4;
 /// How often what failed, or was too early, is looked for.
 const PAUSE: Duration = Duration::from_secs(20);
-/// How often it is looked whose the container is, though there is nothing to do.
-const OWNER_PAUSE: Duration = Duration::from_secs(600);
+/// How often it is looked whose the container is, though there is nothing to do: of two daemons on copies of one home, the older one stops then.
+const OWNER_PAUSE: Duration = Duration::from_secs(120);
+/// How often the run's number rises, where something changed.
+const RUN_PAUSE: Duration = Duration::from_secs(600);
+/// Objects that are deleted between two looks at whether the share is still to be deleted.
+const OBJECTS: u64 = 64;
+/// How long such a batch may take: one that brings nothing to an end is given up, however large the share is.
+const LONGEST_BATCH: Duration = Duration::from_secs(600);
+/// How long one share's deletion goes on before others have their turn.
+const TURN: Duration = Duration::from_secs(60);
 /// A share that is being read is looked at again after so long.
 const HELD: Duration = Duration::from_secs(5);
 
@@ -42,6 +51,18 @@ pub struct Collected {
     pub tidied: usize,
 }
 
+/// How a deletion ended for now.
+enum Deletion {
+    /// All its objects were deleted.
+    Done,
+    /// Of a mutable share something rests still.
+    Rests,
+    /// More is to be deleted, in another turn.
+    GoesOn,
+    /// It is not to be deleted any more, or by another.
+    OfAnother,
+}
+
 impl Collected {
     /// Whether there may be more to do at once.
     pub fn went_on(&self) -> bool {
@@ -57,8 +78,14 @@ impl StorageServer {
         if let Err(e) = self.leasedb.release_claims(self.id).await {
             tracing::warn!("collection: {e}");
         }
-        let mut checked: Option<Instant> = None;
+        let (mut checked, mut raised): (Option<Instant>, _) = (None, Instant::now());
         loop {
+            if raised.elapsed() > RUN_PAUSE {
+                raised = Instant::now();
+                if let Err(e) = self.leasedb.raise_run_if_changed().await {
+                    tracing::warn!("the run's number: {e}");
+                }
+            }
             if checked.is_none_or(|at| at.elapsed() > OWNER_PAUSE) {
                 checked = Some(Instant::now());
                 if let Err(e) = self.check_owner().await {
@@ -116,10 +143,15 @@ impl StorageServer {
     /// The database's. What fails at the cloud is recorded and tried again.
     pub async fn collect_step(&self) -> Result<Collected> {
         let mut step = Collected::default();
-        if self.settings.is_read_only {
+        // Whoever collects here, by itself or for an operator, and before or after the configuration was read anew: one at a time.
+        let _turn = self.uploads.collecting.lock().await;
+        let leasedb = &self.leasedb;
+        leasedb.keep_time().await?;
+        if self.settings.is_read_only || leasedb.clock_is_off().is_some() {
             return Ok(step);
         }
-        let leasedb = &self.leasedb;
+        leasedb.cut_back(self.id).await?;
+        self.rest_whole_uploads().await?;
         step.expired = match self.settings.expiry {
             Expiry::Never => 0,
             Expiry::Age => leasedb.end_expired(leasedb.now_ms(), BATCH * 4).await?,
@@ -173,17 +205,12 @@ impl StorageServer {
             if self.holds.is_held(going.row.index) {
                 return (going, None);
             }
-            let deleted =
-                tokio::time::timeout(LONGEST_DELETION, self.delete(&going)).await.unwrap_or_else(|_| {
-                    let (index, share) = (going.row.index, going.row.share);
-                    let reason = format!("its deletion took longer than {LONGEST_DELETION:?}");
-                    Err(StorageError::NotKnown { backend: self.name().to_owned(), index, share, reason })
-                });
+            let deleted = self.delete(&going).await;
             (going, Some(deleted))
         });
         let tried: Vec<_> = tried.buffer_unordered(AT_ONCE).collect().await;
         // What was deleted counts as gone only in the container that is ours.
-        let owned = if tried.iter().any(|(_, t)| matches!(t, Some(Ok(_)))) {
+        let owned = if tried.iter().any(|(_, t)| matches!(t, Some(Ok(Deletion::Done)))) {
             self.require_owned().await
         } else {
             Ok(())
@@ -198,7 +225,7 @@ impl StorageServer {
                 (Some(outcome), _) => outcome.map_err(|e| e.to_string()),
             };
             match outcome {
-                Ok(true) => {
+                Ok(Deletion::Done) => {
                     step.deleted += 1;
                     let may_land =
                         going.row.kind == ShareKind::Immutable && self.backend.deletions_may_land();
@@ -207,8 +234,13 @@ impl StorageServer {
                         self.backend.forget_upload(going.row.index, going.row.share).await?;
                     }
                 }
-                // Of a mutable share something rests still.
-                Ok(false) => self.leasedb.unclaim_going(&going, PAUSE).await?,
+                Ok(Deletion::Rests) => self.leasedb.unclaim_going(&going, PAUSE).await?,
+                // Behind the others that are due.
+                Ok(Deletion::GoesOn) => {
+                    step.tidied += 1;
+                    self.leasedb.unclaim_going(&going, Duration::ZERO).await?;
+                }
+                Ok(Deletion::OfAnother) => {}
                 Err(error) => {
                     let ShareRow { index, share, .. } = going.row;
                     tracing::warn!("deleting share {share} of {index}: {error}; tried again later");
@@ -220,23 +252,112 @@ impl StorageServer {
         Ok(())
     }
 
-    /// Deletes a share's objects; false where some must rest still.
-    async fn delete(&self, going: &Going) -> Result<bool> {
+    /// Deletes a share's objects, or as many as there is time for. Whether it is still to be deleted is asked anew before each batch.
+    async fn delete(&self, going: &Going) -> Result<Deletion> {
         let ShareRow { index, share, kind, objects, .. } = going.row;
         if kind == ShareKind::Mutable {
             let lock = self.slot_lock(index);
             let _turn = lock.lock().await;
+            if !self.leasedb.still_claimed(going).await? {
+                return Ok(Deletion::OfAnother);
+            }
             // One that lost its leases was not deleted before.
-            self.backend.delete_mutable(index, share).await?;
-            return self.backend.tidy_mutable(index, share).await;
+            self.in_time(going, self.backend.delete_mutable(index, share)).await?;
+            let is_gone = self.in_time(going, self.backend.tidy_mutable(index, share)).await?;
+            return Ok(if is_gone { Deletion::Done } else { Deletion::Rests });
         }
         // An upload of it that is open here ends, and gives its room back.
         self.close((index, share));
         if going.deleted_ms.is_some() {
-            return Ok(true);
+            return Ok(Deletion::Done);
         }
-        let objects = (going.is_whole && objects > 0).then_some(objects);
-        self.backend.remove(index, share, objects).await.map(|()| true)
+        let began = Instant::now();
+        let mut left = if going.is_whole { objects } else { 0 };
+        if left > OBJECTS {
+            // Without chunk 0 the share is not there, whatever follows; then from its end, so that the row tells what is left.
+            if !self.leasedb.still_claimed(going).await? {
+                return Ok(Deletion::OfAnother);
+            }
+            self.in_time(going, self.backend.remove_chunks(index, share, 0..1)).await?;
+        }
+        while left > OBJECTS {
+            if !self.leasedb.still_claimed(going).await? {
+                return Ok(Deletion::OfAnother);
+            }
+            let from = (left - OBJECTS).max(1);
+            self.in_time(going, self.backend.remove_chunks(index, share, from..left)).await?;
+            self.leasedb.deleted_down_to(going, from).await?;
+            left = from;
+            if began.elapsed() > TURN {
+                return Ok(Deletion::GoesOn);
+            }
+        }
+        if !self.leasedb.still_claimed(going).await? {
+            return Ok(Deletion::OfAnother);
+        }
+        self.in_time(going, self.backend.remove(index, share, (left > 0).then_some(left))).await?;
+        Ok(Deletion::Done)
+    }
+
+    async fn in_time<T>(&self, going: &Going, work: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(LONGEST_BATCH, work).await.unwrap_or_else(|_| {
+            let (index, share) = (going.row.index, going.row.share);
+            let reason = format!("deleting some of its objects took longer than {LONGEST_BATCH:?}");
+            Err(StorageError::NotKnown { backend: self.name().to_owned(), index, share, reason })
+        })
+    }
+
+    /// Uploads of earlier runs whose rest is over: one that is whole in the container rests for another day, since the daemon of a home that this
+    /// one is a copy of may have recorded it.
+    async fn rest_whole_uploads(&self) -> Result<()> {
+        for row in self.leasedb.rested_uploads(self.id, BATCH).await? {
+            match self.is_whole_array_share(&row).await {
+                Ok(false) => self.leasedb.rest_upload(row.id, Duration::ZERO).await?,
+                Ok(true) => {
+                    let by = self.leasedb.patience().suspicion;
+                    tracing::warn!(
+                        "cloud {:?}: share {} of {} is whole, and no file has it: it is deleted after a day; if another daemon runs with a \
+                         copy of this home, stop one of them now",
+                        self.name(),
+                        row.share,
+                        row.index
+                    );
+                    self.leasedb.rest_upload(row.id, by).await?;
+                }
+                // Looked at again, before anything is given up.
+                Err(e) => {
+                    tracing::debug!("an upload of {} rests on: {e}", row.index);
+                    self.leasedb.put_off_upload(row.id, PAUSE).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an array's share is whole, by the names of its chunks and its own end.
+    async fn is_whole_array_share(&self, row: &ShareRow) -> Result<bool> {
+        let mut total = 0_u64;
+        for chunk in 0.. {
+            match self.backend.chunk_length(row.index, row.share, chunk).await? {
+                Some(length) => total = total.saturating_add(length),
+                None => break,
+            }
+        }
+        if total < (HEADER + FOOTER) as u64 {
+            return Ok(false);
+        }
+        let part = async |range| -> Result<Vec<u8>> {
+            let read = self.backend.read(row.index, row.share, range).await?;
+            Ok(futures::TryStreamExt::try_collect::<Vec<_>>(read).await?.concat())
+        };
+        let beginning = match part(0..HEADER as u64).await {
+            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(false),
+            read => read?,
+        };
+        let end = part(total - FOOTER as u64..total).await?;
+        Ok(
+            matches!(Container::parse(&beginning), Some(array @ Container::Array) if array.is_whole(total, &end)),
+        )
     }
 
     /// Finds out what a mutable share's write came to that was not seen to end.

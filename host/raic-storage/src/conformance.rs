@@ -6,7 +6,7 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use crate::{
-    Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareNum, StorageError, StorageIndex,
+    Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareNum, Span, StorageError, StorageIndex,
 };
 
 /// Runs every check.
@@ -225,7 +225,7 @@ pub async fn a_walk_finds_every_share(backend: &dyn Backend) {
     for share in [0, 1, 10] {
         objects = write(backend, index, ShareNum(share), &pattern(9_000)).await;
     }
-    let found = backend.scan(IndexPrefix::from(index)).await.expect("scan");
+    let found = backend.scan(Span::Below(IndexPrefix::from(index)), 1000).await.expect("scan");
     let found: Vec<_> = found.into_iter().filter(|f| f.index == index).collect();
     assert_eq!(found.iter().map(|f| f.share.0).collect::<Vec<_>>().len(), 3);
     for share in &found {
@@ -233,11 +233,11 @@ pub async fn a_walk_finds_every_share(backend: &dyn Backend) {
         let all = std::iter::once(0..objects).collect();
         assert_eq!((chunks, *bytes), (&all, 9_000), "{share:?}");
     }
-    assert!(backend.has_chunk(index, ShareNum(1), 0).await.expect("has chunk"));
-    assert!(!backend.has_chunk(index, ShareNum(2), 0).await.expect("has chunk"));
+    assert!(backend.chunk_length(index, ShareNum(1), 0).await.expect("its length").is_some());
+    assert!(backend.chunk_length(index, ShareNum(2), 0).await.expect("its length").is_none());
     for share in [0, 1, 10] {
         backend.remove(index, ShareNum(share), Some(objects)).await.expect("remove");
     }
-    let found = backend.scan(IndexPrefix::from(index)).await.expect("scan");
+    let found = backend.scan(Span::Below(IndexPrefix::from(index)), 1000).await.expect("scan");
     assert!(found.iter().all(|f| f.index != index));
 }

@@ -94,6 +94,14 @@ impl Container {
     }
 }
 
+/// Whether a share's last 16 bytes look like the end of an array's with some bits changed: content does so by chance once in many millions.
+pub(crate) fn resembles_an_end(end: &[u8]) -> bool {
+    let magic =
+        end.get(8..16).map(|end| end.iter().zip(ARRAY_END).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>());
+    // Or its magic is gone, and what stands before it is a length of few bytes.
+    magic.is_some_and(|changed| changed <= 16)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,8 +25,8 @@ use cap_std::{
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    Backend, Container, Found, FoundShare, IndexPrefix, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
-    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
+    Backend, Container, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, RangeSet, Recovered,
+    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
     clock::millis,
     container::{HEADER, MUTABLE_HEADER},
 };
@@ -282,17 +282,21 @@ impl Backend for DiskBackend {
         .await
     }
 
-    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, _: u64) -> Result<bool> {
+    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
         let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
         self.run("look for", shareset(index).join(share.to_string()), move |root, path| {
-            if root.try_exists(path)? {
-                return Ok(true);
+            match root.metadata(path) {
+                // A file is one chunk.
+                Ok(meta) if chunk == 0 => return Ok(Some(meta.len())),
+                Ok(_) => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
             }
             match owner {
                 Some(owner) if !root.try_exists(Path::new("raic").join(&owner))? => Err(io::Error::other(
                     format!("raic/{owner} is not there, so nothing that is missing counts as gone"),
                 )),
-                _ => Ok(false),
+                _ => Ok(None),
             }
         })
         .await
@@ -381,32 +385,36 @@ impl Backend for DiskBackend {
         Ok(self.mutable(index, share).await?.map_or(Recovered::Deleted, Recovered::Whole))
     }
 
-    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
-        self.run("list", Path::new("shares").join(prefix.to_string()), |root, path| {
-            let absent = |e: &io::Error| e.kind() == ErrorKind::NotFound;
-            let folders = match root.read_dir(path) {
-                Err(e) if absent(&e) => return Ok(Vec::new()),
-                other => other?,
-            };
+    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
+        self.run("list", PathBuf::from("shares"), move |root, path| {
             let mut found = Vec::new();
-            for folder in folders {
-                let folder = folder?;
-                let Some(index) = folder.file_name().to_str().and_then(|n| n.parse().ok()) else { continue };
-                let files = match folder.open_dir() {
-                    Err(e) if absent(&e) => continue,
-                    other => other?,
-                };
-                for file in files.entries()? {
-                    let file = file?;
-                    let Some(share) = share_number(&file.file_name()) else { continue };
-                    let meta = match file.metadata() {
-                        Err(e) if absent(&e) => continue,
-                        other => other?,
+            let prefixes = match span {
+                Span::Below(prefix) => vec![path.join(prefix.to_string())],
+                Span::Whole => present(root.read_dir(path))?
+                    .into_iter()
+                    .flatten()
+                    .map(|entry| Ok(path.join(entry?.file_name())))
+                    .collect::<io::Result<_>>()?,
+            };
+            for prefix in prefixes {
+                for folder in present(root.read_dir(prefix))?.into_iter().flatten() {
+                    let folder = folder?;
+                    let Some(index) = folder.file_name().to_str().and_then(|n| n.parse().ok()) else {
+                        continue;
                     };
-                    let modified = meta.modified().ok().map(cap_std::time::SystemTime::into_std);
-                    let newest = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-                    let whole = Found::file(meta.len());
-                    found.push(FoundShare { index, share, found: whole, newest_ms: newest.map(millis) });
+                    let Some(files) = present(folder.open_dir())? else { continue };
+                    for file in files.entries()? {
+                        let file = file?;
+                        let Some(share) = share_number(&file.file_name()) else { continue };
+                        let Some(meta) = present(file.metadata())? else { continue };
+                        let modified = meta.modified().ok().map(cap_std::time::SystemTime::into_std);
+                        let newest = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+                        let whole = Found::file(meta.len());
+                        found.push(FoundShare { index, share, found: whole, newest_ms: newest.map(millis) });
+                        if found.len() as u64 > most {
+                            return Err(io::Error::other("there are far more shares than were stored"));
+                        }
+                    }
                 }
             }
             Ok(found)
@@ -415,7 +423,7 @@ impl Backend for DiskBackend {
     }
 
     async fn lacks_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Option<String>> {
-        let is_there = self.has_chunk(index, share, 0).await?;
+        let is_there = self.chunk_length(index, share, 0).await?.is_some();
         Ok((!is_there).then(|| shareset(index).join(share.to_string()).display().to_string()))
     }
 
@@ -457,7 +465,14 @@ impl Backend for DiskBackend {
             };
             let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
             let names = names.collect::<io::Result<Vec<_>>>()?;
-            Ok(names.into_iter().filter(|name| name.starts_with(&prefix)).take(1000).collect())
+            Ok(names.into_iter().filter(|name| name.starts_with(&prefix)).collect())
+        })
+        .await
+    }
+
+    async fn remove_object(&self, name: &str) -> Result<()> {
+        self.run("remove", Path::new("raic").join(name), |root, path| {
+            present(root.remove_file(path)).map(drop)
         })
         .await
     }
@@ -589,6 +604,14 @@ impl ShareWriter for FileWriter {
         // From here on it may have its name, whatever is answered.
         self.is_finished = true;
         self.backend.publish((self.index, self.share), self.written, move || file.sync_all()).await
+    }
+}
+
+/// What is not there is none.
+fn present<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        other => other.map(Some),
     }
 }
 

@@ -166,6 +166,33 @@ pub enum StorageError {
         /// Which.
         share: ShareNum,
     },
+    /// A share would be larger than any can be.
+    #[error(
+        "share {share} of {index} would have {asked} bytes, more than the {} a share can have",
+        crate::MAX_SHARE
+    )]
+    TooLarge {
+        /// Whose share.
+        index: StorageIndex,
+        /// Which.
+        share: ShareNum,
+        /// Its length.
+        asked: u64,
+    },
+    /// An upload by offset is in more pieces than are kept track of.
+    #[error(
+        "cloud {backend:?}: share {share} of {index} was received in more than {most} pieces that do not touch; send what lies between first"
+    )]
+    TooManyPieces {
+        /// The backend's name.
+        backend: String,
+        /// Whose share.
+        index: StorageIndex,
+        /// Which.
+        share: ShareNum,
+        /// The most there may be.
+        most: usize,
+    },
     /// There is no such account.
     #[error(
         "there is no account {0:?}; `raic account list` shows which there are, `raic account create` makes one"
@@ -204,9 +231,8 @@ impl StorageError {
             Self::Disk { source, .. } => {
                 matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
             }
-            Self::Database(crate::DatabaseError::Sql(e)) => {
-                e.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull)
-            }
+            Self::Database(e) => e.is_full(),
+            Self::Cloud(e) => e.kind == raic_cloud::ErrorKind::QuotaExceeded,
             _ => false,
         }
     }

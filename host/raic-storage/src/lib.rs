@@ -21,12 +21,14 @@ mod database;
 mod disk;
 mod error;
 mod leasedb;
+mod listing;
 mod memory;
 mod mutable;
 mod name;
 mod object;
 mod owner;
 mod range_set;
+mod read_ahead;
 mod reconcile;
 mod recovery;
 mod server;
@@ -52,12 +54,12 @@ pub use disk::DiskBackend;
 pub use error::{Result, StorageError};
 pub use leasedb::{
     Account, AccountChange, AccountId, Allocation, Coming, Expiry, Going, Identity, LeaseDb, LeaseInfo,
-    Patience, Placed, RenewSecret, ServerId, ShareKind, ShareRow, ShareState, Suspect, Suspicion, Upload,
-    Usage, UsageDay, placed, server_id,
+    MAX_SHARE, Patience, Placed, RenewSecret, Run, ServerId, ShareKind, ShareRow, ShareState, Suspect,
+    Suspicion, Upload, Usage, UsageDay, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use mutable::MUTABLE_CHUNK_SIZE;
-pub use name::{IndexPrefix, ShareNum, StorageIndex};
+pub use name::{IndexPrefix, ShareNum, Span, StorageIndex};
 pub use object::Generation;
 pub use owner::{Owner, Ownership};
 pub use range_set::RangeSet;

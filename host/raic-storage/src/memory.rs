@@ -11,8 +11,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    Backend, EnablerHash, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Recovered,
-    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex, Stored,
+    Backend, EnablerHash, Found, FoundShare, MutableShare, MutableWrite, RangeSet, Recovered, Result,
+    ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
 };
 
 type At = (StorageIndex, ShareNum);
@@ -143,9 +143,13 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, _: u64) -> Result<bool> {
-        Ok(lock(&self.shares).contains_key(&(index, share))
-            || lock(&self.mutable).contains_key(&(index, share)))
+    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
+        if chunk > 0 {
+            return Ok(None);
+        }
+        let immutable = lock(&self.shares).get(&(index, share)).map(|bytes| bytes.len() as u64);
+        Ok(immutable
+            .or_else(|| lock(&self.mutable).get(&(index, share)).map(|(_, bytes)| bytes.len() as u64)))
     }
 
     async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
@@ -201,8 +205,8 @@ impl Backend for MemoryBackend {
         Ok(self.mutable(index, share).await?.map_or(Recovered::Deleted, Recovered::Whole))
     }
 
-    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
-        let within = |(index, _): &At| IndexPrefix::from(*index) == prefix;
+    async fn scan(&self, span: Span, _: u64) -> Result<Vec<FoundShare>> {
+        let within = |(index, _): &At| span.holds(*index);
         let mut found = Vec::new();
         for ((index, share), bytes) in lock(&self.shares).iter().filter(|(at, _)| within(at)) {
             let whole = Found::file(bytes.len() as u64);
@@ -218,7 +222,12 @@ impl Backend for MemoryBackend {
     fn set_owner(&self, _: Option<String>) {}
 
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
-        Ok(lock(&self.objects).keys().filter(|name| name.starts_with(prefix)).take(1000).cloned().collect())
+        Ok(lock(&self.objects).keys().filter(|name| name.starts_with(prefix)).cloned().collect())
+    }
+
+    async fn remove_object(&self, name: &str) -> Result<()> {
+        lock(&self.objects).remove(name);
+        Ok(())
     }
 
     async fn available_space(&self) -> Result<Option<u64>> {
@@ -314,8 +323,8 @@ impl Backend for NullBackend {
         Ok(())
     }
 
-    async fn has_chunk(&self, _: StorageIndex, _: ShareNum, _: u64) -> Result<bool> {
-        Ok(false)
+    async fn chunk_length(&self, _: StorageIndex, _: ShareNum, _: u64) -> Result<Option<u64>> {
+        Ok(None)
     }
 
     async fn mutable(&self, _: StorageIndex, _: ShareNum) -> Result<Option<MutableShare>> {
@@ -346,7 +355,7 @@ impl Backend for NullBackend {
         Ok(Recovered::Deleted)
     }
 
-    async fn scan(&self, _: IndexPrefix) -> Result<Vec<FoundShare>> {
+    async fn scan(&self, _: Span, _: u64) -> Result<Vec<FoundShare>> {
         Ok(Vec::new())
     }
 
@@ -358,6 +367,10 @@ impl Backend for NullBackend {
 
     async fn objects(&self, _: &str) -> Result<Vec<String>> {
         Ok(Vec::new())
+    }
+
+    async fn remove_object(&self, _: &str) -> Result<()> {
+        Ok(())
     }
 
     async fn available_space(&self) -> Result<Option<u64>> {

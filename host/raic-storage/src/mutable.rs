@@ -16,6 +16,7 @@ use crate::{
     cloud::Container,
     commit::{ChunkRef, Commit, MAX_CHUNKS},
     object::ShareObject,
+    read_ahead::read_ahead,
     slots::{Slot, Slots, Superseded},
 };
 
@@ -125,19 +126,32 @@ impl MutableShares {
                 return Ok(Settled { fence: Some(fence), current, is_doubtful });
             };
             let (generation, again) = (intent.generation, intent.again);
-            let there =
-                self.get(at, ShareObject::Commit(generation)).await.map_err(|e| self.not_known(at, e))?;
+            let there = match self.get(at, ShareObject::Commit(generation)).await {
+                // Longer than any commit.
+                Err(e) if e.kind == ErrorKind::TooLarge => Some(Bytes::new()),
+                there => there.map_err(|e| self.not_known(at, e))?,
+            };
+            let mut is_changed = false;
             if let Some(bytes) = there {
-                let commit = self.decode(at, &bytes)?;
-                self.record(at, &commit, current.as_ref()).await?;
-                continue;
+                match self.decode(at, &bytes) {
+                    Ok(commit) => {
+                        self.record(at, &commit, current.as_ref()).await?;
+                        continue;
+                    }
+                    // What the cloud has under that name is no commit of ours, and can never be the version. Its own bytes cannot be put over
+                    // it: the decision is made anew, under a higher name, as where nothing is found.
+                    Err(e) => {
+                        tracing::error!("{e}; its version before stays");
+                        is_changed = true;
+                    }
+                }
             }
             self.container.proves_absence().await.map_err(|e| self.not_known(at, e))?;
             self.container.require_writable().map_err(|e| self.not_known(at, e))?;
             let (generation, bytes) = match again {
                 // Decided before, and not yet answered.
-                Some(bytes) => (generation, bytes),
-                None => {
+                Some(bytes) if !is_changed => (generation, bytes),
+                _ => {
                     let (key, old) = (self.slots.key, current.clone());
                     let again = move |new| {
                         let commit = match old {
@@ -186,11 +200,11 @@ impl MutableShares {
                 let chunk = this.chunk((index, share), &commit, number).await?;
                 let (from, to) = (start.max(number * size), end.min((number + 1) * size));
                 // In memory: a chunk's length.
-                Ok(chunk.slice((from - number * size) as usize..(to - number * size) as usize))
+                Ok(vec![chunk.slice((from - number * size) as usize..(to - number * size) as usize)])
             }
         });
         // The next chunks are on their way while one is read.
-        Ok(pieces.buffered(READ_AHEAD).boxed())
+        read_ahead(pieces, READ_AHEAD).await
     }
 
     /// A chunk's bytes of a version, as long as the share goes there: what the object does not have is zeros.

@@ -90,6 +90,33 @@ impl fmt::Display for IndexPrefix {
     }
 }
 
+/// What a walk looks at in one go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Span {
+    /// All shares.
+    Whole,
+    /// Those whose storage index begins so.
+    Below(IndexPrefix),
+}
+
+impl Span {
+    /// The first and the last storage index within it.
+    pub fn bounds(self) -> (StorageIndex, StorageIndex) {
+        match self {
+            Self::Whole => (StorageIndex([0; 16]), StorageIndex([0xff; 16])),
+            Self::Below(prefix) => prefix.bounds(),
+        }
+    }
+
+    /// Whether a storage index lies within it.
+    pub fn holds(self, index: StorageIndex) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::Below(prefix) => IndexPrefix::from(index) == prefix,
+        }
+    }
+}
+
 /// The number of a share, 0 to 255.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShareNum(pub u8);

@@ -9,12 +9,17 @@
 //! | 28 | 4 | epoch |
 //! | 32 | 16 | database id |
 //! | 48 | 32 | BLAKE3 keyed by the array's key over all above |
+//!
+//! Beside it lies the **run** of the daemon that uses the container, `raic/run.DBID.RUN.NONCE`: its content is BLAKE3 over its name, keyed
+//! alike. A daemon writes it before anything else. RUN rises in the database first, so that whoever starts from a copy of the
+//! home, or from an older state of it, finds a higher one, or its own with another NONCE.
 
-use crate::{Backend, Identity, Result, ServerId, StorageError, StorageIndex};
+use crate::{Backend, Identity, Result, Run, ServerId, StorageError, StorageIndex};
 
 const MAGIC: &[u8; 8] = b"RAICOWN1";
 const LEN: usize = 80;
 const PREFIX: &str = "owner.";
+const RUN_PREFIX: &str = "run.";
 
 /// Who owns an array's containers.
 #[derive(Clone)]
@@ -51,6 +56,13 @@ pub enum Ownership {
     OtherCloud {
         /// That cloud's number.
         number: u32,
+    },
+    /// It is this database's, and another daemon uses it with a copy or a later state of this home.
+    Copied {
+        /// The number of that daemon's run.
+        theirs: u64,
+        /// The number of this one's.
+        ours: u64,
     },
     /// It is another array's, or not to be told.
     OtherArray,
@@ -99,12 +111,24 @@ impl Owner {
         body.starts_with(MAGIC).then_some(Record { number: number(24)?, epoch: number(28)?, database })
     }
 
-    /// Reads what a container's owner objects say.
+    /// Reads what a container's owner objects say, and whether another daemon runs on it with a copy of this home.
     ///
     /// # Errors
     /// Where they cannot be had: then nothing is known.
-    pub async fn check(&self, backend: &dyn Backend, server: ServerId) -> Result<Ownership> {
-        let mut names = backend.objects(PREFIX).await?;
+    pub async fn check(&self, backend: &dyn Backend, server: ServerId, run: Run) -> Result<Ownership> {
+        Ok(self.look(backend, server, run).await?.0)
+    }
+
+    /// The same, with the names of this database's runs.
+    async fn look(
+        &self,
+        backend: &dyn Backend,
+        server: ServerId,
+        run: Run,
+    ) -> Result<(Ownership, Vec<(String, u64)>)> {
+        let mut names = backend.objects("").await?;
+        let runs: Vec<_> = names.iter().filter_map(|name| Some((name.clone(), self.run_of(name)?))).collect();
+        names.retain(|name| name.starts_with(PREFIX));
         // By its exact name as well: a listing may be late.
         let own = self.object();
         if !names.contains(&own) {
@@ -113,10 +137,10 @@ impl Owner {
         let (mut ours, mut before, mut highest) = (false, false, None);
         for name in names {
             let Some(bytes) = backend.load_object(&name).await? else { continue };
-            let Some(record) = self.decode(&bytes) else { return Ok(Ownership::OtherArray) };
+            let Some(record) = self.decode(&bytes) else { return Ok((Ownership::OtherArray, Vec::new())) };
             // Numbers are given by each database anew: another one's say nothing of ours.
             if record.database == self.identity.database && record.number != server.number() {
-                return Ok(Ownership::OtherCloud { number: record.number });
+                return Ok((Ownership::OtherCloud { number: record.number }, Vec::new()));
             }
             if record.database == self.identity.database && record.epoch == self.identity.epoch {
                 ours = true;
@@ -126,22 +150,79 @@ impl Owner {
                 highest = highest.max(Some(record.epoch));
             }
         }
-        Ok(match highest {
+        let found = match highest {
             Some(epoch) if epoch >= self.identity.epoch => Ownership::OtherDatabase { epoch },
             _ if ours => Ownership::Ours,
             _ if before => Ownership::OursBefore,
             Some(epoch) => Ownership::OtherDatabase { epoch },
             None => Ownership::Unowned,
-        })
+        };
+        let own = self.run_object(run);
+        for (name, number) in runs.iter().filter(|(name, number)| *number >= run.number && *name != own) {
+            // Only this array's daemons can write one that counts.
+            let bytes = backend.load_object(name).await?;
+            let is_ours = matches!(found, Ownership::Ours | Ownership::OursBefore | Ownership::Unowned);
+            if is_ours && bytes.is_some_and(|bytes| bytes[..] == self.mac(name.as_bytes())) {
+                return Ok((Ownership::Copied { theirs: *number, ours: run.number }, Vec::new()));
+            }
+        }
+        Ok((found, runs))
+    }
+
+    fn run_object(&self, run: Run) -> String {
+        format!("{RUN_PREFIX}{}.{}.{}", self.identity.database, run.number, run.nonce)
+    }
+
+    /// The number of a run of this database, by the name of its object.
+    fn run_of(&self, name: &str) -> Option<u64> {
+        let mut parts = name.strip_prefix(RUN_PREFIX)?.split('.');
+        let (database, number, nonce) = (parts.next()?, parts.next()?, parts.next()?);
+        let is_own = database.parse::<StorageIndex>().ok()? == self.identity.database;
+        nonce.parse::<StorageIndex>().ok()?;
+        number.parse().ok().filter(|_| is_own && parts.next().is_none())
+    }
+
+    /// Tells a container of this run, unless another daemon's is there; `is_told` says whether it was told before. What older runs left goes.
+    /// Nothing else may be sent to it before.
+    ///
+    /// # Errors
+    /// Where the container cannot be had, or does not take it: then nothing may be written there.
+    pub(crate) async fn begin_run(
+        &self,
+        backend: &dyn Backend,
+        server: ServerId,
+        run: Run,
+        is_told: bool,
+    ) -> Result<Ownership> {
+        let (found, mut runs) = self.look(backend, server, run).await?;
+        if !matches!(found, Ownership::Ours | Ownership::OursBefore | Ownership::Unowned) {
+            return Ok(found);
+        }
+        let own = self.run_object(run);
+        if !is_told {
+            backend.store_object(&own, self.mac(own.as_bytes()).to_vec().into()).await?;
+            // Of two that began at once, one at least sees the other now, and both at their next look.
+            let (found, seen) = self.look(backend, server, run).await?;
+            if let Ownership::Copied { .. } = found {
+                return Ok(found);
+            }
+            runs.extend(seen);
+        }
+        runs.sort();
+        runs.dedup();
+        for (older, _) in runs.iter().filter(|(name, number)| *number < run.number && *name != own) {
+            backend.remove_object(older).await?;
+        }
+        Ok(found)
     }
 
     /// Writes this database's owner object into a container, and looks whether another did at the same time.
     ///
     /// # Errors
     /// The backend's.
-    pub async fn claim(&self, backend: &dyn Backend, server: ServerId) -> Result<Ownership> {
+    pub async fn claim(&self, backend: &dyn Backend, server: ServerId, run: Run) -> Result<Ownership> {
         backend.store_object(&self.object(), self.encode(server).into()).await?;
-        self.check(backend, server).await
+        self.check(backend, server, run).await
     }
 }
 
@@ -155,12 +236,18 @@ impl Ownership {
                  it is the right one, `raic cloud adopt {cloud}` takes it"
             )),
             Self::OtherDatabase { epoch } => Some(format!(
-                "its container belongs to another database of this array (epoch {epoch}): a host that took it over, or \
-                 the one whose database was lost; if that host is gone, `raic lease rebuild` takes the containers over"
+                "its container belongs to another database of this array (epoch {epoch}): of a host that took it over, or of the one whose \
+                 database was lost. If raic.db is not the right one, put the right one back. If that host is gone, `raic lease rebuild` \
+                 takes the containers over (`--restored-backup`, if raic.db is a backup)"
             )),
             Self::OtherCloud { number } => Some(format!(
-                "its container is this array's as cloud number {number}: it is configured twice, or two clouds were \
-                 swapped; correct config.toml"
+                "its container is this array's as cloud number {number}: it is configured twice, two clouds were swapped, or it was \
+                 renamed; clouds keep their names: correct config.toml"
+            )),
+            Self::Copied { theirs, ours } => Some(format!(
+                "another daemon uses its container with a copy of this home, or this home is an older state of that one (its run {theirs}, \
+                 this one's {ours}). Only one of them may run: stop the other and delete its home, or stop this one. If this home was restored \
+                 from a backup and no other is left, `raic lease rebuild --restored-backup` takes the containers over"
             )),
             Self::OtherArray => Some(
                 "its container belongs to another array, or to another key; give this array a container of its own, \
@@ -182,6 +269,8 @@ mod tests {
     use super::*;
     use crate::MemoryBackend;
 
+    const RUN: Run = Run { number: 1, nonce: StorageIndex([1; 16]) };
+
     fn owner(array: u8, database: u8, epoch: u32) -> Owner {
         let identity = Identity { database: StorageIndex([database; 16]), epoch };
         Owner { array: [array; 16], key: [array; 32], identity }
@@ -192,26 +281,26 @@ mod tests {
         let (first, second) = (ServerId(1), ServerId(2));
         let ours = owner(1, 1, 1);
         let backend = MemoryBackend::new("m");
-        assert_eq!(ours.check(&backend, first).await.unwrap(), Ownership::Unowned);
-        assert_eq!(ours.claim(&backend, first).await.unwrap(), Ownership::Ours);
+        assert_eq!(ours.check(&backend, first, RUN).await.unwrap(), Ownership::Unowned);
+        assert_eq!(ours.claim(&backend, first, RUN).await.unwrap(), Ownership::Ours);
         // The same container under another name; another array; a database that knows nothing of it.
-        assert_eq!(ours.check(&backend, second).await.unwrap(), Ownership::OtherCloud { number: 1 });
-        assert_eq!(owner(2, 2, 1).check(&backend, first).await.unwrap(), Ownership::OtherArray);
+        assert_eq!(ours.check(&backend, second, RUN).await.unwrap(), Ownership::OtherCloud { number: 1 });
+        assert_eq!(owner(2, 2, 1).check(&backend, first, RUN).await.unwrap(), Ownership::OtherArray);
         assert_eq!(
-            owner(1, 2, 1).check(&backend, first).await.unwrap(),
+            owner(1, 2, 1).check(&backend, first, RUN).await.unwrap(),
             Ownership::OtherDatabase { epoch: 1 }
         );
         // Taken over by a higher epoch: the old host sees it, the new one is not disturbed by the old object.
         let newer = owner(1, 2, 2);
-        assert_eq!(newer.claim(&backend, first).await.unwrap(), Ownership::Ours);
-        assert_eq!(ours.check(&backend, first).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
-        assert!(ours.check(&backend, first).await.unwrap().writable("m").is_err());
+        assert_eq!(newer.claim(&backend, first, RUN).await.unwrap(), Ownership::Ours);
+        assert_eq!(ours.check(&backend, first, RUN).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
+        assert!(ours.check(&backend, first, RUN).await.unwrap().writable("m").is_err());
         // Two of one epoch: neither may write.
         assert_eq!(
-            owner(1, 3, 2).claim(&backend, first).await.unwrap(),
+            owner(1, 3, 2).claim(&backend, first, RUN).await.unwrap(),
             Ownership::OtherDatabase { epoch: 2 }
         );
-        assert_eq!(newer.check(&backend, first).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
+        assert_eq!(newer.check(&backend, first, RUN).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
     }
 
     #[test]
@@ -224,5 +313,108 @@ mod tests {
             assert!(owner(1, 1, 1).decode(&changed).is_none(), "{at}");
         }
         assert!(owner(1, 1, 1).decode(&bytes[..79]).is_none());
+    }
+
+    fn run(number: u64, nonce: u8) -> Run {
+        Run { number, nonce: StorageIndex([nonce; 16]) }
+    }
+
+    #[tokio::test]
+    async fn of_two_daemons_on_copies_of_one_home_never_both_write() {
+        let (server, ours) = (ServerId(1), owner(1, 1, 1));
+        let backend = MemoryBackend::new("m");
+        ours.claim(&backend, server, RUN).await.unwrap();
+        let begin = async |run, is_told| ours.begin_run(&backend, server, run, is_told).await.unwrap();
+        assert_eq!(begin(run(5, 1), false).await, Ownership::Ours);
+        // The next start; what it left goes.
+        assert_eq!(begin(run(6, 2), false).await, Ownership::Ours);
+        let runs = backend.objects("run.").await.unwrap();
+        assert_eq!(runs.len(), 1, "{runs:?}");
+        // A copy that starts later; an older state of the home; two that start at once.
+        assert_eq!(begin(run(7, 3), false).await, Ownership::Ours);
+        assert_eq!(begin(run(6, 2), true).await, Ownership::Copied { theirs: 7, ours: 6 });
+        assert_eq!(begin(run(4, 4), false).await, Ownership::Copied { theirs: 7, ours: 4 });
+        assert_eq!(begin(run(7, 5), false).await, Ownership::Copied { theirs: 7, ours: 7 });
+        assert_eq!(begin(run(7, 3), true).await, Ownership::Ours, "which is undisturbed");
+        assert!(ours.check(&backend, server, run(6, 2)).await.unwrap().writable("m").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_run_that_a_cloud_makes_up_says_nothing() {
+        let (server, ours) = (ServerId(1), owner(1, 1, 1));
+        let backend = MemoryBackend::new("m");
+        ours.claim(&backend, server, RUN).await.unwrap();
+        let name = ours.run_object(run(99, 9));
+        backend.store_object(&name, vec![0; 32].into()).await.unwrap();
+        assert_eq!(ours.begin_run(&backend, server, RUN, false).await.unwrap(), Ownership::Ours);
+    }
+
+    /// The contract lets a page be empty and go on, and Azure's are; the one fence between two hosts was open then.
+    #[tokio::test]
+    async fn an_owner_is_found_behind_empty_pages() {
+        let (server, ours, newer) = (ServerId(1), owner(1, 1, 1), owner(1, 2, 2));
+        let cloud = std::sync::Arc::new(EmptyFirst(raic_cloud::MemoryCloud::new("m")));
+        let backend = crate::CloudBackend::new(cloud, 1000, crate::ChunkBudget::default());
+        ours.claim(&backend, server, RUN).await.unwrap();
+        newer.claim(&backend, server, RUN).await.unwrap();
+        assert_eq!(ours.check(&backend, server, RUN).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
+    }
+
+    /// Answers each first page with nothing.
+    #[derive(Debug)]
+    struct EmptyFirst(raic_cloud::MemoryCloud);
+
+    #[async_trait::async_trait]
+    impl raic_cloud::Cloud for EmptyFirst {
+        fn name(&self) -> &str {
+            self.0.name()
+        }
+        async fn describe(&self) -> raic_cloud::Result<Vec<(String, String)>> {
+            self.0.describe().await
+        }
+        async fn probe(&self) -> raic_cloud::Result<()> {
+            self.0.probe().await
+        }
+        async fn put(
+            &self,
+            key: &raic_cloud::ObjectKey,
+            content: raic_cloud::Payload,
+            mode: raic_cloud::WriteMode,
+        ) -> raic_cloud::Result<raic_cloud::ObjectInfo> {
+            self.0.put(key, content, mode).await
+        }
+        async fn get(
+            &self,
+            key: &raic_cloud::ObjectKey,
+            range: Option<raic_cloud::ByteRange>,
+            if_match: Option<&str>,
+        ) -> raic_cloud::Result<raic_cloud::Object> {
+            self.0.get(key, range, if_match).await
+        }
+        async fn head(&self, key: &raic_cloud::ObjectKey) -> raic_cloud::Result<raic_cloud::ObjectInfo> {
+            self.0.head(key).await
+        }
+        async fn delete(
+            &self,
+            key: &raic_cloud::ObjectKey,
+            if_match: Option<&str>,
+        ) -> raic_cloud::Result<()> {
+            self.0.delete(key, if_match).await
+        }
+        async fn list(
+            &self,
+            prefix: &str,
+            cursor: Option<&str>,
+            limit: u32,
+        ) -> raic_cloud::Result<raic_cloud::Page> {
+            match cursor {
+                None => Ok(raic_cloud::Page { entries: Vec::new(), next: Some("on".to_owned()) }),
+                Some("on") => self.0.list(prefix, None, limit).await,
+                cursor => self.0.list(prefix, cursor, limit).await,
+            }
+        }
+        async fn create_container(&self) -> raic_cloud::Result<()> {
+            self.0.create_container().await
+        }
     }
 }

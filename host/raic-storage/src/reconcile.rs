@@ -17,7 +17,7 @@ use futures::TryStreamExt as _;
 
 use crate::{
     Container, Found, FoundShare, IndexPrefix, Ownership, RangeSet, Recovered, Result, ShareKind, ShareNum,
-    ShareRow, ShareState, StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
+    ShareRow, ShareState, Span, StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
     container::{FOOTER, HEADER},
     leasedb,
     object::ShareObject,
@@ -44,6 +44,11 @@ pub struct Reconciled {
     pub failed: AtomicU64,
 }
 
+/// The number after that of the last chunk.
+fn past(chunks: &RangeSet) -> u64 {
+    chunks.ranges().last().map_or(0, |last| last.end)
+}
+
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
@@ -54,6 +59,12 @@ const RECONCILE: &str = "reconcile";
 const LEFTOVERS: usize = 1000;
 /// How often it is looked whether one is due.
 const PAUSE: Duration = Duration::from_secs(300);
+/// Shares, and objects, of a server that is walked in one go rather than by its 1024 prefixes: a few pages of a listing.
+const IN_ONE_GO: u64 = 4_000;
+/// Objects that a listing may have beside those that the rows tell of: leftovers, versions, and what was lost with a database.
+const BESIDE: u64 = 100_000;
+/// Shares of one server that something is said against, at most: a cloud that makes up names fills no database.
+const MOST_SUSPECTS: u64 = 100_000;
 
 type At = (StorageIndex, ShareNum);
 
@@ -75,10 +86,21 @@ impl StorageServer {
     pub async fn reconcile(&self, walk: &'static str, told: &Reconciled) -> Result<()> {
         let (next, _) = self.leasedb.walk(self.id, walk).await?;
         told.prefixes.store(u64::from(next), Ordering::Relaxed);
-        for prefix in IndexPrefix::all_from(next) {
-            self.reconcile_prefix(prefix, told).await?;
-            self.leasedb.walked(self.id, walk, prefix).await?;
-            count(&told.prefixes);
+        let server = self.id;
+        let rows = self.leasedb.read(move |c| leasedb::count(c, server)).await?;
+        // A small container costs a few requests, and not a thousand. Where it turns out to be larger it is walked by prefixes.
+        let is_done = next == 0 && rows <= IN_ONE_GO && self.reconcile_whole(walk, told).await?;
+        if is_done {
+            told.prefixes.store(u64::from(IndexPrefix::COUNT), Ordering::Relaxed);
+        } else {
+            for prefix in IndexPrefix::all_from(next) {
+                self.reconcile_prefix(prefix, told).await?;
+                self.leasedb.walked(self.id, walk, prefix).await?;
+                count(&told.prefixes);
+            }
+        }
+        if self.require_writable().await.is_err() {
+            return Ok(());
         }
         // An upload that lives was written to in its time; a day more is for clocks.
         let patience = self.leasedb.patience();
@@ -112,19 +134,51 @@ impl StorageServer {
         }
     }
 
+    /// Reconciles all prefixes at once; false where there is too much for that, and nothing was done.
+    async fn reconcile_whole(&self, walk: &'static str, told: &Reconciled) -> Result<bool> {
+        let before = self.below(Span::Whole).await?;
+        match self.backend.scan(Span::Whole, IN_ONE_GO).await {
+            Ok(found) => {
+                self.compare(Span::Whole, before, found, told).await?;
+                self.leasedb.walked_whole(self.id, walk).await?;
+                Ok(true)
+            }
+            Err(StorageError::Cloud(e)) if e.kind == raic_cloud::ErrorKind::Protocol => Ok(false),
+            Err(StorageError::Disk { .. }) => Ok(false),
+            Err(e) => Err(e),
+        }
+    }
+
     /// Reconciles one prefix.
     ///
     /// # Errors
     /// As [`StorageServer::reconcile`].
     pub async fn reconcile_prefix(&self, prefix: IndexPrefix, told: &Reconciled) -> Result<()> {
-        let before = self.below(prefix).await?;
-        let found = self.backend.scan(prefix).await?;
+        let span = Span::Below(prefix);
+        let before = self.below(span).await?;
+        let known: u64 = before.values().map(|row| row.objects.max(1)).sum();
+        let found = self.backend.scan(span, known.saturating_mul(4).saturating_add(BESIDE)).await?;
+        self.compare(span, before, found, told).await
+    }
+
+    /// Compares what a complete listing of a span found with the rows of before and after it.
+    async fn compare(
+        &self,
+        span: Span,
+        before: BTreeMap<At, ShareRow>,
+        found: Vec<FoundShare>,
+        told: &Reconciled,
+    ) -> Result<()> {
         // Read again after the listing: a row is there before its first object, and until after its last.
-        let after = self.below(prefix).await?;
-        self.check_owner().await?.writable(self.name())?;
+        let after = self.below(span).await?;
+        // What is destroyed looks again.
+        match self.seen_owner().await? {
+            Ownership::Ours => {}
+            other => other.writable(self.name())?,
+        }
         let mut suspects: BTreeMap<At, Suspect> = self
             .leasedb
-            .suspects(self.id, prefix)
+            .suspects(self.id, span)
             .await?
             .into_iter()
             .map(|(i, s, what)| ((i, s), what))
@@ -160,7 +214,7 @@ impl StorageServer {
                 self.failed_alone(*at, seen, told)?;
             }
         }
-        self.backend.forget_unlisted(prefix, listed).await?;
+        self.backend.forget_unlisted(span, listed).await?;
         // What is left was suspected and is so no longer.
         for at in suspects.into_keys() {
             self.clear(at).await?;
@@ -181,9 +235,9 @@ impl StorageServer {
         }
     }
 
-    async fn below(&self, prefix: IndexPrefix) -> Result<BTreeMap<At, ShareRow>> {
+    async fn below(&self, span: Span) -> Result<BTreeMap<At, ShareRow>> {
         let server = self.id;
-        let rows = self.leasedb.read(move |c| leasedb::below(c, server, prefix)).await?;
+        let rows = self.leasedb.read(move |c| leasedb::below(c, server, span)).await?;
         Ok(rows.into_iter().map(|row| ((row.index, row.share), row)).collect())
     }
 
@@ -194,11 +248,18 @@ impl StorageServer {
 
     async fn suspect(&self, at: At, what: Suspicion, object: String) -> Result<()> {
         let (server, now) = (self.id, self.leasedb.now_ms());
+        if what == Suspicion::Torn && self.leasedb.suspect_count(server).await? >= MOST_SUSPECTS {
+            let why = format!("it lists more than {MOST_SUSPECTS} objects of no share: they are left alone");
+            return Err(StorageError::ReadOnly { backend: self.name().to_owned(), reason: why });
+        }
         self.leasedb.write(move |tx| leasedb::suspect(tx, server, at, what, &object, now)).await
     }
 
-    /// Whether a suspicion of the same object is old enough for the second pass.
+    /// Whether a suspicion of the same object is old enough for the second pass. By a clock that is off none is.
     fn is_second_pass(&self, before: Option<&Suspect>, what: Suspicion, object: &str) -> bool {
+        if self.leasedb.clock_is_off().is_some() {
+            return false;
+        }
         let old = self.leasedb.over_since(self.leasedb.patience().suspicion);
         before.is_some_and(|s| s.what == what && s.object == object && s.since_ms <= old)
     }
@@ -219,6 +280,8 @@ impl StorageServer {
                 }
                 return Ok(());
             }
+            // Where nothing may be written it stays.
+            Examined::Deleted if self.require_writable().await.is_err() => return self.clear(at).await,
             Examined::Deleted => {
                 let lock = self.slot_lock(share.index);
                 let _turn = lock.lock().await;
@@ -235,6 +298,10 @@ impl StorageServer {
         let is_old = share.newest_ms.is_none_or(|newest| newest <= old);
         if !(is_old && self.is_second_pass(before.as_ref(), Suspicion::Torn, &object)) {
             return self.suspect(at, Suspicion::Torn, object).await;
+        }
+        if !self.check_owner().await.is_ok_and(|found| found == Ownership::Ours) || self.settings.is_read_only
+        {
+            return Ok(());
         }
         count(&told.reaped);
         self.reap(share).await
@@ -266,8 +333,51 @@ impl StorageServer {
                 Ok(Examined::Torn(None))
             }
             Some(whole) => Ok(whole),
-            None => Ok(Examined::Torn(self.decisive(share, chunks).await?)),
+            None => {
+                let missing = self.decisive(share, chunks).await?;
+                let is_gap = missing.as_ref().is_some_and(|(chunk, _)| *chunk < past(chunks));
+                if !is_gap && self.has_an_end(share, chunks, *chunk_size, *bytes).await? {
+                    let FoundShare { index, share, .. } = share;
+                    tracing::error!(
+                        "cloud {:?}: share {share} of {index} is all there, and its header or its end is damaged; it is kept",
+                        self.name()
+                    );
+                    return Ok(Examined::Torn(None));
+                }
+                Ok(Examined::Torn(missing.map(|(_, object)| object)))
+            }
         }
+    }
+
+    /// Whether chunks without a gap look like all of a share, though its header or its end says otherwise: one that never was complete ends with
+    /// a whole chunk of the size that new shares have, and has no end.
+    async fn has_an_end(
+        &self,
+        share: &FoundShare,
+        chunks: &RangeSet,
+        chunk_size: u64,
+        bytes: u64,
+    ) -> Result<bool> {
+        if chunk_size == 0 {
+            return Ok(false);
+        }
+        let objects = past(chunks);
+        let last =
+            match self.backend.chunk_length(share.index, share.share, objects.saturating_sub(1)).await? {
+                Some(last) => last,
+                None => return Ok(false),
+            };
+        if objects > 1 && last < chunk_size || objects == 1 && !last.is_multiple_of(1 << 16) {
+            return Ok(true);
+        }
+        let end =
+            self.backend.read(share.index, share.share, bytes.saturating_sub(FOOTER as u64)..bytes).await;
+        let end: Vec<u8> = match end {
+            Ok(stream) => stream.try_collect::<Vec<_>>().await?.concat(),
+            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(false),
+            Err(e) => return Err(e),
+        };
+        Ok(crate::container::resembles_an_end(&end))
     }
 
     /// What an immutable share is that was listed, or a file; torn where its header is none that is known, none where it is
@@ -329,14 +439,14 @@ impl StorageServer {
     }
 
     /// The object that would make a torn share whole, where it is not found by its name; none where it is there.
-    async fn decisive(&self, share: &FoundShare, chunks: &RangeSet) -> Result<Option<String>> {
+    async fn decisive(&self, share: &FoundShare, chunks: &RangeSet) -> Result<Option<(u64, String)>> {
         let (index, number) = (share.index, share.share);
         let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
         // In a gap, what the listing may have left out; after a full row, the next.
-        let past = chunks.ranges().last().map_or(0, |last| last.end);
+        let past = past(chunks);
         for chunk in chunks.missing(past).into_iter().flatten().chain([past]) {
-            if !self.backend.has_chunk(index, number, chunk).await? {
-                return Ok(Some(name(chunk)));
+            if self.backend.chunk_length(index, number, chunk).await?.is_none() {
+                return Ok(Some((chunk, name(chunk))));
             }
         }
         Ok(None)
@@ -392,21 +502,62 @@ impl StorageServer {
                 return self.unlisted(row, before, told).await;
             }
             let beyond = chunks.within(&(row.objects..u64::MAX));
-            for leftover in beyond.iter().cloned().flatten().take(LEFTOVERS) {
-                self.backend.remove_chunks(row.index, row.share, leftover..leftover + 1).await?;
+            // An array's storage index never recurs: what is beyond its share's end is nobody's, and harms nothing.
+            if let Some(leftover) = beyond.first().filter(|_| row.kind == ShareKind::Immutable) {
+                return self.leftover(row, leftover.start, &beyond, before).await;
             }
-            if beyond.is_empty() && bytes != row.used_space && row.kind == ShareKind::Immutable
-                || bytes < row.used_space
-            {
+            // A share's length is its row's. What a listing says of it is asked of the objects by their names before it counts.
+            let differs =
+                bytes < row.used_space || (row.kind == ShareKind::Immutable && bytes != row.used_space);
+            if beyond.is_empty() && differs && self.bytes_by_name(row).await? != Some(row.used_space) {
                 return self.shortened(row, bytes, before, told).await;
-            }
-            // What an older catalog knew of an array's share was its content's length alone.
-            if beyond.is_empty() && bytes != row.used_space {
-                let (id, server, leasedb) = (row.id, self.id, self.leasedb.clone());
-                self.leasedb.write(move |tx| leasedb.correct_used_space(tx, server, id, bytes)).await?;
             }
         }
         self.is_there(row, before.is_some()).await
+    }
+
+    /// The bytes of a share's objects, each asked for by its name; `None` where one is not there.
+    async fn bytes_by_name(&self, row: &ShareRow) -> Result<Option<u64>> {
+        let mut total = 0_u64;
+        for chunk in 0..row.objects.max(1) {
+            match self.backend.chunk_length(row.index, row.share, chunk).await? {
+                Some(length) => total = total.saturating_add(length),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(total))
+    }
+
+    /// Objects beyond a share's end, of an older upload under its name: they go when two passes a day apart have seen them, and each is found by
+    /// its name.
+    async fn leftover(
+        &self,
+        row: &ShareRow,
+        first: u64,
+        beyond: &[std::ops::Range<u64>],
+        before: Option<Suspect>,
+    ) -> Result<()> {
+        let (at, object) =
+            ((row.index, row.share), ShareObject::Chunk(first).key(row.index, row.share).to_string());
+        if !self.is_second_pass(before.as_ref(), Suspicion::Leftover, &object) {
+            return self.suspect(at, Suspicion::Leftover, object).await;
+        }
+        self.require_writable().await?;
+        for chunk in beyond.iter().cloned().flatten().take(LEFTOVERS) {
+            // Row and owner are looked at again before each.
+            let server = self.id;
+            let now = self.leasedb.read(move |c| leasedb::find(c, server, at.0, at.1)).await?;
+            let same = now.is_some_and(|now| {
+                now.id == row.id && now.state == ShareState::Stable && now.objects <= chunk
+            });
+            if !same || !self.seen_owner().await.is_ok_and(|found| found == Ownership::Ours) {
+                return Ok(());
+            }
+            if self.backend.chunk_length(row.index, row.share, chunk).await?.is_some() {
+                self.backend.remove_chunks(row.index, row.share, chunk..chunk + 1).await?;
+            }
+        }
+        self.clear(at).await
     }
 
     /// A STABLE share is there, whatever was said of it: unless it was found just after a take-over, when what the host
@@ -482,7 +633,7 @@ impl StorageServer {
             missing = self.lacks(row, &nothing).await?;
         } else {
             for chunk in 0..row.objects.max(1) {
-                if !self.backend.has_chunk(row.index, row.share, chunk).await? {
+                if self.backend.chunk_length(row.index, row.share, chunk).await?.is_none() {
                     missing = Some(ShareObject::Chunk(chunk).key(row.index, row.share).to_string());
                     break;
                 }
@@ -521,10 +672,12 @@ impl StorageServer {
     /// # Errors
     /// [`StorageError::ReadOnly`] where it is another array's or another cloud's.
     pub async fn take_over(&self) -> Result<()> {
-        match self.owner.check(&*self.backend, self.id).await? {
+        self.require_configured_writable()?;
+        let run = self.leasedb.run();
+        match self.owner.check(&*self.backend, self.id, run).await? {
             Ownership::OtherDatabase { epoch } if epoch < self.owner.identity.epoch => {
                 self.leasedb.set_taken(self.id).await?;
-                self.owner.claim(&*self.backend, self.id).await?;
+                self.owner.claim(&*self.backend, self.id, run).await?;
             }
             _ => {}
         }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -83,6 +83,16 @@ impl Drop for Hold {
     }
 }
 
+/// What was seen of a container's owner, and when.
+#[derive(Debug)]
+struct Looked {
+    found: Ownership,
+    at: Instant,
+}
+
+/// How long what was seen of a container's owner counts, where nothing is destroyed by it.
+const SEEN: Duration = Duration::from_secs(120);
+
 /// A backend with its leases.
 #[derive(Debug)]
 pub struct StorageServer {
@@ -96,7 +106,9 @@ pub struct StorageServer {
     /// Changes when there may be something to collect.
     pub(crate) wake: watch::Sender<()>,
     // Std locks: held while a value is copied.
-    ownership: Mutex<Option<Ownership>>,
+    ownership: Mutex<Option<Looked>>,
+    /// The number of the run that the container was told of.
+    told_run: Mutex<Option<u64>>,
     /// When the next deletions may go out.
     pub(crate) paced: Mutex<Option<Instant>>,
 }
@@ -119,9 +131,9 @@ impl StorageServer {
         // Until it is known whose the container is.
         backend.set_writable(false);
         let wake = watch::Sender::new(());
-        let (uploads, ownership) = (holds.uploads(id), Mutex::default());
-        let paced = Mutex::default();
-        Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership, paced })
+        let uploads = holds.uploads(id);
+        let (ownership, told_run, paced) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership, told_run, paced })
     }
 
     /// The cloud's configured name.
@@ -154,21 +166,21 @@ impl StorageServer {
         self.wake.send_replace(());
     }
 
-    fn ownership(&self) -> MutexGuard<'_, Option<Ownership>> {
+    fn ownership(&self) -> MutexGuard<'_, Option<Looked>> {
         self.ownership.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Reads whose the container is, and takes one that nobody ever had.
+    /// Reads whose the container is, tells it of this run, and takes one that nobody ever had.
     ///
     /// # Errors
     /// Where it cannot be told: then nothing may be destroyed.
     pub async fn check_owner(&self) -> Result<Ownership> {
         // Before the container is read: who claims it writes there first, and then the row.
         let is_claimed = self.leasedb.is_claimed(self.id).await?;
-        let mut found = self.owner.check(&*self.backend, self.id).await?;
+        let mut found = self.begin_run().await?;
         let is_new = found == Ownership::Unowned && !is_claimed;
         if (is_new || found == Ownership::OursBefore) && !self.settings.is_read_only {
-            found = self.owner.claim(&*self.backend, self.id).await?;
+            found = self.owner.claim(&*self.backend, self.id, self.leasedb.run()).await?;
         }
         if found == Ownership::Ours && !is_claimed {
             self.leasedb.set_claimed(self.id).await?;
@@ -177,10 +189,34 @@ impl StorageServer {
         Ok(found)
     }
 
+    /// What was seen of the owner lately, or is seen now: for what destroys nothing.
+    pub(crate) async fn seen_owner(&self) -> Result<Ownership> {
+        let lately =
+            self.ownership().as_ref().filter(|seen| seen.at.elapsed() < SEEN).map(|seen| seen.found.clone());
+        match lately {
+            Some(found) => Ok(found),
+            None => self.check_owner().await,
+        }
+    }
+
+    /// Looks for other daemons, and tells the container of this one's run, before anything else is sent. A read-only cloud is not told.
+    async fn begin_run(&self) -> Result<Ownership> {
+        let run = self.leasedb.run();
+        if self.settings.is_read_only {
+            return self.owner.check(&*self.backend, self.id, run).await;
+        }
+        let told = *self.told_run.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = self.owner.begin_run(&*self.backend, self.id, run, told == Some(run.number)).await?;
+        if found.refusal(self.name()).is_none() || found == Ownership::Unowned {
+            *self.told_run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.number);
+        }
+        Ok(found)
+    }
+
     fn learned(&self, found: Ownership) {
         self.backend.set_writable(!self.settings.is_read_only && found.refusal(self.name()).is_none());
-        let before = self.ownership().replace(found.clone());
-        if before.as_ref() != Some(&found)
+        let before = self.ownership().replace(Looked { found: found.clone(), at: Instant::now() });
+        if before.is_none_or(|before| before.found != found)
             && let Some(reason) = found.refusal(self.name())
         {
             tracing::error!("cloud {:?} is read-only: {reason}", self.name());
@@ -190,15 +226,27 @@ impl StorageServer {
     /// Gives the container an owner object again, which has lost it.
     ///
     /// # Errors
-    /// [`StorageError::ReadOnly`] where it is another's.
+    /// [`StorageError::ReadOnly`] where it is another's, or config.toml says that nothing is written there.
     pub async fn adopt(&self) -> Result<()> {
-        let mut found = self.owner.check(&*self.backend, self.id).await?;
+        self.require_configured_writable()?;
+        let mut found = self.begin_run().await?;
         if found == Ownership::Unowned {
-            found = self.owner.claim(&*self.backend, self.id).await?;
+            found = self.owner.claim(&*self.backend, self.id, self.leasedb.run()).await?;
             self.leasedb.set_claimed(self.id).await?;
         }
         self.learned(found.clone());
         found.writable(self.name())
+    }
+
+    /// That config.toml does not say that nothing is written there.
+    pub(crate) fn require_configured_writable(&self) -> Result<()> {
+        match self.settings.is_read_only {
+            false => Ok(()),
+            true => Err(StorageError::ReadOnly {
+                backend: self.name().to_owned(),
+                reason: "config.toml says so (read_only)".to_owned(),
+            }),
+        }
     }
 
     /// Why nothing may be written or deleted; none where it may, or where it is not known yet.
@@ -206,7 +254,7 @@ impl StorageServer {
         if self.settings.is_read_only {
             return Some("config.toml says so (read_only)".to_owned());
         }
-        self.ownership().as_ref().and_then(|found| found.refusal(self.name()))
+        self.ownership().as_ref().and_then(|seen| seen.found.refusal(self.name()))
     }
 
     /// Whether shares may be written.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::{Generation, IndexPrefix, LeaseDb, Result, ServerId, ShareNum, StorageIndex, leasedb::int};
+use crate::{Generation, LeaseDb, Result, ServerId, ShareNum, Span, StorageIndex, leasedb::int};
 
 /// A chunk of a version, by number and the generation that wrote it.
 pub(crate) type NamedChunk = (u64, Generation);
@@ -258,8 +258,8 @@ impl Slots {
 
     /// Slots whose storage index begins so, that one listing made and that the next, complete one does not show at all, are
     /// forgotten: what the first saw had gone.
-    pub(crate) async fn forget_unlisted(&self, prefix: IndexPrefix, listed: BTreeSet<At>) -> Result<()> {
-        let (server, (first, last)) = (self.server, prefix.bounds());
+    pub(crate) async fn forget_unlisted(&self, span: Span, listed: BTreeSet<At>) -> Result<()> {
+        let (server, (first, last)) = (self.server, span.bounds());
         self.leasedb
             .write(move |tx| {
                 let mut statement = tx.prepare_cached(

@@ -49,12 +49,17 @@ pub struct Spool {
 impl Spool {
     /// Takes up to so much room; returns how much.
     fn take(&self, bytes: u64) -> u64 {
-        let bytes = bytes.min(self.room.available_permits() as u64);
-        let taken = u32::try_from(bytes).ok().and_then(|bytes| self.room.try_acquire_many(bytes).ok());
-        taken.map_or(0, |permit| {
-            permit.forget();
-            bytes
-        })
+        // A semaphore gives 4 GiB at once, at most.
+        let mut taken = 0;
+        while taken < bytes {
+            let some = (bytes - taken).min(self.room.available_permits() as u64).min(u64::from(u32::MAX));
+            match self.room.try_acquire_many(u32::try_from(some).unwrap_or(u32::MAX)) {
+                Ok(permit) if some > 0 => permit.forget(),
+                _ => break,
+            }
+            taken += some;
+        }
+        taken
     }
 
     fn lying(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
@@ -156,16 +161,28 @@ impl Spool {
     pub(crate) async fn file(&self, name: String, chunk_size: u64, received: &RangeSet) -> Result<SpoolFile> {
         use cap_std::fs::OpenOptionsExt as _;
         let (root, of) = (self.root.clone(), name.clone());
+        // What was acknowledged must be here or in the cloud: a file that was lost is not made anew, with zeros in the place of bytes.
+        let (is_new, last) =
+            (received.ranges().is_empty(), received.ranges().last().map_or(0, |range| range.end));
         let open = move || {
             let mut options = OpenOptions::new();
-            let file =
-                root.open_with(of, options.read(true).write(true).create(true).truncate(false).mode(0o600))?;
-            let file = file.into_std();
+            let options = options.read(true).write(true).truncate(false).mode(0o600);
+            let file = root.open_with(of, options.create(is_new))?.into_std();
             let mut head = [0; 16];
             let mut reader = &file;
             match reader.read_exact(&mut head) {
-                Ok(()) => {}
-                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                Ok(()) => {
+                    let (drained, size) = (number(&head[..8]), number(&head[8..]).max(1));
+                    let is_short =
+                        drained.saturating_mul(size) < last && file.metadata()?.len() < DATA + last;
+                    if is_short {
+                        return Err(io::Error::new(
+                            io::ErrorKind::UnexpectedEof,
+                            "it has less than was acknowledged",
+                        ));
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && is_new => {
                     head[8..].copy_from_slice(&chunk_size.to_be_bytes());
                     file.write_all_at(&head, 0)?;
                     file.sync_data()?;
@@ -220,9 +237,21 @@ impl SpoolFile {
         done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(self.spool.failed(&self.name, operation))
     }
 
-    /// Durable when it returns. Waits for room.
-    pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes) -> Result<()> {
+    /// Durable when it returns. Waits for room, unless it `completes` the chunk that goes out next: that frees more than it takes, and all who
+    /// wait would wait for each other.
+    pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes, completes: bool) -> Result<()> {
         let length = bytes.len() as u64;
+        let held = if completes { self.spool.take(length) } else { self.wait_for(length).await? };
+        self.held.fetch_add(held, Ordering::Relaxed);
+        let written = self.run("write", move |file| {
+            file.write_all_at(&bytes, DATA + offset)?;
+            file.sync_data()
+        });
+        // What was not written takes no room.
+        written.await.inspect_err(|_| self.give_back(held))
+    }
+
+    async fn wait_for(&self, length: u64) -> Result<u64> {
         let room = self.spool.room.acquire_many(u32::try_from(length).unwrap_or(u32::MAX));
         match tokio::time::timeout(PATIENCE, room).await {
             Ok(Ok(permit)) => permit.forget(),
@@ -231,12 +260,7 @@ impl SpoolFile {
                 return Err(StorageError::NoSpace { backend: "spool".to_owned(), needed: length, available });
             }
         }
-        self.held.fetch_add(length, Ordering::Relaxed);
-        self.run("write", move |file| {
-            file.write_all_at(&bytes, DATA + offset)?;
-            file.sync_data()
-        })
-        .await
+        Ok(length)
     }
 
     pub(crate) async fn read_at(&self, range: Range<u64>) -> Result<Bytes> {

@@ -12,20 +12,27 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 
 use crate::{
-    AccountId, Allocation, Coming, Container, MutableWrite, RenewSecret, Result, ShareKind, ShareNum,
-    ShareRow, ShareState, ShareStream, ShareUpload, StorageError, StorageIndex, StorageServer, Upload,
-    leasedb,
+    AccountId, Allocation, Coming, Container, MAX_SHARE, MutableWrite, RenewSecret, Result, ShareKind,
+    ShareNum, ShareRow, ShareState, ShareStream, ShareUpload, StorageError, StorageIndex, StorageServer,
+    Upload, leasedb,
 };
 
 /// The longest part of a mutable share that a test may ask for, and the most that all reads of one request may, in bytes: it
 /// is held whole.
 pub const MAX_VECTOR: u64 = 32 << 20;
 
+/// Pieces of one upload that do not touch, at most.
+const MAX_PIECES: usize = 1024;
+/// Writers that may wait for one upload's turn, each with its bytes.
+const MAX_WAITERS: usize = 16;
+
 type At = (StorageIndex, ShareNum);
 
 /// What is open in this process: uploads, and the order of slots' writers.
 #[derive(Debug, Default)]
 pub(crate) struct Uploads {
+    /// The turn of whoever collects.
+    pub(crate) collecting: tokio::sync::Mutex<()>,
     open: Mutex<HashMap<At, Arc<tokio::sync::Mutex<Option<Open>>>>>,
     slots: Mutex<HashMap<StorageIndex, Weak<tokio::sync::Mutex<()>>>>,
 }
@@ -103,16 +110,18 @@ impl StorageServer {
     /// The backend's.
     pub async fn available_space(&self) -> Result<Option<u64>> {
         let Some(available) = self.backend.available_space().await? else { return Ok(None) };
-        let promised = self.leasedb.not_begun(self.id).await?;
+        let server = self.id;
+        let promised = self.leasedb.read(move |c| leasedb::not_begun(c, server)).await?;
         Ok(Some(available.saturating_sub(promised)))
     }
 
-    /// Allocates shares of one size for an upload that is known by its secret, and renews the account's lease on those that
-    /// are there. A share that another upload writes, or that is being deleted, is in neither set of the answer; so is every
-    /// new one for a while after the container was taken over from another database.
+    /// Allocates shares of one size for an upload that is known by its secret, as many as there is room for, and renews the account's lease on
+    /// those that are there: also on a cloud that is full or read-only, which allocates none. A share that another upload writes, or that is
+    /// being deleted, is in neither set of the answer; so is one that was lost, whose remains go first, and every new one for a while
+    /// after the container was taken over from another database.
     ///
     /// # Errors
-    /// The account's; [`StorageError::ReadOnly`]; [`StorageError::NoSpace`].
+    /// The account's; [`StorageError::TooLarge`].
     pub async fn allocate(
         &self,
         account: AccountId,
@@ -122,21 +131,28 @@ impl StorageServer {
         secret: RenewSecret,
         renew: RenewSecret,
     ) -> Result<Allocated> {
-        self.require_writable().await?;
         let length = size.saturating_add(Container::immutable(size).len() as u64);
-        if let Some(available) = self.available_space().await?
-            && available < length.saturating_mul(shares.len() as u64)
+        if length > MAX_SHARE
+            && let Some(share) = shares.first()
         {
-            return Err(StorageError::NoSpace { backend: self.name().to_owned(), needed: length, available });
+            return Err(StorageError::TooLarge { index, share: *share, asked: length });
         }
+        let is_writable = match self.require_writable().await {
+            Ok(()) => true,
+            Err(e) => {
+                tracing::debug!("nothing is allocated: {e}");
+                false
+            }
+        };
+        let available = if is_writable { self.backend.available_space().await? } else { None };
         let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
-        self.leasedb
+        let allocated = self
+            .leasedb
             .write(move |tx| {
                 let mut answer = Allocated::default();
                 let there = leasedb::shareset(tx, server, index)?;
                 for row in &there {
                     match row.state {
-                        // One that is lost is not had, and its name is taken.
                         ShareState::Stable if !row.is_lost => drop(answer.already_have.insert(row.share)),
                         ShareState::Coming
                             if shares.contains(&row.share)
@@ -144,11 +160,23 @@ impl StorageServer {
                         {
                             answer.allocated.insert(row.share);
                         }
+                        // It can be stored again when what may be there of it has gone.
+                        ShareState::Stable
+                            if is_writable
+                                && row.has_vanished
+                                && shares.contains(&row.share)
+                                && row.kind == ShareKind::Immutable =>
+                        {
+                            leasedb.condemn_lost(tx, server, row)?;
+                        }
                         _ => {}
                     }
                 }
                 // Other bytes of the host before could land under the same names.
-                let may_begin = !leasedb.was_just_taken(tx, server)?;
+                let may_begin = is_writable && !leasedb.was_just_taken(tx, server)?;
+                // What was promised counts as written, also by whoever allocated a moment ago.
+                let promised = leasedb::not_begun(tx, server)?;
+                let mut room = available.map_or(u64::MAX, |available| available.saturating_sub(promised));
                 for share in shares.into_iter().filter(|_| may_begin) {
                     // What a lost database left of it there must go first.
                     if there.iter().any(|row| row.share == share)
@@ -156,16 +184,28 @@ impl StorageServer {
                     {
                         continue;
                     }
+                    let Some(left) = room.checked_sub(length) else { break };
                     let upload = Some(Upload { secret, renew, length });
                     let kind = ShareKind::Immutable;
                     let new = Allocation { server, index, share, kind, account, reserve: length, upload };
-                    leasedb.allocate(tx, &name, &new)?;
+                    match leasedb.allocate(tx, &name, &new) {
+                        // As many as the account may have; none at all is told.
+                        Err(StorageError::QuotaExceeded { .. })
+                            if !answer.allocated.is_empty() || !answer.already_have.is_empty() =>
+                        {
+                            break;
+                        }
+                        other => other?,
+                    }
+                    room = left;
                     answer.allocated.insert(share);
                 }
                 leasedb.renew_in(tx, server, index, account, renew)?;
                 Ok(answer)
             })
-            .await
+            .await;
+        self.wake();
+        allocated
     }
 
     fn no_upload(&self, (index, share): At) -> StorageError {
@@ -222,6 +262,10 @@ impl StorageServer {
         offset: u64,
         bytes: Bytes,
     ) -> Result<Written> {
+        // Each who waits holds its bytes, though its client may have gone.
+        if Arc::strong_count(&self.place((index, share))) > MAX_WAITERS {
+            return Err(StorageError::Busy { backend: self.name().to_owned(), index, share });
+        }
         let this = self.clone();
         // A task of its own: a client that goes away leaves nothing half done.
         own(tokio::spawn(async move { this.write_part((index, share), secret, offset, bytes).await })).await
@@ -271,6 +315,12 @@ impl StorageServer {
             }
         }
         open.coming.received.insert(range);
+        // Each is a row, and all are written again with each part.
+        if open.coming.received.ranges().len() > MAX_PIECES {
+            let backend = self.name().to_owned();
+            *opened = None;
+            return Err(StorageError::TooManyPieces { backend, index, share, most: MAX_PIECES });
+        }
         self.leasedb.received(open.coming.id, &open.coming.received).await?;
         let required = open.coming.received.missing(length);
         if required.is_empty() {
@@ -321,7 +371,13 @@ impl StorageServer {
                 }
                 _ => Err(no_upload),
             })
-            .await?;
+            .await
+            // An upload that nobody knows keeps no place.
+            .inspect_err(|_| {
+                if opened.is_none() {
+                    self.close(at);
+                }
+            })?;
         *opened = None;
         self.close(at);
         self.wake();
@@ -349,13 +405,15 @@ impl StorageServer {
         self.backend.read(index, share, start.min(end)..end).await
     }
 
-    /// The complete shares of a storage index, of one kind.
+    /// The complete shares of a storage index, of one kind, but for those that were lost.
     ///
     /// # Errors
     /// The database's.
     pub async fn shares(&self, index: StorageIndex, kind: ShareKind) -> Result<BTreeSet<ShareNum>> {
         let rows = self.rows(index).await?;
-        let there = rows.into_iter().filter(|row| row.state == ShareState::Stable && row.kind == kind);
+        let there = rows
+            .into_iter()
+            .filter(|row| row.state == ShareState::Stable && row.kind == kind && !row.has_vanished);
         Ok(there.map(|row| row.share).collect())
     }
 

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    Backend, Found, FoundShare, IndexPrefix, MutableShare, MutableWrite, RangeSet, Recovered, Result,
-    ShareNum, ShareStream, ShareUpload, ShareWriter, StorageError, StorageIndex,
+    Backend, Found, FoundShare, MutableShare, MutableWrite, RangeSet, Recovered, Result, ShareNum,
+    ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex,
 };
 
 /// How often opening is tried again, where somebody asks.
@@ -123,8 +123,8 @@ impl Backend for UnusableBackend {
         self.opened().await?.upload(index, share, length, received).await
     }
 
-    async fn has_chunk(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<bool> {
-        self.opened().await?.has_chunk(index, share, chunk).await
+    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
+        self.opened().await?.chunk_length(index, share, chunk).await
     }
 
     async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
@@ -165,20 +165,16 @@ impl Backend for UnusableBackend {
         self.opened().await?.recover_mutable(index, share, found).await
     }
 
-    async fn forget_unlisted(
-        &self,
-        prefix: IndexPrefix,
-        listed: BTreeSet<(StorageIndex, ShareNum)>,
-    ) -> Result<()> {
-        self.opened().await?.forget_unlisted(prefix, listed).await
+    async fn forget_unlisted(&self, span: Span, listed: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
+        self.opened().await?.forget_unlisted(span, listed).await
     }
 
     async fn give_up_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
         self.opened().await?.give_up_mutable(index, share, found).await
     }
 
-    async fn scan(&self, prefix: IndexPrefix) -> Result<Vec<FoundShare>> {
-        self.opened().await?.scan(prefix).await
+    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
+        self.opened().await?.scan(span, most).await
     }
 
     async fn lacks_mutable(
@@ -220,6 +216,10 @@ impl Backend for UnusableBackend {
 
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
         self.opened().await?.objects(prefix).await
+    }
+
+    async fn remove_object(&self, name: &str) -> Result<()> {
+        self.opened().await?.remove_object(name).await
     }
 
     async fn available_space(&self) -> Result<Option<u64>> {

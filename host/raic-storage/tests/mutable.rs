@@ -21,7 +21,7 @@ use raic_cloud::{
 };
 use raic_storage::{
     Backend as _, ChunkBudget, Clock, CloudBackend, Database, IndexPrefix, LeaseDb, MutableWrite, Patience,
-    ShareNum, Slots, StorageError, StorageIndex,
+    ShareNum, Slots, Span, StorageError, StorageIndex,
 };
 
 /// What becomes of the request at which the host stops.
@@ -229,7 +229,7 @@ impl Host {
         self.leasedb().await.raise_epoch(epoch).await.unwrap();
         let backend = self.open(self.container.clone()).await;
         for _ in 0..2 {
-            for found in backend.scan(IndexPrefix::from(index())).await.unwrap() {
+            for found in backend.scan(Span::Below(IndexPrefix::from(index())), 10_000).await.unwrap() {
                 backend.recover_mutable(found.index, found.share, &found.found).await.unwrap();
             }
         }
@@ -470,7 +470,7 @@ async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
     host.databases += 1;
     host.leasedb().await.raise_epoch(1).await.unwrap();
     let backend = host.restart().await;
-    let found = backend.scan(IndexPrefix::from(index())).await.unwrap();
+    let found = backend.scan(Span::Below(IndexPrefix::from(index())), 10_000).await.unwrap();
     backend.recover_mutable(index(), SHARE, &found[0].found).await.unwrap();
     assert_eq!(content(&backend).await.unwrap().unwrap(), b"other");
     let refused = run(&host, &backend, &Step::Write(vec![(0, b"x")], None)).await.unwrap_err();

@@ -21,7 +21,12 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         // The anycast of 6to4 relays (RFC 7526), which carries packets elsewhere.
         || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (b == 18 || b == 19));
-    !(special || is_metadata(ip.into()) || ip.is_private() || ip.is_loopback() || ip.is_link_local() || ip.is_documentation())
+    !(special
+        || is_metadata(ip.into())
+        || ip.is_private()
+        || ip.is_loopback()
+        || ip.is_link_local()
+        || ip.is_documentation())
 }
 
 fn is_public_v6(ip: Ipv6Addr) -> bool {

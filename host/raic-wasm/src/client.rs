@@ -187,7 +187,9 @@ impl tower_service::Service<Name> for JudgedResolver {
                         "{name} resolves to a link-local address only, where metadata services are; type the address itself if that \
                          is meant"
                     ),
-                    false => format!("{name} resolves to private addresses only, and the operator did not type it"),
+                    false => {
+                        format!("{name} resolves to private addresses only, and the operator did not type it")
+                    }
                 };
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
             }
@@ -272,7 +274,9 @@ mod tests {
     /// Whoever owns a name that the operator typed chooses where it leads.
     #[tokio::test]
     async fn a_typed_name_leads_to_no_metadata_service() {
-        for address in ["169.254.169.254", "168.63.129.16", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"] {
+        for address in
+            ["169.254.169.254", "168.63.129.16", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"]
+        {
             let found = SocketAddr::new(address.parse().unwrap(), 0);
             let names = Names::by(move |_| Ok(vec![found]));
             let mut resolver = JudgedResolver { any_address: true, names };

@@ -127,7 +127,8 @@ impl ConnectorCloud {
                 None => EndpointRule::Pinned(pins.get(name).cloned().unwrap_or_default()),
                 Some(template) => {
                     let wrong = |why| ConnectorError::Manifest(format!("endpoint {name:?}: {why}"));
-                    let (domain, port) = expand(template, &settings.values).and_then(|t| domain(&t)).map_err(wrong)?;
+                    let (domain, port) =
+                        expand(template, &settings.values).and_then(|t| domain(&t)).map_err(wrong)?;
                     EndpointRule::Below(domain, port)
                 }
             };

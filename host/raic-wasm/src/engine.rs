@@ -189,10 +189,14 @@ impl Engine {
         thread::Builder::new()
             .name("connector-clock".to_owned())
             .spawn(move || {
-                while let [Some(small), Some(large)] = clocks.each_ref().map(wasmtime::EngineWeak::upgrade) {
-                    small.increment_epoch();
-                    large.increment_epoch();
-                    drop((small, large));
+                // A connector keeps its own engine alive, and not the other.
+                loop {
+                    let engines = clocks.each_ref().map(wasmtime::EngineWeak::upgrade);
+                    engines.iter().flatten().for_each(wasmtime::Engine::increment_epoch);
+                    if engines.iter().all(Option::is_none) {
+                        break;
+                    }
+                    drop(engines);
                     thread::sleep(TICK);
                 }
             })

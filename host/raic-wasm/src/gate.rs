@@ -83,7 +83,8 @@ impl Gate {
             for (values, below) in with_learned(manifest, network, &values, learned).map_err(wrong)? {
                 let text = expand(&network.url, &values).map_err(wrong)?;
                 let url = Url::parse(&text).ok().filter(is_plain);
-                let url = url.ok_or_else(|| wrong(format!("{text:?} is not a URL of scheme, host and path")))?;
+                let url =
+                    url.ok_or_else(|| wrong(format!("{text:?} is not a URL of scheme, host and path")))?;
                 let pinned = learned.values().flatten().chain(plain.values());
                 let pinned = pinned.filter_map(|url| Url::parse(url).ok());
                 let mut by_operator = settings.typed_urls(manifest).chain(pinned);
@@ -161,7 +162,8 @@ impl Gate {
     /// # Errors
     /// One line.
     pub(crate) fn lies_below(url: &Url, domain: &str, port: u16) -> Result<(), String> {
-        let is_below = url.host_str().and_then(|host| host.strip_suffix(domain)).is_some_and(|rest| rest.ends_with('.'));
+        let is_below =
+            url.host_str().and_then(|host| host.strip_suffix(domain)).is_some_and(|rest| rest.ends_with('.'));
         if url.scheme() == "https" && is_below && url.port_or_known_default() == Some(port) {
             return Ok(());
         }
@@ -231,7 +233,9 @@ impl Grant {
 
     fn is_host(&self, host: &str) -> bool {
         match self.below {
-            true => host.strip_suffix(self.host.as_str()).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            true => host
+                .strip_suffix(self.host.as_str())
+                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             false => host == self.host,
         }
     }

@@ -76,7 +76,11 @@ impl payloads::HostPayload for Call {
         Ok(self.table.get(&payload)?.size())
     }
 
-    async fn digest(&mut self, payload: Resource<Payload>, name: String) -> wasmtime::Result<Option<Vec<u8>>> {
+    async fn digest(
+        &mut self,
+        payload: Resource<Payload>,
+        name: String,
+    ) -> wasmtime::Result<Option<Vec<u8>>> {
         let compute: fn(&Payload) -> Vec<u8> = match name.as_str() {
             "sha256" => |p| p.sha256().to_vec(),
             "sha1" => |p| p.sha1().to_vec(),
@@ -192,7 +196,8 @@ impl cloud::Host for Call {
         let Some(rule) = self.context.endpoints.get(&name) else {
             return Ok(Err(refused(format!("the manifest has no learned endpoint {name:?}"))));
         };
-        let parsed = url::Url::parse(&url).ok().filter(|url| is_plain(url) && url.as_str().len() <= MAX_ENDPOINT);
+        let parsed =
+            url::Url::parse(&url).ok().filter(|url| is_plain(url) && url.as_str().len() <= MAX_ENDPOINT);
         let Some(parsed) = parsed else {
             return Ok(Err(refused(format!(
                 "the endpoint {name:?} that was learned is not a URL of scheme, host and path with at most {MAX_ENDPOINT} bytes"
@@ -364,11 +369,15 @@ impl log::Host for Call {
         if self.log_lines > MAX_LOG_LINES {
             return Ok(());
         }
-        let Some(left_out) = self.context.log_room.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+        let Some(left_out) = self.context.log_room.lock().unwrap_or_else(PoisonError::into_inner).take()
+        else {
             return Ok(());
         };
         if left_out > 0 {
-            tracing::warn!(cloud = self.context.cloud, "the connector wrote {left_out} lines more than it may");
+            tracing::warn!(
+                cloud = self.context.cloud,
+                "the connector wrote {left_out} lines more than it may"
+            );
         }
         // A guest's text may hold what would forge a line of the log, or a secret an answer repeated.
         let message = self.context.redaction.apply_up_to(message.as_bytes(), 4 * MAX_LOG_LINE);

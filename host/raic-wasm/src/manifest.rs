@@ -11,7 +11,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-
 pub use settings::Settings;
 pub(crate) use settings::{expand, holds, learned_in};
 
@@ -212,7 +211,10 @@ impl Signing {
             }
             Self::Jwt { network, scopes, lifetime_s } => {
                 let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
-                format!("signs tokens of {lifetime_s} s for {network:?}, with the scopes {}", scopes.join(" "))
+                format!(
+                    "signs tokens of {lifetime_s} s for {network:?}, with the scopes {}",
+                    scopes.join(" ")
+                )
             }
         }
     }

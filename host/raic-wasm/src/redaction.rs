@@ -489,7 +489,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_secret_is_cut_too() {
-        let read = redaction("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY").apply(b"key wJalrXUtnFEMI/K7MDEN is wrong");
+        let read =
+            redaction("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY").apply(b"key wJalrXUtnFEMI/K7MDEN is wrong");
         assert_eq!(String::from_utf8_lossy(&read), "key *** is wrong");
     }
 

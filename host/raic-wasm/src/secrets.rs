@@ -145,7 +145,8 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
         Some(serde_json::Value::String(value)) => {
             let value = Zeroizing::new(value.clone());
             // Newlines that were escaped twice on their way through an environment: a key in PEM has no backslash.
-            let value = if is_key { Zeroizing::new(value.replace("\\n", "\n").replace('\r', "")) } else { value };
+            let value =
+                if is_key { Zeroizing::new(value.replace("\\n", "\n").replace('\r', "")) } else { value };
             Ok((!value.is_empty()).then_some(value))
         }
         Some(_) => Err(format!("the value at {pointer} is no text")),
@@ -452,7 +453,8 @@ impl Placeholders {
         let mut length = text.len();
         for placeholder in &self.0 {
             let times = text.matches(placeholder.text.as_str()).count();
-            length = (length - times * placeholder.text.len()).saturating_add(times.saturating_mul(placeholder.value.len()));
+            length = (length - times * placeholder.text.len())
+                .saturating_add(times.saturating_mul(placeholder.value.len()));
         }
         if length > most {
             return Err(format!("what is sent passes {most} bytes with its secrets filled in"));

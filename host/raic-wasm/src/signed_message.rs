@@ -35,11 +35,13 @@ pub(crate) fn check(
         Signing::Sigv4 => Err("this secret signs by sigv4 only".to_owned()),
         Signing::AzureSharedKey { account, network } => {
             let account = expand(account, &settings.values)?;
-            shared_key(text, &account, network, gate, now).map_err(|why| format!("not a SharedKey request: {why}"))
+            shared_key(text, &account, network, gate, now)
+                .map_err(|why| format!("not a SharedKey request: {why}"))
         }
         Signing::Jwt { network, scopes, lifetime_s } => {
             let audience = gate.url_of(network).ok_or_else(|| format!("{network:?} is not one place"))?;
-            jwt(text, &audience, scopes, *lifetime_s, now).map_err(|why| format!("not a token as the manifest says: {why}"))
+            jwt(text, &audience, scopes, *lifetime_s, now)
+                .map_err(|why| format!("not a token as the manifest says: {why}"))
         }
     }
 }
@@ -82,7 +84,9 @@ fn shared_key(text: &str, account: &str, network: &str, gate: &Gate, now: u64) -
     let path = path.filter(|path| path.starts_with('/')).ok_or("its resource is not the account's")?;
     let is_granted = gate.of_network(network).any(|grant| {
         (grant.methods.is_empty() || grant.methods.contains(method))
-            && path.strip_prefix(grant.path.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            && path
+                .strip_prefix(grant.path.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     });
     // The path is signed as it is sent, so that one in other escapes is the same place.
     let decoded = || {
@@ -104,7 +108,13 @@ fn http_date(text: &str) -> Option<u64> {
 /// The claims that a token for a login may have (RFC 7519 section 4.1, RFC 7523 section 3).
 const CLAIMS: [&str; 8] = ["iss", "sub", "aud", "scope", "iat", "exp", "nbf", "jti"];
 
-fn jwt(text: &str, audience: &str, scopes: &BTreeSet<String>, lifetime_s: u64, now: u64) -> Result<(), String> {
+fn jwt(
+    text: &str,
+    audience: &str,
+    scopes: &BTreeSet<String>,
+    lifetime_s: u64,
+    now: u64,
+) -> Result<(), String> {
     let (header, claims) = text.split_once('.').ok_or("it is not two parts")?;
     let part = |part: &str| -> Option<serde_json::Map<String, Value>> {
         let bytes = BASE64URL_NOPAD.decode(part.as_bytes()).ok()?;
@@ -136,7 +146,9 @@ fn jwt(text: &str, audience: &str, scopes: &BTreeSet<String>, lifetime_s: u64, n
     if claims.contains_key("scope") && of("scope").is_none() {
         return Err("its scope is not a text".to_owned());
     }
-    if let Some(other) = of("scope").unwrap_or_default().split(' ').find(|s| !s.is_empty() && !scopes.contains(*s)) {
+    if let Some(other) =
+        of("scope").unwrap_or_default().split(' ').find(|s| !s.is_empty() && !scopes.contains(*s))
+    {
         return Err(format!("the scope {other:?} is not one of the manifest's"));
     }
     let seconds = |name: &str| claims.get(name).and_then(Value::as_u64);
@@ -165,14 +177,16 @@ mod tests {
 
     fn azure(account: &str, container: &str) -> (Gate, Settings) {
         let manifest = Manifest::parse(include_bytes!("../../../connectors/azure/connector.toml")).unwrap();
-        let given = [("account", account), ("container", container)].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let given =
+            [("account", account), ("container", container)].map(|(n, v)| (n.to_owned(), v.to_owned()));
         let settings = manifest.resolve(&given.into()).unwrap();
         (Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap(), settings)
     }
 
     fn shared_key_of(message: &str) -> Result<(), String> {
         let (gate, settings) = azure("myaccount", "mycontainer");
-        let signing = Signing::AzureSharedKey { account: "{account}".to_owned(), network: "container".to_owned() };
+        let signing =
+            Signing::AzureSharedKey { account: "{account}".to_owned(), network: "container".to_owned() };
         check(&signing, message.as_bytes(), &gate, &settings, NOW)
     }
 
@@ -228,10 +242,19 @@ mod tests {
         jwt_of(header, &claims).unwrap();
         for (why, bad) in [
             ("every scope", claims.replace("devstorage.read_write", "cloud-platform")),
-            ("a scope more", claims.replace("read_write\"", "read_write https://www.googleapis.com/auth/cloud-platform\"")),
+            (
+                "a scope more",
+                claims.replace("read_write\"", "read_write https://www.googleapis.com/auth/cloud-platform\""),
+            ),
             ("for the API itself", claims.replace("oauth2.googleapis.com/token", "storage.googleapis.com/")),
-            ("for a person", claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"sub\":\"boss@example.com\"")),
-            ("an identity token", claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"target_audience\":\"x\"")),
+            (
+                "for a person",
+                claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"sub\":\"boss@example.com\""),
+            ),
+            (
+                "an identity token",
+                claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"target_audience\":\"x\""),
+            ),
             ("for a day", claims.replace(&(issued + 3600).to_string(), &(issued + 86_400).to_string())),
             ("next year", claims.replace(&issued.to_string(), &(issued + 31_536_000).to_string())),
             ("no end", claims.replace(&format!(",\"exp\":{}", issued + 3600), "")),

@@ -251,7 +251,10 @@ impl Connector for Hostile {
                 let token = secret.basic_auth(&"u".repeat(250))?;
                 let tried = [
                     long.map(drop),
-                    Request::new("GET", own("x")?).header("authorization", &token.repeat(900)).send(None).map(drop),
+                    Request::new("GET", own("x")?)
+                        .header("authorization", &token.repeat(900))
+                        .send(None)
+                        .map(drop),
                     Request::new("POST", own("x")?)
                         .content(format!("\"{}\"", secret.placeholder("json")?.repeat(20_000)).into_bytes())
                         .send(None)
@@ -277,12 +280,15 @@ impl Connector for Hostile {
                     "x".to_owned(),
                 ];
                 key.hmac("sha256", request("/own/x", &date).as_bytes())?;
-                let refused = |text: &String| key.hmac("sha256", text.as_bytes()).is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
+                let refused = |text: &String| {
+                    key.hmac("sha256", text.as_bytes()).is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
+                };
                 Ok(object(tried.iter().filter(|text| refused(text)).count() as u64))
             }
             "has-others-fetch" => {
                 let there = required_setting("forbidden")?;
-                let headers = ["x-ms-copy-source", "x-amz-copy-source", "destination", "x-goog-copy-source", "referer"];
+                let headers =
+                    ["x-ms-copy-source", "x-amz-copy-source", "destination", "x-goog-copy-source", "referer"];
                 let refused = headers.iter().filter(|header| {
                     let request = Request::new("PUT", own("x").unwrap_or_default()).header(header, &there);
                     request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
@@ -298,20 +304,24 @@ impl Connector for Hostile {
             }
             "keeps-a-long-name" => {
                 let name = "n".repeat(1 << 19);
-                raic_sdk::login("first", || Ok(Made::lasting(60_000).text(&name, "x".to_owned()))).map(|_| object(0))
+                raic_sdk::login("first", || Ok(Made::lasting(60_000).text(&name, "x".to_owned())))
+                    .map(|_| object(0))
             }
             "keeps-a-long-error" => {
-                raic_sdk::login("first", || Err(error(ErrorKind::Unauthenticated, "e".repeat(1 << 19)))).map(|_| object(0))
+                raic_sdk::login("first", || Err(error(ErrorKind::Unauthenticated, "e".repeat(1 << 19))))
+                    .map(|_| object(0))
             }
             "logs-in-in-turn" => {
                 let nested = || {
-                    let first = raic_sdk::login("first", || Ok(Made::lasting(60_000).text("a", "1".to_owned())))?;
+                    let first =
+                        raic_sdk::login("first", || Ok(Made::lasting(60_000).text("a", "1".to_owned())))?;
                     Ok(Made::lasting(60_000).text("b", first.text("a")?.to_owned()))
                 };
                 raic_sdk::login("issued", nested).map(|_| object(1))
             }
             "logs-in-out-of-turn" => {
-                let nested = || raic_sdk::login("issued", || Ok(Made::lasting(60_000))).map(|_| Made::lasting(60_000));
+                let nested =
+                    || raic_sdk::login("issued", || Ok(Made::lasting(60_000))).map(|_| Made::lasting(60_000));
                 raic_sdk::login("first", nested).map(|_| object(0))
             }
             "names-an-endpoint" => raic_sdk::endpoint("storage", "http://127.0.0.1:1/x").map(|_| object(0)),

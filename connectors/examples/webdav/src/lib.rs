@@ -187,7 +187,10 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        let host = Host::new().setting("url", "https://dav.example.com/raic").setting("user", "me").setting("destination", "url");
+        let host = Host::new()
+            .setting("url", "https://dav.example.com/raic")
+            .setting("user", "me")
+            .setting("destination", "url");
         host.secret("account.password", "pässword")
     }
 

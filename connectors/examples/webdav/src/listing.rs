@@ -248,11 +248,15 @@ mod tests {
     }
 
     fn folder(href: &str) -> String {
-        format!("<response><href>{href}</href><propstat><prop><resourcetype><collection/></resourcetype></prop><status>HTTP/1.1 200 OK</status></propstat></response>")
+        format!(
+            "<response><href>{href}</href><propstat><prop><resourcetype><collection/></resourcetype></prop><status>HTTP/1.1 200 OK</status></propstat></response>"
+        )
     }
 
     fn file(href: &str) -> String {
-        format!("<response><href>{href}</href><propstat><prop><resourcetype/><getcontentlength>5</getcontentlength></prop><status>HTTP/1.1 200 OK</status></propstat></response>")
+        format!(
+            "<response><href>{href}</href><propstat><prop><resourcetype/><getcontentlength>5</getcontentlength></prop><status>HTTP/1.1 200 OK</status></propstat></response>"
+        )
     }
 
     fn multistatus(responses: &[String]) -> Answer {
@@ -282,7 +286,9 @@ mod tests {
     #[test]
     fn hrefs_may_be_relative_or_begin_with_two_slashes() {
         let own = folder("/my%20dav/raic/");
-        for href in ["/my%20dav/raic/a", "//my%20dav/raic/a", "a", "./a", "https://other.name/my%20dav/raic/a"] {
+        for href in
+            ["/my%20dav/raic/a", "//my%20dav/raic/a", "a", "./a", "https://other.name/my%20dav/raic/a"]
+        {
             let (entries, _) = host().answer(multistatus(&[own.clone(), file(href)])).run(|| entries(""));
             assert_eq!(entries.unwrap()[0].name, "a", "{href}");
         }
@@ -308,7 +314,8 @@ mod tests {
         // Every third is empty, as deletions leave them.
         let below = |i: usize| {
             let own = format!("{base}shares/aa/{i:03}/");
-            let files = if i % 3 == 0 { vec![] } else { vec![file(&format!("{own}0")), file(&format!("{own}1"))] };
+            let files =
+                if i % 3 == 0 { vec![] } else { vec![file(&format!("{own}0")), file(&format!("{own}1"))] };
             multistatus(&[vec![folder(&own)], files].concat())
         };
         let (mut keys, mut cursor, mut next_folder, mut pages) = (Vec::new(), None::<String>, 0, 0);

@@ -97,7 +97,9 @@ pub(super) async fn pin_learned(
         let learned = learn(home, name, section(&config, name)?, thoroughly).await?;
         let new: Vec<_> = learned.into_iter().filter(|learned| thoroughly || learned.is_named).collect();
         // One that is told otherwise each time is never pinned to its end.
-        if new.is_empty() || new.iter().all(|l| pinned.iter().filter(|(n, _)| *n == l.name).count() >= ROUNDS - 1) {
+        if new.is_empty()
+            || new.iter().all(|l| pinned.iter().filter(|(n, _)| *n == l.name).count() >= ROUNDS - 1)
+        {
             break;
         }
         for learned in new {

@@ -19,7 +19,8 @@ fn sent(sending: &Sending) -> String {
 
 /// A network's URL, in which an endpoint that may be any host below a domain is shown as such.
 fn any_host(manifest: &Manifest, url: &str) -> String {
-    let below = manifest.endpoints.iter().filter_map(|(name, endpoint)| Some((name, endpoint.below.as_ref()?)));
+    let below =
+        manifest.endpoints.iter().filter_map(|(name, endpoint)| Some((name, endpoint.below.as_ref()?)));
     below.fold(url.to_owned(), |url, (name, domain)| {
         url.replace(&format!("{{learned:{name}}}"), &format!("https://any host below {domain}"))
     })
@@ -28,7 +29,8 @@ fn any_host(manifest: &Manifest, url: &str) -> String {
 /// Networks that secrets of credentials are sent to, whose answers may be read and have no token that would be hidden.
 fn unhidden_logins(manifest: &Manifest) -> BTreeSet<&str> {
     let parts = manifest.credentials.values().flat_map(|c| c.parts.values());
-    let sent_to: BTreeSet<_> = parts.flat_map(|p| &p.send).filter(|s| s.header.is_none()).map(|s| s.network.as_str()).collect();
+    let sent_to: BTreeSet<_> =
+        parts.flat_map(|p| &p.send).filter(|s| s.header.is_none()).map(|s| s.network.as_str()).collect();
     let has_token = |name: &str| manifest.tokens.values().flat_map(|t| &t.answers).any(|a| a.network == name);
     let read = manifest.documents.iter().filter(|d| d.method == "POST").map(|d| d.network.as_str());
     read.filter(|name| sent_to.contains(name) && !has_token(name)).collect()
@@ -108,7 +110,9 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
         let help = &endpoint.help;
         match &endpoint.below {
             Some(domain) => say!("    {name:<14} told by the service, any https host below {domain}: {help}"),
-            None if endpoint.several => say!("    {name:<14} told by the service, several, each pinned by you: {help}"),
+            None if endpoint.several => {
+                say!("    {name:<14} told by the service, several, each pinned by you: {help}")
+            }
             None => say!("    {name:<14} told by the service, pinned by you: {help}"),
         }
     }
@@ -122,7 +126,9 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
         say!("    {:<14} {url}{}: {below}, by {methods}", network.name, when.collect::<String>());
     }
     for network in unhidden_logins(manifest) {
-        say!("  warning: what {network:?} answers to a secret is a document without a token: the connector can read all of it");
+        say!(
+            "  warning: what {network:?} answers to a secret is a document without a token: the connector can read all of it"
+        );
     }
     Ok(())
 }

@@ -13,9 +13,7 @@ use raic_cloud::{
     Cloud, ErrorKind, Retry, RetryPolicy,
     conformance::{BEHAVIOURS, Extent, Finding, Verdict, check},
 };
-use raic_wasm::{
-    ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, TlsSettings,
-};
+use raic_wasm::{ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, TlsSettings};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -91,8 +89,7 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     let store = store.map_err(Failed::configuration)?;
     let compiled = store.as_ref().map(ApprovalStore::compiled);
     let wrong = |e| Failed::configuration(format!("{}: {e}", arguments.file.display()));
-    let connector =
-        tokio::task::block_in_place(|| super::engine()?.load(&package, compiled).map_err(wrong))?;
+    let connector = tokio::task::block_in_place(|| super::engine()?.load(&package, compiled).map_err(wrong))?;
     let mut configuration = configuration(arguments)?;
     let cloud = open(&connector, &configuration)?;
     // What is for later must be right before anything is sent.

@@ -37,8 +37,10 @@ pub struct Going {
 /// After a failure it is tried again with a growing pause, of an hour at most.
 const FIRST_PAUSE_MS: i64 = 5_000;
 const LONGEST_PAUSE_MS: i64 = 3_600_000;
-/// Whoever took up a deletion has so long before another may: longer than [`super::LONGEST_DELETION`].
+/// Whoever took up a deletion has so long before another may; it is renewed before each batch of objects.
 const CLAIM: Duration = Duration::from_secs(3600);
+/// The longest that a deletion waits for anything.
+pub(super) const LONGEST_WAIT: Duration = CLAIM;
 
 impl LeaseDb {
     /// STABLE shares of a server without a lease, up to `limit`: what collection takes next.
@@ -48,7 +50,7 @@ impl LeaseDb {
     pub async fn unleased(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
         self.read(move |c| {
             let mut statement = c.prepare_cached(
-                "SELECT id, storage_index, share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL FROM shares
+                "SELECT id, storage_index, share, kind, state, used_space, objects, leases, lost_ms FROM shares
                  WHERE server = ?1 AND state = 1 AND leases = 0 ORDER BY id LIMIT ?2",
             )?;
             Ok(statement.query_map(params![server.0, limit], shares::row)?.collect::<rusqlite::Result<_>>()?)
@@ -76,12 +78,12 @@ impl LeaseDb {
             let mut statement = tx.prepare_cached(
                 "SELECT coming.share FROM coming JOIN shares ON shares.id = coming.share
                  WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind <> 2
-                   AND NOT (coming.owner = ?3 AND coming.upload_secret IS NULL)
-                 ORDER BY coming.expires_ms LIMIT ?4",
+                   AND (shares.kind <> 0 OR coming.owner = zeroblob(16))
+                 ORDER BY coming.expires_ms LIMIT ?3",
             )?;
-            // An array's upload of this run ends by itself, or is waited for.
-            let rows = statement
-                .query_map(params![server.0, leasedb.now_ms(), leasedb.run, limit], |r| r.get::<_, i64>(0))?;
+            // An array's upload of this run ends by itself, or is waited for; one of an earlier run was looked at first.
+            let rows =
+                statement.query_map(params![server.0, leasedb.now_ms(), limit], |r| r.get::<_, i64>(0))?;
             let expired: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
             expired.iter().try_for_each(|id| leasedb.abandon_row(tx, server, *id, true))?;
             Ok(expired.len())
@@ -94,12 +96,14 @@ impl LeaseDb {
         let now = self.now_ms();
         self.read(move |c| {
             let mut statement = c.prepare_cached(
-                "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL
+                "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms
                  FROM coming JOIN shares ON shares.id = coming.share
                  WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind = 2
                  ORDER BY coming.expires_ms LIMIT ?3",
             )?;
-            Ok(statement.query_map(params![server.0, now, limit], shares::row)?.collect::<rusqlite::Result<_>>()?)
+            Ok(statement
+                .query_map(params![server.0, now, limit], shares::row)?
+                .collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
@@ -109,10 +113,10 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn claim_going(&self, server: ServerId, limit: u32) -> Result<Vec<Going>> {
-        let (now, claimed) = (self.now_ms(), self.clock().after(CLAIM));
+        let (now, claimed, run) = (self.now_ms(), self.clock().after(CLAIM), self.run);
         self.write(move |tx| {
             let mut statement = tx.prepare_cached(
-                "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL,
+                "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms,
                    going.is_whole, going.until_ms, going.deleted_ms, going.fence + 1
                  FROM going JOIN shares ON shares.id = going.share
                  WHERE going.server = ?1 AND going.next_ms <= ?2 ORDER BY going.next_ms LIMIT ?3",
@@ -128,22 +132,56 @@ impl LeaseDb {
             })?;
             let due: Vec<Going> = rows.collect::<rusqlite::Result<_>>()?;
             for going in &due {
-                tx.prepare_cached("UPDATE going SET next_ms = ?2, fence = ?3 WHERE share = ?1")?
-                    .execute(params![going.row.id, claimed, going.fence])?;
+                tx.prepare_cached(
+                    "UPDATE going SET next_ms = ?2, fence = ?3, claimed_by = ?4 WHERE share = ?1",
+                )?
+                .execute(params![going.row.id, claimed, going.fence, run])?;
             }
             Ok(due)
         })
         .await
     }
 
-    /// Deletions that somebody took up, or that wait after a failure, are due: whoever had them was stopped.
+    /// Whether a deletion that was taken up is still this caller's, just now: then it is for as long as a claim lasts. Asked immediately before
+    /// objects are deleted: the share may have gone meanwhile, and been stored again.
+    pub(crate) async fn still_claimed(&self, going: &Going) -> Result<bool> {
+        let (id, fence, claimed) = (going.row.id, going.fence, self.clock().after(CLAIM));
+        self.write(move |tx| {
+            let renewed = tx
+                .prepare_cached(
+                    "UPDATE going SET next_ms = ?3 WHERE share = ?1 AND fence = ?2
+                       AND EXISTS(SELECT 1 FROM shares WHERE id = ?1 AND state = 2)",
+                )?
+                .execute(params![id, fence, claimed])?;
+            Ok(renewed == 1)
+        })
+        .await
+    }
+
+    /// Objects of a share that is being deleted have gone, from its end: so many are left.
+    pub(crate) async fn deleted_down_to(&self, going: &Going, objects: u64) -> Result<()> {
+        let (id, fence) = (going.row.id, going.fence);
+        self.write(move |tx| {
+            tx.prepare_cached(
+                "UPDATE shares SET objects = ?3 WHERE id = ?1 AND state = 2
+                   AND EXISTS(SELECT 1 FROM going WHERE share = ?1 AND fence = ?2)",
+            )?
+            .execute(params![id, fence, super::int(objects)])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Deletions that another run of the daemon took up, or that wait after a failure, are due: it was stopped. Those of this run go on, also
+    /// where the configuration was read anew.
     pub(crate) async fn release_claims(&self, server: ServerId) -> Result<()> {
-        let now = self.now_ms();
+        let (now, run) = (self.now_ms(), self.run);
         self.write(move |tx| {
             tx.execute(
-                "UPDATE going SET next_ms = ?2, fence = fence + 1
-                 WHERE server = ?1 AND next_ms > ?2 AND deleted_ms IS NULL AND until_ms <= ?2",
-                params![server.0, now],
+                "UPDATE going SET next_ms = ?2, fence = fence + 1, claimed_by = NULL
+                 WHERE server = ?1 AND next_ms > ?2 AND deleted_ms IS NULL AND until_ms <= ?2
+                   AND claimed_by IS NOT ?3",
+                params![server.0, now, run],
             )?;
             Ok(())
         })
@@ -223,7 +261,7 @@ impl LeaseDb {
         };
         self.read(move |c| {
             let mut statement = c.prepare_cached(
-                "SELECT id, storage_index, share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL FROM shares
+                "SELECT id, storage_index, share, kind, state, used_space, objects, leases, lost_ms FROM shares
                  WHERE server = ?1 AND state = 1 AND leases > 0 AND NOT EXISTS(SELECT 1 FROM leases WHERE leases.share = shares.id
                    AND (expires_ms IS NULL OR (expires_ms >= ?2 AND renewed_ms >= ?3))) ORDER BY id LIMIT ?4",
             )?;

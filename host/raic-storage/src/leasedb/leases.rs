@@ -83,6 +83,12 @@ pub(super) fn end(tx: &Connection, share: i64, renew: Option<RenewSecret>) -> Re
     Ok(())
 }
 
+/// Whether an account holds a lease on a share.
+pub(super) fn holds(c: &Connection, share: i64, account: AccountId) -> Result<bool> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM leases WHERE share = ?1 AND account = ?2)";
+    Ok(c.prepare_cached(sql)?.query_row(params![share, account.0], |r| r.get(0))?)
+}
+
 impl LeaseDb {
     /// Ends the leases without a client's secret on all shares of a storage index, on every server: what named it is
     /// gone. Collection does the rest. Returns whether there were any.
@@ -90,6 +96,7 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub fn release(&self, tx: &Connection, index: StorageIndex) -> Result<bool> {
+        self.changed();
         let ended = tx
             .prepare_cached(
                 "DELETE FROM leases WHERE renew_secret = ?2 AND share IN (
@@ -118,7 +125,7 @@ impl LeaseDb {
     /// As [`LeaseDb::renew`], in a transaction.
     ///
     /// # Errors
-    /// The database's.
+    /// The database's, and the account's: it is disabled, or its quota does not hold what it would pay for.
     pub fn renew_in(
         &self,
         tx: &Connection,
@@ -131,7 +138,12 @@ impl LeaseDb {
         let rows = shares::shareset(tx, server, index)?;
         let there = rows.iter().filter(|row| row.state == shares::ShareState::Stable && !row.is_lost);
         let mut renewed = BTreeSet::new();
+        super::admit(tx, account, 0)?;
         for row in there {
+            // Whoever takes a lease pays for the whole share.
+            if !holds(tx, row.id, account)? {
+                super::admit(tx, account, row.used_space)?;
+            }
             insert(tx, row.id, account, renew, self.now_ms(), Some(expires))?;
             renewed.insert(row.share);
         }
@@ -172,7 +184,12 @@ impl LeaseDb {
                         renewed_ms: r.get(4)?,
                         expires_ms: r.get(5)?,
                         used_space: uint(r.get(6)?),
-                        state: ["coming", "stable", "going"][usize::from(r.get::<_, u8>(7)?.min(2))],
+                        state: match r.get::<_, i64>(7)? {
+                            0 => "coming",
+                            1 => "stable",
+                            2 => "going",
+                            other => return Err(rusqlite::Error::IntegralValueOutOfRange(7, other)),
+                        },
                     })
                 },
             )?;

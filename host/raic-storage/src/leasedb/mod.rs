@@ -8,10 +8,17 @@ mod collection;
 mod leases;
 mod schema;
 mod shares;
+mod time;
 mod usage;
 mod walks;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
@@ -19,8 +26,8 @@ pub use accounts::{Account, AccountChange, AccountId};
 pub(crate) use accounts::{admit, by_id as account};
 pub use collection::{Expiry, Going};
 pub use leases::{LeaseInfo, RenewSecret};
-pub use shares::{Allocation, Coming, Placed, ShareKind, ShareRow, ShareState, Upload, placed};
-pub(crate) use shares::{below, find, shareset, upload_of};
+pub use shares::{Allocation, Coming, MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, Upload, placed};
+pub(crate) use shares::{below, count, find, not_begun, shareset, upload_of};
 pub use usage::{Usage, UsageDay};
 pub use walks::{Suspect, Suspicion};
 pub(crate) use walks::{clear, is_suspect, set_lost, suspect};
@@ -52,9 +59,6 @@ pub struct Identity {
     pub epoch: u32,
 }
 
-/// How long the deletion of one share may take before it is given up and tried again.
-pub(crate) const LONGEST_DELETION: Duration = Duration::from_secs(1800);
-
 /// How long things are waited for before they are given up or destroyed; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
@@ -64,6 +68,14 @@ pub struct Patience {
     pub upload: Duration,
     /// Between the two passes that must agree before anything is destroyed, or marked lost, on a listing's word.
     pub suspicion: Duration,
+}
+
+impl Patience {
+    /// How long the uploads of earlier runs rest before they are given up: longer than a copy of this home goes on without looking whose its
+    /// containers are.
+    pub fn of_other_runs(&self) -> Duration {
+        self.upload * 2 / 3
+    }
 }
 
 impl Default for Patience {
@@ -84,6 +96,20 @@ pub struct LeaseDb {
     patience: Patience,
     /// Of this run of the process: uploads of another one were ended by a crash.
     run: [u8; 16],
+    /// The number of this run, which rises at each start, and while things change: see [`crate::Ownership::Copied`].
+    run_number: Arc<AtomicU64>,
+    /// Whether shares changed since that number rose.
+    has_changed: Arc<AtomicBool>,
+    accepted: time::Accepted,
+}
+
+/// A run of the daemon on its containers, as they see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// Rises at each start of a daemon, and every ten minutes in which something changed: in the database first.
+    pub number: u64,
+    /// Of this process alone: two copies of one home that start at once have the same number.
+    pub nonce: StorageIndex,
 }
 
 pub(crate) fn int(value: u64) -> i64 {
@@ -103,16 +129,50 @@ impl LeaseDb {
         database.migrate("storage", schema::STEPS).await?;
         let run = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
         let fresh = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
-        let leasedb = Self { database, clock, patience, run };
+        let accepted = time::Accepted::default();
+        let (run_number, has_changed) = (Arc::default(), Arc::default());
+        let leasedb = Self { database, clock, patience, run, run_number, has_changed, accepted };
+        let this = leasedb.clone();
         leasedb
             .write(move |tx| {
                 let sql =
                     "INSERT INTO identity(one, database_id, epoch) VALUES(1, ?1, 1) ON CONFLICT DO NOTHING";
                 tx.execute(sql, [fresh])?;
-                Ok(())
+                this.accepted.open(tx, &this.clock)?;
+                this.raise_run(tx)
             })
             .await?;
         Ok(leasedb)
+    }
+
+    /// This run, as containers are told of it.
+    pub fn run(&self) -> Run {
+        Run { number: self.run_number.load(Ordering::Relaxed), nonce: StorageIndex(self.run) }
+    }
+
+    fn raise_run(&self, tx: &Connection) -> Result<()> {
+        tx.execute("UPDATE identity SET run = run + 1", [])?;
+        let number: i64 = tx.query_row("SELECT run FROM identity", [], |r| r.get(0))?;
+        self.run_number.store(uint(number), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Shares changed: an older state of this database, brought back, would not know of it.
+    fn changed(&self) {
+        self.has_changed.store(true, Ordering::Relaxed);
+    }
+
+    /// Raises the run's number if shares changed since it rose last, so that an older state of this database can be told from this one. The
+    /// containers are told by the next look at their owners.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn raise_run_if_changed(&self) -> Result<()> {
+        if !self.has_changed.swap(false, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let this = self.clone();
+        self.write(move |tx| this.raise_run(tx)).await
     }
 
     /// The one database.
@@ -162,7 +222,8 @@ impl LeaseDb {
 
     /// Whether requests of the host before, which nobody here knows of, may still land.
     pub(crate) fn was_just_taken(&self, c: &Connection, server: ServerId) -> Result<bool> {
-        Ok(taken_ms(c, server)? > self.over_since(self.patience.late))
+        let taken = taken_ms(c, server)?;
+        Ok(taken > 0 && (taken > self.over_since(self.patience.late) || self.clock_is_off().is_some()))
     }
 
     /// When a walk through a server's container must have ended last, for another not to be due: after all that the host
@@ -190,7 +251,7 @@ impl LeaseDb {
     pub async fn restored(&self) -> Result<()> {
         let fresh = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
         self.write(move |tx| {
-            tx.execute("UPDATE identity SET database_id = ?1, epoch = epoch + 1", [fresh])?;
+            tx.execute("UPDATE identity SET database_id = ?1, epoch = epoch + 1, run = run + 1", [fresh])?;
             tx.execute_batch(
                 "UPDATE servers SET is_claimed = 0;
                  DELETE FROM leases WHERE share IN (SELECT id FROM shares WHERE state <> 1);
@@ -199,7 +260,8 @@ impl LeaseDb {
                  DELETE FROM suspects;
                  UPDATE slots SET intent = NULL, intent_commit = NULL, fence = fence + 1, is_doubtful = 1;
                  DELETE FROM slots WHERE current IS NULL;
-                 UPDATE shares SET objects = 0 WHERE kind = 2;",
+                 UPDATE shares SET objects = 0 WHERE kind = 2;
+                 UPDATE walks SET next = 0, ended_ms = NULL;",
             )?;
             Ok(())
         })

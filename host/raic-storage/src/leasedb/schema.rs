@@ -9,18 +9,23 @@
 /// STABLE: whole. GOING: being deleted; its name is refused until it has gone.
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE identity(
-    one INTEGER PRIMARY KEY CHECK(one = 1), database_id BLOB NOT NULL, epoch INTEGER NOT NULL);
+    one INTEGER PRIMARY KEY CHECK(one = 1), database_id BLOB NOT NULL, epoch INTEGER NOT NULL, run INTEGER NOT NULL DEFAULT 0);
+-- The wall clock as it was accepted: how far it is ahead of the clock of that start of the machine, and the latest moment seen.
+CREATE TABLE clock(
+    one INTEGER PRIMARY KEY CHECK(one = 1), boot_id TEXT NOT NULL, ahead_ms INTEGER NOT NULL, high_ms INTEGER NOT NULL);
 CREATE TABLE servers(
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, is_claimed INTEGER NOT NULL DEFAULT 0);
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, is_claimed INTEGER NOT NULL DEFAULT 0,
+    taken_ms INTEGER NOT NULL DEFAULT 0, gone_ms INTEGER);
 CREATE TABLE accounts(
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL, disabled_ms INTEGER,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL, disabled_ms INTEGER,
     soft_quota INTEGER, hard_quota INTEGER, lease_seconds INTEGER NOT NULL);
 INSERT INTO accounts VALUES(0, 'anonymous', 0, NULL, NULL, NULL, 2678400);
 INSERT INTO accounts VALUES(1, 'starter', 0, NULL, NULL, NULL, 2678400);
 
+-- Ids are never given again: what waits for one outlives its row.
 CREATE TABLE shares(
-    id INTEGER PRIMARY KEY, server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL,
-    share INTEGER NOT NULL, kind INTEGER NOT NULL, state INTEGER NOT NULL, used_space INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL,
+    share INTEGER NOT NULL, kind INTEGER NOT NULL, state INTEGER NOT NULL, used_space INTEGER NOT NULL CHECK(used_space BETWEEN 0 AND 17592186044416),
     objects INTEGER NOT NULL DEFAULT 0, leases INTEGER NOT NULL DEFAULT 0, lost_ms INTEGER,
     UNIQUE(server, storage_index, share));
 CREATE INDEX shares_unleased ON shares(server, id) WHERE state = 1 AND leases = 0;
@@ -35,7 +40,8 @@ CREATE TABLE received(
     PRIMARY KEY(share, first)) WITHOUT ROWID;
 CREATE TABLE going(
     share INTEGER PRIMARY KEY REFERENCES shares ON DELETE CASCADE, server INTEGER NOT NULL, until_ms INTEGER NOT NULL,
-    next_ms INTEGER NOT NULL, is_whole INTEGER NOT NULL, fence INTEGER NOT NULL DEFAULT 0, deleted_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT);
+    next_ms INTEGER NOT NULL, is_whole INTEGER NOT NULL, fence INTEGER NOT NULL DEFAULT 0, claimed_by BLOB,
+    deleted_ms INTEGER, attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT);
 CREATE INDEX going_next ON going(server, next_ms);
 
 CREATE TABLE leases(
@@ -46,9 +52,10 @@ CREATE INDEX leases_expires ON leases(expires_ms) WHERE expires_ms IS NOT NULL;
 
 CREATE TABLE usage(
     account INTEGER NOT NULL REFERENCES accounts, server INTEGER NOT NULL REFERENCES servers, shares INTEGER NOT NULL,
-    bytes INTEGER NOT NULL, PRIMARY KEY(account, server)) WITHOUT ROWID;
+    bytes INTEGER NOT NULL CHECK(typeof(bytes) = 'integer' AND bytes >= 0), PRIMARY KEY(account, server)) WITHOUT ROWID;
 CREATE TABLE server_usage(
-    server INTEGER PRIMARY KEY REFERENCES servers, shares INTEGER NOT NULL, bytes INTEGER NOT NULL);
+    server INTEGER PRIMARY KEY REFERENCES servers, shares INTEGER NOT NULL,
+    bytes INTEGER NOT NULL CHECK(typeof(bytes) = 'integer' AND bytes >= 0));
 CREATE TABLE usage_history(
     day TEXT NOT NULL, account INTEGER NOT NULL REFERENCES accounts, server INTEGER NOT NULL REFERENCES servers,
     shares INTEGER NOT NULL, bytes INTEGER NOT NULL, PRIMARY KEY(day, account, server)) WITHOUT ROWID;
@@ -99,4 +106,4 @@ CREATE TABLE suspects(
 CREATE TABLE walks(
     server INTEGER NOT NULL REFERENCES servers, what TEXT NOT NULL, next INTEGER NOT NULL, ended_ms INTEGER,
     PRIMARY KEY(server, what)) WITHOUT ROWID;
-", "ALTER TABLE servers ADD COLUMN taken_ms INTEGER NOT NULL DEFAULT 0"];
+"];

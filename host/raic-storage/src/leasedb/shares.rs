@@ -3,7 +3,7 @@
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{AccountId, LeaseDb, RenewSecret, ServerId, accounts, int, leases, uint};
-use crate::{IndexPrefix, RangeSet, Result, ShareNum, StorageError, StorageIndex};
+use crate::{RangeSet, Result, ShareNum, Span, StorageError, StorageIndex};
 
 /// What is stored in a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub struct ShareRow {
     pub leases: u64,
     /// Whether it vanished from its container, as two passes agreed; or was found after a take-over and not yet once more.
     pub is_lost: bool,
+    /// Whether it vanished.
+    pub has_vanished: bool,
 }
 
 /// A share on a server, by the server's name.
@@ -109,28 +111,35 @@ pub struct Coming {
 /// In the place of the moment at which a share was lost: nothing is known to be wrong with it.
 pub(super) const UNCONFIRMED: i64 = 0;
 
-const COLUMNS: &str =
-    "id, storage_index, share, kind, state, used_space, objects, leases, lost_ms IS NOT NULL";
+/// The largest share, in bytes. Sums of sizes stay far below what SQLite's integers hold.
+pub const MAX_SHARE: u64 = 1 << 44;
+
+const COLUMNS: &str = "id, storage_index, share, kind, state, used_space, objects, leases, lost_ms";
 
 pub(super) fn row(row: &Row<'_>) -> rusqlite::Result<ShareRow> {
+    let lost: Option<i64> = row.get(8)?;
     Ok(ShareRow {
         id: row.get(0)?,
         index: StorageIndex(row.get(1)?),
         share: ShareNum(row.get(2)?),
+        // A newer program's, or damage: nothing is done by guessing.
         kind: match row.get::<_, i64>(3)? {
             0 => ShareKind::Array,
             1 => ShareKind::Immutable,
-            _ => ShareKind::Mutable,
+            2 => ShareKind::Mutable,
+            other => return Err(rusqlite::Error::IntegralValueOutOfRange(3, other)),
         },
         state: match row.get::<_, i64>(4)? {
             0 => ShareState::Coming,
             1 => ShareState::Stable,
-            _ => ShareState::Going,
+            2 => ShareState::Going,
+            other => return Err(rusqlite::Error::IntegralValueOutOfRange(4, other)),
         },
         used_space: uint(row.get(5)?),
         objects: uint(row.get(6)?),
         leases: uint(row.get(7)?),
-        is_lost: row.get(8)?,
+        is_lost: lost.is_some(),
+        has_vanished: lost.is_some_and(|ms| ms > UNCONFIRMED),
     })
 }
 
@@ -152,9 +161,15 @@ pub(crate) fn shareset(c: &Connection, server: ServerId, index: StorageIndex) ->
     Ok(statement.query_map(params![server.0, index.0], row)?.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The rows of a server whose storage indexes begin so, in order.
-pub(crate) fn below(c: &Connection, server: ServerId, prefix: IndexPrefix) -> Result<Vec<ShareRow>> {
-    let (first, last) = prefix.bounds();
+/// How many shares a server has rows of.
+pub(crate) fn count(c: &Connection, server: ServerId) -> Result<u64> {
+    let sql = "SELECT coalesce((SELECT shares FROM server_usage WHERE server = ?1), 0)";
+    Ok(uint(c.prepare_cached(sql)?.query_row([server.0], |r| r.get(0))?))
+}
+
+/// The rows of a server within a span, in order.
+pub(crate) fn below(c: &Connection, server: ServerId, span: Span) -> Result<Vec<ShareRow>> {
+    let (first, last) = span.bounds();
     let sql = format!(
         "SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3 ORDER BY storage_index, share"
     );
@@ -225,7 +240,11 @@ impl LeaseDb {
                 state,
             });
         }
+        if *reserve > MAX_SHARE {
+            return Err(StorageError::TooLarge { index: *index, share: *share, asked: *reserve });
+        }
         accounts::admit(tx, *account, *reserve)?;
+        self.changed();
         let id = insert(tx, *server, (*index, *share), (*kind, ShareState::Coming), (*reserve, 0))?;
         let expires = self.clock().after(self.patience().upload);
         tx.prepare_cached("INSERT INTO coming VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(params![
@@ -257,6 +276,10 @@ impl LeaseDb {
         let there = find(tx, server, index, share)?.filter(|row| row.state == ShareState::Coming);
         let no_upload = || StorageError::NoUpload { backend: backend.to_owned(), index, share };
         let there = there.ok_or_else(no_upload)?;
+        if used_space > MAX_SHARE {
+            return Err(StorageError::TooLarge { index, share, asked: used_space });
+        }
+        self.changed();
         // What was reserved was admitted then.
         let beyond = used_space.saturating_sub(there.used_space);
         if beyond > 0 {
@@ -314,6 +337,7 @@ impl LeaseDb {
             .prepare_cached("UPDATE shares SET state = 2 WHERE id = ?1 AND state <> 2 AND leases = 0")?
             .execute([id])?;
         if changed == 1 {
+            self.changed();
             let now = self.now_ms();
             let until = if may_land { self.clock().after(self.patience().late) } else { now };
             tx.prepare_cached(
@@ -324,18 +348,62 @@ impl LeaseDb {
         Ok(())
     }
 
-    /// Uploads of an array that a crash ended are given up. Those by offset go on.
+    /// Uploads of an array that a crash ended are given up, after a rest: this home may be the copy of one whose daemon goes on with them.
+    /// Those by offset go on.
     ///
     /// # Errors
     /// The database's.
-    pub fn abandon_uploads_of_other_runs(&self, tx: &Connection) -> Result<()> {
-        let mut statement = tx.prepare(
-            "SELECT coming.share, coming.server FROM coming JOIN shares ON shares.id = coming.share
-                 WHERE owner <> ?1 AND kind = 0",
+    pub fn rest_uploads_of_other_runs(&self, tx: &Connection) -> Result<()> {
+        let until = self.clock().after(self.patience().of_other_runs());
+        tx.execute(
+            "UPDATE coming SET expires_ms = ?2 WHERE owner <> ?1 AND share IN (SELECT id FROM shares WHERE state = 0 AND kind = 0)",
+            params![self.run, until],
         )?;
-        let rows = statement.query_map([self.run], |r| Ok((r.get(0)?, ServerId(r.get(1)?))))?;
-        let orphans: Vec<(i64, ServerId)> = rows.collect::<rusqlite::Result<_>>()?;
-        orphans.into_iter().try_for_each(|(id, server)| self.abandon_row(tx, server, id, true))
+        Ok(())
+    }
+
+    /// An upload of an earlier run was looked at, and rests so long: longer where it is whole, since somebody may have recorded that elsewhere.
+    pub(crate) async fn rest_upload(&self, id: i64, by: std::time::Duration) -> Result<()> {
+        let until = self.clock().after(by);
+        self.write(move |tx| {
+            tx.execute(
+                "UPDATE coming SET expires_ms = ?2, owner = zeroblob(16) WHERE share = ?1",
+                params![id, until],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// An upload is looked at again in a while, before it is given up.
+    pub(crate) async fn put_off_upload(&self, id: i64, by: std::time::Duration) -> Result<()> {
+        let until = self.clock().after(by);
+        self.write(move |tx| {
+            tx.execute("UPDATE coming SET expires_ms = ?2 WHERE share = ?1", params![id, until])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Uploads of an array, of earlier runs, whose rest is over and that were not looked at yet.
+    pub(crate) async fn rested_uploads(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
+        let (now, run) = (self.now_ms(), self.run);
+        self.read(move |c| {
+            let mut statement = c.prepare_cached(
+                "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms
+                 FROM coming JOIN shares ON shares.id = coming.share
+                 WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind = 0 AND coming.owner <> ?3
+                   AND coming.owner <> zeroblob(16) ORDER BY coming.expires_ms LIMIT ?4",
+            )?;
+            Ok(statement.query_map(params![server.0, now, run, limit], row)?.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// A Tahoe share that was lost and that a client would store again: whoever held it holds nothing any more, and what may be there of it goes.
+    pub(crate) fn condemn_lost(&self, tx: &Connection, server: ServerId, row: &ShareRow) -> Result<()> {
+        leases::end(tx, row.id, None)?;
+        self.condemn(tx, server, row.id, false, true)
     }
 
     /// The upload of a share; none where it is not COMING.
@@ -377,6 +445,7 @@ impl LeaseDb {
     /// Bytes of an upload are durable: records them, and that it goes on.
     pub(crate) async fn received(&self, id: i64, received: &RangeSet) -> Result<()> {
         let ranges = received.ranges().to_vec();
+        self.changed();
         let expires = self.clock().after(self.patience().upload);
         self.write(move |tx| {
             tx.prepare_cached("DELETE FROM received WHERE share = ?1")?.execute([id])?;
@@ -436,21 +505,6 @@ impl LeaseDb {
         self.condemn(tx, server, id, false, false)
     }
 
-    /// A complete listing says that a whole share takes other bytes than its row has.
-    pub(crate) fn correct_used_space(
-        &self,
-        tx: &Connection,
-        server: ServerId,
-        id: i64,
-        bytes: u64,
-    ) -> Result<()> {
-        tx.execute(
-            "UPDATE shares SET used_space = ?2 WHERE id = ?1 AND server = ?3 AND state = 1",
-            params![id, int(bytes), server.0],
-        )?;
-        Ok(())
-    }
-
     /// A mutable share is about to be written and will take so many bytes; made where it is not there. An account is
     /// asked for what it grows, and its lease begins now: else the share could be collected while it is written.
     pub(crate) fn begin_mutable_write(
@@ -482,7 +536,18 @@ impl LeaseDb {
                 })
             }
             Some(row) => {
-                accounts::admit(tx, new.account, used_space.saturating_sub(row.used_space))?;
+                if used_space > MAX_SHARE {
+                    return Err(StorageError::TooLarge {
+                        index: new.index,
+                        share: new.share,
+                        asked: used_space,
+                    });
+                }
+                // Whoever holds nothing of it yet pays all of it.
+                let holds = leases::holds(tx, row.id, new.account)?;
+                let pays = if holds { used_space.saturating_sub(row.used_space) } else { used_space };
+                accounts::admit(tx, new.account, pays)?;
+                self.changed();
                 let used = int(used_space.max(row.used_space));
                 // While it is negative in `objects`, what it takes is to be measured again.
                 tx.prepare_cached("UPDATE shares SET used_space = ?2, objects = -1 WHERE id = ?1")?
@@ -564,18 +629,6 @@ impl LeaseDb {
         .await
     }
 
-    /// Bytes of a server's uploads by offset of which nothing was written yet.
-    pub(crate) async fn not_begun(&self, server: ServerId) -> Result<u64> {
-        self.read(move |c| {
-            let mut statement = c.prepare_cached(
-                "SELECT coalesce(sum(length), 0) FROM coming WHERE server = ?1 AND upload_secret IS NOT NULL
-                   AND NOT EXISTS(SELECT 1 FROM received WHERE received.share = coming.share)",
-            )?;
-            Ok(uint(statement.query_row([server.0], |r| r.get(0))?))
-        })
-        .await
-    }
-
     /// Mutable shares whose last write was not seen to end.
     pub(crate) async fn unmeasured(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
         self.read(move |c| {
@@ -592,4 +645,13 @@ impl LeaseDb {
         })
         .await
     }
+}
+
+/// Bytes of a server's uploads by offset of which nothing was written yet.
+pub(crate) fn not_begun(c: &Connection, server: ServerId) -> Result<u64> {
+    let mut statement = c.prepare_cached(
+        "SELECT coalesce(sum(length), 0) FROM coming WHERE server = ?1 AND upload_secret IS NOT NULL
+           AND NOT EXISTS(SELECT 1 FROM received WHERE received.share = coming.share)",
+    )?;
+    Ok(uint(statement.query_row([server.0], |r| r.get(0))?))
 }

@@ -3,15 +3,17 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{LeaseDb, ServerId};
-use crate::{IndexPrefix, Result, ShareNum, StorageIndex};
+use crate::{IndexPrefix, Result, ShareNum, Span, StorageIndex};
 
 /// What a listing said of a share that the tables do not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
     /// Objects without a row that make no whole share: never complete, to be destroyed.
     Torn,
-    /// A STABLE share whose objects are not there: to be marked as lost.
+    /// A STABLE share whose objects are not there, or hold fewer bytes than were stored: to be marked as lost.
     Vanished,
+    /// Objects beyond the end of a STABLE share: of an older upload under the same name, to be destroyed.
+    Leftover,
 }
 
 /// One that was seen, and how often.
@@ -41,6 +43,29 @@ impl LeaseDb {
         .await
     }
 
+    /// A walk has done all at once.
+    pub(crate) async fn walked_whole(&self, server: ServerId, what: &'static str) -> Result<()> {
+        let now = self.now_ms();
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO walks VALUES(?1, ?2, 0, ?3) ON CONFLICT DO UPDATE SET next = 0, ended_ms = excluded.ended_ms",
+                params![server.0, what, now],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Suspects of a server, of all kinds; more than a bound are not recorded.
+    pub(crate) async fn suspect_count(&self, server: ServerId) -> Result<u64> {
+        self.read(move |c| {
+            let count =
+                c.query_row("SELECT count(*) FROM suspects WHERE server = ?1", [server.0], |r| r.get(0))?;
+            Ok(super::uint(count))
+        })
+        .await
+    }
+
     /// A walk has done a prefix; after the last it begins anew.
     pub(crate) async fn walked(
         &self,
@@ -64,6 +89,7 @@ impl LeaseDb {
     /// Where the walk through all leases by their cutoff goes on; none where it ended less than a day ago.
     pub(crate) async fn cutoff_walk(&self, server: ServerId) -> Result<Option<u64>> {
         let day_ago = self.over_since(std::time::Duration::from_secs(24 * 3600));
+        let now = self.now_ms();
         self.read(move |c| {
             let found = c
                 .query_row(
@@ -73,7 +99,7 @@ impl LeaseDb {
                 )
                 .optional()?;
             Ok(match found {
-                Some((0, Some(ended))) if ended > day_ago => None,
+                Some((0, Some(ended))) if ended > day_ago && ended <= now => None,
                 Some((next, _)) => Some(super::uint(next)),
                 None => Some(0),
             })
@@ -95,20 +121,25 @@ impl LeaseDb {
         .await
     }
 
-    /// Suspects of a server below a prefix.
+    /// Suspects of a server within a span.
     pub(crate) async fn suspects(
         &self,
         server: ServerId,
-        prefix: IndexPrefix,
+        span: Span,
     ) -> Result<Vec<(StorageIndex, ShareNum, Suspect)>> {
-        let (first, last) = prefix.bounds();
+        let (first, last) = span.bounds();
         self.read(move |c| {
             let mut statement = c.prepare_cached(
                 "SELECT storage_index, share, what, object, since_ms FROM suspects
                  WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3",
             )?;
             let rows = statement.query_map(params![server.0, first.0, last.0], |r| {
-                let what = if r.get::<_, i64>(2)? == 0 { Suspicion::Torn } else { Suspicion::Vanished };
+                let what = match r.get::<_, i64>(2)? {
+                    0 => Suspicion::Torn,
+                    1 => Suspicion::Vanished,
+                    2 => Suspicion::Leftover,
+                    other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
+                };
                 let suspect = Suspect { what, object: r.get(3)?, since_ms: r.get(4)? };
                 Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?), suspect))
             })?;

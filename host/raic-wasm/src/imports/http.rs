@@ -15,8 +15,8 @@ use crate::{
         types::{Error, ErrorKind},
     },
     call::{Call, Context, GuestBody, GuestResponse, MAX_UNREAD, SecretHandle},
-    cpu::{self, CpuTime},
     client::{HttpClient, IDLE, SendError, Upload, causes},
+    cpu::{self, CpuTime},
     gate::{Gate, Grant},
     manifest::Token,
     rehearsal::RehearsedAnswer,
@@ -336,12 +336,7 @@ impl GuestResponse {
     }
 
     /// Reads the whole of a document, once; what is kept has no secret.
-    async fn read_whole(
-        &mut self,
-        context: &Arc<Context>,
-        most: u32,
-        cpu: &CpuTime,
-    ) -> Result<(), Error> {
+    async fn read_whole(&mut self, context: &Arc<Context>, most: u32, cpu: &CpuTime) -> Result<(), Error> {
         let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
         let mut whole = BytesMut::new();
         loop {
@@ -365,7 +360,10 @@ impl GuestResponse {
         let whole = self.read.take().unwrap_or_default();
         taken?;
         if !is_plain_text(&whole, self.header("content-type").as_deref()) {
-            return Err(error(ErrorKind::Protocol, "the answer is not UTF-8 without NUL, or says that it is in another charset"));
+            return Err(error(
+                ErrorKind::Protocol,
+                "the answer is not UTF-8 without NUL, or says that it is in another charset",
+            ));
         }
         self.read = Some(redacted(context, whole, cpu).await.into());
         Ok(())
@@ -374,10 +372,13 @@ impl GuestResponse {
 
 /// Whether a document is in the one charset in which secrets are found in it.
 fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
-    let charset = content_type.and_then(|t| t.to_ascii_lowercase().split_once("charset=").map(|(_, c)| c.to_owned()));
-    let charset = charset.as_deref().map(|c| c.trim_matches(['"', ' ']).split([';', '"']).next().unwrap_or_default());
+    let charset =
+        content_type.and_then(|t| t.to_ascii_lowercase().split_once("charset=").map(|(_, c)| c.to_owned()));
+    let charset =
+        charset.as_deref().map(|c| c.trim_matches(['"', ' ']).split([';', '"']).next().unwrap_or_default());
     // Error pages in Latin-1 are ASCII but for words; NULs are what UTF-16 and UTF-32 have between them.
-    let known = charset.is_none_or(|c| matches!(c, "utf-8" | "utf8" | "us-ascii" | "ascii" | "iso-8859-1" | "latin1"));
+    let known = charset
+        .is_none_or(|c| matches!(c, "utf-8" | "utf8" | "us-ascii" | "ascii" | "iso-8859-1" | "latin1"));
     known && !document.contains(&0)
 }
 
@@ -493,7 +494,9 @@ impl http::HostResponse for Call {
 fn body_of(response: GuestResponse, range: Option<raic_cloud::ByteRange>) -> Result<GuestBody, Error> {
     let protocol = |why: &str| error(ErrorKind::Protocol, why);
     if !response.object || !matches!(response.status, 200 | 206) {
-        return Err(protocol("only a GET, or a POST of the manifest's `objects`, answered by 200 or 206 has an object's bytes"));
+        return Err(protocol(
+            "only a GET, or a POST of the manifest's `objects`, answered by 200 or 206 has an object's bytes",
+        ));
     }
     let sent: Option<u64> = response.header("content-length").and_then(|l| l.trim().parse().ok());
     let sent = sent.ok_or_else(|| protocol("the answer does not tell its length"))?;

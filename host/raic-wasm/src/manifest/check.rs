@@ -88,9 +88,14 @@ impl Manifest {
             return Err(format!("{bad:?} is not a name: 1 to 64 of a-z, 0-9 and -"));
         }
         if is_hash(&self.name) {
-            return Err(format!("{:?} cannot be a connector's name: it could be taken for a SHA-256", self.name));
+            return Err(format!(
+                "{:?} cannot be a connector's name: it could be taken for a SHA-256",
+                self.name
+            ));
         }
-        if let Some(twice) = self.logins.iter().find(|login| self.logins.iter().filter(|l| l == login).count() > 1) {
+        if let Some(twice) =
+            self.logins.iter().find(|login| self.logins.iter().filter(|l| l == login).count() > 1)
+        {
             return Err(format!("the login {twice:?} is listed twice"));
         }
         Ok(())
@@ -115,7 +120,10 @@ impl Manifest {
     fn check_secrets(&self) -> Result<(), String> {
         for (name, part) in self.credentials.values().flat_map(|c| &c.parts) {
             if part.from != "text" && !part.from.starts_with("json:/") {
-                return Err(format!("part {name:?}: from = {:?} is neither text nor json:/pointer", part.from));
+                return Err(format!(
+                    "part {name:?}: from = {:?} is neither text nor json:/pointer",
+                    part.from
+                ));
             }
             let used = !part.sign.is_empty() || !part.send.is_empty();
             if used && !part.secret {
@@ -136,7 +144,9 @@ impl Manifest {
                 return Err(format!("token {name:?} has no `from` or no `answers`"));
             }
             if let Some(bad) = token.from.iter().find(|from| !is_place(from)) {
-                return Err(format!("token {name:?}: {bad:?} is none of header:NAME, json:/pointer, xml:A/B and text"));
+                return Err(format!(
+                    "token {name:?}: {bad:?} is none of header:NAME, json:/pointer, xml:A/B and text"
+                ));
             }
         }
         for signing in self.signings() {
@@ -201,7 +211,11 @@ impl Manifest {
                     object.method, object.path
                 ));
             }
-            if self.documents.iter().any(|d| d.network == object.network && d.method == "POST" && d.path == object.path) {
+            if self
+                .documents
+                .iter()
+                .any(|d| d.network == object.network && d.method == "POST" && d.path == object.path)
+            {
                 return Err(format!("objects {:?}: an answer is a document or an object", object.path));
             }
         }
@@ -240,10 +254,14 @@ impl Manifest {
             let is_below = |name: &&str| self.endpoints.get(*name).is_some_and(|e| e.below.is_some());
             let head = |name: &str| network.url.starts_with(&format!("{{learned:{name}}}"));
             if learned.iter().any(is_below) && (learned.len() > 1 || !head(learned[0])) {
-                return Err(format!("network {:?}: its URL begins with an endpoint that has `below`", network.name));
+                return Err(format!(
+                    "network {:?}: its URL begins with an endpoint that has `below`",
+                    network.name
+                ));
             }
         }
-        let conditions = self.network.iter().map(|n| &n.when).chain(self.credentials.values().map(|c| &c.when));
+        let conditions =
+            self.network.iter().map(|n| &n.when).chain(self.credentials.values().map(|c| &c.when));
         for setting in conditions.flat_map(BTreeMap::keys) {
             if !self.settings.contains_key(setting) {
                 return Err(format!("`when` names {setting:?}, which is not a setting"));
@@ -268,7 +286,9 @@ impl Endpoint {
         let Some(below) = &self.below else { return Ok(()) };
         is_ascii("a domain", below)?;
         if self.several {
-            return Err(format!("endpoint {name:?}: with `below` nothing is pinned, so `several` says nothing"));
+            return Err(format!(
+                "endpoint {name:?}: with `below` nothing is pinned, so `several` says nothing"
+            ));
         }
         // What settings fill in is checked when a cloud is opened.
         if below.contains('{') { Ok(()) } else { super::domain(below).map(drop) }
@@ -288,7 +308,9 @@ impl Sending {
             }
             (Some(_), other) => Err(format!("form {other:?} in a header is neither raw nor basic")),
             (None, "raw" | "query" | "json" | "form") => Ok(()),
-            (None, other) => Err(format!("form {other:?} is none of raw, query, json and form, or lacks its header")),
+            (None, other) => {
+                Err(format!("form {other:?} is none of raw, query, json and form, or lacks its header"))
+            }
         }
     }
 }
@@ -313,7 +335,9 @@ fn check_texts(value: &toml::Value) -> Result<(), String> {
     let check = |text: &str| {
         if text.len() > MAX_TEXT || text.chars().any(crate::hides) {
             let shown: String = text.chars().take(40).collect();
-            return Err(format!("{shown:?} is longer than {MAX_TEXT} bytes, or has characters that cannot be seen"));
+            return Err(format!(
+                "{shown:?} is longer than {MAX_TEXT} bytes, or has characters that cannot be seen"
+            ));
         }
         Ok(())
     };
@@ -331,7 +355,8 @@ fn check_texts(value: &toml::Value) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    const BASE: &str = "name = \"x\"\nversion = \"1\"\ndescription = \"d\"\nlicense = \"MIT\"\ncontract = \"0.1.0\"\n";
+    const BASE: &str =
+        "name = \"x\"\nversion = \"1\"\ndescription = \"d\"\nlicense = \"MIT\"\ncontract = \"0.1.0\"\n";
 
     fn parse(rest: &str) -> Result<Manifest, ConnectorError> {
         Manifest::parse(format!("{BASE}{rest}").as_bytes())
@@ -344,7 +369,12 @@ mod tests {
     /// What a dropped file's errors show must not reach the terminal raw: nothing was approved yet.
     #[test]
     fn errors_quote_no_control_characters() {
-        for text in ["name = \"x\"\n# \u{1b}[2J\n", "\u{1b}]0;owned\u{7} = 1", "name = \"\u{202e}\"", "x = \"\u{9b}2J"] {
+        for text in [
+            "name = \"x\"\n# \u{1b}[2J\n",
+            "\u{1b}]0;owned\u{7} = 1",
+            "name = \"\u{202e}\"",
+            "x = \"\u{9b}2J",
+        ] {
             let told = Manifest::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(!told.chars().any(|c| crate::hides(c) && c != '\n'), "{told:?}");
         }
@@ -381,7 +411,8 @@ mod tests {
 
     #[test]
     fn a_wide_document_is_one_by_which_no_object_can_come() {
-        let document = |method: &str| format!("[[documents]]\nnetwork = \"n\"\nmethod = \"{method}\"\npath = \"/*\"\n");
+        let document =
+            |method: &str| format!("[[documents]]\nnetwork = \"n\"\nmethod = \"{method}\"\npath = \"/*\"\n");
         assert!(parse(&(network("n", "") + &document("PROPFIND"))).is_ok());
         assert!(parse(&(network("n", "") + &document("GET"))).is_err());
         assert!(parse(&(network("n", "") + &document("POST"))).is_err());
@@ -399,7 +430,17 @@ mod tests {
             parse(&format!("{network}[endpoints.up]\nhelp = \"h\"\nbelow = \"{below}\"\n"))
         };
         assert!(endpoint("backblazeb2.com").is_ok());
-        for bad in ["com", "co.uk", "github.io", "s3.amazonaws.com", "127.0.0.1", "[::1]", "a/b.com", "B.com", "x.com."] {
+        for bad in [
+            "com",
+            "co.uk",
+            "github.io",
+            "s3.amazonaws.com",
+            "127.0.0.1",
+            "[::1]",
+            "a/b.com",
+            "B.com",
+            "x.com.",
+        ] {
             assert!(endpoint(bad).is_err(), "{bad}");
         }
     }
@@ -408,10 +449,14 @@ mod tests {
     fn a_token_that_is_signed_lives_an_hour_at_most() {
         let part = |sign: &str| {
             let head = network("login", "");
-            parse(&format!("{head}[credentials.c]\nhelp = \"h\"\n[credentials.c.parts.key]\nfrom = \"text\"\nsecret = true\nsign = [{sign}]\n"))
+            parse(&format!(
+                "{head}[credentials.c]\nhelp = \"h\"\n[credentials.c.parts.key]\nfrom = \"text\"\nsecret = true\nsign = [{sign}]\n"
+            ))
         };
         assert!(part("{ form = \"jwt\", network = \"login\", scopes = [\"s\"], lifetime_s = 3600 }").is_ok());
-        assert!(part("{ form = \"jwt\", network = \"login\", scopes = [\"s\"], lifetime_s = 3601 }").is_err());
+        assert!(
+            part("{ form = \"jwt\", network = \"login\", scopes = [\"s\"], lifetime_s = 3601 }").is_err()
+        );
         assert!(part("{ form = \"jwt\", network = \"other\", scopes = [\"s\"], lifetime_s = 60 }").is_err());
         assert!(part("{ form = \"hmac\" }").is_err(), "any message");
     }
