@@ -1,11 +1,6 @@
 //! The array as its users see it.
 
-use std::{
-    collections::HashMap,
-    ops::Range,
-    sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
@@ -13,12 +8,14 @@ use raic_storage::{AccountId, ChunkBudget, Hold, Holds, LeaseDb, StorageServer};
 use tokio::task::JoinHandle;
 
 use crate::{
-    ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, Transfer, catalog::Catalog,
-    codec::Codec, download::is_sound, keyring_copies::KeyringCopies,
+    ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, Transfer,
+    catalog::Catalog,
+    codec::Codec,
+    download::is_sound,
+    health::{Health, LastFailure},
+    keyring_copies::KeyringCopies,
 };
 
-/// How long a cloud that failed is asked last.
-const DISTRUST: Duration = Duration::from_secs(60);
 /// How long a cloud's probe may take.
 const PROBE: Duration = Duration::from_secs(10);
 /// How often it is looked whether a new day has begun.
@@ -107,12 +104,33 @@ impl Default for PutOptions {
 pub struct Status {
     /// Its geometry.
     pub geometry: Geometry,
+    /// Clouds that must take their share for a file to be stored.
+    pub needed: usize,
     /// Files and what waits.
     pub totals: Totals,
-    /// Each cloud, and what is wrong with it.
-    pub clouds: Vec<(String, Option<String>)>,
-    /// Clouds that have the keyring.
-    pub keyring_copies: Vec<String>,
+    /// Each cloud.
+    pub clouds: Vec<CloudState>,
+    /// Clouds that were said to be gone, and shares of files that were there.
+    pub gone: Vec<(String, u64)>,
+    /// What is wrong with the machine's clock, while leases wait for it.
+    pub clock: Option<String>,
+}
+
+/// How one cloud is.
+#[derive(Clone, Debug)]
+pub struct CloudState {
+    /// Its name.
+    pub name: String,
+    /// What is wrong with it now.
+    pub fault: Option<String>,
+    /// Whether it has the keyring.
+    pub has_keyring: bool,
+    /// Shares of files that it should have and has not: it did not take them, or they vanished.
+    pub lacking: u64,
+    /// Bytes that may still be stored there, where that is known.
+    pub available: Option<u64>,
+    /// The last failure of each kind since the process began.
+    pub last: Vec<LastFailure>,
 }
 
 impl Array {
@@ -252,26 +270,63 @@ impl Array {
     /// # Errors
     /// The database's.
     pub async fn status(&self) -> Result<Status> {
-        let probes = self.inner.servers.iter().map(|server| async {
-            let fault = tokio::time::timeout(PROBE, server.probe()).await;
-            let fault = match fault {
-                Ok(Ok(())) => {
-                    let refusal =
-                        server.refusal().map(|why| format!("cloud {:?} is read-only: {why}", server.name()));
-                    refusal.or_else(|| self.inner.keyring_copies.fault(server.name()))
-                }
-                Ok(Err(e)) => Some(e.to_string()),
-                Err(_) => Some(format!("cloud {:?}: no answer within 10 s", server.name())),
-            };
-            (server.name().to_owned(), fault)
-        });
+        let (holders, lacking) = (self.inner.keyring_holders().await?, self.inner.catalog.lacking().await?);
+        let probes = self.inner.servers.iter().map(|server| self.state(server, &holders, &lacking));
+        let leasedb = server_leasedb(&self.inner.servers);
+        let gone = match leasedb {
+            Some(leasedb) => leasedb.servers().await?,
+            None => Vec::new(),
+        };
         Ok(Status {
             geometry: self.inner.geometry,
+            needed: self.inner.needed(),
             totals: self.inner.catalog.totals().await?,
             clouds: futures::future::join_all(probes).await,
-            keyring_copies: self.inner.keyring_holders().await?,
+            gone: gone
+                .into_iter()
+                .filter(|s| s.is_gone && s.shares > 0)
+                .map(|s| (s.name, s.shares))
+                .collect(),
+            clock: leasedb.and_then(LeaseDb::clock_fault),
         })
     }
+
+    async fn state(
+        &self,
+        server: &StorageServer,
+        holders: &[String],
+        lacking: &BTreeMap<String, u64>,
+    ) -> CloudState {
+        let name = server.name();
+        let asked = async {
+            server.probe().await?;
+            server.available_space().await
+        };
+        let (fault, available) = match tokio::time::timeout(PROBE, asked).await {
+            Ok(Ok(available)) => {
+                let fault = server.refusal().map(|why| format!("cloud {name:?} is read-only: {why}"));
+                let full = || {
+                    (available == Some(0))
+                        .then(|| format!("cloud {name:?} is full, beyond what is reserved for others"))
+                };
+                (fault.or_else(|| self.inner.keyring_copies.fault(name)).or_else(full), available)
+            }
+            Ok(Err(e)) => (Some(e.to_string()), None),
+            Err(_) => (Some(format!("cloud {name:?}: no answer within {} s", PROBE.as_secs())), None),
+        };
+        CloudState {
+            name: name.to_owned(),
+            fault,
+            has_keyring: holders.iter().any(|holder| holder == name),
+            lacking: lacking.get(name).copied().unwrap_or_default(),
+            available,
+            last: self.inner.health.last_failures(name),
+        }
+    }
+}
+
+fn server_leasedb(servers: &[Arc<StorageServer>]) -> Option<&LeaseDb> {
+    servers.first().map(|server| server.leasedb())
 }
 
 /// Writes the usage of every day down, for as long as the array runs.
@@ -324,24 +379,5 @@ impl Inner {
     /// While it lives, the stream's shares are not deleted by this process.
     pub(crate) fn hold(&self, index: raic_storage::StorageIndex) -> Hold {
         self.holds.hold(index)
-    }
-}
-
-/// Which clouds failed a read lately, and are asked last for a while.
-#[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<HashMap<String, Instant>>);
-
-impl Health {
-    pub(crate) fn failed(&self, cloud: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(cloud.to_owned(), Instant::now());
-    }
-
-    pub(crate) fn answered(&self, cloud: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(cloud);
-    }
-
-    pub(crate) fn failed_lately(&self, cloud: &str) -> bool {
-        let failed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        failed.get(cloud).is_some_and(|at| at.elapsed() < DISTRUST)
     }
 }

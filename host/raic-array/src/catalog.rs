@@ -7,6 +7,8 @@
 //! - `commit` makes the file and its stream, turns the upload's leases into lasting ones, and ends those of what it replaces;
 //! - `abandon`, and a restart, give up what began and did not commit. Collection does the rest.
 
+use std::collections::BTreeMap;
+
 use raic_storage::{
     AccountId, Allocation, Database, LeaseDb, RenewSecret, ServerId, ShareKind, ShareNum, StorageIndex,
     Stored, placed,
@@ -23,9 +25,6 @@ CREATE TABLE streams(
     storage_index BLOB PRIMARY KEY, k INTEGER NOT NULL, n INTEGER NOT NULL, segment_size INTEGER NOT NULL,
     length INTEGER NOT NULL, manifest_length INTEGER NOT NULL, generation INTEGER NOT NULL,
     wrapped_key BLOB NOT NULL, roots BLOB NOT NULL) WITHOUT ROWID;
-CREATE TABLE placements(
-    storage_index BLOB NOT NULL REFERENCES streams, share INTEGER NOT NULL, cloud TEXT NOT NULL,
-    objects INTEGER NOT NULL, PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
 CREATE TABLE lacking(
     storage_index BLOB NOT NULL REFERENCES streams, share INTEGER NOT NULL, cloud TEXT NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY(storage_index, share)) WITHOUT ROWID;
@@ -38,33 +37,10 @@ CREATE TABLE extents(
     storage_index BLOB NOT NULL REFERENCES streams, offset INTEGER NOT NULL, length INTEGER NOT NULL,
     PRIMARY KEY(file, position)) WITHOUT ROWID;
 CREATE INDEX extents_storage_index ON extents(storage_index);
-CREATE TABLE uploads(
-    storage_index BLOB NOT NULL, share INTEGER NOT NULL, cloud TEXT NOT NULL, began_ms INTEGER NOT NULL,
-    PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
-CREATE TABLE deletions(
-    storage_index BLOB NOT NULL, share INTEGER NOT NULL, cloud TEXT NOT NULL, objects INTEGER, until_ms INTEGER NOT NULL,
-    attempts INTEGER NOT NULL DEFAULT 0, last_error TEXT, next_ms INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY(storage_index, share, cloud)) WITHOUT ROWID;
-CREATE INDEX deletions_next ON deletions(cloud, next_ms);
 CREATE TABLE keyring_copies(cloud TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
+-- Generations that were once on n-k+1 clouds, and may be used ever after.
+CREATE TABLE keyring_active(generation INTEGER PRIMARY KEY);
 CREATE TABLE array(id BLOB NOT NULL);
-", "
--- Where shares are is leasedb's to know. What they take is estimated here, and corrected by the next reconciliation.
-INSERT OR IGNORE INTO servers(name)
-    SELECT cloud FROM placements UNION SELECT cloud FROM uploads UNION SELECT cloud FROM deletions;
-INSERT OR IGNORE INTO shares(server, storage_index, share, kind, state, used_space, objects)
-    SELECT servers.id, p.storage_index, p.share, 0, 1, (length + manifest_length) / k, objects
-    FROM placements p JOIN streams USING(storage_index) JOIN servers ON servers.name = cloud;
-INSERT INTO leases SELECT id, 0, zeroblob(16), 0, NULL FROM shares WHERE kind = 0 AND state = 1 AND leases = 0;
-INSERT OR IGNORE INTO shares(server, storage_index, share, kind, state, used_space, objects)
-    SELECT servers.id, storage_index, share, 0, 2, 0, coalesce(objects, 0) FROM deletions JOIN servers ON servers.name = cloud;
-INSERT OR IGNORE INTO shares(server, storage_index, share, kind, state, used_space)
-    SELECT servers.id, storage_index, share, 0, 2, 0 FROM uploads JOIN servers ON servers.name = cloud;
-INSERT INTO going(share, server, until_ms, next_ms, is_whole)
-    SELECT id, server, CAST(strftime('%s', 'now') AS INTEGER) * 1000 + 900000, 0, objects > 0 FROM shares WHERE state = 2 AND kind = 0;
-DROP TABLE placements;
-DROP TABLE uploads;
-DROP TABLE deletions;
 "];
 
 /// What a person sees of a file.
@@ -286,7 +262,8 @@ impl Catalog {
         let found = self.database.read(move |c| {
             let file = c
                 .query_row(
-                    "SELECT name, size, modified_ms, content_hash, id FROM files WHERE name = ?1 AND is_current",
+                    "SELECT name, size, modified_ms, content_hash, id FROM files
+                     WHERE name = ?1 AND is_current AND NOT is_delete_mark",
                     [&name],
                     |row| Ok((file_info(row)?, row.get::<_, i64>(4)?)),
                 )
@@ -296,17 +273,24 @@ impl Catalog {
                 c.prepare("SELECT storage_index FROM extents WHERE file = ?1 ORDER BY position")?;
             let indexes = extents.query_map([id], |row| row.get(0).map(StorageIndex))?;
             let indexes = indexes.collect::<rusqlite::Result<Vec<_>>>()?;
-            let streams = indexes.iter().map(|index| stream(c, *index)).collect::<rusqlite::Result<Vec<_>>>()?;
+            let streams =
+                indexes.iter().map(|index| stream(c, *index)).collect::<rusqlite::Result<Vec<_>>>()?;
             info.index = indexes.first().copied();
             info.shares = streams.iter().flat_map(Stream::shares).collect();
             for index in indexes {
-                let mut lacking = c.prepare("SELECT share, cloud, reason FROM lacking WHERE storage_index = ?1")?;
-                let rows = lacking.query_map([index.0], |r| Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?)))?;
+                let mut lacking =
+                    c.prepare("SELECT share, cloud, reason FROM lacking WHERE storage_index = ?1")?;
+                let rows =
+                    lacking.query_map([index.0], |r| Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?)))?;
                 info.lacking.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
             }
             let placements = streams.iter().flat_map(|stream| &stream.placements);
             let lost = placements.filter(|placed| placed.is_lost).map(|placed| {
-                (placed.share, placed.cloud.clone(), "it has vanished from its cloud".to_owned())
+                (
+                    placed.share,
+                    placed.cloud.clone(),
+                    "it has vanished from its cloud, or the cloud is gone".to_owned(),
+                )
             });
             info.lacking.extend(lost);
             info.lacking.sort_unstable();
@@ -334,8 +318,10 @@ impl Catalog {
         let totals = self.database.read(|c| {
             let one = |sql| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(|n| n.unsigned_abs());
             Ok::<_, ArrayError>(Totals {
-                files: one("SELECT count(*) FROM files WHERE is_current")?,
-                bytes: one("SELECT coalesce(sum(size), 0) FROM files WHERE is_current")?,
+                files: one("SELECT count(*) FROM files WHERE is_current AND NOT is_delete_mark")?,
+                bytes: one(
+                    "SELECT coalesce(sum(size), 0) FROM files WHERE is_current AND NOT is_delete_mark",
+                )?,
                 lacking: one("SELECT count(*) FROM lacking")?,
                 deletions: 0,
                 lost: 0,
@@ -352,6 +338,39 @@ impl Catalog {
             Ok::<_, ArrayError>(c.query_row(sql, [index.0], |r| r.get(0))?)
         });
         live.await
+    }
+
+    /// Shares of files that each cloud should have and has not.
+    pub(crate) async fn lacking(&self) -> Result<BTreeMap<String, u64>> {
+        let lacking = self.database.read(|c| {
+            let mut statement = c.prepare(
+                "SELECT cloud, sum(shares) FROM (
+                     SELECT cloud, count(*) AS shares FROM lacking GROUP BY cloud UNION ALL
+                     SELECT servers.name, count(*) FROM servers CROSS JOIN shares ON server = servers.id
+                     WHERE lost_ms > 0 GROUP BY servers.id) GROUP BY cloud",
+            )?;
+            let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)?.unsigned_abs())))?;
+            Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
+        });
+        lacking.await
+    }
+
+    /// Whether a generation of the keyring was once on enough clouds.
+    pub(crate) async fn is_keyring_active(&self, generation: u32) -> Result<bool> {
+        let active = self.database.read(move |c| {
+            let sql = "SELECT EXISTS(SELECT 1 FROM keyring_active WHERE generation = ?1)";
+            Ok::<_, ArrayError>(c.query_row(sql, [generation], |r| r.get(0))?)
+        });
+        active.await
+    }
+
+    pub(crate) async fn activate_keyring(&self, generation: u32) -> Result<()> {
+        self.database
+            .write(move |tx| {
+                tx.execute("INSERT OR IGNORE INTO keyring_active VALUES(?1)", [generation])?;
+                Ok(())
+            })
+            .await
     }
 
     pub(crate) async fn keyring_copies(&self, generation: u32) -> Result<Vec<String>> {
@@ -449,67 +468,4 @@ fn stream(c: &rusqlite::Connection, index: StorageIndex) -> rusqlite::Result<Str
             })
         },
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use raic_storage::{Clock, Patience};
-
-    use super::*;
-
-    /// A catalog of before leasedb: what it knew of shares is leasedb's, and nothing is lost or left behind.
-    #[tokio::test]
-    async fn an_older_catalog_hands_its_shares_to_leasedb() {
-        let folder = tempfile::tempdir().unwrap();
-        let database = Database::open(&folder.path().join("raic.db")).unwrap();
-        database.migrate("array", &STEPS[..1]).await.unwrap();
-        let (live, removed, begun) = ([1_u8; 16], [2_u8; 16], [3_u8; 16]);
-        let fill = database.write(move |tx| {
-            tx.execute("INSERT INTO array VALUES(?1)", [[7_u8; 16]])?;
-            tx.execute(
-                "INSERT INTO streams VALUES(?1, 2, 4, 131072, 10000, 100, 1, zeroblob(48), zeroblob(128))",
-                [live],
-            )?;
-            tx.execute("INSERT INTO files VALUES(1, 'file', zeroblob(16), 1, 0, 10000, 5, NULL)", [])?;
-            tx.execute("INSERT INTO extents VALUES(1, 0, ?1, 0, 10000)", [live])?;
-            for (share, cloud) in [(0, "a"), (1, "b"), (2, "c")] {
-                tx.execute("INSERT INTO placements VALUES(?1, ?2, ?3, 2)", params![live, share, cloud])?;
-            }
-            tx.execute("INSERT INTO lacking VALUES(?1, 3, 'd', 'it was down')", [live])?;
-            tx.execute("INSERT INTO deletions(storage_index, share, cloud, objects, until_ms) VALUES(?1, 0, 'a', 3, 0)", [
-                removed,
-            ])?;
-            tx.execute("INSERT INTO uploads VALUES(?1, 1, 'e', 0)", [begun])?;
-            Ok::<_, ArrayError>(())
-        });
-        fill.await.unwrap();
-        let leasedb = LeaseDb::open(database.clone(), Clock::system(), Patience::default()).await.unwrap();
-        let catalog = Catalog::open(leasedb.clone(), [7; 16]).await.unwrap();
-
-        let (info, streams) = catalog.file("file".to_owned()).await.unwrap();
-        let clouds: Vec<_> = info.shares.iter().map(|(share, cloud)| (share.0, cloud.as_str())).collect();
-        assert_eq!((clouds, info.lacking.len()), (vec![(0, "a"), (1, "b"), (2, "c")], 1));
-        assert_eq!(streams[0].placements.len(), 3);
-        let usage = leasedb.usage_by_account().await.unwrap();
-        assert_eq!((usage[0].name.as_str(), usage[0].shares, usage[0].bytes), ("anonymous", 3, 3 * 5050));
-        let going = async |cloud: &str| {
-            let server = leasedb.server(cloud).await.unwrap();
-            leasedb
-                .claim_going(server, 10)
-                .await
-                .unwrap()
-                .into_iter()
-                .map(|g| (g.row.index.0, g.row.objects, g.is_whole))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(going("a").await, [(removed, 3, true)]);
-        assert_eq!(going("e").await, [(begun, 0, false)]);
-        for cloud in ["a", "b", "c"] {
-            let server = leasedb.server(cloud).await.unwrap();
-            assert_eq!(leasedb.unleased(server, 10).await.unwrap(), [], "a file's shares are leased");
-        }
-        catalog.remove("file".to_owned()).await.unwrap();
-        let server = leasedb.server("b").await.unwrap();
-        assert_eq!(leasedb.unleased(server, 10).await.unwrap().len(), 1, "and go with it");
-    }
 }

@@ -23,6 +23,7 @@ use crate::{
     catalog::{Placement, Stream as CatalogStream},
     codec::Codec,
     format::{GROUP, HASH, HEADER, Hash, Header, Layout, root},
+    health::Work,
     segment::{Sealer, decode, is_authentic},
 };
 
@@ -212,7 +213,7 @@ impl StreamReader {
                 Err(_) => {
                     // What is late is still welcome, and another is asked beside it.
                     for source in &waiting {
-                        self.inner.health.failed(self.sources[*source].server.name());
+                        self.inner.health.is_late(self.sources[*source].server.name());
                     }
                     let mut next = untried.next();
                     if next.is_none() {
@@ -402,7 +403,7 @@ impl StreamReader {
 
     fn fault(&self, source: &Source, text: String) {
         tracing::warn!("{text}; reading from another cloud");
-        self.inner.health.failed(source.server.name());
+        self.inner.health.failed(source.server.name(), Work::Reading, &text);
         let mut faults = lock(&source.faults);
         if faults.len() < 16 {
             faults.push(text);

@@ -5,7 +5,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) struct KeyringCopies {
     verified: Mutex<BTreeSet<String>>,
     faults: Mutex<BTreeMap<String, String>>,
+    /// Whether this generation is known to have been on enough clouds.
+    is_active: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -57,18 +62,29 @@ impl Inner {
         Ok(holders)
     }
 
-    /// Makes sure that the keyring may be used: a generation is once it is on n-k+1 clouds, since then any k clouds
-    /// have it.
+    /// Makes sure that the keyring may be used: a generation may ever after it was on n-k+1 clouds, since then any k clouds
+    /// had it. A copy that is lost later is made anew, as a share is, and refuses no write: of two clouds that were emptied or lie all must
+    /// go on.
     ///
     /// # Errors
     /// [`ArrayError::KeyringNotStored`].
     pub(crate) async fn keyring_is_stored(&self) -> Result<()> {
+        let generation = self.keyring.generation();
+        if self.keyring_copies.is_active.load(Ordering::Relaxed)
+            || self.catalog.is_keyring_active(generation).await?
+        {
+            self.keyring_copies.is_active.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
         let needed = usize::from(self.geometry.n - self.geometry.k) + 1;
         if self.keyring_holders().await?.len() < needed {
             self.copy_keyring(Some(needed)).await?;
         }
         let stored = self.keyring_holders().await?.len();
-        if stored >= needed { Ok(()) } else { Err(ArrayError::KeyringNotStored { stored, needed }) }
+        if stored < needed {
+            return Err(ArrayError::KeyringNotStored { stored, needed });
+        }
+        self.catalog.activate_keyring(generation).await
     }
 
     /// Keeps a copy on every cloud, for as long as the array runs.
@@ -139,7 +155,8 @@ impl Inner {
             None => server.store_object(&name, self.sealed_keyring.clone()).await.map_err(told),
             // Never replaced: without it the other array could not be recovered.
             Some(_) => Err(Some(format!(
-                "cloud {:?}: it holds the keyring of another array; give this array a container of its own",
+                "cloud {:?}: its copy of the keyring is not this home's secrets/keyring.sealed. If the other clouds say the same, that file is \
+                 damaged or another home's: put the right one back. If only this one does, it was changed there",
                 server.name()
             ))),
         }

@@ -14,6 +14,7 @@ mod download;
 mod error;
 pub mod format;
 mod galois;
+mod health;
 mod keyring;
 mod keyring_copies;
 mod segment;
@@ -22,10 +23,11 @@ mod upload;
 #[cfg(test)]
 mod vectors;
 
-pub use array::{Array, ArrayConfig, PutOptions, Status};
+pub use array::{Array, ArrayConfig, CloudState, PutOptions, Status};
 pub use catalog::{FileInfo, Totals};
 pub use download::Content;
 pub use error::{ArrayError, Fault, Result};
 pub use format::Geometry;
+pub use health::{LastFailure, Work};
 pub use keyring::{Key, Keyring, RecoveryKey};
 pub use transfer::Transfer;

@@ -19,6 +19,7 @@ use crate::{
     array::Inner,
     catalog::{FileInfo, NewFile, Stream as CatalogStream, Target},
     format::{Header, Layout, Trailer},
+    health::{Work, shortened},
     keyring::stream_key,
     segment::{Encoder, Sealer},
 };
@@ -36,6 +37,79 @@ struct Manifest<'a> {
     name: &'a str,
     length: u64,
     content_hash: String,
+}
+
+fn manifest(name: &str, length: u64, content_hash: [u8; 32]) -> Result<Vec<u8>> {
+    let content_hash = blake3::Hash::from(content_hash).to_hex().to_string();
+    serde_json::to_vec(&Manifest { name, length, content_hash }).map_err(|e| ArrayError::Task(e.to_string()))
+}
+
+/// What whoever stores a file said of it before.
+#[derive(Clone, Copy, Debug)]
+struct Announced {
+    /// Bytes of content.
+    size: u64,
+    /// Bytes of each share.
+    share_length: u64,
+}
+
+/// Bytes of a share that are read back.
+const SAMPLE: usize = 64 << 10;
+/// How long that may take; a cloud that is slower is no liar.
+const SAMPLING: Duration = Duration::from_secs(10);
+
+/// The beginning of a share, read back once it is stored: a cloud that loses or changes what it takes is found while the content is still
+/// elsewhere, and not when it is needed.
+#[derive(Debug, Default)]
+struct Sample(Vec<u8>);
+
+impl Sample {
+    fn take(&mut self, bytes: &Bytes) {
+        let room = SAMPLE - self.0.len();
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    async fn compare(
+        self,
+        server: &StorageServer,
+        index: StorageIndex,
+        share: ShareNum,
+    ) -> Result<(), WriteFault> {
+        let cloud = server.name();
+        let read = async {
+            let mut pieces = server.read(index, share, 0..self.0.len() as u64).await?;
+            let mut at = 0;
+            while let Some(piece) = pieces.next().await.transpose()? {
+                let past = at + piece.len();
+                if self.0.get(at..past) != Some(&piece[..]) {
+                    return Ok(false);
+                }
+                at = past;
+            }
+            Ok::<_, StorageError>(at == self.0.len())
+        };
+        match tokio::time::timeout(SAMPLING, read).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => {
+                tracing::error!(
+                    "cloud {cloud:?} gave other bytes back than it was given a moment before: do not trust it"
+                );
+                Err(format!("cloud {cloud:?}: it gave other bytes back than were stored").into())
+            }
+            // It may come late, or answer later: reads and walks will tell.
+            Ok(Err(e)) => {
+                tracing::warn!("cloud {cloud:?}: what was just stored cannot be read back: {e}");
+                Ok(())
+            }
+            Err(_) => {
+                tracing::warn!(
+                    "cloud {cloud:?}: what was just stored was not read back within {} s",
+                    SAMPLING.as_secs()
+                );
+                Ok(())
+            }
+        }
+    }
 }
 
 enum Piece {
@@ -83,12 +157,14 @@ fn begin_share(
     index: StorageIndex,
     share: ShareNum,
     length: Option<u64>,
-    transfer: Transfer,
+    (transfer, takes_sample): (Transfer, bool),
 ) -> ShareUpload {
     let (queue, pieces) = mpsc::channel(QUEUE);
     let (cloud, domain) = (server.name().to_owned(), server.domain().to_owned());
-    let task =
-        tokio::spawn(async move { write_share(&server, (index, share), length, pieces, transfer).await });
+    let task = tokio::spawn(async move {
+        let sample = takes_sample.then(Sample::default);
+        write_share(&server, (index, share), length, pieces, (transfer, sample)).await
+    });
     ShareUpload { share, cloud, domain, queue: Some(queue), task }
 }
 
@@ -97,17 +173,26 @@ async fn write_share(
     (index, share): (StorageIndex, ShareNum),
     length: Option<u64>,
     mut pieces: mpsc::Receiver<Piece>,
-    transfer: Transfer,
+    (transfer, mut sample): (Transfer, Option<Sample>),
 ) -> Result<Stored, WriteFault> {
     let mut writer: Box<dyn ShareWriter> = server.create(index, share, length).await?;
     while let Some(piece) = pieces.recv().await {
         match piece {
             Piece::Bytes(bytes) => {
                 let length = bytes.len();
+                if let Some(sample) = &mut sample {
+                    sample.take(&bytes);
+                }
                 writer.write(bytes).await?;
                 transfer.add(server.name(), length);
             }
-            Piece::End => return Ok(writer.finish().await?),
+            Piece::End => {
+                let stored = writer.finish().await?;
+                if let Some(sample) = sample {
+                    sample.compare(server, index, share).await?;
+                }
+                return Ok(stored);
+            }
         }
     }
     Err("the upload was given up".to_owned().into())
@@ -142,21 +227,42 @@ impl Inner {
             length,
             manifest_length: 0,
         };
-        let reserve = size.map_or(0, |size| layout(size).share_length());
+        // With the manifest, whose length the name and the size give.
+        let reserve = match size {
+            Some(size) => {
+                let manifest_length = manifest(&name, size, [0; 32])?.len();
+                let manifest_length =
+                    u32::try_from(manifest_length).map_err(|e| ArrayError::Task(e.to_string()))?;
+                Layout { manifest_length, ..layout(size) }.share_length()
+            }
+            None => 0,
+        };
         // Before anything of it is held: it waits for memory without holding any.
         let _reserved = self.budget.reserve(self.held_by_upload(size.map(|_| reserve))).await;
         self.catalog.begin(index, targets.clone(), account, reserve).await?;
         let stored = async {
-            let file = self.store_stream(index, name, content, size.map(|_| reserve), transfer).await?;
+            let file = self
+                .store_stream(
+                    index,
+                    name,
+                    content,
+                    size.map(|size| Announced { size, share_length: reserve }),
+                    transfer,
+                )
+                .await?;
             self.catalog.commit(file, targets.clone(), account).await
         };
         let stored = stored.await;
-        let lacking: Vec<&str> = match &stored {
-            Ok(file) => file.lacking.iter().map(|(_, cloud, _)| cloud.as_str()).collect(),
-            Err(ArrayError::TooFewClouds { faults, .. }) => faults.iter().map(|f| f.cloud.as_str()).collect(),
+        let lacking: Vec<(&str, &str)> = match &stored {
+            Ok(file) => file.lacking.iter().map(|(_, cloud, why)| (cloud.as_str(), why.as_str())).collect(),
+            Err(ArrayError::TooFewClouds { faults, .. }) => {
+                faults.iter().map(|f| (f.cloud.as_str(), f.text.as_str())).collect()
+            }
             Err(_) => Vec::new(),
         };
-        lacking.into_iter().for_each(|cloud| self.health.failed(cloud));
+        for (cloud, why) in lacking {
+            self.health.failed(cloud, Work::Storing, why);
+        }
         if stored.is_err() {
             // A commit that came through although it was reported as failed has left nothing to abandon.
             if let Err(e) = self.catalog.abandon(index, targets).await {
@@ -182,7 +288,7 @@ impl Inner {
         index: StorageIndex,
         name: String,
         mut content: S,
-        length: Option<u64>,
+        announced: Option<Announced>,
         transfer: Transfer,
     ) -> Result<NewFile>
     where
@@ -205,7 +311,11 @@ impl Inner {
                 .servers
                 .iter()
                 .zip(0..)
-                .map(|(s, i)| begin_share(s.clone(), index, ShareNum(i), length, transfer.clone()))
+                .map(|(s, i)| {
+                    let takes_sample = self.health.takes_sample(s.name());
+                    let length = announced.map(|announced| announced.share_length);
+                    begin_share(s.clone(), index, ShareNum(i), length, (transfer.clone(), takes_sample))
+                })
                 .collect(),
             k: usize::from(self.geometry.k),
             survive: self.survive,
@@ -225,6 +335,12 @@ impl Inner {
         while let Some(piece) = tokio::time::timeout(idle, content.next()).await.map_err(stopped)? {
             let mut piece = piece.map_err(|e| ArrayError::Content(e.to_string()))?;
             received += piece.len() as u64;
+            // What was reserved and asked for is what was announced; a file that changes while it is sent is another file.
+            if let Some(Announced { size, .. }) = announced.filter(|announced| received > announced.size) {
+                return Err(ArrayError::Content(format!(
+                    "it is longer than the {size} bytes that were announced"
+                )));
+            }
             while !piece.is_empty() {
                 let room = segment_size - filling.len();
                 filling.extend_from_slice(&piece.split_to(room.min(piece.len())));
@@ -238,6 +354,11 @@ impl Inner {
                 }
             }
         }
+        if let Some(Announced { size, .. }) = announced.filter(|announced| received < announced.size) {
+            return Err(ArrayError::Content(format!(
+                "it ended after {received} of the {size} bytes that were announced"
+            )));
+        }
         if !filling.is_empty() {
             batch.push(filling);
         }
@@ -247,9 +368,7 @@ impl Inner {
 
         let length = received;
         let content_hash = *hasher.finalize().as_bytes();
-        let hash_text = blake3::Hash::from(content_hash).to_hex().to_string();
-        let manifest = serde_json::to_vec(&Manifest { name: &name, length, content_hash: hash_text });
-        let manifest = manifest.map_err(|e| ArrayError::Task(e.to_string()))?;
+        let manifest = manifest(&name, length, content_hash)?;
         let manifest_length = u32::try_from(manifest.len()).map_err(|e| ArrayError::Task(e.to_string()))?;
         let (encoder, _) = uploads.encode(encoder, hasher, vec![manifest], true).await?;
         let (page_hashes, roots): (Vec<_>, Vec<_>) = encoder.finish().into_iter().unzip();
@@ -263,7 +382,8 @@ impl Inner {
         let layout =
             Layout { geometry: self.geometry, segment_size: self.segment_size, length, manifest_length };
         let stream = CatalogStream { index, layout, generation, wrapped_key, roots, placements: Vec::new() };
-        let lacking = uploads.lacking.into_iter().map(|(share, cloud, fault)| (share, cloud, fault.text));
+        let lacking =
+            uploads.lacking.into_iter().map(|(share, cloud, fault)| (share, cloud, shortened(&fault.text)));
         Ok(NewFile { name, content_hash, stream, stored, lacking: lacking.collect() })
     }
 }
@@ -332,12 +452,14 @@ impl Uploads {
         for (i, share) in open.into_iter().enumerate() {
             match ended.iter().find(|(of, _)| *of == i) {
                 Some((_, Ok(kept))) => stored.push((share.share, *kept)),
-                Some((_, Err(fault))) => self.lacking.push((share.share, share.cloud.clone(), fault.clone())),
-                None => self.lacking.push((
-                    share.share,
-                    share.cloud.clone(),
-                    too_slow(&share.cloud, self.patience).into(),
-                )),
+                given_up => {
+                    let fault = match given_up {
+                        Some((_, Err(fault))) => fault.clone(),
+                        _ => too_slow(&share.cloud, self.patience).into(),
+                    };
+                    tracing::warn!("share {} was given up: {}", share.share, fault.text);
+                    self.lacking.push((share.share, share.cloud.clone(), fault));
+                }
             }
         }
         self.enough()?;
@@ -354,6 +476,7 @@ impl Uploads {
             let ended = outcome(&mut share.task).await.err();
             ended.unwrap_or_else(|| "it ended early".to_owned().into())
         };
+        tracing::warn!("share {} was given up: {}", share.share, fault.text);
         self.lacking.push((share.share, share.cloud.clone(), fault));
     }
 

@@ -352,11 +352,114 @@ async fn a_container_of_another_array_keeps_its_keyring_and_does_not_count() {
     let refused = put(&array, "file", content(10)).await.unwrap_err();
     assert!(matches!(refused, ArrayError::KeyringNotStored { stored: 2, needed: 3 }), "{refused}");
     let status = array.status().await.unwrap();
-    let faults: Vec<_> = status.clouds.iter().filter(|(_, f)| f.is_some()).map(|(name, _)| name).collect();
+    let faults: Vec<_> = status.clouds.iter().filter(|c| c.fault.is_some()).map(|c| &c.name).collect();
     assert_eq!(faults, ["c0", "c1"]);
-    assert_eq!(status.keyring_copies, ["c2", "c3"]);
+    let holders: Vec<_> = status.clouds.iter().filter(|c| c.has_keyring).map(|c| &c.name).collect();
+    assert_eq!(holders, ["c2", "c3"]);
     let object = rig.clouds[0].get(&keyring_key(), None, None).await.unwrap();
     assert_eq!(raic_cloud::collect_body("c0", object.body, 100).await.unwrap(), theirs);
+}
+
+/// Any two clouds may be emptied or lie: copies of the keyring that are lost are made again, and refuse no write.
+#[tokio::test]
+async fn a_keyring_that_was_once_stored_may_be_used_ever_after() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(10)).await.unwrap();
+    drop(array);
+    for cloud in &rig.clouds[..2] {
+        cloud.put(&keyring_key(), Bytes::from("a lie").into(), WriteMode::Overwrite).await.unwrap();
+    }
+    let array = rig.open().await;
+    put(&array, "another", content(20)).await.unwrap();
+    let state = async || array.status().await.unwrap().clouds;
+    while state().await.iter().filter(|cloud| cloud.fault.is_some()).count() < 2 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let fault = state().await[0].fault.clone().unwrap();
+    assert!(fault.contains("secrets/keyring.sealed") && !fault.contains("container of its own"), "{fault}");
+}
+
+/// What was reserved and asked for is what was announced.
+#[tokio::test]
+async fn a_content_is_as_long_as_was_announced() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    for (announced, why) in [(99, "longer than the 99 bytes"), (101, "ended after 100 of the 101 bytes")] {
+        let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(60)), Ok(content(40))];
+        let options = PutOptions { size: Some(announced), ..PutOptions::default() };
+        let refused = array.put("file", stream::iter(pieces), options).await.unwrap_err();
+        assert!(matches!(&refused, ArrayError::Content(e) if e.contains(why)), "{refused}");
+    }
+    // Longer, it is stopped at once, and not at its end.
+    let endless = stream::repeat_with(|| Ok::<_, String>(content(1 << 16)));
+    let options = PutOptions { size: Some(1), ..PutOptions::default() };
+    array.put("file", endless, options).await.unwrap_err();
+    assert!(matches!(array.stat("file").await, Err(ArrayError::NoSuchFile(_))));
+}
+
+#[tokio::test]
+async fn a_quota_that_a_file_just_fits_takes_it() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    let leasedb = array.servers()[0].leasedb();
+    let store = async |name: &str, account| {
+        let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(10_000))];
+        let options = PutOptions { size: Some(10_000), account, ..PutOptions::default() };
+        array.put(name, stream::iter(pieces), options).await
+    };
+    let measure = leasedb.create_account("measure", AccountChange::default()).await.unwrap().id;
+    store("a file", measure).await.unwrap();
+    let used =
+        leasedb.usage_by_account().await.unwrap().into_iter().find(|u| u.name == "measure").unwrap().bytes;
+    for (name, quota) in [("fits", used), ("not", used - 1)] {
+        let change = AccountChange { hard_quota: Some(Some(quota)), ..AccountChange::default() };
+        let account = leasedb.create_account(name, change).await.unwrap().id;
+        let before = rig.clouds[0].inner().keys().len();
+        let stored = store("a file", account).await;
+        assert_eq!(stored.is_ok(), name == "fits", "{stored:?}");
+        if name == "not" {
+            assert_eq!(rig.clouds[0].inner().keys().len(), before, "it is refused before a byte goes out");
+        }
+    }
+}
+
+/// What was just stored is still elsewhere when a liar is found out.
+#[tokio::test]
+async fn a_cloud_that_gives_other_bytes_back_is_found_when_it_stores() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "the keyring first", content(10)).await.unwrap();
+    drop(array);
+    rig.clouds[2].set(FaultPlan { corrupt_body: 1.0, ..FaultPlan::default() });
+    let array = rig.open().await;
+    put(&array, "file", content(50_000)).await.unwrap();
+    let lacking = array.stat("file").await.unwrap().lacking;
+    assert_eq!(lacking.len(), 1, "{lacking:?}");
+    assert!(lacking[0].1 == "c2" && lacking[0].2.contains("other bytes"), "{lacking:?}");
+    let state = &array.status().await.unwrap().clouds[2];
+    assert_eq!((state.lacking, state.last.len()), (1, 1), "{state:?}");
+}
+
+#[tokio::test]
+async fn what_a_cloud_that_is_gone_held_is_lost_and_a_cloud_that_comes_back_has_it() {
+    let mut rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(10)).await.unwrap();
+    array.servers()[0].leasedb().set_gone("c3").await.unwrap();
+    drop(array);
+    let cloud = rig.clouds.pop().unwrap();
+    let array = rig.open_with(2, rig.keyring.clone()).await.unwrap();
+    let status = array.status().await.unwrap();
+    assert_eq!((status.totals.lost, status.gone), (1, vec![("c3".to_owned(), 1)]));
+    let file = array.stat("file").await.unwrap();
+    assert_eq!((file.shares.len(), file.lacking.len()), (3, 1), "{file:?}");
+    array.remove("file").await.unwrap();
+    assert_eq!(array.status().await.unwrap().totals.lost, 0, "nothing needs it any more");
+    drop(array);
+    rig.clouds.push(cloud);
+    let status = rig.open().await.status().await.unwrap();
+    assert_eq!((status.totals.lost, status.gone.len()), (0, 0));
 }
 
 #[tokio::test]

@@ -61,17 +61,10 @@ impl Client<'_> {
         let of_nothing = path.split('?').next().is_some_and(|path| path.ends_with('/'));
         if of_nothing || path.len() > LONGEST_PATH {
             let what = if of_nothing { "empty" } else { "too long" };
-            return Err(Failed::other(format!("the name is {what}")));
+            return Err(Failed { class: Class::Usage, sentence: format!("the name is {what}") });
         }
         let socket = self.0.socket();
-        let stream = UnixStream::connect(&socket).await.map_err(|e| Failed {
-            class: Class::NoDaemon,
-            sentence: format!(
-                "no daemon answers at {} ({e}); start it with `raic --home {} serve`",
-                socket.display(),
-                self.0.path().display()
-            ),
-        })?;
+        let stream = UnixStream::connect(&socket).await.map_err(|e| self.nobody(&e))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke_off)?;
         tokio::spawn(connection);
@@ -94,6 +87,24 @@ impl Client<'_> {
         })
     }
 
+    /// Why nobody answers.
+    fn nobody(&self, e: &std::io::Error) -> Failed {
+        let (socket, home) = (self.0.socket(), self.0.path().display());
+        let sentence = if e.kind() == std::io::ErrorKind::PermissionDenied {
+            format!("{} is another user's, or not to be entered ({e}); its owner can", socket.display())
+        } else if !self.0.config().exists() {
+            format!("there is no home in {home}; `raic init` makes one, --home names another")
+        } else if matches!(crate::daemon::lock(self.0), Ok(None)) {
+            format!("the daemon in {home} is starting or stopping ({e}); try again in a moment")
+        } else {
+            format!(
+                "no daemon answers at {} ({e}); start it with `raic --home {home} serve`",
+                socket.display()
+            )
+        };
+        Failed { class: Class::NoDaemon, sentence }
+    }
+
     /// Sends a request whose answer is a document.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
@@ -109,7 +120,9 @@ impl Client<'_> {
 }
 
 fn broke_off(e: hyper::Error) -> Failed {
-    Failed::other(format!("the daemon's answer broke off: {e}; its log says why"))
+    Failed::other(format!(
+        "the daemon's answer broke off: {e}; it ended, was told to stop, or its log says why"
+    ))
 }
 
 /// The pieces of an answer's body.

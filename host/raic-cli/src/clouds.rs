@@ -10,16 +10,16 @@ use hyper::Method;
 use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
 use raic_gateway::admin::Status;
-use raic_storage::{Backend, Identity, Owner, Ownership, Run, ServerId, StorageIndex};
+use raic_storage::{Backend, Identity, IssuedRuns, Owner, Ownership, Run, ServerId, StorageIndex};
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pins, pin, read_only, read_pins, shares_on},
+    daemon::{Clouds, Pins, pin, read_only, read_pins, set_gone, shares_on},
     error::{Class, Failed, Outcome},
-    files::print_json,
+    files::{print_json, when},
     home::{self, Home},
     output::{say, tell},
     progress,
@@ -67,6 +67,11 @@ pub(crate) enum CloudCommand {
         /// The version, by its SHA-256 (8 digits or more) [default: the one approved last]
         sha256: Option<String>,
     },
+    /// Says that a cloud which is not in config.toml any more is lost for good, with every share there
+    Gone {
+        /// Which
+        name: String,
+    },
     /// Pins what a cloud's login says of where its endpoints are, such as a storage URL out of a catalogue
     Pin {
         /// Which
@@ -78,7 +83,7 @@ pub(crate) enum CloudCommand {
 pub(crate) struct AddArguments {
     /// What it will be called
     name: String,
-    /// A folder on this machine
+    /// A folder on this machine, below the current one unless it begins with /
     #[arg(long, conflicts_with = "connector", required_unless_present = "connector")]
     path: Option<PathBuf>,
     /// An approved connector, by name or SHA-256
@@ -160,7 +165,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                 ErrorKind::AlreadyExists => Failed::other(format!(
                     "{e}; if it is yours, `raic cloud test {name}` shows whether it can be used"
                 )),
-                _ => Failed::other(e),
+                _ => Failed::cloud(&e),
             })?;
             if json {
                 return print_json(&json!({"cloud": name, "created": true}));
@@ -178,7 +183,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                     "cloud {name:?} is the folder {prefix:?} of a container that others may share; it is not removed"
                 )));
             }
-            connect(home, &name)?.delete_container().await.map_err(Failed::other)?;
+            connect(home, &name)?.delete_container().await.map_err(|e| Failed::cloud(&e))?;
             if json {
                 return print_json(&json!({"cloud": name, "deleted": true}));
             }
@@ -187,12 +192,13 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
         }
         CloudCommand::Usage { name } => usage(home, json, &name).await,
         CloudCommand::Upgrade { name, sha256 } => upgrade(home, json, &name, sha256.as_deref()).await,
+        CloudCommand::Gone { name } => gone(home, json, &name).await,
         CloudCommand::Pin { name } => pin_endpoints(home, json, &name).await,
     }
 }
 
 async fn usage(home: &Home, json: bool, name: &str) -> Outcome {
-    let usage = connect(home, name)?.usage().await.map_err(Failed::other)?;
+    let usage = connect(home, name)?.usage().await.map_err(|e| Failed::cloud(&e))?;
     if json {
         let extra: BTreeMap<_, _> = usage.extra.into_iter().collect();
         return print_json(&json!({
@@ -251,7 +257,7 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
         return Ok(());
     }
     let cloud = connect(home, name)?;
-    let failed = |e: raic_cloud::CloudError| Failed::configuration(e);
+    let failed = |e: raic_cloud::CloudError| Failed::cloud(&e);
     cloud.probe().await.map_err(failed)?;
     tell("credentials and container are good");
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
@@ -320,7 +326,17 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     })?;
     refuse_if_owned(home, &name, &*opened).await?;
     warn_of_shared_domains(&config, home, &name);
-    replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+    if let Some(old) = &arguments.replace
+        && shares_on(home, old)? > 0
+    {
+        // Forced: before the configuration loses it, so that nothing stands that a start would refuse.
+        say_gone(home, old).await?;
+    }
+    // Another hand may have changed it while the cloud was asked.
+    if home::read(&path)? != text.as_bytes() {
+        return Err(wrong("it was changed meanwhile; nothing was written, run the command again".to_owned()));
+    }
+    replace(&path, changed.as_bytes()).map_err(|e| Failed::io(path.display(), &e))?;
     if !json {
         say!("cloud {name:?} is in {}", path.display());
         if arguments.replace.is_none() {
@@ -348,6 +364,33 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     Ok(())
 }
 
+async fn gone(home: &Home, json: bool, name: &str) -> Outcome {
+    if Config::load(home)?.clouds.contains_key(name) {
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} is in config.toml; take it out there first, if it is lost"
+        )));
+    }
+    let shares = shares_on(home, name)?;
+    say_gone(home, name).await?;
+    if json {
+        return print_json(&json!({"cloud": name, "lost": shares}));
+    }
+    say!(
+        "cloud {name:?} is gone: {shares} shares count as lost; `raic get X - | raic put - X` stores a file anew with all its shares"
+    );
+    Ok(())
+}
+
+/// Tells the daemon, or the database where none runs, that a cloud is gone.
+async fn say_gone(home: &Home, name: &str) -> Outcome {
+    let path = format!("/v1/clouds/{}/gone", crate::client::encode(name));
+    match Client(home).send(Method::POST, &path, &[], nothing()).await {
+        Ok(_) => Ok(()),
+        Err(failed) if failed.class == Class::NoDaemon => set_gone(home, name).await,
+        Err(failed) => Err(failed),
+    }
+}
+
 /// A container that is this array's already under another name, or another array's, is not added.
 async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outcome {
     let keyring = Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
@@ -364,10 +407,11 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
     let (database, epoch, number) = known.flatten().unwrap_or_default();
     let identity = Identity { database: StorageIndex(database), epoch };
     let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
-    // Later than every run: whether a daemon uses it is not asked here.
-    let run = Run { number: u64::MAX, nonce: StorageIndex([0; 16]) };
+    // Whether a daemon uses it is not asked here.
+    let run = Run { number: 0, nonce: StorageIndex([0; 16]) };
+    let issued = IssuedRuns { run, all: BTreeMap::new() };
     // One that has no number yet is none of those that are.
-    match owner.check(backend, ServerId::of(number.unwrap_or(u32::MAX)), run).await {
+    match owner.check(backend, ServerId::of(number.unwrap_or(u32::MAX)), &issued).await {
         Ok(Ownership::OtherArray | Ownership::OtherCloud { .. }) if number.is_none() => {
             Err(Failed::configuration(format!(
                 "cloud {name:?}: its container belongs to an array already, this one under another name or another one; \
@@ -411,6 +455,7 @@ fn table_of(arguments: &AddArguments) -> Outcome<Table> {
     }
     if let Some(path) = &arguments.path {
         table["backend"] = value("disk");
+        let path = std::path::absolute(path).map_err(Failed::other)?;
         table["path"] = value(path.display().to_string());
     }
     if let Some(connector) = &arguments.connector {
@@ -449,13 +494,20 @@ fn replace(path: &PathBuf, content: &[u8]) -> std::io::Result<()> {
 pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
     let status: Status = Client(home).ask(Method::GET, "/v1/status", nothing()).await?;
     if json {
-        return print_json(&status);
+        print_json(&status)?;
+        return require_enough(&status);
     }
     say!("array      {}-of-{}", status.k, status.n);
     say!("files      {} ({})", status.files, progress::bytes(status.bytes));
     say!("lacking    {} shares", status.lacking);
     say!("deletions  {} shares wait", status.deletions);
     say!("lost       {} shares", status.lost);
+    for (cloud, shares) in &status.gone {
+        say!("gone       {cloud:<16} held {shares} shares");
+    }
+    if let Some(clock) = &status.clock {
+        say!("clock      {clock}");
+    }
     for waiting in &status.waiting {
         match (&waiting.connector, &waiting.fault) {
             (Some(connector), _) => say!("connector  {connector} waits for approval ({})", waiting.file),
@@ -465,9 +517,32 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
         }
     }
     for cloud in &status.clouds {
+        // Its name stands before it.
         let fault = cloud.fault.as_deref().unwrap_or("works");
+        let fault = fault.strip_prefix(&format!("cloud {:?}: ", cloud.name)).unwrap_or(fault);
         let keyring = if cloud.keyring { "" } else { " (has no copy of the keyring yet)" };
-        say!("cloud      {:<16} {fault}{keyring}", cloud.name);
+        let lacking =
+            if cloud.lacking == 0 { String::new() } else { format!(", lacks {} shares", cloud.lacking) };
+        let free =
+            cloud.available.map(|free| format!(", {} free", progress::bytes(free))).unwrap_or_default();
+        say!("cloud      {:<16} {fault}{lacking}{free}{keyring}", cloud.name);
+        for last in &cloud.last {
+            let at = when(i64::try_from(last.at_ms).unwrap_or(i64::MAX));
+            say!("           {:<16} last failed {} at {at}: {}", "", last.work, last.text);
+        }
+    }
+    require_enough(&status)
+}
+
+/// Whether a file can be stored.
+fn require_enough(status: &Status) -> Outcome {
+    // What is read-only takes nothing either.
+    let working = status.clouds.iter().filter(|cloud| cloud.fault.is_none()).count();
+    if working < usize::from(status.needed) {
+        return Err(Failed {
+            class: Class::TooFewClouds,
+            sentence: format!("{working} clouds work, and {} must for a file to be stored", status.needed),
+        });
     }
     Ok(())
 }

@@ -1,14 +1,22 @@
 //! `raic serve`: the daemon, wired from the configuration.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::Method;
 
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
 use raic_cloud::{Breaker, Cloud, Limit, Meter, Prefix, Retry, RetryPolicy};
 use raic_gateway::admin::{Admin, Reload, WaitingConnectors};
 use raic_storage::{
     Backend, ChunkBudget, Clock, CloudBackend, Database, DatabaseError, DiskBackend, Holds, LeaseDb,
-    MUTABLE_CHUNK_SIZE, Owner, ServerId, ServerSettings, Slots, Spool, StorageServer, UnusableBackend,
-    chunk_size_for,
+    MUTABLE_CHUNK_SIZE, Owner, ServerId, ServerSettings, ServerShares, Slots, Spool, StorageServer,
+    UnusableBackend, chunk_size_for,
 };
 use raic_wasm::{
     ApprovalStore, Configuration, Connector, ConnectorCloud, Engine, ReadCredentials, RotatingCloud,
@@ -17,11 +25,12 @@ use raic_wasm::{
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::UnixListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
+    client::{Client, nothing},
     config::{CloudSection, Config, Source},
     connector_watch,
     connectors::engine,
@@ -252,8 +261,8 @@ async fn open_array(
     moved: Pins,
 ) -> Outcome<Array> {
     let Process { holds, spool, budget } = process;
-    database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
-    let known = load_pins(&database).await.map_err(Failed::configuration)?;
+    database.migrate("daemon", TABLES).await.map_err(Failed::storage)?;
+    let known = load_pins(&database).await.map_err(Failed::storage)?;
     let config = Config::load(&home)?;
     let keyring = Keyring::from_json(&home::read(&home.keyring())?)
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
@@ -262,13 +271,14 @@ async fn open_array(
         Some(before) if !before.servers().is_empty() => before.servers()[0].leasedb().clone(),
         _ => {
             let opened = LeaseDb::open(database.clone(), Clock::system(), config.storage.patience()).await;
-            opened.map_err(Failed::configuration)?
+            opened.map_err(Failed::storage)?
         }
     };
     let mut servers = BTreeMap::new();
     for name in config.clouds.keys() {
-        servers.insert(name.clone(), leasedb.server(name).await.map_err(Failed::configuration)?);
+        servers.insert(name.clone(), leasedb.server(name).await.map_err(Failed::storage)?);
     }
+    refuse_if_dropped(&config, leasedb.servers().await.map_err(Failed::storage)?)?;
     let (owner_key, memory) = (keyring.owner_key(), budget.clone());
     let places = Places { leasedb: leasedb.clone(), servers, owner_key, spool, budget: memory };
     let before_pins = known.clone();
@@ -277,7 +287,7 @@ async fn open_array(
     let opened = tokio::task::spawn_blocking(move || open_backends(&clouds, config, known, &places));
     let Opened { config, backends, pins } = opened.await.map_err(Failed::other)??;
     let kept = config.clouds.keys().cloned().collect();
-    let identity = leasedb.identity().await.map_err(Failed::configuration)?;
+    let identity = leasedb.identity().await.map_err(Failed::storage)?;
     let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
     let mut servers = Vec::new();
     for (backend, section) in backends.into_iter().zip(config.clouds.values()) {
@@ -289,7 +299,7 @@ async fn open_array(
         };
         let server =
             StorageServer::open(backend, leasedb.clone(), owner.clone(), settings, holds.clone()).await;
-        servers.push(Arc::new(server.map_err(Failed::configuration)?));
+        servers.push(Arc::new(server.map_err(Failed::storage)?));
     }
     let n = u8::try_from(servers.len()).unwrap_or(u8::MAX);
     let array = ArrayConfig {
@@ -318,8 +328,25 @@ async fn open_array(
     })?;
     // What failed to open moves no cloud.
     let changed: Pins = pins.into_iter().filter(|(cloud, pin)| before_pins.get(cloud) != Some(pin)).collect();
-    store_pins(&database, changed, Some(kept)).await.map_err(Failed::configuration)?;
+    store_pins(&database, changed, Some(kept)).await.map_err(Failed::storage)?;
     Ok(opened)
+}
+
+/// A cloud with shares that is not in the configuration any more is a share less of every file there: that is said, and never done by a
+/// line that was deleted.
+fn refuse_if_dropped(config: &Config, servers: Vec<ServerShares>) -> Outcome {
+    let dropped = servers
+        .into_iter()
+        .filter(|server| server.shares > 0 && !server.is_gone && !config.clouds.contains_key(&server.name));
+    let dropped: Vec<_> = dropped.map(|s| format!("{:?} ({} shares)", s.name, s.shares)).collect();
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    Err(Failed::configuration(format!(
+        "config.toml has no cloud {} any more, which holds shares of files: put it back under that name; or, where it is lost, say so with \
+         `raic cloud gone NAME`",
+        dropped.join(", ")
+    )))
 }
 
 /// The configuration's clouds, opened.
@@ -359,9 +386,10 @@ fn open_backends(clouds: &Clouds, config: Config, mut pins: Pins, places: &Place
 
 /// The right to change a home's database, for as long as the file is open; none while a daemon has it.
 pub(crate) fn lock(home: &Home) -> Outcome<Option<fs::File>> {
-    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).open(home.lock());
+    let lock = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(home.lock());
     let lock = lock.map_err(|e| {
-        Failed::configuration(format!("cannot open {}: {e}; `raic init` makes a home", home.lock().display()))
+        let hint = if e.kind() == std::io::ErrorKind::NotFound { "; `raic init` makes a home" } else { "" };
+        Failed::configuration(format!("cannot open {}: {e}{hint}", home.lock().display()))
     })?;
     let locked = rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive);
     Ok(locked.is_ok().then_some(lock))
@@ -372,14 +400,25 @@ pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
     if pins.is_empty() {
         return Ok(());
     }
-    let Some(_lock) = lock(home)? else {
-        return Err(Failed::other("a daemon is starting or stopping; try again in a moment"));
-    };
+    let _lock = lock(home)?.ok_or_else(|| Failed::busy(home.path()))?;
+    let database = open_database(home).await?;
+    database.migrate("daemon", TABLES).await.map_err(Failed::storage)?;
+    store_pins(&database, pins, None).await.map_err(Failed::storage)
+}
+
+async fn open_database(home: &Home) -> Outcome<Database> {
     let path = home.database();
-    let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
-    let database = database.map_err(Failed::configuration)?;
-    database.migrate("daemon", TABLES).await.map_err(Failed::configuration)?;
-    store_pins(&database, pins, None).await.map_err(Failed::configuration)
+    let opened = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
+    opened.map_err(Failed::storage)
+}
+
+/// Says that a cloud is gone, where no daemon runs that would be told.
+pub(crate) async fn set_gone(home: &Home, cloud: &str) -> Outcome {
+    let _lock = lock(home)?.ok_or_else(|| Failed::busy(home.path()))?;
+    let database = open_database(home).await?;
+    let patience = Config::load(home)?.storage.patience();
+    let leasedb = LeaseDb::open(database, Clock::system(), patience).await.map_err(Failed::storage)?;
+    leasedb.set_gone(cloud).await.map_err(Failed::storage)
 }
 
 /// How many shares of files a cloud holds, as the catalog has it.
@@ -388,8 +427,7 @@ pub(crate) fn shares_on(home: &Home, cloud: &str) -> Outcome<u64> {
         if !c.table_exists(None, "shares")? {
             return Ok(0);
         }
-        let sql =
-            "SELECT count(*) FROM shares JOIN servers ON servers.id = server WHERE name = ?1 AND state = 1";
+        let sql = "SELECT count(*) FROM shares JOIN servers ON servers.id = server WHERE name = ?1 AND state IN (0, 1)";
         c.query_row(sql, [cloud], |row| row.get::<_, i64>(0))
     });
     Ok(count?.unwrap_or_default().unsigned_abs())
@@ -409,15 +447,26 @@ pub(crate) fn read_only<T>(
     found.map(Some).map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
 }
 
+/// Reads the configuration again at each hang-up, as daemons do. Never ends.
+async fn reload_on_hangup(home: Home, mut hangup: Signal) {
+    while hangup.recv().await.is_some() {
+        let path = "/v1/reload";
+        match Client(&home).send(Method::POST, path, &[], nothing()).await {
+            Ok(_) => tracing::info!("told to by SIGHUP, the configuration was read again"),
+            Err(failed) => tracing::error!("told to by SIGHUP, not read again: {}", failed.sentence),
+        }
+    }
+    std::future::pending().await
+}
+
 /// Runs the daemon until it is told to stop.
 pub(crate) async fn serve(home: Home) -> Outcome {
+    home.require_short()?;
     // Before the database: two daemons on one home would delete each other's uploads.
-    let _lock = lock(&home)?
-        .ok_or_else(|| Failed::other(format!("a daemon already runs in {}", home.path().display())))?;
+    let _lock = lock(&home)?.ok_or_else(|| Failed::busy(home.path()))?;
+    home.close_to_others()?;
 
-    let path = home.database();
-    let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
-    let database = database.map_err(Failed::configuration)?;
+    let database = open_database(&home).await?;
     let clouds = Clouds::new(&home)?;
     let storage = Config::load(&home)?.storage;
     let spool = Spool::open(&home.spool(), storage.spool.as_u64())
@@ -438,6 +487,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         })
         .map_err(|e| Failed::other(format!("cannot listen at {}: {e}", socket.display())))?;
 
+    let checked_database = database.clone();
     let reload_home = home.clone();
     let waiting = WaitingConnectors::default();
     let watch = connector_watch::watch(clouds.approved.clone(), waiting.clone());
@@ -450,6 +500,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
             opened.await.map_err(|failed| failed.sentence)
         })
     });
+    let hangups = reload_on_hangup(home.clone(), signal(SignalKind::hangup()).map_err(Failed::other)?);
     let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failed::other)?;
     let mut told = async move || {
@@ -467,13 +518,26 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         tokio::select! { () = told() => {}, () = tokio::time::sleep(GRACE) => {} }
     };
     tracing::info!("serving {}", home.path().display());
+    // Beside the work: of a large file it takes minutes.
+    let checked = checked_database.clone();
+    let check = AbortOnDropHandle::new(tokio::spawn(async move {
+        if let Err(e) = checked.check().await {
+            tracing::error!("{e}");
+        }
+    }));
     let admin = Admin::new(array, reload, waiting).serve(listener, stop.cancelled_owned());
     let served = tokio::select! {
         served = admin => served.map_err(Failed::other),
         // What is cut off here is tidied up at the next start, as after a crash.
         () = out_of_patience => Ok(()),
         () = watch => Ok(()),
+        () = hangups => Ok(()),
+        // Alive, it would refuse every write until somebody looked.
+        () = checked_database.closed() => {
+            Err(Failed::other("the database's writer has ended: nothing can be stored any more; its log says why"))
+        }
     };
+    drop(check);
     let _ = fs::remove_file(&socket);
     served
 }

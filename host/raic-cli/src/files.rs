@@ -6,17 +6,21 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::{Arc, OnceLock},
 };
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use hyper::Method;
 use raic_gateway::admin::File;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
+    signal::unix::SignalKind,
+};
 use tokio_util::io::ReaderStream;
 
 use crate::{
     client::{Client, encode, nothing, path_of, pieces, streamed},
-    error::{Failed, Outcome},
+    error::{Class, Failed, Outcome},
     home::Home,
     output::{say, tell},
     progress::{self, Progress},
@@ -45,8 +49,14 @@ pub(crate) async fn put(
         None if !from_input => of_file.transpose()?,
         name => name,
     };
-    let name =
-        name.ok_or_else(|| Failed::other("a file from standard input needs a name: raic put - NAME"))?;
+    let name = name.ok_or_else(|| Failed {
+        class: Class::Usage,
+        sentence: if from_input {
+            "a file from standard input needs a name: raic put - NAME".to_owned()
+        } else {
+            format!("{} has no name of its own: give it one, raic put FILE NAME", file.display())
+        },
+    })?;
     let (content, total): (Pin<Box<dyn AsyncRead + Send + Sync>>, _) = if from_input {
         (Box::pin(tokio::io::stdin()), None)
     } else {
@@ -60,12 +70,22 @@ pub(crate) async fn put(
     };
     let progress = Progress::new(home, total)?;
     let counted = progress.whole().clone();
-    let content =
-        ReaderStream::with_capacity(content, PIECE).inspect_ok(move |piece| counted.inc(piece.len() as u64));
+    // What it was that the daemon can only say broke off.
+    let unreadable = Arc::new(OnceLock::new());
+    let noted = unreadable.clone();
+    let content = ReaderStream::with_capacity(content, PIECE)
+        .inspect_ok(move |piece| counted.inc(piece.len() as u64))
+        .inspect_err(move |e| {
+            // The first; there is none after it.
+            let _ = noted.set(e.to_string());
+        });
     let size = total.map_or(String::new(), |total| format!("&size={total}"));
     let path = path_of("files", &name) + &progress.query() + &format!("&account={}", encode(account)) + &size;
     let stored: Outcome<File> = Client(home).ask(Method::PUT, &path, streamed(content)).await;
     drop(progress);
+    if let Some(why) = unreadable.get() {
+        return Err(Failed::other(format!("not stored: cannot read {}: {why}", file.display())));
+    }
     let stored = stored?;
     if json {
         return print_json(&stored);
@@ -82,7 +102,43 @@ fn lacking(file: &File) {
 }
 
 pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBuf>) -> Outcome {
-    let file = file.unwrap_or_else(|| PathBuf::from(name.rsplit('/').next().unwrap_or(name)));
+    let last = name.rsplit('/').next().filter(|last| !last.is_empty() && *last != "." && *last != "..");
+    let in_folder = |folder: PathBuf| match last {
+        Some(last) => Ok(folder.join(last)),
+        None => Err(Failed {
+            class: Class::Usage,
+            sentence: format!("{name:?} names no file of its own: say where to, raic get NAME FILE"),
+        }),
+    };
+    let file = match file {
+        None => in_folder(PathBuf::new())?,
+        Some(file) if file.is_dir() => in_folder(file)?,
+        Some(file) if file.as_os_str().as_encoded_bytes().ends_with(b"/") => {
+            return Err(Failed::other(format!("there is no folder {}", file.display())));
+        }
+        Some(file) => file,
+    };
+    // Told to stop, it goes on to its end, where what it began is removed.
+    tokio::select! {
+        got = fetch(home, json, name, &file) => got,
+        stopped = stopped() => Err(stopped),
+    }
+}
+
+/// Being told to stop.
+async fn stopped() -> Failed {
+    let told = |kind| tokio::signal::unix::signal(kind).map_err(Failed::other);
+    let told = told(SignalKind::interrupt())
+        .and_then(|i| Ok((i, told(SignalKind::terminate())?, told(SignalKind::hangup())?)));
+    let (mut interrupt, mut terminate, mut hangup) = match told {
+        Ok(told) => told,
+        Err(failed) => return failed,
+    };
+    tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
+    Failed::other("stopped before the file was whole; nothing was written")
+}
+
+async fn fetch(home: &Home, json: bool, name: &str, file: &Path) -> Outcome {
     let progress = Progress::new(home, None)?;
     let path = path_of("files", name) + &progress.query();
     let answer = Client(home).send(Method::GET, &path, &[], nothing()).await?;
@@ -90,8 +146,16 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
         answer.headers().get("content-length").and_then(|l| l.to_str().ok()).and_then(|l| l.parse().ok());
     let length: u64 = length.ok_or_else(|| Failed::other("the daemon does not tell the file's length"))?;
     progress.set_length(length);
-    let cannot = |e: io::Error| Failed::other(format!("cannot write {}: {e}", file.display()));
-    let destination = Destination::new(&file).map_err(cannot)?;
+    let cannot = |e: io::Error| {
+        // The name that it has until it is whole says nothing to anybody.
+        let e = e
+            .get_ref()
+            .and_then(|inner| inner.source())
+            .and_then(|s| s.downcast_ref::<io::Error>())
+            .map_or(e.kind().into(), |inner| io::Error::from(inner.kind()));
+        Failed::io(format!("cannot write {}", file.display()), &e)
+    };
+    let destination = Destination::new(file).map_err(cannot)?;
     let mut out = destination.open().map_err(cannot)?;
     let mut pieces = pieces(answer);
     let mut received = 0;
@@ -100,17 +164,26 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
             Ok(piece) => piece,
             Err(_) => break,
         };
-        out.write_all(&piece).await.map_err(cannot)?;
+        match out.write_all(&piece).await {
+            // Whoever reads has read enough.
+            Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            written => written.map_err(cannot)?,
+        }
         received += piece.len() as u64;
         progress.whole().set_position(received);
     }
-    out.flush().await.map_err(cannot)?;
+    match out.flush().await {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+        flushed => flushed.map_err(cannot)?,
+    }
     drop(progress);
     if received != length {
         return Err(why_it_broke_off(home, name, received, length).await);
     }
+    let to_output = matches!(destination, Destination::Output);
     destination.settle().map_err(cannot)?;
-    if json {
+    // There, it would be taken for the file's content.
+    if json && !to_output {
         print_json(&serde_json::json!({"name": name, "size": length, "file": file}))?;
     }
     Ok(())
@@ -131,8 +204,15 @@ impl Destination {
         if file == Path::new("-") {
             return Ok(Self::Output);
         }
-        // A link stays one: what it leads to is replaced.
-        let path = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+        // What the system shows as a file is opened, whatever it leads to: /dev/stdout is what the shell opened, and not a file to replace.
+        if ["/dev", "/proc"].iter().any(|system| file.starts_with(system)) {
+            return Ok(Self::Special(file.to_owned()));
+        }
+        // A link stays one: what it leads to is replaced, or made.
+        let led_to = |link: PathBuf| file.parent().unwrap_or(Path::new("")).join(link);
+        let path = std::fs::canonicalize(file)
+            .or_else(|_| std::fs::read_link(file).map(led_to))
+            .unwrap_or_else(|_| file.to_owned());
         let there = std::fs::metadata(&path).ok();
         if there.as_ref().is_some_and(|meta| !meta.is_file()) {
             return Ok(Self::Special(path));
@@ -179,7 +259,7 @@ async fn why_it_broke_off(home: &Home, name: &str, received: u64, length: u64) -
     match again {
         Err(failed) => Failed { sentence: format!("{head}: {}", failed.sentence), ..failed },
         Ok(_) => Failed {
-            class: crate::error::Class::TooFewClouds,
+            class: Class::TooFewClouds,
             sentence: format!("{head}; the daemon's log names each cloud and its fault"),
         },
     }
@@ -215,13 +295,31 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
 }
 
 pub(crate) async fn rm(home: &Home, json: bool, names: &[String]) -> Outcome {
+    let (mut first, mut removed) = (None, 0);
     for name in names {
-        Client(home).send(Method::DELETE, &path_of("files", name), &[], nothing()).await?;
-        if json {
-            print_json(&serde_json::json!({"removed": name}))?;
+        match Client(home).send(Method::DELETE, &path_of("files", name), &[], nothing()).await {
+            Ok(_) if json => print_json(&serde_json::json!({"removed": name}))?,
+            Ok(_) => {}
+            // Without a daemon, none can be.
+            Err(failed) if failed.class == Class::NoDaemon => return Err(failed),
+            Err(failed) => {
+                if names.len() > 1 {
+                    tell!("{name:?}: {}", failed.sentence);
+                }
+                first.get_or_insert(failed);
+                continue;
+            }
+        }
+        removed += 1;
+    }
+    match first {
+        None => Ok(()),
+        Some(failed) if names.len() == 1 => Err(failed),
+        Some(failed) => {
+            let sentence = format!("{removed} of {} files were removed", names.len());
+            Err(Failed { sentence, ..failed })
         }
     }
-    Ok(())
 }
 
 pub(crate) async fn stat(home: &Home, json: bool, name: &str) -> Outcome {

@@ -3,7 +3,7 @@
 use std::{
     env, fs,
     io::{self, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
@@ -16,14 +16,18 @@ pub(crate) struct Home(PathBuf);
 impl Home {
     /// The one named, else `$XDG_DATA_HOME/raic`, else `~/.local/share/raic`.
     pub(crate) fn find(named: Option<PathBuf>) -> Outcome<Self> {
-        let data = || env::var_os("XDG_DATA_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
-        let user = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/share"));
-        let path = match named {
+        // One that is not absolute counts as not set, as the XDG specification says.
+        let data = || env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let user = || {
+            let home = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+            home.map(|home| home.join(".local/share"))
+        };
+        let set = || env::var_os("RAIC_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let path = match named.or_else(set) {
             Some(path) => path,
-            None => data()
-                .or_else(user)
-                .map(|data| data.join("raic"))
-                .ok_or_else(|| Failed::configuration("no home: set HOME or name one with --home"))?,
+            None => data().or_else(user).map(|data| data.join("raic")).ok_or_else(|| {
+                Failed::configuration("no home: set HOME to an absolute path, or name one with --home")
+            })?,
         };
         std::path::absolute(&path)
             .map(Self)
@@ -75,10 +79,38 @@ impl Home {
     }
 }
 
+/// The longest path of a socket that the system takes, in bytes.
+const LONGEST_SOCKET: usize = 107;
+
+impl Home {
+    /// Whether a home can be here at all.
+    pub(crate) fn require_short(&self) -> Outcome {
+        let (whole, here) = (self.socket().as_os_str().len(), self.0.as_os_str().len());
+        if whole <= LONGEST_SOCKET {
+            return Ok(());
+        }
+        Err(Failed::configuration(format!(
+            "the home's path is {here} bytes long; its socket leaves room for {}: choose a shorter --home",
+            LONGEST_SOCKET - (whole - here)
+        )))
+    }
+
+    /// Makes the home its owner's alone: names of files and sizes are in it in clear. What else is in an open folder is not ours to hide.
+    pub(crate) fn close_to_others(&self) -> Outcome {
+        let failed = |e: io::Error| Failed::io(self.0.display(), &e);
+        let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();
+        if mode & 0o077 != 0 {
+            fs::set_permissions(&self.0, fs::Permissions::from_mode(mode & !0o077)).map_err(failed)?;
+            tracing::warn!("{} could be entered by others, and now cannot", self.0.display());
+        }
+        Ok(())
+    }
+}
+
 /// Makes a folder, and those above it, for its owner alone.
 pub(crate) fn private_folder(path: &Path) -> Outcome {
     let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|e| Failed::configuration(format!("cannot create {}: {e}", path.display())))
+    made.map_err(|e| Failed::io(format!("cannot create {}", path.display()), &e))
 }
 
 /// Writes a new file for its owner alone, durably. One that is there is an error.
@@ -90,13 +122,20 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> Outcome {
         // Its name is durable once its folder is.
         path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
     };
-    written().map_err(|e| Failed::configuration(format!("cannot write {}: {e}", path.display())))
+    written().map_err(|e| Failed::io(format!("cannot write {}", path.display()), &e))
 }
 
 /// Reads a file, or says which cannot be read.
 pub(crate) fn read(path: &Path) -> Outcome<Vec<u8>> {
     fs::read(path).map_err(|e| {
-        let hint = if e.kind() == io::ErrorKind::NotFound { "; `raic init` makes a home" } else { "" };
+        let hint = match path.file_name().and_then(|name| name.to_str()) {
+            _ if e.kind() != io::ErrorKind::NotFound => "",
+            Some("config.toml") => "; `raic init` makes a home",
+            Some("keyring.json" | "keyring.sealed") => {
+                "; it belongs to this home's keys, without which no file opens: put it back from a backup"
+            }
+            _ => "",
+        };
         Failed::configuration(format!("cannot read {}: {e}{hint}", path.display()))
     })
 }

@@ -1,5 +1,10 @@
 //! `raic init`.
 
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
 use raic_array::{Keyring, RecoveryKey};
 use serde_json::json;
 
@@ -7,22 +12,39 @@ use crate::{
     config::EXAMPLE,
     error::{Failed, Outcome},
     files::print_json,
-    home::{Home, private_file, private_folder},
+    home::{Home, private_file, private_folder, read},
     output::say,
 };
 
-/// Makes keys, configuration and the folders it names. A home that is there stays as it is.
+/// Makes keys, configuration and the folders it names. A home that is there stays as it is; one that broke off is finished.
+///
+/// Order of writes: the keys in a folder of their own, which is renamed when they are whole; then the configuration. Keys that are there are
+/// used and never replaced.
 pub(crate) fn init(home: &Home, json: bool) -> Outcome {
+    home.require_short()?;
     if home.config().exists() {
         return Err(Failed::configuration(format!("{} is a home already", home.path().display())));
     }
-    private_folder(&home.path().join("secrets"))?;
-    let keyring = Keyring::generate().map_err(Failed::other)?;
-    let recovery = RecoveryKey::generate().map_err(Failed::other)?;
-    let sealed = keyring.seal(&recovery).map_err(Failed::other)?;
-    private_file(&home.recovery_key(), format!("{}\n", &*recovery.to_text()).as_bytes())?;
-    private_file(&home.sealed_keyring(), &sealed)?;
-    private_file(&home.keyring(), &keyring.to_json())?;
+    if home.database().exists() {
+        return Err(Failed::configuration(format!(
+            "{} has a database and no config.toml: it was a home; put its config.toml back",
+            home.path().display()
+        )));
+    }
+    let secrets = home.path().join("secrets");
+    private_folder(home.path())?;
+    home.close_to_others()?;
+    if !secrets.exists() {
+        make_keys(home, &secrets)?;
+    } else if let Err(why) =
+        read(&home.keyring()).and_then(|keys| Keyring::from_json(&keys).map_err(Failed::other))
+    {
+        return Err(Failed::configuration(format!(
+            "{} is there and holds no whole keyring ({}); if it is yours, move it away",
+            secrets.display(),
+            why.sentence
+        )));
+    }
     for cloud in 1..=4 {
         private_folder(&home.path().join(format!("clouds/{cloud}")))?;
     }
@@ -37,10 +59,32 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     say!("  configuration  {}", home.config().display());
     say!("  recovery key   {}", home.recovery_key().display());
     say!(
-        "Move the recovery key to a safe place off this machine: with it and the clouds everything can be rebuilt,"
+        "Move the recovery key to a safe place off this machine: it opens the copies of the keys on the clouds."
     );
     say!(
-        "without it and this machine nothing can. Then run `raic serve`, and in another terminal `raic put FILE`."
+        "No command uses it yet, and the names of files are in raic.db alone: back up raic.db and secrets/ too."
     );
+    say!("Then run `raic serve`, and in another terminal `raic put FILE`.");
     Ok(())
+}
+
+fn make_keys(home: &Home, secrets: &Path) -> Outcome {
+    // What an attempt before this one left there was never used.
+    let making = home.path().join("secrets.new");
+    match fs::remove_dir_all(&making) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failed::io(making.display(), &e)),
+        _ => {}
+    }
+    private_folder(&making)?;
+    let keyring = Keyring::generate().map_err(Failed::other)?;
+    let recovery = RecoveryKey::generate().map_err(Failed::other)?;
+    let sealed = keyring.seal(&recovery).map_err(Failed::other)?;
+    let file = |path: PathBuf, content: &[u8]| match path.file_name() {
+        Some(name) => private_file(&making.join(name), content),
+        None => Ok(()),
+    };
+    file(home.recovery_key(), format!("{}\n", &*recovery.to_text()).as_bytes())?;
+    file(home.sealed_keyring(), &sealed)?;
+    file(home.keyring(), &keyring.to_json())?;
+    fs::rename(&making, secrets).map_err(|e| Failed::io(format!("cannot write {}", secrets.display()), &e))
 }

@@ -35,10 +35,10 @@ use crate::{
     after_help = EXIT_CODES
 )]
 struct Arguments {
-    /// The folder with configuration, keys and database [default: $XDG_DATA_HOME/raic or ~/.local/share/raic]
-    #[arg(long, global = true, env = "RAIC_HOME", value_name = "FOLDER")]
+    /// The folder with configuration, keys and database [default: $RAIC_HOME, else $XDG_DATA_HOME/raic, else ~/.local/share/raic]
+    #[arg(long, global = true, value_name = "FOLDER")]
     home: Option<PathBuf>,
-    /// Print one JSON value instead of text
+    /// Print JSON instead of text: one value, or one a line where there may be several
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -55,7 +55,7 @@ enum Command {
     Put {
         /// What to store; - is standard input
         file: PathBuf,
-        /// Its name [default: the file's]
+        /// Its name [default: the last part of FILE's path]
         name: Option<String>,
         /// The account that pays for it
         #[arg(long, default_value = "anonymous")]
@@ -65,7 +65,7 @@ enum Command {
     Get {
         /// Which
         name: String,
-        /// Where to [default: the name's last part]; - is standard output
+        /// Where to, a file or a folder [default: the name's last part in the current folder]; replaces what is there; - is standard output
         file: Option<PathBuf>,
     },
     /// Lists files
@@ -85,7 +85,7 @@ enum Command {
         /// Which
         name: String,
     },
-    /// Shows how clouds and array are
+    /// Shows how clouds and array are; ends with 6 where too few clouds work to store a file
     Status,
     /// Makes the daemon read config.toml and the credentials again
     Reload,
@@ -107,6 +107,9 @@ enum Command {
     /// Inspects, approves and lists connectors; begins, builds and tries new ones
     #[command(subcommand)]
     Connector(connectors::ConnectorCommand),
+    /// The clock of this machine, where it was set while leases waited for it
+    #[command(subcommand)]
+    Clock(storage::ClockCommand),
     /// Shows all of it on this machine: four S3 services, two of them stopped, one with its data damaged
     Demo(demo::DemoArguments),
     /// Prints a completion script for a shell, such as `raic completions bash > /etc/bash_completion.d/raic`
@@ -209,6 +212,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Account(command) => storage::account(&home, json, command).await,
         Command::Usage { by } => storage::usage(&home, json, by).await,
         Command::Lease(command) => storage::lease(&home, json, command).await,
+        Command::Clock(storage::ClockCommand::Accept) => storage::accept_clock(&home, json).await,
         Command::Connector(command) => connectors::run(&home, json, command).await,
         Command::Demo(arguments) => demo::demo(arguments).await,
         Command::Completions { shell } => manual::completions(shell),

@@ -6,7 +6,9 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
-use raic_gateway::storage::{AccountInfo, AccountRequest, CollectLine, LeaseLine, UsageLine, Walk};
+use raic_gateway::storage::{
+    AcceptedClock, AccountInfo, AccountRequest, CollectLine, LeaseLine, UsageLine, Walk,
+};
 use raic_storage::{Clock, Database, LeaseDb, Patience};
 
 use crate::{
@@ -161,6 +163,15 @@ pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
     }
 }
 
+/// Shares that a dry run of collection shows of each cloud, at most.
+const SHOWN: usize = 1000;
+
+#[derive(Subcommand)]
+pub(crate) enum ClockCommand {
+    /// Says that the clock is right, although it was set far ahead or back: only then do leases end again
+    Accept,
+}
+
 #[derive(Subcommand)]
 pub(crate) enum LeaseCommand {
     /// Lists leases
@@ -227,7 +238,8 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
                     say!("{:<16} {index} {share:>3} {bytes:>14}  {why}", line.cloud);
                 }
                 if dry_run {
-                    say!("{:<16} {} shares would go", line.cloud, line.would_go.len());
+                    let more = if line.would_go.len() == SHOWN { " or more" } else { "" };
+                    say!("{:<16} {}{more} shares would go", line.cloud, line.would_go.len());
                 } else {
                     let CollectLine { cloud, expired, deleted, failed, .. } = line;
                     say!("{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed");
@@ -270,6 +282,20 @@ async fn list(home: &Home, json: bool, account: Option<String>, index: Option<St
             None => return Ok(()),
         }
     }
+}
+
+pub(crate) async fn accept_clock(home: &Home, json: bool) -> Outcome {
+    let accepted: AcceptedClock = Client(home).ask(Method::POST, "/v1/clock/accept", nothing()).await?;
+    if json {
+        return print_json(&accepted);
+    }
+    match accepted.off_ms / 1000 {
+        0 => say!("the clock had not moved; nothing waited for it"),
+        seconds => say!(
+            "the clock is taken for right from now on; it had moved by {seconds} s. What waited goes on waiting for as long as it had to"
+        ),
+    }
+    Ok(())
 }
 
 /// Begins a walk and shows how far it is until it ends.
@@ -320,7 +346,7 @@ async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
 }
 
 async fn restored_backup(home: &Home, json: bool) -> Outcome {
-    let _lock = lock(home)?.ok_or_else(|| Failed::other("a daemon runs; stop it first"))?;
+    let _lock = lock(home)?.ok_or_else(|| Failed::busy(home.path()))?;
     let path = home.database();
     if !path.exists() {
         return Err(Failed::configuration(format!("there is no database at {}", path.display())));
@@ -338,7 +364,7 @@ async fn restored_backup(home: &Home, json: bool) -> Outcome {
 }
 
 fn replace_database(home: &Home, json: bool) -> Outcome {
-    let _lock = lock(home)?.ok_or_else(|| Failed::other("a daemon runs; stop it first"))?;
+    let _lock = lock(home)?.ok_or_else(|| Failed::busy(home.path()))?;
     let path = home.database();
     let mark = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
     let mut moved = Vec::new();

@@ -1,7 +1,10 @@
 //! Stops asking a cloud that is down, so that nobody waits for it.
 
 use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -24,6 +27,8 @@ const HANGING: Duration = Duration::from_secs(30);
 const PROBE: Duration = Duration::from_secs(20);
 /// How long a put may take to a cloud that has taken none since one failed there, beside the time for its bytes.
 const DISTRUSTED: Duration = Duration::from_secs(5);
+/// The most that it waits for others, beside the time for its own bytes.
+const LONGEST: Duration = Duration::from_secs(60);
 /// What such a cloud must take in a second, in bytes.
 const SLOWEST: u64 = 64 << 10;
 
@@ -40,6 +45,17 @@ pub struct Breaker<C> {
     inner: Arc<C>,
     // A std lock: held while fields are compared and set.
     circuit: Arc<Mutex<Circuit>>,
+    /// Puts on trial.
+    puts: AtomicU64,
+}
+
+/// Counts one less when it goes.
+struct Ended<'a>(&'a AtomicU64);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -124,7 +140,7 @@ impl<C: Cloud + 'static> Drop for Passage<'_, C> {
 impl<C: Cloud + 'static> Breaker<C> {
     /// Around `inner`.
     pub fn new(inner: C) -> Self {
-        Self { inner: Arc::new(inner), circuit: Arc::default() }
+        Self { inner: Arc::new(inner), circuit: Arc::default(), puts: AtomicU64::new(0) }
     }
 
     fn failed(&self, began: Instant, is_put: bool, reason: String) {
@@ -193,7 +209,12 @@ impl<C: Cloud + 'static> Cloud for Breaker<C> {
         if !lock(&self.circuit).distrusts_puts {
             return passage.settle(self.inner.put(key, content, mode).await);
         }
-        let limit = DISTRUSTED + Duration::from_secs(content.size() / SLOWEST);
+        // Those that are under way share the line, and wait for each other.
+        let under_way = self.puts.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let _ended = Ended(&self.puts);
+        let bytes = content.size();
+        let limit = (DISTRUSTED + Duration::from_secs(bytes.saturating_mul(under_way) / SLOWEST))
+            .min(LONGEST + Duration::from_secs(bytes / SLOWEST));
         let stored = tokio::time::timeout(limit, self.inner.put(key, content, mode)).await;
         passage.settle(stored.unwrap_or_else(|_| {
             let why = format!("no answer within {} s, and a put failed there before", limit.as_secs());

@@ -32,7 +32,7 @@ use axum::{
     routing::{get, post},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use raic_array::{Array, ArrayError, FileInfo, PutOptions, Transfer};
+use raic_array::{Array, ArrayError, CloudState, FileInfo, PutOptions, Transfer};
 use raic_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -147,6 +147,9 @@ pub struct Status {
     pub k: u8,
     /// Shares there are.
     pub n: u8,
+    /// Clouds that must work for a file to be stored.
+    #[serde(default)]
+    pub needed: u8,
     /// Files.
     pub files: u64,
     /// Bytes of their content.
@@ -160,6 +163,12 @@ pub struct Status {
     pub lost: u64,
     /// Each cloud.
     pub clouds: Vec<CloudStatus>,
+    /// Clouds that were said to be gone, and shares of files that were there.
+    #[serde(default)]
+    pub gone: Vec<(String, u64)>,
+    /// What is wrong with the machine's clock, while leases wait for it.
+    #[serde(default)]
+    pub clock: Option<String>,
     /// Connectors that were dropped in and wait for approval.
     #[serde(default)]
     pub waiting: Vec<WaitingConnector>,
@@ -185,6 +194,26 @@ pub struct CloudStatus {
     pub fault: Option<String>,
     /// Whether it has the keyring.
     pub keyring: bool,
+    /// Shares of files that it should have and has not.
+    #[serde(default)]
+    pub lacking: u64,
+    /// Bytes that may still be stored there, where that is known.
+    #[serde(default)]
+    pub available: Option<u64>,
+    /// The last failure of each kind since the daemon started.
+    #[serde(default)]
+    pub last: Vec<LastFailure>,
+}
+
+/// The last failure of a kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LastFailure {
+    /// What it was asked for: `storing` or `reading`.
+    pub work: String,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// What it was.
+    pub text: String,
 }
 
 /// What went wrong, as it is told.
@@ -228,6 +257,7 @@ impl IntoResponse for Refused {
             ArrayError::Content(_) => (StatusCode::BAD_REQUEST, "content-broke-off"),
             ArrayError::TooFewClouds { is_full: true, .. } => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
             ArrayError::Storage(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
+            ArrayError::Database(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
             ArrayError::TooFewClouds { .. } | ArrayError::KeyringNotStored { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "too-few-clouds")
             }
@@ -397,19 +427,28 @@ async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Result<Json<Vec
 
 async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
     let status = admin.array().status().await?;
-    let cloud = |(name, fault): (String, Option<String>)| {
-        let keyring = status.keyring_copies.contains(&name);
-        CloudStatus { name, fault, keyring }
+    let failure =
+        |f: raic_array::LastFailure| LastFailure { work: f.work.to_string(), at_ms: f.at_ms, text: f.text };
+    let cloud = |state: CloudState| CloudStatus {
+        name: state.name,
+        fault: state.fault,
+        keyring: state.has_keyring,
+        lacking: state.lacking,
+        available: state.available,
+        last: state.last.into_iter().map(failure).collect(),
     };
     Ok(Json(Status {
         k: status.geometry.k,
         n: status.geometry.n,
+        needed: u8::try_from(status.needed).unwrap_or(u8::MAX),
         files: status.totals.files,
         bytes: status.totals.bytes,
         lacking: status.totals.lacking,
         deletions: status.totals.deletions,
         lost: status.totals.lost,
-        clouds: status.clouds.iter().cloned().map(cloud).collect(),
+        clouds: status.clouds.into_iter().map(cloud).collect(),
+        gone: status.gone,
+        clock: status.clock,
         waiting: admin.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone(),
     }))
 }

@@ -13,6 +13,8 @@
 //! | `POST /v1/walks/reconcile`, `POST /v1/walks/rebuild` | begins a walk through all containers |
 //! | `GET /v1/walks` | how far it is |
 //! | `POST /v1/clouds/NAME/adopt` | gives a container its owner object again |
+//! | `POST /v1/clouds/NAME/gone` | says that a cloud that is not configured any more is lost, with all its shares |
+//! | `POST /v1/clock/accept` | takes the machine's clock for right, and says how far it had moved |
 
 use std::{
     collections::BTreeMap,
@@ -170,6 +172,13 @@ pub struct CollectLine {
     pub failed: u64,
 }
 
+/// That the clock was accepted.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct AcceptedClock {
+    /// How far it had moved, in milliseconds; 0 if it was right.
+    pub off_ms: i64,
+}
+
 /// How far a walk through one cloud is.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WalkLine {
@@ -210,9 +219,33 @@ pub struct Walk {
 
 /// The walk that was begun last.
 #[derive(Default)]
-pub(crate) struct Walks(Mutex<Option<Begun>>);
+pub(crate) struct Walks {
+    begun: Mutex<Option<Begun>>,
+    /// Held by the request that begins one.
+    beginning: tokio::sync::Mutex<()>,
+}
+
+/// What a walk is for, the lesser first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WalkKind {
+    /// To reconcile what is leased with what is there.
+    Reconcile,
+    /// To take the containers over first.
+    Rebuild,
+}
+
+impl WalkKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reconcile => "reconcile",
+            Self::Rebuild => "rebuild",
+        }
+    }
+}
 
 struct Begun {
+    what: WalkKind,
     told: Vec<(String, Arc<Told>)>,
     task: JoinHandle<()>,
 }
@@ -252,6 +285,8 @@ pub(crate) fn routes() -> Router<Arc<Admin>> {
         .route("/v1/walks", get(walked))
         .route("/v1/walks/{what}", post(walk))
         .route("/v1/clouds/{name}/adopt", post(adopt))
+        .route("/v1/clouds/{name}/gone", post(gone))
+        .route("/v1/clock/accept", post(accept_clock))
 }
 
 async fn accounts(State(admin): Shared) -> Answer<Vec<AccountInfo>> {
@@ -381,8 +416,9 @@ async fn would_collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
 }
 
 async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
-    let mut lines = Vec::new();
-    for server in admin.array().servers() {
+    // Side by side: one that hangs holds up none of the others.
+    let array = admin.array();
+    let lines = array.servers().iter().map(|server| async move {
         let mut line = CollectLine { cloud: server.name().to_owned(), ..CollectLine::default() };
         for _ in 0..STEPS {
             let step = server.collect_paced_step().await.map_err(refused)?;
@@ -393,9 +429,19 @@ async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
                 break;
             }
         }
-        lines.push(line);
-    }
-    Ok(Json(lines))
+        Ok::<_, Refused>(line)
+    });
+    Ok(Json(futures::future::try_join_all(lines).await?))
+}
+
+async fn gone(State(admin): Shared, Path(name): Path<String>) -> Result<StatusCode, Refused> {
+    leasedb(&admin.array())?.set_gone(&name).await.map_err(refused)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn accept_clock(State(admin): Shared) -> Answer<AcceptedClock> {
+    let off_ms = leasedb(&admin.array())?.accept_clock().await.map_err(refused)?;
+    Ok(Json(AcceptedClock { off_ms }))
 }
 
 async fn adopt(State(admin): Shared, Path(name): Path<String>) -> Result<StatusCode, Refused> {
@@ -406,15 +452,16 @@ async fn adopt(State(admin): Shared, Path(name): Path<String>) -> Result<StatusC
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Begins a walk, unless one is under way.
-async fn walk(State(admin): Shared, Path(what): Path<String>) -> Answer<Walk> {
+/// Begins a walk. One that does as much already is told of; a reconciliation makes way for a rebuild, which goes on where it was.
+async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> Answer<Walk> {
+    let _one_at_a_time = admin.walks.beginning.lock().await;
     let under_way = {
-        let begun = admin.walks.0.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.as_ref().is_some_and(|begun| !begun.task.is_finished())
+        let begun = admin.walks.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        begun.as_ref().filter(|begun| !begun.task.is_finished()).map(|begun| begun.what)
     };
-    if !under_way {
-        let rebuilds = what == "rebuild";
-        if rebuilds {
+    if under_way.is_none_or(|under_way| under_way < what) {
+        *admin.walks.begun.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        if what == WalkKind::Rebuild {
             take_over(&admin).await?;
         }
         let servers: Vec<Arc<StorageServer>> = admin.array().servers().to_vec();
@@ -422,9 +469,7 @@ async fn walk(State(admin): Shared, Path(what): Path<String>) -> Answer<Walk> {
         let walks = servers.into_iter().zip(&told).map(|(server, (_, told))| {
             let told = told.clone();
             async move {
-                let walked =
-                    server.reconcile(if rebuilds { "rebuild" } else { "reconcile" }, &told.counts).await;
-                if let Err(e) = walked {
+                if let Err(e) = server.reconcile(what.name(), &told.counts).await {
                     *told.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
                 }
             }
@@ -433,7 +478,7 @@ async fn walk(State(admin): Shared, Path(what): Path<String>) -> Answer<Walk> {
         let task = tokio::spawn(async move {
             futures::future::join_all(walks).await;
         });
-        *admin.walks.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(Begun { told, task });
+        *admin.walks.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Begun { what, told, task });
     }
     Ok(Json(admin.walks.tell()))
 }
@@ -466,7 +511,7 @@ async fn walked(State(admin): Shared) -> Json<Walk> {
 
 impl Walks {
     fn tell(&self) -> Walk {
-        let begun = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(begun) = &*begun else { return Walk::default() };
         let line = |(cloud, told): &(String, Arc<Told>)| {
             let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);

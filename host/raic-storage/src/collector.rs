@@ -10,13 +10,15 @@ use std::{
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    AccountId, Container, Expiry, Going, Ownership, RenewSecret, Result, ShareKind, ShareRow, StorageError,
-    StorageServer,
+    AccountId, Container, Expiry, Going, MAX_SHARE, Ownership, RenewSecret, Result, ShareKind, ShareRow,
+    StorageError, StorageServer,
     container::{FOOTER, HEADER},
 };
 
 /// Shares looked up at once.
 const BATCH: u32 = 64;
+/// Uploads of earlier runs that a step looks through.
+const EXAMINED: u32 = 4;
 /// Shares deleted at once on one cloud.
 const AT_ONCE: usize = 4;
 /// How often what failed, or was too early, is looked for.
@@ -75,12 +77,16 @@ impl StorageServer {
     pub async fn collect_for_ever(self: Arc<Self>) {
         let mut woken = self.wake.subscribe();
         // One that was stopped in the middle of a step had claimed some.
-        if let Err(e) = self.leasedb.release_claims(self.id).await {
-            tracing::warn!("collection: {e}");
+        {
+            // Nobody else of this process has any meanwhile.
+            let _turn = self.uploads.collecting.lock().await;
+            if let Err(e) = self.leasedb.release_claims(self.id).await {
+                tracing::warn!("collection: {e}");
+            }
         }
         let (mut checked, mut raised): (Option<Instant>, _) = (None, Instant::now());
         loop {
-            if raised.elapsed() > RUN_PAUSE {
+            if raised.elapsed() > RUN_PAUSE && self.refusal().is_none() {
                 raised = Instant::now();
                 if let Err(e) = self.leasedb.raise_run_if_changed().await {
                     tracing::warn!("the run's number: {e}");
@@ -266,6 +272,9 @@ impl StorageServer {
             let is_gone = self.in_time(going, self.backend.tidy_mutable(index, share)).await?;
             return Ok(if is_gone { Deletion::Done } else { Deletion::Rests });
         }
+        if !self.leasedb.still_claimed(going).await? {
+            return Ok(Deletion::OfAnother);
+        }
         // An upload of it that is open here ends, and gives its room back.
         self.close((index, share));
         if going.deleted_ms.is_some() {
@@ -310,8 +319,15 @@ impl StorageServer {
     /// Uploads of earlier runs whose rest is over: one that is whole in the container rests for another day, since the daemon of a home that this
     /// one is a copy of may have recorded it.
     async fn rest_whole_uploads(&self) -> Result<()> {
-        for row in self.leasedb.rested_uploads(self.id, BATCH).await? {
-            match self.is_whole_array_share(&row).await {
+        for row in self.leasedb.rested_uploads(self.id, EXAMINED).await? {
+            let examined = tokio::time::timeout(LONGEST_BATCH, self.is_whole_array_share(&row)).await;
+            let slow = || StorageError::NotKnown {
+                backend: self.name().to_owned(),
+                index: row.index,
+                share: row.share,
+                reason: format!("it was not examined within {LONGEST_BATCH:?}"),
+            };
+            match examined.unwrap_or_else(|_| Err(slow())) {
                 Ok(false) => self.leasedb.rest_upload(row.id, Duration::ZERO).await?,
                 Ok(true) => {
                     let by = self.leasedb.patience().suspicion;
@@ -339,8 +355,12 @@ impl StorageServer {
         let mut total = 0_u64;
         for chunk in 0.. {
             match self.backend.chunk_length(row.index, row.share, chunk).await? {
-                Some(length) => total = total.saturating_add(length),
+                Some(length) => total = total.saturating_add(length.max(1)),
                 None => break,
+            }
+            // A cloud that has one of every name.
+            if total > MAX_SHARE {
+                return Ok(false);
             }
         }
         if total < (HEADER + FOOTER) as u64 {

@@ -54,14 +54,14 @@ pub use disk::DiskBackend;
 pub use error::{Result, StorageError};
 pub use leasedb::{
     Account, AccountChange, AccountId, Allocation, Coming, Expiry, Going, Identity, LeaseDb, LeaseInfo,
-    MAX_SHARE, Patience, Placed, RenewSecret, Run, ServerId, ShareKind, ShareRow, ShareState, Suspect,
-    Suspicion, Upload, Usage, UsageDay, placed, server_id,
+    MAX_SHARE, Patience, Placed, RenewSecret, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState,
+    Suspect, Suspicion, Upload, Usage, UsageDay, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use mutable::MUTABLE_CHUNK_SIZE;
 pub use name::{IndexPrefix, ShareNum, Span, StorageIndex};
 pub use object::Generation;
-pub use owner::{Owner, Ownership};
+pub use owner::{IssuedRuns, Owner, Ownership};
 pub use range_set::RangeSet;
 pub use reconcile::Reconciled;
 pub use server::{Hold, Holds, ServerSettings, StorageServer};

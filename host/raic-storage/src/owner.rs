@@ -14,6 +14,8 @@
 //! alike. A daemon writes it before anything else. RUN rises in the database first, so that whoever starts from a copy of the
 //! home, or from an older state of it, finds a higher one, or its own with another NONCE.
 
+use std::collections::BTreeMap;
+
 use crate::{Backend, Identity, Result, Run, ServerId, StorageError, StorageIndex};
 
 const MAGIC: &[u8; 8] = b"RAICOWN1";
@@ -35,6 +37,25 @@ pub struct Owner {
 impl std::fmt::Debug for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Owner").field("identity", &self.identity).finish_non_exhaustive()
+    }
+}
+
+/// The runs that a database issued, by their nonces, each up to a number.
+#[derive(Clone, Debug)]
+pub struct IssuedRuns {
+    /// The one of this process.
+    pub run: Run,
+    /// All, this one among them.
+    pub all: BTreeMap<StorageIndex, u64>,
+}
+
+impl IssuedRuns {
+    fn has(&self, run: Run) -> bool {
+        self.all.get(&run.nonce).is_some_and(|newest| run.number <= *newest)
+    }
+
+    fn newest(&self) -> u64 {
+        self.all.values().copied().max().unwrap_or_default()
     }
 }
 
@@ -115,8 +136,13 @@ impl Owner {
     ///
     /// # Errors
     /// Where they cannot be had: then nothing is known.
-    pub async fn check(&self, backend: &dyn Backend, server: ServerId, run: Run) -> Result<Ownership> {
-        Ok(self.look(backend, server, run).await?.0)
+    pub async fn check(
+        &self,
+        backend: &dyn Backend,
+        server: ServerId,
+        issued: &IssuedRuns,
+    ) -> Result<Ownership> {
+        Ok(self.look(backend, server, issued).await?.0)
     }
 
     /// The same, with the names of this database's runs.
@@ -124,10 +150,12 @@ impl Owner {
         &self,
         backend: &dyn Backend,
         server: ServerId,
-        run: Run,
-    ) -> Result<(Ownership, Vec<(String, u64)>)> {
+        issued: &IssuedRuns,
+    ) -> Result<(Ownership, Vec<String>)> {
         let mut names = backend.objects("").await?;
         let runs: Vec<_> = names.iter().filter_map(|name| Some((name.clone(), self.run_of(name)?))).collect();
+        let (told, foreign): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, run)| issued.has(*run));
+        let told = told.into_iter().map(|(name, _)| name).collect();
         names.retain(|name| name.starts_with(PREFIX));
         // By its exact name as well: a listing may be late.
         let own = self.object();
@@ -157,72 +185,108 @@ impl Owner {
             Some(epoch) => Ownership::OtherDatabase { epoch },
             None => Ownership::Unowned,
         };
-        let own = self.run_object(run);
-        for (name, number) in runs.iter().filter(|(name, number)| *number >= run.number && *name != own) {
+        // A larger number does not win: whoever starts more often is not the one that is up to date. A run that this database never issued is
+        // another one's, which goes on or went on without it.
+        let is_ours = matches!(found, Ownership::Ours | Ownership::OursBefore | Ownership::Unowned);
+        for (name, run) in foreign.iter().filter(|_| is_ours) {
             // Only this array's daemons can write one that counts.
             let bytes = backend.load_object(name).await?;
-            let is_ours = matches!(found, Ownership::Ours | Ownership::OursBefore | Ownership::Unowned);
-            if is_ours && bytes.is_some_and(|bytes| bytes[..] == self.mac(name.as_bytes())) {
-                return Ok((Ownership::Copied { theirs: *number, ours: run.number }, Vec::new()));
+            if bytes.is_some_and(|bytes| bytes[..] == self.mac(name.as_bytes())) {
+                return Ok((Ownership::Copied { theirs: run.number, ours: issued.newest() }, Vec::new()));
             }
         }
-        Ok((found, runs))
+        Ok((found, told))
     }
 
     fn run_object(&self, run: Run) -> String {
         format!("{RUN_PREFIX}{}.{}.{}", self.identity.database, run.number, run.nonce)
     }
 
-    /// The number of a run of this database, by the name of its object.
-    fn run_of(&self, name: &str) -> Option<u64> {
+    /// A run of this database, by the name of its object.
+    fn run_of(&self, name: &str) -> Option<Run> {
         let mut parts = name.strip_prefix(RUN_PREFIX)?.split('.');
         let (database, number, nonce) = (parts.next()?, parts.next()?, parts.next()?);
         let is_own = database.parse::<StorageIndex>().ok()? == self.identity.database;
-        nonce.parse::<StorageIndex>().ok()?;
-        number.parse().ok().filter(|_| is_own && parts.next().is_none())
+        let run = Run { nonce: nonce.parse().ok()?, number: number.parse().ok()? };
+        (is_own && parts.next().is_none()).then_some(run)
     }
 
-    /// Tells a container of this run, unless another daemon's is there; `is_told` says whether it was told before. What older runs left goes.
-    /// Nothing else may be sent to it before.
+    /// Tells a container that has its owner of this run, unless another daemon's is there; `told` is the number that it was told before by this
+    /// process. What this database's older runs left goes. Nothing else may be sent to it before. Returns the number that it was told.
+    ///
+    /// Where listings are late, another daemon that starts at the same time is seen at the next look only.
     ///
     /// # Errors
-    /// Where the container cannot be had, or does not take it: then nothing may be written there.
+    /// Where the container cannot be had, or was told nothing: then nothing may be written there.
     pub(crate) async fn begin_run(
         &self,
         backend: &dyn Backend,
         server: ServerId,
-        run: Run,
-        is_told: bool,
-    ) -> Result<Ownership> {
-        let (found, mut runs) = self.look(backend, server, run).await?;
-        if !matches!(found, Ownership::Ours | Ownership::OursBefore | Ownership::Unowned) {
-            return Ok(found);
+        issued: &IssuedRuns,
+        told: Option<u64>,
+    ) -> Result<(Ownership, Option<u64>)> {
+        let (found, mut runs) = self.look(backend, server, issued).await?;
+        // One that has lost its owner, such as a disk that is not mounted, has nothing to be told.
+        if !matches!(found, Ownership::Ours | Ownership::OursBefore) {
+            return Ok((found, None));
         }
+        let run = issued.run;
         let own = self.run_object(run);
-        if !is_told {
-            backend.store_object(&own, self.mac(own.as_bytes()).to_vec().into()).await?;
+        let is_there =
+            told == Some(run.number) && (runs.contains(&own) || backend.load_object(&own).await?.is_some());
+        if !is_there {
+            if let Err(e) = self.tell(backend, &own, &runs).await {
+                // A number that has not risen shows less of what is new, and is this process's own all the same.
+                let before = told
+                    .filter(|told| runs.contains(&self.run_object(Run { number: *told, nonce: run.nonce })));
+                let Some(before) = before else { return Err(e) };
+                tracing::debug!("run {} goes on as {before}: {e}", run.number);
+                return Ok((found, Some(before)));
+            }
             // Of two that began at once, one at least sees the other now, and both at their next look.
-            let (found, seen) = self.look(backend, server, run).await?;
+            let (found, seen) = self.look(backend, server, issued).await?;
             if let Ownership::Copied { .. } = found {
-                return Ok(found);
+                return Ok((found, None));
             }
             runs.extend(seen);
         }
         runs.sort();
         runs.dedup();
-        for (older, _) in runs.iter().filter(|(name, number)| *number < run.number && *name != own) {
-            backend.remove_object(older).await?;
+        for older in runs.iter().filter(|name| **name != own) {
+            // One that stays says nothing against this database.
+            if let Err(e) = backend.remove_object(older).await {
+                tracing::debug!("{older} stays: {e}");
+            }
         }
-        Ok(found)
+        Ok((found, Some(run.number)))
+    }
+
+    /// Stores a run's object; in a full container in the place of older ones.
+    async fn tell(&self, backend: &dyn Backend, own: &str, older: &[String]) -> Result<()> {
+        let content = || self.mac(own.as_bytes()).to_vec().into();
+        match backend.store_object(own, content()).await {
+            Err(e) if e.is_full() && !older.is_empty() => {
+                for name in older {
+                    backend.remove_object(name).await?;
+                }
+                backend.store_object(own, content()).await
+            }
+            stored => stored,
+        }
     }
 
     /// Writes this database's owner object into a container, and looks whether another did at the same time.
     ///
     /// # Errors
     /// The backend's.
-    pub async fn claim(&self, backend: &dyn Backend, server: ServerId, run: Run) -> Result<Ownership> {
+    pub async fn claim(
+        &self,
+        backend: &dyn Backend,
+        server: ServerId,
+        issued: &IssuedRuns,
+    ) -> Result<Ownership> {
         backend.store_object(&self.object(), self.encode(server).into()).await?;
-        self.check(backend, server, run).await
+        self.check(backend, server, issued).await
     }
 }
 
@@ -269,7 +333,18 @@ mod tests {
     use super::*;
     use crate::MemoryBackend;
 
-    const RUN: Run = Run { number: 1, nonce: StorageIndex([1; 16]) };
+    /// Of one daemon that was started once.
+    fn only(number: u64, nonce: u8) -> IssuedRuns {
+        started(&[(number, nonce)])
+    }
+
+    /// Of a daemon that was started so often; the last is the one that runs.
+    fn started(runs: &[(u64, u8)]) -> IssuedRuns {
+        let all: BTreeMap<_, _> =
+            runs.iter().map(|(number, nonce)| (StorageIndex([*nonce; 16]), *number)).collect();
+        let (number, nonce) = runs[runs.len() - 1];
+        IssuedRuns { run: Run { number, nonce: StorageIndex([nonce; 16]) }, all }
+    }
 
     fn owner(array: u8, database: u8, epoch: u32) -> Owner {
         let identity = Identity { database: StorageIndex([database; 16]), epoch };
@@ -281,26 +356,35 @@ mod tests {
         let (first, second) = (ServerId(1), ServerId(2));
         let ours = owner(1, 1, 1);
         let backend = MemoryBackend::new("m");
-        assert_eq!(ours.check(&backend, first, RUN).await.unwrap(), Ownership::Unowned);
-        assert_eq!(ours.claim(&backend, first, RUN).await.unwrap(), Ownership::Ours);
+        assert_eq!(ours.check(&backend, first, &only(1, 1)).await.unwrap(), Ownership::Unowned);
+        assert_eq!(ours.claim(&backend, first, &only(1, 1)).await.unwrap(), Ownership::Ours);
         // The same container under another name; another array; a database that knows nothing of it.
-        assert_eq!(ours.check(&backend, second, RUN).await.unwrap(), Ownership::OtherCloud { number: 1 });
-        assert_eq!(owner(2, 2, 1).check(&backend, first, RUN).await.unwrap(), Ownership::OtherArray);
         assert_eq!(
-            owner(1, 2, 1).check(&backend, first, RUN).await.unwrap(),
+            ours.check(&backend, second, &only(1, 1)).await.unwrap(),
+            Ownership::OtherCloud { number: 1 }
+        );
+        assert_eq!(owner(2, 2, 1).check(&backend, first, &only(1, 1)).await.unwrap(), Ownership::OtherArray);
+        assert_eq!(
+            owner(1, 2, 1).check(&backend, first, &only(1, 1)).await.unwrap(),
             Ownership::OtherDatabase { epoch: 1 }
         );
         // Taken over by a higher epoch: the old host sees it, the new one is not disturbed by the old object.
         let newer = owner(1, 2, 2);
-        assert_eq!(newer.claim(&backend, first, RUN).await.unwrap(), Ownership::Ours);
-        assert_eq!(ours.check(&backend, first, RUN).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
-        assert!(ours.check(&backend, first, RUN).await.unwrap().writable("m").is_err());
-        // Two of one epoch: neither may write.
+        assert_eq!(newer.claim(&backend, first, &only(1, 1)).await.unwrap(), Ownership::Ours);
         assert_eq!(
-            owner(1, 3, 2).claim(&backend, first, RUN).await.unwrap(),
+            ours.check(&backend, first, &only(1, 1)).await.unwrap(),
             Ownership::OtherDatabase { epoch: 2 }
         );
-        assert_eq!(newer.check(&backend, first, RUN).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
+        assert!(ours.check(&backend, first, &only(1, 1)).await.unwrap().writable("m").is_err());
+        // Two of one epoch: neither may write.
+        assert_eq!(
+            owner(1, 3, 2).claim(&backend, first, &only(1, 1)).await.unwrap(),
+            Ownership::OtherDatabase { epoch: 2 }
+        );
+        assert_eq!(
+            newer.check(&backend, first, &only(1, 1)).await.unwrap(),
+            Ownership::OtherDatabase { epoch: 2 }
+        );
     }
 
     #[test]
@@ -315,38 +399,63 @@ mod tests {
         assert!(owner(1, 1, 1).decode(&bytes[..79]).is_none());
     }
 
-    fn run(number: u64, nonce: u8) -> Run {
-        Run { number, nonce: StorageIndex([nonce; 16]) }
-    }
-
     #[tokio::test]
     async fn of_two_daemons_on_copies_of_one_home_never_both_write() {
         let (server, ours) = (ServerId(1), owner(1, 1, 1));
         let backend = MemoryBackend::new("m");
-        ours.claim(&backend, server, RUN).await.unwrap();
-        let begin = async |run, is_told| ours.begin_run(&backend, server, run, is_told).await.unwrap();
-        assert_eq!(begin(run(5, 1), false).await, Ownership::Ours);
-        // The next start; what it left goes.
-        assert_eq!(begin(run(6, 2), false).await, Ownership::Ours);
+        ours.claim(&backend, server, &only(1, 1)).await.unwrap();
+        let begin = async |runs: &[(u64, u8)], told| {
+            ours.begin_run(&backend, server, &started(runs), told).await.unwrap().0
+        };
+        assert_eq!(begin(&[(5, 1)], None).await, Ownership::Ours);
+        // The next start; what the one before left goes.
+        assert_eq!(begin(&[(5, 1), (6, 2)], None).await, Ownership::Ours);
         let runs = backend.objects("run.").await.unwrap();
         assert_eq!(runs.len(), 1, "{runs:?}");
-        // A copy that starts later; an older state of the home; two that start at once.
-        assert_eq!(begin(run(7, 3), false).await, Ownership::Ours);
-        assert_eq!(begin(run(6, 2), true).await, Ownership::Copied { theirs: 7, ours: 6 });
-        assert_eq!(begin(run(4, 4), false).await, Ownership::Copied { theirs: 7, ours: 4 });
-        assert_eq!(begin(run(7, 5), false).await, Ownership::Copied { theirs: 7, ours: 7 });
-        assert_eq!(begin(run(7, 3), true).await, Ownership::Ours, "which is undisturbed");
-        assert!(ours.check(&backend, server, run(6, 2)).await.unwrap().writable("m").is_err());
+        // A copy of the home as it was at its fifth start, however often it is started; an older state of this one's sixth.
+        for number in [6, 7, 99] {
+            let copy = begin(&[(5, 1), (number, 3)], None).await;
+            assert_eq!(copy, Ownership::Copied { theirs: 6, ours: number });
+        }
+        assert_eq!(begin(&[(5, 1), (8, 2)], Some(6)).await, Ownership::Ours, "it has changed things since");
+        assert_eq!(begin(&[(5, 1), (6, 2), (9, 4)], None).await, Ownership::Copied { theirs: 8, ours: 9 });
+        // A copy of its newest state that starts first is the one that goes on.
+        assert_eq!(begin(&[(5, 1), (8, 2), (9, 5)], None).await, Ownership::Ours);
+        for told in [None, Some(8)] {
+            let before = begin(&[(5, 1), (8, 2)], told).await;
+            assert_eq!(before, Ownership::Copied { theirs: 9, ours: 8 });
+        }
+        let restarted = begin(&[(5, 1), (8, 2), (9, 6)], None).await;
+        assert!(matches!(restarted, Ownership::Copied { .. }), "and a restart takes nothing back");
+        assert_eq!(begin(&[(5, 1), (8, 2), (9, 5)], Some(9)).await, Ownership::Ours, "which is undisturbed");
+    }
+
+    /// As where the disk was not mounted at first.
+    #[tokio::test]
+    async fn a_container_that_forgot_a_run_is_told_again_and_one_without_owner_nothing() {
+        let (server, ours) = (ServerId(1), owner(1, 1, 1));
+        let backend = MemoryBackend::new("m");
+        let told = ours.begin_run(&backend, server, &only(1, 1), None).await.unwrap();
+        assert_eq!(told, (Ownership::Unowned, None));
+        assert!(backend.objects("").await.unwrap().is_empty());
+        ours.claim(&backend, server, &only(1, 1)).await.unwrap();
+        for told in [None, Some(1)] {
+            let told = ours.begin_run(&backend, server, &only(1, 1), told).await.unwrap();
+            assert_eq!(told, (Ownership::Ours, Some(1)));
+            let runs = backend.objects("run.").await.unwrap();
+            assert_eq!(runs.len(), 1);
+            backend.remove_object(&runs[0]).await.unwrap();
+        }
     }
 
     #[tokio::test]
     async fn a_run_that_a_cloud_makes_up_says_nothing() {
         let (server, ours) = (ServerId(1), owner(1, 1, 1));
         let backend = MemoryBackend::new("m");
-        ours.claim(&backend, server, RUN).await.unwrap();
-        let name = ours.run_object(run(99, 9));
+        ours.claim(&backend, server, &only(1, 1)).await.unwrap();
+        let name = ours.run_object(only(99, 9).run);
         backend.store_object(&name, vec![0; 32].into()).await.unwrap();
-        assert_eq!(ours.begin_run(&backend, server, RUN, false).await.unwrap(), Ownership::Ours);
+        assert_eq!(ours.begin_run(&backend, server, &only(1, 1), None).await.unwrap().0, Ownership::Ours);
     }
 
     /// The contract lets a page be empty and go on, and Azure's are; the one fence between two hosts was open then.
@@ -355,9 +464,12 @@ mod tests {
         let (server, ours, newer) = (ServerId(1), owner(1, 1, 1), owner(1, 2, 2));
         let cloud = std::sync::Arc::new(EmptyFirst(raic_cloud::MemoryCloud::new("m")));
         let backend = crate::CloudBackend::new(cloud, 1000, crate::ChunkBudget::default());
-        ours.claim(&backend, server, RUN).await.unwrap();
-        newer.claim(&backend, server, RUN).await.unwrap();
-        assert_eq!(ours.check(&backend, server, RUN).await.unwrap(), Ownership::OtherDatabase { epoch: 2 });
+        ours.claim(&backend, server, &only(1, 1)).await.unwrap();
+        newer.claim(&backend, server, &only(1, 1)).await.unwrap();
+        assert_eq!(
+            ours.check(&backend, server, &only(1, 1)).await.unwrap(),
+            Ownership::OtherDatabase { epoch: 2 }
+        );
     }
 
     /// Answers each first page with nothing.

@@ -99,7 +99,8 @@ impl StorageServer {
                 count(&told.prefixes);
             }
         }
-        if self.require_writable().await.is_err() {
+        // Files have the wall clock's times.
+        if self.leasedb.clock_is_off().is_some() || self.require_writable().await.is_err() {
             return Ok(());
         }
         // An upload that lives was written to in its time; a day more is for clocks.
@@ -118,7 +119,9 @@ impl StorageServer {
                 let (next, ended) = self.leasedb.walk(self.id, RECONCILE).await?;
                 let settled = self.leasedb.settled_ms(self.id).await?;
                 let is_old = |at: i64| {
-                    at <= self.leasedb.over_since(every)
+                    // One that ended in a future that the clock has left says nothing.
+                    at > self.leasedb.now_ms()
+                        || at <= self.leasedb.over_since(every)
                         || (at <= settled && settled <= self.leasedb.now_ms())
                 };
                 Ok::<_, StorageError>(next > 0 || ended.is_none_or(is_old))
@@ -249,8 +252,11 @@ impl StorageServer {
     async fn suspect(&self, at: At, what: Suspicion, object: String) -> Result<()> {
         let (server, now) = (self.id, self.leasedb.now_ms());
         if what == Suspicion::Torn && self.leasedb.suspect_count(server).await? >= MOST_SUSPECTS {
-            let why = format!("it lists more than {MOST_SUSPECTS} objects of no share: they are left alone");
-            return Err(StorageError::ReadOnly { backend: self.name().to_owned(), reason: why });
+            tracing::warn!(
+                "cloud {:?} lists more than {MOST_SUSPECTS} objects of no share: what is beyond is left alone",
+                self.name()
+            );
+            return Ok(());
         }
         self.leasedb.write(move |tx| leasedb::suspect(tx, server, at, what, &object, now)).await
     }
@@ -268,6 +274,8 @@ impl StorageServer {
     async fn unknown(&self, share: &FoundShare, before: Option<Suspect>, told: &Reconciled) -> Result<()> {
         let at = (share.index, share.share);
         let missing = match self.examine(share).await? {
+            // None of ours is so large.
+            Examined::Whole(_, _, bytes) if bytes > leasedb::MAX_SHARE => return self.clear(at).await,
             Examined::Whole(kind, objects, bytes) => {
                 let (server, leasedb) = (self.id, self.leasedb.clone());
                 let discovered = self.leasedb.write(move |tx| {
@@ -539,10 +547,19 @@ impl StorageServer {
     ) -> Result<()> {
         let (at, object) =
             ((row.index, row.share), ShareObject::Chunk(first).key(row.index, row.share).to_string());
+        // It is there all the same.
+        if row.is_lost {
+            self.is_there(row, false).await?;
+        }
         if !self.is_second_pass(before.as_ref(), Suspicion::Leftover, &object) {
             return self.suspect(at, Suspicion::Leftover, object).await;
         }
-        self.require_writable().await?;
+        // Where nothing may be written they stay, and the walk goes on.
+        if self.require_writable().await.is_err()
+            || !self.check_owner().await.is_ok_and(|found| found == Ownership::Ours)
+        {
+            return Ok(());
+        }
         for chunk in beyond.iter().cloned().flatten().take(LEFTOVERS) {
             // Row and owner are looked at again before each.
             let server = self.id;
@@ -673,11 +690,11 @@ impl StorageServer {
     /// [`StorageError::ReadOnly`] where it is another array's or another cloud's.
     pub async fn take_over(&self) -> Result<()> {
         self.require_configured_writable()?;
-        let run = self.leasedb.run();
-        match self.owner.check(&*self.backend, self.id, run).await? {
+        let issued = self.leasedb.issued_runs().await?;
+        match self.owner.check(&*self.backend, self.id, &issued).await? {
             Ownership::OtherDatabase { epoch } if epoch < self.owner.identity.epoch => {
                 self.leasedb.set_taken(self.id).await?;
-                self.owner.claim(&*self.backend, self.id, run).await?;
+                self.owner.claim(&*self.backend, self.id, &issued).await?;
             }
             _ => {}
         }

@@ -180,7 +180,9 @@ impl StorageServer {
         let mut found = self.begin_run().await?;
         let is_new = found == Ownership::Unowned && !is_claimed;
         if (is_new || found == Ownership::OursBefore) && !self.settings.is_read_only {
-            found = self.owner.claim(&*self.backend, self.id, self.leasedb.run()).await?;
+            let issued = self.leasedb.issued_runs().await?;
+            self.owner.claim(&*self.backend, self.id, &issued).await?;
+            found = self.begin_run().await?;
         }
         if found == Ownership::Ours && !is_claimed {
             self.leasedb.set_claimed(self.id).await?;
@@ -201,15 +203,13 @@ impl StorageServer {
 
     /// Looks for other daemons, and tells the container of this one's run, before anything else is sent. A read-only cloud is not told.
     async fn begin_run(&self) -> Result<Ownership> {
-        let run = self.leasedb.run();
+        let issued = self.leasedb.issued_runs().await?;
         if self.settings.is_read_only {
-            return self.owner.check(&*self.backend, self.id, run).await;
+            return self.owner.check(&*self.backend, self.id, &issued).await;
         }
         let told = *self.told_run.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = self.owner.begin_run(&*self.backend, self.id, run, told == Some(run.number)).await?;
-        if found.refusal(self.name()).is_none() || found == Ownership::Unowned {
-            *self.told_run.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.number);
-        }
+        let (found, told) = self.owner.begin_run(&*self.backend, self.id, &issued, told).await?;
+        *self.told_run.lock().unwrap_or_else(PoisonError::into_inner) = told;
         Ok(found)
     }
 
@@ -231,8 +231,10 @@ impl StorageServer {
         self.require_configured_writable()?;
         let mut found = self.begin_run().await?;
         if found == Ownership::Unowned {
-            found = self.owner.claim(&*self.backend, self.id, self.leasedb.run()).await?;
+            let issued = self.leasedb.issued_runs().await?;
+            self.owner.claim(&*self.backend, self.id, &issued).await?;
             self.leasedb.set_claimed(self.id).await?;
+            found = self.begin_run().await?;
         }
         self.learned(found.clone());
         found.writable(self.name())

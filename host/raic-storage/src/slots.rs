@@ -83,7 +83,7 @@ impl Slots {
 
     /// Until when a request that was given up now may land.
     pub(crate) fn rest(&self) -> i64 {
-        self.leasedb.clock().after(self.leasedb.patience().late)
+        self.leasedb.after(self.leasedb.patience().late)
     }
 
     pub(crate) fn now_ms(&self) -> i64 {

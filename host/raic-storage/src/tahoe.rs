@@ -262,6 +262,8 @@ impl StorageServer {
         offset: u64,
         bytes: Bytes,
     ) -> Result<Written> {
+        // Before it has a place, which nobody would clear again.
+        self.require_writable().await?;
         // Each who waits holds its bytes, though its client may have gone.
         if Arc::strong_count(&self.place((index, share))) > MAX_WAITERS {
             return Err(StorageError::Busy { backend: self.name().to_owned(), index, share });
@@ -338,7 +340,7 @@ impl StorageServer {
         let (account, renew) = (open.coming.account, open.upload.renew);
         self.leasedb
             .write(move |tx| {
-                let expires = leasedb.clock().after(leasedb::account(tx, account)?.lease);
+                let expires = leasedb.after(leasedb::account(tx, account)?.lease);
                 let stored = (stored.objects, stored.bytes);
                 leasedb.complete(tx, (server, &name), (index, share), stored, (account, renew, Some(expires)))
             })
@@ -614,7 +616,7 @@ impl StorageServer {
             .write(move |tx| match length {
                 None => leasedb.mutable_deleted(tx, server, at),
                 Some(length) => {
-                    let expires = leasedb.clock().after(leasedb::account(tx, account)?.lease);
+                    let expires = leasedb.after(leasedb::account(tx, account)?.lease);
                     let lease = (account, renew, Some(expires));
                     leasedb.end_mutable_write(tx, (server, &name), at, length, lease)
                 }

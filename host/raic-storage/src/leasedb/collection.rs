@@ -113,7 +113,7 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn claim_going(&self, server: ServerId, limit: u32) -> Result<Vec<Going>> {
-        let (now, claimed, run) = (self.now_ms(), self.clock().after(CLAIM), self.run);
+        let (now, claimed, run) = (self.now_ms(), self.after(CLAIM), self.run);
         self.write(move |tx| {
             let mut statement = tx.prepare_cached(
                 "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms,
@@ -145,7 +145,7 @@ impl LeaseDb {
     /// Whether a deletion that was taken up is still this caller's, just now: then it is for as long as a claim lasts. Asked immediately before
     /// objects are deleted: the share may have gone meanwhile, and been stored again.
     pub(crate) async fn still_claimed(&self, going: &Going) -> Result<bool> {
-        let (id, fence, claimed) = (going.row.id, going.fence, self.clock().after(CLAIM));
+        let (id, fence, claimed) = (going.row.id, going.fence, self.after(CLAIM));
         self.write(move |tx| {
             let renewed = tx
                 .prepare_cached(
@@ -193,7 +193,7 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn unclaim_going(&self, going: &Going, later: Duration) -> Result<()> {
-        let (id, fence, next) = (going.row.id, going.fence, self.clock().after(later));
+        let (id, fence, next) = (going.row.id, going.fence, self.after(later));
         self.write(move |tx| {
             tx.execute(
                 "UPDATE going SET next_ms = ?2 WHERE share = ?1 AND fence = ?3",
@@ -212,7 +212,7 @@ impl LeaseDb {
     pub async fn going_tried(&self, going: &Going, error: Option<String>, may_land: bool) -> Result<bool> {
         let (id, fence, until, now) = (going.row.id, going.fence, going.until_ms, self.now_ms());
         let rests = going.deleted_ms.is_none() && may_land;
-        let rested = self.clock().after(self.patience().late);
+        let rested = self.after(self.patience().late);
         self.write(move |tx| {
             if error.is_none() && until <= now {
                 if !rests {
@@ -241,9 +241,19 @@ impl LeaseDb {
         self.read(|c| {
             let one = |sql| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(super::uint);
             Ok((
-                one("SELECT count(*) FROM going")?
-                    + one("SELECT count(*) FROM shares WHERE state = 1 AND leases = 0")?,
-                one("SELECT count(*) FROM shares WHERE lost_ms > 0")?,
+                one("SELECT count(*) FROM going CROSS JOIN servers ON servers.id = server WHERE gone_ms IS NULL")?
+                    + one(
+                        "SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
+                         WHERE gone_ms IS NULL AND state = 1 AND leases = 0",
+                    )?,
+                // What a server that is gone held, as far as anything still leases it.
+                one(
+                    "SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
+                     WHERE gone_ms IS NULL AND lost_ms > 0",
+                )? + one(
+                    "SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
+                     WHERE gone_ms IS NOT NULL AND state = 1 AND leases > 0",
+                )?,
             ))
         })
         .await

@@ -134,7 +134,7 @@ impl LeaseDb {
         account: AccountId,
         renew: RenewSecret,
     ) -> Result<BTreeSet<ShareNum>> {
-        let expires = self.clock().after(super::accounts::by_id(tx, account)?.lease);
+        let expires = self.after(super::accounts::by_id(tx, account)?.lease);
         let rows = shares::shareset(tx, server, index)?;
         let there = rows.iter().filter(|row| row.state == shares::ShareState::Stable && !row.is_lost);
         let mut renewed = BTreeSet::new();

@@ -5,6 +5,7 @@
 
 mod accounts;
 mod collection;
+mod gone;
 mod leases;
 mod schema;
 mod shares;
@@ -13,6 +14,7 @@ mod usage;
 mod walks;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -25,6 +27,7 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 pub use accounts::{Account, AccountChange, AccountId};
 pub(crate) use accounts::{admit, by_id as account};
 pub use collection::{Expiry, Going};
+pub use gone::ServerShares;
 pub use leases::{LeaseInfo, RenewSecret};
 pub use shares::{Allocation, Coming, MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, Upload, placed};
 pub(crate) use shares::{below, count, find, not_begun, shareset, upload_of};
@@ -32,7 +35,7 @@ pub use usage::{Usage, UsageDay};
 pub use walks::{Suspect, Suspicion};
 pub(crate) use walks::{clear, is_suspect, set_lost, suspect};
 
-use crate::{Clock, Database, Result, StorageIndex};
+use crate::{Clock, Database, IssuedRuns, Result, StorageIndex};
 
 /// A storage server, by number: its cloud's number in the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -139,9 +142,10 @@ impl LeaseDb {
                     "INSERT INTO identity(one, database_id, epoch) VALUES(1, ?1, 1) ON CONFLICT DO NOTHING";
                 tx.execute(sql, [fresh])?;
                 this.accepted.open(tx, &this.clock)?;
-                this.raise_run(tx)
+                Ok(())
             })
             .await?;
+        leasedb.raise_run().await?;
         Ok(leasedb)
     }
 
@@ -150,10 +154,26 @@ impl LeaseDb {
         Run { number: self.run_number.load(Ordering::Relaxed), nonce: StorageIndex(self.run) }
     }
 
-    fn raise_run(&self, tx: &Connection) -> Result<()> {
-        tx.execute("UPDATE identity SET run = run + 1", [])?;
-        let number: i64 = tx.query_row("SELECT run FROM identity", [], |r| r.get(0))?;
-        self.run_number.store(uint(number), Ordering::Relaxed);
+    /// All runs that this database issued.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn issued_runs(&self) -> Result<IssuedRuns> {
+        let run = self.run();
+        self.read(move |c| Ok(IssuedRuns { run, all: issued(c)? })).await
+    }
+
+    /// Issues the next number. It is told to nobody before it is durable here: a container that knows more than this database would take it for
+    /// a copy.
+    async fn raise_run(&self) -> Result<()> {
+        let nonce = self.run;
+        let raise = self.write(move |tx| {
+            tx.execute("UPDATE identity SET run = run + 1", [])?;
+            let number: i64 = tx.query_row("SELECT run FROM identity", [], |r| r.get(0))?;
+            tx.execute("INSERT OR REPLACE INTO runs VALUES(?1, ?2)", params![nonce, number])?;
+            Ok(number)
+        });
+        self.run_number.store(uint(raise.await?), Ordering::Relaxed);
         Ok(())
     }
 
@@ -171,8 +191,7 @@ impl LeaseDb {
         if !self.has_changed.swap(false, Ordering::Relaxed) {
             return Ok(());
         }
-        let this = self.clone();
-        self.write(move |tx| this.raise_run(tx)).await
+        self.raise_run().await.inspect_err(|_| self.changed())
     }
 
     /// The one database.
@@ -185,9 +204,15 @@ impl LeaseDb {
         &self.clock
     }
 
-    /// Now, in milliseconds since 1970.
+    /// Now, in milliseconds since 1970: by the wall clock, or, while that is off, by what was accepted and has passed since. What is written
+    /// down then is moved with the rest when the clock is accepted.
     pub fn now_ms(&self) -> i64 {
-        self.clock.now_ms()
+        self.time_ms()
+    }
+
+    /// So long from now.
+    pub fn after(&self, by: Duration) -> i64 {
+        self.now_ms().saturating_add(crate::clock::millis(by))
     }
 
     /// How long things are waited for.
@@ -223,7 +248,7 @@ impl LeaseDb {
     /// Whether requests of the host before, which nobody here knows of, may still land.
     pub(crate) fn was_just_taken(&self, c: &Connection, server: ServerId) -> Result<bool> {
         let taken = taken_ms(c, server)?;
-        Ok(taken > 0 && (taken > self.over_since(self.patience.late) || self.clock_is_off().is_some()))
+        Ok(taken > 0 && taken > self.over_since(self.patience.late))
     }
 
     /// When a walk through a server's container must have ended last, for another not to be due: after all that the host
@@ -261,6 +286,7 @@ impl LeaseDb {
                  UPDATE slots SET intent = NULL, intent_commit = NULL, fence = fence + 1, is_doubtful = 1;
                  DELETE FROM slots WHERE current IS NULL;
                  UPDATE shares SET objects = 0 WHERE kind = 2;
+                 DELETE FROM runs;
                  UPDATE walks SET next = 0, ended_ms = NULL;",
             )?;
             Ok(())
@@ -274,7 +300,12 @@ impl LeaseDb {
     /// The database's.
     pub async fn server(&self, name: &str) -> Result<ServerId> {
         let name = name.to_owned();
-        self.write(move |tx| server_id(tx, &name)).await
+        self.write(move |tx| {
+            // Said to be gone, it has come back.
+            tx.execute("UPDATE servers SET gone_ms = NULL WHERE name = ?1 AND gone_ms IS NOT NULL", [&name])?;
+            server_id(tx, &name)
+        })
+        .await
     }
 
     /// Whether the server's container was given an owner object by this database.
@@ -306,6 +337,16 @@ impl LeaseDb {
     ) -> Result<T> {
         self.database.read(work).await
     }
+}
+
+/// The runs that a database issued, by their nonces.
+///
+/// # Errors
+/// The database's.
+fn issued(c: &Connection) -> rusqlite::Result<BTreeMap<StorageIndex, u64>> {
+    let mut statement = c.prepare("SELECT nonce, number FROM runs")?;
+    let rows = statement.query_map([], |r| Ok((StorageIndex(r.get(0)?), uint(r.get(1)?))))?;
+    rows.collect()
 }
 
 /// When a server's container was taken over from another database; 0 where it never was.

@@ -10,6 +10,8 @@
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE identity(
     one INTEGER PRIMARY KEY CHECK(one = 1), database_id BLOB NOT NULL, epoch INTEGER NOT NULL, run INTEGER NOT NULL DEFAULT 0);
+-- Runs of the daemon: the nonce of each start, and the highest number that it issued. Containers are told of them.
+CREATE TABLE runs(nonce BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
 -- The wall clock as it was accepted: how far it is ahead of the clock of that start of the machine, and the latest moment seen.
 CREATE TABLE clock(
     one INTEGER PRIMARY KEY CHECK(one = 1), boot_id TEXT NOT NULL, ahead_ms INTEGER NOT NULL, high_ms INTEGER NOT NULL);

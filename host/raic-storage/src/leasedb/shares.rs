@@ -60,7 +60,7 @@ pub struct Placed {
     pub share: ShareNum,
     /// Objects it is kept in.
     pub objects: u64,
-    /// Whether it vanished.
+    /// Whether it vanished, or its server is gone.
     pub is_lost: bool,
 }
 
@@ -205,7 +205,7 @@ fn insert(
 pub fn placed(c: &Connection, index: StorageIndex) -> rusqlite::Result<Vec<Placed>> {
     // One lookup for each server: an index of its own for this would cost every share an entry more.
     let mut statement = c.prepare_cached(
-        "SELECT servers.name, shares.share, shares.objects, shares.lost_ms IS NOT NULL FROM servers
+        "SELECT servers.name, shares.share, shares.objects, shares.lost_ms IS NOT NULL OR servers.gone_ms IS NOT NULL FROM servers
          CROSS JOIN shares ON shares.server = servers.id AND shares.storage_index = ?1
          WHERE shares.state = 1 ORDER BY shares.share",
     )?;
@@ -246,7 +246,7 @@ impl LeaseDb {
         accounts::admit(tx, *account, *reserve)?;
         self.changed();
         let id = insert(tx, *server, (*index, *share), (*kind, ShareState::Coming), (*reserve, 0))?;
-        let expires = self.clock().after(self.patience().upload);
+        let expires = self.after(self.patience().upload);
         tx.prepare_cached("INSERT INTO coming VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(params![
             id,
             server.0,
@@ -339,7 +339,7 @@ impl LeaseDb {
         if changed == 1 {
             self.changed();
             let now = self.now_ms();
-            let until = if may_land { self.clock().after(self.patience().late) } else { now };
+            let until = if may_land { self.after(self.patience().late) } else { now };
             tx.prepare_cached(
                 "INSERT INTO going(share, server, until_ms, next_ms, is_whole) VALUES(?1, ?2, ?3, ?4, ?5)",
             )?
@@ -354,9 +354,9 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub fn rest_uploads_of_other_runs(&self, tx: &Connection) -> Result<()> {
-        let until = self.clock().after(self.patience().of_other_runs());
+        let until = self.after(self.patience().of_other_runs());
         tx.execute(
-            "UPDATE coming SET expires_ms = ?2 WHERE owner <> ?1 AND share IN (SELECT id FROM shares WHERE state = 0 AND kind = 0)",
+            "UPDATE coming SET expires_ms = ?2 WHERE owner <> ?1 AND owner <> zeroblob(16) AND share IN (SELECT id FROM shares WHERE state = 0 AND kind = 0)",
             params![self.run, until],
         )?;
         Ok(())
@@ -364,7 +364,7 @@ impl LeaseDb {
 
     /// An upload of an earlier run was looked at, and rests so long: longer where it is whole, since somebody may have recorded that elsewhere.
     pub(crate) async fn rest_upload(&self, id: i64, by: std::time::Duration) -> Result<()> {
-        let until = self.clock().after(by);
+        let until = self.after(by);
         self.write(move |tx| {
             tx.execute(
                 "UPDATE coming SET expires_ms = ?2, owner = zeroblob(16) WHERE share = ?1",
@@ -377,7 +377,7 @@ impl LeaseDb {
 
     /// An upload is looked at again in a while, before it is given up.
     pub(crate) async fn put_off_upload(&self, id: i64, by: std::time::Duration) -> Result<()> {
-        let until = self.clock().after(by);
+        let until = self.after(by);
         self.write(move |tx| {
             tx.execute("UPDATE coming SET expires_ms = ?2 WHERE share = ?1", params![id, until])?;
             Ok(())
@@ -446,7 +446,7 @@ impl LeaseDb {
     pub(crate) async fn received(&self, id: i64, received: &RangeSet) -> Result<()> {
         let ranges = received.ranges().to_vec();
         self.changed();
-        let expires = self.clock().after(self.patience().upload);
+        let expires = self.after(self.patience().upload);
         self.write(move |tx| {
             tx.prepare_cached("DELETE FROM received WHERE share = ?1")?.execute([id])?;
             for range in ranges {
@@ -483,7 +483,7 @@ impl LeaseDb {
         let id = insert(tx, server, (index, share), (kind, ShareState::Stable), (used_space, objects))?;
         // Of an array: for good, until the recovered catalog claims it or does not.
         let lease = accounts::by_id(tx, AccountId::STARTER)?.lease;
-        let expires = (kind != ShareKind::Array).then(|| self.clock().after(lease));
+        let expires = (kind != ShareKind::Array).then(|| self.after(lease));
         leases::insert(tx, id, AccountId::STARTER, RenewSecret::NONE, self.now_ms(), expires)?;
         if !confirmed {
             super::set_lost(tx, id, Some(UNCONFIRMED))?;
@@ -553,7 +553,7 @@ impl LeaseDb {
                 tx.prepare_cached("UPDATE shares SET used_space = ?2, objects = -1 WHERE id = ?1")?
                     .execute(params![row.id, used])?;
                 if row.state == ShareState::Stable {
-                    let expires = self.clock().after(accounts::by_id(tx, new.account)?.lease);
+                    let expires = self.after(accounts::by_id(tx, new.account)?.lease);
                     leases::insert(tx, row.id, new.account, renew, self.now_ms(), Some(expires))?;
                 }
                 Ok(())

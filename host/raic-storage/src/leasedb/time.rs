@@ -31,6 +31,8 @@ struct State {
     ahead_ms: AtomicI64,
     written_ms: AtomicI64,
     is_told: AtomicBool,
+    /// Whether the machine started anew with a clock that is behind: then only how early it cannot be is known.
+    is_lower_bound: AtomicBool,
 }
 
 fn ahead(clock: &Clock) -> i64 {
@@ -47,11 +49,13 @@ impl Accepted {
                 Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?))
             })
             .optional()?;
+        let is_same_start = |id: &str| !id.is_empty() && id == boot_id;
         let accepted = match known {
             // The machine was not started anew: its own clock tells what passed.
-            Some((id, was, _)) if id == boot_id && ahead.abs_diff(was) > tolerated.unsigned_abs() => was,
+            Some((id, was, _)) if is_same_start(&id) && ahead.abs_diff(was) > tolerated.unsigned_abs() => was,
             // It was; that time went back is all that can be known.
-            Some((id, _, high)) if id != boot_id && now < high.saturating_sub(tolerated) => {
+            Some((id, _, high)) if !is_same_start(&id) && now < high.saturating_sub(tolerated) => {
+                self.0.is_lower_bound.store(true, Ordering::Relaxed);
                 ahead.saturating_add(high.saturating_sub(now))
             }
             _ => ahead,
@@ -89,6 +93,13 @@ impl LeaseDb {
         Some(off)
     }
 
+    pub(super) fn time_ms(&self) -> i64 {
+        match self.clock_is_off() {
+            None => self.clock.now_ms(),
+            Some(_) => self.clock.boot_ms().saturating_add(self.accepted.0.ahead_ms.load(Ordering::Relaxed)),
+        }
+    }
+
     /// The same as a sentence for the operator.
     pub fn clock_fault(&self) -> Option<String> {
         self.clock_is_off().map(|off| self.clock_fault_of(off))
@@ -105,12 +116,21 @@ impl LeaseDb {
 
     /// Writes the latest moment down now and then, and follows small corrections.
     pub(crate) async fn keep_time(&self) -> Result<()> {
-        let now = self.now_ms();
-        let since = now.abs_diff(self.accepted.0.written_ms.load(Ordering::Relaxed));
-        if since < millis(WRITTEN).unsigned_abs() || self.clock_is_off().is_some() {
+        // Read once: a step of the clock between two readings would be taken for right.
+        let (now, ahead) = (self.clock.now_ms(), ahead(&self.clock));
+        let off = ahead.saturating_sub(self.accepted.0.ahead_ms.load(Ordering::Relaxed));
+        if off.unsigned_abs() > millis(TOLERATED).unsigned_abs() {
+            // A start with a late clock, which is past that now: as right as any start's.
+            if off > 0 && self.accepted.0.is_lower_bound.load(Ordering::Relaxed) {
+                tracing::info!("the clock, which was behind at the start, is right again");
+                self.accept_clock().await?;
+            }
             return Ok(());
         }
-        self.accepted.0.ahead_ms.store(ahead(&self.clock), Ordering::Relaxed);
+        if now.abs_diff(self.accepted.0.written_ms.load(Ordering::Relaxed)) < millis(WRITTEN).unsigned_abs() {
+            return Ok(());
+        }
+        self.accepted.0.ahead_ms.store(ahead, Ordering::Relaxed);
         let (accepted, clock) = (self.accepted.clone(), self.clock.clone());
         self.write(move |tx| Ok(accepted.write(tx, &clock)?)).await
     }
@@ -142,6 +162,7 @@ impl LeaseDb {
                 params![off, super::RenewSecret::UPLOAD.0],
             )?;
             accepted.0.ahead_ms.store(ahead(&clock), Ordering::Relaxed);
+            accepted.0.is_lower_bound.store(false, Ordering::Relaxed);
             Ok(accepted.write(tx, &clock)?)
         })
         .await?;
@@ -150,18 +171,22 @@ impl LeaseDb {
 
     /// Moments further ahead than anything waits for are of a clock that was wrong when they were written: they are cut back to their own waits.
     pub(crate) async fn cut_back(&self, server: super::ServerId) -> Result<()> {
-        let (now, late) = (self.now_ms(), self.clock.after(self.patience.late));
-        let (upload, claim) =
-            (self.clock.after(self.patience.upload), self.clock.after(super::collection::LONGEST_WAIT));
+        let (now, late) = (self.now_ms(), self.after(self.patience.late));
+        let (upload, claim) = (self.after(self.patience.upload), self.after(super::collection::LONGEST_WAIT));
         let cap = claim.max(late);
+        let rest = self.after(self.patience.suspicion);
         self.write(move |tx| {
             tx.prepare_cached(
                 "UPDATE going SET next_ms = ?3, until_ms = min(until_ms, ?4), deleted_ms = min(deleted_ms, ?3), fence = fence + 1
                  WHERE server = ?1 AND next_ms > ?2",
             )?
             .execute(params![server.0, cap, now, late])?;
-            tx.prepare_cached("UPDATE coming SET expires_ms = ?2 WHERE server = ?1 AND expires_ms > ?2")?
-                .execute(params![server.0, upload])?;
+            // Those of earlier runs that were found whole rest for a day.
+            tx.prepare_cached(
+                "UPDATE coming SET expires_ms = CASE WHEN owner = zeroblob(16) THEN min(expires_ms, ?3) ELSE ?2 END
+                 WHERE server = ?1 AND expires_ms > ?2",
+            )?
+            .execute(params![server.0, upload, rest])?;
             tx.prepare_cached("UPDATE superseded SET until_ms = ?2 WHERE server = ?1 AND until_ms > ?2")?
                 .execute(params![server.0, late])?;
             tx.prepare_cached("UPDATE servers SET taken_ms = ?2 WHERE id = ?1 AND taken_ms > ?2")?
