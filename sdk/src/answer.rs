@@ -59,14 +59,25 @@ fn retry_after_ms(answer: &Response) -> Option<u64> {
 }
 
 /// How far the service's clock may be from the host's before requests that are signed with a time are refused for it.
-const SKEW_MS: u64 = 5 * 60 * 1000;
+const SKEW_MS: u64 = 15 * 60 * 1000;
+/// Codes of errors that no clock causes: credentials that ended are read anew, and not waited for.
+const NO_CLOCK: [&str; 6] = [
+    "ExpiredToken",
+    "InvalidToken",
+    "TokenRefreshRequired",
+    "InvalidAccessKeyId",
+    "InvalidAuthenticationInfo",
+    "invalid_client",
+];
 
 /// An error of a request that was signed with a time. Services tell a clock that is off in words of their own, or only as a signature that
-/// is wrong; but each of their answers has a date, so that decides: where it is more than five minutes from the host's clock, an error of
+/// is wrong; but each of their answers has a date, so that decides: where it is more than fifteen minutes from the host's clock, an error of
 /// signature or permission becomes `clock-skew`.
 #[must_use]
 pub fn dated(answer: &Response, e: Error) -> Error {
-    if !matches!(e.kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied) {
+    if !matches!(e.kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied)
+        || e.provider_code.as_deref().is_some_and(|code| NO_CLOCK.contains(&code))
+    {
         return e;
     }
     let off = answer

@@ -1,8 +1,8 @@
 //! The XML API ("Cloud Storage XML API"), in Google's own words rather than Amazon's: under those its conditions are ignored.
 
 use raic_sdk::{
-    Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Response, Result, error,
-    hex, required_setting, time, xml::Element,
+    Body, ByteRange, Digests as _, Error, ErrorKind, Listed, ObjectInfo, Page, Payload, Response, Result,
+    error, hex, required_setting, time, xml::Element,
 };
 
 use crate::{answer::expect, info, signing::Unsigned};
@@ -71,7 +71,11 @@ pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<P
     query.push(("max-keys", limit.to_string()));
     query.push(("prefix", prefix.to_owned()));
     let answer = Unsigned::bucket("GET", query).signed()?.send(None)?;
-    expect(&answer, &[200])?;
+    // Nothing but the bucket can be missing.
+    expect(&answer, &[200]).map_err(|e| match e.kind {
+        ErrorKind::NotFound => Error { kind: ErrorKind::ContainerNotFound, ..e },
+        _ => e,
+    })?;
     parse_listing(&answer.read(MAX_LISTING)?)
 }
 

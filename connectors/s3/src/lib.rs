@@ -221,6 +221,14 @@ fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
 }
 
 /// A page by ListObjectsV2.
+/// An error of a request for the bucket: nothing else can be missing, whoever says so in what words.
+fn of_bucket(e: Error) -> Error {
+    match e.kind {
+        ErrorKind::NotFound => Error { kind: ErrorKind::ContainerNotFound, ..e },
+        _ => e,
+    }
+}
+
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     let limit = limit.to_string();
     // Names in the order the signature wants. `encoding-type`: a key may hold what XML cannot.
@@ -231,7 +239,7 @@ fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     }
     let request: Request = Target::bucket()?.request("GET", &query, Vec::new(), Vec::new)?;
     let answer = request.send(None)?;
-    answer::expect(&answer, &[200])?;
+    answer::expect(&answer, &[200]).map_err(of_bucket)?;
     parse_listing(&answer.read(MAX_LISTING)?)
 }
 

@@ -169,8 +169,13 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
 
 /// An engine that leaves compiling to a process of its own: this program, told to.
 pub(crate) fn engine() -> Outcome<Engine> {
-    let program =
-        std::env::current_exe().map_err(|e| Failed::other(format!("cannot find this program: {e}")))?;
+    // By this name it is the program that runs, also after an upgrade has put another in its place.
+    let program = PathBuf::from("/proc/self/exe");
+    let program = if program.exists() {
+        program
+    } else {
+        std::env::current_exe().map_err(|e| Failed::other(format!("cannot find this program: {e}")))?
+    };
     let compiler = CompilerProcess { program, arguments: vec!["compile-connector".into()] };
     Engine::new().map(|engine| engine.compiling_by(compiler)).map_err(Failed::configuration)
 }
@@ -268,7 +273,7 @@ fn confirmed() -> Outcome<bool> {
         ));
     }
     // Not where `--json` writes.
-    eprint!("approve it? [y/N] ");
+    let _ = write!(io::stderr(), "approve it? [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(Failed::other)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

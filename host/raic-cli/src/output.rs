@@ -50,7 +50,7 @@ pub(crate) fn line(text: Arguments<'_>) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => process::exit(0),
         Err(e) => {
-            eprintln!("raic: cannot write the output: {e}");
+            error_line(format_args!("raic: cannot write the output: {e}"));
             process::exit(1);
         }
     }

@@ -44,6 +44,8 @@ pub(crate) struct Context {
     pub(crate) settings: Settings,
     pub(crate) credentials: Credentials,
     pub(crate) redaction: Redactor,
+    /// Long documents that are searched at once.
+    pub(crate) searches: tokio::sync::Semaphore,
     pub(crate) gate: Gate,
     pub(crate) client: HttpClient,
     /// The tokens of the manifest, by name.
@@ -158,6 +160,8 @@ pub(crate) struct Call {
     pub(crate) tickets: Vec<usize>,
     /// Answers in the order in which they came, as the table has them; some may be read or dropped.
     pub(crate) answers: VecDeque<u32>,
+    /// The bodies that it took, some of which may be gone.
+    pub(crate) bodies: Vec<u32>,
     /// Whether the call is a probe, which tries though a failure was recorded.
     pub(crate) is_probe: bool,
     pub(crate) logins: Arc<Logins>,
@@ -200,6 +204,7 @@ impl Call {
             signatures: 0,
             tickets: Vec::new(),
             answers: VecDeque::new(),
+            bodies: Vec::new(),
             is_probe: false,
             logins,
             rehearsal,

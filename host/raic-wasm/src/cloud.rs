@@ -138,6 +138,7 @@ impl ConnectorCloud {
             cloud: name.to_owned(),
             gate: Gate::new(manifest, &settings, &credentials.plain, &pins)?,
             redaction: Redactor::new(&credentials),
+            searches: tokio::sync::Semaphore::new(1),
             client: HttpClient::new(&configuration.tls)?,
             settings,
             credentials,

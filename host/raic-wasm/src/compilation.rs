@@ -19,6 +19,8 @@ use wasmtime::component::Component;
 use crate::{ConnectorError, Package, engine};
 
 /// The address space of a compiler: guests that carry an interpreter take half a gigabyte.
+/// How long native code of another version of the engine is kept.
+const KEPT: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 const MAX_ADDRESS_SPACE: u64 = 3 << 30;
 /// The CPU time of a compiler, in seconds, all threads together: guests that carry an interpreter take a quarter of it in a debug build.
 const MAX_CPU_S: u64 = 240;
@@ -115,11 +117,12 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
     }
 }
 
-/// Removes what other versions of the engine compiled of the same connector.
+/// Removes what other versions of the engine compiled of the same connector, and nobody used for long: a daemon may run on after an upgrade.
 fn forget_older(package: &Package, folder: &Path, kept: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let ours = entry.file_name().to_string_lossy().starts_with(&package.sha256);
-        if ours && entry.path() != kept {
+        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        if ours && entry.path() != kept && age.is_some_and(|age| age > KEPT) {
             let _ = fs::remove_file(entry.path());
         }
     }
@@ -133,6 +136,9 @@ impl CompilerProcess {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .args([component.path(), output])
+            // Threads and their arenas reserve address space, of which it has a limit, whatever they use.
+            .env("RAYON_NUM_THREADS", "4")
+            .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())

@@ -162,8 +162,7 @@ impl Gate {
     /// # Errors
     /// One line.
     pub(crate) fn lies_below(url: &Url, domain: &str, port: u16) -> Result<(), String> {
-        let is_below =
-            url.host_str().and_then(|host| host.strip_suffix(domain)).is_some_and(|rest| rest.ends_with('.'));
+        let is_below = url.host_str().is_some_and(|host| is_below(host, domain));
         if url.scheme() == "https" && is_below && url.port_or_known_default() == Some(port) {
             return Ok(());
         }
@@ -233,9 +232,7 @@ impl Grant {
 
     fn is_host(&self, host: &str) -> bool {
         match self.below {
-            true => host
-                .strip_suffix(self.host.as_str())
-                .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            true => is_below(host, &self.host),
             false => host == self.host,
         }
     }
@@ -298,10 +295,10 @@ fn with_learned<'m>(
 }
 
 impl Settings {
-    /// Whether a template names a setting that the operator typed.
+    /// Whether a template is a setting that the operator typed, and nothing else.
     fn typed_in(&self, template: &str) -> bool {
-        let names = template.split('{').skip(1).filter_map(|rest| rest.split(['}', '.']).next());
-        names.into_iter().any(|name| self.typed.contains(name))
+        let name = template.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        name.is_some_and(|name| self.typed.contains(name.strip_suffix(".authority").unwrap_or(name)))
     }
 
     /// The URLs that the operator typed.
@@ -310,6 +307,13 @@ impl Settings {
         let typed = urls.filter(|(name, _)| self.typed.contains(*name));
         typed.filter_map(|(name, _)| Url::parse(self.values.get(name)?).ok())
     }
+}
+
+/// Whether a host lies below a domain and is the same owner's: below `amazonaws.com`, which is one's, lie names that anybody may have
+/// (`s3.amazonaws.com` is a suffix of the private section of the list).
+fn is_below(host: &str, domain: &str) -> bool {
+    host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+        && psl::domain_str(host) == psl::domain_str(domain)
 }
 
 /// Whether a URL leads to the scheme, host and port that the operator typed, or to a name below that host.

@@ -140,6 +140,10 @@ impl secrets::HostSecret for Call {
         let Ok(canonical) = String::from_utf8(canonical_request) else {
             return Ok(Err(refused("a canonical request is UTF-8")));
         };
+        if let Err(why) = signed_message::check_sigv4(&canonical, &timestamp, &self.context.gate, self.now())
+        {
+            return Ok(Err(refused(why)));
+        }
         let mut hosts = canonical.lines().filter_map(|line| line.strip_prefix("host:"));
         let granted = |host: &str| self.context.gate.grants_authority(host);
         if !hosts.next().is_some_and(granted) || hosts.next().is_some() {

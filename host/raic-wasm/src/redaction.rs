@@ -186,6 +186,7 @@ impl Searched {
         if document.iter().any(|b| matches!(b, b'%' | b'\\' | b'&')) {
             let once = whole.then(unescaped(&whole.bytes));
             self.look(&once, &mut found);
+            drop(whole);
             let twice = unescaped(&once.bytes);
             if twice.bytes != once.bytes {
                 self.look(&once.then(twice), &mut found);
@@ -235,7 +236,14 @@ impl Automaton {
             let same = |form: &Form| rest.iter().zip(form.bytes.iter()).take_while(|(a, b)| a == b).count();
             let length = self.forms[hit.pattern()].iter().map(same).max().unwrap_or(0).max(hit.len());
             let end = hit.start() + length;
-            found.push(view.place(hit.start(), end));
+            let place = view.place(hit.start(), end);
+            // A hit a byte, of a document that repeats itself, is one place.
+            match found.last_mut() {
+                Some(last) if last.start <= place.start && place.start < last.end => {
+                    last.end = last.end.max(place.end);
+                }
+                _ => found.push(place),
+            }
             // Another may begin in the last bytes of what only began like a secret. Each byte is compared a bounded
             // number of times: the search goes on by at least one, and compares again fewer than a window.
             at = (hit.start() + 1).max(end.saturating_sub(WINDOW - 1));

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use raic_cloud::{Cloud as _, ObjectKey, Payload, WriteMode};
+use raic_cloud::{Cloud as _, ObjectKey, Payload, WriteMode, collect_body};
 use serde_json::json;
 use toml_edit::{Array, DocumentMut, InlineTable, value};
 
@@ -45,8 +45,15 @@ async fn learn(home: &Home, name: &str, section: &CloudSection, thoroughly: bool
         let key = ObjectKey::new(format!("raic/test.{unique}")).map_err(Failed::other)?;
         let content = Payload::from(&b"a small object of `raic cloud pin`"[..]);
         if cloud.put(&key, content, WriteMode::Overwrite).await.is_ok() {
+            if let Ok(object) = cloud.get(&key, None, None).await {
+                let _ = collect_body(name, object.body, 1024).await;
+            }
             let _ = cloud.head(&key).await;
-            cloud.delete(&key, None).await.map_err(Failed::other)?;
+            let deleted = cloud.delete(&key, None).await;
+            // What only a deletion tells is refused the first time.
+            if cloud.learned().is_empty() {
+                deleted.map_err(Failed::other)?;
+            }
         }
     }
     let several = |name: &str| cloud.manifest().endpoints.get(name).is_some_and(|endpoint| endpoint.several);

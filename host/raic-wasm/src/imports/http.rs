@@ -23,6 +23,8 @@ use crate::{
     tokens,
 };
 
+/// Bodies that a call holds: the one that it returns, and one that its language has not dropped yet.
+const MAX_BODIES: usize = 2;
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The most that an answer's headers may have together.
@@ -145,9 +147,15 @@ impl Call {
                 return Err(refused(format!("the header {name} is the host's to set")));
             }
             let value = std::str::from_utf8(value).map_err(|_| refused("header values are UTF-8"))?;
-            check_urls(&context.gate, passed.grant, &name, value)?;
+            if is_source(&name) {
+                return Err(refused(format!(
+                    "the header {name} has the service read what was not asked of the gate"
+                )));
+            }
             let filled = self.placeholders.fill(&passed.grant.name, &name, value, room).map_err(refused)?;
             room = room.saturating_sub(filled.len());
+            // As it is sent: a placeholder may stand for a URL.
+            check_urls(&context.gate, passed.grant, &name, &filled)?;
             let mut filled = ::http::HeaderValue::from_str(&filled)
                 .map_err(|_| refused(format!("the value of the header {name} cannot be sent")))?;
             // Kept out of hyper's debug output.
@@ -188,6 +196,18 @@ impl Call {
         answer.mask(&context, &passed.of_place);
         Ok(answer)
     }
+}
+
+/// Whether a header names an object that the service reads in the place of the request's content, by a path that says nothing to the gate:
+/// S3's `x-amz-copy-source`, Google's, Swift's `x-copy-from` and its manifests and links, Azure's `x-ms-rename-source`. Azure's
+/// `x-ms-copy-source` is a URL, and judged as one.
+fn is_source(name: &str) -> bool {
+    let reads = ["copy-source", "copy-from", "copy-source-range", "rename-source"];
+    name != "x-ms-copy-source" && reads.iter().any(|reads| name.ends_with(reads))
+        || matches!(
+            name,
+            "x-object-manifest" | "x-symlink-target" | "x-symlink-target-account" | "x-copy-from-account"
+        )
 }
 
 /// That a header's value which is a URL leads where the request goes: services fetch what such headers name, or write there (WebDAV's
@@ -387,6 +407,8 @@ async fn redacted(context: &Arc<Context>, whole: bytes::Bytes, cpu: &CpuTime) ->
     if whole.len() <= SHORT {
         return context.redaction.apply(&whole);
     }
+    // One at a time for each cloud: a search takes many times the document's memory.
+    let Ok(_turn) = context.searches.acquire().await else { return Vec::new() };
     let context = context.clone();
     let searched = tokio::task::spawn_blocking(move || cpu::timed(|| context.redaction.apply(&whole))).await;
     // Nothing is shown of what could not be searched.
@@ -455,10 +477,20 @@ impl http::HostResponse for Call {
 
     async fn into_body(&mut self, response: Resource<GuestResponse>) -> Outcome<Resource<GuestBody>> {
         let range = self.range;
+        // A call returns one; each holds a connection.
+        let table = &self.table;
+        self.bodies.retain(|rep| table.get(&Resource::<GuestBody>::new_borrow(*rep)).is_ok());
+        if self.bodies.len() >= MAX_BODIES {
+            return Ok(Err(refused(format!("a call holds {MAX_BODIES} bodies at most"))));
+        }
         let response = self.table.delete(response)?;
         self.limits.release(response.held());
         match body_of(response, range) {
-            Ok(body) => Ok(Ok(self.table.push(body)?)),
+            Ok(body) => {
+                let body = self.table.push(body)?;
+                self.bodies.push(body.rep());
+                Ok(Ok(body))
+            }
             Err(e) => Ok(Err(e)),
         }
     }

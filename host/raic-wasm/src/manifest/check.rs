@@ -252,7 +252,11 @@ impl Manifest {
                 return Err(format!("there is no endpoint {unknown:?} that could be learned"));
             }
             let is_below = |name: &&str| self.endpoints.get(*name).is_some_and(|e| e.below.is_some());
-            let head = |name: &str| network.url.starts_with(&format!("{{learned:{name}}}"));
+            // The whole of the host: `{learned:up}.example.com` would be another's.
+            let head = |name: &str| {
+                let rest = network.url.strip_prefix(&format!("{{learned:{name}}}"));
+                rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            };
             if learned.iter().any(is_below) && (learned.len() > 1 || !head(learned[0])) {
                 return Err(format!(
                     "network {:?}: its URL begins with an endpoint that has `below`",
