@@ -247,6 +247,14 @@ impl Connector for Hostile {
             }
             "expands-placeholders" => {
                 let secret = secrets::open("token.value")?.expect("the secret");
+                // Without a second copy of it: there is little memory.
+                let many = |text: &str, times: usize| {
+                    let mut all = Vec::with_capacity(text.len() * times + 2);
+                    all.push(b'"');
+                    (0..times).for_each(|_| all.extend_from_slice(text.as_bytes()));
+                    all.push(b'"');
+                    all
+                };
                 let long = secret.basic_auth(&"u".repeat(1_000_000));
                 let token = secret.basic_auth(&"u".repeat(250))?;
                 let tried = [
@@ -256,7 +264,7 @@ impl Connector for Hostile {
                         .send(None)
                         .map(drop),
                     Request::new("POST", own("x")?)
-                        .content(format!("\"{}\"", secret.placeholder("json")?.repeat(20_000)).into_bytes())
+                        .content(many(&secret.placeholder("json")?, 45_000))
                         .send(None)
                         .map(drop),
                     secrets::open("token.signing-key")?
@@ -264,7 +272,10 @@ impl Connector for Hostile {
                         .sigv4("AWS4", "20260101T000000Z", "r", "s", token.repeat(29_000).as_bytes())
                         .map(drop),
                 ];
-                Ok(object(tried.iter().filter(|t| t.is_err()).count() as u64))
+                match tried.iter().position(Result::is_ok) {
+                    None => Ok(object(tried.len() as u64)),
+                    Some(passed) => Err(error(ErrorKind::Protocol, format!("number {passed} passed"))),
+                }
             }
             "signs-access-for-years" => {
                 let key = secrets::open("token.account-key")?.expect("the secret");
@@ -287,10 +298,18 @@ impl Connector for Hostile {
             }
             "has-others-fetch" => {
                 let there = required_setting("forbidden")?;
-                let headers =
-                    ["x-ms-copy-source", "x-amz-copy-source", "destination", "x-goog-copy-source", "referer"];
-                let refused = headers.iter().filter(|header| {
-                    let request = Request::new("PUT", own("x").unwrap_or_default()).header(header, &there);
+                let headers = [
+                    ("x-ms-copy-source", there.as_str()),
+                    ("destination", there.as_str()),
+                    ("referer", there.as_str()),
+                    ("x-amz-copy-source", "/payroll/all.csv"),
+                    ("x-goog-copy-source", "payroll/all.csv"),
+                    ("x-copy-from", "/payroll/all.csv"),
+                    ("x-object-manifest", "payroll/a"),
+                    ("x-ms-rename-source", "/payroll/all.csv"),
+                ];
+                let refused = headers.iter().filter(|(header, source)| {
+                    let request = Request::new("PUT", own("x").unwrap_or_default()).header(header, source);
                     request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
                 });
                 Ok(object(refused.count() as u64))
@@ -335,22 +354,32 @@ impl Connector for Hostile {
             "asks-for-intermediate-keys" => {
                 // What the chain of SigV4 begins with, and what would sign all of a day.
                 let key = secrets::open("token.signing-key")?.expect("the secret");
-                let request =
-                    |host: &str| format!("GET\n/\n\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD").into_bytes();
                 let url = required_setting("endpoint")?;
                 let (_, own, _) = raic_sdk::uri::split(&url).unwrap_or_default();
+                let request =
+                    |host: &str| format!("GET\n/own\n\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD").into_bytes();
+                let now = raic_sdk::time::basic(raic_sdk::now_unix_ms());
+                let of = |line: &str, query: &str| {
+                    format!("{line}\n{query}\nhost:{own}\n\nhost\nUNSIGNED-PAYLOAD").into_bytes()
+                };
                 let tried = [
                     key.hmac("sha256", b"20260101").map(drop),
                     key.placeholder("raw").map(drop),
                     key.rsa_sha256(b"x").map(drop),
-                    key.sigv4("", "20260101T000000Z", "r", "s", &request(own)).map(drop),
+                    key.sigv4("", &now, "r", "s", &request(own)).map(drop),
                     key.sigv4("AWS4", "20260101", "r", "s", &request(own)).map(drop),
-                    key.sigv4("AWS4", "20260101T000000Z", "r", "s", b"20260101").map(drop),
-                    key.sigv4("AWS4", "20260101T000000Z", "r", "s", &request("evil.example")).map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", b"20260101").map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &request("evil.example")).map(drop),
+                    // A URL for others, of another time; another's bucket.
+                    key.sigv4("AWS4", "20350101T000000Z", "r", "s", &request(own)).map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/own/x", "X-Amz-Expires=604800")).map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/own/x", "x%2Damz-credential=x")).map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/other/x", "")).map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/own/../other/x", "")).map(drop),
                 ];
                 let refused =
                     tried.iter().filter(|e| e.as_ref().is_err_and(|e| e.kind == ErrorKind::RefusedByHost));
-                key.sigv4("AWS4", "20260101T000000Z", "r", "s", &request(own))?;
+                key.sigv4("AWS4", &now, "r", "s", &request(own))?;
                 Ok(object(refused.count() as u64))
             }
             "moves-elsewhere" => {
