@@ -303,15 +303,23 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
             )));
         }
     }
-    if let Some(old) = &arguments.replace
-        && clouds.remove(old).is_none()
-    {
-        return Err(wrong(format!("there is no cloud {old:?} to replace")));
-    }
+    let replaced = match &arguments.replace {
+        None => None,
+        Some(old) => {
+            let removed = clouds.remove(old);
+            Some(removed.ok_or_else(|| wrong(format!("there is no cloud {old:?} to replace")))?)
+        }
+    };
     if clouds.contains_key(&name) {
         return Err(wrong(format!("there is a cloud {name:?} already")));
     }
-    clouds.insert(&name, Item::Table(table_of(&arguments)?));
+    let mut table = table_of(&arguments)?;
+    // In its place, and with what stands above it: the file's comments are there.
+    if let Some(old) = replaced.as_ref().and_then(Item::as_table) {
+        *table.decor_mut() = old.decor().clone();
+        table.set_position(old.position());
+    }
+    clouds.insert(&name, Item::Table(table));
     for (endpoint, url) in pin_learned(home, &mut document, &name, false).await? {
         if !json {
             say!("pinned: its {endpoint} is at {url}, as its login says");

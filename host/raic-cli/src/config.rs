@@ -82,7 +82,7 @@ path = "clouds/4"
 # # credentials.keys = { env = "AMAZON_KEYS" }
 # # credentials.keys = { command = ["aws", "configure", "export-credentials"] }
 # ca = "/etc/my-ca.pem"      # an authority to trust beside the system's
-# endpoints = { storage = "https://swift.example.com/v1/AUTH_1" } # learned at login; `raic cloud pin amazon` writes it
+# endpoints = { storage = "https://swift.example.com/v1/AUTH_1" } # learned at login, one or a list; `raic cloud pin amazon` writes it
 # prefix = "arrays/home"     # a folder of the bucket, where arrays share one
 # requests = 16              # requests at once
 "#;

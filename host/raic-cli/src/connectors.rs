@@ -273,7 +273,7 @@ fn confirmed() -> Outcome<bool> {
         ));
     }
     // Not where `--json` writes.
-    let _ = write!(io::stderr(), "approve it? [y/N] ");
+    let _ = io::Write::write_all(&mut io::stderr(), b"approve it? [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(Failed::other)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
