@@ -19,6 +19,9 @@ pub enum ArrayError {
         /// Why not.
         problem: &'static str,
     },
+    /// What is no storage index.
+    #[error("{0:?} is no storage index: it has 26 characters of a-z and 2-7")]
+    StorageIndex(String),
     /// The range begins past the end.
     #[error("the range begins past the end of the file ({size} bytes)")]
     Range {

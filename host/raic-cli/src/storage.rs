@@ -245,6 +245,10 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
                     say!("{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed");
                 }
             }
+            let faults: Vec<_> = lines.iter().filter_map(|line| line.error.as_deref()).collect();
+            if !faults.is_empty() {
+                return Err(Failed { class: Class::TooFewClouds, sentence: faults.join("; ") });
+            }
             Ok(())
         }
         LeaseCommand::Reconcile => walk(home, json, "reconcile").await,

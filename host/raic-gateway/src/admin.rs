@@ -252,7 +252,7 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (status, code) = match &self.0 {
             ArrayError::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),
-            ArrayError::Name { .. } => (StatusCode::BAD_REQUEST, "bad-name"),
+            ArrayError::Name { .. } | ArrayError::StorageIndex(_) => (StatusCode::BAD_REQUEST, "bad-name"),
             ArrayError::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "bad-range"),
             ArrayError::Content(_) => (StatusCode::BAD_REQUEST, "content-broke-off"),
             ArrayError::TooFewClouds { is_full: true, .. } => (StatusCode::INSUFFICIENT_STORAGE, "quota"),

@@ -170,6 +170,9 @@ pub struct CollectLine {
     pub deleted: u64,
     /// Deletions that failed.
     pub failed: u64,
+    /// Why it did not go on to its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// That the clock was accepted.
@@ -357,8 +360,7 @@ struct Which {
 }
 
 fn parse_index(text: &str) -> Result<StorageIndex, Refused> {
-    let problem = "it is no storage index: 26 characters of a-z and 2-7";
-    text.parse().map_err(|_| Refused::from(ArrayError::Name { name: text.to_owned(), problem }))
+    text.parse().map_err(|_| Refused::from(ArrayError::StorageIndex(text.to_owned())))
 }
 
 async fn leases(State(admin): Shared, Query(which): Query<Which>) -> Answer<Vec<LeaseLine>> {
@@ -421,7 +423,13 @@ async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
     let lines = array.servers().iter().map(|server| async move {
         let mut line = CollectLine { cloud: server.name().to_owned(), ..CollectLine::default() };
         for _ in 0..STEPS {
-            let step = server.collect_paced_step().await.map_err(refused)?;
+            let step = match server.collect_paced_step().await {
+                Ok(step) => step,
+                Err(e) => {
+                    line.error = Some(e.to_string());
+                    break;
+                }
+            };
             line.expired += step.expired as u64;
             line.deleted += step.deleted as u64;
             line.failed += step.failed as u64;
@@ -429,9 +437,9 @@ async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
                 break;
             }
         }
-        Ok::<_, Refused>(line)
+        line
     });
-    Ok(Json(futures::future::try_join_all(lines).await?))
+    Ok(Json(futures::future::join_all(lines).await))
 }
 
 async fn gone(State(admin): Shared, Path(name): Path<String>) -> Result<StatusCode, Refused> {
