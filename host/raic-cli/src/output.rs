@@ -19,7 +19,7 @@ macro_rules! tell {
 }
 pub(crate) use tell;
 
-/// Writes a line to standard error, as [`line`] does to standard output, and ends nothing if it cannot be written.
+/// Writes a line to standard error, as [`line()`] does to standard output, and ends nothing if it cannot be written.
 pub(crate) fn error_line(text: Arguments<'_>) {
     let text = raic_wasm::shown(&text.to_string());
     let _ = writeln!(io::stderr(), "{text}");

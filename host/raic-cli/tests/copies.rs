@@ -114,7 +114,7 @@ fn of_two_copies_that_are_started_together_one_stores_at_most() {
             scope.spawn(|| copy.serve());
         }
     });
-    let mut stores = |copy: &Rig| copy.raic_with(&["put", "-", "of a copy"], b"x").code == 0;
+    let stores = |copy: &Rig| copy.raic_with(&["put", "-", "of a copy"], b"x").code == 0;
     let stored = copies.iter().filter(|copy| stores(copy)).count();
     assert!(stored <= 1, "{stored} of two stored");
     for copy in &copies {

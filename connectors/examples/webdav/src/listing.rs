@@ -314,8 +314,11 @@ mod tests {
         // Every third is empty, as deletions leave them.
         let below = |i: usize| {
             let own = format!("{base}shares/aa/{i:03}/");
-            let files =
-                if i % 3 == 0 { vec![] } else { vec![file(&format!("{own}0")), file(&format!("{own}1"))] };
+            let files = if i.is_multiple_of(3) {
+                vec![]
+            } else {
+                vec![file(&format!("{own}0")), file(&format!("{own}1"))]
+            };
             multistatus(&[vec![folder(&own)], files].concat())
         };
         let (mut keys, mut cursor, mut next_folder, mut pages) = (Vec::new(), None::<String>, 0, 0);
