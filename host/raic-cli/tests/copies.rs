@@ -29,6 +29,19 @@ fn copied(from: &Rig) -> Rig {
     copy
 }
 
+/// A home that stored something after it was copied; neither runs.
+fn with_an_older_copy() -> (Rig, Rig) {
+    let mut rig = with_clouds_outside();
+    rig.serve();
+    rig.raic_with(&["put", "-", "first"], &content(50_000, 1)).ok();
+    rig.kill();
+    let copy = copied(&rig);
+    rig.serve();
+    rig.raic_with(&["put", "-", "second"], &content(50_000, 2)).ok();
+    rig.kill();
+    (rig, copy)
+}
+
 fn shares(rig: &Rig) -> usize {
     Rig::files(&rig.path("clouds"))
         .iter()
@@ -51,15 +64,7 @@ fn refuses(rig: &Rig, clouds_of: &Rig) {
 
 #[test]
 fn an_older_state_of_a_home_is_refused_however_often_it_is_started() {
-    let mut rig = with_clouds_outside();
-    rig.serve();
-    rig.raic_with(&["put", "-", "first"], &content(50_000, 1)).ok();
-    rig.kill();
-    let mut copy = copied(&rig);
-    rig.serve();
-    rig.raic_with(&["put", "-", "second"], &content(50_000, 2)).ok();
-    rig.raic_with(&["put", "-", "third"], &content(50_000, 3)).ok();
-    rig.kill();
+    let (mut rig, mut copy) = with_an_older_copy();
     for _ in 0..3 {
         copy.serve();
         Rig::until("it sees the other one", || {
@@ -125,14 +130,7 @@ fn of_two_copies_that_are_started_together_one_stores_at_most() {
 /// What could not be asked whether another daemon runs is not written to.
 #[test]
 fn clouds_that_are_away_when_a_copy_starts_get_nothing_from_it_when_they_are_back() {
-    let mut rig = with_clouds_outside();
-    rig.serve();
-    rig.raic_with(&["put", "-", "first"], &content(50_000, 1)).ok();
-    rig.kill();
-    let mut copy = copied(&rig);
-    rig.serve();
-    rig.raic_with(&["put", "-", "second"], &content(50_000, 2)).ok();
-    rig.kill();
+    let (rig, mut copy) = with_an_older_copy();
     let away = |n: u8| (rig.path(&format!("clouds/{n}")), rig.path(&format!("away-{n}")));
     for n in [1, 2] {
         let (from, to) = away(n);

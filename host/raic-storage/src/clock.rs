@@ -19,7 +19,7 @@ struct Manual {
     wall: AtomicI64,
     boot: AtomicI64,
     /// In the place of the machine's start.
-    id: i64,
+    id: AtomicI64,
 }
 
 static MANUAL: AtomicI64 = AtomicI64::new(0);
@@ -32,7 +32,7 @@ impl Clock {
 
     /// One that stands still until [`Clock::advance`] or [`Clock::set`].
     pub fn manual(ms: i64) -> Self {
-        let id = MANUAL.fetch_add(1, Ordering::Relaxed);
+        let id = AtomicI64::new(MANUAL.fetch_add(1, Ordering::Relaxed));
         Self(Some(Arc::new(Manual { wall: AtomicI64::new(ms), boot: AtomicI64::new(0), id })))
     }
 
@@ -48,6 +48,14 @@ impl Clock {
     pub fn set(&self, ms: i64) {
         if let Some(manual) = &self.0 {
             manual.wall.store(ms, Ordering::SeqCst);
+        }
+    }
+
+    /// What a start of the machine does to a manual clock: the time that it counts from the start begins again.
+    pub fn start_anew(&self) {
+        if let Some(manual) = &self.0 {
+            manual.id.store(MANUAL.fetch_add(1, Ordering::Relaxed), Ordering::SeqCst);
+            manual.boot.store(0, Ordering::SeqCst);
         }
     }
 
@@ -73,7 +81,7 @@ impl Clock {
     /// Which start of the machine this is; empty if the system does not say.
     pub(crate) fn boot_id(&self) -> String {
         match &self.0 {
-            Some(manual) => format!("manual {}", manual.id),
+            Some(manual) => format!("manual {}", manual.id.load(Ordering::SeqCst)),
             None => std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
                 .unwrap_or_default()
                 .trim()

@@ -4,173 +4,19 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 #![allow(clippy::single_range_in_vec_init, reason = "a read vector may have one range")]
 
+mod rig;
+
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{Cloud as _, FaultPlan, Faulty, MemoryCloud, ObjectKey, Payload, WriteMode};
 use raic_storage::{
-    AccountChange, AccountId, Allocated, ChunkBudget, Clock, CloudBackend, Database, DiskBackend, Expiry,
-    Holds, IndexPrefix, LeaseDb, MUTABLE_CHUNK_SIZE, Owner, Patience, Reconciled, RenewSecret,
-    ServerSettings, ShareKind, ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer, TestWrite,
+    AccountChange, AccountId, Allocated, DiskBackend, Expiry, IndexPrefix, LeaseDb, Reconciled,
+    ServerSettings, ShareNum, StorageError, StorageServer, TestWrite,
 };
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-const CHUNK: usize = 1000;
-
-struct Rig {
-    folder: tempfile::TempDir,
-    clock: Clock,
-    cloud: Arc<Faulty<MemoryCloud>>,
-    server: Arc<StorageServer>,
-    settings: ServerSettings,
-    databases: usize,
-}
-
-impl Rig {
-    async fn new() -> Self {
-        Self::with(ServerSettings::default()).await
-    }
-
-    async fn with(settings: ServerSettings) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), 7, FaultPlan::default()));
-        // The memory cloud's objects are of now, by the system's clock.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-        let clock = Clock::manual(i64::try_from(now.as_millis()).unwrap());
-        let server = open(&folder, &clock, &cloud, &settings, 0).await;
-        Self { folder, clock, cloud, server, settings, databases: 0 }
-    }
-
-    /// kill -9 and up again.
-    async fn restart(&mut self) {
-        self.server = open(&self.folder, &self.clock, &self.cloud, &self.settings, self.databases).await;
-    }
-
-    /// The database is gone; the containers are taken over.
-    async fn lose_database(&mut self) {
-        self.databases += 1;
-        self.restart().await;
-        self.server.leasedb().raise_epoch(self.databases as u32).await.unwrap();
-        self.restart().await;
-        self.server.take_over().await.unwrap();
-    }
-
-    async fn walk(&self) -> Reconciled {
-        let told = Reconciled::default();
-        self.server.reconcile("test", &told).await.unwrap();
-        told
-    }
-
-    /// Collects until there is nothing to do.
-    async fn collect(&self) {
-        while self.server.collect_step().await.unwrap().went_on() {}
-    }
-
-    /// Collects, and lets pass what must rest.
-    async fn collect_to_the_end(&self) {
-        for _ in 0..4 {
-            self.collect().await;
-            self.clock.advance(Duration::from_secs(16 * 60));
-        }
-    }
-
-    fn objects(&self) -> Vec<String> {
-        let keys = self.cloud.inner().keys().into_iter().map(|key| key.as_str().to_owned());
-        keys.filter(|key| key.starts_with("shares/")).collect()
-    }
-
-    async fn store(&self, index: StorageIndex, share: u8, content: &[u8]) {
-        let answer = self.allocate(index, &[share], content.len()).await.unwrap();
-        assert_eq!(answer.allocated.len(), 1, "{answer:?}");
-        self.write(index, share, 0, content).await.unwrap();
-    }
-
-    async fn allocate(
-        &self,
-        index: StorageIndex,
-        shares: &[u8],
-        size: usize,
-    ) -> Result<Allocated, StorageError> {
-        let shares = shares.iter().map(|share| ShareNum(*share)).collect();
-        self.server.allocate(AccountId::ANONYMOUS, index, shares, size as u64, upload(), renew(1)).await
-    }
-
-    async fn write(
-        &self,
-        index: StorageIndex,
-        share: u8,
-        at: usize,
-        content: &[u8],
-    ) -> Result<usize, StorageError> {
-        let bytes = Bytes::copy_from_slice(content);
-        let written = self.server.write(index, ShareNum(share), upload(), at as u64, bytes).await?;
-        Ok(written.required.len())
-    }
-
-    async fn read(&self, index: StorageIndex, share: u8) -> Result<Vec<u8>, StorageError> {
-        let stream = self.server.read_immutable(index, ShareNum(share), 0..u64::MAX).await?;
-        stream
-            .try_fold(Vec::new(), async |mut all, piece| {
-                all.extend_from_slice(&piece);
-                Ok(all)
-            })
-            .await
-    }
-
-    async fn shares(&self, index: StorageIndex) -> Vec<u8> {
-        let shares = self.server.shares(index, ShareKind::Immutable).await.unwrap();
-        shares.into_iter().map(|share| share.0).collect()
-    }
-
-    async fn used(&self) -> (u64, u64) {
-        let usage = self.server.leasedb().usage_by_server().await.unwrap();
-        (usage[0].shares, usage[0].bytes)
-    }
-}
-
-async fn open(
-    folder: &tempfile::TempDir,
-    clock: &Clock,
-    cloud: &Arc<Faulty<MemoryCloud>>,
-    settings: &ServerSettings,
-    databases: usize,
-) -> Arc<StorageServer> {
-    let database = Database::open(&folder.path().join(format!("db{databases}"))).unwrap();
-    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
-    let id = leasedb.server("c").await.unwrap();
-    let spool = Spool::open(&folder.path().join("spool"), 1 << 20).unwrap();
-    let key = [4; 32];
-    let backend = CloudBackend::new(cloud.clone(), CHUNK, ChunkBudget::default())
-        .with_slots(Slots::new(leasedb.clone(), id, key), MUTABLE_CHUNK_SIZE)
-        .with_spool(spool);
-    let owner = Owner { array: [9; 16], key, identity: leasedb.identity().await.unwrap() };
-    Arc::new(
-        StorageServer::open(Arc::new(backend), leasedb, owner, settings.clone(), Holds::default())
-            .await
-            .unwrap(),
-    )
-}
-
-fn upload() -> RenewSecret {
-    RenewSecret::of(b"upload secret")
-}
-
-fn renew(of: u8) -> RenewSecret {
-    RenewSecret::of(&[of; 32])
-}
-
-fn index(of: u8) -> StorageIndex {
-    StorageIndex([of; 16])
-}
-
-fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|i| (i * 31 % 251) as u8).collect()
-}
-
-fn loaded(counter: &std::sync::atomic::AtomicU64) -> u64 {
-    counter.load(std::sync::atomic::Ordering::SeqCst)
-}
+use rig::{CHUNK, DAY, Rig, content, index, loaded, open, renew, upload};
 
 #[tokio::test]
 async fn known_fault_1_prefix_deletion_of_share_1_also_deleted_10_and_11() {
@@ -541,7 +387,7 @@ async fn in_a_container_without_its_owner_nothing_counts_as_gone() {
 async fn an_old_host_stops_when_its_container_was_taken_over() {
     let mut rig = Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await;
     rig.store(index(1), 0, b"content").await;
-    let old = open(&rig.folder, &rig.clock, &rig.cloud, &rig.settings, 0).await;
+    let old = open(&rig.folder, &rig.clock, &rig.cloud, &rig.settings, (rig.spool, 0)).await;
     rig.lose_database().await;
     rig.walk().await;
     rig.clock.advance(32 * DAY);

@@ -1,0 +1,151 @@
+//! What a client, a cloud or a lost file can make a storage server take, and what it refuses.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod rig;
+
+use std::fs;
+
+use raic_cloud::{Cloud as _, ObjectKey, WriteMode};
+use raic_storage::{AccountChange, ServerSettings, ShareNum, StorageError};
+use rig::{DAY, Rig, content, index, renew, upload};
+
+/// Parts that were acknowledged and are not there any more are no zeros.
+#[tokio::test]
+async fn an_upload_whose_spooled_parts_were_lost_never_becomes_whole() {
+    let mut rig = Rig::new().await;
+    rig.allocate(index(1), &[0], 900).await.unwrap();
+    rig.write(index(1), 0, 0, &content(900)[..500]).await.unwrap();
+    for file in fs::read_dir(rig.folder.path().join("spool")).unwrap().flatten() {
+        fs::remove_file(file.path()).unwrap();
+    }
+    rig.restart().await;
+    rig.write(index(1), 0, 500, &content(900)[500..]).await.unwrap_err();
+    assert_eq!(rig.shares(index(1)).await, [] as [u8; 0]);
+}
+
+/// Each upload has room for the chunk that it fills: those that wait hold none that another needs.
+#[tokio::test]
+async fn uploads_that_fill_the_spool_together_can_all_go_on() {
+    let mut rig = Rig::new().await;
+    rig.spool = 2000;
+    rig.restart().await;
+    let mut begun = Vec::new();
+    for of in 1..=2 {
+        rig.allocate(index(of), &[0], 3000).await.unwrap();
+        if rig.write(index(of), 0, 0, &content(3000)[..750]).await.is_ok() {
+            begun.push(of);
+        }
+    }
+    assert_eq!(begun.len(), 2);
+    for of in begun {
+        rig.write(index(of), 0, 750, &content(3000)[750..]).await.unwrap();
+        assert_eq!(rig.read(index(of), 0).await.unwrap(), content(3000));
+    }
+}
+
+#[tokio::test]
+async fn sizes_beyond_all_shares_are_refused_and_sums_stay_whole_numbers() {
+    let rig = Rig::new().await;
+    for size in [usize::MAX / 2, 1 << 55, (1 << 44) + 1] {
+        assert!(rig.allocate(index(1), &[0, 1], size).await.is_err(), "{size}");
+    }
+    rig.store(index(2), 0, b"x").await;
+    let (shares, bytes) = rig.used().await;
+    assert!(shares == 1 && bytes < 1000);
+}
+
+#[tokio::test]
+async fn whoever_leases_anothers_share_pays_for_it_within_the_quota() {
+    let rig = Rig::new().await;
+    let leasedb = rig.server.leasedb();
+    let quota = AccountChange { hard_quota: Some(Some(1000)), ..AccountChange::default() };
+    let alice = leasedb.create_account("alice", quota).await.unwrap().id;
+    rig.store(index(1), 0, &content(10_000)).await;
+    let refused = rig.server.renew(alice, index(1), renew(9)).await.unwrap_err();
+    assert!(matches!(refused, StorageError::QuotaExceeded { .. }), "{refused}");
+    rig.store(index(2), 0, &content(100)).await;
+    assert_eq!(rig.server.renew(alice, index(2), renew(9)).await.unwrap().len(), 1);
+    let disabled = AccountChange { is_disabled: Some(true), ..quota };
+    leasedb.change_account("alice", disabled).await.unwrap();
+    rig.store(index(3), 0, &content(100)).await;
+    rig.server.renew(alice, index(3), renew(9)).await.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_share_that_was_lost_can_be_stored_again() {
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, &content(2500)).await;
+    for key in rig.objects() {
+        rig.cloud.delete(&ObjectKey::new(key).unwrap(), None).await.unwrap();
+    }
+    for _ in 0..2 {
+        rig.walk().await;
+        rig.clock.advance(DAY + DAY / 24);
+    }
+    assert_eq!(rig.shares(index(1)).await, [] as [u8; 0], "a lost share is not told of");
+    let first = rig.allocate(index(1), &[0], 2500).await.unwrap();
+    if first.allocated.is_empty() {
+        rig.collect_to_the_end().await;
+        assert_eq!(rig.allocate(index(1), &[0], 2500).await.unwrap().allocated.len(), 1);
+    }
+    rig.write(index(1), 0, 0, &content(2500)).await.unwrap();
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
+}
+
+#[tokio::test]
+async fn a_read_only_cloud_is_walked_to_its_end_and_nothing_is_changed_there() {
+    let mut rig = Rig::new().await;
+    rig.store(index(1), 0, &content(2500)).await;
+    let name = rig.objects()[0].clone();
+    let beyond = ObjectKey::new(format!("{name}.9")).unwrap();
+    rig.cloud.put(&beyond, b"a leftover"[..].into(), WriteMode::Overwrite).await.unwrap();
+    let torn = ObjectKey::new(name.replace(&index(1).to_string(), &index(7).to_string()));
+    rig.cloud.put(&torn.unwrap(), b"no share"[..].into(), WriteMode::Overwrite).await.unwrap();
+    rig.settings = ServerSettings { is_read_only: true, ..ServerSettings::default() };
+    rig.restart().await;
+    let before = rig.cloud.inner().keys();
+    for _ in 0..4 {
+        rig.walk().await;
+        rig.collect().await;
+        rig.clock.advance(2 * DAY);
+    }
+    assert_eq!(rig.cloud.inner().keys(), before);
+}
+
+/// Ranges are rows, and each write writes them all again.
+#[tokio::test]
+async fn an_upload_has_a_bounded_number_of_gaps() {
+    let rig = Rig::new().await;
+    rig.allocate(index(1), &[0], 5000).await.unwrap();
+    let mut refused = None;
+    for at in (0..5000).step_by(2) {
+        if let Err(e) = rig.write(index(1), 0, at, b"x").await {
+            refused = Some((at, e));
+            break;
+        }
+    }
+    let (at, e) = refused.expect("too many");
+    assert!(matches!(e, StorageError::TooManyPieces { .. }), "{e}");
+    assert!((1000..4000).contains(&at), "{at}");
+}
+
+/// The highest id was once given again, so that what waited for the old one wrote into another's row.
+#[tokio::test]
+async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
+    let rig = Rig::new().await;
+    rig.allocate(index(1), &[0], 2500).await.unwrap();
+    rig.write(index(1), 0, 0, &content(2500)[..500]).await.unwrap();
+    rig.server.abort(index(1), ShareNum(0), upload()).await.unwrap();
+    rig.collect_to_the_end().await;
+    rig.allocate(index(2), &[0], 2500).await.unwrap();
+    assert!(rig.write(index(1), 0, 500, &content(2500)[500..]).await.is_err());
+    rig.write(index(2), 0, 0, &content(2500)).await.unwrap();
+    assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
+    // Aborting what is not there leaves nothing behind, however often.
+    for of in 0..1000_u32 {
+        let mut unknown = index(9);
+        unknown.0[..4].copy_from_slice(&of.to_be_bytes());
+        assert!(rig.server.abort(unknown, ShareNum(0), upload()).await.is_err());
+    }
+}
