@@ -186,7 +186,15 @@ fn release() -> Outcome {
     let connectors = connectors::connectors(false)?;
     let mut build = cargo();
     build.args(["build", "--release", "--workspace", "--bin", "raic", "--all-features", "--locked"]);
-    stage("release", build.env("RAIC_CONNECTORS", connectors))
+    stage("release", build.env("RAIC_CONNECTORS", connectors))?;
+    // Nine tenths of it are for debuggers: they lie beside it, and are found there.
+    let raic = target_folder().join("release/raic");
+    let symbols = raic.with_extension("debug");
+    let objcopy = || Command::new("objcopy");
+    stage("debug information", objcopy().arg("--only-keep-debug").args([&raic, &symbols]))?;
+    let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
+    link.push(&symbols);
+    stage("strip", objcopy().arg("--strip-debug").arg(link).arg(&raic))
 }
 
 /// Installs the S3 service that the connector is proven against.

@@ -56,6 +56,8 @@ pub struct FileInfo {
     pub content_hash: Option<Hash>,
     /// What names its shares.
     pub index: Option<StorageIndex>,
+    /// Whether it took the place of another of its name, just now.
+    pub has_replaced: bool,
     /// The clouds that hold its shares, by share number.
     pub shares: Vec<(ShareNum, String)>,
     /// The shares it lacks, with the cloud that did not take them and why.
@@ -224,7 +226,7 @@ impl Catalog {
                 for (share, cloud, reason) in &lacking {
                     tx.execute("INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)", params![index, share.0, cloud, reason])?;
                 }
-                drop_current(tx, &leasedb, &name)?;
+                let has_replaced = drop_current(tx, &leasedb, &name)?;
                 let modified_ms = leasedb.now_ms();
                 tx.execute(
                     "INSERT INTO files(name, version, is_current, is_delete_mark, size, modified_ms, content_hash)
@@ -241,6 +243,7 @@ impl Catalog {
                     modified_ms,
                     content_hash: Some(content_hash),
                     index: Some(stream.index),
+                    has_replaced,
                     shares: placements(tx, stream.index)?.into_iter().map(|p| (p.share, p.cloud)).collect(),
                     lacking,
                 })
@@ -440,6 +443,7 @@ fn file_info(row: &Row<'_>) -> rusqlite::Result<FileInfo> {
         modified_ms: row.get(2)?,
         content_hash: row.get(3)?,
         index: None,
+        has_replaced: false,
         shares: Vec::new(),
         lacking: Vec::new(),
     })

@@ -30,8 +30,8 @@ pub enum ArrayError {
     },
     /// Too few clouds took a share.
     #[error(
-        "not stored: {stored} of {n} clouds took a share, {needed} are needed so that the file survives the loss of one \
-         more; {}",
+        "not stored: {stored} of {n} clouds took a share, {needed} are needed so that the file survives what `survive` in config.toml \
+         says; {}",
         list(faults)
     )]
     TooFewClouds {

@@ -327,6 +327,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     }
     let changed = document.to_string();
     let config = Config::parse(&changed, home.path()).map_err(wrong)?;
+    config.require_geometry().map_err(wrong)?;
     // Opened before it is written: a cloud that cannot be configured is not added.
     let mut pins = Pins::new();
     let opened = tokio::task::block_in_place(|| {
@@ -422,8 +423,8 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
     match owner.check(backend, ServerId::of(number.unwrap_or(u32::MAX)), &issued).await {
         Ok(Ownership::OtherArray | Ownership::OtherCloud { .. }) if number.is_none() => {
             Err(Failed::configuration(format!(
-                "cloud {name:?}: its container belongs to an array already, this one under another name or another one; \
-             give it a container of its own, or a --prefix"
+                "cloud {name:?}: its container belongs to an array already: another one, or this one under another name; \
+             give it a folder or a container of its own"
             )))
         }
         Ok(found @ (Ownership::OtherArray | Ownership::OtherCloud { .. })) => {

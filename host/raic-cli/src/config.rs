@@ -27,12 +27,15 @@ const COMMAND: Duration = Duration::from_secs(30);
 /// How long it may take to end once it has printed all.
 const CLOSING: Duration = Duration::from_secs(2);
 
+/// Clouds that an array can have: as many as shares.
+const MOST_CLOUDS: usize = 32;
+
 /// What `raic init` writes.
 pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, after `raic cloud add`, and when `raic reload` tells it to.
 
 [array]
 # Every file is cut into n shares, one for each cloud below; any k of them give it back.
-# A write is acknowledged when it survives the loss of `survive` more clouds than are down already.
+# A write is acknowledged when it survives the loss of `survive` more clouds than are down already, or when every cloud took its share.
 k = 2
 survive = 1
 
@@ -277,7 +280,25 @@ impl Config {
         let text = String::from_utf8(text)
             .map_err(|_| Failed::configuration(format!("{} is not UTF-8", path.display())))?;
         Self::parse(&text, home.path())
+            .and_then(|config| config.require_geometry().map(|()| config))
             .map_err(|why| Failed::configuration(format!("{}: {why}", path.display())))
+    }
+
+    /// That an array can be made of the clouds.
+    pub(crate) fn require_geometry(&self) -> Result<(), String> {
+        let (k, n) = (usize::from(self.array.k), self.clouds.len());
+        if (1..n).contains(&k) && n <= MOST_CLOUDS {
+            return match self.array.survive {
+                survive if survive <= n - k => Ok(()),
+                survive => Err(format!(
+                    "array.survive = {survive}: of {k}-of-{n} no more than {} can be lost",
+                    n - k
+                )),
+            };
+        }
+        Err(format!(
+            "array.k = {k} of {n} clouds: k is 1 or more, and less than the number of clouds, of which there are {MOST_CLOUDS} at most"
+        ))
     }
 
     /// `home` is what paths are below, unless they begin with `/`.
@@ -286,6 +307,9 @@ impl Config {
         config.storage.expiry()?;
         if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
             return Err("storage: memory is 1 MiB or more, spool 8 MiB or more".to_owned());
+        }
+        if config.storage.deletions_per_second == 0 || config.storage.reconcile_hours == 0 {
+            return Err("storage: deletions_per_second and reconcile_hours are 1 or more".to_owned());
         }
         if let Some((name, _)) = config
             .clouds

@@ -90,7 +90,8 @@ pub(crate) async fn put(
     if json {
         return print_json(&stored);
     }
-    say!("stored {} ({}) as {} shares", stored.name, progress::bytes(stored.size), stored.shares.len());
+    let did = if stored.replaced { "replaced" } else { "stored" };
+    say!("{did} {} ({}) as {} shares", stored.name, progress::bytes(stored.size), stored.shares.len());
     lacking(&stored);
     Ok(())
 }
@@ -201,10 +202,12 @@ enum Destination {
 
 impl Destination {
     fn new(file: &Path) -> io::Result<Self> {
-        if file == Path::new("-") {
+        // By any of these names it is what the shell opened, where it stands and as it was opened: opened anew, it would begin at its first byte.
+        let output = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
+        if output.iter().any(|name| file == Path::new(name)) {
             return Ok(Self::Output);
         }
-        // What the system shows as a file is opened, whatever it leads to: /dev/stdout is what the shell opened, and not a file to replace.
+        // What the system shows as a file is opened, whatever it leads to, and never replaced.
         if ["/dev", "/proc"].iter().any(|system| file.starts_with(system)) {
             return Ok(Self::Special(file.to_owned()));
         }

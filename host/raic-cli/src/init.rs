@@ -48,8 +48,11 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     for cloud in 1..=4 {
         private_folder(&home.path().join(format!("clouds/{cloud}")))?;
     }
-    // Last: a home is one once it has its configuration.
-    private_file(&home.config(), EXAMPLE.as_bytes())?;
+    // Last, and whole or not at all: a home is one once it has its configuration.
+    let begun = home.config().with_extension("new");
+    remove_begun(fs::remove_file(&begun), &begun)?;
+    private_file(&begun, EXAMPLE.as_bytes())?;
+    fs::rename(&begun, home.config()).map_err(|e| Failed::io(home.config().display(), &e))?;
     if json {
         return print_json(&json!({
             "home": home.path(), "config": home.config(), "recovery_key": home.recovery_key(),
@@ -68,13 +71,18 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     Ok(())
 }
 
+/// What came of removing what an attempt before this one had begun, if there was one.
+fn remove_begun(removed: std::io::Result<()>, path: &Path) -> Outcome {
+    match removed {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failed::io(path.display(), &e)),
+        _ => Ok(()),
+    }
+}
+
 fn make_keys(home: &Home, secrets: &Path) -> Outcome {
     // What an attempt before this one left there was never used.
     let making = home.path().join("secrets.new");
-    match fs::remove_dir_all(&making) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Failed::io(making.display(), &e)),
-        _ => {}
-    }
+    remove_begun(fs::remove_dir_all(&making), &making)?;
     private_folder(&making)?;
     let keyring = Keyring::generate().map_err(Failed::other)?;
     let recovery = RecoveryKey::generate().map_err(Failed::other)?;

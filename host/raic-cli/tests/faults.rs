@@ -144,8 +144,7 @@ fn a_home_that_is_damaged_is_told_and_left_as_it_is() {
         fs::write(rig.home(name), good).unwrap();
     };
     spoil(&rig, "config.toml", b"[array\nk = 2", &["config.toml", "line 1"]);
-    // Without its clouds each file would be lost: that is not done by a line that is deleted.
-    spoil(&rig, "config.toml", b"[array]\nk = 5", &["\"local-1\" (1 shares)", "raic cloud gone"]);
+    spoil(&rig, "config.toml", b"[array]\nk = 5", &["config.toml", "array.k = 5 of 0 clouds"]);
     spoil(&rig, "config.toml", b"\xff\xfe", &["config.toml", "UTF-8"]);
     spoil(&rig, "secrets/keyring.json", b"{}", &["keyring.json"]);
     let other = fs::read(Rig::new().home("secrets/keyring.json")).unwrap();

@@ -151,6 +151,10 @@ fn where_a_file_is_read_to_stays_what_it_is() {
     assert_eq!(fs::read(rig.path("later")).unwrap(), b"content");
     assert!(fs::symlink_metadata(rig.path("dangling")).unwrap().is_symlink());
     assert_eq!(rig.raic(&["get", "file", "/dev/stdout"]).ok().out, b"content");
+    fs::write(rig.path("log"), b"before, ").unwrap();
+    let log = fs::OpenOptions::new().append(true).open(rig.path("log")).unwrap();
+    assert!(rig.command(&["get", "file", "/dev/stdout"]).stdout(log).status().unwrap().success());
+    assert_eq!(fs::read(rig.path("log")).unwrap(), b"before, content", "what stood there stays");
     // The content is all that standard output gets.
     assert_eq!(rig.raic(&["--json", "get", "file", "-"]).ok().out, b"content");
 }

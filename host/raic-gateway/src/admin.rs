@@ -132,6 +132,9 @@ pub struct File {
     /// What names its shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_index: Option<String>,
+    /// Whether it took the place of another of its name, just now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
     /// Cloud of each share.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<(u8, String)>,
@@ -234,6 +237,7 @@ impl From<FileInfo> for File {
             modified_ms: info.modified_ms,
             blake3: info.content_hash.map(hex),
             storage_index: info.index.map(|i| i.to_string()),
+            replaced: info.has_replaced,
             shares: info.shares.into_iter().map(|(share, cloud)| (share.0, cloud)).collect(),
             lacking: info.lacking.into_iter().map(|(share, cloud, why)| (share.0, cloud, why)).collect(),
         }
@@ -268,6 +272,7 @@ impl IntoResponse for Refused {
                     (StatusCode::FORBIDDEN, "refused")
                 }
                 StorageError::NoAccount(_) => (StatusCode::NOT_FOUND, "configuration"),
+                StorageError::Unusable { .. } => (StatusCode::BAD_REQUEST, "configuration"),
                 StorageError::AccountExists(_) => (StatusCode::CONFLICT, "configuration"),
                 StorageError::AccountName(_) => (StatusCode::BAD_REQUEST, "configuration"),
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),

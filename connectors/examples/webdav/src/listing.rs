@@ -338,7 +338,7 @@ mod tests {
                 break;
             }
         }
-        assert_eq!((keys.len(), pages), (132, 5));
+        assert_eq!((keys.len(), pages), (132, 8));
         assert!(keys.is_sorted());
     }
 
