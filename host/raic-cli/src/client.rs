@@ -94,11 +94,11 @@ impl Client<'_> {
             format!("{} is another user's, or not to be entered ({e}); its owner can", socket.display())
         } else if !self.0.config().exists() {
             format!("there is no home in {home}; `raic init` makes one, --home names another")
-        } else if matches!(crate::daemon::lock(self.0), Ok(None)) {
-            format!("the daemon in {home} is starting or stopping ({e}); try again in a moment")
         } else {
+            // Its lock is not tried: a daemon that starts just then would find it taken.
             format!(
-                "no daemon answers at {} ({e}); start it with `raic --home {home} serve`",
+                "no daemon answers at {} ({e}); start it with `raic --home {home} serve`, or try again in a moment where it is starting or \
+                 stopping",
                 socket.display()
             )
         };
