@@ -64,7 +64,7 @@ pub(crate) struct AccountSettings {
     #[arg(long)]
     hard: Option<String>,
     /// How many days its leases last, where the client does not say
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=36_500))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=36_500))]
     lease_days: Option<u64>,
 }
 
