@@ -258,7 +258,6 @@ async fn a_call_holds_few_connections() {
     assert!(most.load(Ordering::SeqCst) <= 4 + 2, "{most:?}");
 }
 
-/// Resident memory of this process, in KiB.
 /// A core module with the exports of a world, each of them a trap.
 fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
     let (mut types, mut functions) = (TypeSection::new(), FunctionSection::new());

@@ -50,7 +50,7 @@ enum Task {
         #[arg(long)]
         for_tests: bool,
     },
-    /// Builds target/release/raic as it is released: with the connectors in it, approved
+    /// Builds target/dist/raic as it is released: with the connectors in it, approved, and its symbols beside it
     Release,
     /// Checks the contract against what is frozen, formatting, clippy's lints, and the licences, bans and sources of dependencies
     Lint {
@@ -187,14 +187,16 @@ fn release() -> Outcome {
     let mut build = cargo();
     build.args(["build", "--release", "--workspace", "--bin", "raic", "--all-features", "--locked"]);
     stage("release", build.env("RAIC_CONNECTORS", connectors))?;
-    // Nine tenths of it are for debuggers: they lie beside it, and are found there.
-    let raic = target_folder().join("release/raic");
-    let symbols = raic.with_extension("debug");
+    // Nine tenths of it are for debuggers: they lie beside what is handed out, and are found there. What cargo built stays as it is, since it
+    // would not build it again.
+    let (built, dist) = (target_folder().join("release/raic"), target_folder().join("dist"));
+    fs::create_dir_all(&dist).map_err(|e| format!("cannot create {}: {e}", dist.display()))?;
+    let (raic, symbols) = (dist.join("raic"), dist.join("raic.debug"));
     let objcopy = || Command::new("objcopy");
-    stage("debug information", objcopy().arg("--only-keep-debug").args([&raic, &symbols]))?;
+    stage("debug information", objcopy().arg("--only-keep-debug").args([&built, &symbols]))?;
     let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
     link.push(&symbols);
-    stage("strip", objcopy().arg("--strip-debug").arg(link).arg(&raic))
+    stage("strip", objcopy().arg("--strip-debug").arg(link).args([&built, &raic]))
 }
 
 /// Installs the S3 service that the connector is proven against.

@@ -123,6 +123,8 @@ pub struct CloudState {
     pub name: String,
     /// What is wrong with it now.
     pub fault: Option<String>,
+    /// Whether it can take a share now.
+    pub stores: bool,
     /// Whether it has the keyring.
     pub has_keyring: bool,
     /// Shares of files that it should have and has not: it did not take them, or they vanished.
@@ -302,9 +304,11 @@ impl Array {
             server.probe().await?;
             server.available_space().await
         };
+        let mut stores = false;
         let (fault, available) = match tokio::time::timeout(PROBE, asked).await {
             Ok(Ok(available)) => {
                 let fault = server.refusal().map(|why| format!("cloud {name:?} is read-only: {why}"));
+                stores = fault.is_none() && available != Some(0);
                 let full = || {
                     (available == Some(0))
                         .then(|| format!("cloud {name:?} is full, beyond what is reserved for others"))
@@ -317,6 +321,7 @@ impl Array {
         CloudState {
             name: name.to_owned(),
             fault,
+            stores,
             has_keyring: holders.iter().any(|holder| holder == name),
             lacking: lacking.get(name).copied().unwrap_or_default(),
             available,

@@ -381,6 +381,7 @@ async fn a_keyring_that_was_once_stored_may_be_used_ever_after() {
     }
     let fault = state().await[0].fault.clone().unwrap();
     assert!(fault.contains("secrets/keyring.sealed") && !fault.contains("container of its own"), "{fault}");
+    assert!(state().await.iter().all(|cloud| cloud.stores), "and each takes its share all the same");
 }
 
 /// What was reserved and asked for is what was announced.

@@ -3,7 +3,13 @@
 mod endpoints;
 mod versions;
 
-use std::{collections::BTreeMap, fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use hyper::Method;
@@ -31,7 +37,7 @@ use versions::{reopen, upgrade};
 
 #[derive(Subcommand)]
 pub(crate) enum CloudCommand {
-    /// Adds a cloud to config.toml, keeping its comments; a running daemon reads it again
+    /// Adds a cloud to config.toml, keeping its comments but for those within a cloud that it replaces; a running daemon reads it again
     Add(AddArguments),
     /// Lists the configured clouds
     List,
@@ -341,11 +347,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         // Forced: before the configuration loses it, so that nothing stands that a start would refuse.
         say_gone(home, old).await?;
     }
-    // Another hand may have changed it while the cloud was asked.
-    if home::read(&path)? != text.as_bytes() {
-        return Err(wrong("it was changed meanwhile; nothing was written, run the command again".to_owned()));
-    }
-    replace(&path, changed.as_bytes()).map_err(|e| Failed::io(path.display(), &e))?;
+    replace(&path, &text, &changed)?;
     if !json {
         say!("cloud {name:?} is in {}", path.display());
         if arguments.replace.is_none() {
@@ -424,7 +426,7 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
         Ok(Ownership::OtherArray | Ownership::OtherCloud { .. }) if number.is_none() => {
             Err(Failed::configuration(format!(
                 "cloud {name:?}: its container belongs to an array already: another one, or this one under another name; \
-             give it a folder or a container of its own"
+                 give it a folder or a container of its own"
             )))
         }
         Ok(found @ (Ownership::OtherArray | Ownership::OtherCloud { .. })) => {
@@ -488,16 +490,25 @@ fn table_of(arguments: &AddArguments) -> Outcome<Table> {
     Ok(table)
 }
 
-/// Replaces a file as a whole, or not at all, keeping its mode.
-fn replace(path: &PathBuf, content: &[u8]) -> std::io::Result<()> {
-    let mode = fs::metadata(path)?.permissions().mode();
-    let folder = path.parent().unwrap_or(path);
-    let mut new = tempfile::NamedTempFile::new_in(folder)?;
-    new.write_all(content)?;
-    new.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
-    new.as_file().sync_all()?;
-    new.persist(path).map_err(|e| e.error)?;
-    Ok(())
+/// Replaces a file as a whole, or not at all, keeping its mode; and only if it is still as it was when it was read: another hand may have changed it
+/// while the cloud was asked.
+fn replace(path: &Path, before: &str, after: &str) -> Outcome {
+    if home::read(path)? != before.as_bytes() {
+        return Err(Failed::configuration(format!(
+            "{} was changed meanwhile; nothing was written, run the command again",
+            path.display()
+        )));
+    }
+    let written = || -> std::io::Result<()> {
+        let mode = fs::metadata(path)?.permissions().mode();
+        let mut new = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
+        new.write_all(after.as_bytes())?;
+        new.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+        new.as_file().sync_all()?;
+        new.persist(path).map_err(|e| e.error)?;
+        Ok(())
+    };
+    written().map_err(|e| Failed::io(format!("cannot write {}", path.display()), &e))
 }
 
 pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
@@ -545,12 +556,14 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
 
 /// Whether a file can be stored.
 fn require_enough(status: &Status) -> Outcome {
-    // What is read-only takes nothing either.
-    let working = status.clouds.iter().filter(|cloud| cloud.fault.is_none()).count();
+    let working = status.clouds.iter().filter(|cloud| cloud.stores).count();
     if working < usize::from(status.needed) {
         return Err(Failed {
             class: Class::TooFewClouds,
-            sentence: format!("{working} clouds work, and {} must for a file to be stored", status.needed),
+            sentence: format!(
+                "{working} clouds can store, and {} must for a file to be stored",
+                status.needed
+            ),
         });
     }
     Ok(())

@@ -119,7 +119,7 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
         }
         Some(file) => file,
     };
-    // Told to stop, it goes on to its end, where what it began is removed.
+    // Told to stop, what it began is dropped, and its file with it.
     tokio::select! {
         got = fetch(home, json, name, &file) => got,
         stopped = stopped() => Err(stopped),
@@ -136,7 +136,7 @@ async fn stopped() -> Failed {
         Err(failed) => return failed,
     };
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
-    Failed::other("stopped before the file was whole; nothing was written")
+    Failed::other("stopped before the file was whole")
 }
 
 async fn fetch(home: &Home, json: bool, name: &str, file: &Path) -> Outcome {

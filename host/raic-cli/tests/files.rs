@@ -193,7 +193,11 @@ fn a_cloud_with_shares_is_not_replaced_unless_forced() {
     assert!(add(&rig, &["--force"]).ok().text.contains("uses it now"));
     assert!(rig.raic(&["status"]).ok().text.contains("lost       1 shares"));
     let config = fs::read_to_string(rig.home("config.toml")).unwrap();
-    assert!(config.contains("# lease_expiry") || config.contains("lease_expiry"), "comments stay: {config}");
+    for comment in
+        ["# lease_expiry", "# signed_by", "# As many clouds as the array has shares", "# reserved_space"]
+    {
+        assert!(config.contains(comment), "comments stay, {comment}: {config}");
+    }
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content", "three shares are left");
     rig.raic(&["rm", "file"]).ok();
     let again = rig.home("clouds/3").display().to_string();

@@ -195,6 +195,9 @@ pub struct CloudStatus {
     pub name: String,
     /// What is wrong with it.
     pub fault: Option<String>,
+    /// Whether it can take a share now.
+    #[serde(default)]
+    pub stores: bool,
     /// Whether it has the keyring.
     pub keyring: bool,
     /// Shares of files that it should have and has not.
@@ -437,6 +440,7 @@ async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
     let cloud = |state: CloudState| CloudStatus {
         name: state.name,
         fault: state.fault,
+        stores: state.stores,
         keyring: state.has_keyring,
         lacking: state.lacking,
         available: state.available,

@@ -282,11 +282,9 @@ impl StorageServer {
         }
         let began = Instant::now();
         let mut left = if going.is_whole { objects } else { 0 };
-        if left > OBJECTS {
+        let is_large = left > OBJECTS;
+        if is_large {
             // Without chunk 0 the share is not there, whatever follows; then from its end, so that the row tells what is left.
-            if !self.leasedb.still_claimed(going).await? {
-                return Ok(Deletion::OfAnother);
-            }
             self.in_time(going, self.backend.remove_chunks(index, share, 0..1)).await?;
         }
         while left > OBJECTS {
@@ -301,7 +299,8 @@ impl StorageServer {
                 return Ok(Deletion::GoesOn);
             }
         }
-        if !self.leasedb.still_claimed(going).await? {
+        // Of a small one it was asked just now.
+        if is_large && !self.leasedb.still_claimed(going).await? {
             return Ok(Deletion::OfAnother);
         }
         self.in_time(going, self.backend.remove(index, share, (left > 0).then_some(left))).await?;

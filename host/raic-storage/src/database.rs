@@ -243,13 +243,17 @@ impl Database {
         self.jobs.closed().await;
     }
 
-    /// Reads the whole file through, for damage; minutes for a large one that is not in memory. Others read and write meanwhile.
+    /// Reads a file through, for damage, that was too large for that when it was opened: minutes, where it is not in memory. Others read and write
+    /// meanwhile.
     ///
     /// # Errors
     /// [`DatabaseError::Open`] if it is damaged.
     pub async fn check(&self) -> Result<(), DatabaseError> {
         let path = self.readers.path.clone();
         self.read(move |c| {
+            if fs::metadata(&path).is_ok_and(|meta| meta.len() <= CHECKED_AT_OPEN) {
+                return Ok(());
+            }
             let sound: String = c.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if sound == "ok" {
                 return Ok(());

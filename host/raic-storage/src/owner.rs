@@ -22,6 +22,8 @@ const MAGIC: &[u8; 8] = b"RAICOWN1";
 const LEN: usize = 80;
 const PREFIX: &str = "owner.";
 const RUN_PREFIX: &str = "run.";
+/// Runs that a database did not issue, and that are looked at.
+const MOST_FOREIGN: usize = 64;
 
 /// Who owns an array's containers.
 #[derive(Clone)]
@@ -187,6 +189,14 @@ impl Owner {
         };
         // A larger number does not win: whoever starts more often is not the one that is up to date. A run that this database never issued is
         // another one's, which goes on or went on without it.
+        // Each is read. A few are there where daemons came and went; of more, made up, none could be told to be the true one.
+        if foreign.len() > MOST_FOREIGN {
+            let reason = format!(
+                "its container has {} objects below raic/{RUN_PREFIX} that this database knows nothing of",
+                foreign.len()
+            );
+            return Err(StorageError::Unusable { reason });
+        }
         let is_ours = matches!(found, Ownership::Ours | Ownership::OursBefore | Ownership::Unowned);
         for (name, run) in foreign.iter().filter(|_| is_ours) {
             // Only this array's daemons can write one that counts.
@@ -456,6 +466,13 @@ mod tests {
         let name = ours.run_object(only(99, 9).run);
         backend.store_object(&name, vec![0; 32].into()).await.unwrap();
         assert_eq!(ours.begin_run(&backend, server, &only(1, 1), None).await.unwrap().0, Ownership::Ours);
+        // Nor does it have thousands of them read.
+        for number in 0..MOST_FOREIGN as u64 {
+            let name = ours.run_object(only(number, 8).run);
+            backend.store_object(&name, vec![0; 32].into()).await.unwrap();
+        }
+        let refused = ours.begin_run(&backend, server, &only(1, 1), None).await.unwrap_err().to_string();
+        assert!(refused.contains("65 objects below raic/run."), "{refused}");
     }
 
     /// The contract lets a page be empty and go on, and Azure's are; the one fence between two hosts was open then.

@@ -111,7 +111,10 @@ pub(crate) fn check_sigv4(canonical: &str, timestamp: &str, gate: &Gate, now: u6
     if query.split('&').any(signs_itself) {
         return Err("its query has parameters of a presigned URL".to_owned());
     }
-    let host = lines.find_map(|line| line.strip_prefix("host:")).ok_or("it has no host")?;
+    let mut hosts = lines.filter_map(|line| line.strip_prefix("host:"));
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return Err("it has no host, or two".to_owned());
+    };
     let is_granted = gate
         .grants()
         .iter()

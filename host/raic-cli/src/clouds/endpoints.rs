@@ -127,7 +127,7 @@ pub(super) async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcom
     if !pinned.is_empty() {
         let changed = document.to_string();
         Config::parse(&changed, home.path()).map_err(wrong)?;
-        replace(&path, changed.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+        replace(&path, &text, &changed)?;
         reopen(home, &Pins::new()).await?;
     }
     if json {

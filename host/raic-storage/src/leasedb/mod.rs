@@ -204,17 +204,6 @@ impl LeaseDb {
         &self.clock
     }
 
-    /// Now, in milliseconds since 1970: by the wall clock, or, while that is off, by what was accepted and has passed since. What is written
-    /// down then is moved with the rest when the clock is accepted.
-    pub fn now_ms(&self) -> i64 {
-        self.time_ms()
-    }
-
-    /// So long from now.
-    pub fn after(&self, by: Duration) -> i64 {
-        self.now_ms().saturating_add(crate::clock::millis(by))
-    }
-
     /// How long things are waited for.
     pub fn patience(&self) -> Patience {
         self.patience

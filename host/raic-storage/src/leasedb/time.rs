@@ -93,14 +93,21 @@ impl LeaseDb {
         Some(off)
     }
 
-    pub(super) fn time_ms(&self) -> i64 {
+    /// Now, in milliseconds since 1970: by the wall clock, or, while that is off, by what was accepted and has passed since. What is written
+    /// down then is moved with the rest when the clock is accepted.
+    pub fn now_ms(&self) -> i64 {
         match self.clock_is_off() {
             None => self.clock.now_ms(),
             Some(_) => self.clock.boot_ms().saturating_add(self.accepted.0.ahead_ms.load(Ordering::Relaxed)),
         }
     }
 
-    /// The same as a sentence for the operator.
+    /// So long from now.
+    pub fn after(&self, by: Duration) -> i64 {
+        self.now_ms().saturating_add(millis(by))
+    }
+
+    /// How far the clock is off, as a sentence for the operator.
     pub fn clock_fault(&self) -> Option<String> {
         self.clock_is_off().map(|off| self.clock_fault_of(off))
     }
@@ -141,9 +148,11 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn accept_clock(&self) -> Result<i64> {
-        let Some(off) = self.clock_is_off() else { return Ok(0) };
-        let (accepted, clock) = (self.accepted.clone(), self.clock.clone());
-        self.write(move |tx| {
+        let this = self.clone();
+        let before = self.accepted.0.ahead_ms.load(Ordering::Relaxed);
+        let accepted = self.write(move |tx| {
+            // Asked in the transaction: two that accept at once would move all twice.
+            let Some(off) = this.clock_is_off() else { return Ok(0) };
             for (table, moments) in [
                 ("going", &["until_ms", "next_ms", "deleted_ms"][..]),
                 ("coming", &["expires_ms"]),
@@ -161,12 +170,22 @@ impl LeaseDb {
                 "UPDATE leases SET expires_ms = expires_ms + ?1 WHERE renew_secret = ?2 AND expires_ms IS NOT NULL",
                 params![off, super::RenewSecret::UPLOAD.0],
             )?;
-            accepted.0.ahead_ms.store(ahead(&clock), Ordering::Relaxed);
-            accepted.0.is_lower_bound.store(false, Ordering::Relaxed);
-            Ok(accepted.write(tx, &clock)?)
-        })
-        .await?;
-        Ok(off)
+            // By so much as all was moved, whatever the clock did meanwhile.
+            this.accepted.0.ahead_ms.fetch_add(off, Ordering::Relaxed);
+            this.accepted.write(tx, &this.clock)?;
+            Ok(off)
+        });
+        match accepted.await {
+            Ok(off) => {
+                self.accepted.0.is_lower_bound.store(false, Ordering::Relaxed);
+                Ok(off)
+            }
+            Err(e) => {
+                // Nothing was moved, so that the clock is as far off as before.
+                self.accepted.0.ahead_ms.store(before, Ordering::Relaxed);
+                Err(e)
+            }
+        }
     }
 
     /// Moments further ahead than anything waits for are of a clock that was wrong when they were written: they are cut back to their own waits.
