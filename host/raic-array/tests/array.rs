@@ -436,10 +436,9 @@ async fn a_cloud_that_gives_other_bytes_back_is_found_when_it_stores() {
     put(&array, "the keyring first", content(10)).await.unwrap();
     drop(array);
     let array = rig.open().await;
-    for server in array.servers() {
-        server.check_owner().await.unwrap();
-    }
-    rig.clouds[2].set(FaultPlan { corrupt_body: 1.0, ..FaultPlan::default() });
+    // The owner object and the keyring are read at any time, and stay as they are.
+    let lying = FaultPlan { corrupt_body: 1.0, corrupt_below: "shares/", ..FaultPlan::default() };
+    rig.clouds[2].set(lying);
     put(&array, "file", content(50_000)).await.unwrap();
     let lacking = array.stat("file").await.unwrap().lacking;
     assert_eq!(lacking.len(), 1, "{lacking:?}");

@@ -34,6 +34,8 @@ pub struct FaultPlan {
     pub short_body: f64,
     /// A body has one bit changed.
     pub corrupt_body: f64,
+    /// Only bodies of objects whose names begin with this are changed.
+    pub corrupt_below: &'static str,
     /// A put or delete is acknowledged and not done.
     pub lost_write: f64,
     /// A put or delete is done and answered by a timeout.
@@ -60,6 +62,7 @@ impl Default for FaultPlan {
             hang: 0.0,
             short_body: 0.0,
             corrupt_body: 0.0,
+            corrupt_below: "",
             lost_write: 0.0,
             lost_answer: 0.0,
             late: 0.0,
@@ -231,7 +234,8 @@ impl<C: Cloud> Cloud for Faulty<C> {
     async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
         self.before(Operation::Get, Some(key)).await?;
         let Object { info, mut body } = self.inner.get(key, range, if_match).await?;
-        if self.throw(|plan| plan.corrupt_body) {
+        let below = self.state().plan.corrupt_below;
+        if key.as_str().starts_with(below) && self.throw(|plan| plan.corrupt_body) {
             body = body
                 .enumerate()
                 .map(|(i, piece)| match piece {
