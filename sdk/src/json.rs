@@ -1,6 +1,6 @@
 //! JSON documents.
 
-pub use serde_json::Value;
+pub use serde_json::{Value, json};
 
 use crate::{ErrorKind, Result, error};
 

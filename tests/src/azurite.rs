@@ -47,7 +47,7 @@ impl Azurite {
     /// # Panics
     /// As `start`.
     pub fn start_with_tokens(target_tmp: &str) -> Self {
-        Self::start_with(target_tmp, Some(Certificates::new()))
+        Self::start_with(target_tmp, Some(Certificates::new(&["127.0.0.1"])))
     }
 
     fn start_with(target_tmp: &str, tls: Option<Certificates>) -> Self {

@@ -1,6 +1,6 @@
 //! Certificates for servers on loopback.
 
-/// An authority that nobody knows, and what it certified for 127.0.0.1.
+/// An authority that nobody knows, and what it certified.
 pub(crate) struct Certificates {
     /// The authority, in PEM.
     pub(crate) ca: Vec<u8>,
@@ -11,14 +11,17 @@ pub(crate) struct Certificates {
 }
 
 impl Certificates {
-    pub(crate) fn new() -> Self {
+    /// For names or addresses.
+    pub(crate) fn new(names: &[&str]) -> Self {
         let ca_key = rcgen::KeyPair::generate().expect("a key");
         let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
         parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         let ca = parameters.self_signed(&ca_key).expect("an authority");
         let issuer = rcgen::Issuer::new(parameters, ca_key);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let parameters = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("parameters");
+        let parameters =
+            rcgen::CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
+                .expect("parameters");
         let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
         Self { ca: ca.pem().into_bytes(), certificate: certificate.pem(), key: key.serialize_pem() }
     }

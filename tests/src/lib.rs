@@ -2,6 +2,7 @@
 
 pub mod adapter;
 pub mod azurite;
+pub mod b2;
 mod certificates;
 pub mod components;
 pub mod entra;

@@ -2,10 +2,10 @@
 
 use std::{
     fs::File,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Lines, Write as _},
     net::{Ipv4Addr, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -14,6 +14,7 @@ use std::{
 #[derive(Debug)]
 pub(crate) struct PythonServer {
     process: Child,
+    output: Lines<BufReader<ChildStdout>>,
     /// What it was given to write to.
     pub(crate) folder: tempfile::TempDir,
 }
@@ -47,13 +48,22 @@ impl PythonServer {
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` installs it", python.display()));
         let output = process.stdout.take().expect("its output");
-        let ready = BufReader::new(output).lines().map_while(Result::ok).find(|line| is_ready(line));
-        let server = Self { process, folder };
+        let mut output = BufReader::new(output).lines();
+        let ready = output.by_ref().map_while(Result::ok).find(|line| is_ready(line));
+        let server = Self { process, output, folder };
         let ready = ready.unwrap_or_else(|| {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             panic!("{} ended: {log}", script.display())
         });
         (server, ready)
+    }
+
+    /// Gives it a line and waits for one that `is_done`.
+    pub(crate) fn tell(&mut self, line: &str, is_done: impl Fn(&str) -> bool) {
+        let input = self.process.stdin.as_mut().expect("its input");
+        writeln!(input, "{line}").expect("it takes the line");
+        let done = self.output.by_ref().map_while(Result::ok).find(|line| is_done(line));
+        assert!(done.is_some(), "it ended after {line:?}");
     }
 
     /// Waits until a port is listened on, for those that say they are ready a moment before.

@@ -52,7 +52,7 @@ impl Radosgw {
         let folder = tempfile::Builder::new().prefix("raic-rgw-").tempdir().expect("a folder");
         let (port, tls_port, sts_port, monitor) = (free_port(), free_port(), free_port(), free_port());
         let home = folder.path();
-        let Certificates { ca, certificate, key } = Certificates::new();
+        let Certificates { ca, certificate, key } = Certificates::new(&["127.0.0.1"]);
         fs::write(home.join("tls.pem"), certificate + &key).expect("the certificate");
         let fsid = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a UUID");
         for part in ["mon", "osd", "rgw", "sts"] {

@@ -3,7 +3,8 @@
 use raic_cloud::{Cloud, ErrorKind, conformance};
 use raic_tests::{
     azurite::{ACCOUNT, Azurite, KEY, shared_access_signature},
-    components::connected,
+    b2::B2Server,
+    components::{connected, connected_by},
     openstack::{TEMPAUTH, TempAuthSwift},
     refusals, rehearsals,
     webdav::{PASSWORD, READER, USER, WebDavServer},
@@ -78,4 +79,29 @@ async fn the_javascript_example_conforms_on_azurite_by_sas() {
     rehearsals(&cloud).await;
     by_key.delete_container().await.expect("the container goes");
     conformance::missing_container(&cloud, "missing/").await.expect("conforms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_b2_example_conforms_on_the_b2_simulator() {
+    let mut service = tokio::task::spawn_blocking(|| B2Server::start(TMP)).await.expect("B2");
+    let open = |bucket: &str, key: &str| {
+        let (url, domain) = (service.url.as_str(), service.domain.as_str());
+        let settings = [("bucket", bucket), ("endpoint", url), ("domain", domain), ("upload-domain", domain)];
+        let tls = service.tls.clone();
+        connected_by(TMP, "b2", &settings, &[("key", key)], &[], tls).expect("a cloud")
+    };
+    let cloud = open("container", &service.key);
+    assert_eq!(cloud.probe().await.expect_err("no bucket yet").kind, ErrorKind::ContainerNotFound);
+    cloud.create_container().await.expect("the bucket is made");
+    cloud.create_container().await.expect("made again is made");
+    raic_tests::conforms(&cloud, "all/").await;
+    let wrong = open("container", &service.key.replace("masterKey", "another"));
+    assert_eq!(wrong.probe().await.expect_err("a wrong key").kind, ErrorKind::Unauthenticated);
+    conformance::unauthenticated(&wrong, "wrong/").await.expect("conforms");
+    let reader = open("container", &service.reader);
+    conformance::read_only(&reader, &cloud, "read-only/").await.expect("conforms");
+    refusals(&cloud, &open("nowhere", &service.key)).await;
+    service.expire_tokens();
+    cloud.probe().await.expect("the login is made anew");
+    cloud.delete_container().await.expect("the bucket goes");
 }

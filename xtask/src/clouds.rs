@@ -21,6 +21,9 @@ const GCS: [&str; 6] = [
     "waitress==3.0.2",
 ];
 
+/// Backblaze's SDK of PyPI, whose simulator stands behind `tests/clouds/b2_server.py`.
+const B2: [&str; 1] = ["b2sdk==2.13.2"];
+
 /// Installs OpenStack Swift and Keystone, unless these versions are there. Needs `python3`.
 pub(crate) fn openstack() -> Outcome {
     python("openstack", &OPENSTACK, "the Swift connector is tested against")
@@ -29,6 +32,11 @@ pub(crate) fn openstack() -> Outcome {
 /// Installs what the GCS connector is tested against, unless these versions are there. Needs `python3`.
 pub(crate) fn gcs() -> Outcome {
     python("gcs", &GCS, "the GCS connector is tested against")
+}
+
+/// Installs what the B2 example is tested against, unless that version is there. Needs `python3`.
+pub(crate) fn b2() -> Outcome {
+    python("b2", &B2, "the B2 example is tested against")
 }
 
 /// A Python environment with packages in exact versions.

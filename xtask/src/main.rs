@@ -98,6 +98,7 @@ fn test() -> Outcome {
         ("radosgw", or_left_out("Ceph RADOSGW", radosgw())?),
         ("azurite", or_left_out("Azurite", clouds::azurite())?),
         ("openstack", or_left_out("OpenStack Swift", clouds::openstack())?),
+        ("b2_simulator", or_left_out("the B2 simulator", clouds::b2())?),
         ("apache", or_left_out("Apache", apache())?),
         ("gcs_server", gcs),
         // In the same environment.
@@ -158,6 +159,7 @@ fn every_cloud() -> Outcome {
     connectors::connectors(true)?;
     radosgw()?;
     apache()?;
+    clouds::b2()?;
     clouds::azurite()?;
     clouds::openstack()?;
     clouds::gcs()?;
