@@ -13,8 +13,8 @@ use futures::{StreamExt as _, stream};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page,
-    Payload, Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo, ObjectKey, Operation,
+    Page, Payload, Result, WriteMode,
 };
 
 /// What goes wrong, and how often: probabilities from 0 (never) to 1 (always), drawn per request.
@@ -45,10 +45,40 @@ pub struct FaultPlan {
     pub late: f64,
     /// An object that is there is left out of a page of a listing, as where a service lists late.
     pub omit_listed: f64,
+    /// Objects whose names have this in them are left out of every listing; nothing where it is empty.
+    pub omit_named: String,
     /// A listing ends after a page though there are more.
     pub truncate_list: f64,
+    /// Listings go on with names that are of nothing.
+    pub invented: Option<Invented>,
     /// Faults end after so many were made; none: never.
     pub first: Option<u64>,
+}
+
+/// Names that a cloud makes up when it lists.
+#[derive(Clone, Copy, Debug)]
+pub struct Invented {
+    /// How many.
+    pub count: u64,
+    /// Each by its number. Only listings of a prefix that the first of them has go on with them.
+    pub name: fn(u64) -> String,
+}
+
+impl Invented {
+    /// Begins the cursors of pages of them.
+    const CURSOR: &str = "invented.";
+
+    fn page(&self, from: u64, limit: u32) -> Page {
+        let end = self.count.min(from.saturating_add(limit.into()));
+        let listed = |number| {
+            let key = ObjectKey::new((self.name)(number)).ok()?;
+            Some(Listed { key, info: ObjectInfo { size: 1, ..ObjectInfo::default() } })
+        };
+        Page {
+            entries: (from..end).filter_map(listed).collect(),
+            next: (end < self.count).then(|| format!("{}{end}", Self::CURSOR)),
+        }
+    }
 }
 
 impl Default for FaultPlan {
@@ -67,7 +97,9 @@ impl Default for FaultPlan {
             lost_answer: 0.0,
             late: 0.0,
             omit_listed: 0.0,
+            omit_named: String::new(),
             truncate_list: 0.0,
+            invented: None,
             first: None,
         }
     }
@@ -289,7 +321,17 @@ impl<C: Cloud> Cloud for Faulty<C> {
 
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
         self.before(Operation::List, None).await?;
+        let invented = self.state().plan.invented.filter(|i| (i.name)(0).starts_with(prefix));
+        let from = cursor.and_then(|cursor| cursor.strip_prefix(Invented::CURSOR)?.parse().ok());
+        if let (Some(invented), Some(from)) = (invented, from) {
+            return Ok(invented.page(from, limit));
+        }
         let mut page = self.inner.list(prefix, cursor, limit).await?;
+        if invented.is_some() && page.next.is_none() {
+            page.next = Some(format!("{}0", Invented::CURSOR));
+        }
+        let named = self.state().plan.omit_named.clone();
+        page.entries.retain(|entry| named.is_empty() || !entry.key.as_str().contains(&named));
         page.entries.retain(|_| !self.throw(|plan| plan.omit_listed));
         if page.next.is_some() && self.throw(|plan| plan.truncate_list) {
             page.next = None;

@@ -32,7 +32,7 @@ pub use cloud::{
     collect_body, delete_all, empty_body,
 };
 pub use error::{CloudError, ErrorKind, Operation, Result};
-pub use fault::{FaultPlan, Faulty};
+pub use fault::{FaultPlan, Faulty, Invented};
 pub use key::{InvalidKey, MAX_KEY_LEN, ObjectKey};
 pub use limit::Limit;
 pub use memory::MemoryCloud;

@@ -241,6 +241,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
         Ok(())
     }
 
+    /// Bytes of which every chunk of an immutable share is a multiple, but for a share's last: so a share's only chunk tells whether it was
+    /// filled.
+    fn chunk_unit(&self) -> u64 {
+        crate::cloud::CHUNK_UNIT as u64
+    }
+
     /// Whether a deletion that was answered may be done once more later, by an attempt that was given up before.
     fn deletions_may_land(&self) -> bool {
         false

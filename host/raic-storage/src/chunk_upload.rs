@@ -7,8 +7,8 @@ use bytes::{Bytes, BytesMut};
 use raic_cloud::{ByteRange, Cloud, ErrorKind, WriteMode, collect_body};
 
 use crate::{
-    ChunkBudget, RangeSet, Result, ShareNum, ShareUpload, StorageIndex, Stored, object::ShareObject,
-    spool::SpoolFile,
+    ChunkBudget, RangeSet, Result, ShareNum, ShareUpload, StorageError, StorageIndex, Stored,
+    object::ShareObject, spool::SpoolFile,
 };
 
 /// How long a chunk that is complete waits for memory before it waits in the spool.
@@ -56,17 +56,25 @@ impl ChunkUpload {
         }
     }
 
+    /// Something of before lies under the upload's names, and stays for as long as it lives.
+    fn other_bytes(&self) -> StorageError {
+        StorageError::Taken {
+            backend: self.cloud.name().to_owned(),
+            index: self.index,
+            share: self.share,
+            state: "is there in part, of an upload that was lost",
+        }
+    }
+
     async fn put(&self, chunk: u64, bytes: Bytes) -> Result<()> {
         let key = ShareObject::Chunk(chunk).key(self.index, self.share);
         match self.cloud.put(&key, bytes.clone().into(), WriteMode::CreateOnly).await {
             // Sent before a crash that the count did not survive.
             Err(e) if e.kind == ErrorKind::AlreadyExists => {
                 let there = self.cloud.get(&key, None, None).await?;
-                if there.info.size != bytes.len() as u64 {
-                    return Err(e.into());
-                }
-                let there = collect_body(self.cloud.name(), there.body, bytes.len()).await?;
-                if there == bytes { Ok(()) } else { Err(e.into()) }
+                let is_same = there.info.size == bytes.len() as u64
+                    && collect_body(self.cloud.name(), there.body, bytes.len()).await? == bytes;
+                if is_same { Ok(()) } else { Err(self.other_bytes()) }
             }
             put => Ok(put.map(drop)?),
         }
@@ -119,7 +127,7 @@ impl ShareUpload for ChunkUpload {
         self.drain().await?;
         if self.length > 0 && !self.range_of(self.file.drained()).is_empty() {
             let why = "no memory is free for its last chunk".to_owned();
-            return Err(crate::StorageError::NotKnown {
+            return Err(StorageError::NotKnown {
                 backend: self.cloud.name().to_owned(),
                 index: self.index,
                 share: self.share,

@@ -37,9 +37,12 @@ use crate::{
 /// The chunk size of new shares: large enough that requests cost little, small enough to hold a few in memory.
 pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
 
+/// All sizes of new shares' chunks are multiples of it: see [`Backend::chunk_unit`].
+pub(crate) const CHUNK_UNIT: usize = 64 << 10;
+
 /// The chunk size of an array of `n` shares: what its n writers hold together stays what eight would hold.
 pub fn chunk_size_for(n: usize) -> usize {
-    DEFAULT_CHUNK_SIZE * 8 / n.max(8)
+    DEFAULT_CHUNK_SIZE * 8 / n.max(8) / CHUNK_UNIT * CHUNK_UNIT
 }
 
 /// What the `n` writers of an array's stream hold together, at most, in bytes; each writes a share of `share_length`.
@@ -481,6 +484,12 @@ impl Backend for CloudBackend {
             Some(spool) => spool.discard(Spool::name(self.name(), index, share)).await,
             None => Ok(()),
         }
+    }
+
+    fn chunk_unit(&self) -> u64 {
+        // Tests have small ones.
+        let is_multiple = self.chunk_size.is_multiple_of(CHUNK_UNIT);
+        if is_multiple { CHUNK_UNIT as u64 } else { self.chunk_size as u64 }
     }
 
     fn deletions_may_land(&self) -> bool {

@@ -405,3 +405,98 @@ impl StorageServer {
         Ok(usize::from(next.is_some()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use raic_cloud::MemoryCloud;
+
+    use super::*;
+    use crate::{
+        ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience, ServerSettings,
+        ShareNum, StorageIndex, TestWrite, slots::Slots,
+    };
+
+    const INDEX: StorageIndex = StorageIndex([1; 16]);
+    const SHARE: ShareNum = ShareNum(0);
+    const SECRET: RenewSecret = RenewSecret([3; 16]);
+
+    async fn server(clock: &Clock, folder: &tempfile::TempDir) -> Arc<StorageServer> {
+        let database = Database::open(&folder.path().join("db")).unwrap();
+        let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
+        let slots = Slots::new(leasedb.clone(), leasedb.server("c").await.unwrap(), [4; 32]);
+        let cloud = Arc::new(MemoryCloud::new("c"));
+        let backend = CloudBackend::new(cloud, 1000, ChunkBudget::default());
+        let owner = Owner { array: [9; 16], key: [4; 32], identity: leasedb.identity().await.unwrap() };
+        let spool = crate::Spool::open(&folder.path().join("spool"), 1 << 20).unwrap();
+        let backend = Arc::new(backend.with_slots(slots, 1000).with_spool(spool));
+        let settings = ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() };
+        Arc::new(StorageServer::open(backend, leasedb, owner, settings, Holds::default()).await.unwrap())
+    }
+
+    async fn store(server: &Arc<StorageServer>) {
+        let allocated =
+            server.allocate(AccountId::ANONYMOUS, INDEX, [SHARE].into(), 1500, SECRET, SECRET).await.unwrap();
+        assert_eq!(allocated.allocated.len(), 1);
+        server.write(INDEX, SHARE, SECRET, 0, Bytes::from_static(&[7; 1500])).await.unwrap();
+    }
+
+    async fn store_slot(server: &Arc<StorageServer>) {
+        let write = TestWrite { writes: vec![(0, Bytes::from_static(b"slot"))], ..TestWrite::default() };
+        let vectors = [(SHARE, write)].into();
+        let done = server.read_test_write(AccountId::ANONYMOUS, INDEX, b"e", SECRET, vectors, &[]).await;
+        assert!(done.unwrap().is_written);
+    }
+
+    /// Claims the share's deletion and is slow, until another collector has ended it; then goes on.
+    async fn slow_and_quick(
+        server: &Arc<StorageServer>,
+        clock: &Clock,
+        store_again: impl AsyncFnOnce(),
+    ) -> Collected {
+        // Day by day, or it would be the clock that is wrong.
+        for _ in 0..32 {
+            clock.advance(Duration::from_secs(24 * 3600));
+            server.leasedb.keep_time().await.unwrap();
+        }
+        server.collect_step().await.unwrap();
+        let claimed = server.leasedb.claim_going(server.id, BATCH).await.unwrap();
+        assert_eq!(claimed.len(), 1, "it is going");
+        for _ in 0..6 {
+            // Longer than a claim lasts, and than what was deleted rests.
+            clock.advance(Duration::from_secs(61 * 60));
+            server.collect_step().await.unwrap();
+        }
+        store_again().await;
+        let mut step = Collected::default();
+        server.delete_due(claimed, &mut step).await.unwrap();
+        step
+    }
+
+    /// Two collectors of one cloud: the slower one once deleted what had been stored anew meanwhile.
+    #[tokio::test]
+    async fn a_collector_that_was_slow_deletes_no_share_that_was_stored_since() {
+        let (clock, folder) = (Clock::manual(1_700_000_000_000), tempfile::tempdir().unwrap());
+        let server = server(&clock, &folder).await;
+        store(&server).await;
+        let step = slow_and_quick(&server, &clock, async || store(&server).await).await;
+        assert_eq!(step.deleted, 0);
+        let read = server.read_immutable(INDEX, SHARE, 0..u64::MAX).await.unwrap();
+        let read: Vec<Bytes> = futures::TryStreamExt::try_collect(read).await.unwrap();
+        assert_eq!(read.concat(), [7; 1500]);
+    }
+
+    #[tokio::test]
+    async fn a_collector_that_was_slow_deletes_no_slot_that_was_written_since() {
+        let (clock, folder) = (Clock::manual(1_700_000_000_000), tempfile::tempdir().unwrap());
+        let server = server(&clock, &folder).await;
+        store_slot(&server).await;
+        let step = slow_and_quick(&server, &clock, async || store_slot(&server).await).await;
+        assert_eq!(step.deleted, 0);
+        let read =
+            server.read_test_write(AccountId::ANONYMOUS, INDEX, b"e", SECRET, [].into(), &[0..9]).await;
+        assert_eq!(read.unwrap().data[&SHARE], [Bytes::from_static(b"slot")]);
+    }
+}

@@ -207,9 +207,29 @@ pub enum StorageError {
     /// The account may not write.
     #[error("account {0:?} is disabled; `raic account enable` lets it write again")]
     AccountDisabled(String),
+    /// Quotas that contradict each other.
+    #[error(
+        "account {account:?}: its soft quota of {soft} bytes is above the hard one of {hard}, and would never be told; lower it"
+    )]
+    Quotas {
+        /// Whose.
+        account: String,
+        /// The soft one, in bytes.
+        soft: u64,
+        /// The hard one, in bytes.
+        hard: u64,
+    },
+    /// A share has all the leases that it can have.
+    #[error(
+        "the share has {most} leases, as many as it can have; those that are not renewed end by themselves"
+    )]
+    TooManyLeases {
+        /// How many.
+        most: u64,
+    },
     /// The account's hard quota.
     #[error(
-        "account {account:?} may use {quota} bytes, uses {used}, and {asked} more are asked; remove files, or raise it with `raic account set {account} --hard`"
+        "account {account:?} may use {quota} bytes and uses {used}; this takes {asked} more. Remove files, or raise it with `raic account set {account} --hard`"
     )]
     QuotaExceeded {
         /// Whose.

@@ -375,7 +375,8 @@ impl StorageServer {
                 Some(last) => last,
                 None => return Ok(false),
             };
-        if objects > 1 && last < chunk_size || objects == 1 && !last.is_multiple_of(1 << 16) {
+        if objects > 1 && last < chunk_size || objects == 1 && !last.is_multiple_of(self.backend.chunk_unit())
+        {
             return Ok(true);
         }
         let end =

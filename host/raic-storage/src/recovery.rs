@@ -57,7 +57,13 @@ impl MutableShares {
                 let share = version.map(|v| MutableShare { length: v.length, enabler: v.enabler });
                 Ok(share.map_or(Recovered::Deleted, Recovered::Whole))
             }
-            _ => self.newest_whole(at, commits.clone(), chunks).await,
+            slot => {
+                let current = slot.and_then(|slot| slot.current);
+                let current = current.and_then(|bytes| Commit::decode(&bytes, &self.slots.key, at.0, at.1));
+                // What an earlier listing, or a backup, showed: a listing that leaves it out takes nothing back.
+                let known = current.map(|commit| commit.generation);
+                self.newest_whole(at, commits.iter().copied().chain(known).collect(), chunks).await
+            }
         }
     }
 

@@ -329,9 +329,20 @@ impl StorageServer {
             let Some(open) = opened.take() else { return Err(self.no_upload(at)) };
             let finished = self.finish(at, open).await;
             self.close(at);
+            if let Err(StorageError::Taken { .. }) = &finished {
+                // It can never be complete: it goes, and what lies in its way with it, or each try would keep both there.
+                self.give_up(at).await?;
+            }
             finished?;
         }
         Ok(Written { required: required.iter().map(|r| r.start - header..r.end - header).collect() })
+    }
+
+    async fn give_up(&self, at: At) -> Result<()> {
+        let (leasedb, server) = (self.leasedb.clone(), self.id);
+        self.leasedb.write(move |tx| leasedb.abandon(tx, server, at, true)).await?;
+        self.wake();
+        Ok(())
     }
 
     async fn finish(&self, (index, share): At, open: Open) -> Result<()> {

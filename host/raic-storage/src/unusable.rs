@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fmt,
     ops::Range,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -28,14 +29,16 @@ pub type Open = Box<dyn Fn() -> Result<Arc<dyn Backend>, String> + Send + Sync>;
 pub struct UnusableBackend {
     name: String,
     open: Arc<Open>,
-    // A std lock: held while fields are read and set.
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
 }
 
+// Behind a std lock: held while fields are read and set.
 struct State {
     opened: Option<Arc<dyn Backend>>,
     reason: String,
-    tried: Instant,
+    /// When opening was begun last; none: not yet.
+    tried: Option<Instant>,
+    is_opening: bool,
     owner: Option<String>,
     is_writable: bool,
 }
@@ -49,12 +52,22 @@ impl fmt::Debug for UnusableBackend {
 impl UnusableBackend {
     /// In the place of the cloud `name`, which `open` could not open just now for `reason`.
     pub fn new(name: &str, reason: String, open: Open) -> Self {
-        let state = State { opened: None, reason, tried: Instant::now(), owner: None, is_writable: true };
-        Self { name: name.to_owned(), open: Arc::new(open), state: Mutex::new(state) }
+        Self::tried_at(name, reason, open, Some(Instant::now()))
+    }
+
+    /// In the place of the cloud `name`, which takes long to open, as `reason` says: that begins when it is asked first, and goes on
+    /// if whoever asked waits no longer.
+    pub fn opening(name: &str, reason: String, open: Open) -> Self {
+        Self::tried_at(name, reason, open, None)
+    }
+
+    fn tried_at(name: &str, reason: String, open: Open, tried: Option<Instant>) -> Self {
+        let state = State { opened: None, reason, tried, is_opening: false, owner: None, is_writable: true };
+        Self { name: name.to_owned(), open: Arc::new(open), state: Arc::new(Mutex::new(state)) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.state)
     }
 
     async fn opened(&self) -> Result<Arc<dyn Backend>> {
@@ -63,28 +76,38 @@ impl UnusableBackend {
             if let Some(opened) = &state.opened {
                 return Ok(opened.clone());
             }
-            if state.tried.elapsed() < PAUSE {
+            if state.is_opening || state.tried.is_some_and(|at| at.elapsed() < PAUSE) {
                 return Err(StorageError::Unusable { reason: state.reason.clone() });
             }
-            state.tried = Instant::now();
+            (state.tried, state.is_opening) = (Some(Instant::now()), true);
         }
-        let open = self.open.clone();
-        let outcome = tokio::task::spawn_blocking(move || open()).await;
-        let mut state = self.state();
-        match outcome.unwrap_or_else(|e| Err(e.to_string())) {
-            Ok(opened) => {
-                tracing::info!("cloud {:?} can be used again", self.name);
-                opened.set_owner(state.owner.clone());
-                opened.set_writable(state.is_writable);
-                state.opened = Some(opened.clone());
-                Ok(opened)
+        // One at a time, and to its end: whoever asked may give up meanwhile, and the next finds what came of it.
+        let (open, state, name) = (self.open.clone(), self.state.clone(), self.name.clone());
+        let opening = tokio::task::spawn_blocking(move || {
+            let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| open()));
+            let outcome = outcome.unwrap_or_else(|_| Err(format!("cloud {name:?}: opening it panicked")));
+            let mut state = locked(&state);
+            (state.tried, state.is_opening) = (Some(Instant::now()), false);
+            match outcome {
+                Ok(opened) => {
+                    tracing::info!("cloud {name:?} can be used now");
+                    opened.set_owner(state.owner.clone());
+                    opened.set_writable(state.is_writable);
+                    state.opened = Some(opened.clone());
+                    Ok(opened)
+                }
+                Err(reason) => {
+                    state.reason.clone_from(&reason);
+                    Err(StorageError::Unusable { reason })
+                }
             }
-            Err(reason) => {
-                state.reason.clone_from(&reason);
-                Err(StorageError::Unusable { reason })
-            }
-        }
+        });
+        opening.await.unwrap_or_else(|e| Err(StorageError::Unusable { reason: e.to_string() }))
     }
+}
+
+fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
@@ -192,6 +215,11 @@ impl Backend for UnusableBackend {
 
     async fn forget_upload(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
         self.opened().await?.forget_upload(index, share).await
+    }
+
+    fn chunk_unit(&self) -> u64 {
+        let opened = self.state().opened.clone();
+        opened.map_or(crate::cloud::CHUNK_UNIT as u64, |opened| opened.chunk_unit())
     }
 
     fn deletions_may_land(&self) -> bool {

@@ -6,9 +6,11 @@ mod rig;
 
 use std::fs;
 
-use raic_cloud::{Cloud as _, ObjectKey, WriteMode};
-use raic_storage::{AccountChange, ServerSettings, ShareNum, StorageError};
-use rig::{DAY, Rig, content, index, renew, upload};
+use raic_cloud::{Cloud as _, FaultPlan, Invented, ObjectKey, WriteMode};
+use raic_storage::{
+    AccountChange, AccountId, Reconciled, RenewSecret, ServerSettings, ShareNum, StorageError, StorageIndex,
+};
+use rig::{DAY, Rig, content, index, loaded, renew, upload};
 
 /// Parts that were acknowledged and are not there any more are no zeros.
 #[tokio::test]
@@ -152,4 +154,91 @@ async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
         unknown.0[..4].copy_from_slice(&of.to_be_bytes());
         assert!(rig.server.abort(unknown, ShareNum(0), upload()).await.is_err());
     }
+}
+
+/// What a cloud lists is not believed without bounds: ten million such names once took gigabytes, and a row each.
+#[tokio::test]
+async fn a_million_names_that_a_cloud_makes_up_end_its_listing_and_take_no_row() {
+    /// In the order of their numbers, and after all others, since this cloud's listings are ordered.
+    fn name(number: u64) -> String {
+        let digits = format!("{number:023x}");
+        let letters = digits.bytes().map(|b| match b {
+            b'0'..=b'9' => char::from(b - b'0' + b'a'),
+            hex => char::from(hex - b'a' + b'k'),
+        });
+        let index = format!("zz{}a", letters.collect::<String>());
+        assert!(index.parse::<StorageIndex>().is_ok(), "{index}");
+        format!("shares/zz/{index}/0")
+    }
+
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, &content(2500)).await;
+    let invented = Some(Invented { count: 1_000_000, name });
+    rig.cloud.set(FaultPlan { invented, ..FaultPlan::default() });
+    let told = Reconciled::default();
+    let e = rig.server.reconcile("test", &told).await.unwrap_err();
+    assert!(e.to_string().contains("far more objects than were stored there"), "{e}");
+    assert_eq!((loaded(&told.listed), loaded(&told.torn)), (1, 0));
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
+    assert_eq!(rig.used().await.0, 1);
+    rig.cloud.set(FaultPlan::default());
+    // It goes on where it stopped.
+    rig.walk().await;
+    assert_eq!(loaded(&rig.walk().await.listed), 1);
+}
+
+#[tokio::test]
+async fn a_share_has_a_bounded_number_of_leases_and_keeps_those_it_has() {
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, &content(10)).await;
+    let account = AccountId::ANONYMOUS;
+    let secret = |of: u32| RenewSecret::of(&of.to_be_bytes());
+    let mut refused = None;
+    for of in 0..2000 {
+        if let Err(e) = rig.server.renew(account, index(1), secret(of)).await {
+            refused = Some((of, e));
+            break;
+        }
+    }
+    let (of, e) = refused.expect("a bound");
+    assert!(of >= 1000 && matches!(e, StorageError::TooManyLeases { .. }), "{of}: {e}");
+    rig.server.renew(account, index(1), secret(of - 1)).await.expect("one that it has is renewed");
+}
+
+#[tokio::test]
+async fn a_soft_quota_above_the_hard_one_is_refused() {
+    let rig = Rig::new().await;
+    let quotas = |soft, hard| AccountChange {
+        soft_quota: Some(Some(soft)),
+        hard_quota: Some(Some(hard)),
+        ..AccountChange::default()
+    };
+    let leasedb = rig.server.leasedb();
+    let refused = leasedb.create_account("alice", quotas(2, 1)).await.unwrap_err();
+    assert!(matches!(refused, StorageError::Quotas { soft: 2, hard: 1, .. }), "{refused}");
+    assert!(leasedb.account("alice").await.is_err(), "and there is none half made");
+    leasedb.create_account("alice", quotas(1, 2)).await.unwrap();
+    let lower = AccountChange { hard_quota: Some(Some(0)), ..AccountChange::default() };
+    leasedb.change_account("alice", lower).await.unwrap_err();
+}
+
+/// Each try once kept the upload alive, and what lay in its way: for ever.
+#[tokio::test]
+async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_whole() {
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, &content(10)).await;
+    // What an upload left whose database was lost.
+    let of_before = rig.objects()[0].replace(&index(1).to_string(), &index(2).to_string());
+    let prefix = &index(2).to_string()[..2];
+    let of_before = ObjectKey::new(of_before.replacen(&index(1).to_string()[..2], prefix, 1)).unwrap();
+    rig.cloud.put(&of_before, b"of before"[..].into(), WriteMode::CreateOnly).await.unwrap();
+    rig.allocate(index(2), &[0], 2500).await.unwrap();
+    let refused = rig.write(index(2), 0, 0, &content(2500)).await.unwrap_err();
+    assert!(matches!(refused, StorageError::Taken { .. }), "{refused}");
+    let again = rig.write(index(2), 0, 0, &content(2500)).await.unwrap_err();
+    assert!(matches!(again, StorageError::NoUpload { .. }), "{again}");
+    assert!(rig.allocate(index(2), &[0], 2500).await.unwrap().allocated.is_empty(), "not before it has gone");
+    rig.collect_to_the_end().await;
+    rig.store(index(2), 0, &content(2500)).await;
+    assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
 }

@@ -558,6 +558,45 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
     assert!(run(&rig.server, write(b"third")).await.unwrap().is_written);
 }
 
+/// It once went back to the version before: the database was lost, one listing showed the newest, and the next left it out.
+#[tokio::test]
+async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
+    let mut rig = Rig::new().await;
+    let write = async |rig: &Rig, at: u64, bytes: Vec<u8>| {
+        let write = TestWrite { writes: vec![(at, bytes.into())], ..TestWrite::default() };
+        let done = rig.server.read_test_write(
+            AccountId::ANONYMOUS,
+            index(1),
+            b"e",
+            renew(1),
+            [(ShareNum(0), write)].into(),
+            &[],
+        );
+        assert!(done.await.unwrap().is_written);
+    };
+    write(&rig, 0, vec![1; 1000]).await;
+    let before = rig.objects();
+    write(&rig, 10, vec![2; 5]).await;
+    let newest = rig.objects().into_iter().find(|key| key.contains(".v.") && !before.contains(key)).unwrap();
+    let generation = newest.rsplit('.').next().unwrap().to_owned();
+    rig.lose_database().await;
+    rig.walk().await;
+    let read = async |rig: &Rig| {
+        let reads = &[8..17];
+        let read =
+            rig.server.read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), [].into(), reads);
+        read.await.unwrap().data[&ShareNum(0)][0].to_vec()
+    };
+    for omit_named in [generation, String::new()] {
+        rig.cloud.set(FaultPlan { omit_named, ..FaultPlan::default() });
+        for _ in 0..3 {
+            rig.walk().await;
+            assert_eq!(read(&rig).await, [1, 1, 2, 2, 2, 2, 2, 1, 1]);
+            rig.collect_to_the_end().await;
+        }
+    }
+}
+
 /// A chunk of the host before lands after its container was taken over: no new share gets its name meanwhile.
 #[tokio::test]
 async fn after_a_take_over_no_name_is_used_that_an_older_request_may_still_take() {

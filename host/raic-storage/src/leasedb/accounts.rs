@@ -107,7 +107,7 @@ impl LeaseDb {
     /// Makes an account.
     ///
     /// # Errors
-    /// [`StorageError::AccountName`], [`StorageError::AccountExists`].
+    /// [`StorageError::AccountName`], [`StorageError::AccountExists`], [`StorageError::Quotas`].
     pub async fn create_account(&self, name: &str, change: AccountChange) -> Result<Account> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.@".contains(&b);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
@@ -130,7 +130,7 @@ impl LeaseDb {
     /// Changes an account.
     ///
     /// # Errors
-    /// [`StorageError::NoAccount`].
+    /// [`StorageError::NoAccount`], [`StorageError::Quotas`].
     pub async fn change_account(&self, name: &str, change: AccountChange) -> Result<Account> {
         let (name, now) = (name.to_owned(), self.now_ms());
         self.write(move |tx| apply(tx, &name, change, now)).await
@@ -161,6 +161,13 @@ impl LeaseDb {
 fn apply(tx: &Connection, name: &str, change: AccountChange, now: i64) -> Result<Account> {
     let before = by_name(tx, name)?;
     let disabled = change.is_disabled.unwrap_or(before.is_disabled);
+    let soft_quota = change.soft_quota.unwrap_or(before.soft_quota);
+    let hard_quota = change.hard_quota.unwrap_or(before.hard_quota);
+    if let (Some(soft), Some(hard)) = (soft_quota, hard_quota)
+        && soft > hard
+    {
+        return Err(StorageError::Quotas { account: name.to_owned(), soft, hard });
+    }
     tx.execute(
         "UPDATE accounts SET disabled_ms = CASE WHEN ?2 THEN coalesce(disabled_ms, ?3) END, soft_quota = ?4,
            hard_quota = ?5, lease_seconds = ?6 WHERE id = ?1",
@@ -168,8 +175,8 @@ fn apply(tx: &Connection, name: &str, change: AccountChange, now: i64) -> Result
             before.id.0,
             disabled,
             now,
-            change.soft_quota.unwrap_or(before.soft_quota).map(int),
-            change.hard_quota.unwrap_or(before.hard_quota).map(int),
+            soft_quota.map(int),
+            hard_quota.map(int),
             int(change.lease.unwrap_or(before.lease).as_secs()),
         ],
     )?;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, params};
 
 use super::{AccountId, LeaseDb, ServerId, int, shares, uint};
-use crate::{Result, ShareNum, StorageIndex};
+use crate::{Result, ShareNum, StorageError, StorageIndex};
 
 /// What identifies a lease beside share and account: the hash of a client's renew secret.
 ///
@@ -33,6 +33,9 @@ impl RenewSecret {
     }
 }
 
+/// Leases that one share can have: a client has one, and no honest account has so many clients.
+const MOST_LEASES: u64 = 1024;
+
 /// A lease, as it is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseInfo {
@@ -55,6 +58,9 @@ pub struct LeaseInfo {
 }
 
 /// Adds a lease, or renews it where it is there; a lease is never shortened.
+///
+/// # Errors
+/// [`StorageError::TooManyLeases`]: the transaction must then be given up.
 pub(super) fn insert(
     tx: &Connection,
     share: i64,
@@ -69,7 +75,11 @@ pub(super) fn insert(
              ELSE max(expires_ms, excluded.expires_ms) END",
     )?
     .execute(params![share, account.0, renew.0, now, expires_ms])?;
-    Ok(())
+    let leases = tx.prepare_cached("SELECT leases FROM shares WHERE id = ?1")?;
+    match { leases }.query_row([share], |row| row.get(0)).map(uint)? {
+        leases if leases > MOST_LEASES => Err(StorageError::TooManyLeases { most: MOST_LEASES }),
+        _ => Ok(()),
+    }
 }
 
 /// Ends the leases of a share: all, or those of one secret.
