@@ -93,7 +93,9 @@ impl Client<'_> {
         let sentence = if e.kind() == std::io::ErrorKind::PermissionDenied {
             format!("{} is another user's, or not to be entered ({e}); its owner can", socket.display())
         } else if !self.0.config().exists() {
-            format!("there is no home in {home}; `raic init` makes one, --home names another")
+            return Failed::configuration(format!(
+                "there is no home in {home}; `raic init` makes one, --home names another"
+            ));
         } else {
             // Its lock is not tried: a daemon that starts just then would find it taken.
             format!(

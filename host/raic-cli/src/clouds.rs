@@ -9,6 +9,8 @@ use std::{
     io::Write as _,
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
+    pin::pin,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, Subcommand};
@@ -28,12 +30,17 @@ use crate::{
     files::{print_json, when},
     home::{self, Home},
     output::{say, tell},
-    progress,
+    progress::{self, counted},
 };
 
 use endpoints::{pin_endpoints, pin_learned};
 pub(crate) use versions::reload;
 use versions::{reopen, upgrade};
+
+/// How long a cloud that is added is asked at most; it is added all the same.
+const LONGEST_TRY: Duration = Duration::from_secs(15);
+/// After how long it is said what is waited for.
+const QUIET: Duration = Duration::from_secs(3);
 
 #[derive(Subcommand)]
 pub(crate) enum CloudCommand {
@@ -173,8 +180,10 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                 )),
                 _ => Failed::cloud(&e),
             })?;
+            // What a running daemon knows of the cloud is no longer so.
+            let in_use = reopen(home, &Pins::new()).await?;
             if json {
-                return print_json(&json!({"cloud": name, "created": true}));
+                return print_json(&json!({"cloud": name, "created": true, "in_use": in_use}));
             }
             say!("cloud {name:?} has its container");
             Ok(())
@@ -182,7 +191,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
         CloudCommand::Delete { name } => {
             let shares = shares_on(home, &name)?;
             if shares > 0 {
-                return Err(Failed::configuration(format!("cloud {name:?} holds {shares} shares of files")));
+                let shares = counted(shares, "share");
+                return Err(Failed::configuration(format!("cloud {name:?} holds {shares} of files")));
             }
             if let CloudSection::Cloud { prefix: Some(prefix), .. } = section(&Config::load(home)?, &name)? {
                 return Err(Failed::configuration(format!(
@@ -304,8 +314,9 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         let shares = shares_on(home, old)?;
         if shares > 0 {
             return Err(wrong(format!(
-                "cloud {old:?} holds {shares} shares of files, which would lose them; remove the files first, or \
-                 give --force where the cloud is lost anyway"
+                "cloud {old:?} holds {} of files, which would lose them; remove the files first, or \
+                 give --force where the cloud is lost anyway",
+                counted(shares, "share")
             )));
         }
     }
@@ -326,7 +337,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         table.set_position(old.position());
     }
     clouds.insert(&name, Item::Table(table));
-    for (endpoint, url) in pin_learned(home, &mut document, &name, false).await? {
+    let mut waiting = Waiting::new(json, &name);
+    // In a cloud that does not answer there is nothing to learn; what is wrong with it is told below.
+    let learned = pin_learned(home, &mut document, &name, false);
+    let learned = waiting.on(learned).await.unwrap_or_else(|| Ok(Vec::new()));
+    for (endpoint, url) in learned? {
         if !json {
             say!("pinned: its {endpoint} is at {url}, as its login says");
         }
@@ -339,7 +354,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     let opened = tokio::task::block_in_place(|| {
         Clouds::new(home)?.open(config.clouds.len(), &name, section(&config, &name)?, &mut pins, None)
     })?;
-    refuse_if_owned(home, &name, &*opened).await?;
+    // What cannot be told now is told when it is used.
+    waiting.on(refuse_if_owned(home, &name, &*opened)).await.unwrap_or(Ok(()))?;
     warn_of_shared_domains(&config, home, &name);
     if let Some(old) = &arguments.replace
         && shares_on(home, old)? > 0
@@ -357,7 +373,10 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
             );
         }
     }
-    let fault = opened.probe().await.err().map(|e| e.to_string());
+    let fault = match waiting.on(opened.probe()).await {
+        Some(probed) => probed.err().map(|e| e.to_string()),
+        None => Some(format!("cloud {name:?}: no answer within {} s", LONGEST_TRY.as_secs())),
+    };
     if let Some(fault) = &fault {
         tell!("warning: it does not work yet: {fault}");
     }
@@ -375,6 +394,37 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     Ok(())
 }
 
+/// Waits for a cloud to answer several questions, and says so after a moment; not longer than anybody would watch.
+struct Waiting<'a> {
+    json: bool,
+    name: &'a str,
+    began: Instant,
+    is_told: bool,
+}
+
+impl<'a> Waiting<'a> {
+    fn new(json: bool, name: &'a str) -> Self {
+        Self { json, name, began: Instant::now(), is_told: false }
+    }
+
+    /// The answer; none where it takes too long.
+    async fn on<T>(&mut self, answer: impl Future<Output = T>) -> Option<T> {
+        let mut answer = pin!(answer);
+        if !self.is_told {
+            let quiet = QUIET.saturating_sub(self.began.elapsed());
+            if let Ok(answered) = tokio::time::timeout(quiet, &mut answer).await {
+                return Some(answered);
+            }
+            self.is_told = true;
+            if !self.json {
+                tell!("waiting for cloud {:?}, for {} s at most", self.name, LONGEST_TRY.as_secs());
+            }
+        }
+        let left = LONGEST_TRY.saturating_sub(self.began.elapsed());
+        tokio::time::timeout(left, answer).await.ok()
+    }
+}
+
 async fn gone(home: &Home, json: bool, name: &str) -> Outcome {
     if Config::load(home)?.clouds.contains_key(name) {
         return Err(Failed::configuration(format!(
@@ -387,7 +437,8 @@ async fn gone(home: &Home, json: bool, name: &str) -> Outcome {
         return print_json(&json!({"cloud": name, "lost": shares}));
     }
     say!(
-        "cloud {name:?} is gone: {shares} shares count as lost; `raic get X - | raic put - X` stores a file anew with all its shares"
+        "cloud {name:?} is gone, and {} with it; `raic get X - | raic put - X` stores a file anew with all its shares",
+        counted(shares, "share")
     );
     Ok(())
 }
@@ -519,11 +570,11 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
     }
     say!("array      {}-of-{}", status.k, status.n);
     say!("files      {} ({})", status.files, progress::bytes(status.bytes));
-    say!("lacking    {} shares", status.lacking);
-    say!("deletions  {} shares wait", status.deletions);
-    say!("lost       {} shares", status.lost);
+    say!("lacking    {}", counted(status.lacking, "share"));
+    say!("deletions  {} to go", counted(status.deletions, "share"));
+    say!("lost       {}", counted(status.lost, "share"));
     for (cloud, shares) in &status.gone {
-        say!("gone       {cloud:<16} held {shares} shares");
+        say!("gone       {cloud:<16} held {}", counted(*shares, "share"));
     }
     if let Some(clock) = &status.clock {
         say!("clock      {clock}");
@@ -541,8 +592,11 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
         let fault = cloud.fault.as_deref().unwrap_or("works");
         let fault = fault.strip_prefix(&format!("cloud {:?}: ", cloud.name)).unwrap_or(fault);
         let keyring = if cloud.keyring { "" } else { " (has no copy of the keyring yet)" };
-        let lacking =
-            if cloud.lacking == 0 { String::new() } else { format!(", lacks {} shares", cloud.lacking) };
+        let lacking = if cloud.lacking == 0 {
+            String::new()
+        } else {
+            format!(", lacks {}", counted(cloud.lacking, "share"))
+        };
         let free =
             cloud.available.map(|free| format!(", {} free", progress::bytes(free))).unwrap_or_default();
         say!("cloud      {:<16} {fault}{lacking}{free}{keyring}", cloud.name);

@@ -1,12 +1,12 @@
 //! `config.toml`: the one truth for which clouds there are.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env,
     io::Read as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc,
+    sync::{Mutex, PoisonError, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -303,7 +303,7 @@ impl Config {
 
     /// `home` is what paths are below, unless they begin with `/`.
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|e| e.to_string().trim().to_owned())?;
+        let config: Self = toml::from_str(text).map_err(|e| in_plain_words(e.to_string().trim()))?;
         config.storage.expiry()?;
         if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
             return Err("storage: memory is 1 MiB or more, spool 8 MiB or more".to_owned());
@@ -328,12 +328,40 @@ impl Config {
             let same = config.clouds.iter().take(i).find(|(_, other)| section.is_same_place(other, home));
             if let Some((other, _)) = same {
                 return Err(format!(
-                    "clouds {other:?} and {name:?} are one place: its loss would take two shares of every file"
+                    "clouds {other:?} and {name:?} are one place, or one lies in the other: its loss would take two shares of every file"
                 ));
             }
         }
         Ok(config)
     }
+}
+
+/// What serde says is wrong, without the words of the language that it is written in.
+fn in_plain_words(message: &str) -> String {
+    let words = [
+        ("unknown variant", "unknown value"),
+        ("unknown field", "unknown key"),
+        ("missing field", "missing key"),
+        ("expected u8", "expected a whole number from 0 to 255"),
+        ("expected u32", "expected a whole number, 0 or more"),
+        ("expected u64", "expected a whole number, 0 or more"),
+        ("expected usize", "expected a whole number, 0 or more"),
+        ("expected a sequence", "expected a list, such as [\"a\", \"b\"]"),
+        ("expected a map", "expected a table"),
+        (
+            "wanted exactly 1 element, more than 1 element",
+            "expected one of file, env and command, such as { file = \"secrets/amazon.json\" }",
+        ),
+        (
+            "expected map with a single key",
+            "expected one of file, env and command, such as { file = \"secrets/amazon.json\" }",
+        ),
+        ("expected struct ArraySection", "expected a table, [array]"),
+        ("expected struct StorageSection", "expected a table, [storage]"),
+        ("expected struct ConnectorsSection", "expected a table, [connectors]"),
+        ("expected internally tagged enum CloudSection", "expected a table, [clouds.NAME]"),
+    ];
+    words.iter().fold(message.to_owned(), |text, (rust, plain)| text.replace(rust, plain))
 }
 
 impl CloudSection {
@@ -377,7 +405,10 @@ impl CloudSection {
         // One that is not there, such as a disk that is not mounted, is compared by its name.
         let place = |path: &Path| home.join(path).canonicalize().unwrap_or_else(|_| home.join(path));
         match (self, other) {
-            (Self::Disk { path, .. }, Self::Disk { path: other, .. }) => place(path) == place(other),
+            (Self::Disk { path, .. }, Self::Disk { path: other, .. }) => {
+                let (one, other) = (place(path), place(other));
+                one.starts_with(&other) || other.starts_with(&one)
+            }
             (
                 Self::Cloud { connector, settings, prefix, .. },
                 Self::Cloud { connector: c, settings: s, prefix: p, .. },
@@ -453,10 +484,14 @@ fn output_within(mut child: Child, limit: Duration) -> Result<Zeroizing<Vec<u8>>
     }
 }
 
+/// Warns of a secret that others can read, once for each.
 fn warn_if_open(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
+    // A std lock: held while a set is changed.
+    static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     if let Ok(meta) = std::fs::metadata(path)
         && meta.permissions().mode() & 0o077 != 0
+        && WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned())
     {
         tracing::warn!("{}: others can read this secret; chmod 600 it", path.display());
     }
@@ -519,6 +554,46 @@ mod tests {
         assert_eq!(command(&["echo", "secret"]).unwrap().as_slice(), b"secret\n");
         assert!(command(&["false"]).unwrap_err().contains("failed"));
         assert!(command(&["sleep", "60"]).unwrap_err().contains("did not end"));
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_in_words_of_the_file() {
+        let of = |line: &str| parse(&format!("[array]\nk = 1\n{line}")).unwrap_err();
+        for (line, plain) in [
+            ("survive = \"x\"", "a whole number"),
+            ("survives = 1", "unknown key"),
+            ("[clouds.a]\nbackend = \"dsk\"", "unknown value"),
+            ("[clouds.a]\nbackend = \"disk\"", "missing key"),
+            (
+                "[clouds.a]\nbackend = \"cloud\"\nconnector = \"s3\"\ncredentials.keys = {}",
+                "file, env and command",
+            ),
+            (
+                "[clouds.a]\nbackend = \"cloud\"\nconnector = \"s3\"\ncredentials.keys = { file = \"a\", env = \"B\" }",
+                "file, env and command",
+            ),
+            ("[clouds]\na = 1", "a table"),
+            ("[connectors]\nsigned_by = 1", "a list"),
+            ("[storage]\ndeletions_per_second = -1", "a whole number"),
+        ] {
+            let told = of(line);
+            let rust =
+                ["u8", "u32", "u64", "usize", "variant", "field", "struct", "enum", "map ", "sequence"];
+            assert!(told.contains(plain) && !rust.iter().any(|word| told.contains(word)), "{line}: {told}");
+        }
+        assert!(parse("[array]\nk = 300").unwrap_err().contains("from 0 to 255"));
+    }
+
+    #[test]
+    fn a_folder_within_anothers_is_no_cloud_of_its_own() {
+        let two = |one: &str, other: &str| {
+            let cloud =
+                |name: &str, path: &str| format!("[clouds.{name}]\nbackend = \"disk\"\npath = {path:?}\n");
+            parse(&format!("[array]\nk = 1\n{}{}", cloud("one", one), cloud("other", other)))
+        };
+        assert!(two("clouds/1", "clouds/10").is_ok());
+        assert!(two("clouds/1", "clouds/1/shares").unwrap_err().contains("lies in the other"));
+        assert!(two("/mnt/a/b", "/mnt/a").unwrap_err().contains("lies in the other"));
     }
 
     #[test]

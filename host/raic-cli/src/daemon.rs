@@ -15,7 +15,7 @@ use raic_cloud::{Breaker, Cloud, Limit, Meter, Prefix, Retry, RetryPolicy};
 use raic_gateway::admin::{Admin, Reload, WaitingConnectors};
 use raic_storage::{
     Backend, ChunkBudget, Clock, CloudBackend, Database, DatabaseError, DiskBackend, Holds, LeaseDb,
-    MUTABLE_CHUNK_SIZE, Owner, ServerId, ServerSettings, ServerShares, Slots, Spool, StorageServer,
+    MUTABLE_CHUNK_SIZE, Open, Owner, ServerId, ServerSettings, ServerShares, Slots, Spool, StorageServer,
     UnusableBackend, chunk_size_for,
 };
 use raic_wasm::{
@@ -36,6 +36,7 @@ use crate::{
     connectors::engine,
     error::{Failed, Outcome},
     home::{self, Home},
+    progress::counted,
     released::approvals,
 };
 
@@ -148,6 +149,15 @@ impl Clouds {
                 Ok(Arc::new(backend))
             }
         }
+    }
+
+    /// Whether opening a cloud takes as long as compiling its connector. One that runs no known version yet is opened at once: which it is
+    /// must be stored.
+    fn must_compile(&self, name: &str, section: &CloudSection, pins: &Pins) -> bool {
+        let CloudSection::Cloud { connector, .. } = section else { return false };
+        let Some(version) = pins.get(name).and_then(|pin| pin.of(connector)) else { return false };
+        let found = self.approved.find(version);
+        found.is_ok_and(|package| self.engine.must_compile(&package, self.approved.compiled()))
     }
 
     /// A cloud behind its connector, with what the daemon puts around every cloud.
@@ -284,7 +294,9 @@ async fn open_array(
     let before_pins = known.clone();
     // The versions that clouds are told to run from now on.
     let known: Pins = known.into_iter().chain(moved).collect();
-    let opened = tokio::task::spawn_blocking(move || open_backends(&clouds, config, known, &places));
+    let compiling = if before.is_none() { Compiling::WhileServing } else { Compiling::First };
+    let opened =
+        tokio::task::spawn_blocking(move || open_backends(&clouds, config, known, &places, compiling));
     let Opened { config, backends, pins } = opened.await.map_err(Failed::other)??;
     let kept = config.clouds.keys().cloned().collect();
     let identity = leasedb.identity().await.map_err(Failed::storage)?;
@@ -338,7 +350,7 @@ fn refuse_if_dropped(config: &Config, servers: Vec<ServerShares>) -> Outcome {
     let dropped = servers
         .into_iter()
         .filter(|server| server.shares > 0 && !server.is_gone && !config.clouds.contains_key(&server.name));
-    let dropped: Vec<_> = dropped.map(|s| format!("{:?} ({} shares)", s.name, s.shares)).collect();
+    let dropped: Vec<_> = dropped.map(|s| format!("{:?} ({})", s.name, counted(s.shares, "share"))).collect();
     if dropped.is_empty() {
         return Ok(());
     }
@@ -357,27 +369,46 @@ struct Opened {
     pins: Pins,
 }
 
-/// The configuration's clouds, in its order. Blocks while connectors compile.
-fn open_backends(clouds: &Clouds, config: Config, mut pins: Pins, places: &Places) -> Outcome<Opened> {
+/// When connectors are compiled that have to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compiling {
+    /// Before the clouds count as opened.
+    First,
+    /// While the other clouds serve already: after an upgrade of this program, when all have to be, that takes minutes.
+    WhileServing,
+}
+
+/// The configuration's clouds, in its order.
+fn open_backends(
+    clouds: &Clouds,
+    config: Config,
+    mut pins: Pins,
+    places: &Places,
+    compiling: Compiling,
+) -> Outcome<Opened> {
     let (mut faults, n) = (Vec::new(), config.clouds.len());
-    let backends: Vec<_> = config
-        .clouds
-        .iter()
-        .map(|(name, section)| {
-            clouds.open(n, name, section, &mut pins, Some(places)).unwrap_or_else(|failed| {
-                // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
-                tracing::error!("{}", failed.sentence);
-                faults.push(failed.sentence.clone());
-                let (clouds, pins, places) = (clouds.clone(), pins.clone(), places.clone());
-                let place = (name.clone(), section.clone());
-                let open = move || {
-                    let opened = clouds.open(n, &place.0, &place.1, &mut pins.clone(), Some(&places));
-                    opened.map_err(|failed| failed.sentence)
-                };
-                Arc::new(UnusableBackend::new(name, failed.sentence, Box::new(open)))
-            })
+    let open_later = |name: &str, section: &CloudSection, pins: &Pins| -> Open {
+        let (clouds, pins, places) = (clouds.clone(), pins.clone(), places.clone());
+        let place = (name.to_owned(), section.clone());
+        Box::new(move || {
+            let opened = clouds.open(n, &place.0, &place.1, &mut pins.clone(), Some(&places));
+            opened.map_err(|failed| failed.sentence)
         })
-        .collect();
+    };
+    let mut open = |name: &str, section: &CloudSection| -> Arc<dyn Backend> {
+        if compiling == Compiling::WhileServing && clouds.must_compile(name, section, &pins) {
+            let reason =
+                format!("cloud {name:?}: its connector is being compiled, as after an upgrade of raic");
+            return Arc::new(UnusableBackend::opening(name, reason, open_later(name, section, &pins)));
+        }
+        clouds.open(n, name, section, &mut pins, Some(places)).unwrap_or_else(|failed| {
+            // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
+            tracing::error!("{}", failed.sentence);
+            faults.push(failed.sentence.clone());
+            Arc::new(UnusableBackend::new(name, failed.sentence, open_later(name, section, &pins)))
+        })
+    };
+    let backends: Vec<_> = config.clouds.iter().map(|(name, section)| open(name, section)).collect();
     if !faults.is_empty() && backends.len() - faults.len() < usize::from(config.array.k) {
         return Err(Failed::configuration(faults.join("; ")));
     }

@@ -103,6 +103,20 @@ impl Failed {
         Self { class, sentence }
     }
 
+    /// The class as a word that programs can act on, in the place of the exit code.
+    pub(crate) fn code(&self) -> &'static str {
+        match self.class {
+            Class::Other => "other",
+            Class::Usage => "usage",
+            Class::NoSuchFile => "no-such-file",
+            Class::Configuration => "configuration",
+            Class::NoDaemon => "no-daemon",
+            Class::TooFewClouds => "too-few-clouds",
+            Class::Full => "full",
+            Class::Busy => "busy",
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.class as u8)
     }

@@ -91,7 +91,8 @@ pub(crate) async fn put(
         return print_json(&stored);
     }
     let did = if stored.replaced { "replaced" } else { "stored" };
-    say!("{did} {} ({}) as {} shares", stored.name, progress::bytes(stored.size), stored.shares.len());
+    let shares = progress::counted(stored.shares.len() as u64, "share");
+    say!("{did} {} ({}) as {shares}", stored.name, progress::bytes(stored.size));
     lacking(&stored);
     Ok(())
 }
@@ -127,7 +128,7 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
 }
 
 /// Being told to stop.
-async fn stopped() -> Failed {
+pub(crate) async fn stopped() -> Failed {
     let told = |kind| tokio::signal::unix::signal(kind).map_err(Failed::other);
     let told = told(SignalKind::interrupt())
         .and_then(|i| Ok((i, told(SignalKind::terminate())?, told(SignalKind::hangup())?)));
@@ -274,7 +275,7 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
     let mut print = |line: std::fmt::Arguments<'_>| match out.write_fmt(line) {
         // Whoever reads has read enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        other => other.map(|()| true).map_err(Failed::other),
+        other => other.map(|()| true).map_err(|e| Failed::io("cannot write the output", &e)),
     };
     loop {
         let path = format!("/v1/files?prefix={}&after={}&limit=1000", encode(prefix), encode(&after));

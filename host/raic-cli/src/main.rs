@@ -38,7 +38,7 @@ struct Arguments {
     /// The folder with configuration, keys and database [default: $RAIC_HOME, else $XDG_DATA_HOME/raic, else ~/.local/share/raic]
     #[arg(long, global = true, value_name = "FOLDER")]
     home: Option<PathBuf>,
-    /// Print JSON instead of text: one value, or one a line where there may be several
+    /// Print JSON instead of text: one value, or one a line where there may be several; an error is one too, on standard error
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -137,30 +137,36 @@ enum Command {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let json = arguments.json;
     if let Command::CompileConnector { component, output } = &arguments.command {
         // Before there are threads: the limits are this process's.
-        return ended(raic_wasm::compile_file(component, output).map_err(Failed::other));
+        return ended(raic_wasm::compile_file(component, output).map_err(Failed::other), false);
     }
     if let Err(failed) = start_log(matches!(arguments.command, Command::Serve)) {
-        return ended(Err(failed));
+        return ended(Err(failed), json);
     }
     raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(e) => return ended(Err(Failed::other(format!("cannot start: {e}")))),
+        Err(e) => return ended(Err(Failed::other(format!("cannot start: {e}"))), json),
     };
     let outcome = runtime.block_on(run(arguments));
     // Reading standard input cannot be cancelled; do not wait for it.
     runtime.shutdown_background();
-    ended(outcome)
+    ended(outcome, json)
 }
 
 /// The exit code of a command that ended so, after its sentence was shown.
-fn ended(outcome: Outcome) -> ExitCode {
+fn ended(outcome: Outcome, json: bool) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
-            output::error_line(format_args!("raic: {}", failed.sentence));
+            if json {
+                let error = serde_json::json!({"error": failed.sentence, "code": failed.code()});
+                output::error_line(format_args!("{error}"));
+            } else {
+                output::error_line(format_args!("raic: {}", failed.sentence));
+            }
             failed.exit_code()
         }
     }

@@ -6,6 +6,8 @@ use std::{
     process,
 };
 
+use crate::error::Failed;
+
 /// As `println!`, for output that may be closed.
 macro_rules! say {
     () => { $crate::output::line(format_args!("")) };
@@ -50,8 +52,9 @@ pub(crate) fn line(text: Arguments<'_>) {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => process::exit(0),
         Err(e) => {
-            error_line(format_args!("raic: cannot write the output: {e}"));
-            process::exit(1);
+            let failed = Failed::io("cannot write the output", &e);
+            error_line(format_args!("raic: {}", failed.sentence));
+            process::exit(failed.class as i32);
         }
     }
 }

@@ -97,13 +97,10 @@ pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
         .layer(DefaultBodyLimit::max(MAX_OBJECT))
         .layer(middleware::from_fn_with_state(service.clone(), authorised))
         .with_state(service);
-    let stopped = async {
-        // Where the signal cannot be waited for, it ends the process by itself.
-        let _ = tokio::signal::ctrl_c().await;
-    };
+    // However it is told to, so that the token goes with it.
     tokio::select! {
         served = async { axum::serve(listener, router).await } => served.map_err(Failed::other),
-        () = stopped => Ok(()),
+        _ = crate::files::stopped() => Ok(()),
     }
 }
 

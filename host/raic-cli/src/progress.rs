@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
 use hyper::Method;
-use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use raic_storage::StorageIndex;
 use tokio::task::JoinHandle;
 
@@ -16,11 +16,15 @@ use crate::{
 /// How often the daemon is asked how far each cloud is.
 const PAUSE: Duration = Duration::from_millis(300);
 
+/// How often it is drawn although nothing comes.
+const TICK: Duration = Duration::from_millis(500);
+
 const WITH_TOTAL: &str = "{bar:32} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 
 /// What is shown of one transfer; goes from the terminal when dropped.
 pub(crate) struct Progress {
     id: String,
+    bars: MultiProgress,
     whole: ProgressBar,
     asking: Option<JoinHandle<()>>,
 }
@@ -37,12 +41,15 @@ impl Progress {
     pub(crate) fn new(home: &Home, total: Option<u64>) -> Outcome<Self> {
         let id = StorageIndex::random().map_err(Failed::other)?.to_string();
         if !std::io::stderr().is_terminal() {
-            return Ok(Self { id, whole: ProgressBar::hidden(), asking: None });
+            let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
+            return Ok(Self { id, bars, whole: ProgressBar::hidden(), asking: None });
         }
         let bars = MultiProgress::new();
         let whole = bars.add(styled(ProgressBar::new_spinner(), "{spinner} {bytes}  {bytes_per_sec}"));
-        let asking = tokio::spawn(show_clouds(home.clone(), id.clone(), bars));
-        let progress = Self { id, whole, asking: Some(asking) };
+        // So that the speed and the time left go on while nothing comes.
+        whole.enable_steady_tick(TICK);
+        let asking = tokio::spawn(show_clouds(home.clone(), id.clone(), bars.clone()));
+        let progress = Self { id, bars, whole, asking: Some(asking) };
         if let Some(total) = total {
             progress.set_length(total);
         }
@@ -74,6 +81,9 @@ impl Drop for Progress {
             asking.abort();
         }
         self.whole.finish_and_clear();
+        // The clouds' lines with it. Where the terminal cannot be written to, nothing is lost.
+        let _ = self.bars.clear();
+        self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
@@ -97,4 +107,9 @@ async fn show_clouds(home: Home, id: String, bars: MultiProgress) {
 /// Bytes as a person reads them.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
+}
+
+/// A number of things, such as `1 share` and `2 shares`.
+pub(crate) fn counted(count: u64, thing: &str) -> String {
+    format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }

@@ -223,7 +223,9 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
             if json {
                 return print_json(&renewed);
             }
-            renewed.iter().for_each(|(cloud, shares)| say!("{cloud:<16} {shares} shares"));
+            for (cloud, shares) in &renewed {
+                say!("{cloud:<16} {}", progress::counted(*shares as u64, "share"));
+            }
             Ok(())
         }
         LeaseCommand::Collect { dry_run } => {
@@ -239,7 +241,9 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
                 }
                 if dry_run {
                     let more = if line.would_go.len() == SHOWN { " or more" } else { "" };
-                    say!("{:<16} {}{more} shares would go", line.cloud, line.would_go.len());
+                    let going = line.would_go.len();
+                    let things = if going == 1 { "share" } else { "shares" };
+                    say!("{:<16} {going}{more} {things} would go", line.cloud);
                 } else {
                     let CollectLine { cloud, expired, deleted, failed, .. } = line;
                     say!("{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed");

@@ -246,6 +246,56 @@ fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, whole);
 }
 
+/// After an upgrade of raic every connector is compiled anew: once nobody was served until all were.
+#[test]
+fn a_daemon_serves_while_it_compiles_its_connectors() {
+    let mut rig = Rig::new();
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    rig.raic(&["connector", "approve", &built("practice").display().to_string(), "--yes"]).ok();
+    rig.serve();
+    let (endpoint, credential) =
+        (format!("endpoint={}", service.url), format!("account={}", token.display()));
+    let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
+    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+    rig.raic_with(&["put", "-", "file"], b"content").ok();
+    rig.kill();
+    for compiled in Rig::files(&rig.home("connectors/compiled")) {
+        fs::remove_file(compiled).expect("it goes");
+    }
+    fs::remove_file(rig.path("log")).expect("the log begins anew");
+    rig.serve();
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
+    Rig::until("the cloud works", || {
+        let status = rig.raic(&["status"]).ok().text;
+        status.lines().any(|line| line.contains("mine") && line.contains("works"))
+    });
+    let log = fs::read_to_string(rig.path("log")).expect("the log");
+    let at = |what| log.find(what).unwrap_or_else(|| panic!("no {what:?}: {log}"));
+    assert!(at("serving ") < at("compiling connector practice"), "{log}");
+    assert_eq!(log.matches("compiling connector").count(), 1, "once, whoever asks: {log}");
+}
+
+/// A service that accepts and never answers once kept `cloud add` silent for three minutes.
+#[test]
+fn a_cloud_that_never_answers_is_added_after_a_while_and_said_to_be_waited_for() {
+    let mut rig = Rig::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let endpoint = format!("endpoint=http://{}", listener.local_addr().expect("its address"));
+    let token = rig.path("token");
+    fs::write(&token, "token").expect("a file");
+    let credential = format!("account={}", token.display());
+    rig.raic(&["connector", "approve", &built("practice").display().to_string(), "--yes"]).ok();
+    rig.serve();
+    let began = std::time::Instant::now();
+    let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
+    let added = rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+    assert!(began.elapsed().as_secs() < 40, "{:?}", began.elapsed());
+    for told in ["waiting for cloud \"mine\"", "no answer within"] {
+        assert!(added.errors.contains(told), "{}", added.errors);
+    }
+}
+
 #[test]
 fn where_keys_are_listed_only_what_they_signed_is_approved() {
     let rig = Rig::new();

@@ -82,7 +82,7 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
         "{}",
         stored.errors
     );
-    assert!(rig.raic(&["status"]).ok().text.contains("lacking    1 shares"));
+    assert!(rig.raic(&["status"]).ok().text.contains("lacking    1 share\n"));
     // Mounted again, it is used again.
     fs::rename(rig.path("gone-2"), rig.home("clouds/2")).unwrap();
     Rig::until("the cloud works again", || {
@@ -170,28 +170,28 @@ fn a_cloud_with_shares_is_not_replaced_unless_forced() {
     let add = |rig: &Rig, more: &[&str]| {
         rig.raic(&[&["cloud", "add", "new", "--path", &folder, "--replace", "local-1"], more].concat())
     };
-    add(&rig, &[]).fails(4, &["local-1", "1 shares", "--force"]);
+    add(&rig, &[]).fails(4, &["local-1", "1 share", "--force"]);
     // Nor does an editor drop it.
     let config = fs::read_to_string(rig.home("config.toml")).unwrap();
     let at = config.find("[clouds.local-1]").unwrap();
     let end = at + config[at..].find("[clouds.local-2]").unwrap();
     fs::write(rig.home("config.toml"), [&config[..at], &config[end..]].concat()).unwrap();
-    rig.raic(&["reload"]).fails(4, &["local-1", "1 shares", "raic cloud gone"]);
+    rig.raic(&["reload"]).fails(4, &["local-1", "1 share", "raic cloud gone"]);
     rig.kill();
-    rig.raic(&["serve"]).fails(4, &["local-1", "1 shares", "raic cloud gone"]);
-    assert!(rig.raic(&["cloud", "gone", "local-1"]).ok().text.contains("1 shares count as lost"));
+    rig.raic(&["serve"]).fails(4, &["local-1", "1 share", "raic cloud gone"]);
+    assert!(rig.raic(&["cloud", "gone", "local-1"]).ok().text.contains("and 1 share with it"));
     rig.raic(&["cloud", "gone", "local-2"]).fails(4, &["local-2", "is in config.toml"]);
     rig.raic(&["cloud", "gone", "nosuch"]).fails(4, &["nosuch"]);
     rig.serve();
     let status = rig.raic(&["status"]).ok().text;
-    assert!(status.contains("lost       1 shares") && status.contains("gone       local-1"), "{status}");
+    assert!(status.contains("lost       1 share\n") && status.contains("gone       local-1"), "{status}");
     assert!(rig.raic(&["stat", "file"]).ok().errors.contains("share 0 is missing"));
     // Put back, it has what it had.
     fs::write(rig.home("config.toml"), &config).unwrap();
     rig.raic(&["reload"]).ok();
     assert!(rig.raic(&["status"]).ok().text.contains("lost       0 shares"));
     assert!(add(&rig, &["--force"]).ok().text.contains("uses it now"));
-    assert!(rig.raic(&["status"]).ok().text.contains("lost       1 shares"));
+    assert!(rig.raic(&["status"]).ok().text.contains("lost       1 share\n"));
     let config = fs::read_to_string(rig.home("config.toml")).unwrap();
     for comment in
         ["# lease_expiry", "# signed_by", "# As many clouds as the array has shares", "# reserved_space"]
@@ -251,4 +251,30 @@ fn kill_9_at_any_moment_of_a_put_loses_nothing_acknowledged() {
     let shares = Rig::files(&rig.home("clouds/1/shares")).len();
     assert!((1 + whole..=13).contains(&shares), "{shares} shares of {whole} files and the kept one");
     assert_eq!(rig.raic(&["ls"]).ok().text.lines().count(), 1 + whole);
+}
+
+#[test]
+fn an_error_is_json_where_json_is_asked_for() {
+    let mut rig = Rig::new();
+    let error = |ended: rig::Ended| -> (i32, String) {
+        let error: serde_json::Value = serde_json::from_str(&ended.errors).expect("JSON");
+        assert!(error["error"].is_string(), "{error}");
+        (ended.code, error["code"].as_str().expect("a code").to_owned())
+    };
+    assert_eq!(error(rig.raic(&["--json", "ls"])), (5, "no-daemon".to_owned()));
+    rig.serve();
+    assert_eq!(error(rig.raic(&["--json", "get", "nosuch", "-"])), (3, "no-such-file".to_owned()));
+    assert_eq!(error(rig.raic(&["--json", "cloud", "test", "nosuch"])), (4, "configuration".to_owned()));
+}
+
+#[test]
+fn output_that_nothing_takes_is_a_full_disk() {
+    let mut rig = Rig::new();
+    rig.serve();
+    rig.raic_with(&["put", "-", "file"], b"content").ok();
+    for command in [&["ls"][..], &["stat", "file"], &["status"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let ended = rig.command(command).stdout(full).output().expect("it ends");
+        assert_eq!(ended.status.code(), Some(7), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
 }

@@ -277,7 +277,10 @@ impl IntoResponse for Refused {
                 StorageError::NoAccount(_) => (StatusCode::NOT_FOUND, "configuration"),
                 StorageError::Unusable { .. } => (StatusCode::BAD_REQUEST, "configuration"),
                 StorageError::AccountExists(_) => (StatusCode::CONFLICT, "configuration"),
-                StorageError::AccountName(_) => (StatusCode::BAD_REQUEST, "configuration"),
+                StorageError::AccountName(_) | StorageError::Quotas { .. } => {
+                    (StatusCode::BAD_REQUEST, "configuration")
+                }
+                StorageError::TooManyLeases { .. } => (StatusCode::FORBIDDEN, "refused"),
                 _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             },
             ArrayError::WrongKey { .. } | ArrayError::Sealed { .. } => {

@@ -203,8 +203,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found)
     -> Result<Recovered>;
 
-    /// After a complete listing: what is known of mutable shares by an earlier listing only, and `listed` does not have, is
-    /// forgotten.
+    /// After a complete listing: what is known of mutable shares by an earlier listing only, `listed` does not have, and is not found by its
+    /// name either, is forgotten.
     async fn forget_unlisted(&self, _: Span, _: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
         Ok(())
     }

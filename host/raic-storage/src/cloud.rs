@@ -438,7 +438,7 @@ impl Backend for CloudBackend {
 
     async fn forget_unlisted(&self, span: Span, listed: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
         match &self.mutable {
-            Some(mutable) => mutable.slots.forget_unlisted(span, listed).await,
+            Some(mutable) => mutable.forget_unlisted(span, &listed).await,
             None => Ok(()),
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use raic_cloud::ErrorKind;
 
 use crate::{
-    Found, Generation, MutableShare, Recovered, Result, ShareNum, StorageIndex,
+    Found, Generation, MutableShare, Recovered, Result, ShareNum, Span, StorageIndex,
     commit::Commit,
     mutable::MutableShares,
     object::ShareObject,
@@ -179,6 +179,24 @@ impl MutableShares {
             return Ok(Recovered::Deleted);
         }
         Ok(Recovered::Whole(MutableShare { length: whole.length, enabler: whole.enabler }))
+    }
+
+    /// What one listing showed, and the next, complete one does not at all, had gone by then: such as the mark of a deletion that an older
+    /// host ended. It is asked for by its name before it is forgotten.
+    pub(crate) async fn forget_unlisted(&self, span: Span, listed: &BTreeSet<At>) -> Result<()> {
+        for at in self.slots.doubtful(span).await?.into_iter().filter(|at| !listed.contains(at)) {
+            let Some(slot) = self.slots.get(at).await?.filter(|slot| slot.is_doubtful) else { continue };
+            let current = slot.current.as_deref();
+            let current = current.and_then(|bytes| Commit::decode(bytes, &self.slots.key, at.0, at.1));
+            if let Some(commit) = current
+                && self.get(at, ShareObject::Commit(commit.generation)).await?.is_some()
+            {
+                continue;
+            }
+            self.container.proves_absence().await?;
+            self.slots.forget_doubtful(at, slot.fence).await?;
+        }
+        Ok(())
     }
 
     /// No version is whole, as two passes agreed: the share is as one that was deleted.

@@ -1,7 +1,5 @@
 //! Which version of a mutable share in a cloud is current, and what is under way: decision 0004's tables.
 
-use std::collections::BTreeSet;
-
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use crate::{Generation, LeaseDb, Result, ServerId, ShareNum, Span, StorageIndex, leasedb::int};
@@ -256,27 +254,39 @@ impl Slots {
             .await
     }
 
-    /// Slots whose storage index begins so, that one listing made and that the next, complete one does not show at all, are
-    /// forgotten: what the first saw had gone.
-    pub(crate) async fn forget_unlisted(&self, span: Span, listed: BTreeSet<At>) -> Result<()> {
+    /// Doubtful slots of a span that stand for no share, or for one that is going.
+    pub(crate) async fn doubtful(&self, span: Span) -> Result<Vec<At>> {
         let (server, (first, last)) = (self.server, span.bounds());
         self.leasedb
-            .write(move |tx| {
-                let mut statement = tx.prepare_cached(
+            .read(move |c| {
+                let mut statement = c.prepare_cached(
                     "SELECT storage_index, share FROM slots WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3
                        AND is_doubtful AND NOT EXISTS(SELECT 1 FROM shares WHERE shares.server = slots.server
-                         AND shares.storage_index = slots.storage_index AND shares.share = slots.share)",
+                         AND shares.storage_index = slots.storage_index AND shares.share = slots.share AND state <> 2)",
                 )?;
                 let rows = statement.query_map(params![server.0, first.0, last.0], |r| {
                     Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?)))
                 })?;
-                let doubtful: Vec<At> = rows.collect::<rusqlite::Result<_>>()?;
-                for (index, share) in doubtful.into_iter().filter(|at| !listed.contains(at)) {
-                    for table in ["superseded", "slots"] {
-                        let sql =
-                            format!("DELETE FROM {table} WHERE server = ?1 AND storage_index = ?2 AND share = ?3");
-                        tx.execute(&sql, params![server.0, index.0, share.0])?;
-                    }
+                Ok(rows.collect::<rusqlite::Result<_>>()?)
+            })
+            .await
+    }
+
+    /// Forgets a doubtful slot, if it is still as it was read.
+    pub(crate) async fn forget_doubtful(&self, (index, share): At, fence: i64) -> Result<()> {
+        let server = self.server;
+        self.leasedb
+            .write(move |tx| {
+                let is_as_read = tx
+                    .prepare_cached(
+                        "SELECT EXISTS(SELECT 1 FROM slots WHERE server = ?1 AND storage_index = ?2 AND share = ?3
+                           AND fence = ?4 AND is_doubtful)",
+                    )?
+                    .query_row(params![server.0, index.0, share.0, fence], |r| r.get::<_, bool>(0))?;
+                for table in ["superseded", "slots"].into_iter().filter(|_| is_as_read) {
+                    let sql =
+                        format!("DELETE FROM {table} WHERE server = ?1 AND storage_index = ?2 AND share = ?3");
+                    tx.execute(&sql, params![server.0, index.0, share.0])?;
                 }
                 Ok(())
             })

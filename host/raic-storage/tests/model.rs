@@ -234,8 +234,11 @@ impl World {
             // It may go on with one that is under way, or be a new one after that ended by time.
             self.cloud.set(FaultPlan::default());
             let written = self.server.write(at.0, at.1, upload(), 0, Bytes::new()).await;
-            let written = written.unwrap_or_else(|e| panic!("{}\n{at:?}: {e}", self.told(at)));
             self.cloud.set(self.faults.clone());
+            let written = match written {
+                Err(StorageError::Taken { .. }) => return drop(self.model.uploads.remove(&at)),
+                written => written.unwrap_or_else(|e| panic!("{}\n{at:?}: {e}", self.told(at))),
+            };
             let required: u64 = written.required.iter().map(|range| range.end - range.start).sum();
             let known = self.model.uploads.get(&at).map(|sent| (sent.size as u64, sent.content.len() as u64));
             let open = written.required.last().map(|last| (written.required[0].start, last.end));
@@ -303,8 +306,10 @@ impl World {
                     );
                 }
             }
-            // Given up by time.
-            Err(StorageError::NoUpload { .. }) => drop(self.model.uploads.remove(&at)),
+            // Given up by time, or because something of before lies in its way.
+            Err(StorageError::NoUpload { .. } | StorageError::Taken { .. }) => {
+                drop(self.model.uploads.remove(&at));
+            }
             Err(StorageError::Cloud(_)) => drop(self.model.uploads.insert(at, sent)),
             Err(e) => panic!("{at:?}: {e}"),
         }

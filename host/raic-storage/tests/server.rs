@@ -597,6 +597,33 @@ async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
     }
 }
 
+/// The mark of a deletion went, by the host before, after one listing had shown it: once its share was going for ever.
+#[tokio::test]
+async fn a_slot_whose_mark_has_gone_goes_too() {
+    let mut rig = Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await;
+    let write = |vector| [(ShareNum(0), vector)].into();
+    let run = async |rig: &Rig, vectors| {
+        rig.server.read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[]).await
+    };
+    let bytes = TestWrite { writes: vec![(0, Bytes::from_static(b"slot"))], ..TestWrite::default() };
+    run(&rig, write(bytes)).await.unwrap();
+    rig.lose_database().await;
+    rig.walk().await;
+    // It is found as it was, and then its leases end.
+    let gone: Vec<String> = rig.objects();
+    for _ in 0..33 {
+        rig.clock.advance(DAY);
+        rig.server.collect_step().await.unwrap();
+    }
+    assert_eq!(rig.used().await.0, 1, "doubtful, it waits for a listing");
+    for key in gone {
+        rig.cloud.inner().delete(&ObjectKey::new(key).unwrap(), None).await.unwrap();
+    }
+    rig.walk().await;
+    rig.collect_to_the_end().await;
+    assert_eq!(rig.used().await, (0, 0));
+}
+
 /// A chunk of the host before lands after its container was taken over: no new share gets its name meanwhile.
 #[tokio::test]
 async fn after_a_take_over_no_name_is_used_that_an_older_request_may_still_take() {

@@ -6,7 +6,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,6 +27,7 @@ use hyper_util::{
 };
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use tokio::sync::Notify;
 
 use crate::{
     ConnectorError,
@@ -33,6 +37,8 @@ use crate::{
 };
 
 const CONNECT: Duration = Duration::from_secs(10);
+/// Informational answers (RFC 9110 section 15.2) that may come before an answer: a service may send a few, and is read for no more.
+const INFORMATIONAL: usize = 32;
 /// How long the head of an answer, or the next piece of a body, may take.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
@@ -79,15 +85,27 @@ impl HttpClient {
     /// Sends a request and waits for the head of its answer.
     pub(crate) async fn send(
         &self,
-        request: http::Request<Upload>,
+        mut request: http::Request<Upload>,
         typed: bool,
         timeout: Duration,
     ) -> Result<http::Response<Incoming>, SendError> {
         let pool = if typed { &self.typed } else { &self.judged };
-        match tokio::time::timeout(timeout, pool.request(request)).await {
-            Err(_) => Err(SendError::Timeout(timeout)),
-            Ok(Err(e)) => Err(SendError::Failed(causes(&e))),
-            Ok(Ok(answer)) => Ok(answer),
+        let too_many = Arc::new(Notify::new());
+        let (told, count) = (too_many.clone(), AtomicUsize::new(0));
+        hyper::ext::on_informational(&mut request, move |_| {
+            if count.fetch_add(1, Ordering::Relaxed) == INFORMATIONAL {
+                told.notify_one();
+            }
+        });
+        tokio::select! {
+            answered = tokio::time::timeout(timeout, pool.request(request)) => match answered {
+                Err(_) => Err(SendError::Timeout(timeout)),
+                Ok(Err(e)) => Err(SendError::Failed(causes(&e))),
+                Ok(Ok(answer)) => Ok(answer),
+            },
+            () = too_many.notified() => Err(SendError::Failed(format!(
+                "more than {INFORMATIONAL} informational answers came, and no other"
+            ))),
         }
     }
 }
@@ -269,6 +287,39 @@ mod tests {
             assert!(e.to_string().contains("resolves to private addresses"), "{e}");
             assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()), "{name}");
         }
+    }
+
+    /// A service once had 100,000 of them read before each of its answers.
+    #[tokio::test]
+    async fn informational_answers_without_end_are_an_error() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let served = tokio::spawn(async move {
+            for hints in [3, u64::MAX] {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                for _ in 0..hints {
+                    let hint = b"HTTP/1.1 103 Early Hints\r\nlink: </x>\r\n\r\n";
+                    if stream.write_all(hint).await.is_err() {
+                        break;
+                    }
+                }
+                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                let _ = stream.write_all(answer).await;
+            }
+        });
+        let client = HttpClient::new(&TlsSettings::default()).unwrap();
+        let send = async || {
+            let request = http::Request::get(&url).body(Upload::new(Vec::new())).unwrap();
+            client.send(request, true, Duration::from_secs(20)).await
+        };
+        assert_eq!(send().await.unwrap().status(), 200);
+        let Err(SendError::Failed(why)) = send().await else { panic!("it was read to no end") };
+        assert!(why.contains("informational"), "{why}");
+        // The connection is closed, and not only forgotten.
+        tokio::time::timeout(Duration::from_secs(20), served).await.unwrap().unwrap();
     }
 
     /// Whoever owns a name that the operator typed chooses where it leads.

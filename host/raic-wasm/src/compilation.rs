@@ -78,6 +78,16 @@ fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
+/// Where what is compiled of a package for an engine is kept.
+fn file_of(engine: &wasmtime::Engine, package: &Package, folder: &Path) -> PathBuf {
+    folder.join(format!("{}-{:016x}.cwasm", package.sha256, engine::compatibility(engine)))
+}
+
+/// Whether something is kept that was compiled of a package.
+pub(crate) fn is_kept(engine: &wasmtime::Engine, package: &Package, folder: &Path) -> bool {
+    file_of(engine, package, folder).is_file()
+}
+
 /// What was compiled of a package before, or is now. Blocks for as long as compiling takes.
 pub(crate) fn cached(
     engine: &wasmtime::Engine,
@@ -85,7 +95,7 @@ pub(crate) fn cached(
     package: &Package,
     folder: &Path,
 ) -> Result<Component, ConnectorError> {
-    let file = folder.join(format!("{}-{:016x}.cwasm", package.sha256, engine::compatibility(engine)));
+    let file = file_of(engine, package, folder);
     if let Some(component) = load(engine, &file)? {
         return Ok(component);
     }

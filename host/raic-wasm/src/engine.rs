@@ -216,6 +216,15 @@ impl Engine {
         [&self.small.engine, &self.large.engine]
     }
 
+    fn pool(&self, package: &Package) -> &Pool {
+        if package.manifest.memory_mib <= SMALL_MIB { &self.small } else { &self.large }
+    }
+
+    /// Whether [`load`](Self::load) would have to compile a connector, as where another version of this host did so last.
+    pub fn must_compile(&self, package: &Package, cache: &Path) -> bool {
+        !compilation::is_kept(&self.pool(package).engine, package, cache)
+    }
+
     /// Compiles a connector, or takes what was compiled before from `cache`, a folder that only this host writes.
     /// Blocks for 0.1 to 0.3 s for a guest in Rust, seconds for one that carries an interpreter.
     ///
@@ -223,7 +232,7 @@ impl Engine {
     /// [`ConnectorError::Compile`] where it does not fit the contract's types.
     pub fn load(&self, package: &Package, cache: Option<&Path>) -> Result<Connector, ConnectorError> {
         let failed = |e: wasmtime::Error| ConnectorError::Compile(format!("{e:#}"));
-        let pool = if package.manifest.memory_mib <= SMALL_MIB { &self.small } else { &self.large };
+        let pool = self.pool(package);
         let component = match cache {
             None => Component::new(&pool.engine, &package.bytes).map_err(failed)?,
             Some(folder) => compilation::cached(&pool.engine, self.compiler.as_ref(), package, folder)?,

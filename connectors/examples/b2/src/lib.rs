@@ -257,7 +257,8 @@ mod tests {
 
     #[test]
     fn a_token_that_has_ended_is_made_anew_and_one_that_may_not_is_kept() {
-        let refused = |code: &str| host().answer(answered(200, BUCKETS)).answer(answered(401, &error_body(code)));
+        let refused =
+            |code: &str| host().answer(answered(200, BUCKETS)).answer(answered(401, &error_body(code)));
         let (page, sent) = refused("expired_auth_token")
             .answer(answered(200, LOGIN))
             .answer(answered(200, r#"{"files":[]}"#))

@@ -85,7 +85,11 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     }
     let old = store.find(&before).map(|p| format!("{} ({})", p.manifest.version, &p.sha256[..12]));
     let old = old.unwrap_or_else(|_| before.chars().take(12).collect());
-    say!("cloud {name:?} runs {connector} {version} ({}), and ran {old}", &wanted.sha256[..12]);
+    if before == wanted.sha256 {
+        say!("cloud {name:?} runs {connector} {version} ({}) already", &wanted.sha256[..12]);
+    } else {
+        say!("cloud {name:?} runs {connector} {version} ({}), and ran {old}", &wanted.sha256[..12]);
+    }
     if let Some(fault) = fault {
         tell!("warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back");
     }

@@ -44,8 +44,19 @@ pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// A container that is not there is made, is kept while it has objects, and is removed.
+/// A container that is not there is made, is kept while it has objects, and is removed; also where something of that is wrong, as far as it can
+/// be, so that the next check finds none.
 pub async fn container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
+    let checked = made_and_removed(cloud, prefix).await;
+    if checked.is_err() {
+        // What it was matters more than what cannot be removed.
+        let _ = cloud.delete(&key(prefix, "object")?, None).await;
+        let _ = cloud.delete_container().await;
+    }
+    checked
+}
+
+async fn made_and_removed(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     match cloud.create_container().await {
         Err(e) if e.kind == ErrorKind::Unsupported => return Ok(Finding::Lacks(e.message)),
         made => worked(made, "create of the container")?,

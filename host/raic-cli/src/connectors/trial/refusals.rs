@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use raic_cloud::{
-    Cloud, Retry, RetryPolicy,
+    Cloud, ErrorKind, Retry, RetryPolicy,
     conformance::{
         Finding, Verdict, clock_skew, container, missing_container, read_only, throttled, unauthenticated,
         unavailable,
@@ -147,9 +147,12 @@ impl SetUp<'_> {
         let cloud = patient(self.open(Configuration { settings, ..self.configuration.clone() })?);
         // Only what is known not to be there is made and removed.
         missing_container(&cloud, prefix).await?;
-        container(&cloud, prefix)
-            .await
-            .map_err(|why| format!("{why}; the container may have been made, and be left"))
+        let checked = container(&cloud, prefix).await;
+        let Err(why) = checked else { return checked };
+        Err(match cloud.probe().await {
+            Err(e) if e.kind == ErrorKind::ContainerNotFound => why,
+            _ => format!("{why}; the container may be left: remove it before the next run"),
+        })
     }
 
     fn with(&self, others: &CredentialDocuments) -> Verdict<ConnectorCloud> {
