@@ -72,6 +72,8 @@ const MAX_EMPTY_PAGES: u32 = 1000;
 
 /// The size of a chunk, around which objects are tried.
 const CHUNK: usize = 4 << 20;
+/// What every service must take in one object.
+const LEAST: usize = 1 << 20;
 
 macro_rules! behaviour {
     ($name:literal, $what:literal, $run:expr) => {
@@ -231,12 +233,18 @@ pub async fn describe(cloud: &dyn Cloud) -> Verdict {
     known("if-match", &["native", "none"]).await?;
     known("ordered-list", &["yes", "no"]).await?;
     known("consistency", &["strong", "eventual"]).await?;
-    if let Some(size) = capability(cloud, "max-object-size").await? {
-        let bytes: u64 =
-            size.parse().map_err(|_| format!("max-object-size = {size:?} is no number of bytes"))?;
-        ensure!(bytes >= CHUNK as u64, "max-object-size = {bytes}: a chunk has {CHUNK} bytes");
-    }
+    let bytes = largest(cloud).await?;
+    ensure!(
+        bytes >= LEAST,
+        "max-object-size = {bytes}: what the host keeps beside chunks may have {LEAST} bytes"
+    );
     Ok(Finding::Holds)
+}
+
+/// Bytes of the largest object that the service takes, as the connector describes it.
+async fn largest(cloud: &dyn Cloud) -> Verdict<usize> {
+    let Some(size) = capability(cloud, "max-object-size").await? else { return Ok(usize::MAX) };
+    size.parse().map_err(|_| format!("max-object-size = {size:?} is no number of bytes"))
 }
 
 /// The probe of a cloud that works succeeds.

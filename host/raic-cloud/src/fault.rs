@@ -51,6 +51,8 @@ pub struct FaultPlan {
     pub truncate_list: f64,
     /// Listings go on with names that are of nothing.
     pub invented: Option<Invented>,
+    /// Larger objects are refused, as the cloud says that it does.
+    pub max_object_size: Option<u64>,
     /// Faults end after so many were made; none: never.
     pub first: Option<u64>,
 }
@@ -100,6 +102,7 @@ impl Default for FaultPlan {
             omit_named: String::new(),
             truncate_list: 0.0,
             invented: None,
+            max_object_size: None,
             first: None,
         }
     }
@@ -239,7 +242,11 @@ impl<C: Cloud> Cloud for Faulty<C> {
 
     async fn describe(&self) -> Result<Vec<(String, String)>> {
         self.before(Operation::Describe, None).await?;
-        self.inner.describe().await
+        let mut described = self.inner.describe().await?;
+        if let Some(largest) = self.state().plan.max_object_size {
+            described.push(("max-object-size".to_owned(), largest.to_string()));
+        }
+        Ok(described)
     }
 
     async fn probe(&self) -> Result<()> {
@@ -249,6 +256,11 @@ impl<C: Cloud> Cloud for Faulty<C> {
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
         self.before(Operation::Put, Some(key)).await?;
+        let largest = self.state().plan.max_object_size;
+        if largest.is_some_and(|largest| content.size() > largest) {
+            let why = "larger than the fault plan allows";
+            return Err(CloudError::new(ErrorKind::TooLarge, self.name(), Operation::Put, why).at(key));
+        }
         if self.throw(|plan| plan.lost_write) {
             return Ok(ObjectInfo { size: content.size(), ..ObjectInfo::default() });
         }

@@ -20,6 +20,7 @@ use raic_cloud::{
     ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectInfo, ObjectKey, Operation, WriteMode,
     collect_body, delete_all,
 };
+use tokio::sync::OnceCell;
 
 use crate::{
     Backend, ChunkBudget, Found, FoundShare, Generation, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
@@ -109,6 +110,8 @@ pub struct CloudBackend {
     container: Arc<Container>,
     budget: ChunkBudget,
     chunk_size: usize,
+    /// The same, or less where the cloud takes no object so large; known once the cloud has said so.
+    fitting: OnceCell<usize>,
     mutable: Option<Arc<MutableShares>>,
     spool: Option<Spool>,
     /// Chunk sizes of shares read lately: a share's never changes.
@@ -130,6 +133,7 @@ impl CloudBackend {
             container,
             budget,
             chunk_size: chunk_size.max(1),
+            fitting: OnceCell::new(),
             mutable: None,
             spool: None,
             sizes: Mutex::default(),
@@ -151,6 +155,24 @@ impl CloudBackend {
     pub fn with_spool(mut self, spool: Spool) -> Self {
         self.spool = Some(spool);
         self
+    }
+
+    /// Bytes of a new share's chunks.
+    async fn new_chunk_size(&self) -> Result<usize> {
+        let fitting = self.fitting.get_or_try_init(async || {
+            let described = self.cloud.describe().await?;
+            let largest = described.iter().find(|(name, _)| name == "max-object-size");
+            let largest: Option<usize> = largest.and_then(|(_, bytes)| bytes.parse().ok());
+            Ok::<_, CloudError>(match largest {
+                // Whole units, for as long as one fits.
+                Some(largest) if largest < self.chunk_size => match largest / CHUNK_UNIT * CHUNK_UNIT {
+                    0 => largest.max(1),
+                    units => units,
+                },
+                _ => self.chunk_size,
+            })
+        });
+        Ok(*fitting.await?)
     }
 
     fn unsupported(&self, what: &str) -> StorageError {
@@ -262,7 +284,8 @@ impl Backend for CloudBackend {
     }
 
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
-        Ok(Box::new(ChunkWriter::new(self.cloud.clone(), index, share, self.chunk_size)))
+        let chunk_size = self.new_chunk_size().await?;
+        Ok(Box::new(ChunkWriter::new(self.cloud.clone(), index, share, chunk_size)))
     }
 
     async fn upload(
@@ -279,7 +302,7 @@ impl Backend for CloudBackend {
             spool.discard(name.clone()).await?;
         }
         // An upload keeps the chunk size it began with, whatever the configuration says today.
-        let file = spool.file(name, self.chunk_size as u64, &received).await?;
+        let file = spool.file(name, self.new_chunk_size().await? as u64, &received).await?;
         let chunk_size = file.chunk_size();
         let (cloud, budget) = (self.cloud.clone(), self.budget.clone());
         // What was sent before a restart is not known to have been answered.
@@ -487,9 +510,9 @@ impl Backend for CloudBackend {
     }
 
     fn chunk_unit(&self) -> u64 {
-        // Tests have small ones.
-        let is_multiple = self.chunk_size.is_multiple_of(CHUNK_UNIT);
-        if is_multiple { CHUNK_UNIT as u64 } else { self.chunk_size as u64 }
+        // Tests, and clouds of small objects, have small ones.
+        let chunk_size = *self.fitting.get().unwrap_or(&self.chunk_size);
+        if chunk_size.is_multiple_of(CHUNK_UNIT) { CHUNK_UNIT as u64 } else { chunk_size as u64 }
     }
 
     fn deletions_may_land(&self) -> bool {

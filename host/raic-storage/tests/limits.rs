@@ -242,3 +242,20 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
     rig.store(index(2), 0, &content(2500)).await;
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
 }
+
+/// A proxy before a service may take objects of a megabyte only: once every larger share was refused there, though `cloud test` held.
+#[tokio::test]
+async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
+    let mut rig = Rig::new().await;
+    rig.cloud.set(FaultPlan { max_object_size: Some(300), ..FaultPlan::default() });
+    rig.restart().await;
+    rig.store(index(1), 0, &content(2500)).await;
+    assert_eq!(rig.objects().len(), 9, "2512 bytes in chunks of 300");
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
+    // Those of before and after are read as they are.
+    rig.cloud.set(FaultPlan::default());
+    rig.restart().await;
+    rig.store(index(2), 0, &content(2500)).await;
+    assert_eq!(rig.objects().len(), 9 + 3);
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
+}

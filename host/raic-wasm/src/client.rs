@@ -289,6 +289,33 @@ mod tests {
         }
     }
 
+    /// A service that refuses an upload says so before it has read it, and closes: the answer counts, and not the connection that broke.
+    #[tokio::test]
+    async fn an_answer_that_comes_before_the_upload_has_gone_counts() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let _ = stream.read(&mut [0; 1024]).await.unwrap();
+                let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong";
+                stream.write_all(answer).await.unwrap();
+                // What came so far is read, or closing would take the answer back (RFC 9112 section 9.6).
+                let drain = async { while stream.read(&mut [0; 65536]).await.is_ok_and(|read| read > 0) {} };
+                let _ = tokio::time::timeout(Duration::from_millis(50), drain).await;
+            }
+        });
+        let client = HttpClient::new(&TlsSettings::default()).unwrap();
+        for _ in 0..5 {
+            let upload = Upload::new(vec![Bytes::from(vec![7; 4 << 20]); 4]);
+            let request = http::Request::put(&url).body(upload).unwrap();
+            let answer = client.send(request, true, Duration::from_secs(20)).await.unwrap();
+            assert_eq!(answer.status(), 413);
+        }
+    }
+
     /// A service once had 100,000 of them read before each of its answers.
     #[tokio::test]
     async fn informational_answers_without_end_are_an_error() {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all};
 
 use super::{
-    CHUNK, Finding, LONGEST_PREFIX, Verdict, capability, delete, fails, key, list_all, pattern, put, read,
-    reads, remove, worked,
+    CHUNK, Finding, LONGEST_PREFIX, Verdict, capability, delete, fails, key, largest, list_all, pattern, put,
+    read, reads, remove, worked,
 };
 use crate::{ByteRange, Cloud, ErrorKind, MAX_KEY_LEN, Payload, WriteMode, collect_body, delete_all};
 
@@ -46,7 +46,10 @@ pub async fn put_get_head_delete(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 
 /// Objects of these sizes come back bit for bit.
 pub async fn sizes(cloud: &dyn Cloud, prefix: &str, sizes: &[usize]) -> Verdict {
-    for &size in sizes {
+    let largest = largest(cloud).await?;
+    // The largest too, where all that is tried is not beyond it.
+    let tried: BTreeSet<usize> = sizes.iter().map(|size| *size.min(&largest)).collect();
+    for size in tried {
         let at = |why: String| format!("{size} bytes: {why}");
         let key = key(prefix, &format!("s{size}"))?;
         put(cloud, &key, pattern(size)).await.map_err(at)?;
@@ -239,7 +242,7 @@ pub async fn delete_many(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 
 /// An upload that its caller gives up is there as a whole or not at all.
 pub async fn abandoned_put(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    let content = pattern(CHUNK);
+    let content = pattern(CHUNK.min(largest(cloud).await?));
     for (i, patience) in [1_u64, 4, 12, 40].into_iter().enumerate() {
         let key = key(prefix, &format!("{i}"))?;
         let put = cloud.put(&key, Payload::from(content.clone()), WriteMode::Overwrite);
@@ -269,7 +272,7 @@ pub async fn abandoned_put(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 
 /// A download that its reader gives up harms no other.
 pub async fn abandoned_get(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    let (key, content) = (key(prefix, "object")?, pattern(CHUNK));
+    let (key, content) = (key(prefix, "object")?, pattern(CHUNK.min(largest(cloud).await?)));
     put(cloud, &key, content.clone()).await?;
     for _ in 0..8 {
         let mut object = worked(cloud.get(&key, None, None).await, "get")?;
