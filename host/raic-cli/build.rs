@@ -17,12 +17,17 @@ fn main() {
             let file = file.canonicalize().unwrap_or(file);
             println!("cargo::rerun-if-changed={}", file.display());
             let bytes = fs::read(&file).unwrap_or_else(|e| {
-                panic!("RAIC_CONNECTORS: {}: {e}; `cargo xtask connectors` builds it", file.display())
+                panic!(
+                    "RAIC_CONNECTORS: {}: {e}; `cargo xtask connectors` builds it",
+                    file.display()
+                )
             });
-            let sha256 = Sha256::digest(&bytes).iter().fold(String::new(), |mut hex, byte| {
-                let _ = write!(hex, "{byte:02x}");
-                hex
-            });
+            let sha256 = Sha256::digest(&bytes)
+                .iter()
+                .fold(String::new(), |mut hex, byte| {
+                    let _ = write!(hex, "{byte:02x}");
+                    hex
+                });
             let _ = writeln!(list, "({sha256:?}, include_bytes!({file:?}).as_slice()),");
         }
     }

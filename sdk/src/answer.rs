@@ -27,10 +27,19 @@ pub fn kind_of_status(status: u16) -> ErrorKind {
 
 /// An error of a kind with what every answer has: its status, how long to wait by its `retry-after`, and the header that names the
 /// request. A message that is empty becomes the status.
-pub fn error_of(answer: &Response, kind: ErrorKind, code: &str, message: &str, id_header: &str) -> Error {
+pub fn error_of(
+    answer: &Response,
+    kind: ErrorKind,
+    code: &str,
+    message: &str,
+    id_header: &str,
+) -> Error {
     let status = answer.status();
-    let message =
-        if message.is_empty() { format!("the service answered {status}") } else { message.to_owned() };
+    let message = if message.is_empty() {
+        format!("the service answered {status}")
+    } else {
+        message.to_owned()
+    };
     Error {
         provider_code: (!code.is_empty()).then(|| code.to_owned()),
         http_status: Some(status),
@@ -43,7 +52,10 @@ pub fn error_of(answer: &Response, kind: ErrorKind, code: &str, message: &str, i
 /// How long the service asks to wait, in milliseconds: by seconds, by a date (RFC 9110 section 10.2.3), or by a fraction, which some
 /// services send.
 fn retry_after_ms(answer: &Response) -> Option<u64> {
-    if let Some(ms) = answer.header("x-ms-retry-after-ms").and_then(|ms| ms.trim().parse().ok()) {
+    if let Some(ms) = answer
+        .header("x-ms-retry-after-ms")
+        .and_then(|ms| ms.trim().parse().ok())
+    {
         return Some(ms);
     }
     let text = answer.header("retry-after")?;
@@ -55,7 +67,9 @@ fn retry_after_ms(answer: &Response) -> Option<u64> {
     let is_number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
     let whole: u64 = whole.parse().ok().filter(|_| is_number(fraction))?;
     // Rounded up to a second.
-    whole.checked_add(u64::from(!fraction.is_empty()))?.checked_mul(1000)
+    whole
+        .checked_add(u64::from(!fraction.is_empty()))?
+        .checked_mul(1000)
 }
 
 /// How far the service's clock may be from the host's before requests that are signed with a time are refused for it.
@@ -75,8 +89,13 @@ const NO_CLOCK: [&str; 6] = [
 /// signature or permission becomes `clock-skew`.
 #[must_use]
 pub fn dated(answer: &Response, e: Error) -> Error {
-    if !matches!(e.kind, ErrorKind::Unauthenticated | ErrorKind::PermissionDenied)
-        || e.provider_code.as_deref().is_some_and(|code| NO_CLOCK.contains(&code))
+    if !matches!(
+        e.kind,
+        ErrorKind::Unauthenticated | ErrorKind::PermissionDenied
+    ) || e
+        .provider_code
+        .as_deref()
+        .is_some_and(|code| NO_CLOCK.contains(&code))
     {
         return e;
     }
@@ -86,9 +105,16 @@ pub fn dated(answer: &Response, e: Error) -> Error {
         .map(|date| date.abs_diff(now_unix_ms()));
     match off {
         Some(off) if off > SKEW_MS => {
-            let message =
-                format!("{} (this host's clock and the service's are {} s apart)", e.message, off / 1000);
-            Error { kind: ErrorKind::ClockSkew, message, ..e }
+            let message = format!(
+                "{} (this host's clock and the service's are {} s apart)",
+                e.message,
+                off / 1000
+            );
+            Error {
+                kind: ErrorKind::ClockSkew,
+                message,
+                ..e
+            }
         }
         _ => e,
     }
@@ -112,8 +138,18 @@ impl Described {
     /// An error that is a text, of which the first line is shown.
     pub fn text(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
-        let message = text.lines().next().unwrap_or_default().trim().chars().take(200).collect();
-        Self { message, ..Self::default() }
+        let message = text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .chars()
+            .take(200)
+            .collect();
+        Self {
+            message,
+            ..Self::default()
+        }
     }
 }
 
@@ -144,8 +180,16 @@ pub fn expect(
     if wanted.contains(&status) {
         return Ok(());
     }
-    let document = if status >= 400 { answer.read(MAX_ERROR).unwrap_or_default() } else { Vec::new() };
-    let Described { kind, code, message } = describe(answer, &document);
+    let document = if status >= 400 {
+        answer.read(MAX_ERROR).unwrap_or_default()
+    } else {
+        Vec::new()
+    };
+    let Described {
+        kind,
+        code,
+        message,
+    } = describe(answer, &document);
     let kind = kind.unwrap_or_else(|| kind_of_status(status));
     Err(error_of(answer, kind, &code, &message, id_header))
 }
@@ -164,7 +208,10 @@ pub fn strong_etag(etag: &str) -> Option<String> {
 /// A strong etag without its quotes: some services put them around in headers and not in listings. Conditions want them: [`quoted`].
 pub fn bare_etag(etag: &str) -> Option<String> {
     let etag = strong_etag(etag)?;
-    let bare = etag.strip_prefix('"').and_then(|e| e.strip_suffix('"')).unwrap_or(&etag);
+    let bare = etag
+        .strip_prefix('"')
+        .and_then(|e| e.strip_suffix('"'))
+        .unwrap_or(&etag);
     (!bare.is_empty()).then(|| bare.to_owned())
 }
 
@@ -180,26 +227,44 @@ pub fn quoted(bare: &str) -> String {
 pub fn info(answer: &Response) -> Result<ObjectInfo> {
     let size = match answer.header("content-range") {
         Some(range) => total(&range),
-        None => answer.header("content-length").and_then(|length| length.trim().parse().ok()),
+        None => answer
+            .header("content-length")
+            .and_then(|length| length.trim().parse().ok()),
     };
-    let size =
-        size.ok_or_else(|| error(ErrorKind::Protocol, "the answer does not tell the object's size"))?;
+    let size = size.ok_or_else(|| {
+        error(
+            ErrorKind::Protocol,
+            "the answer does not tell the object's size",
+        )
+    })?;
     Ok(ObjectInfo {
         size,
         etag: etag(answer),
-        last_modified_unix_ms: answer.header("last-modified").and_then(|d| time::parse_http(&d)),
+        last_modified_unix_ms: answer
+            .header("last-modified")
+            .and_then(|d| time::parse_http(&d)),
         extra: Vec::new(),
     })
 }
 
 /// The `range` header's value for a range.
 pub fn range_header(range: crate::ByteRange) -> String {
-    format!("bytes={}-{}", range.offset, range.offset.saturating_add(range.length - 1))
+    format!(
+        "bytes={}-{}",
+        range.offset,
+        range.offset.saturating_add(range.length - 1)
+    )
 }
 
 /// The object's size out of `bytes 0-9/100` (RFC 9110 section 14.4).
 fn total(content_range: &str) -> Option<u64> {
-    content_range.trim().strip_prefix("bytes ")?.split_once('/')?.1.parse().ok()
+    content_range
+        .trim()
+        .strip_prefix("bytes ")?
+        .split_once('/')?
+        .1
+        .parse()
+        .ok()
 }
 
 #[cfg(test)]
@@ -217,17 +282,27 @@ mod tests {
     fn a_service_says_how_long_to_wait_in_three_ways() {
         use crate::testing::{Answer, Host};
         let waits = |header: &str, value: &str| {
-            let host = Host::new().now(1_700_000_000_000).answer(Answer::new(503).header(header, value));
+            let host = Host::new()
+                .now(1_700_000_000_000)
+                .answer(Answer::new(503).header(header, value));
             let (e, _) = host.run(|| {
-                let answer = crate::Request::new("GET", "https://h/".to_owned()).send(None).unwrap();
+                let answer = crate::Request::new("GET", "https://h/".to_owned())
+                    .send(None)
+                    .unwrap();
                 error_of(&answer, ErrorKind::Unavailable, "", "", "x-id")
             });
             e.retry_after_ms
         };
         assert_eq!(waits("retry-after", " 7 "), Some(7000));
         assert_eq!(waits("retry-after", "1.5"), Some(2000));
-        assert_eq!(waits("retry-after", "Tue, 14 Nov 2023 22:13:32 GMT"), Some(12_000));
-        assert_eq!(waits("retry-after", "Tue, 14 Nov 2023 22:13:00 GMT"), Some(0));
+        assert_eq!(
+            waits("retry-after", "Tue, 14 Nov 2023 22:13:32 GMT"),
+            Some(12_000)
+        );
+        assert_eq!(
+            waits("retry-after", "Tue, 14 Nov 2023 22:13:00 GMT"),
+            Some(0)
+        );
         assert_eq!(waits("x-ms-retry-after-ms", "250"), Some(250));
         assert_eq!(waits("retry-after", "soon"), None);
         assert_eq!(waits("retry-after", "18446744073709551615"), None);
@@ -238,17 +313,33 @@ mod tests {
     fn a_clock_that_is_off_is_told_by_the_answers_date() {
         use crate::testing::{Answer, Host};
         let kind = |date: &str, kind: ErrorKind| {
-            let host = Host::new().now(1_700_000_000_000).answer(Answer::new(403).header("date", date));
+            let host = Host::new()
+                .now(1_700_000_000_000)
+                .answer(Answer::new(403).header("date", date));
             let (e, _) = host.run(|| {
-                let answer = crate::Request::new("GET", "https://h/".to_owned()).send(None).unwrap();
+                let answer = crate::Request::new("GET", "https://h/".to_owned())
+                    .send(None)
+                    .unwrap();
                 dated(&answer, error(kind, "no"))
             });
             e.kind
         };
-        let (now, later) = ("Tue, 14 Nov 2023 22:14:00 GMT", "Tue, 14 Nov 2023 23:13:00 GMT");
-        assert_eq!(kind(now, ErrorKind::PermissionDenied), ErrorKind::PermissionDenied);
-        assert_eq!(kind(later, ErrorKind::PermissionDenied), ErrorKind::ClockSkew);
-        assert_eq!(kind(later, ErrorKind::Unauthenticated), ErrorKind::ClockSkew);
+        let (now, later) = (
+            "Tue, 14 Nov 2023 22:14:00 GMT",
+            "Tue, 14 Nov 2023 23:13:00 GMT",
+        );
+        assert_eq!(
+            kind(now, ErrorKind::PermissionDenied),
+            ErrorKind::PermissionDenied
+        );
+        assert_eq!(
+            kind(later, ErrorKind::PermissionDenied),
+            ErrorKind::ClockSkew
+        );
+        assert_eq!(
+            kind(later, ErrorKind::Unauthenticated),
+            ErrorKind::ClockSkew
+        );
         assert_eq!(kind(later, ErrorKind::NotFound), ErrorKind::NotFound);
     }
 

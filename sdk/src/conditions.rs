@@ -28,7 +28,10 @@ use crate::{Error, ErrorKind, ObjectInfo, Result, WriteMode, error};
 pub fn still_has(head: Result<ObjectInfo>, etag: &str) -> Result<bool> {
     match head {
         Ok(info) if info.etag.as_deref() == Some(etag) => Ok(true),
-        Ok(_) => Err(error(ErrorKind::PreconditionFailed, "the object has another etag")),
+        Ok(_) => Err(error(
+            ErrorKind::PreconditionFailed,
+            "the object has another etag",
+        )),
         Err(e) if e.kind == ErrorKind::NotFound => Ok(false),
         Err(e) => Err(e),
     }

@@ -1,7 +1,8 @@
 //! What a connector implements.
 
 use crate::{
-    Body, ByteRange, Error, ErrorKind, Extra, ObjectInfo, Page, Payload, Result, Usage, WriteMode, error,
+    Body, ByteRange, Error, ErrorKind, Extra, ObjectInfo, Page, Payload, Result, Usage, WriteMode,
+    error,
 };
 
 /// A provider's API, as the host calls it. Every call runs in a fresh instance: nothing in memory outlives it.
@@ -16,7 +17,11 @@ pub trait Connector {
     /// Stores an object whole.
     fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo>;
     /// Opens an object, or a range of it.
-    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)>;
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        if_match: Option<String>,
+    ) -> Result<(ObjectInfo, Body)>;
     /// What the provider says of an object.
     fn head(key: String) -> Result<ObjectInfo>;
     /// Removes an object; succeeds when it is already gone.
@@ -43,7 +48,10 @@ pub trait Connector {
 }
 
 fn unsupported(what: &str) -> Error {
-    error(ErrorKind::Unsupported, format!("this connector does not have {what}"))
+    error(
+        ErrorKind::Unsupported,
+        format!("this connector does not have {what}"),
+    )
 }
 
 /// What the component exports.

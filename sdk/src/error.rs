@@ -25,10 +25,18 @@ pub fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
 /// # Errors
 /// `misconfigured` where it is neither set nor has a default in the manifest.
 pub fn required_setting(name: &str) -> Result<String> {
-    setting(name).ok_or_else(|| error(ErrorKind::Misconfigured, format!("the setting {name:?} is missing")))
+    setting(name).ok_or_else(|| {
+        error(
+            ErrorKind::Misconfigured,
+            format!("the setting {name:?} is missing"),
+        )
+    })
 }
 
 /// An error that a credential lacks a part.
 pub fn lacks(part: &str) -> Error {
-    error(ErrorKind::Misconfigured, format!("the credential has no {part}"))
+    error(
+        ErrorKind::Misconfigured,
+        format!("the credential has no {part}"),
+    )
 }

@@ -20,7 +20,11 @@ use crate::{ErrorKind, Result, error};
 pub fn parse(document: &[u8]) -> Result<Value> {
     // serde_json's messages may quote the document.
     let bad = |e: serde_json::Error| {
-        format!("the answer is no JSON document (line {}, column {})", e.line(), e.column())
+        format!(
+            "the answer is no JSON document (line {}, column {})",
+            e.line(),
+            e.column()
+        )
     };
     serde_json::from_slice(document).map_err(|e| error(ErrorKind::Protocol, bad(e)))
 }
@@ -52,9 +56,20 @@ mod tests {
     #[test]
     fn texts_and_numbers_are_found() {
         let document = parse(br#"{"a":[{"n":"12","t":"x"}],"m":7}"#).unwrap();
-        assert_eq!((number(&document, "/a/0/n"), number(&document, "/m")), (Some(12), Some(7)));
-        assert_eq!((text(&document, "/a/0/t"), text(&document, "/m")), (Some("x"), None));
-        assert!(parse(b"{\"secret\"").unwrap_err().message.contains("line 1"));
+        assert_eq!(
+            (number(&document, "/a/0/n"), number(&document, "/m")),
+            (Some(12), Some(7))
+        );
+        assert_eq!(
+            (text(&document, "/a/0/t"), text(&document, "/m")),
+            (Some("x"), None)
+        );
+        assert!(
+            parse(b"{\"secret\"")
+                .unwrap_err()
+                .message
+                .contains("line 1")
+        );
         assert_eq!(quote("a\"b"), r#""a\"b""#);
     }
 }

@@ -21,7 +21,10 @@ pub struct Made {
 impl Made {
     /// A login that lasts so long, in milliseconds. It should end a little before the service ends it.
     pub fn lasting(ttl_ms: u64) -> Self {
-        Self { values: Vec::new(), ttl_ms }
+        Self {
+            values: Vec::new(),
+            ttl_ms,
+        }
     }
 
     /// How long it lasts, in milliseconds.
@@ -52,8 +55,11 @@ impl Made {
 pub fn oauth(answer: &Response, token: &str, margin_s: u64) -> Result<Made> {
     let document = json::parse(&answer.read(MAX_TOKEN)?)?;
     let seconds = json::number(&document, "/expires_in");
-    let seconds = seconds.ok_or_else(|| error(ErrorKind::Protocol, "the token's answer lacks expires_in"))?;
-    let kept = seconds.saturating_sub(margin_s.min(seconds / 4)).saturating_mul(1000);
+    let seconds =
+        seconds.ok_or_else(|| error(ErrorKind::Protocol, "the token's answer lacks expires_in"))?;
+    let kept = seconds
+        .saturating_sub(margin_s.min(seconds / 4))
+        .saturating_mul(1000);
     Ok(Made::lasting(kept).secret("token", answer.take_secret(token)?))
 }
 
@@ -66,8 +72,18 @@ pub struct Login {
 
 impl Login {
     fn value(&self, name: &str) -> Result<&Value> {
-        let found = self.hit.values.iter().find(|(n, _)| n == name).map(|(_, value)| value);
-        found.ok_or_else(|| error(ErrorKind::Internal, format!("the login {:?} has no {name:?}", self.name)))
+        let found = self
+            .hit
+            .values
+            .iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value);
+        found.ok_or_else(|| {
+            error(
+                ErrorKind::Internal,
+                format!("the login {:?} has no {name:?}", self.name),
+            )
+        })
     }
 
     /// Drops it, so that it is made anew: where the service refuses it in another way than by 401, or a text of it is no longer
@@ -112,12 +128,19 @@ pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
             Ok(made) => Ticket::fill(ticket, made.values, made.ttl_ms),
             Err(e) => {
                 let e = of_login(name, e);
-                Ticket::fail(ticket, &e, if is_transient(e.kind) { 0 } else { FAILURE_MS });
+                Ticket::fail(
+                    ticket,
+                    &e,
+                    if is_transient(e.kind) { 0 } else { FAILURE_MS },
+                );
                 return Err(e);
             }
         },
     };
-    Ok(Login { name: name.to_owned(), hit })
+    Ok(Login {
+        name: name.to_owned(),
+        hit,
+    })
 }
 
 /// Sends a request with a login. Where the service answers 401, the login is dropped and made anew, once.
@@ -207,7 +230,15 @@ fn of_login(name: &str, e: Error) -> Error {
         | ErrorKind::RangeNotSatisfiable => ErrorKind::Misconfigured,
         kind => kind,
     };
-    if kind == e.kind { e } else { Error { kind, message: format!("login {name:?}: {}", e.message), ..e } }
+    if kind == e.kind {
+        e
+    } else {
+        Error {
+            kind,
+            message: format!("login {name:?}: {}", e.message),
+            ..e
+        }
+    }
 }
 
 fn is_transient(kind: ErrorKind) -> bool {
@@ -234,7 +265,9 @@ mod tests {
 
     fn not_there() -> Result<Made> {
         let answer = Request::new("GET", "http://metadata/token".to_owned()).send(None)?;
-        answer::expect(&answer, &[200], "x-id", |_, text| answer::Described::text(text))?;
+        answer::expect(&answer, &[200], "x-id", |_, text| {
+            answer::Described::text(text)
+        })?;
         Ok(Made::lasting(1000))
     }
 
@@ -245,10 +278,13 @@ mod tests {
             let answer = with_login("token", not_there, |_| {
                 Request::new("DELETE", "http://h/k".to_owned()).send(None)
             })?;
-            answer::expect(&answer, &[204], "x-id", |_, text| answer::Described::text(text))
+            answer::expect(&answer, &[204], "x-id", |_, text| {
+                answer::Described::text(text)
+            })
         };
-        let (deleted, _) =
-            Host::new().answer(Answer::new(404)).run(|| conditions::or_gone(delete(), ErrorKind::NotFound));
+        let (deleted, _) = Host::new()
+            .answer(Answer::new(404))
+            .run(|| conditions::or_gone(delete(), ErrorKind::NotFound));
         let e = deleted.unwrap_err();
         assert_eq!(e.kind, ErrorKind::Misconfigured);
         assert!(e.message.contains("login \"token\""), "{}", e.message);

@@ -143,7 +143,14 @@ pub mod raic {
                     service: &str,
                     canonical_request: &[u8],
                 ) -> Result<Vec<u8>, Error> {
-                    testing::sigv4(&self.0, scheme, timestamp, region, service, canonical_request)
+                    testing::sigv4(
+                        &self.0,
+                        scheme,
+                        timestamp,
+                        region,
+                        service,
+                        canonical_request,
+                    )
                 }
                 /// A signature by RSASSA-PKCS1-v1_5 with SHA-256. The test host's is the SHA-256 of key and message.
                 ///
@@ -164,7 +171,9 @@ pub mod raic {
                 /// # Errors
                 /// None in a test.
                 pub fn basic_auth(&self, user: &str) -> Result<String, Error> {
-                    Ok(testing::issue(crate::BASE64.encode(format!("{user}:{}", self.0).as_bytes())))
+                    Ok(testing::issue(
+                        crate::BASE64.encode(format!("{user}:{}", self.0).as_bytes()),
+                    ))
                 }
             }
 
@@ -220,7 +229,11 @@ pub mod raic {
                 }
                 /// A header by its name, in any case; several are joined by `, `.
                 pub fn header(&self, name: &str) -> Option<String> {
-                    let same = self.0.headers.iter().filter(|(n, _)| n.eq_ignore_ascii_case(name));
+                    let same = self
+                        .0
+                        .headers
+                        .iter()
+                        .filter(|(n, _)| n.eq_ignore_ascii_case(name));
                     let values: Vec<&str> = same.map(|(_, value)| value.as_str()).collect();
                     (!values.is_empty()).then(|| values.join(", "))
                 }

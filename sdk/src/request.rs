@@ -40,7 +40,9 @@ impl Request {
     /// Adds a header.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.raw.headers.push((name.to_owned(), value.as_bytes().to_vec()));
+        self.raw
+            .headers
+            .push((name.to_owned(), value.as_bytes().to_vec()));
         self
     }
 

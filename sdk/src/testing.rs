@@ -34,7 +34,10 @@ pub struct Answer {
 impl Answer {
     /// With that status, without headers or body.
     pub fn new(status: u16) -> Self {
-        Self { status, ..Self::default() }
+        Self {
+            status,
+            ..Self::default()
+        }
     }
 
     /// Adds a header.
@@ -68,7 +71,10 @@ pub struct Sent {
 impl Sent {
     /// The first header of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self.headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name));
+        let found = self
+            .headers
+            .iter()
+            .find(|(n, _)| n.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
     }
 }
@@ -153,11 +159,17 @@ impl Host {
     /// # Panics
     /// Where a request is sent that has no answer, or answers are left over.
     pub fn run<T>(self, call: impl FnOnce() -> T) -> (T, Vec<Sent>) {
-        HOST.with_borrow_mut(|host| assert!(host.replace(self).is_none(), "a test host runs another"));
+        HOST.with_borrow_mut(|host| {
+            assert!(host.replace(self).is_none(), "a test host runs another")
+        });
         let _left = Left;
         let returned = call();
         let host = HOST.take().unwrap_or_default();
-        assert!(host.answers.is_empty(), "{} answers were not asked for", host.answers.len());
+        assert!(
+            host.answers.is_empty(),
+            "{} answers were not asked for",
+            host.answers.len()
+        );
         (returned, host.sent)
     }
 }
@@ -202,7 +214,10 @@ pub(crate) fn now_unix_ms() -> u64 {
 pub(crate) fn bounded(body: &[u8], limit: u32) -> Result<Vec<u8>> {
     match body.len() <= limit as usize {
         true => Ok(body.to_vec()),
-        false => Err(error(ErrorKind::TooLarge, format!("the answer passes {limit} bytes"))),
+        false => Err(error(
+            ErrorKind::TooLarge,
+            format!("the answer passes {limit} bytes"),
+        )),
     }
 }
 
@@ -231,12 +246,15 @@ fn filled(text: &str) -> String {
     with(|host| {
         host.placeholders
             .iter()
-            .fold(text.to_owned(), |text, (placeholder, value)| text.replace(placeholder, value))
+            .fold(text.to_owned(), |text, (placeholder, value)| {
+                text.replace(placeholder, value)
+            })
     })
 }
 
 fn mac(key: &[u8], message: &[u8]) -> Vec<u8> {
-    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
+    let mut mac =
+        Hmac::<sha2::Sha256>::new_from_slice(key).expect("HMAC takes a key of any length");
     mac.update(message);
     mac.finalize().into_bytes().to_vec()
 }
@@ -259,30 +277,45 @@ pub(crate) fn sigv4(
     let terminator = match scheme {
         "AWS4" => "aws4_request",
         "GOOG4" => "goog4_request",
-        other => return refused(format!("no signing scheme {other:?}; there are AWS4 and GOOG4")),
+        other => {
+            return refused(format!(
+                "no signing scheme {other:?}; there are AWS4 and GOOG4"
+            ));
+        }
     };
     let canonical = filled(&String::from_utf8_lossy(canonical_request));
     let date = timestamp.get(..8).unwrap_or_default();
     let scope = [date, region, service, terminator];
     let digest = hex(&crate::sha256(canonical.as_bytes()));
-    let text = format!("{scheme}-HMAC-SHA256\n{timestamp}\n{}\n{digest}", scope.join("/"));
+    let text = format!(
+        "{scheme}-HMAC-SHA256\n{timestamp}\n{}\n{digest}",
+        scope.join("/")
+    );
     let first = format!("{scheme}{key}").into_bytes();
-    let key = scope.iter().fold(first, |key, part| mac(&key, part.as_bytes()));
+    let key = scope
+        .iter()
+        .fold(first, |key, part| mac(&key, part.as_bytes()));
     Ok(mac(&key, text.as_bytes()))
 }
 
 pub(crate) fn send(request: &Request, upload: Option<&Payload>) -> Result<Answer> {
     let headers = request.headers.iter();
-    let headers = headers.map(|(name, value)| (name.clone(), filled(&String::from_utf8_lossy(value))));
+    let headers =
+        headers.map(|(name, value)| (name.clone(), filled(&String::from_utf8_lossy(value))));
     let body = match upload {
         Some(payload) => payload.0.clone(),
         None => filled(&String::from_utf8_lossy(&request.content)).into_bytes(),
     };
-    let sent =
-        Sent { method: request.method.clone(), url: filled(&request.url), headers: headers.collect(), body };
+    let sent = Sent {
+        method: request.method.clone(),
+        url: filled(&request.url),
+        headers: headers.collect(),
+        body,
+    };
     with(|host| {
         let answer = host.answers.pop_front();
-        let answer = answer.unwrap_or_else(|| panic!("no answer is left for {} {}", sent.method, sent.url));
+        let answer =
+            answer.unwrap_or_else(|| panic!("no answer is left for {} {}", sent.method, sent.url));
         host.sent.push(sent);
         answer
     })
@@ -296,7 +329,10 @@ fn hit(generation: u64, values: &[(String, Kept)]) -> Hit {
         };
         (name.clone(), value)
     });
-    Hit { values: values.collect(), generation }
+    Hit {
+        values: values.collect(),
+        generation,
+    }
 }
 
 pub(crate) fn acquire_login(name: &str) -> Acquired {
@@ -321,5 +357,8 @@ pub(crate) fn fill_login(name: &str, values: Vec<(String, Value)>) -> Hit {
 }
 
 pub(crate) fn drop_login(name: &str, generation: u64) {
-    with(|host| host.logins.retain(|known, (kept, _)| known != name || *kept != generation));
+    with(|host| {
+        host.logins
+            .retain(|known, (kept, _)| known != name || *kept != generation)
+    });
 }

@@ -1,8 +1,9 @@
 //! Dates as cloud APIs write them. Proleptic Gregorian calendar, UTC.
 
 const DAY: u64 = 86_400;
-const MONTHS: [&str; 12] =
-    ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+const MONTHS: [&str; 12] = [
+    "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+];
 
 /// `YYYYMMDDTHHMMSSZ`, the form SigV4 signs.
 ///
@@ -13,7 +14,12 @@ pub fn basic(unix_ms: u64) -> String {
     let seconds = unix_ms / 1000;
     let (year, month, day) = civil(seconds / DAY);
     let second = seconds % DAY;
-    format!("{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z", second / 3600, second / 60 % 60, second % 60)
+    format!(
+        "{year:04}{month:02}{day:02}T{:02}{:02}{:02}Z",
+        second / 3600,
+        second / 60 % 60,
+        second % 60
+    )
 }
 
 /// An HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7).
@@ -46,8 +52,16 @@ pub fn parse_http(text: &str) -> Option<u64> {
     let name = words.next()?;
     let month = MONTHS.iter().position(|m| *m == name)? as u64 + 1;
     let year = words.next()?.parse().ok()?;
-    let mut clock = words.next()?.split(':').map(|part| part.parse::<u64>().ok());
-    unix_ms(year, month, day, [clock.next()??, clock.next()??, clock.next()??])
+    let mut clock = words
+        .next()?
+        .split(':')
+        .map(|part| part.parse::<u64>().ok());
+    unix_ms(
+        year,
+        month,
+        day,
+        [clock.next()??, clock.next()??, clock.next()??],
+    )
 }
 
 /// Reads a date of RFC 3339 in UTC (`2009-10-12T17:50:30.000Z`) as milliseconds, without its fraction.
@@ -56,11 +70,17 @@ pub fn parse_rfc3339(text: &str) -> Option<u64> {
     let mut date = date.split('-').map(|part| part.parse::<u64>().ok());
     let clock = clock.split('.').next()?;
     let mut clock = clock.split(':').map(|part| part.parse::<u64>().ok());
-    unix_ms(date.next()??, date.next()??, date.next()??, [clock.next()??, clock.next()??, clock.next()??])
+    unix_ms(
+        date.next()??,
+        date.next()??,
+        date.next()??,
+        [clock.next()??, clock.next()??, clock.next()??],
+    )
 }
 
 fn unix_ms(year: u64, month: u64, day: u64, [hour, minute, second]: [u64; 3]) -> Option<u64> {
-    let plausible = (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+    let plausible =
+        (1970..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
     if !plausible || hour > 23 || minute > 59 || second > 60 {
         return None;
     }
@@ -78,11 +98,20 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted = (5 * day_of_year + 2) / 153;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    (year_of_era + era * 400 + u64::from(month <= 2), month, day_of_year - (153 * shifted + 2) / 5 + 1)
+    let month = if shifted < 10 {
+        shifted + 3
+    } else {
+        shifted - 9
+    };
+    (
+        year_of_era + era * 400 + u64::from(month <= 2),
+        month,
+        day_of_year - (153 * shifted + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]
@@ -91,10 +120,16 @@ mod tests {
 
     #[test]
     fn dates_read_as_they_are_written() {
-        assert_eq!(parse_http("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777_000));
+        assert_eq!(
+            parse_http("Sun, 06 Nov 1994 08:49:37 GMT"),
+            Some(784_111_777_000)
+        );
         assert_eq!(basic(784_111_777_000), "19941106T084937Z");
         assert_eq!(http(784_111_777_000), "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(parse_rfc3339("1994-11-06T08:49:37.123Z"), Some(784_111_777_000));
+        assert_eq!(
+            parse_rfc3339("1994-11-06T08:49:37.123Z"),
+            Some(784_111_777_000)
+        );
         assert_eq!(basic(1_709_164_800_000), "20240229T000000Z", "a leap day");
         assert_eq!(parse_http("yesterday"), None);
         assert_eq!(parse_rfc3339("2024-13-01T00:00:00Z"), None);

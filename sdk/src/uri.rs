@@ -3,7 +3,11 @@
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 /// Everything but RFC 3986's unreserved characters (section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
@@ -38,7 +42,10 @@ pub fn decode(text: &str) -> Option<String> {
 /// assert_eq!(decode("a+b%2Bc").as_deref(), Some("a+b+c"));
 /// ```
 pub fn decode_form(text: &str) -> Option<String> {
-    percent_decode_str(&text.replace('+', " ")).decode_utf8().ok().map(Into::into)
+    percent_decode_str(&text.replace('+', " "))
+        .decode_utf8()
+        .ok()
+        .map(Into::into)
 }
 
 /// A URL's scheme, authority (host and port) and path.

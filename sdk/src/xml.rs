@@ -61,7 +61,12 @@ impl Element {
         name: &str,
         mut take: impl FnMut(Self) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        let bad = |why: String| error(ErrorKind::Protocol, format!("the answer is no XML document: {why}"));
+        let bad = |why: String| {
+            error(
+                ErrorKind::Protocol,
+                format!("the answer is no XML document: {why}"),
+            )
+        };
         let text = std::str::from_utf8(document).map_err(|e| bad(e.to_string()))?;
         let mut reader = Reader::from_str(text);
         let mut open = vec![Self::default()];
@@ -85,7 +90,11 @@ impl Element {
                     let (Some(done), Some(parent)) = (open.pop(), open.last_mut()) else {
                         return Err(bad("an end without a beginning".to_owned()));
                     };
-                    if done.name == name { take(done)? } else { parent.children.push(done) }
+                    if done.name == name {
+                        take(done)?
+                    } else {
+                        parent.children.push(done)
+                    }
                 }
                 Event::Text(piece) => {
                     if let Some(element) = open.last_mut() {
@@ -98,7 +107,10 @@ impl Element {
                     }
                 }
                 Event::GeneralRef(reference) => {
-                    let piece = match reference.resolve_char_ref().map_err(|e| bad(e.to_string()))? {
+                    let piece = match reference
+                        .resolve_char_ref()
+                        .map_err(|e| bad(e.to_string()))?
+                    {
                         Some(c) => c.to_string(),
                         None => {
                             let name: &str = &reference;
@@ -116,14 +128,20 @@ impl Element {
                 _ => {}
             }
         }
-        match (open.len(), open.pop().and_then(|mut root| root.children.pop())) {
+        match (
+            open.len(),
+            open.pop().and_then(|mut root| root.children.pop()),
+        ) {
             (1, Some(document)) => Ok(document),
             _ => Err(bad("it ends early".to_owned())),
         }
     }
 
     fn named(name: &str) -> Self {
-        Self { name: name.to_owned(), ..Self::default() }
+        Self {
+            name: name.to_owned(),
+            ..Self::default()
+        }
     }
 
     /// The first child of that name.
@@ -148,16 +166,32 @@ mod tests {
 
     #[test]
     fn a_document_is_a_tree() {
-        let e = Element::parse(b"<?xml version=\"1.0\"?><a:R xmlns:a=\"u\"><K>x &amp; &#233;y</K><K/></a:R>")
-            .unwrap();
+        let e = Element::parse(
+            b"<?xml version=\"1.0\"?><a:R xmlns:a=\"u\"><K>x &amp; &#233;y</K><K/></a:R>",
+        )
+        .unwrap();
         assert_eq!(e.name, "R");
-        assert_eq!(e.all("K").map(|k| k.text.as_str()).collect::<Vec<_>>(), ["x & éy", ""]);
+        assert_eq!(
+            e.all("K").map(|k| k.text.as_str()).collect::<Vec<_>>(),
+            ["x & éy", ""]
+        );
     }
 
     #[test]
     fn what_is_no_document_is_an_error() {
-        for bad in ["", "<a>", "</a>", "text", "<!DOCTYPE a><a/>", "<a>&unknown;</a>"] {
-            assert_eq!(Element::parse(bad.as_bytes()).unwrap_err().kind, ErrorKind::Protocol, "{bad}");
+        for bad in [
+            "",
+            "<a>",
+            "</a>",
+            "text",
+            "<!DOCTYPE a><a/>",
+            "<a>&unknown;</a>",
+        ] {
+            assert_eq!(
+                Element::parse(bad.as_bytes()).unwrap_err().kind,
+                ErrorKind::Protocol,
+                "{bad}"
+            );
         }
         let deep = "<a>".repeat(40) + &"</a>".repeat(40);
         assert!(Element::parse(deep.as_bytes()).is_err());

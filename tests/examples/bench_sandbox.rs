@@ -1,7 +1,10 @@
 //! What the sandbox costs: puts and gets through the S3 connector beside object_store's native client, on one server in this
 //! process, interleaved; medians of runs, as ratios. `cargo xtask bench sandbox`.
 
-#![allow(clippy::unwrap_used, reason = "a measurement that fails has nothing to say")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that fails has nothing to say"
+)]
 
 use std::{
     sync::{
@@ -42,10 +45,16 @@ impl Client {
         match self {
             Self::Sandboxed(cloud) => {
                 let key = ObjectKey::new(name).unwrap();
-                cloud.put(&key, Payload::from(content), WriteMode::Overwrite).await.unwrap();
+                cloud
+                    .put(&key, Payload::from(content), WriteMode::Overwrite)
+                    .await
+                    .unwrap();
             }
             Self::Native(store) => {
-                store.put(&StorePath::from(name), PutPayload::from(content)).await.unwrap();
+                store
+                    .put(&StorePath::from(name), PutPayload::from(content))
+                    .await
+                    .unwrap();
             }
         }
     }
@@ -53,7 +62,10 @@ impl Client {
     async fn get(&self, name: &str, size: usize) {
         let found = match self {
             Self::Sandboxed(cloud) => {
-                let object = cloud.get(&ObjectKey::new(name).unwrap(), None, None).await.unwrap();
+                let object = cloud
+                    .get(&ObjectKey::new(name).unwrap(), None, None)
+                    .await
+                    .unwrap();
                 collect_body("s3", object.body, size).await.unwrap()
             }
             Self::Native(store) => {
@@ -97,15 +109,28 @@ fn median(mut took: Vec<Duration>) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let runs: usize = std::env::args().nth(1).and_then(|runs| runs.parse().ok()).unwrap_or(5);
+    let runs: usize = std::env::args()
+        .nth(1)
+        .and_then(|runs| runs.parse().ok())
+        .unwrap_or(5);
     let target_tmp = std::env::args().nth(2).expect("the target folder's tmp");
-    let folder = tempfile::Builder::new().prefix("raic-bench-").tempdir_in("/dev/shm").unwrap();
+    let folder = tempfile::Builder::new()
+        .prefix("raic-bench-")
+        .tempdir_in("/dev/shm")
+        .unwrap();
     std::fs::create_dir(folder.path().join("bucket")).unwrap();
     let service = S3sFs::start(folder.path(), "ACCESS", "SECRET").await;
     let settings = [("bucket", "bucket"), ("endpoint", service.url.as_str())];
-    let sandboxed = s3_cloud(&target_tmp, &settings, s3_keys("ACCESS", "SECRET"), TlsSettings::default());
+    let sandboxed = s3_cloud(
+        &target_tmp,
+        &settings,
+        s3_keys("ACCESS", "SECRET"),
+        TlsSettings::default(),
+    );
     // Its client asks for a provider of TLS though nothing here speaks it.
-    rustls::crypto::ring::default_provider().install_default().unwrap();
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .unwrap();
     let native = AmazonS3Builder::new()
         .with_bucket_name("bucket")
         .with_region("us-east-1")
@@ -113,9 +138,15 @@ async fn main() {
         .with_access_key_id("ACCESS")
         .with_secret_access_key("SECRET")
         .with_client_options(ClientOptions::new().with_allow_http(true));
-    let clients = [Client::Sandboxed(sandboxed.unwrap()), Client::Native(native.build().unwrap())];
+    let clients = [
+        Client::Sandboxed(sandboxed.unwrap()),
+        Client::Native(native.build().unwrap()),
+    ];
     let clients = Arc::new(clients);
-    println!("{:>8} {:>8} {:>6} {:>12} {:>12} {:>7}", "job", "size", "tasks", "sandboxed", "native", "ratio");
+    println!(
+        "{:>8} {:>8} {:>6} {:>12} {:>12} {:>7}",
+        "job", "size", "tasks", "sandboxed", "native", "ratio"
+    );
     for size in SIZES {
         let content = Bytes::from((0..size).map(|i| (i * 31 % 251) as u8).collect::<Vec<_>>());
         let objects = (BYTES / size).clamp(64, 1024);
@@ -136,7 +167,10 @@ async fn main() {
                         let clients = stored.clone();
                         async move { clients[i].get(&name(n), size).await }
                     };
-                    let (put, get) = (timed(objects, at_once, put).await, timed(objects, at_once, get).await);
+                    let (put, get) = (
+                        timed(objects, at_once, put).await,
+                        timed(objects, at_once, get).await,
+                    );
                     // The first is to warm up.
                     if run > 0 {
                         took[0][i].push(put);

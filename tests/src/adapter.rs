@@ -13,7 +13,8 @@ use object_store::{
     PutPayload, PutResult, Result, UploadPart, path::Path,
 };
 use raic_cloud::{
-    ByteRange, Cloud, CloudError, ErrorKind, ObjectInfo, ObjectKey, Payload, WriteMode, collect_body,
+    ByteRange, Cloud, CloudError, ErrorKind, ObjectInfo, ObjectKey, Payload, WriteMode,
+    collect_body,
 };
 
 /// The most that is copied, or put in parts.
@@ -31,7 +32,13 @@ impl fmt::Display for CloudStore {
 
 fn encoded(path: &str) -> String {
     let kept = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'/');
-    let each = path.bytes().map(|b| if kept(b) { char::from(b).to_string() } else { format!("_{b:02x}") });
+    let each = path.bytes().map(|b| {
+        if kept(b) {
+            char::from(b).to_string()
+        } else {
+            format!("_{b:02x}")
+        }
+    });
     each.collect()
 }
 
@@ -49,7 +56,9 @@ fn decoded(key: &str) -> Option<Path> {
 
 fn key(path: &Path) -> Result<ObjectKey> {
     let key = ObjectKey::new(encoded(path.as_ref()));
-    key.map_err(|e| Error::NotSupported { source: Box::new(e) })
+    key.map_err(|e| Error::NotSupported {
+        source: Box::new(e),
+    })
 }
 
 fn told(e: CloudError, path: &Path) -> Error {
@@ -58,12 +67,16 @@ fn told(e: CloudError, path: &Path) -> Error {
         ErrorKind::NotFound => Error::NotFound { path, source },
         ErrorKind::AlreadyExists => Error::AlreadyExists { path, source },
         ErrorKind::PreconditionFailed => Error::Precondition { path, source },
-        ErrorKind::Unsupported => {
-            Error::NotImplemented { operation: source.operation.to_string(), implementer: source.cloud }
-        }
+        ErrorKind::Unsupported => Error::NotImplemented {
+            operation: source.operation.to_string(),
+            implementer: source.cloud,
+        },
         ErrorKind::PermissionDenied => Error::PermissionDenied { path, source },
         ErrorKind::Unauthenticated => Error::Unauthenticated { path, source },
-        _ => Error::Generic { store: "raic", source },
+        _ => Error::Generic {
+            store: "raic",
+            source,
+        },
     }
 }
 
@@ -79,20 +92,32 @@ fn meta(location: &Path, info: &ObjectInfo) -> ObjectMeta {
 
 impl CloudStore {
     async fn write(&self, location: &Path, content: Bytes, mode: WriteMode) -> Result<PutResult> {
-        let info = self.0.put(&key(location)?, Payload::from(content), mode).await;
+        let info = self
+            .0
+            .put(&key(location)?, Payload::from(content), mode)
+            .await;
         let info = info.map_err(|e| told(e, location))?;
-        Ok(PutResult { e_tag: info.etag, version: None, extensions: Extensions::default() })
+        Ok(PutResult {
+            e_tag: info.etag,
+            version: None,
+            extensions: Extensions::default(),
+        })
     }
 
     /// Every object below a path, by segments.
     fn below(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let cloud = self.0.clone();
-        let prefix = prefix.map(|p| encoded(p.as_ref())).filter(|p| !p.is_empty()).map(|p| format!("{p}/"));
+        let prefix = prefix
+            .map(|p| encoded(p.as_ref()))
+            .filter(|p| !p.is_empty())
+            .map(|p| format!("{p}/"));
         let prefix = prefix.unwrap_or_default();
         let pages = stream::try_unfold(Some(None::<String>), move |cursor| {
             let (cloud, prefix) = (cloud.clone(), prefix.clone());
             async move {
-                let Some(cursor) = cursor else { return Ok::<_, Error>(None) };
+                let Some(cursor) = cursor else {
+                    return Ok::<_, Error>(None);
+                };
                 let page = cloud.list(&prefix, cursor.as_deref(), 1000).await;
                 let page = page.map_err(|e| told(e, &Path::default()))?;
                 let found = page.entries.into_iter().filter_map(|listed| {
@@ -109,7 +134,12 @@ impl CloudStore {
 
 #[async_trait]
 impl ObjectStore for CloudStore {
-    async fn put_opts(&self, location: &Path, payload: PutPayload, options: PutOptions) -> Result<PutResult> {
+    async fn put_opts(
+        &self,
+        location: &Path,
+        payload: PutPayload,
+        options: PutOptions,
+    ) -> Result<PutResult> {
         let mode = match options.mode {
             PutMode::Overwrite => WriteMode::Overwrite,
             PutMode::Create => WriteMode::CreateOnly,
@@ -123,7 +153,11 @@ impl ObjectStore for CloudStore {
         location: &Path,
         _: PutMultipartOptions,
     ) -> Result<Box<dyn MultipartUpload>> {
-        Ok(Box::new(Parts { store: self.clone(), location: location.clone(), parts: Vec::new() }))
+        Ok(Box::new(Parts {
+            store: self.clone(),
+            location: location.clone(),
+            parts: Vec::new(),
+        }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -132,18 +166,25 @@ impl ObjectStore for CloudStore {
         let meta = meta(location, &info);
         options.check_preconditions(&meta)?;
         let range = match &options.range {
-            Some(range) => range
-                .as_range(info.size)
-                .map_err(|e| Error::Generic { store: "raic", source: Box::new(e) })?,
+            Some(range) => range.as_range(info.size).map_err(|e| Error::Generic {
+                store: "raic",
+                source: Box::new(e),
+            })?,
             None => 0..info.size,
         };
         let empty = || GetResultPayload::Stream(stream::empty().boxed());
         let payload = if options.head || range.is_empty() {
             empty()
         } else {
-            let asked =
-                options.range.as_ref().and_then(|_| ByteRange::new(range.start, range.end - range.start));
-            let object = self.0.get(&key, asked, None).await.map_err(|e| told(e, location))?;
+            let asked = options
+                .range
+                .as_ref()
+                .and_then(|_| ByteRange::new(range.start, range.end - range.start));
+            let object = self
+                .0
+                .get(&key, asked, None)
+                .await
+                .map_err(|e| told(e, location))?;
             let location = location.clone();
             GetResultPayload::Stream(object.body.map_err(move |e| told(e, &location)).boxed())
         };
@@ -156,13 +197,19 @@ impl ObjectStore for CloudStore {
         })
     }
 
-    fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
+    fn delete_stream(
+        &self,
+        locations: BoxStream<'static, Result<Path>>,
+    ) -> BoxStream<'static, Result<Path>> {
         let cloud = self.0.clone();
         let delete = move |location: Result<Path>| {
             let cloud = cloud.clone();
             async move {
                 let location = location?;
-                cloud.delete(&key(&location)?, None).await.map_err(|e| told(e, &location))?;
+                cloud
+                    .delete(&key(&location)?, None)
+                    .await
+                    .map_err(|e| told(e, &location))?;
                 Ok(location)
             }
         };
@@ -178,7 +225,9 @@ impl ObjectStore for CloudStore {
         let (mut objects, mut folders) = (Vec::new(), std::collections::BTreeSet::new());
         let mut found = self.below(prefix);
         while let Some(meta) = found.try_next().await? {
-            let Some(mut rest) = meta.location.prefix_match(&parent) else { continue };
+            let Some(mut rest) = meta.location.prefix_match(&parent) else {
+                continue;
+            };
             let Some(first) = rest.next() else { continue };
             let is_folder = rest.next().is_some();
             let below = parent.clone().join(first);
@@ -197,9 +246,14 @@ impl ObjectStore for CloudStore {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let object = self.0.get(&key(from)?, None, None).await.map_err(|e| told(e, from))?;
-        let content =
-            collect_body(self.0.name(), object.body, MAX_OBJECT).await.map_err(|e| told(e, from))?;
+        let object = self
+            .0
+            .get(&key(from)?, None, None)
+            .await
+            .map_err(|e| told(e, from))?;
+        let content = collect_body(self.0.name(), object.body, MAX_OBJECT)
+            .await
+            .map_err(|e| told(e, from))?;
         let mode = match options.mode {
             CopyMode::Overwrite => WriteMode::Overwrite,
             CopyMode::Create => WriteMode::CreateOnly,
@@ -226,7 +280,9 @@ impl MultipartUpload for Parts {
 
     async fn complete(&mut self) -> Result<PutResult> {
         let whole = self.parts.concat();
-        self.store.write(&self.location, whole.into(), WriteMode::Overwrite).await
+        self.store
+            .write(&self.location, whole.into(), WriteMode::Overwrite)
+            .await
     }
 
     async fn abort(&mut self) -> Result<()> {

@@ -30,7 +30,9 @@ pub struct Azurite {
 
 /// Where `cargo xtask test` installs it; `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
 fn program(target_tmp: &str) -> PathBuf {
-    Path::new(target_tmp).with_file_name("clouds").join("azurite/node_modules/.bin/azurite-blob")
+    Path::new(target_tmp)
+        .with_file_name("clouds")
+        .join("azurite/node_modules/.bin/azurite-blob")
 }
 
 impl Azurite {
@@ -51,15 +53,19 @@ impl Azurite {
     }
 
     fn start_with(target_tmp: &str, tls: Option<Certificates>) -> Self {
-        let folder = tempfile::Builder::new().prefix("raic-azurite-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("raic-azurite-")
+            .tempdir()
+            .expect("a folder");
         let (program, port) = (program(target_tmp), free_port());
         let log = fs::File::create(folder.path().join("log")).expect("a log");
         let mut command = Command::new(&program);
         let mut scheme = "http";
         if let Some(tls) = &tls {
-            for (option, name, content) in
-                [("--cert", "cert.pem", &tls.certificate), ("--key", "key.pem", &tls.key)]
-            {
+            for (option, name, content) in [
+                ("--cert", "cert.pem", &tls.certificate),
+                ("--key", "key.pem", &tls.key),
+            ] {
                 let file = folder.path().join(name);
                 fs::write(&file, content).expect("a certificate");
                 command.arg(option).arg(file);
@@ -68,14 +74,22 @@ impl Azurite {
             scheme = "https";
         }
         let process = command
-            .args(["--blobHost", "127.0.0.1", "--blobPort", &port.to_string(), "--inMemoryPersistence"])
+            .args([
+                "--blobHost",
+                "127.0.0.1",
+                "--blobPort",
+                &port.to_string(),
+                "--inMemoryPersistence",
+            ])
             .args(["--silent", "--disableTelemetry", "--disableProductStyleUrl"])
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` installs it", program.display()));
+            .unwrap_or_else(|e| {
+                panic!("{}: {e}; `cargo xtask test` installs it", program.display())
+            });
         let mut azurite = Self {
             url: format!("{scheme}://127.0.0.1:{port}/{ACCOUNT}"),
             ca: tls.map(|tls| tls.ca),
@@ -86,7 +100,11 @@ impl Azurite {
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             let ended = azurite.process.try_wait().expect("its state");
             let log = || fs::read_to_string(azurite._folder.path().join("log")).unwrap_or_default();
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "Azurite: {}", log());
+            assert!(
+                ended.is_none() && began.elapsed() < Duration::from_secs(60),
+                "Azurite: {}",
+                log()
+            );
             thread::sleep(Duration::from_millis(100));
         }
         azurite
@@ -130,8 +148,12 @@ pub fn shared_access_signature(permissions: &str, expiry: &str) -> String {
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).expect("a key");
     mac.update(fields.join("\n").as_bytes());
     let signature = data_encoding::BASE64.encode(&mac.finalize().into_bytes());
-    let encode =
-        |text: &str| text.replace('+', "%2B").replace('/', "%2F").replace('=', "%3D").replace(':', "%3A");
+    let encode = |text: &str| {
+        text.replace('+', "%2B")
+            .replace('/', "%2F")
+            .replace('=', "%3D")
+            .replace(':', "%3A")
+    };
     format!(
         "sv={version}&spr=https%2Chttp&se={}&sr=c&sp={permissions}&sig={}",
         encode(expiry),

@@ -33,7 +33,10 @@ impl B2Server {
             "b2",
             "b2_server.py",
             &[&port.to_string()],
-            &[("CERTIFICATE", &certificates.certificate), ("KEY", &certificates.key)],
+            &[
+                ("CERTIFICATE", &certificates.certificate),
+                ("KEY", &certificates.key),
+            ],
             |line| line == "READY",
         );
         server.wait_for(port);
@@ -43,7 +46,9 @@ impl B2Server {
             domain: format!("b2.localhost:{port}"),
             key: key("key.json"),
             reader: key("reader.json"),
-            tls: TlsSettings { extra_ca: Some(certificates.ca) },
+            tls: TlsSettings {
+                extra_ca: Some(certificates.ca),
+            },
             server,
         }
     }

@@ -19,10 +19,15 @@ impl Certificates {
         let ca = parameters.self_signed(&ca_key).expect("an authority");
         let issuer = rcgen::Issuer::new(parameters, ca_key);
         let key = rcgen::KeyPair::generate().expect("a key");
-        let parameters =
-            rcgen::CertificateParams::new(names.iter().map(ToString::to_string).collect::<Vec<_>>())
-                .expect("parameters");
+        let parameters = rcgen::CertificateParams::new(
+            names.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        )
+        .expect("parameters");
         let certificate = parameters.signed_by(&key, &issuer).expect("a certificate");
-        Self { ca: ca.pem().into_bytes(), certificate: certificate.pem(), key: key.serialize_pem() }
+        Self {
+            ca: ca.pem().into_bytes(),
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
     }
 }

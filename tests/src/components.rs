@@ -7,9 +7,15 @@ use zeroize::Zeroizing;
 
 /// Reads a component from the target folder's `connectors`; `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
 pub fn package(target_tmp: &str, name: &str) -> Package {
-    let file = Path::new(target_tmp).with_file_name("connectors").join(format!("{name}.wasm"));
-    let bytes = std::fs::read(&file)
-        .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` builds the connectors", file.display()));
+    let file = Path::new(target_tmp)
+        .with_file_name("connectors")
+        .join(format!("{name}.wasm"));
+    let bytes = std::fs::read(&file).unwrap_or_else(|e| {
+        panic!(
+            "{}: {e}; `cargo xtask test` builds the connectors",
+            file.display()
+        )
+    });
     Package::read(bytes).expect("a connector")
 }
 
@@ -27,7 +33,14 @@ pub fn connected(
     credentials: &[(&str, &str)],
     endpoints: &[(&str, &str)],
 ) -> Result<ConnectorCloud, ConnectorError> {
-    connected_by(target_tmp, connector, settings, credentials, endpoints, TlsSettings::default())
+    connected_by(
+        target_tmp,
+        connector,
+        settings,
+        credentials,
+        endpoints,
+        TlsSettings::default(),
+    )
 }
 
 /// [`connected`], with an authority to trust.
@@ -40,14 +53,22 @@ pub fn connected_by(
     tls: TlsSettings,
 ) -> Result<ConnectorCloud, ConnectorError> {
     let texts = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
-        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect()
     };
     let loaded = Engine::new()?.load(&package(target_tmp, connector), None)?;
     let documents = texts(credentials).into_iter();
     let configuration = Configuration {
         settings: texts(settings),
-        credentials: documents.map(|(name, text)| (name, Zeroizing::new(text.into_bytes()))).collect(),
-        endpoints: texts(endpoints).into_iter().map(|(name, url)| (name, vec![url])).collect(),
+        credentials: documents
+            .map(|(name, text)| (name, Zeroizing::new(text.into_bytes())))
+            .collect(),
+        endpoints: texts(endpoints)
+            .into_iter()
+            .map(|(name, url)| (name, vec![url]))
+            .collect(),
         tls,
     };
     ConnectorCloud::new(connector, &loaded, &configuration)
@@ -62,7 +83,10 @@ pub fn s3_cloud(
 ) -> Result<ConnectorCloud, ConnectorError> {
     let connector = Engine::new()?.load(&package(target_tmp, "s3"), None)?;
     let configuration = Configuration {
-        settings: settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
+        settings: settings
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect(),
         credentials: BTreeMap::from([("keys".to_owned(), keys)]),
         tls,
         ..Configuration::default()

@@ -5,7 +5,8 @@ use crate::{free_port, python_server::PythonServer};
 /// The tenant.
 pub const TENANT: &str = "tenant";
 /// An application that may log in, as the connector takes it.
-pub const APPLICATION: &str = r#"{"client_id":"raic-tests","client_secret":"entra+secret/of=tests"}"#;
+pub const APPLICATION: &str =
+    r#"{"client_id":"raic-tests","client_secret":"entra+secret/of=tests"}"#;
 
 /// A running emulator. Dropping it stops it.
 #[derive(Debug)]
@@ -31,6 +32,9 @@ impl EntraServer {
             |line| line == "READY",
         );
         server.wait_for(port);
-        Self { url: format!("http://127.0.0.1:{port}"), _server: server }
+        Self {
+            url: format!("http://127.0.0.1:{port}"),
+            _server: server,
+        }
     }
 }

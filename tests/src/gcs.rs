@@ -42,7 +42,8 @@ impl GcsServer {
             &[("TOKEN_SECONDS", &token_seconds.to_string())],
             |line| line == "READY",
         );
-        let key = |name| std::fs::read_to_string(server.folder.path().join(name)).expect("the key file");
+        let key =
+            |name| std::fs::read_to_string(server.folder.path().join(name)).expect("the key file");
         let started = Self {
             url: format!("http://127.0.0.1:{port}"),
             service_account: key("service-account.json"),

@@ -31,7 +31,12 @@ use raic_wasm::{ConnectorCloud, Rehearsal, RehearsedAnswer};
 /// With all that is wrong.
 pub async fn conforms(cloud: &dyn Cloud, prefix: &str) {
     let is_full = std::env::var_os("RAIC_FULL").is_some();
-    all_to(cloud, prefix, if is_full { Extent::Full } else { Extent::Quick }).await;
+    all_to(
+        cloud,
+        prefix,
+        if is_full { Extent::Full } else { Extent::Quick },
+    )
+    .await;
 }
 
 /// What every connector says where its service refuses: `missing` is the same cloud with a container that is not there. What was found of a
@@ -41,8 +46,12 @@ pub async fn conforms(cloud: &dyn Cloud, prefix: &str) {
 /// With what is wrong.
 pub async fn refusals(cloud: &ConnectorCloud, missing: &ConnectorCloud) -> Finding {
     let clock = rehearsals(cloud).await;
-    conformance::missing_container(missing, "missing/").await.expect("conforms");
-    conformance::container(missing, "container/").await.expect("conforms");
+    conformance::missing_container(missing, "missing/")
+        .await
+        .expect("conforms");
+    conformance::container(missing, "container/")
+        .await
+        .expect("conforms");
     clock
 }
 
@@ -52,17 +61,28 @@ pub async fn refusals(cloud: &ConnectorCloud, missing: &ConnectorCloud) -> Findi
 /// With what is wrong.
 pub async fn rehearsals(cloud: &ConnectorCloud) -> Finding {
     let off = Duration::from_secs(2 * 3600);
-    let late = Rehearsal { clock_ahead_ms: -7_200_000, ..Rehearsal::default() };
-    let clock = conformance::clock_skew(&cloud.rehearsing(late), "skewed/", off).await.expect("conforms");
+    let late = Rehearsal {
+        clock_ahead_ms: -7_200_000,
+        ..Rehearsal::default()
+    };
+    let clock = conformance::clock_skew(&cloud.rehearsing(late), "skewed/", off)
+        .await
+        .expect("conforms");
     let answered = |status, headers| {
         let answer = Some(RehearsedAnswer { status, headers });
-        cloud.rehearsing(Rehearsal { answer, ..Rehearsal::default() })
+        cloud.rehearsing(Rehearsal {
+            answer,
+            ..Rehearsal::default()
+        })
     };
     let wait = vec![("retry-after".to_owned(), "7".to_owned())];
-    let throttled = conformance::throttled(&answered(429, wait), "throttled/", Duration::from_secs(7)).await;
+    let throttled =
+        conformance::throttled(&answered(429, wait), "throttled/", Duration::from_secs(7)).await;
     throttled.expect("conforms");
     for status in [500, 502, 503, 504] {
-        conformance::unavailable(&answered(status, Vec::new()), "failing/").await.expect("conforms");
+        conformance::unavailable(&answered(status, Vec::new()), "failing/")
+            .await
+            .expect("conforms");
     }
     clock
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use raic_cloud::{Cloud, ObjectKey, Payload, WriteMode};
 use raic_storage::{
-    Backend as _, ChunkBudget, CloudBackend, Found, IndexPrefix, RangeSet, ShareNum, Span, StorageIndex,
+    Backend as _, ChunkBudget, CloudBackend, Found, IndexPrefix, RangeSet, ShareNum, Span,
+    StorageIndex,
 };
 
 /// 12,000 objects under one prefix, by pages of 1,000: a walk finds every one. The first RAIC lost those past the first page.
@@ -15,23 +16,50 @@ use raic_storage::{
 pub async fn twelve_thousand_objects_are_listed_to_the_last(cloud: Arc<dyn Cloud>) {
     let index = StorageIndex([0xab; 16]);
     let si = index.to_string();
-    let keys = (0..12_000_u64).map(|i| (i / 4_000, i % 4_000)).map(|(share, chunk)| {
-        let name = if chunk == 0 { share.to_string() } else { format!("{share}.{chunk}") };
-        ObjectKey::new(format!("shares/{}/{si}/{name}", &si[..2])).expect("a key")
-    });
+    let keys = (0..12_000_u64)
+        .map(|i| (i / 4_000, i % 4_000))
+        .map(|(share, chunk)| {
+            let name = if chunk == 0 {
+                share.to_string()
+            } else {
+                format!("{share}.{chunk}")
+            };
+            ObjectKey::new(format!("shares/{}/{si}/{name}", &si[..2])).expect("a key")
+        });
     let put = |key: ObjectKey| {
         let cloud = cloud.clone();
         async move {
-            cloud.put(&key, Payload::from(&b"x"[..]), WriteMode::Overwrite).await.expect("put");
+            cloud
+                .put(&key, Payload::from(&b"x"[..]), WriteMode::Overwrite)
+                .await
+                .expect("put");
         }
     };
     stream::iter(keys).for_each_concurrent(32, put).await;
     let backend = CloudBackend::new(cloud, 1, ChunkBudget::default());
-    let found = backend.scan(Span::Below(IndexPrefix::from(index)), 20_000).await.expect("a listing");
-    let found: Vec<_> = found.into_iter().filter(|f| f.index == index).map(|f| (f.share, f.found)).collect();
+    let found = backend
+        .scan(Span::Below(IndexPrefix::from(index)), 20_000)
+        .await
+        .expect("a listing");
+    let found: Vec<_> = found
+        .into_iter()
+        .filter(|f| f.index == index)
+        .map(|f| (f.share, f.found))
+        .collect();
     let chunks: RangeSet = std::iter::once(0..4_000).collect();
-    let whole =
-        |share| (ShareNum(share), Found::Immutable { chunks: chunks.clone(), chunk_size: 1, bytes: 4_000 });
+    let whole = |share| {
+        (
+            ShareNum(share),
+            Found::Immutable {
+                chunks: chunks.clone(),
+                chunk_size: 1,
+                bytes: 4_000,
+            },
+        )
+    };
     assert_eq!(found, [whole(0), whole(1), whole(2)]);
-    assert_eq!(backend.shares(index).await.expect("shares"), [0, 1, 2].map(ShareNum));
+    assert_eq!(
+        backend.shares(index).await.expect("shares"),
+        [0, 1, 2].map(ShareNum)
+    );
 }

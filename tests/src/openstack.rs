@@ -26,12 +26,20 @@ impl TempAuthSwift {
     pub fn start(target_tmp: &str) -> Self {
         let port = free_port();
         let arguments = [&*port.to_string()];
-        let (server, _) =
-            PythonServer::start(target_tmp, ENVIRONMENT, "swift_server.py", &arguments, &[], |line| {
-                line == "READY"
-            });
+        let (server, _) = PythonServer::start(
+            target_tmp,
+            ENVIRONMENT,
+            "swift_server.py",
+            &arguments,
+            &[],
+            |line| line == "READY",
+        );
         let url = format!("http://127.0.0.1:{port}");
-        Self { auth_url: format!("{url}/auth/v1.0"), s3_url: url, _server: server }
+        Self {
+            auth_url: format!("{url}/auth/v1.0"),
+            s3_url: url,
+            _server: server,
+        }
     }
 }
 
@@ -58,8 +66,10 @@ impl KeystoneSwift {
     /// Where they are not installed or do not come up.
     pub fn start(target_tmp: &str, token_seconds: u32) -> Self {
         let (port, keystone) = (free_port(), free_port());
-        let (swift_url, auth_url) =
-            (format!("http://127.0.0.1:{port}"), format!("http://127.0.0.1:{keystone}/v3"));
+        let (swift_url, auth_url) = (
+            format!("http://127.0.0.1:{port}"),
+            format!("http://127.0.0.1:{keystone}/v3"),
+        );
         let seconds = token_seconds.to_string();
         let (keystone, made) = PythonServer::start(
             target_tmp,
@@ -74,16 +84,24 @@ impl KeystoneSwift {
             "ApplicationCredentialId": made["id"], "ApplicationCredentialSecret": made["secret"],
         });
         let arguments = [&*port.to_string(), &auth_url];
-        let (swift, _) =
-            PythonServer::start(target_tmp, ENVIRONMENT, "swift_server.py", &arguments, &[], |line| {
-                line == "READY"
-            });
+        let (swift, _) = PythonServer::start(
+            target_tmp,
+            ENVIRONMENT,
+            "swift_server.py",
+            &arguments,
+            &[],
+            |line| line == "READY",
+        );
         let v2 = free_port();
         let arguments = [&*v2.to_string(), &auth_url];
-        let (keystone_v2, _) =
-            PythonServer::start(target_tmp, ENVIRONMENT, "keystone_v2_server.py", &arguments, &[], |line| {
-                line == "READY"
-            });
+        let (keystone_v2, _) = PythonServer::start(
+            target_tmp,
+            ENVIRONMENT,
+            "keystone_v2_server.py",
+            &arguments,
+            &[],
+            |line| line == "READY",
+        );
         Self {
             auth_url,
             v2_auth_url: format!("http://127.0.0.1:{v2}/v2.0"),

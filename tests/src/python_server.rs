@@ -33,8 +33,13 @@ impl PythonServer {
             .prefix(&format!("raic-{environment_name}-"))
             .tempdir()
             .expect("a folder");
-        let python = Path::new(target_tmp).with_file_name("clouds").join(environment_name).join("bin/python");
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("clouds").join(script);
+        let python = Path::new(target_tmp)
+            .with_file_name("clouds")
+            .join(environment_name)
+            .join("bin/python");
+        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .join("clouds")
+            .join(script);
         let log = folder.path().join("errors.log");
         let mut process = Command::new(&python)
             .args(["-W", "ignore"])
@@ -46,11 +51,20 @@ impl PythonServer {
             .stdout(Stdio::piped())
             .stderr(File::create(&log).expect("a log"))
             .spawn()
-            .unwrap_or_else(|e| panic!("{}: {e}; `cargo xtask test` installs it", python.display()));
+            .unwrap_or_else(|e| {
+                panic!("{}: {e}; `cargo xtask test` installs it", python.display())
+            });
         let output = process.stdout.take().expect("its output");
         let mut output = BufReader::new(output).lines();
-        let ready = output.by_ref().map_while(Result::ok).find(|line| is_ready(line));
-        let server = Self { process, output, folder };
+        let ready = output
+            .by_ref()
+            .map_while(Result::ok)
+            .find(|line| is_ready(line));
+        let server = Self {
+            process,
+            output,
+            folder,
+        };
         let ready = ready.unwrap_or_else(|| {
             let log = std::fs::read_to_string(&log).unwrap_or_default();
             panic!("{} ended: {log}", script.display())
@@ -62,7 +76,11 @@ impl PythonServer {
     pub(crate) fn tell(&mut self, line: &str, is_done: impl Fn(&str) -> bool) {
         let input = self.process.stdin.as_mut().expect("its input");
         writeln!(input, "{line}").expect("it takes the line");
-        let done = self.output.by_ref().map_while(Result::ok).find(|line| is_done(line));
+        let done = self
+            .output
+            .by_ref()
+            .map_while(Result::ok)
+            .find(|line| is_done(line));
         assert!(done.is_some(), "it ended after {line:?}");
     }
 
@@ -70,7 +88,10 @@ impl PythonServer {
     pub(crate) fn wait_for(&self, port: u16) {
         let began = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(30), "nobody listens on port {port}");
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "nobody listens on port {port}"
+            );
             thread::sleep(Duration::from_millis(50));
         }
     }

@@ -49,10 +49,18 @@ impl Radosgw {
     /// # Panics
     /// Where the packages are missing or a daemon does not come up; the message has the end of its log.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("raic-rgw-").tempdir().expect("a folder");
-        let (port, tls_port, sts_port, monitor) = (free_port(), free_port(), free_port(), free_port());
+        let folder = tempfile::Builder::new()
+            .prefix("raic-rgw-")
+            .tempdir()
+            .expect("a folder");
+        let (port, tls_port, sts_port, monitor) =
+            (free_port(), free_port(), free_port(), free_port());
         let home = folder.path();
-        let Certificates { ca, certificate, key } = Certificates::new(&["127.0.0.1"]);
+        let Certificates {
+            ca,
+            certificate,
+            key,
+        } = Certificates::new(&["127.0.0.1"]);
         fs::write(home.join("tls.pem"), certificate + &key).expect("the certificate");
         let fsid = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a UUID");
         for part in ["mon", "osd", "rgw", "sts"] {
@@ -76,22 +84,43 @@ impl Radosgw {
         gateway.wait_for(tls_port);
         gateway.with_sessions(sts_port);
         let user = ["user", "create", "--uid=rgwuser", "--display-name=rgwuser"];
-        let keys = [format!("--access-key={ACCESS_KEY}"), format!("--secret={SECRET_KEY}")];
+        let keys = [
+            format!("--access-key={ACCESS_KEY}"),
+            format!("--secret={SECRET_KEY}"),
+        ];
         let admin = || {
             let mut command = gateway.command("radosgw-admin");
             command.args(["-n", "client.rgw"]);
             command
         };
         gateway.run(admin().args(user).args(keys));
-        let subuser = ["subuser", "create", "--uid=rgwuser", "--access=full", "--key-type=swift"];
-        let names = [format!("--subuser={SWIFT_USER}"), format!("--secret={SWIFT_KEY}")];
+        let subuser = [
+            "subuser",
+            "create",
+            "--uid=rgwuser",
+            "--access=full",
+            "--key-type=swift",
+        ];
+        let names = [
+            format!("--subuser={SWIFT_USER}"),
+            format!("--secret={SWIFT_KEY}"),
+        ];
         gateway.run(admin().args(subuser).args(names));
         for (role, allowed) in [(READER, READS), (WRITER, r#""s3:*""#)] {
             let name = format!("--role-name={role}");
-            let assume = format!("--assume-role-policy-doc={}", policy(r#""sts:AssumeRole""#, true));
+            let assume = format!(
+                "--assume-role-policy-doc={}",
+                policy(r#""sts:AssumeRole""#, true)
+            );
             gateway.run(admin().args(["role", "create", &name, "--path=/", &assume]));
             let allowed = format!("--policy-doc={}", policy(allowed, false));
-            gateway.run(admin().args(["role-policy", "put", &name, "--policy-name=objects", &allowed]));
+            gateway.run(admin().args([
+                "role-policy",
+                "put",
+                &name,
+                "--policy-name=objects",
+                &allowed,
+            ]));
         }
         gateway
     }
@@ -105,14 +134,31 @@ impl Radosgw {
             "Action=AssumeRole&Version=2011-06-15&RoleSessionName=tests&DurationSeconds={seconds}&RoleArn=arn:aws:iam:::role/{role}"
         );
         let mut curl = Command::new("curl");
-        curl.args(["--silent", "--show-error", "--fail-with-body", "--aws-sigv4", "aws:amz:default:sts"]);
-        curl.args(["--user", &format!("{ACCESS_KEY}:{SECRET_KEY}"), "--data", &form, &self.sts_url]);
+        curl.args([
+            "--silent",
+            "--show-error",
+            "--fail-with-body",
+            "--aws-sigv4",
+            "aws:amz:default:sts",
+        ]);
+        curl.args([
+            "--user",
+            &format!("{ACCESS_KEY}:{SECRET_KEY}"),
+            "--data",
+            &form,
+            &self.sts_url,
+        ]);
         let out = curl.output().unwrap_or_else(|e| panic!("curl: {e}"));
         let answer = String::from_utf8_lossy(&out.stdout).into_owned();
         let part = |name: &str| {
             let (start, end) = (format!("<{name}>"), format!("</{name}>"));
-            let found = answer.split_once(&start).and_then(|(_, rest)| rest.split_once(&end));
-            found.unwrap_or_else(|| panic!("no {name}: {answer}")).0.to_owned()
+            let found = answer
+                .split_once(&start)
+                .and_then(|(_, rest)| rest.split_once(&end));
+            found
+                .unwrap_or_else(|| panic!("no {name}: {answer}"))
+                .0
+                .to_owned()
         };
         let names = ["AccessKeyId", "SecretAccessKey", "SessionToken"];
         let parts = names.map(|name| (name.to_owned(), serde_json::Value::String(part(name))));
@@ -135,21 +181,47 @@ impl Radosgw {
         let tool = |args: &[&str]| {
             self.run(Command::new("ceph-authtool").arg(&keyring).args(args));
         };
-        tool(&["--create-keyring", "--gen-key", "-n", "mon.", "--cap", "mon", "allow *"]);
-        let caps = ["--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *"];
+        tool(&[
+            "--create-keyring",
+            "--gen-key",
+            "-n",
+            "mon.",
+            "--cap",
+            "mon",
+            "allow *",
+        ]);
+        let caps = [
+            "--cap", "mon", "allow *", "--cap", "osd", "allow *", "--cap", "mgr", "allow *",
+        ];
         tool(&[&["--gen-key", "-n", "client.admin"][..], &caps].concat());
         let address = format!("v1:127.0.0.1:{monitor}");
         let map = home.join("monmap");
-        let args = ["--create", "--clobber", "--addv", "a", &address, "--fsid", fsid];
+        let args = [
+            "--create",
+            "--clobber",
+            "--addv",
+            "a",
+            &address,
+            "--fsid",
+            fsid,
+        ];
         self.run(Command::new("monmaptool").args(args).arg(&map));
         let mkfs = ["--mkfs", "-i", "a"];
         self.run(
-            self.command("ceph-mon").args(mkfs).arg("--monmap").arg(&map).arg("--keyring").arg(&keyring),
+            self.command("ceph-mon")
+                .args(mkfs)
+                .arg("--monmap")
+                .arg(&map)
+                .arg("--keyring")
+                .arg(&keyring),
         );
         self.spawn("ceph-mon", &["-i", "a", "-f"]);
         let osd = fs::read_to_string("/proc/sys/kernel/random/uuid").expect("a UUID");
         self.run(self.command("ceph").args(["osd", "new", osd.trim(), "0"]));
-        self.run(self.command("ceph-osd").args(["-i", "0", "--mkfs", "--osd-uuid", osd.trim()]));
+        self.run(
+            self.command("ceph-osd")
+                .args(["-i", "0", "--mkfs", "--osd-uuid", osd.trim()]),
+        );
         self.run(self.command("ceph").args([
             "osd",
             "crush",
@@ -162,11 +234,18 @@ impl Radosgw {
         self.spawn("ceph-osd", &["-i", "0", "-f"]);
         let began = Instant::now();
         loop {
-            let stat = self.command("ceph").args(["osd", "stat"]).output().expect("ceph");
+            let stat = self
+                .command("ceph")
+                .args(["osd", "stat"])
+                .output()
+                .expect("ceph");
             if String::from_utf8_lossy(&stat.stdout).contains("1 up") {
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "the OSD does not come up");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the OSD does not come up"
+            );
             thread::sleep(Duration::from_millis(300));
         }
         self.spawn("radosgw", &["-n", "client.rgw", "-f"]);
@@ -182,21 +261,37 @@ impl Radosgw {
         let out = fs::File::create(self.home().join(format!("{program}.out"))).expect("a log");
         let errors = out.try_clone().expect("a log");
         let mut command = self.command(program);
-        command.args(args).stdin(Stdio::null()).stdout(out).stderr(errors);
-        self.processes.insert(0, command.spawn().unwrap_or_else(|e| missing(program, &e)));
+        command
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(out)
+            .stderr(errors);
+        self.processes
+            .insert(0, command.spawn().unwrap_or_else(|e| missing(program, &e)));
     }
 
     fn run(&self, command: &mut Command) {
         let program = command.get_program().display().to_string();
-        let out = command.stdin(Stdio::null()).output().unwrap_or_else(|e| missing(&program, &e));
-        assert!(out.status.success(), "{program}: {}", String::from_utf8_lossy(&out.stderr));
+        let out = command
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|e| missing(&program, &e));
+        assert!(
+            out.status.success(),
+            "{program}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
     }
 
     fn wait_for(&self, port: u16) {
         let began = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             let log = || fs::read_to_string(self.home().join("radosgw.out")).unwrap_or_default();
-            assert!(began.elapsed() < Duration::from_secs(120), "radosgw does not listen: {}", log());
+            assert!(
+                began.elapsed() < Duration::from_secs(120),
+                "radosgw does not listen: {}",
+                log()
+            );
             thread::sleep(Duration::from_millis(200));
         }
     }
@@ -218,12 +313,24 @@ impl Drop for Radosgw {
 
 /// A policy that allows actions: to the user who assumes a role, or on everything.
 fn policy(actions: &str, of_role: bool) -> String {
-    let to =
-        if of_role { r#""Principal":{"AWS":["arn:aws:iam:::user/rgwuser"]}"# } else { r#""Resource":"*""# };
-    format!(r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow",{to},"Action":[{actions}]}}]}}"#)
+    let to = if of_role {
+        r#""Principal":{"AWS":["arn:aws:iam:::user/rgwuser"]}"#
+    } else {
+        r#""Resource":"*""#
+    };
+    format!(
+        r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"Allow",{to},"Action":[{actions}]}}]}}"#
+    )
 }
 
-fn configuration(home: &Path, fsid: &str, monitor: u16, port: u16, tls_port: u16, sts_port: u16) -> String {
+fn configuration(
+    home: &Path,
+    fsid: &str,
+    monitor: u16,
+    port: u16,
+    tls_port: u16,
+    sts_port: u16,
+) -> String {
     let home = home.display();
     format!(
         "[global]

@@ -68,17 +68,24 @@ impl WebDavServer {
     /// # Panics
     /// Where it is not installed or does not come up.
     pub fn start() -> Self {
-        let folder = tempfile::Builder::new().prefix("raic-webdav-").tempdir().expect("a folder");
+        let folder = tempfile::Builder::new()
+            .prefix("raic-webdav-")
+            .tempdir()
+            .expect("a folder");
         let (home, port) = (folder.path(), free_port());
         for part in ["root", "locks"] {
             fs::create_dir(home.join(part)).expect("a folder");
             // Apache gives its rights away where it is started by root.
-            fs::set_permissions(home.join(part), fs::Permissions::from_mode(0o777)).expect("its mode");
+            fs::set_permissions(home.join(part), fs::Permissions::from_mode(0o777))
+                .expect("its mode");
         }
         fs::set_permissions(home, fs::Permissions::from_mode(0o755)).expect("its mode");
         let users = [USER, READER].map(|user| {
-            let line = Command::new("htpasswd").args(["-nbBC4", user, PASSWORD]).output();
-            line.unwrap_or_else(|e| panic!("htpasswd: {e}; `cargo xtask test` installs it")).stdout
+            let line = Command::new("htpasswd")
+                .args(["-nbBC4", user, PASSWORD])
+                .output();
+            line.unwrap_or_else(|e| panic!("htpasswd: {e}; `cargo xtask test` installs it"))
+                .stdout
         });
         fs::write(home.join("users"), users.concat()).expect("its users");
         let configuration = CONFIGURATION
@@ -95,12 +102,21 @@ impl WebDavServer {
             .stderr(Stdio::null())
             .spawn()
             .unwrap_or_else(|e| panic!("Apache: {e}; `cargo xtask test` installs it"));
-        let mut server = Self { url: format!("http://127.0.0.1:{port}"), process, folder };
+        let mut server = Self {
+            url: format!("http://127.0.0.1:{port}"),
+            process,
+            folder,
+        };
         let began = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
             let ended = server.process.try_wait().expect("its state");
-            let log = || fs::read_to_string(server.folder.path().join("error.log")).unwrap_or_default();
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(30), "Apache: {}", log());
+            let log =
+                || fs::read_to_string(server.folder.path().join("error.log")).unwrap_or_default();
+            assert!(
+                ended.is_none() && began.elapsed() < Duration::from_secs(30),
+                "Apache: {}",
+                log()
+            );
             thread::sleep(Duration::from_millis(50));
         }
         server
@@ -110,7 +126,9 @@ impl WebDavServer {
 impl Drop for WebDavServer {
     fn drop(&mut self) {
         // It ends its workers when it is told to, and not when it is killed.
-        let told = Command::new("kill").arg(self.process.id().to_string()).status();
+        let told = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
         if !told.is_ok_and(|told| told.success()) {
             let _ = self.process.kill();
         }

@@ -15,37 +15,67 @@ use raic_wasm::{ConnectorCloud, TlsSettings};
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
 
 fn by_key(service: &Azurite, container: &str, key: &str) -> ConnectorCloud {
-    let settings = [("account", ACCOUNT), ("endpoint", &service.url), ("container", container)];
+    let settings = [
+        ("account", ACCOUNT),
+        ("endpoint", &service.url),
+        ("container", container),
+    ];
     connected(TMP, "azure", &settings, &[("key", key)], &[]).expect("a cloud")
 }
 
 async fn kind_of_put(cloud: &dyn Cloud) -> ErrorKind {
     let key = ObjectKey::new("some/key").expect("a key");
-    cloud.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await.expect_err("refused").kind
+    cloud
+        .put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite)
+        .await
+        .expect_err("refused")
+        .kind
 }
 
 /// One test, since the service takes its time to start.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_azure_connector_conforms_on_azurite() {
-    let service = tokio::task::spawn_blocking(|| Azurite::start(TMP)).await.expect("Azurite");
+    let service = tokio::task::spawn_blocking(|| Azurite::start(TMP))
+        .await
+        .expect("Azurite");
     let plain = by_key(&service, "container", KEY);
-    assert_eq!(plain.probe().await.expect_err("no container yet").kind, ErrorKind::ContainerNotFound);
+    assert_eq!(
+        plain.probe().await.expect_err("no container yet").kind,
+        ErrorKind::ContainerNotFound
+    );
     assert_eq!(kind_of_put(&plain).await, ErrorKind::ContainerNotFound);
-    plain.create_container().await.expect("the container is made");
+    plain
+        .create_container()
+        .await
+        .expect("the container is made");
     plain.create_container().await.expect("made again is made");
     plain.probe().await.expect("the container is there");
     raic_tests::conforms(&plain, "all/").await;
-    conformance::create_only_race(&plain, "race/", 16).await.expect("conforms");
+    conformance::create_only_race(&plain, "race/", 16)
+        .await
+        .expect("conforms");
 
-    let wrong = by_key(&service, "container", &data_encoding::BASE64.encode(&[7; 64]));
+    let wrong = by_key(
+        &service,
+        "container",
+        &data_encoding::BASE64.encode(&[7; 64]),
+    );
     let e = wrong.probe().await.expect_err("a wrong key");
     assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
     assert!(e.request_id.is_some() && e.provider_code.is_some(), "{e:?}");
     assert_eq!(kind_of_put(&wrong).await, ErrorKind::Unauthenticated);
-    let settings = [("account", ACCOUNT), ("endpoint", service.url.as_str()), ("container", "container")];
-    let told =
-        connected(TMP, "azure", &settings, &[("key", "no base64!")], &[]).expect_err("no key").to_string();
-    assert!(told.contains("base64") && !told.contains("no base64!"), "{told}");
+    let settings = [
+        ("account", ACCOUNT),
+        ("endpoint", service.url.as_str()),
+        ("container", "container"),
+    ];
+    let told = connected(TMP, "azure", &settings, &[("key", "no base64!")], &[])
+        .expect_err("no key")
+        .to_string();
+    assert!(
+        told.contains("base64") && !told.contains("no base64!"),
+        "{told}"
+    );
 
     let sas = |permissions: &str, expiry: &str| shared_access_signature(permissions, expiry);
     let by_sas = |signature: String| {
@@ -53,14 +83,22 @@ async fn the_azure_connector_conforms_on_azurite() {
         connected(TMP, "azure", &settings, &[("sas", &signature)], &[]).expect("a cloud")
     };
     let all = by_sas(sas("racwdl", "2099-01-01T00:00:00Z"));
-    conformance::put_get_head_delete(&all, "sas/").await.expect("conforms");
-    conformance::listing_pages(&all, "sas-list/", 12, 5).await.expect("conforms");
+    conformance::put_get_head_delete(&all, "sas/")
+        .await
+        .expect("conforms");
+    conformance::listing_pages(&all, "sas-list/", 12, 5)
+        .await
+        .expect("conforms");
     // As a portal shows it.
     let read_only = by_sas(format!("?{}", sas("rl", "2099-01-01T00:00:00Z")));
     read_only.probe().await.expect("it may list");
-    conformance::read_only(&read_only, &plain, "read-only/").await.expect("conforms");
+    conformance::read_only(&read_only, &plain, "read-only/")
+        .await
+        .expect("conforms");
     let expired = by_sas(sas("racwdl", "2001-01-01T00:00:00Z"));
-    conformance::unauthenticated(&expired, "expired/").await.expect("conforms");
+    conformance::unauthenticated(&expired, "expired/")
+        .await
+        .expect("conforms");
     refusals(&plain, &by_key(&service, "nowhere", KEY)).await;
     // `cargo xtask test slow`: in CI RADOSGW has them.
     if std::env::var_os("RAIC_SLOW").is_some() {
@@ -73,9 +111,20 @@ async fn the_azure_connector_conforms_on_azurite() {
 async fn the_azure_connector_conforms_on_azurite_by_entra() {
     // Tokens end while the test runs. Azurite answers one that has ended by 403, as if it were wrong, where Azure has 401: its life must be
     // longer than a request waits at a server that is busy.
-    let seconds = if std::env::var_os("RAIC_FULL").is_some() { 40 } else { 8 };
-    let start = move || (Azurite::start_with_tokens(TMP), EntraServer::start(TMP, seconds));
-    let (service, entra) = tokio::task::spawn_blocking(start).await.expect("Azurite and Entra");
+    let seconds = if std::env::var_os("RAIC_FULL").is_some() {
+        40
+    } else {
+        8
+    };
+    let start = move || {
+        (
+            Azurite::start_with_tokens(TMP),
+            EntraServer::start(TMP, seconds),
+        )
+    };
+    let (service, entra) = tokio::task::spawn_blocking(start)
+        .await
+        .expect("Azurite and Entra");
     let cloud = |container: &str, tenant: &str, application: &str| {
         let settings = [
             ("account", ACCOUNT),
@@ -85,19 +134,41 @@ async fn the_azure_connector_conforms_on_azurite_by_entra() {
             ("login", &entra.url),
             ("tenant", tenant),
         ];
-        let tls = TlsSettings { extra_ca: service.ca.clone() };
-        connected_by(TMP, "azure", &settings, &[("application", application)], &[], tls).expect("a cloud")
+        let tls = TlsSettings {
+            extra_ca: service.ca.clone(),
+        };
+        connected_by(
+            TMP,
+            "azure",
+            &settings,
+            &[("application", application)],
+            &[],
+            tls,
+        )
+        .expect("a cloud")
     };
     let plain = cloud("container", TENANT, APPLICATION);
-    plain.create_container().await.expect("the container is made");
+    plain
+        .create_container()
+        .await
+        .expect("the container is made");
     raic_tests::conforms(&plain, "all/").await;
     refusals(&plain, &cloud("nowhere", TENANT, APPLICATION)).await;
 
-    let wrong = cloud("container", TENANT, &APPLICATION.replace("tests\"}", "others\"}"));
-    conformance::unauthenticated(&wrong, "wrong/").await.expect("conforms");
+    let wrong = cloud(
+        "container",
+        TENANT,
+        &APPLICATION.replace("tests\"}", "others\"}"),
+    );
+    conformance::unauthenticated(&wrong, "wrong/")
+        .await
+        .expect("conforms");
     let e = wrong.probe().await.expect_err("a wrong secret");
     assert_eq!(e.provider_code.as_deref(), Some("invalid_client"), "{e}");
     assert!(e.message.contains("AADSTS7000215"), "{e}");
-    let elsewhere = cloud("container", "another", APPLICATION).probe().await.expect_err("no such tenant");
+    let elsewhere = cloud("container", "another", APPLICATION)
+        .probe()
+        .await
+        .expect_err("no such tenant");
     assert!(elsewhere.message.contains("AADSTS90002"), "{elsewhere}");
 }

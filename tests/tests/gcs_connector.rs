@@ -20,21 +20,36 @@ const NOWHERE: [(&str, &str); 1] = [("bucket", "nowhere")];
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
 
 async fn started(token_seconds: u32) -> GcsServer {
-    tokio::task::spawn_blocking(move || GcsServer::start(TMP, token_seconds)).await.expect("the emulator")
+    tokio::task::spawn_blocking(move || GcsServer::start(TMP, token_seconds))
+        .await
+        .expect("the emulator")
 }
 
-fn cloud(service: &GcsServer, settings: &[(&str, &str)], credential: Option<(&str, &str)>) -> ConnectorCloud {
-    let common = [("endpoint", service.url.as_str()), ("bucket", "bucket"), ("project", "project")];
+fn cloud(
+    service: &GcsServer,
+    settings: &[(&str, &str)],
+    credential: Option<(&str, &str)>,
+) -> ConnectorCloud {
+    let common = [
+        ("endpoint", service.url.as_str()),
+        ("bucket", "bucket"),
+        ("project", "project"),
+    ];
     let credentials: Vec<_> = credential.into_iter().collect();
     connected(TMP, "gcs", &[&common, settings].concat(), &credentials, &[]).expect("a cloud")
 }
 
 async fn conforms(cloud: &ConnectorCloud) {
-    assert_eq!(cloud.probe().await.expect_err("no bucket yet").kind, ErrorKind::ContainerNotFound);
+    assert_eq!(
+        cloud.probe().await.expect_err("no bucket yet").kind,
+        ErrorKind::ContainerNotFound
+    );
     cloud.create_container().await.expect("the bucket is made");
     cloud.create_container().await.expect("made again is made");
     raic_tests::conforms(cloud, "all/").await;
-    conformance::create_only_race(cloud, "race/", 8).await.expect("conforms");
+    conformance::create_only_race(cloud, "race/", 8)
+        .await
+        .expect("conforms");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,10 +60,18 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_service_account() {
     let by_account = cloud(&service, &[], Some(("service-account", &account)));
     conforms(&by_account).await;
     service.expire_tokens();
-    conformance::put_get_head_delete(&by_account, "expired/").await.expect("conforms");
+    conformance::put_get_head_delete(&by_account, "expired/")
+        .await
+        .expect("conforms");
     let reader = cloud(&service, &[], Some(("service-account", &service.reader)));
-    conformance::read_only(&reader, &by_account, "read-only/").await.expect("conforms");
-    let clock = refusals(&by_account, &cloud(&service, &NOWHERE, Some(("service-account", &account)))).await;
+    conformance::read_only(&reader, &by_account, "read-only/")
+        .await
+        .expect("conforms");
+    let clock = refusals(
+        &by_account,
+        &cloud(&service, &NOWHERE, Some(("service-account", &account))),
+    )
+    .await;
     assert_eq!(clock, Finding::Holds);
 
     // Another key of the right form.
@@ -60,27 +83,44 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_service_account() {
     let e = wrong.probe().await.expect_err("a wrong key");
     assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
     assert!(
-        e.message.contains("Invalid JWT Signature") || e.provider_code.as_deref() == Some("invalid_grant"),
+        e.message.contains("Invalid JWT Signature")
+            || e.provider_code.as_deref() == Some("invalid_grant"),
         "{e}"
     );
-    let again = wrong.head(&ObjectKey::new("some/key").expect("a key")).await.expect_err("still wrong");
+    let again = wrong
+        .head(&ObjectKey::new("some/key").expect("a key"))
+        .await
+        .expect_err("still wrong");
     assert_eq!(again.kind, ErrorKind::Unauthenticated, "{again}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gcs_connector_conforms_on_the_gcs_server_by_the_metadata_server() {
     let service = started(3600).await;
-    let by_machine = cloud(&service, &[("auth", "metadata"), ("metadata", &service.url)], None);
+    let by_machine = cloud(
+        &service,
+        &[("auth", "metadata"), ("metadata", &service.url)],
+        None,
+    );
     conforms(&by_machine).await;
     // Whoever gave no address of it did not grant it.
     let nowhere = connected(
         TMP,
         "gcs",
-        &[("endpoint", &service.url), ("bucket", "bucket"), ("auth", "metadata")],
+        &[
+            ("endpoint", &service.url),
+            ("bucket", "bucket"),
+            ("auth", "metadata"),
+        ],
         &[],
         &[],
     );
-    assert!(nowhere.expect_err("no metadata server").to_string().contains("metadata"));
+    assert!(
+        nowhere
+            .expect_err("no metadata server")
+            .to_string()
+            .contains("metadata")
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,8 +130,14 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_hmac_key() {
     conforms(&by_key).await;
     let hmac = [("auth", "hmac"), ("bucket", "nowhere")];
     let reader = cloud(&service, &hmac[..1], Some(("hmac-key", READERS_HMAC_KEY)));
-    conformance::read_only(&reader, &by_key, "read-only/").await.expect("conforms");
-    let clock = refusals(&by_key, &cloud(&service, &hmac, Some(("hmac-key", HMAC_KEY)))).await;
+    conformance::read_only(&reader, &by_key, "read-only/")
+        .await
+        .expect("conforms");
+    let clock = refusals(
+        &by_key,
+        &cloud(&service, &hmac, Some(("hmac-key", HMAC_KEY))),
+    )
+    .await;
     assert_eq!(clock, Finding::Holds);
     // `cargo xtask test slow`: in CI RADOSGW has them.
     if std::env::var_os("RAIC_SLOW").is_some() {
@@ -100,8 +146,15 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_hmac_key() {
     let wrong = HMAC_KEY.replace("bGoa", "aGoa");
     let wrong = cloud(&service, &[("auth", "hmac")], Some(("hmac-key", &wrong)));
     let key = ObjectKey::new("some/key").expect("a key");
-    let e =
-        wrong.put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite).await.expect_err("a wrong key");
+    let e = wrong
+        .put(&key, Payload::from(&b"content"[..]), WriteMode::Overwrite)
+        .await
+        .expect_err("a wrong key");
     assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
-    assert!(e.request_id.as_deref().is_some_and(|id| id.starts_with("upload-")), "{e:?}");
+    assert!(
+        e.request_id
+            .as_deref()
+            .is_some_and(|id| id.starts_with("upload-")),
+        "{e:?}"
+    );
 }

@@ -33,11 +33,22 @@ async fn the_memory_cloud_passes_object_stores_tests() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_s3_connector_passes_object_stores_tests_on_radosgw() {
-    let service = tokio::task::spawn_blocking(Radosgw::start).await.expect("RADOSGW");
-    let settings = [("bucket", "bucket"), ("endpoint", service.url.as_str()), ("if-match", "none")];
+    let service = tokio::task::spawn_blocking(Radosgw::start)
+        .await
+        .expect("RADOSGW");
+    let settings = [
+        ("bucket", "bucket"),
+        ("endpoint", service.url.as_str()),
+        ("if-match", "none"),
+    ];
     let keys = s3_keys(ACCESS_KEY, SECRET_KEY);
-    let cloud =
-        s3_cloud(env!("CARGO_TARGET_TMPDIR"), &settings, keys, TlsSettings::default()).expect("a cloud");
+    let cloud = s3_cloud(
+        env!("CARGO_TARGET_TMPDIR"),
+        &settings,
+        keys,
+        TlsSettings::default(),
+    )
+    .expect("a cloud");
     cloud.create_container().await.expect("a bucket");
     pass(Arc::new(cloud), false).await;
 }

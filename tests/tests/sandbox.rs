@@ -21,8 +21,8 @@ use tokio::{
     net::TcpListener,
 };
 use wasm_encoder::{
-    CodeSection, ComponentSection as _, CustomSection, ExportKind, ExportSection, Function, FunctionSection,
-    Instruction, MemorySection, MemoryType, Module, TypeSection, ValType,
+    CodeSection, ComponentSection as _, CustomSection, ExportKind, ExportSection, Function,
+    FunctionSection, Instruction, MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
 use wit_parser::{
@@ -48,7 +48,9 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
             let read = stream.read(&mut head).await.unwrap_or(0);
             let head = String::from_utf8_lossy(&head[..read]).into_owned();
             let header = |name| head.lines().find_map(|l| l.strip_prefix(name));
-            let token = header("x-token: ").or(header("x-issued: ")).unwrap_or_default();
+            let token = header("x-token: ")
+                .or(header("x-issued: "))
+                .unwrap_or_default();
             let answer = match head.split(' ').nth(1).unwrap_or_default() {
                 "/own/redirect" => {
                     "HTTP/1.1 307 Away\r\nconnection: close\r\nlocation: /own/x\r\ncontent-length: 0\r\n\r\n"
@@ -93,8 +95,9 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
 
 async fn hostile(endpoint: &str, forbidden: &str) -> ConnectorCloud {
     let connector = Engine::new().expect("an engine");
-    let connector =
-        connector.load(&package(env!("CARGO_TARGET_TMPDIR"), "hostile"), None).expect("a connector");
+    let connector = connector
+        .load(&package(env!("CARGO_TARGET_TMPDIR"), "hostile"), None)
+        .expect("a connector");
     ConnectorCloud::new("h", &connector, &configuration(endpoint, forbidden)).expect("a cloud")
 }
 
@@ -104,7 +107,10 @@ fn configuration(endpoint: &str, forbidden: &str) -> Configuration {
             ("endpoint".to_owned(), endpoint.to_owned()),
             ("forbidden".to_owned(), forbidden.to_owned()),
         ]),
-        credentials: BTreeMap::from([("token".to_owned(), Zeroizing::new(SECRET.as_bytes().to_vec()))]),
+        credentials: BTreeMap::from([(
+            "token".to_owned(),
+            Zeroizing::new(SECRET.as_bytes().to_vec()),
+        )]),
         ..Configuration::default()
     }
 }
@@ -116,7 +122,9 @@ fn key(text: &str) -> ObjectKey {
 async fn head_error(cloud: &ConnectorCloud, way: &str) -> CloudError {
     let key = key(way);
     let call = tokio::time::timeout(Duration::from_secs(20), cloud.head(&key));
-    call.await.unwrap_or_else(|_| panic!("{way} hangs")).expect_err(way)
+    call.await
+        .unwrap_or_else(|_| panic!("{way} hangs"))
+        .expect_err(way)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,8 +145,14 @@ async fn traps_and_limits_name_the_connector_and_the_cause() {
             "{way}: {e}"
         );
     }
-    cloud.head(&key("floods-the-log")).await.expect("a flooded log is cut, not fatal");
-    cloud.probe().await.expect("the next call is none the worse");
+    cloud
+        .head(&key("floods-the-log"))
+        .await
+        .expect("a flooded log is cut, not fatal");
+    cloud
+        .probe()
+        .await
+        .expect("the next call is none the worse");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,18 +193,43 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
         "repeats-a-key",
     ];
     for way in ways {
-        assert_eq!(head_error(&cloud, way).await.kind, ErrorKind::RefusedByHost, "{way}");
+        assert_eq!(
+            head_error(&cloud, way).await.kind,
+            ErrorKind::RefusedByHost,
+            "{way}"
+        );
     }
-    assert_eq!((reached.load(Ordering::SeqCst), asked.load(Ordering::SeqCst)), (0, 0), "nobody heard of it");
+    assert_eq!(
+        (reached.load(Ordering::SeqCst), asked.load(Ordering::SeqCst)),
+        (0, 0),
+        "nobody heard of it"
+    );
 
-    let refused = cloud.head(&key("puts-the-secret-everywhere")).await.expect("counted").size;
-    assert_eq!((refused, asked.load(Ordering::SeqCst)), (9, 0), "each of the nine places");
+    let refused = cloud
+        .head(&key("puts-the-secret-everywhere"))
+        .await
+        .expect("counted")
+        .size;
+    assert_eq!(
+        (refused, asked.load(Ordering::SeqCst)),
+        (9, 0),
+        "each of the nine places"
+    );
 
-    let answered = cloud.head(&key("follows-a-redirect")).await.expect("an answer");
+    let answered = cloud
+        .head(&key("follows-a-redirect"))
+        .await
+        .expect("an answer");
     assert_eq!(answered.size, 307, "a redirect is an answer like any other");
     assert_eq!(asked.load(Ordering::SeqCst), 1);
-    assert_eq!(head_error(&cloud, "asks-without-end").await.kind, ErrorKind::RefusedByHost);
-    assert!(asked.load(Ordering::SeqCst) <= 1 + 32, "requests of a call are bounded");
+    assert_eq!(
+        head_error(&cloud, "asks-without-end").await.kind,
+        ErrorKind::RefusedByHost
+    );
+    assert!(
+        asked.load(Ordering::SeqCst) <= 1 + 32,
+        "requests of a call are bounded"
+    );
 }
 
 /// Each once cost the host gigabytes, or gave the connector more than it was approved for.
@@ -198,7 +237,13 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
 async fn what_a_guest_multiplies_signs_or_has_fetched_is_bounded() {
     let (endpoint, asked) = listen().await;
     let cloud = hostile(&endpoint, "http://evil.example/x?token").await;
-    let counted = async |way: &str| cloud.head(&key(way)).await.unwrap_or_else(|e| panic!("{way}: {e}")).size;
+    let counted = async |way: &str| {
+        cloud
+            .head(&key(way))
+            .await
+            .unwrap_or_else(|e| panic!("{way}: {e}"))
+            .size
+    };
     let before = resident();
     assert_eq!(counted("expands-placeholders").await, 4);
     let grown = resident().saturating_sub(before);
@@ -218,16 +263,29 @@ async fn what_a_login_keeps_is_bounded() {
     head_error(&cloud, "keeps-a-long-error").await;
     // Kept from the first, for another call.
     let kept = head_error(&cloud, "keeps-a-long-name").await;
-    assert_eq!((kept.kind, kept.message.len()), (ErrorKind::Unauthenticated, 512));
+    assert_eq!(
+        (kept.kind, kept.message.len()),
+        (ErrorKind::Unauthenticated, 512)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_may_need_those_that_are_listed_before_it() {
     let (endpoint, _) = listen().await;
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
-    assert_eq!(cloud.head(&key("logs-in-in-turn")).await.expect("both logins").size, 1);
+    assert_eq!(
+        cloud
+            .head(&key("logs-in-in-turn"))
+            .await
+            .expect("both logins")
+            .size,
+        1
+    );
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
-    assert_eq!(head_error(&cloud, "logs-in-out-of-turn").await.kind, ErrorKind::RefusedByHost);
+    assert_eq!(
+        head_error(&cloud, "logs-in-out-of-turn").await.kind,
+        ErrorKind::RefusedByHost
+    );
 }
 
 /// Each answer that is not read holds a socket, and a process has a thousand.
@@ -246,14 +304,23 @@ async fn a_call_holds_few_connections() {
                 let mut head = [0; 4096];
                 let _ = stream.read(&mut head).await;
                 // A body that does not end for as long as the other side stays.
-                let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nx").await;
+                let _ = stream
+                    .write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\nx")
+                    .await;
                 while stream.read(&mut head).await.is_ok_and(|n| n > 0) {}
                 counted.fetch_sub(1, Ordering::SeqCst);
             });
         }
     });
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
-    assert_eq!(cloud.head(&key("hoards-connections")).await.expect("the call").size, 30);
+    assert_eq!(
+        cloud
+            .head(&key("hoards-connections"))
+            .await
+            .expect("the call")
+            .size,
+        30
+    );
     // One more may be on its way out while the next comes in.
     assert!(most.load(Ordering::SeqCst) <= 4 + 2, "{most:?}");
 }
@@ -271,15 +338,21 @@ fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
             _ => ValType::I32,
         };
         let number = types.len();
-        types.ty().function(parameters.iter().map(value), results.iter().map(value));
+        types
+            .ty()
+            .function(parameters.iter().map(value), results.iter().map(value));
         functions.function(number);
         exports.export(name, ExportKind::Func, number);
         code.function(
-            Function::new([]).instruction(&Instruction::Unreachable).instruction(&Instruction::End),
+            Function::new([])
+                .instruction(&Instruction::Unreachable)
+                .instruction(&Instruction::End),
         );
     };
     for (key, item) in &resolve.worlds[world].exports {
-        let WorldItem::Interface { id, .. } = item else { panic!("the contract exports interfaces") };
+        let WorldItem::Interface { id, .. } = item else {
+            panic!("the contract exports interfaces")
+        };
         for function in resolve.interfaces[*id].functions.values() {
             let signature = resolve.wasm_signature(AbiVariant::GuestExport, function);
             let name = format!("{}#{}", resolve.name_world_key(key), function.name);
@@ -297,7 +370,12 @@ fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
     });
     exports.export("memory", ExportKind::Memory, 0);
     let mut module = Module::new();
-    module.section(&types).section(&functions).section(&memory).section(&exports).section(&code);
+    module
+        .section(&types)
+        .section(&functions)
+        .section(&memory)
+        .section(&exports)
+        .section(&code);
     module.finish()
 }
 
@@ -306,27 +384,47 @@ fn least_connector() -> Package {
     let mut resolve = Resolve::default();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
     let (package, _) = resolve.push_dir(wit).expect("the contract");
-    let world = resolve.select_world(&[package], Some("connector")).expect("its world");
+    let world = resolve
+        .select_world(&[package], Some("connector"))
+        .expect("its world");
     let mut module = trapping_module(&resolve, world);
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8).expect("metadata");
-    let component = ComponentEncoder::default().module(&module).and_then(|encoder| encoder.encode());
+    let component = ComponentEncoder::default()
+        .module(&module)
+        .and_then(|encoder| encoder.encode());
     let mut component = component.expect("a component");
     let manifest = &include_bytes!("../hostile/connector.toml")[..];
-    CustomSection { name: "raic:connector.toml".into(), data: manifest.into() }
-        .append_to_component(&mut component);
+    CustomSection {
+        name: "raic:connector.toml".into(),
+        data: manifest.into(),
+    }
+    .append_to_component(&mut component);
     Package::read(component).expect("a connector")
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connector_without_optional_abilities_runs_and_says_which_it_lacks() {
-    let connector = Engine::new().expect("an engine").load(&least_connector(), None).expect("a connector");
-    let cloud =
-        ConnectorCloud::new("h", &connector, &configuration("http://127.0.0.1:1", "http://127.0.0.1:1/"));
+    let connector = Engine::new()
+        .expect("an engine")
+        .load(&least_connector(), None)
+        .expect("a connector");
+    let cloud = ConnectorCloud::new(
+        "h",
+        &connector,
+        &configuration("http://127.0.0.1:1", "http://127.0.0.1:1/"),
+    );
     let cloud = cloud.expect("a cloud");
     let e = cloud.probe().await.expect_err("it traps");
-    assert!(e.kind == ErrorKind::Internal && e.message.contains("unreachable"), "{e}");
+    assert!(
+        e.kind == ErrorKind::Internal && e.message.contains("unreachable"),
+        "{e}"
+    );
     assert_eq!(
-        cloud.create_container().await.expect_err("it has no containers").kind,
+        cloud
+            .create_container()
+            .await
+            .expect_err("it has no containers")
+            .kind,
         ErrorKind::Unsupported
     );
 }
@@ -334,7 +432,11 @@ async fn a_connector_without_optional_abilities_runs_and_says_which_it_lacks() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_an_answer_repeats_is_not_seen() {
     let (endpoint, _) = listen().await;
-    let e = head_error(&hostile(&endpoint, "http://127.0.0.1:1/").await, "reads-the-secret-back").await;
+    let e = head_error(
+        &hostile(&endpoint, "http://127.0.0.1:1/").await,
+        "reads-the-secret-back",
+    )
+    .await;
     assert_eq!(e.message.trim(), "you sent ***, in hex ***  ***", "{e}");
 }
 
@@ -359,7 +461,10 @@ async fn a_secret_is_in_no_error_and_in_no_log() {
     let (logged, (endpoint, _)) = (Logged::default(), listen().await);
     let writer = logged.clone();
     let subscriber = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE);
-    let subscriber = subscriber.with_ansi(false).with_writer(move || writer.clone()).finish();
+    let subscriber = subscriber
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
     let _logging = tracing::subscriber::set_default(subscriber);
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
     let e = head_error(&cloud, "tells-the-secret").await;
@@ -367,7 +472,10 @@ async fn a_secret_is_in_no_error_and_in_no_log() {
     head_error(&cloud, "reads-an-issued-token").await;
     head_error(&cloud, "reads-a-kept-token-back").await;
     let log = String::from_utf8(logged.0.lock().expect("the log").clone()).expect("text");
-    assert!(log.contains("connector: the secret is") && log.contains("connector: you sent ***"), "{log}");
+    assert!(
+        log.contains("connector: the secret is") && log.contains("connector: you sent ***"),
+        "{log}"
+    );
     assert!(!log.contains(SECRET) && !log.contains(ISSUED), "{log}");
 }
 
@@ -381,14 +489,24 @@ async fn an_issued_token_is_a_secret_like_any_other() {
     let seen = head_error(&cloud, "reads-a-kept-token-back").await;
     assert_eq!(seen.message.trim(), "you sent ***, in hex ***");
     let seen = head_error(&cloud, "asks-for-a-token-otherwise").await;
-    assert!(seen.message.contains("***") && !seen.message.contains(ISSUED), "{seen}");
+    assert!(
+        seen.message.contains("***") && !seen.message.contains(ISSUED),
+        "{seen}"
+    );
     let unreadable = head_error(&cloud, "reads-a-token-that-is-none").await;
-    assert!(unreadable.kind == ErrorKind::Protocol && !unreadable.message.contains("access"), "{unreadable}");
+    assert!(
+        unreadable.kind == ErrorKind::Protocol && !unreadable.message.contains("access"),
+        "{unreadable}"
+    );
     let before = asked.load(Ordering::SeqCst);
     let refused = async |way: &str| cloud.head(&key(way)).await.expect("counted").size;
     assert_eq!(refused("sends-an-issued-token-elsewhere").await, 5);
     assert_eq!(refused("uses-an-issued-token-otherwise").await, 6);
-    assert_eq!(asked.load(Ordering::SeqCst) - before, 2, "the two logins, and nothing else");
+    assert_eq!(
+        asked.load(Ordering::SeqCst) - before,
+        2,
+        "the two logins, and nothing else"
+    );
 }
 
 /// No key but the whole signature of a request to a granted host can be had.
@@ -396,26 +514,49 @@ async fn an_issued_token_is_a_secret_like_any_other() {
 async fn a_signing_key_signs_whole_requests_to_granted_hosts_only() {
     let (endpoint, asked) = listen().await;
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
-    assert_eq!(cloud.head(&key("asks-for-intermediate-keys")).await.expect("counted").size, 12);
+    assert_eq!(
+        cloud
+            .head(&key("asks-for-intermediate-keys"))
+            .await
+            .expect("counted")
+            .size,
+        12
+    );
     assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 /// Resident memory of this process, in bytes.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").expect("its status");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
-    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("VmRSS");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .expect("a number")
+        * 1024
 }
 
 /// The slowest of a hundred calls to a cloud in memory, over and over for `time`.
 async fn p99_of_a_good_cloud(time: Duration) -> Duration {
-    let (cloud, began, mut took) = (MemoryCloud::new("good"), std::time::Instant::now(), Vec::new());
+    let (cloud, began, mut took) = (
+        MemoryCloud::new("good"),
+        std::time::Instant::now(),
+        Vec::new(),
+    );
     let (key, content) = (key("object"), Payload::from(vec![7; 64 << 10]));
     while began.elapsed() < time {
         let start = std::time::Instant::now();
-        cloud.put(&key, content.clone(), WriteMode::Overwrite).await.expect("put");
+        cloud
+            .put(&key, content.clone(), WriteMode::Overwrite)
+            .await
+            .expect("put");
         let object = cloud.get(&key, None, None).await.expect("get");
-        collect_body("good", object.body, 1 << 20).await.expect("its bytes");
+        collect_body("good", object.body, 1 << 20)
+            .await
+            .expect("its bytes");
         took.push(start.elapsed());
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -460,7 +601,9 @@ async fn hostile_guests_cost_the_host_little() {
         most = most.max(resident());
     }
     let grown = most.saturating_sub(before) >> 20;
-    println!("resident memory grew by {grown} MiB; p99 of a good cloud: {alone:?} alone, {beside:?} beside");
+    println!(
+        "resident memory grew by {grown} MiB; p99 of a good cloud: {alone:?} alone, {beside:?} beside"
+    );
     assert!(grown <= 96, "resident memory grew by {grown} MiB");
     // Time is asserted where nothing else runs: `cargo xtask test slow`.
     if std::env::var_os("RAIC_SLOW").is_some() {
@@ -476,36 +619,91 @@ async fn hostile_guests_cost_the_host_little() {
 async fn an_endpoint_is_the_operators_to_pin_and_a_login_waits_for_no_other() {
     let (endpoint, _) = listen().await;
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
-    for way in ["names-an-endpoint", "names-an-endpoint-of-its-own", "waits-for-itself"] {
-        assert_eq!(head_error(&cloud, way).await.kind, ErrorKind::RefusedByHost, "{way}");
+    for way in [
+        "names-an-endpoint",
+        "names-an-endpoint-of-its-own",
+        "waits-for-itself",
+    ] {
+        assert_eq!(
+            head_error(&cloud, way).await.kind,
+            ErrorKind::RefusedByHost,
+            "{way}"
+        );
     }
-    assert_eq!(cloud.learned(), BTreeMap::from([("storage".to_owned(), "http://127.0.0.1:1/x".to_owned())]));
+    assert_eq!(
+        cloud.learned(),
+        BTreeMap::from([("storage".to_owned(), "http://127.0.0.1:1/x".to_owned())])
+    );
     let e = head_error(&cloud, "reads-a-kept-token-back").await;
-    assert_eq!(e.message.trim(), "you sent ***, in hex ***", "the ticket that was dropped woke this one");
+    assert_eq!(
+        e.message.trim(),
+        "you sent ***, in hex ***",
+        "the ticket that was dropped woke this one"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lies_are_found_and_bytes_stay_in_the_host() {
     let (endpoint, _) = listen().await;
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
-    let put =
-        async |way: &str| cloud.put(&key(way), Payload::from(&b"content"[..]), WriteMode::Overwrite).await;
+    let put = async |way: &str| {
+        cloud
+            .put(
+                &key(way),
+                Payload::from(&b"content"[..]),
+                WriteMode::Overwrite,
+            )
+            .await
+    };
     let e = put("traps").await.expect_err("it traps");
-    assert!(e.kind == ErrorKind::Internal && e.to_string().contains("connector \"hostile\" trapped"), "{e}");
-    assert_eq!(put("lies-about-size").await.expect_err("a lie").kind, ErrorKind::Protocol);
-    assert_eq!(put("lies-about-etag").await.expect_err("no etag").kind, ErrorKind::Protocol);
-    assert_eq!(head_error(&cloud, "lies-about-etag").await.kind, ErrorKind::Protocol);
-    assert_eq!(head_error(&cloud, "hoards-answers").await.kind, ErrorKind::TooLarge);
+    assert!(
+        e.kind == ErrorKind::Internal && e.to_string().contains("connector \"hostile\" trapped"),
+        "{e}"
+    );
+    assert_eq!(
+        put("lies-about-size").await.expect_err("a lie").kind,
+        ErrorKind::Protocol
+    );
+    assert_eq!(
+        put("lies-about-etag").await.expect_err("no etag").kind,
+        ErrorKind::Protocol
+    );
+    assert_eq!(
+        head_error(&cloud, "lies-about-etag").await.kind,
+        ErrorKind::Protocol
+    );
+    assert_eq!(
+        head_error(&cloud, "hoards-answers").await.kind,
+        ErrorKind::TooLarge
+    );
     let part = head_error(&cloud, "reads-a-part").await;
-    assert_eq!(part.kind, ErrorKind::RefusedByHost, "a secret that is cut in two would not be found: {part}");
-    let listed = cloud.list("reads-objects/", None, 10).await.expect_err("no document");
+    assert_eq!(
+        part.kind,
+        ErrorKind::RefusedByHost,
+        "a secret that is cut in two would not be found: {part}"
+    );
+    let listed = cloud
+        .list("reads-objects/", None, 10)
+        .await
+        .expect_err("no document");
     assert_eq!(listed.kind, ErrorKind::RefusedByHost, "{listed}");
     put("uploads").await.expect("the host sends the bytes");
     let get = async |way: &str| cloud.get(&key(way), None, None).await;
-    assert_eq!(get("reads-object").await.expect_err("no document").kind, ErrorKind::RefusedByHost);
-    assert_eq!(get("lies-about-object").await.expect_err("a lie").kind, ErrorKind::Protocol);
+    assert_eq!(
+        get("reads-object").await.expect_err("no document").kind,
+        ErrorKind::RefusedByHost
+    );
+    assert_eq!(
+        get("lies-about-object").await.expect_err("a lie").kind,
+        ErrorKind::Protocol
+    );
     let object = get("honest").await.expect("an object");
-    assert_eq!(&collect_body("h", object.body, 100).await.expect("its bytes")[..], b"content");
+    assert_eq!(
+        &collect_body("h", object.body, 100)
+            .await
+            .expect("its bytes")[..],
+        b"content"
+    );
 }
 
 /// What a deletion of several did not remove is known by name, or nothing is taken as removed.
@@ -514,24 +712,41 @@ async fn what_several_deletions_leave_is_told_or_tried_again() {
     let (endpoint, _) = listen().await;
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
     let keys = |first: &str| [key(first), key("other")];
-    let failed = cloud.delete_many(&keys("throttled")).await.expect("most of them");
+    let failed = cloud
+        .delete_many(&keys("throttled"))
+        .await
+        .expect("most of them");
     assert_eq!(
         (failed.len(), failed[0].0.as_str(), failed[0].1.kind),
         (1, "throttled", ErrorKind::Throttled)
     );
     assert_eq!(
-        delete_all(&cloud, &keys("throttled")).await.expect_err("one is left").kind,
+        delete_all(&cloud, &keys("throttled"))
+            .await
+            .expect_err("one is left")
+            .kind,
         ErrorKind::Throttled
     );
-    let unknown = cloud.delete_many(&keys("tells-of-another")).await.expect_err("which was it");
+    let unknown = cloud
+        .delete_many(&keys("tells-of-another"))
+        .await
+        .expect_err("which was it");
     assert_eq!(unknown.kind, ErrorKind::Protocol);
     let patient = Retry::new(cloud, RetryPolicy::default());
-    delete_all(&patient, &keys("throttled")).await.expect("the one that is left is asked for by itself");
+    delete_all(&patient, &keys("throttled"))
+        .await
+        .expect("the one that is left is asked for by itself");
     assert_eq!(
-        patient.delete_many(&keys("has-none")).await.expect_err("it has none").kind,
+        patient
+            .delete_many(&keys("has-none"))
+            .await
+            .expect_err("it has none")
+            .kind,
         ErrorKind::Unsupported
     );
-    delete_all(&patient, &keys("has-none")).await.expect("one by one");
+    delete_all(&patient, &keys("has-none"))
+        .await
+        .expect("one by one");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -539,7 +754,14 @@ async fn listings_are_bounded_and_hold_object_keys_only() {
     let (endpoint, _) = listen().await;
     let cloud = hostile(&endpoint, "http://127.0.0.1:1/").await;
     assert!(cloud.list("flood/", None, 1000).await.is_err());
-    assert_eq!(cloud.list("too-many/", None, 10).await.expect_err("too many").kind, ErrorKind::Protocol);
+    assert_eq!(
+        cloud
+            .list("too-many/", None, 10)
+            .await
+            .expect_err("too many")
+            .kind,
+        ErrorKind::Protocol
+    );
     let page = cloud.list("same-cursor/", None, 10).await.expect("a page");
     let again = cloud.list("same-cursor/", page.next.as_deref(), 10).await;
     assert_eq!(again.expect_err("no end").kind, ErrorKind::Protocol);
@@ -549,8 +771,21 @@ async fn listings_are_bounded_and_hold_object_keys_only() {
         4096,
         ChunkBudget::default(),
     );
-    let e = backend.scan(Span::Whole, 1000).await.expect_err("no end").to_string();
-    assert!(e.contains("\"h\"") && e.contains("goes on without an end"), "{e}");
+    let e = backend
+        .scan(Span::Whole, 1000)
+        .await
+        .expect_err("no end")
+        .to_string();
+    assert!(
+        e.contains("\"h\"") && e.contains("goes on without an end"),
+        "{e}"
+    );
     let page = cloud.list("a/", None, 10).await.expect("a page");
-    assert_eq!(page.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["a/ok"]);
+    assert_eq!(
+        page.entries
+            .iter()
+            .map(|e| e.key.as_str())
+            .collect::<Vec<_>>(),
+        ["a/ok"]
+    );
 }

@@ -58,17 +58,36 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     let connectors = crate::connectors::connectors(false)?;
     stage(
         "build raic, optimised",
-        cargo().args(["build", "--release", "--workspace", "--bin", "raic", "--all-features", "--locked"]),
+        cargo().args([
+            "build",
+            "--release",
+            "--workspace",
+            "--bin",
+            "raic",
+            "--all-features",
+            "--locked",
+        ]),
     )?;
     let raic = target_folder().join("release/raic");
     let rig = Rig::start(&raic, &connectors.join("s3.wasm"), arguments.size << 20)?;
-    let peer = if arguments.alone { None } else { Rclone::find(&rig)? };
+    let peer = if arguments.alone {
+        None
+    } else {
+        Rclone::find(&rig)?
+    };
     let file = rig.folder().join("original");
     let sha256 = random_file(&file, arguments.size << 20)?;
     let mut report = Report::default();
     match arguments.job {
         Job::Up => up(&rig, peer.as_ref(), &file, arguments.runs, &mut report)?,
-        Job::Down => down(rig, peer.as_ref(), &file, &sha256, arguments.runs, &mut report)?,
+        Job::Down => down(
+            rig,
+            peer.as_ref(),
+            &file,
+            &sha256,
+            arguments.runs,
+            &mut report,
+        )?,
         Job::Leasedb | Job::Backend | Job::Sandbox => {}
     }
     report.print(arguments.size);
@@ -78,13 +97,37 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
 /// The connector and the native client in one process.
 fn sandbox(runs: usize) -> Outcome {
     crate::connectors::connectors(false)?;
-    let run = ["run", "--release", "--locked", "--package", "raic-tests", "--example", "bench_sandbox", "--"];
-    stage("bench sandbox", cargo().args(run).arg(runs.to_string()).arg(target_folder().join("tmp")))
+    let run = [
+        "run",
+        "--release",
+        "--locked",
+        "--package",
+        "raic-tests",
+        "--example",
+        "bench_sandbox",
+        "--",
+    ];
+    stage(
+        "bench sandbox",
+        cargo()
+            .args(run)
+            .arg(runs.to_string())
+            .arg(target_folder().join("tmp")),
+    )
 }
 
 /// A measurement of raic-storage alone.
 fn example(name: &str, of: u64) -> Outcome {
-    let run = ["run", "--release", "--locked", "--package", "raic-storage", "--example", name, "--"];
+    let run = [
+        "run",
+        "--release",
+        "--locked",
+        "--package",
+        "raic-storage",
+        "--example",
+        name,
+        "--",
+    ];
     stage(name, cargo().args(run).arg(of.to_string()))
 }
 
@@ -92,9 +135,15 @@ fn up(rig: &Rig, peer: Option<&Rclone>, file: &Path, runs: usize, report: &mut R
     for run in 0..runs {
         // Each run a new name: nothing is overwritten, and what the one before left is gone.
         let name = format!("file-{run}");
-        report.add("raic put", rig.measure(&mut rig.raic(["put", &text(file), &name]))?);
+        report.add(
+            "raic put",
+            rig.measure(&mut rig.raic(["put", &text(file), &name]))?,
+        );
         if run == 0 {
-            println!("stored: {:.3} x the file", rig.stored()? as f64 / size_of(file)? as f64);
+            println!(
+                "stored: {:.3} x the file",
+                rig.stored()? as f64 / size_of(file)? as f64
+            );
         }
         rig.run(&mut rig.raic(["rm", &name]))?;
         rig.wait_until_empty()?;
@@ -118,7 +167,11 @@ fn down(
     let copy = rig.folder().join("copy");
     let verify = || {
         let read = sha256_of(&copy)?;
-        if read == sha256 { Ok(()) } else { Err("these are not the bytes that were stored".to_owned()) }
+        if read == sha256 {
+            Ok(())
+        } else {
+            Err("these are not the bytes that were stored".to_owned())
+        }
     };
     rig.run(&mut rig.raic(["put", &text(file), "file"]))?;
     if let Some(peer) = peer {
@@ -140,7 +193,10 @@ fn down(
             verify()?;
             // With services down rclone's union gives an error or the file, by its policy: only the sound case is fair.
             if let Some(peer) = peer.filter(|_| lost == 0) {
-                report.add("rclone get, all up", rig.measure(&mut peer.get("file", &copy))?);
+                report.add(
+                    "rclone get, all up",
+                    rig.measure(&mut peer.get("file", &copy))?,
+                );
                 verify()?;
             }
         }
@@ -154,7 +210,9 @@ fn text(path: &Path) -> String {
 }
 
 fn size_of(path: &Path) -> Outcome<u64> {
-    std::fs::metadata(path).map(|m| m.len()).map_err(|e| format!("{}: {e}", path.display()))
+    std::fs::metadata(path)
+        .map(|m| m.len())
+        .map_err(|e| format!("{}: {e}", path.display()))
 }
 
 /// What was measured, by what was done, in the order of its first run.
@@ -181,7 +239,11 @@ impl Report {
         let mut json = Vec::new();
         for (what, runs) in &self.rows {
             let middle = |of: fn(&Usage) -> f64| median(runs.iter().map(of).collect());
-            let (wall, cpu, servers) = (middle(|u| u.wall), middle(|u| u.cpu), middle(|u| u.servers_cpu));
+            let (wall, cpu, servers) = (
+                middle(|u| u.wall),
+                middle(|u| u.cpu),
+                middle(|u| u.servers_cpu),
+            );
             println!("{what:<32} {wall:>8.2} {cpu:>10.2} {servers:>10.2}");
             json.push(format!(
                 r#"{{"what":"{what}","runs":{},"wall_s":{wall:.3},"cpu_s":{cpu:.3},"servers_cpu_s":{servers:.3}}}"#,

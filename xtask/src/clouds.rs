@@ -8,8 +8,12 @@ use crate::stage::{Outcome, stage, target_folder};
 const AZURITE: &str = "azurite@3.37.0";
 
 /// OpenStack Swift and Keystone, of PyPI, and what runs Keystone.
-const OPENSTACK: [&str; 4] =
-    ["swift==2.38.3", "keystone==30.0.0", "keystonemiddleware==13.0.1", "gunicorn==27.0.1"];
+const OPENSTACK: [&str; 4] = [
+    "swift==2.38.3",
+    "keystone==30.0.0",
+    "keystonemiddleware==13.0.1",
+    "gunicorn==27.0.1",
+];
 
 /// An emulator of Google Cloud Storage, of PyPI, and what stands before it in `tests/clouds/gcs_server.py`.
 const GCS: [&str; 6] = [
@@ -26,7 +30,11 @@ const B2: [&str; 1] = ["b2sdk==2.13.2"];
 
 /// Installs OpenStack Swift and Keystone, unless these versions are there. Needs `python3`.
 pub(crate) fn openstack() -> Outcome {
-    python("openstack", &OPENSTACK, "the Swift connector is tested against")
+    python(
+        "openstack",
+        &OPENSTACK,
+        "the Swift connector is tested against",
+    )
 }
 
 /// Installs what the GCS connector is tested against, unless these versions are there. Needs `python3`.
@@ -46,12 +54,22 @@ fn python(name: &str, packages: &[&str], purpose: &str) -> Outcome {
     if marker.is_file() {
         return Ok(());
     }
-    println!("installing {} into {}, which {purpose}", packages.join(", "), folder.display());
+    println!(
+        "installing {} into {}, which {purpose}",
+        packages.join(", "),
+        folder.display()
+    );
     let cannot = |e: std::io::Error| format!("cannot write below {}: {e}", folder.display());
     fs::create_dir_all(&folder).map_err(cannot)?;
-    stage("python environment", Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
+    stage(
+        "python environment",
+        Command::new("python3").args(["-m", "venv"]).arg(&folder),
+    )?;
     let mut pip = Command::new(folder.join("bin/pip"));
-    stage(&format!("install {name}"), pip.args(["install", "--quiet"]).args(packages))?;
+    stage(
+        &format!("install {name}"),
+        pip.args(["install", "--quiet"]).args(packages),
+    )?;
     fs::write(&marker, "").map_err(cannot)
 }
 
@@ -62,11 +80,23 @@ pub(crate) fn azurite() -> Outcome {
     if marker.is_file() {
         return Ok(());
     }
-    println!("installing {AZURITE} into {}, which the Azure connector is tested against", folder.display());
+    println!(
+        "installing {AZURITE} into {}, which the Azure connector is tested against",
+        folder.display()
+    );
     let cannot = |e: std::io::Error| format!("cannot write below {}: {e}", folder.display());
     fs::create_dir_all(&folder).map_err(cannot)?;
     let mut npm = Command::new("npm");
     npm.arg("install").arg("--prefix").arg(&folder);
-    stage("install azurite", npm.args(["--no-audit", "--no-fund", "--omit=optional", "--silent", AZURITE]))?;
+    stage(
+        "install azurite",
+        npm.args([
+            "--no-audit",
+            "--no-fund",
+            "--omit=optional",
+            "--silent",
+            AZURITE,
+        ]),
+    )?;
     fs::write(&marker, "").map_err(cannot)
 }

@@ -24,14 +24,27 @@ pub(crate) fn connectors(for_tests: bool) -> Outcome<PathBuf> {
     }
     for folder in folders {
         let start = Instant::now();
-        let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        let built =
-            ConnectorCrate { folder: &folder, profile: "connector", target_folder: &build, locked: true };
-        let component = built.build(toolchain).map_err(|e| format!("connector {name}: {e}"))?;
+        let name = folder
+            .file_name()
+            .map(|n| n.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let built = ConnectorCrate {
+            folder: &folder,
+            profile: "connector",
+            target_folder: &build,
+            locked: true,
+        };
+        let component = built
+            .build(toolchain)
+            .map_err(|e| format!("connector {name}: {e}"))?;
         let file = out.join(format!("{name}.wasm"));
-        fs::write(&file, &component).map_err(|e| format!("cannot write {}: {e}", file.display()))?;
+        fs::write(&file, &component)
+            .map_err(|e| format!("cannot write {}: {e}", file.display()))?;
         let (size, seconds) = (component.len() / 1024, start.elapsed().as_secs_f64());
-        println!("== connector {name}: {seconds:.1} s, {} ({size} KiB)", file.display());
+        println!(
+            "== connector {name}: {seconds:.1} s, {} ({size} KiB)",
+            file.display()
+        );
     }
     if for_tests {
         componentize::python(&out)?;
@@ -43,10 +56,14 @@ pub(crate) fn connectors(for_tests: bool) -> Outcome<PathBuf> {
 /// The folders below one that are connectors in Rust.
 fn crates_in(folder: &str) -> Outcome<Vec<PathBuf>> {
     let sources = root().join(folder);
-    let listed = fs::read_dir(&sources).map_err(|e| format!("cannot list {}: {e}", sources.display()))?;
+    let listed =
+        fs::read_dir(&sources).map_err(|e| format!("cannot list {}: {e}", sources.display()))?;
     let is_crate =
         |path: &PathBuf| path.join("connector.toml").is_file() && path.join("Cargo.toml").is_file();
-    let mut folders: Vec<_> = listed.filter_map(|e| Some(e.ok()?.path())).filter(is_crate).collect();
+    let mut folders: Vec<_> = listed
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(is_crate)
+        .collect();
     folders.sort();
     Ok(folders)
 }

@@ -37,10 +37,15 @@ pub(crate) fn check() -> Outcome {
     }
     let (was, is) = (frozen.world("connector")?, current.world("connector")?);
     if was.1 != is.1 {
-        return Err(format!("wit/: what a connector must export was {:?} and is {:?}", was.1, is.1));
+        return Err(format!(
+            "wit/: what a connector must export was {:?} and is {:?}",
+            was.1, is.1
+        ));
     }
     if let Some(gone) = was.0.iter().find(|import| !is.0.contains(import)) {
-        return Err(format!("wit/: the world connector imports {gone} no longer"));
+        return Err(format!(
+            "wit/: the world connector imports {gone} no longer"
+        ));
     }
     println!("== contract: {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
@@ -53,7 +58,8 @@ struct Contract {
 
 impl Contract {
     fn read(file: &Path) -> Outcome<Self> {
-        let text = fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
+        let text =
+            fs::read_to_string(file).map_err(|e| format!("cannot read {}: {e}", file.display()))?;
         let mut resolve = Resolve::default();
         let package = resolve.push_str(file, &text);
         let package = package.map_err(|e| format!("{} does not parse: {e:#}", file.display()))?;
@@ -67,24 +73,39 @@ impl Contract {
             let mut printer = WitPrinter::new(OutputToString::default());
             printer.emit_docs(false);
             let printed = printer.print_interface(&self.resolve, id);
-            printed.map(|()| printer.output.to_string()).map_err(|e| format!("{e:#}"))
+            printed
+                .map(|()| printer.output.to_string())
+                .map_err(|e| format!("{e:#}"))
         };
-        interfaces.iter().map(|(name, id)| Ok((name.clone(), text(*id)?))).collect()
+        interfaces
+            .iter()
+            .map(|(name, id)| Ok((name.clone(), text(*id)?)))
+            .collect()
     }
 
     /// What a world imports and exports.
     fn world(&self, name: &str) -> Outcome<(Vec<String>, Vec<String>)> {
         let world = self.resolve.select_world(&[self.package], Some(name));
-        let world = &self.resolve.worlds[world.map_err(|e| format!("wit/ lacks world {name}: {e:#}"))?];
-        let names =
-            |items: Vec<&WorldKey>| items.into_iter().map(|key| self.resolve.name_world_key(key)).collect();
-        Ok((names(world.imports.keys().collect()), names(world.exports.keys().collect())))
+        let world =
+            &self.resolve.worlds[world.map_err(|e| format!("wit/ lacks world {name}: {e:#}"))?];
+        let names = |items: Vec<&WorldKey>| {
+            items
+                .into_iter()
+                .map(|key| self.resolve.name_world_key(key))
+                .collect()
+        };
+        Ok((
+            names(world.imports.keys().collect()),
+            names(world.exports.keys().collect()),
+        ))
     }
 }
 
 /// The first line that differs.
 fn difference(was: &str, is: &str) -> String {
     let mut lines = was.lines().zip(is.lines().chain(std::iter::repeat("")));
-    let (was, is) = lines.find(|(was, is)| was != is).unwrap_or(("(the end)", "more"));
+    let (was, is) = lines
+        .find(|(was, is)| was != is)
+        .unwrap_or(("(the end)", "more"));
     format!("  was {}\n  is  {}", was.trim(), is.trim())
 }

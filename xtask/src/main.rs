@@ -72,8 +72,12 @@ enum Suite {
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().task {
         Task::Test { suite: None } => test(),
-        Task::Test { suite: Some(Suite::Slow) } => slow(),
-        Task::Test { suite: Some(Suite::Clouds) } => every_cloud(),
+        Task::Test {
+            suite: Some(Suite::Slow),
+        } => slow(),
+        Task::Test {
+            suite: Some(Suite::Clouds),
+        } => every_cloud(),
         Task::Demo { arguments } => demo(&arguments),
         Task::Bench(arguments) => bench::bench(&arguments),
         Task::Connectors { for_tests } => connectors::connectors(for_tests).map(drop),
@@ -90,15 +94,28 @@ fn main() -> ExitCode {
 }
 
 fn test() -> Outcome {
-    let nextest = cargo().args(["nextest", "--version"]).output().is_ok_and(|out| out.status.success());
-    let runner: &[&str] = if nextest { &["nextest", "run"] } else { &["test"] };
+    let nextest = cargo()
+        .args(["nextest", "--version"])
+        .output()
+        .is_ok_and(|out| out.status.success());
+    let runner: &[&str] = if nextest {
+        &["nextest", "run"]
+    } else {
+        &["test"]
+    };
     connectors::connectors(true)?;
     let gcs = or_left_out("the GCS emulator", clouds::gcs())?;
     let servers = [
         ("radosgw", or_left_out("Ceph RADOSGW", radosgw())?),
         ("azurite", or_left_out("Azurite", clouds::azurite())?),
-        ("openstack", or_left_out("OpenStack Swift", clouds::openstack())?),
-        ("b2_simulator", or_left_out("the B2 simulator", clouds::b2())?),
+        (
+            "openstack",
+            or_left_out("OpenStack Swift", clouds::openstack())?,
+        ),
+        (
+            "b2_simulator",
+            or_left_out("the B2 simulator", clouds::b2())?,
+        ),
         ("apache", or_left_out("Apache", apache())?),
         ("gcs_server", gcs),
         // In the same environment.
@@ -107,10 +124,16 @@ fn test() -> Outcome {
     let common = ["--workspace", "--all-features", "--locked"];
     if nextest {
         // nextest runs no examples of the documentation.
-        stage("documentation tests", cargo().args(["test", "--doc"]).args(common))?;
+        stage(
+            "documentation tests",
+            cargo().args(["test", "--doc"]).args(common),
+        )?;
     }
-    let lacking: Vec<&str> =
-        servers.iter().filter(|(_, is_there)| !is_there).map(|(name, _)| *name).collect();
+    let lacking: Vec<&str> = servers
+        .iter()
+        .filter(|(_, is_there)| !is_there)
+        .map(|(name, _)| *name)
+        .collect();
     let left_out: Vec<String> = match (lacking.is_empty(), nextest) {
         (true, _) => Vec::new(),
         (false, true) => {
@@ -118,7 +141,9 @@ fn test() -> Outcome {
             vec!["-E".to_owned(), each.collect::<Vec<_>>().join(" and ")]
         }
         (false, false) => {
-            let each = lacking.iter().flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]);
+            let each = lacking
+                .iter()
+                .flat_map(|name| ["--skip".to_owned(), (*name).to_owned()]);
             std::iter::once("--".to_owned()).chain(each).collect()
         }
     };
@@ -145,8 +170,25 @@ fn slow() -> Outcome {
     clouds::gcs()?;
     let mut tests = cargo();
     tests.args(["test", "--workspace", "--all-features", "--locked"]);
-    tests.args(["--test", "model", "--test", "mutable", "--test", "s3_connector", "--test", "sandbox"]);
-    tests.args(["--test", "azure_connector", "--test", "swift_connector", "--test", "gcs_connector", "--"]);
+    tests.args([
+        "--test",
+        "model",
+        "--test",
+        "mutable",
+        "--test",
+        "s3_connector",
+        "--test",
+        "sandbox",
+    ]);
+    tests.args([
+        "--test",
+        "azure_connector",
+        "--test",
+        "swift_connector",
+        "--test",
+        "gcs_connector",
+        "--",
+    ]);
     tests.arg("--nocapture").env("RAIC_SLOW", "1");
     if env::var_os("RAIC_MODEL_STEPS").is_none() {
         tests.env("RAIC_MODEL_STEPS", "100000");
@@ -164,41 +206,89 @@ fn every_cloud() -> Outcome {
     clouds::openstack()?;
     clouds::gcs()?;
     let mut tests = cargo();
-    tests.args(["test", "--workspace", "--all-features", "--locked", "--no-fail-fast"]);
-    for test in ["s3_connector", "swift_connector", "azure_connector", "gcs_connector", "examples"] {
+    tests.args([
+        "test",
+        "--workspace",
+        "--all-features",
+        "--locked",
+        "--no-fail-fast",
+    ]);
+    for test in [
+        "s3_connector",
+        "swift_connector",
+        "azure_connector",
+        "gcs_connector",
+        "examples",
+    ] {
         tests.args(["--test", test]);
     }
-    stage("every connector on every service", tests.args(["--", "--test-threads", "1"]).env("RAIC_FULL", "1"))
+    stage(
+        "every connector on every service",
+        tests
+            .args(["--", "--test-threads", "1"])
+            .env("RAIC_FULL", "1"),
+    )
 }
 
 fn demo(arguments: &[String]) -> Outcome {
     let connectors = connectors::connectors(false)?;
     stage(
         "build raic",
-        cargo().args(["build", "--workspace", "--bin", "raic", "--all-features", "--locked"]),
+        cargo().args([
+            "build",
+            "--workspace",
+            "--bin",
+            "raic",
+            "--all-features",
+            "--locked",
+        ]),
     )?;
     let raic = target_folder().join("debug/raic");
     stage(
         "demo",
-        Command::new(raic).arg("demo").arg("--connector").arg(connectors.join("s3.wasm")).args(arguments),
+        Command::new(raic)
+            .arg("demo")
+            .arg("--connector")
+            .arg(connectors.join("s3.wasm"))
+            .args(arguments),
     )
 }
 
 fn release() -> Outcome {
     let connectors = connectors::connectors(false)?;
     let mut build = cargo();
-    build.args(["build", "--release", "--workspace", "--bin", "raic", "--all-features", "--locked"]);
+    build.args([
+        "build",
+        "--release",
+        "--workspace",
+        "--bin",
+        "raic",
+        "--all-features",
+        "--locked",
+    ]);
     stage("release", build.env("RAIC_CONNECTORS", connectors))?;
     // Nine tenths of it are for debuggers: they lie beside what is handed out, and are found there. What cargo built stays as it is, since it
     // would not build it again.
-    let (built, dist) = (target_folder().join("release/raic"), target_folder().join("dist"));
+    let (built, dist) = (
+        target_folder().join("release/raic"),
+        target_folder().join("dist"),
+    );
     fs::create_dir_all(&dist).map_err(|e| format!("cannot create {}: {e}", dist.display()))?;
     let (raic, symbols) = (dist.join("raic"), dist.join("raic.debug"));
     let objcopy = || Command::new("objcopy");
-    stage("debug information", objcopy().arg("--only-keep-debug").args([&built, &symbols]))?;
+    stage(
+        "debug information",
+        objcopy().arg("--only-keep-debug").args([&built, &symbols]),
+    )?;
     let mut link = std::ffi::OsString::from("--add-gnu-debuglink=");
     link.push(&symbols);
-    stage("strip", objcopy().arg("--strip-debug").arg(link).args([&built, &raic]))
+    stage(
+        "strip",
+        objcopy()
+            .arg("--strip-debug")
+            .arg(link)
+            .args([&built, &raic]),
+    )
 }
 
 /// Installs the S3 service that the connector is proven against.
@@ -213,7 +303,10 @@ fn radosgw() -> Outcome {
 /// Installs the WebDAV server that the example is proven against.
 fn apache() -> Outcome {
     let packages = ["apache2", "apache2-utils"];
-    wasm_toolchain::install_debian(&packages, "Apache, whose WebDAV the example connector is tested against")
+    wasm_toolchain::install_debian(
+        &packages,
+        "Apache, whose WebDAV the example connector is tested against",
+    )
 }
 
 fn lint(advisories: bool) -> Outcome {
@@ -222,12 +315,21 @@ fn lint(advisories: bool) -> Outcome {
     stage(
         "clippy",
         cargo()
-            .args(["clippy", "--workspace", "--all-targets", "--all-features", "--locked", "--"])
+            .args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--all-features",
+                "--locked",
+                "--",
+            ])
             .args(["-D", "warnings"]),
     )?;
     stage(
         "documentation",
-        cargo().args(["doc", "--workspace", "--no-deps", "--locked"]).env("RUSTDOCFLAGS", "-D warnings"),
+        cargo()
+            .args(["doc", "--workspace", "--no-deps", "--locked"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
     let deny = cargo_deny()?;
     stage(
@@ -235,7 +337,10 @@ fn lint(advisories: bool) -> Outcome {
         Command::new(&deny).args(["--locked", "check", "licenses", "bans", "sources"]),
     )?;
     if advisories {
-        stage("advisories", Command::new(&deny).args(["--locked", "check", "advisories"]))?;
+        stage(
+            "advisories",
+            Command::new(&deny).args(["--locked", "check", "advisories"]),
+        )?;
     }
     Ok(())
 }
@@ -243,7 +348,9 @@ fn lint(advisories: bool) -> Outcome {
 /// The path of cargo-deny: the one on PATH, else one in the target folder, installed there on first use.
 fn cargo_deny() -> Result<PathBuf, String> {
     let on_path = env::var_os("PATH").and_then(|path| {
-        env::split_paths(&path).map(|folder| folder.join("cargo-deny")).find(|file| file.is_file())
+        env::split_paths(&path)
+            .map(|folder| folder.join("cargo-deny"))
+            .find(|file| file.is_file())
     });
     if let Some(file) = on_path {
         return Ok(file);
@@ -251,9 +358,16 @@ fn cargo_deny() -> Result<PathBuf, String> {
     let tools = target_folder().join("tools");
     let file = tools.join("bin/cargo-deny");
     if !file.is_file() {
-        println!("installing cargo-deny into {}, to check the dependencies' licences", tools.display());
-        fs::create_dir_all(&tools).map_err(|e| format!("cannot create {}: {e}", tools.display()))?;
-        stage("python environment", Command::new("python3").args(["-m", "venv"]).arg(&tools))?;
+        println!(
+            "installing cargo-deny into {}, to check the dependencies' licences",
+            tools.display()
+        );
+        fs::create_dir_all(&tools)
+            .map_err(|e| format!("cannot create {}: {e}", tools.display()))?;
+        stage(
+            "python environment",
+            Command::new("python3").args(["-m", "venv"]).arg(&tools),
+        )?;
         stage(
             "install cargo-deny",
             Command::new(tools.join("bin/pip")).args(["install", "--quiet", CARGO_DENY]),

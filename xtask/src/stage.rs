@@ -13,15 +13,19 @@ pub(crate) type Outcome<T = ()> = Result<T, String>;
 /// Runs a command to its end, from the workspace's root, and prints how long it took.
 pub(crate) fn stage(name: &str, command: &mut Command) -> Outcome {
     let start = Instant::now();
-    let status = command
-        .current_dir(root())
-        .status()
-        .map_err(|e| format!("{name}: cannot start {}: {e}", command.get_program().display()))?;
+    let status = command.current_dir(root()).status().map_err(|e| {
+        format!(
+            "{name}: cannot start {}: {e}",
+            command.get_program().display()
+        )
+    })?;
     println!("== {name}: {:.1} s", start.elapsed().as_secs_f64());
     if status.success() {
         Ok(())
     } else {
-        Err(format!("{name} failed ({status}); its output above says why"))
+        Err(format!(
+            "{name} failed ({status}); its output above says why"
+        ))
     }
 }
 
@@ -33,7 +37,8 @@ pub(crate) fn cargo() -> Command {
 /// The workspace's root: that of the `cargo xtask` which runs this. Clones that share a target folder may share the
 /// binary too, so where it was compiled says nothing.
 pub(crate) fn root() -> PathBuf {
-    let here = env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    let here =
+        env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&here).join("..")
 }
 

@@ -18,7 +18,10 @@ pub(crate) fn find() -> Outcome<Toolchain> {
                 "a compiler for WebAssembly beside rustup's (as /usr/bin/rustc), for the connectors",
             )?;
         }
-        toolchain.make_ready().map(|()| toolchain).map_err(|e| e.to_string())
+        toolchain
+            .make_ready()
+            .map(|()| toolchain)
+            .map_err(|e| e.to_string())
     };
     match Toolchain::named().map_err(|e| e.to_string())? {
         Some(toolchain) => ready(toolchain),
@@ -32,8 +35,15 @@ pub(crate) fn find() -> Outcome<Toolchain> {
 
 /// Installs those of Debian's packages that are not there yet, after saying so.
 pub(crate) fn install_debian(packages: &[&str], purpose: &str) -> Outcome {
-    let lacking: Vec<_> = packages.iter().filter(|package| !installed(package)).collect();
-    let Some(names) = lacking.iter().map(|p| (**p).to_owned()).reduce(|a, b| format!("{a} {b}")) else {
+    let lacking: Vec<_> = packages
+        .iter()
+        .filter(|package| !installed(package))
+        .collect();
+    let Some(names) = lacking
+        .iter()
+        .map(|p| (**p).to_owned())
+        .reduce(|a, b| format!("{a} {b}"))
+    else {
         return Ok(());
     };
     if !is_debian() {
@@ -43,7 +53,10 @@ pub(crate) fn install_debian(packages: &[&str], purpose: &str) -> Outcome {
     }
     println!("installing Debian's {names}: {purpose}");
     // A stale index offers a compiler too old for the connectors.
-    stage("apt-get update", as_root().args(["apt-get", "update", "-q"]))?;
+    stage(
+        "apt-get update",
+        as_root().args(["apt-get", "update", "-q"]),
+    )?;
     let install = ["apt-get", "install", "-q", "-y", "--no-install-recommends"];
     stage("apt-get install", as_root().args(install).args(lacking))
 }
@@ -64,8 +77,11 @@ fn installed(package: &str) -> bool {
 /// `env`, or `sudo` where this is not run by root.
 fn as_root() -> Command {
     let owner = fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
-    let program =
-        if owner.is_ok_and(|uid| uid == 0) || !Path::new("/usr/bin/sudo").exists() { "env" } else { "sudo" };
+    let program = if owner.is_ok_and(|uid| uid == 0) || !Path::new("/usr/bin/sudo").exists() {
+        "env"
+    } else {
+        "sudo"
+    };
     let mut command = Command::new(program);
     command.env("DEBIAN_FRONTEND", "noninteractive");
     command

@@ -4,35 +4,56 @@ use raic_sdk::{ErrorKind, Response, Result, answer::Described, json, xml::Elemen
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    let outcome = raic_sdk::answer::expect(answer, wanted, "x-ms-request-id", |answer, document| {
-        let (in_body, message) = describe(document).unwrap_or_default();
-        // A HEAD has the header only.
-        let code = answer.header("x-ms-error-code").unwrap_or(in_body);
-        // The second line names the request, which the error has already.
-        let message = message.lines().next().unwrap_or_default().to_owned();
-        Described { kind: kind_of(&code, &message), code, message }
-    });
+    let outcome =
+        raic_sdk::answer::expect(answer, wanted, "x-ms-request-id", |answer, document| {
+            let (in_body, message) = describe(document).unwrap_or_default();
+            // A HEAD has the header only.
+            let code = answer.header("x-ms-error-code").unwrap_or(in_body);
+            // The second line names the request, which the error has already.
+            let message = message.lines().next().unwrap_or_default().to_owned();
+            Described {
+                kind: kind_of(&code, &message),
+                code,
+                message,
+            }
+        });
     // A shared access signature is signed with no time of ours.
     let is_dated = raic_sdk::setting("auth").as_deref() != Some("sas");
-    outcome.map_err(|e| if is_dated { raic_sdk::answer::dated(answer, e) } else { e })
+    outcome.map_err(|e| {
+        if is_dated {
+            raic_sdk::answer::dated(answer, e)
+        } else {
+            e
+        }
+    })
 }
 
 /// Code and message of an error document: the service's, or Microsoft Entra's.
 fn describe(document: &[u8]) -> Option<(String, String)> {
     if let Ok(document) = json::parse(document) {
-        let text = |pointer| json::text(&document, pointer).unwrap_or_default().to_owned();
+        let text = |pointer| {
+            json::text(&document, pointer)
+                .unwrap_or_default()
+                .to_owned()
+        };
         return Some((text("/error"), text("/error_description")));
     }
     let e = Element::parse(document).ok()?;
     let text = |name| e.text_of(name).unwrap_or_default().trim().to_owned();
     let detail = text("AuthenticationErrorDetail");
     let message = text("Message");
-    (e.name == "Error").then(|| (text("Code"), if detail.is_empty() { message } else { detail }))
+    (e.name == "Error").then(|| {
+        (
+            text("Code"),
+            if detail.is_empty() { message } else { detail },
+        )
+    })
 }
 
 /// What a code means ("Status and error codes" and "Blob service error codes"); none of one that is not listed, whose status says it.
 fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
-    let is_skew = message.contains("not within") || message.contains("too old") || message.contains("clock");
+    let is_skew =
+        message.contains("not within") || message.contains("too old") || message.contains("clock");
     Some(match code {
         "BlobNotFound" | "ResourceNotFound" => ErrorKind::NotFound,
         "ContainerNotFound" | "ContainerBeingDeleted" => ErrorKind::ContainerNotFound,
@@ -41,7 +62,9 @@ fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
         "InvalidRange" => ErrorKind::RangeNotSatisfiable,
         "AuthenticationFailed" if is_skew => ErrorKind::ClockSkew,
         // Azurite's word for a wrong signature.
-        "AuthorizationFailure" if message.contains("failed to authenticate") => ErrorKind::Unauthenticated,
+        "AuthorizationFailure" if message.contains("failed to authenticate") => {
+            ErrorKind::Unauthenticated
+        }
         "AuthenticationFailed"
         | "InvalidAuthenticationInfo"
         | "NoAuthenticationInformation"
@@ -86,7 +109,10 @@ mod tests {
         let entra =
             br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret"}"#;
         assert_eq!(describe(entra).unwrap().0, "invalid_client");
-        assert_eq!(kind_of("BlobAlreadyExists", ""), Some(ErrorKind::AlreadyExists));
+        assert_eq!(
+            kind_of("BlobAlreadyExists", ""),
+            Some(ErrorKind::AlreadyExists)
+        );
         assert_eq!(kind_of("ServerBusy", ""), Some(ErrorKind::Throttled));
     }
 }

@@ -5,8 +5,9 @@ mod signing;
 
 use answer::expect;
 use raic_sdk::{
-    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
-    Payload, Response, Result, WriteMode, conditions, error, required_setting, time, xml::Element,
+    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo,
+    Page, Payload, Response, Result, WriteMode, conditions, error, required_setting, time,
+    xml::Element,
 };
 use signing::Unsigned;
 
@@ -28,7 +29,10 @@ fn bare(etag: &str) -> String {
 
 fn info(answer: &Response) -> Result<ObjectInfo> {
     let info = raic_sdk::answer::info(answer)?;
-    Ok(ObjectInfo { etag: info.etag.as_deref().map(bare), ..info })
+    Ok(ObjectInfo {
+        etag: info.etag.as_deref().map(bare),
+        ..info
+    })
 }
 
 fn if_match(request: Unsigned, etag: Option<&str>) -> Unsigned {
@@ -48,7 +52,9 @@ impl Connector for Azure {
             ("ordered-list", "yes"),
             ("consistency", "strong"),
         ];
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        Ok(pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into())
     }
 
     fn probe() -> Result<()> {
@@ -70,12 +76,23 @@ impl Connector for Azure {
         };
         let answer = request.send(Some(content))?;
         expect(&answer, &[201]).map_err(|e| conditions::of_put(e, &mode))?;
-        let last_modified_unix_ms = answer.header("last-modified").and_then(|d| time::parse_http(&d));
+        let last_modified_unix_ms = answer
+            .header("last-modified")
+            .and_then(|d| time::parse_http(&d));
         let etag = raic_sdk::answer::etag(&answer).as_deref().map(bare);
-        Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
+        Ok(ObjectInfo {
+            size: content.size(),
+            etag,
+            last_modified_unix_ms,
+            extra: Vec::new(),
+        })
     }
 
-    fn get(key: String, range: Option<ByteRange>, etag: Option<String>) -> Result<(ObjectInfo, Body)> {
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        etag: Option<String>,
+    ) -> Result<(ObjectInfo, Body)> {
         let mut request = if_match(Unsigned::object("GET", &key), etag.as_deref());
         if let Some(range) = range {
             request = request.header("x-ms-range", raic_sdk::answer::range_header(range));
@@ -85,7 +102,10 @@ impl Connector for Azure {
         let info = info(&answer)?;
         // Azurite answers with nothing.
         if range.is_some_and(|range| range.offset >= info.size) {
-            let why = format!("the range begins past the end of the object ({} bytes)", info.size);
+            let why = format!(
+                "the range begins past the end of the object ({} bytes)",
+                info.size
+            );
             return Err(error(ErrorKind::RangeNotSatisfiable, why));
         }
         Ok((info, Response::into_body(answer)?))
@@ -109,7 +129,8 @@ impl Connector for Azure {
     }
 
     fn create_container() -> Result<()> {
-        let answer = Unsigned::container("PUT", vec![("restype", "container".to_owned())]).send(None)?;
+        let answer =
+            Unsigned::container("PUT", vec![("restype", "container".to_owned())]).send(None)?;
         // One of this account is its own.
         conditions::or_gone(expect(&answer, &[201]), ErrorKind::AlreadyExists)
     }
@@ -121,7 +142,10 @@ impl Connector for Azure {
         for _ in 0..MAX_PAGES {
             cursor = match list_page("", cursor, 1000) {
                 Ok(page) if !page.entries.is_empty() => {
-                    return Err(error(ErrorKind::PreconditionFailed, "the container is not empty"));
+                    return Err(error(
+                        ErrorKind::PreconditionFailed,
+                        "the container is not empty",
+                    ));
                 }
                 Ok(page) => page.next,
                 Err(e) if e.kind == ErrorKind::ContainerNotFound => return Ok(()),
@@ -135,7 +159,8 @@ impl Connector for Azure {
             let why = "the container has thousands of folders; remove them first";
             return Err(error(ErrorKind::PreconditionFailed, why));
         }
-        let answer = Unsigned::container("DELETE", vec![("restype", "container".to_owned())]).send(None)?;
+        let answer =
+            Unsigned::container("DELETE", vec![("restype", "container".to_owned())]).send(None)?;
         conditions::or_gone(expect(&answer, &[202]), ErrorKind::ContainerNotFound)
     }
 }
@@ -159,28 +184,43 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     let lacks = |what: &str| error(ErrorKind::Protocol, format!("the listing lacks {what}"));
     let mut entries = Vec::new();
     let result = Element::each(document, "Blob", |blob| {
-        let key = blob.text_of("Name").ok_or_else(|| lacks("a Name"))?.to_owned();
-        let properties = blob.child("Properties").ok_or_else(|| lacks("Properties"))?;
+        let key = blob
+            .text_of("Name")
+            .ok_or_else(|| lacks("a Name"))?
+            .to_owned();
+        let properties = blob
+            .child("Properties")
+            .ok_or_else(|| lacks("Properties"))?;
         // Accounts with a hierarchical namespace list folders, which nobody stored.
         if properties.text_of("ResourceType") == Some("directory") {
             return Ok(());
         }
-        let size = properties.text_of("Content-Length").and_then(|s| s.trim().parse().ok());
+        let size = properties
+            .text_of("Content-Length")
+            .and_then(|s| s.trim().parse().ok());
         let info = ObjectInfo {
             size: size.ok_or_else(|| lacks("a Content-Length"))?,
             etag: properties.text_of("Etag").map(bare),
-            last_modified_unix_ms: properties.text_of("Last-Modified").and_then(time::parse_http),
+            last_modified_unix_ms: properties
+                .text_of("Last-Modified")
+                .and_then(time::parse_http),
             extra: Vec::new(),
         };
         entries.push(Listed { key, info });
         Ok(())
     })?;
     if result.name != "EnumerationResults" {
-        return Err(error(ErrorKind::Protocol, format!("a listing was asked, <{}> answered", result.name)));
+        return Err(error(
+            ErrorKind::Protocol,
+            format!("a listing was asked, <{}> answered", result.name),
+        ));
     }
     result.child("Blobs").ok_or_else(|| lacks("Blobs"))?;
     // A page may be empty and go on.
-    let next = result.text_of("NextMarker").filter(|marker| !marker.is_empty()).map(str::to_owned);
+    let next = result
+        .text_of("NextMarker")
+        .filter(|marker| !marker.is_empty())
+        .map(str::to_owned);
     Ok(Page { entries, next })
 }
 
@@ -215,7 +255,14 @@ mod tests {
         };
         let both = page(blob("shares", "directory") + &blob("shares/x", "file"), "");
         let listed = parse_listing(both.as_bytes()).unwrap();
-        assert_eq!(listed.entries.iter().map(|e| e.key.as_str()).collect::<Vec<_>>(), ["shares/x"]);
+        assert_eq!(
+            listed
+                .entries
+                .iter()
+                .map(|e| e.key.as_str())
+                .collect::<Vec<_>>(),
+            ["shares/x"]
+        );
         let (removed, sent) = host()
             .answer(Answer::new(200).body(page(blob("a", "directory"), "more")))
             .answer(Answer::new(200).body(page(blob("b", "directory"), "")))
@@ -227,7 +274,9 @@ mod tests {
 
     #[test]
     fn a_blob_goes_with_its_snapshots() {
-        let (removed, sent) = host().answer(Answer::new(202)).run(|| Azure::delete("k".to_owned(), None));
+        let (removed, sent) = host()
+            .answer(Answer::new(202))
+            .run(|| Azure::delete("k".to_owned(), None));
         removed.unwrap();
         assert_eq!(sent[0].header("x-ms-delete-snapshots"), Some("include"));
     }
@@ -262,9 +311,18 @@ mod tests {
         )
         .unwrap();
         assert_eq!(page.next.as_deref(), Some("2!80!x"));
-        assert_eq!((page.entries[0].key.as_str(), page.entries[0].info.size), ("a/b", 5));
-        assert_eq!(page.entries[0].info.etag.as_deref(), Some("0x8CBFF45D8A29A19"));
-        assert_eq!(page.entries[0].info.last_modified_unix_ms, Some(1_255_369_830_000));
+        assert_eq!(
+            (page.entries[0].key.as_str(), page.entries[0].info.size),
+            ("a/b", 5)
+        );
+        assert_eq!(
+            page.entries[0].info.etag.as_deref(),
+            Some("0x8CBFF45D8A29A19")
+        );
+        assert_eq!(
+            page.entries[0].info.last_modified_unix_ms,
+            Some(1_255_369_830_000)
+        );
         let empty = b"<EnumerationResults><Blobs/><NextMarker>m</NextMarker></EnumerationResults>";
         assert_eq!(parse_listing(empty).unwrap().next.as_deref(), Some("m"));
     }

@@ -2,8 +2,8 @@
 //! Entra (OAuth 2.0, RFC 6749 section 4.4).
 
 use raic_sdk::{
-    BASE64, Login, Made, Payload, Request, Response, Result, now_unix_ms, required_setting, secrets, time,
-    uri,
+    BASE64, Login, Made, Payload, Request, Response, Result, now_unix_ms, required_setting,
+    secrets, time, uri,
 };
 
 use crate::answer::expect;
@@ -26,11 +26,19 @@ pub(crate) struct Unsigned {
 
 impl Unsigned {
     pub(crate) fn object(method: &'static str, key: &str) -> Self {
-        Self { method, key: Some(key.to_owned()), ..Self::default() }
+        Self {
+            method,
+            key: Some(key.to_owned()),
+            ..Self::default()
+        }
     }
 
     pub(crate) fn container(method: &'static str, query: Vec<(&'static str, String)>) -> Self {
-        Self { method, query, ..Self::default() }
+        Self {
+            method,
+            query,
+            ..Self::default()
+        }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -39,8 +47,11 @@ impl Unsigned {
     }
 
     fn url(&self) -> Result<String> {
-        let mut url =
-            format!("{}/{}", required_setting("endpoint")?, uri::encode(&required_setting("container")?));
+        let mut url = format!(
+            "{}/{}",
+            required_setting("endpoint")?,
+            uri::encode(&required_setting("container")?)
+        );
         if let Some(key) = &self.key {
             url += &format!("/{}", uri::encode_path(key));
         }
@@ -48,7 +59,10 @@ impl Unsigned {
     }
 
     fn query(&self) -> String {
-        let items = self.query.iter().map(|(name, value)| format!("{name}={}", uri::encode(value)));
+        let items = self
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={}", uri::encode(value)));
         items.collect::<Vec<_>>().join("&")
     }
 
@@ -56,22 +70,36 @@ impl Unsigned {
     pub(crate) fn send(&self, upload: Option<&Payload>) -> Result<Response> {
         let url = self.url()?;
         let query = self.query();
-        let with = |query: &str| if query.is_empty() { url.clone() } else { format!("{url}?{query}") };
+        let with = |query: &str| {
+            if query.is_empty() {
+                url.clone()
+            } else {
+                format!("{url}?{query}")
+            }
+        };
         let request = |url: String| {
             let request = Request::new(self.method, url).header("x-ms-version", VERSION);
-            self.headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+            self.headers.iter().fold(request, |request, (name, value)| {
+                request.header(name, value)
+            })
         };
         match required_setting("auth")?.as_str() {
             "sas" => {
                 let signature = secrets::required("sas.signature")?.placeholder("raw")?;
-                let query = if query.is_empty() { signature } else { format!("{query}&{signature}") };
+                let query = if query.is_empty() {
+                    signature
+                } else {
+                    format!("{query}&{signature}")
+                };
                 request(with(&query)).send(upload)
             }
             "oauth" => raic_sdk::with_login("token", log_in, |login: &Login| {
                 let token = login.secret("token")?.placeholder("raw")?;
                 let date = time::http(now_unix_ms());
                 let request = request(with(&query)).header("x-ms-date", &date);
-                request.header("authorization", &format!("Bearer {token}")).send(upload)
+                request
+                    .header("authorization", &format!("Bearer {token}"))
+                    .send(upload)
             }),
             _ => {
                 let account = required_setting("account")?;
@@ -79,7 +107,8 @@ impl Unsigned {
                 let (_, _, path) = uri::split(&url).unwrap_or_default();
                 let length = upload.map_or(0, Payload::size);
                 let text = self.string_to_sign(&account, path, &date, length);
-                let signature = secrets::required("key.account-key")?.hmac("sha256", text.as_bytes())?;
+                let signature =
+                    secrets::required("key.account-key")?.hmac("sha256", text.as_bytes())?;
                 let authorization = format!("SharedKey {account}:{}", BASE64.encode(&signature));
                 let request = request(with(&query)).header("x-ms-date", &date);
                 request.header("authorization", &authorization).send(upload)
@@ -93,7 +122,11 @@ impl Unsigned {
             found.map_or(String::new(), |(_, value)| value.trim().to_owned())
         };
         // A length of zero is signed as nothing (since version 2015-02-21).
-        let length = if length == 0 { String::new() } else { length.to_string() };
+        let length = if length == 0 {
+            String::new()
+        } else {
+            length.to_string()
+        };
         let plain = [
             self.method.to_owned(),
             of("content-encoding"),
@@ -108,14 +141,23 @@ impl Unsigned {
             of("if-unmodified-since"),
             of("range"),
         ];
-        let own = self.headers.iter().filter(|(name, _)| name.starts_with("x-ms-"));
+        let own = self
+            .headers
+            .iter()
+            .filter(|(name, _)| name.starts_with("x-ms-"));
         let mut own: Vec<(&str, &str)> = own.map(|(name, value)| (*name, value.trim())).collect();
         own.extend([("x-ms-date", date), ("x-ms-version", VERSION)]);
         own.sort_unstable();
-        let own: String = own.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let own: String = own
+            .iter()
+            .map(|(name, value)| format!("{name}:{value}\n"))
+            .collect();
         let mut query = self.query.clone();
         query.sort();
-        let query: String = query.iter().map(|(name, value)| format!("\n{name}:{value}")).collect();
+        let query: String = query
+            .iter()
+            .map(|(name, value)| format!("\n{name}:{value}"))
+            .collect();
         format!("{}\n{own}/{account}{path}{query}", plain.join("\n"))
     }
 }
@@ -133,7 +175,8 @@ fn log_in() -> Result<Made> {
         required_setting("login")?,
         uri::encode(&required_setting("tenant")?)
     );
-    let request = Request::new("POST", url).header("content-type", "application/x-www-form-urlencoded");
+    let request =
+        Request::new("POST", url).header("content-type", "application/x-www-form-urlencoded");
     let answer = request.content(content.into_bytes()).send(None)?;
     expect(&answer, &[200])?;
     raic_sdk::oauth(&answer, "access-token", MARGIN_S)
@@ -146,7 +189,10 @@ mod tests {
     /// The form of the example "Get Container Metadata" of "Authorize with Shared Key", with this version.
     #[test]
     fn the_text_that_is_signed_has_every_line() {
-        let query = vec![("restype", "container".to_owned()), ("comp", "metadata".to_owned())];
+        let query = vec![
+            ("restype", "container".to_owned()),
+            ("comp", "metadata".to_owned()),
+        ];
         let request = Unsigned::container("GET", query);
         let date = "Fri, 26 Jun 2015 23:39:12 GMT";
         assert_eq!(

@@ -18,7 +18,11 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
 fn describe(status: u16, document: &[u8]) -> Described {
     let described = |code: &str, message: &str| {
         let message = message.lines().next().unwrap_or_default().trim().to_owned();
-        Described { kind: kind_of(status, code, &message), code: code.to_owned(), message }
+        Described {
+            kind: kind_of(status, code, &message),
+            code: code.to_owned(),
+            message,
+        }
     };
     if let Ok(document) = json::parse(document) {
         let text = |pointer| json::text(&document, pointer).unwrap_or_default();
@@ -28,7 +32,10 @@ fn describe(status: u16, document: &[u8]) -> Described {
         };
     }
     if let Some(e) = Element::parse(document).ok().filter(|e| e.name == "Error") {
-        return described(e.text_of("Code").unwrap_or_default(), e.text_of("Message").unwrap_or_default());
+        return described(
+            e.text_of("Code").unwrap_or_default(),
+            e.text_of("Message").unwrap_or_default(),
+        );
     }
     described("", &Described::text(document).message)
 }
@@ -38,7 +45,10 @@ fn describe(status: u16, document: &[u8]) -> Described {
 fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
     Some(match code {
         "notFound" | ""
-            if status == 404 && message.to_ascii_lowercase().contains("bucket does not exist") =>
+            if status == 404
+                && message
+                    .to_ascii_lowercase()
+                    .contains("bucket does not exist") =>
         {
             ErrorKind::ContainerNotFound
         }
@@ -46,9 +56,10 @@ fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
         "NoSuchKey" => ErrorKind::NotFound,
         "conflict" if message.contains("not empty") => ErrorKind::PreconditionFailed,
         "BucketNotEmpty" => ErrorKind::PreconditionFailed,
-        "conflict" | "BucketAlreadyOwnedByYou" | "BucketNameUnavailable" | "BucketAlreadyExists" => {
-            ErrorKind::AlreadyExists
-        }
+        "conflict"
+        | "BucketAlreadyOwnedByYou"
+        | "BucketNameUnavailable"
+        | "BucketAlreadyExists" => ErrorKind::AlreadyExists,
         "conditionNotMet" | "PreconditionFailed" => ErrorKind::PreconditionFailed,
         "requestedRangeNotSatisfiable" | "InvalidRange" => ErrorKind::RangeNotSatisfiable,
         "authError" | "required" if status == 401 => ErrorKind::Unauthenticated,
@@ -62,7 +73,9 @@ fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
         | "AuthenticationRequired" => ErrorKind::Unauthenticated,
         "invalid_scope" | "unauthorized_client" => ErrorKind::PermissionDenied,
         "RequestTimeTooSkewed" => ErrorKind::ClockSkew,
-        "quotaExceeded" | "UserProjectAccountProblem" | "accountDisabled" => ErrorKind::QuotaExceeded,
+        "quotaExceeded" | "UserProjectAccountProblem" | "accountDisabled" => {
+            ErrorKind::QuotaExceeded
+        }
         "rateLimitExceeded" | "userRateLimitExceeded" | "SlowDown" => ErrorKind::Throttled,
         "uploadTooLarge" | "EntityTooLarge" => ErrorKind::TooLarge,
         "BadDigest" => ErrorKind::Integrity,
@@ -90,17 +103,31 @@ mod tests {
     #[test]
     fn errors_of_both_apis_and_of_logins_are_read() {
         let reason = |reason: &str, message: &str| {
-            format!(r#"{{"error":{{"code":1,"message":"{message}","errors":[{{"reason":"{reason}"}}]}}}}"#)
+            format!(
+                r#"{{"error":{{"code":1,"message":"{message}","errors":[{{"reason":"{reason}"}}]}}}}"#
+            )
         };
         let bucket = reason("notFound", "The specified bucket does not exist.");
         assert_eq!(kind(404, &bucket), Some(ErrorKind::ContainerNotFound));
         assert_eq!(kind(404, &reason("notFound", "No such object: b/k")), None);
-        assert_eq!(kind(404, "No such object: b/k"), None, "a media download's is plain text");
-        assert_eq!(kind(403, &reason("userRateLimitExceeded", "slower")), Some(ErrorKind::Throttled));
-        let xml = "<?xml version='1.0'?><Error><Code>NoSuchBucket</Code><Message>gone</Message></Error>";
+        assert_eq!(
+            kind(404, "No such object: b/k"),
+            None,
+            "a media download's is plain text"
+        );
+        assert_eq!(
+            kind(403, &reason("userRateLimitExceeded", "slower")),
+            Some(ErrorKind::Throttled)
+        );
+        let xml =
+            "<?xml version='1.0'?><Error><Code>NoSuchBucket</Code><Message>gone</Message></Error>";
         assert_eq!(kind(404, xml), Some(ErrorKind::ContainerNotFound));
-        let login = |text: &str| format!(r#"{{"error":"invalid_grant","error_description":"{text}"}}"#);
-        assert_eq!(kind(400, &login("Invalid JWT Signature.")), Some(ErrorKind::Unauthenticated));
+        let login =
+            |text: &str| format!(r#"{{"error":"invalid_grant","error_description":"{text}"}}"#);
+        assert_eq!(
+            kind(400, &login("Invalid JWT Signature.")),
+            Some(ErrorKind::Unauthenticated)
+        );
         let skew = login(
             "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.",
         );

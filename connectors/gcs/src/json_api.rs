@@ -1,8 +1,8 @@
 //! The JSON API ("Cloud Storage JSON API", v1).
 
 use raic_sdk::{
-    BASE64, Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Request, Response,
-    Result, error,
+    BASE64, Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Request,
+    Response, Result, error,
     json::{self, quote},
     required_setting, setting, time, uri,
 };
@@ -33,23 +33,34 @@ fn query(items: &[(&str, Option<&str>)]) -> String {
     let payer = setting("user-project");
     let payer = [("userProject", payer.as_deref())];
     let items = items.iter().chain(&payer);
-    let given = items.filter_map(|(name, value)| Some(format!("{name}={}", uri::encode((*value)?))));
+    let given =
+        items.filter_map(|(name, value)| Some(format!("{name}={}", uri::encode((*value)?))));
     given.collect::<Vec<_>>().join("&")
 }
 
 pub(crate) fn put(key: &str, content: &Payload, generation: Option<&str>) -> Result<ObjectInfo> {
-    let (endpoint, bucket) = (required_setting("endpoint")?, uri::encode(&required_setting("bucket")?));
-    let query =
-        query(&[("ifGenerationMatch", generation), ("name", Some(key)), ("uploadType", Some("media"))]);
+    let (endpoint, bucket) = (
+        required_setting("endpoint")?,
+        uri::encode(&required_setting("bucket")?),
+    );
+    let query = query(&[
+        ("ifGenerationMatch", generation),
+        ("name", Some(key)),
+        ("uploadType", Some("media")),
+    ]);
     let url = format!("{endpoint}/upload/storage/v1/b/{bucket}/o?{query}");
-    let build = || Ok(Request::new("POST", url.clone()).header("content-type", "application/octet-stream"));
+    let build =
+        || Ok(Request::new("POST", url.clone()).header("content-type", "application/octet-stream"));
     let answer = send(build, Some(content))?;
     expect(&answer, &[200])?;
     let stored = json::parse(&answer.read(MAX_LISTING)?)?;
     // TLS keeps the bytes as they are; without it their digest does.
     let digest = json::text(&stored, "/md5Hash").filter(|_| endpoint.starts_with("http:"));
     if digest.is_some_and(|digest| digest != BASE64.encode(&content.md5())) {
-        return Err(error(ErrorKind::Integrity, "the service stored other bytes than were sent"));
+        return Err(error(
+            ErrorKind::Integrity,
+            "the service stored other bytes than were sent",
+        ));
     }
     info_of(&stored)
 }
@@ -95,7 +106,10 @@ pub(crate) fn delete(key: &str, generation: Option<&str>) -> Result<()> {
     let query = query(&[("ifGenerationMatch", generation)]);
     let separator = if query.is_empty() { "" } else { "?" };
     let url = format!("{}{separator}{query}", object_url(key)?);
-    expect(&send(|| Ok(Request::new("DELETE", url.clone())), None)?, &[200, 204])
+    expect(
+        &send(|| Ok(Request::new("DELETE", url.clone())), None)?,
+        &[200, 204],
+    )
 }
 
 pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
@@ -125,9 +139,16 @@ pub(crate) fn create_bucket() -> Result<()> {
     );
     let project = setting("project");
     let project = project.ok_or_else(|| {
-        error(ErrorKind::Misconfigured, "a bucket is made in a project; set `project` to its id")
+        error(
+            ErrorKind::Misconfigured,
+            "a bucket is made in a project; set `project` to its id",
+        )
     })?;
-    let url = format!("{}/storage/v1/b?project={}", required_setting("endpoint")?, uri::encode(&project));
+    let url = format!(
+        "{}/storage/v1/b?project={}",
+        required_setting("endpoint")?,
+        uri::encode(&project)
+    );
     let build = || {
         let request = Request::new("POST", url.clone()).header("content-type", "application/json");
         Ok(request.content(content.clone().into_bytes()))
@@ -137,15 +158,27 @@ pub(crate) fn create_bucket() -> Result<()> {
 
 pub(crate) fn delete_bucket() -> Result<()> {
     let url = bucket_url()?;
-    expect(&send(|| Ok(Request::new("DELETE", url.clone())), None)?, &[200, 204])
+    expect(
+        &send(|| Ok(Request::new("DELETE", url.clone())), None)?,
+        &[200, 204],
+    )
 }
 
 /// What an object's resource says of it.
 fn info_of(resource: &json::Value) -> Result<ObjectInfo> {
-    let lacks = |what: &str| error(ErrorKind::Protocol, format!("the object's metadata lack {what}"));
+    let lacks = |what: &str| {
+        error(
+            ErrorKind::Protocol,
+            format!("the object's metadata lack {what}"),
+        )
+    };
     Ok(ObjectInfo {
         size: json::number(resource, "/size").ok_or_else(|| lacks("a size"))?,
-        etag: Some(json::text(resource, "/generation").ok_or_else(|| lacks("a generation"))?.to_owned()),
+        etag: Some(
+            json::text(resource, "/generation")
+                .ok_or_else(|| lacks("a generation"))?
+                .to_owned(),
+        ),
         last_modified_unix_ms: json::text(resource, "/updated").and_then(time::parse_rfc3339),
         extra: Vec::new(),
     })
@@ -153,15 +186,24 @@ fn info_of(resource: &json::Value) -> Result<ObjectInfo> {
 
 fn parse_listing(document: &[u8]) -> Result<Page> {
     let document = json::parse(document)?;
-    let items = document.pointer("/items").and_then(|items| items.as_array());
+    let items = document
+        .pointer("/items")
+        .and_then(|items| items.as_array());
     let entry = |item: &json::Value| {
         let name = json::text(item, "/name");
         let name = name.ok_or_else(|| error(ErrorKind::Protocol, "the listing lacks a name"))?;
-        Ok(Listed { key: name.to_owned(), info: info_of(item)? })
+        Ok(Listed {
+            key: name.to_owned(),
+            info: info_of(item)?,
+        })
     };
     // A page may be empty and go on.
     Ok(Page {
-        entries: items.into_iter().flatten().map(entry).collect::<Result<_>>()?,
+        entries: items
+            .into_iter()
+            .flatten()
+            .map(entry)
+            .collect::<Result<_>>()?,
         next: json::text(&document, "/nextPageToken").map(str::to_owned),
     })
 }
@@ -185,8 +227,9 @@ mod tests {
     #[test]
     fn an_upload_is_named_and_conditional_in_its_query() {
         let stored = r#"{"size":"5","generation":"17","updated":"2026-01-02T03:04:05.678Z"}"#;
-        let (info, sent) =
-            host().answer(Answer::new(200).body(stored)).run(|| put("a/b", &payload("hello"), Some("0")));
+        let (info, sent) = host()
+            .answer(Answer::new(200).body(stored))
+            .run(|| put("a/b", &payload("hello"), Some("0")));
         let info = info.unwrap();
         assert_eq!((info.size, info.etag.as_deref()), (5, Some("17")));
         assert_eq!(
@@ -202,9 +245,21 @@ mod tests {
             .setting("user-project", "payer")
             .answer(Answer::new(204))
             .answer(Answer::new(200).body("{}"))
-            .run(|| delete("k", None).and_then(|()| list("", None, 1).map(drop)).unwrap());
-        assert!(sent[1].url.ends_with("/o/k?userProject=payer"), "{}", sent[1].url);
-        assert!(sent[2].url.ends_with("&userProject=payer"), "{}", sent[2].url);
+            .run(|| {
+                delete("k", None)
+                    .and_then(|()| list("", None, 1).map(drop))
+                    .unwrap()
+            });
+        assert!(
+            sent[1].url.ends_with("/o/k?userProject=payer"),
+            "{}",
+            sent[1].url
+        );
+        assert!(
+            sent[2].url.ends_with("&userProject=payer"),
+            "{}",
+            sent[2].url
+        );
     }
 
     #[test]
@@ -215,9 +270,15 @@ mod tests {
             .answer(Answer::new(200).body(item))
             .run(|| head("k"));
         assert_eq!(info.unwrap().etag.as_deref(), Some("2"));
-        assert!(sent[2].url.contains("&pageToken=on&prefix=k"), "{}", sent[2].url);
+        assert!(
+            sent[2].url.contains("&pageToken=on&prefix=k"),
+            "{}",
+            sent[2].url
+        );
         let longer = item.replace("\"k\"", "\"kk\"");
-        let (info, _) = host().answer(Answer::new(200).body(longer)).run(|| head("k"));
+        let (info, _) = host()
+            .answer(Answer::new(200).body(longer))
+            .run(|| head("k"));
         assert_eq!(info.unwrap_err().kind, ErrorKind::NotFound);
     }
 }

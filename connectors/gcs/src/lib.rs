@@ -9,8 +9,8 @@ mod signing;
 mod xml_api;
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Response, Result, WriteMode,
-    conditions, error, required_setting,
+    Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Response, Result,
+    WriteMode, conditions, error, required_setting,
 };
 
 /// The connector.
@@ -40,7 +40,9 @@ impl Connector for Gcs {
             ("ordered-list", "yes"),
             ("consistency", "strong"),
         ];
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        Ok(pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into())
     }
 
     fn probe() -> Result<()> {
@@ -56,7 +58,11 @@ impl Connector for Gcs {
         api!(put(&key, content, generation)).map_err(|e| conditions::of_put(e, &mode))
     }
 
-    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        if_match: Option<String>,
+    ) -> Result<(ObjectInfo, Body)> {
         api!(get(&key, range, if_match.as_deref()))
     }
 
@@ -75,7 +81,10 @@ impl Connector for Gcs {
     fn create_container() -> Result<()> {
         match api!(create_bucket()) {
             // The JSON API tells its own from others' by the message alone.
-            Err(e) if e.kind == ErrorKind::AlreadyExists && e.message.contains("you already own it") => {
+            Err(e)
+                if e.kind == ErrorKind::AlreadyExists
+                    && e.message.contains("you already own it") =>
+            {
                 Ok(())
             }
             Err(e) if e.provider_code.as_deref() == Some("BucketAlreadyOwnedByYou") => Ok(()),
@@ -93,5 +102,8 @@ fn info(answer: &Response) -> Result<ObjectInfo> {
     let generation = answer.header("x-goog-generation");
     let generation =
         generation.ok_or_else(|| error(ErrorKind::Protocol, "the answer names no generation"))?;
-    Ok(ObjectInfo { etag: Some(generation), ..raic_sdk::answer::info(answer)? })
+    Ok(ObjectInfo {
+        etag: Some(generation),
+        ..raic_sdk::answer::info(answer)?
+    })
 }

@@ -16,10 +16,15 @@ const MARGIN_S: u64 = 270;
 const ASSERTION_S: u64 = 3600;
 
 /// Sends a request with a token, which is made anew where it is refused.
-pub(crate) fn send(build: impl Fn() -> Result<Request>, upload: Option<&Payload>) -> Result<Response> {
+pub(crate) fn send(
+    build: impl Fn() -> Result<Request>,
+    upload: Option<&Payload>,
+) -> Result<Response> {
     raic_sdk::with_login("token", log_in, |login: &Login| {
         let token = login.secret("token")?.placeholder("raw")?;
-        build()?.header("authorization", &format!("Bearer {token}")).send(upload)
+        build()?
+            .header("authorization", &format!("Bearer {token}"))
+            .send(upload)
     })
 }
 
@@ -29,7 +34,9 @@ fn log_in() -> Result<Made> {
             "{}/computeMetadata/v1/instance/service-accounts/default/token",
             required_setting("metadata")?
         );
-        Request::new("GET", url).header("metadata-flavor", "Google").send(None)?
+        Request::new("GET", url)
+            .header("metadata-flavor", "Google")
+            .send(None)?
     } else {
         let content = format!(
             "grant_type={}&assertion={}",
@@ -47,7 +54,9 @@ fn log_in() -> Result<Made> {
 
 fn assertion() -> Result<String> {
     let key_id = setting("service-account.private-key-id");
-    let kid = key_id.map(|id| format!(r#","kid":{}"#, quote(&id))).unwrap_or_default();
+    let kid = key_id
+        .map(|id| format!(r#","kid":{}"#, quote(&id)))
+        .unwrap_or_default();
     let header = format!(r#"{{"alg":"RS256","typ":"JWT"{kid}}}"#);
     let now = now_unix_ms() / 1000;
     let claims = format!(
@@ -58,8 +67,13 @@ fn assertion() -> Result<String> {
         now + ASSERTION_S
     );
     let encode = |text: &[u8]| BASE64URL_NOPAD.encode(text);
-    let signed = format!("{}.{}", encode(header.as_bytes()), encode(claims.as_bytes()));
-    let signature = secrets::required("service-account.private-key")?.rsa_sha256(signed.as_bytes())?;
+    let signed = format!(
+        "{}.{}",
+        encode(header.as_bytes()),
+        encode(claims.as_bytes())
+    );
+    let signature =
+        secrets::required("service-account.private-key")?.rsa_sha256(signed.as_bytes())?;
     Ok(format!("{signed}.{}", encode(&signature)))
 }
 
@@ -75,8 +89,14 @@ mod tests {
     #[test]
     fn an_assertion_names_account_scope_audience_and_an_hour() {
         let host = Host::new()
-            .setting("service-account.client-email", "a@p.iam.gserviceaccount.com")
-            .setting("service-account.token-uri", "https://oauth2.googleapis.com/token")
+            .setting(
+                "service-account.client-email",
+                "a@p.iam.gserviceaccount.com",
+            )
+            .setting(
+                "service-account.token-uri",
+                "https://oauth2.googleapis.com/token",
+            )
             .setting("service-account.private-key-id", "k1")
             .secret("service-account.private-key", "key")
             .now(1_700_000_000_000);
@@ -87,7 +107,10 @@ mod tests {
             json::parse(&BASE64URL_NOPAD.decode(part.as_bytes()).unwrap()).unwrap()
         };
         assert_eq!(json::text(&part(0), "/kid"), Some("k1"));
-        assert_eq!(json::text(&part(1), "/aud"), Some("https://oauth2.googleapis.com/token"));
+        assert_eq!(
+            json::text(&part(1), "/aud"),
+            Some("https://oauth2.googleapis.com/token")
+        );
         assert_eq!(json::number(&part(1), "/exp"), Some(1_700_003_600));
     }
 
@@ -101,7 +124,8 @@ mod tests {
             .answer(Answer::new(401))
             .answer(Answer::new(200).body(r#"{"access_token":"***","expires_in":3599}"#))
             .answer(Answer::new(200));
-        let (answer, sent) = host.run(|| send(|| Ok(Request::new("GET", "https://h/b".to_owned())), None));
+        let (answer, sent) =
+            host.run(|| send(|| Ok(Request::new("GET", "https://h/b".to_owned())), None));
         assert_eq!(answer.unwrap().status(), 200);
         assert_eq!(sent[0].header("metadata-flavor"), Some("Google"));
         assert_eq!(sent[3].header("authorization"), Some("Bearer t0ken"));

@@ -18,11 +18,20 @@ pub(crate) struct Unsigned {
 
 impl Unsigned {
     pub(crate) fn object(method: &'static str, key: &str) -> Self {
-        Self { key: Some(key.to_owned()), ..Self::bucket(method, Vec::new()) }
+        Self {
+            key: Some(key.to_owned()),
+            ..Self::bucket(method, Vec::new())
+        }
     }
 
     pub(crate) fn bucket(method: &'static str, query: Vec<(&'static str, String)>) -> Self {
-        Self { method, key: None, query, headers: Vec::new(), digest: hex(&raic_sdk::sha256(b"")) }
+        Self {
+            method,
+            key: None,
+            query,
+            headers: Vec::new(),
+            digest: hex(&raic_sdk::sha256(b"")),
+        }
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -42,8 +51,11 @@ impl Unsigned {
         if let Some(key) = &self.key {
             path += &format!("/{}", uri::encode_path(key));
         }
-        let query: Vec<String> =
-            self.query.iter().map(|(name, value)| format!("{name}={}", uri::encode(value))).collect();
+        let query: Vec<String> = self
+            .query
+            .iter()
+            .map(|(name, value)| format!("{name}={}", uri::encode(value)))
+            .collect();
         let query = query.join("&");
         let timestamp = time::basic(now_unix_ms());
         let mut headers = self.headers;
@@ -52,10 +64,17 @@ impl Unsigned {
         }
         headers.push(("x-goog-content-sha256", self.digest.clone()));
         headers.push(("x-goog-date", timestamp.clone()));
-        let (canonical, names) =
-            canonical_request(self.method, &path, &query, authority, &headers, &self.digest);
+        let (canonical, names) = canonical_request(
+            self.method,
+            &path,
+            &query,
+            authority,
+            &headers,
+            &self.digest,
+        );
         let secret = secrets::required("hmac-key.secret")?;
-        let signature = secret.sigv4("GOOG4", &timestamp, "auto", "storage", canonical.as_bytes())?;
+        let signature =
+            secret.sigv4("GOOG4", &timestamp, "auto", "storage", canonical.as_bytes())?;
         let authorization = format!(
             "GOOG4-HMAC-SHA256 Credential={}/{}/auto/storage/goog4_request, SignedHeaders={names}, Signature={}",
             required_setting("hmac-key.access-id")?,
@@ -65,7 +84,9 @@ impl Unsigned {
         let origin = endpoint.strip_suffix(base).unwrap_or(&endpoint);
         let separator = if query.is_empty() { "" } else { "?" };
         let request = Request::new(self.method, format!("{origin}{path}{separator}{query}"));
-        let request = headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        let request = headers.iter().fold(request, |request, (name, value)| {
+            request.header(name, value)
+        });
         Ok(request.header("authorization", &authorization))
     }
 }
@@ -79,12 +100,25 @@ fn canonical_request(
     headers: &[(&str, String)],
     digest: &str,
 ) -> (String, String) {
-    let mut signed: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.trim())).collect();
+    let mut signed: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| (*name, value.trim()))
+        .collect();
     signed.push(("host", authority));
     signed.sort_unstable();
-    let names = signed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-    let lines: String = signed.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
-    (format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{digest}"), names)
+    let names = signed
+        .iter()
+        .map(|(name, _)| *name)
+        .collect::<Vec<_>>()
+        .join(";");
+    let lines: String = signed
+        .iter()
+        .map(|(name, value)| format!("{name}:{value}\n"))
+        .collect();
+    (
+        format!("{method}\n{path}\n{query}\n{lines}\n{names}\n{digest}"),
+        names,
+    )
 }
 
 #[cfg(test)]
@@ -103,7 +137,13 @@ mod tests {
             .answer(Answer::new(200));
         let (answer, sent) = host.run(|| request.signed()?.send(None));
         answer.unwrap();
-        sent[0].header("authorization").unwrap().rsplit('=').next().unwrap().to_owned()
+        sent[0]
+            .header("authorization")
+            .unwrap()
+            .rsplit('=')
+            .next()
+            .unwrap()
+            .to_owned()
     }
 
     /// Google publishes no vectors for HMAC keys; these are of ClickHouse's tests, and of gusto's.
@@ -121,7 +161,12 @@ mod tests {
         );
         let get = Unsigned::object("GET", "cat.jpeg");
         assert_eq!(
-            signature(("GOOG_EXAMPLE_ID", "EXAMPLE_SECRET"), "2025-01-01T00:00:00Z", "example-bucket", get),
+            signature(
+                ("GOOG_EXAMPLE_ID", "EXAMPLE_SECRET"),
+                "2025-01-01T00:00:00Z",
+                "example-bucket",
+                get
+            ),
             "ba07407abb494c7fb619c47fb3ce91aa2993a258a0fc958f20532eab523c8348"
         );
     }

@@ -1,8 +1,8 @@
 //! The XML API ("Cloud Storage XML API"), in Google's own words rather than Amazon's: under those its conditions are ignored.
 
 use raic_sdk::{
-    Body, ByteRange, Digests as _, Error, ErrorKind, Listed, ObjectInfo, Page, Payload, Response, Result,
-    error, hex, required_setting, time, xml::Element,
+    Body, ByteRange, Digests as _, Error, ErrorKind, Listed, ObjectInfo, Page, Payload, Response,
+    Result, error, hex, required_setting, time, xml::Element,
 };
 
 use crate::{answer::expect, info, signing::Unsigned};
@@ -21,10 +21,17 @@ fn conditional(request: Unsigned, generation: Option<&str>) -> Unsigned {
 pub(crate) fn put(key: &str, content: &Payload, generation: Option<&str>) -> Result<ObjectInfo> {
     // TLS keeps the bytes as they are; without it their digest does.
     let is_plain = required_setting("endpoint")?.starts_with("http:");
-    let digest = if is_plain { hex(&content.sha256()) } else { "UNSIGNED-PAYLOAD".to_owned() };
-    let request =
-        Unsigned::object("PUT", key).header("content-type", "application/octet-stream").digest(digest);
-    let answer = conditional(request, generation).signed()?.send(Some(content))?;
+    let digest = if is_plain {
+        hex(&content.sha256())
+    } else {
+        "UNSIGNED-PAYLOAD".to_owned()
+    };
+    let request = Unsigned::object("PUT", key)
+        .header("content-type", "application/octet-stream")
+        .digest(digest);
+    let answer = conditional(request, generation)
+        .signed()?
+        .send(Some(content))?;
     expect(&answer, &[200])?;
     Ok(ObjectInfo {
         size: content.size(),
@@ -61,30 +68,46 @@ pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
 }
 
 pub(crate) fn delete(key: &str, generation: Option<&str>) -> Result<()> {
-    let answer = conditional(Unsigned::object("DELETE", key), generation).signed()?.send(None)?;
+    let answer = conditional(Unsigned::object("DELETE", key), generation)
+        .signed()?
+        .send(None)?;
     expect(&answer, &[200, 204])
 }
 
 pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
-    let mut query: Vec<_> = cursor.map(|token| ("continuation-token", token)).into_iter().collect();
+    let mut query: Vec<_> = cursor
+        .map(|token| ("continuation-token", token))
+        .into_iter()
+        .collect();
     query.push(("list-type", "2".to_owned()));
     query.push(("max-keys", limit.to_string()));
     query.push(("prefix", prefix.to_owned()));
     let answer = Unsigned::bucket("GET", query).signed()?.send(None)?;
     // Nothing but the bucket can be missing.
     expect(&answer, &[200]).map_err(|e| match e.kind {
-        ErrorKind::NotFound => Error { kind: ErrorKind::ContainerNotFound, ..e },
+        ErrorKind::NotFound => Error {
+            kind: ErrorKind::ContainerNotFound,
+            ..e
+        },
         _ => e,
     })?;
     parse_listing(&answer.read(MAX_LISTING)?)
 }
 
 pub(crate) fn create_bucket() -> Result<()> {
-    expect(&Unsigned::bucket("PUT", Vec::new()).signed()?.send(None)?, &[200])
+    expect(
+        &Unsigned::bucket("PUT", Vec::new()).signed()?.send(None)?,
+        &[200],
+    )
 }
 
 pub(crate) fn delete_bucket() -> Result<()> {
-    expect(&Unsigned::bucket("DELETE", Vec::new()).signed()?.send(None)?, &[200, 204])
+    expect(
+        &Unsigned::bucket("DELETE", Vec::new())
+            .signed()?
+            .send(None)?,
+        &[200, 204],
+    )
 }
 
 fn parse_listing(document: &[u8]) -> Result<Page> {
@@ -95,18 +118,34 @@ fn parse_listing(document: &[u8]) -> Result<Page> {
         let size = text("Size").and_then(|size| size.parse().ok());
         let info = ObjectInfo {
             size: size.ok_or_else(|| lacks("a Size"))?,
-            etag: Some(text("Generation").ok_or_else(|| lacks("a Generation"))?.to_owned()),
+            etag: Some(
+                text("Generation")
+                    .ok_or_else(|| lacks("a Generation"))?
+                    .to_owned(),
+            ),
             last_modified_unix_ms: text("LastModified").and_then(time::parse_rfc3339),
             extra: Vec::new(),
         };
-        entries.push(Listed { key: entry.text_of("Key").ok_or_else(|| lacks("a Key"))?.to_owned(), info });
+        entries.push(Listed {
+            key: entry
+                .text_of("Key")
+                .ok_or_else(|| lacks("a Key"))?
+                .to_owned(),
+            info,
+        });
         Ok(())
     })?;
     if result.name != "ListBucketResult" {
-        return Err(error(ErrorKind::Protocol, format!("a listing was asked, <{}> answered", result.name)));
+        return Err(error(
+            ErrorKind::Protocol,
+            format!("a listing was asked, <{}> answered", result.name),
+        ));
     }
     let is_truncated = result.text_of("IsTruncated").map(str::trim) == Some("true");
-    let next = result.text_of("NextContinuationToken").map(str::to_owned).filter(|_| is_truncated);
+    let next = result
+        .text_of("NextContinuationToken")
+        .map(str::to_owned)
+        .filter(|_| is_truncated);
     if is_truncated && next.is_none() {
         return Err(lacks("a NextContinuationToken though it is truncated"));
     }

@@ -4,26 +4,35 @@ use raic_sdk::{ErrorKind, Response, Result, answer::Described, xml::Element};
 
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    let outcome = raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |answer, document| {
-        let mut described = describe(document);
-        // A HEAD has no document: 405 is its word for an object that was deleted in a bucket with versions, and 301 for another region.
-        if answer.status() == 405 && answer.header("x-amz-delete-marker").as_deref() == Some("true") {
-            described.kind = Some(ErrorKind::NotFound);
-        }
-        if described.kind.is_none_or(|kind| kind == ErrorKind::Misconfigured)
-            && let Some(region) = answer.header("x-amz-bucket-region")
-        {
-            described.message =
-                format!("{} (the bucket's region is {region})", described.message).trim().to_owned();
-        }
-        if described.code == "InvalidRequest"
-            && ["Content-MD5", "checksum"].iter().any(|w| described.message.contains(w))
-        {
-            described.kind = Some(ErrorKind::Misconfigured);
-            described.message += " (set checksum = md5)";
-        }
-        described
-    });
+    let outcome =
+        raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |answer, document| {
+            let mut described = describe(document);
+            // A HEAD has no document: 405 is its word for an object that was deleted in a bucket with versions, and 301 for another region.
+            if answer.status() == 405
+                && answer.header("x-amz-delete-marker").as_deref() == Some("true")
+            {
+                described.kind = Some(ErrorKind::NotFound);
+            }
+            if described
+                .kind
+                .is_none_or(|kind| kind == ErrorKind::Misconfigured)
+                && let Some(region) = answer.header("x-amz-bucket-region")
+            {
+                described.message =
+                    format!("{} (the bucket's region is {region})", described.message)
+                        .trim()
+                        .to_owned();
+            }
+            if described.code == "InvalidRequest"
+                && ["Content-MD5", "checksum"]
+                    .iter()
+                    .any(|w| described.message.contains(w))
+            {
+                described.kind = Some(ErrorKind::Misconfigured);
+                described.message += " (set checksum = md5)";
+            }
+            described
+        });
     outcome.map_err(|e| raic_sdk::answer::dated(answer, e))
 }
 
@@ -35,9 +44,17 @@ fn describe(document: &[u8]) -> Described {
     let (code, region) = (text("Code"), text("Region"));
     if !region.is_empty() && kind_of(&code) == Some(ErrorKind::Misconfigured) {
         let message = format!("{} (the bucket's region is {region})", text("Message"));
-        return Described { kind: kind_of(&code), code, message };
+        return Described {
+            kind: kind_of(&code),
+            code,
+            message,
+        };
     }
-    Described { kind: kind_of(&code), code, message: text("Message") }
+    Described {
+        kind: kind_of(&code),
+        code,
+        message: text("Message"),
+    }
 }
 
 /// What a code means (S3 API reference, "Error responses"); none of one that is not listed, whose status says it.
@@ -60,9 +77,11 @@ pub(crate) fn kind_of(code: &str) -> Option<ErrorKind> {
         "RequestTimeTooSkewed" | "RequestExpired" => ErrorKind::ClockSkew,
         "QuotaExceeded" | "StorageFull" | "InsufficientStorage" => ErrorKind::QuotaExceeded,
         "EntityTooLarge" => ErrorKind::TooLarge,
-        "SlowDown" | "Throttling" | "ThrottlingException" | "RequestLimitExceeded" | "TooManyRequests" => {
-            ErrorKind::Throttled
-        }
+        "SlowDown"
+        | "Throttling"
+        | "ThrottlingException"
+        | "RequestLimitExceeded"
+        | "TooManyRequests" => ErrorKind::Throttled,
         "InternalError" | "ServiceUnavailable" | "Busy" => ErrorKind::Unavailable,
         "RequestTimeout" => ErrorKind::Timeout,
         "BadDigest" | "InvalidDigest" | "IncompleteBody" | "XAmzContentSHA256Mismatch" => {
@@ -86,14 +105,21 @@ mod tests {
 
     #[test]
     fn error_documents_are_read_by_their_code() {
-        let document = b"<Error><Code>NoSuchBucket</Code><Message>The bucket is gone</Message></Error>";
+        let document =
+            b"<Error><Code>NoSuchBucket</Code><Message>The bucket is gone</Message></Error>";
         let described = describe(document);
         assert_eq!(described.kind, Some(ErrorKind::ContainerNotFound));
-        assert_eq!((&*described.code, &*described.message), ("NoSuchBucket", "The bucket is gone"));
+        assert_eq!(
+            (&*described.code, &*described.message),
+            ("NoSuchBucket", "The bucket is gone")
+        );
         assert_eq!(kind_of("RequestTimeTooSkewed"), Some(ErrorKind::ClockSkew));
         assert_eq!(kind_of("Whatever"), None);
         let document = b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message><Region>eu-west-1</Region></Error>";
-        assert_eq!(describe(document).message, "wrong (the bucket's region is eu-west-1)");
+        assert_eq!(
+            describe(document).message,
+            "wrong (the bucket's region is eu-west-1)"
+        );
         assert_eq!(describe(b"<html>502</html>"), Described::default());
     }
 }

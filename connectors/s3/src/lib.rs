@@ -6,8 +6,8 @@ mod answer;
 mod signing;
 
 use raic_sdk::{
-    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
-    Payload, Request, Response, Result, WriteMode,
+    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo,
+    Page, Payload, Request, Response, Result, WriteMode,
     answer::{bare_etag, quoted},
     conditions, error, required_setting, setting, uri,
     xml::Element,
@@ -27,8 +27,14 @@ raic_sdk::connector!(S3);
 impl Connector for S3 {
     fn describe() -> Result<Extra> {
         let pairs = [
-            ("create-only", setting("create-only").unwrap_or_else(|| "native".to_owned())),
-            ("if-match", setting("if-match").unwrap_or_else(|| "native".to_owned())),
+            (
+                "create-only",
+                setting("create-only").unwrap_or_else(|| "native".to_owned()),
+            ),
+            (
+                "if-match",
+                setting("if-match").unwrap_or_else(|| "native".to_owned()),
+            ),
             ("max-object-size", (5_u64 << 30).to_string()),
             ("ordered-list", "yes".to_owned()),
             ("consistency", "strong".to_owned()),
@@ -62,14 +68,25 @@ impl Connector for S3 {
             headers.push(("content-md5", BASE64.encode(&content.md5())));
         }
         let digest = || content.sha256();
-        let answer = target.request("PUT", &[], headers, digest)?.send(Some(content))?;
+        let answer = target
+            .request("PUT", &[], headers, digest)?
+            .send(Some(content))?;
         answer::expect(&answer, &[200]).map_err(|e| conditions::of_put(e, &mode))?;
         let etag = answer.header("etag").as_deref().and_then(bare_etag);
         let last_modified_unix_ms = None;
-        Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms, extra: Vec::new() })
+        Ok(ObjectInfo {
+            size: content.size(),
+            etag,
+            last_modified_unix_ms,
+            extra: Vec::new(),
+        })
     }
 
-    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        if_match: Option<String>,
+    ) -> Result<(ObjectInfo, Body)> {
         let mut headers = Vec::new();
         if let Some(range) = range {
             headers.push(("range", raic_sdk::answer::range_header(range)));
@@ -77,13 +94,17 @@ impl Connector for S3 {
         if let Some(etag) = if_match {
             headers.push(("if-match", quoted(&etag)));
         }
-        let answer = Target::object(&key)?.request("GET", &[], headers, Vec::new)?.send(None)?;
+        let answer = Target::object(&key)?
+            .request("GET", &[], headers, Vec::new)?
+            .send(None)?;
         answer::expect(&answer, &[200, 206])?;
         Ok((info(&answer)?, Response::into_body(answer)?))
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
-        let answer = Target::object(&key)?.request("HEAD", &[], Vec::new(), Vec::new)?.send(None)?;
+        let answer = Target::object(&key)?
+            .request("HEAD", &[], Vec::new(), Vec::new)?
+            .send(None)?;
         match answer::expect(&answer, &[200]) {
             // A HEAD has no document: an ended token is a bare 400, a key that was revoked and a clock that is off a bare 403. A listing
             // says which.
@@ -105,8 +126,13 @@ impl Connector for S3 {
         {
             return Ok(());
         }
-        let answer = Target::object(&key)?.request("DELETE", &[], Vec::new(), Vec::new)?.send(None)?;
-        conditions::or_gone(answer::expect(&answer, &[200, 202, 204]), ErrorKind::NotFound)
+        let answer = Target::object(&key)?
+            .request("DELETE", &[], Vec::new(), Vec::new)?
+            .send(None)?;
+        conditions::or_gone(
+            answer::expect(&answer, &[200, 202, 204]),
+            ErrorKind::NotFound,
+        )
     }
 
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
@@ -138,8 +164,13 @@ impl Connector for S3 {
     }
 
     fn delete_container() -> Result<()> {
-        let answer = Target::bucket()?.request("DELETE", &[], Vec::new(), Vec::new)?.send(None)?;
-        conditions::or_gone(answer::expect(&answer, &[200, 204]), ErrorKind::ContainerNotFound)
+        let answer = Target::bucket()?
+            .request("DELETE", &[], Vec::new(), Vec::new)?
+            .send(None)?;
+        conditions::or_gone(
+            answer::expect(&answer, &[200, 204]),
+            ErrorKind::ContainerNotFound,
+        )
     }
 
     fn delete_many(keys: Vec<String>) -> Result<Vec<(String, Error)>> {
@@ -162,7 +193,14 @@ impl Connector for S3 {
                     e.provider_code.as_deref(),
                     Some("MethodNotAllowed" | "InvalidArgument" | "InvalidRequest")
                 );
-            if lacks { Error { kind: ErrorKind::Unsupported, ..e } } else { e }
+            if lacks {
+                Error {
+                    kind: ErrorKind::Unsupported,
+                    ..e
+                }
+            } else {
+                e
+            }
         })?;
         parse_deletion(&answer.read(MAX_LISTING)?)
     }
@@ -171,19 +209,26 @@ impl Connector for S3 {
 /// What the headers of an object's answer say. Some services quote etags there and not in listings.
 fn info(answer: &Response) -> Result<ObjectInfo> {
     let info = raic_sdk::answer::info(answer)?;
-    Ok(ObjectInfo { etag: info.etag.as_deref().and_then(bare_etag), ..info })
+    Ok(ObjectInfo {
+        etag: info.etag.as_deref().and_then(bare_etag),
+        ..info
+    })
 }
 
 /// The size of an object whose HEAD does not tell it, by a GET of its first byte.
 fn size_by_range(key: &str, head: &Response) -> Result<ObjectInfo> {
     let headers = vec![("range", "bytes=0-0".to_owned())];
-    let answer = Target::object(key)?.request("GET", &[], headers, Vec::new)?.send(None)?;
+    let answer = Target::object(key)?
+        .request("GET", &[], headers, Vec::new)?
+        .send(None)?;
     // An empty object has no first byte.
     if answer.status() == 416 {
         return Ok(ObjectInfo {
             size: 0,
             etag: head.header("etag").as_deref().and_then(bare_etag),
-            last_modified_unix_ms: head.header("last-modified").and_then(|d| raic_sdk::time::parse_http(&d)),
+            last_modified_unix_ms: head
+                .header("last-modified")
+                .and_then(|d| raic_sdk::time::parse_http(&d)),
             extra: Vec::new(),
         });
     }
@@ -193,8 +238,13 @@ fn size_by_range(key: &str, head: &Response) -> Result<ObjectInfo> {
 
 /// The request of DeleteObjects, which answers with those it could not remove.
 fn deletion(keys: &[String]) -> String {
-    let objects: String = keys.iter().map(|key| format!("<Object><Key>{key}</Key></Object>")).collect();
-    format!("<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}<Quiet>true</Quiet></Delete>")
+    let objects: String = keys
+        .iter()
+        .map(|key| format!("<Object><Key>{key}</Key></Object>"))
+        .collect();
+    format!(
+        "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}<Quiet>true</Quiet></Delete>"
+    )
 }
 
 /// Keys that could not be removed. An answer of 200 may be an error all the same.
@@ -208,15 +258,23 @@ fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
     let described = |of: &Element| {
         let code = text(of, "Code");
         let kind = answer::kind_of(&code).unwrap_or(ErrorKind::Protocol);
-        Error { provider_code: Some(code), ..error(kind, text(of, "Message")) }
+        Error {
+            provider_code: Some(code),
+            ..error(kind, text(of, "Message"))
+        }
     };
     match result.name.as_str() {
         "DeleteResult" => {
             let failed = result.all("Error").map(|e| (text(e, "Key"), described(e)));
-            Ok(failed.filter(|(_, e)| e.kind != ErrorKind::NotFound).collect())
+            Ok(failed
+                .filter(|(_, e)| e.kind != ErrorKind::NotFound)
+                .collect())
         }
         "Error" => Err(described(&result)),
-        other => Err(error(ErrorKind::Protocol, format!("a deletion was asked, <{other}> answered"))),
+        other => Err(error(
+            ErrorKind::Protocol,
+            format!("a deletion was asked, <{other}> answered"),
+        )),
     }
 }
 
@@ -224,7 +282,10 @@ fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
 /// An error of a request for the bucket: nothing else can be missing, whoever says so in what words.
 fn of_bucket(e: Error) -> Error {
     match e.kind {
-        ErrorKind::NotFound => Error { kind: ErrorKind::ContainerNotFound, ..e },
+        ErrorKind::NotFound => Error {
+            kind: ErrorKind::ContainerNotFound,
+            ..e
+        },
         _ => e,
     }
 }
@@ -232,8 +293,12 @@ fn of_bucket(e: Error) -> Error {
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     let limit = limit.to_string();
     // Names in the order the signature wants. `encoding-type`: a key may hold what XML cannot.
-    let mut query =
-        vec![("encoding-type", "url"), ("list-type", "2"), ("max-keys", &limit), ("prefix", prefix)];
+    let mut query = vec![
+        ("encoding-type", "url"),
+        ("list-type", "2"),
+        ("max-keys", &limit),
+        ("prefix", prefix),
+    ];
     if let Some(cursor) = &cursor {
         query.insert(0, ("continuation-token", cursor));
     }
@@ -248,19 +313,27 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     let mut entries = Vec::new();
     // `EncodingType` may follow the entries.
     let result = Element::each(document, "Contents", |entry| {
-        let key = entry.text_of("Key").ok_or_else(|| lacks("a Key"))?.to_owned();
+        let key = entry
+            .text_of("Key")
+            .ok_or_else(|| lacks("a Key"))?
+            .to_owned();
         let size = entry.text_of("Size").and_then(|s| s.trim().parse().ok());
         let info = ObjectInfo {
             size: size.ok_or_else(|| lacks("a Size"))?,
             etag: entry.text_of("ETag").and_then(bare_etag),
-            last_modified_unix_ms: entry.text_of("LastModified").and_then(raic_sdk::time::parse_rfc3339),
+            last_modified_unix_ms: entry
+                .text_of("LastModified")
+                .and_then(raic_sdk::time::parse_rfc3339),
             extra: Vec::new(),
         };
         entries.push(Listed { key, info });
         Ok(())
     })?;
     if result.name != "ListBucketResult" {
-        return Err(error(ErrorKind::Protocol, format!("a listing was asked, <{}> answered", result.name)));
+        return Err(error(
+            ErrorKind::Protocol,
+            format!("a listing was asked, <{}> answered", result.name),
+        ));
     }
     if result.text_of("EncodingType") == Some("url") {
         for entry in &mut entries {
@@ -268,11 +341,16 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
         }
     }
     let truncated = result.text_of("IsTruncated").map(str::trim) == Some("true");
-    let next = result.text_of("NextContinuationToken").filter(|token| !token.is_empty());
+    let next = result
+        .text_of("NextContinuationToken")
+        .filter(|token| !token.is_empty());
     if truncated && next.is_none() {
         return Err(lacks("a NextContinuationToken though it is truncated"));
     }
-    Ok(Page { entries, next: next.filter(|_| truncated).map(str::to_owned) })
+    Ok(Page {
+        entries,
+        next: next.filter(|_| truncated).map(str::to_owned),
+    })
 }
 
 #[cfg(test)]
@@ -293,7 +371,10 @@ mod tests {
         );
         let failed = failed.unwrap();
         assert_eq!(failed.len(), 1);
-        assert_eq!((failed[0].0.as_str(), failed[0].1.kind), ("k", ErrorKind::PermissionDenied));
+        assert_eq!(
+            (failed[0].0.as_str(), failed[0].1.kind),
+            ("k", ErrorKind::PermissionDenied)
+        );
         assert!(parse_deletion(b"<DeleteResult/>").unwrap().is_empty());
         let e = parse_deletion(b"<Error><Code>SlowDown</Code></Error>").unwrap_err();
         assert_eq!(e.kind, ErrorKind::Throttled);
@@ -319,7 +400,11 @@ mod tests {
             .answer(Answer::new(400).body(ended))
             .run(|| S3::head("k".to_owned()));
         assert_eq!(found.unwrap_err().kind, ErrorKind::Unauthenticated);
-        assert!(sent[1].url.contains("list-type=2") && sent[1].url.contains("max-keys=1"), "{}", sent[1].url);
+        assert!(
+            sent[1].url.contains("list-type=2") && sent[1].url.contains("max-keys=1"),
+            "{}",
+            sent[1].url
+        );
         let listing = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
         let (found, _) = host()
             .answer(Answer::new(403))
@@ -331,10 +416,18 @@ mod tests {
     #[test]
     fn a_head_without_a_length_is_asked_again_by_a_range() {
         let head = || Answer::new(200).header("etag", "\"e\"");
-        let part = Answer::new(206).header("content-range", "bytes 0-0/77").header("content-length", "1");
-        let (found, _) = host().answer(head()).answer(part).run(|| S3::head("k".to_owned()));
+        let part = Answer::new(206)
+            .header("content-range", "bytes 0-0/77")
+            .header("content-length", "1");
+        let (found, _) = host()
+            .answer(head())
+            .answer(part)
+            .run(|| S3::head("k".to_owned()));
         assert_eq!(found.unwrap().size, 77);
-        let (found, _) = host().answer(head()).answer(Answer::new(416)).run(|| S3::head("k".to_owned()));
+        let (found, _) = host()
+            .answer(head())
+            .answer(Answer::new(416))
+            .run(|| S3::head("k".to_owned()));
         let found = found.unwrap();
         assert_eq!((found.size, found.etag.as_deref()), (0, Some("e")));
     }
@@ -345,9 +438,13 @@ mod tests {
         let (stored, _) = put.run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite));
         let listing = parse_listing(b"<ListBucketResult><Contents><Key>k</Key><ETag>e</ETag><Size>1</Size></Contents></ListBucketResult>");
         assert_eq!(stored.unwrap().etag, listing.unwrap().entries[0].info.etag);
-        let (_, sent) = host()
-            .answer(Answer::new(412))
-            .run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::IfMatch("e".to_owned())));
+        let (_, sent) = host().answer(Answer::new(412)).run(|| {
+            S3::put(
+                "k".to_owned(),
+                &payload("x"),
+                WriteMode::IfMatch("e".to_owned()),
+            )
+        });
         assert_eq!(sent[0].header("if-match"), Some("\"e\""));
     }
 
@@ -358,7 +455,11 @@ mod tests {
             let (stored, _) = host()
                 .answer(Answer::new(status))
                 .run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::CreateOnly));
-            assert_eq!(stored.unwrap_err().kind, ErrorKind::AlreadyExists, "{status}");
+            assert_eq!(
+                stored.unwrap_err().kind,
+                ErrorKind::AlreadyExists,
+                "{status}"
+            );
         }
     }
 
@@ -371,11 +472,18 @@ mod tests {
             (501, code("NotImplemented")),
             (405, String::new()),
         ] {
-            let (removed, _) =
-                host().answer(Answer::new(status).body(code)).run(|| S3::delete_many(vec!["k".to_owned()]));
-            assert_eq!(removed.unwrap_err().kind, ErrorKind::Unsupported, "{status}");
+            let (removed, _) = host()
+                .answer(Answer::new(status).body(code))
+                .run(|| S3::delete_many(vec!["k".to_owned()]));
+            assert_eq!(
+                removed.unwrap_err().kind,
+                ErrorKind::Unsupported,
+                "{status}"
+            );
         }
-        let (removed, _) = host().answer(Answer::new(200)).run(|| S3::delete_many(vec!["k".to_owned()]));
+        let (removed, _) = host()
+            .answer(Answer::new(200))
+            .run(|| S3::delete_many(vec!["k".to_owned()]));
         assert!(removed.unwrap().is_empty(), "quiet, and nothing failed");
     }
 
@@ -385,9 +493,19 @@ mod tests {
         let put = || S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite);
         let (stored, _) = host().answer(Answer::new(400).body(wants)).run(put);
         let e = stored.unwrap_err();
-        assert!(e.kind == ErrorKind::Misconfigured && e.message.contains("checksum = md5"), "{}", e.message);
-        let (_, sent) = host().setting("checksum", "md5").answer(Answer::new(200)).run(put);
-        assert_eq!(sent[0].header("content-md5"), Some(BASE64.encode(&raic_sdk::md5(b"x")).as_str()));
+        assert!(
+            e.kind == ErrorKind::Misconfigured && e.message.contains("checksum = md5"),
+            "{}",
+            e.message
+        );
+        let (_, sent) = host()
+            .setting("checksum", "md5")
+            .answer(Answer::new(200))
+            .run(put);
+        assert_eq!(
+            sent[0].header("content-md5"),
+            Some(BASE64.encode(&raic_sdk::md5(b"x")).as_str())
+        );
     }
 
     #[test]
@@ -397,11 +515,16 @@ mod tests {
             ("https://s3.cn-north-1.amazonaws.com.cn", "cn-north-1"),
             ("https://s3.eusc-de-east-1.amazonaws.eu", "eusc-de-east-1"),
         ] {
-            let host =
-                host().setting("endpoint", endpoint).setting("region", region).answer(Answer::new(200));
+            let host = host()
+                .setting("endpoint", endpoint)
+                .setting("region", region)
+                .answer(Answer::new(200));
             let (made, sent) = host.run(S3::create_container);
             made.unwrap();
-            assert!(String::from_utf8_lossy(&sent[0].body).contains(region), "{endpoint}");
+            assert!(
+                String::from_utf8_lossy(&sent[0].body).contains(region),
+                "{endpoint}"
+            );
         }
     }
 
@@ -418,15 +541,21 @@ mod tests {
         )
         .unwrap();
         assert_eq!(page.next.as_deref(), Some("t=/+"));
-        let [entry] = &page.entries[..] else { panic!("one entry") };
+        let [entry] = &page.entries[..] else {
+            panic!("one entry")
+        };
         assert_eq!(entry.key, "shares/a b c");
-        assert_eq!((entry.info.size, entry.info.etag.as_deref()), (434_234, Some("fba9")));
+        assert_eq!(
+            (entry.info.size, entry.info.etag.as_deref()),
+            (434_234, Some("fba9"))
+        );
         assert_eq!(entry.info.last_modified_unix_ms, Some(1_255_369_830_000));
     }
 
     #[test]
     fn a_listing_that_cannot_go_on_is_no_end() {
-        let page = parse_listing(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>");
+        let page =
+            parse_listing(b"<ListBucketResult><IsTruncated>true</IsTruncated></ListBucketResult>");
         assert_eq!(page.unwrap_err().kind, ErrorKind::Protocol);
     }
 }

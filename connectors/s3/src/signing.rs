@@ -1,6 +1,8 @@
 //! Signature Version 4, up to the canonical request; from there on it is the host's, with the secret key.
 
-use raic_sdk::{ErrorKind, Request, Result, error, hex, now_unix_ms, required_setting, secrets, time, uri};
+use raic_sdk::{
+    ErrorKind, Request, Result, error, hex, now_unix_ms, required_setting, secrets, time, uri,
+};
 
 /// Where a request goes.
 pub(crate) struct Target {
@@ -13,15 +15,28 @@ pub(crate) struct Target {
 impl Target {
     pub(crate) fn object(key: &str) -> Result<Self> {
         let bucket = Self::bucket()?;
-        let path = format!("{}/{}", bucket.path.trim_end_matches('/'), uri::encode_path(key));
+        let path = format!(
+            "{}/{}",
+            bucket.path.trim_end_matches('/'),
+            uri::encode_path(key)
+        );
         Ok(Self { path, ..bucket })
     }
 
     pub(crate) fn bucket() -> Result<Self> {
         let endpoint = required_setting("endpoint")?;
         let addressing = required_setting("addressing")?;
-        Self::of(&endpoint, &required_setting("bucket")?, addressing == "virtual")
-            .ok_or_else(|| error(ErrorKind::Misconfigured, format!("the endpoint {endpoint:?} is no URL")))
+        Self::of(
+            &endpoint,
+            &required_setting("bucket")?,
+            addressing == "virtual",
+        )
+        .ok_or_else(|| {
+            error(
+                ErrorKind::Misconfigured,
+                format!("the endpoint {endpoint:?} is no URL"),
+            )
+        })
     }
 
     fn of(endpoint: &str, bucket: &str, virtual_host: bool) -> Option<Self> {
@@ -30,9 +45,16 @@ impl Target {
         let (authority, path) = if virtual_host {
             (format!("{bucket}.{authority}"), format!("{base}/"))
         } else {
-            (authority.to_owned(), format!("{base}/{}", uri::encode(bucket)))
+            (
+                authority.to_owned(),
+                format!("{base}/{}", uri::encode(bucket)),
+            )
         };
-        Some(Self { scheme: scheme.to_owned(), authority, path })
+        Some(Self {
+            scheme: scheme.to_owned(),
+            authority,
+            path,
+        })
     }
 
     /// A signed request. `query` is in the order of its names; `digest` gives the content's SHA-256 where the
@@ -61,7 +83,8 @@ impl Target {
             headers.push(("x-amz-security-token", token.placeholder("raw")?));
         }
         let (canonical, signed) = self.canonical_request(method, query, &headers, &content_digest);
-        let signature = secret_key.sigv4("AWS4", &timestamp, &region, "s3", canonical.as_bytes())?;
+        let signature =
+            secret_key.sigv4("AWS4", &timestamp, &region, "s3", canonical.as_bytes())?;
         let authorization = format!(
             "AWS4-HMAC-SHA256 Credential={access_key}/{}/{region}/s3/aws4_request, SignedHeaders={signed}, \
              Signature={}",
@@ -69,15 +92,22 @@ impl Target {
             hex(&signature)
         );
 
-        let request = headers.iter().fold(Request::new(method, self.url(query)), |request, (name, value)| {
-            request.header(name, value)
-        });
+        let request = headers.iter().fold(
+            Request::new(method, self.url(query)),
+            |request, (name, value)| request.header(name, value),
+        );
         Ok(request.header("authorization", &authorization))
     }
 
     fn url(&self, query: &[(&str, &str)]) -> String {
         let separator = if query.is_empty() { "" } else { "?" };
-        format!("{}://{}{}{separator}{}", self.scheme, self.authority, self.path, canonical_query(query))
+        format!(
+            "{}://{}{}{separator}{}",
+            self.scheme,
+            self.authority,
+            self.path,
+            canonical_query(query)
+        )
     }
 
     /// The canonical request, and the names of the headers it signs: all of them.
@@ -88,19 +118,38 @@ impl Target {
         headers: &[(&str, String)],
         content_digest: &str,
     ) -> (String, String) {
-        let mut signed: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (*name, value.trim())).collect();
+        let mut signed: Vec<(&str, &str)> = headers
+            .iter()
+            .map(|(name, value)| (*name, value.trim()))
+            .collect();
         signed.push(("host", &self.authority));
         signed.sort_unstable();
-        let names = signed.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(";");
-        let lines: String = signed.iter().map(|(name, value)| format!("{name}:{value}\n")).collect();
+        let names = signed
+            .iter()
+            .map(|(name, _)| *name)
+            .collect::<Vec<_>>()
+            .join(";");
+        let lines: String = signed
+            .iter()
+            .map(|(name, value)| format!("{name}:{value}\n"))
+            .collect();
         let query = canonical_query(query);
-        (format!("{method}\n{}\n{query}\n{lines}\n{names}\n{content_digest}", self.path), names)
+        (
+            format!(
+                "{method}\n{}\n{query}\n{lines}\n{names}\n{content_digest}",
+                self.path
+            ),
+            names,
+        )
     }
 }
 
 fn canonical_query(query: &[(&str, &str)]) -> String {
-    query.iter().map(|(n, v)| format!("{}={}", uri::encode(n), uri::encode(v))).collect::<Vec<_>>().join("&")
+    query
+        .iter()
+        .map(|(n, v)| format!("{}={}", uri::encode(n), uri::encode(v)))
+        .collect::<Vec<_>>()
+        .join("&")
 }
 
 #[cfg(test)]
@@ -112,12 +161,17 @@ mod tests {
     fn amazons_example_gives_amazons_canonical_request() {
         let target = Target::of("https://s3.amazonaws.com", "examplebucket", true).unwrap();
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        let headers =
-            [("x-amz-content-sha256", empty.to_owned()), ("x-amz-date", "20130524T000000Z".to_owned())];
+        let headers = [
+            ("x-amz-content-sha256", empty.to_owned()),
+            ("x-amz-date", "20130524T000000Z".to_owned()),
+        ];
         let query = [("max-keys", "2"), ("prefix", "J")];
         let (canonical, _) = target.canonical_request("GET", &query, &headers, empty);
         let digest = hex(&raic_sdk::sha256(canonical.as_bytes()));
-        assert_eq!(digest, "df57d21db20da04d7fa30298dd4488ba3a2b47ca3a489c74750e0f1e7df1b9b7");
+        assert_eq!(
+            digest,
+            "df57d21db20da04d7fa30298dd4488ba3a2b47ca3a489c74750e0f1e7df1b9b7"
+        );
     }
 
     #[test]
@@ -125,6 +179,9 @@ mod tests {
         let path = Target::of("http://127.0.0.1:9000", "b", false).unwrap();
         assert_eq!(path.url(&[]), "http://127.0.0.1:9000/b");
         let host = Target::of("https://s3.eu.x/", "b", true).unwrap();
-        assert_eq!(host.url(&[("prefix", "a/b")]), "https://b.s3.eu.x/?prefix=a%2Fb");
+        assert_eq!(
+            host.url(&[("prefix", "a/b")]),
+            "https://b.s3.eu.x/?prefix=a%2Fb"
+        );
     }
 }

@@ -6,7 +6,11 @@ use raic_sdk::{ErrorKind, Response, Result, answer::Described};
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     raic_sdk::answer::expect(answer, wanted, "x-trans-id", |answer, text| {
         let message = plain(&String::from_utf8_lossy(text));
-        Described { kind: kind_of(answer.status(), &message), code: String::new(), message }
+        Described {
+            kind: kind_of(answer.status(), &message),
+            code: String::new(),
+            message,
+        }
     })
 }
 
@@ -41,7 +45,12 @@ fn plain(text: &str) -> String {
             _ => {}
         }
     }
-    out.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(200).collect()
+    out.split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ")
+        .chars()
+        .take(200)
+        .collect()
 }
 
 #[cfg(test)]
@@ -53,14 +62,19 @@ mod tests {
         let page = "<html><h1>Unauthorized</h1><p>This server could\nnot verify</p></html>";
         assert_eq!(plain(page), "Unauthorized This server could not verify");
         assert_eq!(
-            plain(r#"{"error":{"code":401,"message":"The request you have made requires authentication."}}"#),
+            plain(
+                r#"{"error":{"code":401,"message":"The request you have made requires authentication."}}"#
+            ),
             "The request you have made requires authentication."
         );
     }
 
     #[test]
     fn a_quota_is_no_size() {
-        assert_eq!(kind_of(413, "Upload exceeds quota."), Some(ErrorKind::QuotaExceeded));
+        assert_eq!(
+            kind_of(413, "Upload exceeds quota."),
+            Some(ErrorKind::QuotaExceeded)
+        );
         assert_eq!(kind_of(413, "Request Entity Too Large"), None);
     }
 }

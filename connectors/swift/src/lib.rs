@@ -8,8 +8,8 @@ mod login;
 
 use answer::expect;
 use raic_sdk::{
-    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload,
-    Request, Result, Usage, WriteMode, conditions, error, hex, json, setting, time, uri,
+    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
+    Payload, Request, Result, Usage, WriteMode, conditions, error, hex, json, setting, time, uri,
 };
 
 /// The most that is read of a listing: 1000 names of the longest kind, with room to spare.
@@ -34,7 +34,9 @@ impl Connector for Swift {
             ("ordered-list", "yes"),
             ("consistency", "eventual"),
         ];
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        Ok(pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into())
     }
 
     fn probe() -> Result<()> {
@@ -43,7 +45,10 @@ impl Connector for Swift {
 
     fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
         if let WriteMode::IfMatch(_) = mode {
-            return Err(error(ErrorKind::Unsupported, "Swift does not replace by etag"));
+            return Err(error(
+                ErrorKind::Unsupported,
+                "Swift does not replace by etag",
+            ));
         }
         let way = setting("create-only").unwrap_or_default();
         let creates = matches!(mode, WriteMode::CreateOnly) && way != "none";
@@ -55,7 +60,11 @@ impl Connector for Swift {
             let request = Request::new("PUT", object(container, &key))
                 .header("content-type", "application/octet-stream")
                 .header("etag", &digest);
-            if creates && way == "header" { request.header("if-none-match", "*") } else { request }
+            if creates && way == "header" {
+                request.header("if-none-match", "*")
+            } else {
+                request
+            }
         };
         let answer = login::send(build, Some(content))?;
         expect(&answer, &[201]).map_err(|e| conditions::of_put(e, &mode))?;
@@ -67,7 +76,11 @@ impl Connector for Swift {
         })
     }
 
-    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        if_match: Option<String>,
+    ) -> Result<(ObjectInfo, Body)> {
         let build = |container: &str| {
             let mut request = Request::new("GET", object(container, &key));
             if let Some(range) = range {
@@ -84,7 +97,10 @@ impl Connector for Swift {
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
-        let answer = login::send(|container| Request::new("HEAD", object(container, &key)), None)?;
+        let answer = login::send(
+            |container| Request::new("HEAD", object(container, &key)),
+            None,
+        )?;
         expect(&answer, &[200, 204])?;
         info(&answer)
     }
@@ -96,7 +112,10 @@ impl Connector for Swift {
         {
             return Ok(());
         }
-        let answer = login::send(|container| Request::new("DELETE", object(container, &key)), None)?;
+        let answer = login::send(
+            |container| Request::new("DELETE", object(container, &key)),
+            None,
+        )?;
         conditions::or_gone(expect(&answer, &[200, 204]), ErrorKind::NotFound)
     }
 
@@ -110,11 +129,16 @@ impl Connector for Swift {
     }
 
     fn delete_container() -> Result<()> {
-        let answer = login::send(|container| Request::new("DELETE", container.to_owned()), None)?;
+        let answer = login::send(
+            |container| Request::new("DELETE", container.to_owned()),
+            None,
+        )?;
         let removed = expect(&answer, &[204]).map_err(|mut e| {
             if e.kind == ErrorKind::Conflict {
-                (e.kind, e.message) =
-                    (ErrorKind::PreconditionFailed, "the container is not empty".to_owned());
+                (e.kind, e.message) = (
+                    ErrorKind::PreconditionFailed,
+                    "the container is not empty".to_owned(),
+                );
             }
             e
         });
@@ -124,7 +148,8 @@ impl Connector for Swift {
     fn usage() -> Result<Usage> {
         let container = login::send(|container| Request::new("HEAD", container.to_owned()), None)?;
         expect(&container, &[200, 204])?;
-        let account = login::send_to_account(|account| Request::new("HEAD", account.to_owned()), None)?;
+        let account =
+            login::send_to_account(|account| Request::new("HEAD", account.to_owned()), None)?;
         match expect(&account, &[200, 204]) {
             Ok(()) => {}
             // Who may use one container only is not told of the account.
@@ -139,17 +164,30 @@ impl Connector for Swift {
             ("container-objects", in_container.objects),
             ("container-quota-bytes", in_container.quota_bytes),
         ];
-        let told = told.into_iter().filter_map(|(name, n)| Some((name.to_owned(), n?.to_string())));
+        let told = told
+            .into_iter()
+            .filter_map(|(name, n)| Some((name.to_owned(), n?.to_string())));
         let of_account = used(&account, "account");
         // Whichever is reached first.
-        let quota_bytes = [of_account.quota_bytes, in_container.quota_bytes].into_iter().flatten().min();
-        Ok(Usage { quota_bytes, extra: told.collect(), ..of_account })
+        let quota_bytes = [of_account.quota_bytes, in_container.quota_bytes]
+            .into_iter()
+            .flatten()
+            .min();
+        Ok(Usage {
+            quota_bytes,
+            extra: told.collect(),
+            ..of_account
+        })
     }
 }
 
 /// What the headers of a container or an account say.
 fn used(answer: &raic_sdk::Response, of: &str) -> Usage {
-    let number = |name: &str| answer.header(&format!("x-{of}-{name}")).and_then(|n| n.trim().parse().ok());
+    let number = |name: &str| {
+        answer
+            .header(&format!("x-{of}-{name}"))
+            .and_then(|n| n.trim().parse().ok())
+    };
     Usage {
         bytes_used: number("bytes-used"),
         objects: number("object-count"),
@@ -161,12 +199,18 @@ fn used(answer: &raic_sdk::Response, of: &str) -> Usage {
 /// Etags are the content's MD5; some services put them in quotes.
 fn info(answer: &raic_sdk::Response) -> Result<ObjectInfo> {
     let info = raic_sdk::answer::info(answer)?;
-    Ok(ObjectInfo { etag: info.etag.map(|etag| etag.trim_matches('"').to_owned()), ..info })
+    Ok(ObjectInfo {
+        etag: info.etag.map(|etag| etag.trim_matches('"').to_owned()),
+        ..info
+    })
 }
 
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     let build = |container: &str| {
-        let mut url = format!("{container}?format=json&limit={limit}&prefix={}", uri::encode(prefix));
+        let mut url = format!(
+            "{container}?format=json&limit={limit}&prefix={}",
+            uri::encode(prefix)
+        );
         if let Some(marker) = &cursor {
             url += &format!("&marker={}", uri::encode(marker));
         }
@@ -181,7 +225,10 @@ fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
         e
     })?;
     if answer.status() == 204 {
-        return Ok(Page { entries: Vec::new(), next: None });
+        return Ok(Page {
+            entries: Vec::new(),
+            next: None,
+        });
     }
     parse_listing(&answer.read(MAX_LISTING)?)
 }
@@ -224,7 +271,10 @@ mod tests {
             "last_modified":"2009-10-12T17:50:30.123450"}]"#;
         let page = parse_listing(document).unwrap();
         assert_eq!(page.next.as_deref(), Some("a/b"));
-        assert_eq!(page.entries[0].info.last_modified_unix_ms, Some(1_255_369_830_000));
+        assert_eq!(
+            page.entries[0].info.last_modified_unix_ms,
+            Some(1_255_369_830_000)
+        );
         assert_eq!(page.entries[0].info.size, 5);
         assert_eq!(parse_listing(b"[]").unwrap().next, None);
         assert_eq!(parse_listing(b"{}").unwrap_err().kind, ErrorKind::Protocol);
@@ -279,7 +329,11 @@ mod tests {
         let (e, _) = host.run(Swift::probe);
         let e = e.unwrap_err();
         assert_eq!(e.kind, ErrorKind::Misconfigured);
-        assert!(e.message.contains("login") && e.message.contains("auth-url"), "{}", e.message);
+        assert!(
+            e.message.contains("login") && e.message.contains("auth-url"),
+            "{}",
+            e.message
+        );
     }
 
     /// The token's life is told by the service's clock, so it counts from the moment that the service says it was issued.

@@ -22,7 +22,10 @@ const TOKEN: &str = "token";
 const STORAGE: &str = "storage";
 
 /// Sends a request for the container, whose URL `build` gets, with a token, which is made anew where it is refused.
-pub(crate) fn send(build: impl Fn(&str) -> Request, upload: Option<&raic_sdk::Payload>) -> Result<Response> {
+pub(crate) fn send(
+    build: impl Fn(&str) -> Request,
+    upload: Option<&raic_sdk::Payload>,
+) -> Result<Response> {
     let container = raic_sdk::uri::encode(&required_setting("container")?);
     send_to_account(|storage| build(&format!("{storage}/{container}")), upload)
 }
@@ -62,7 +65,9 @@ fn user() -> Result<String> {
 }
 
 fn made(token: Secret, storage: &str, ttl_ms: u64) -> Result<Made> {
-    Ok(Made::lasting(ttl_ms).secret(TOKEN, token).text(STORAGE, endpoint(STORAGE, storage)?))
+    Ok(Made::lasting(ttl_ms)
+        .secret(TOKEN, token)
+        .text(STORAGE, endpoint(STORAGE, storage)?))
 }
 
 /// How long a token is kept that ends at a moment; a short one for most of its life.
@@ -76,12 +81,20 @@ fn ttl(ends_ms: Option<u64>, issued_ms: Option<u64>) -> u64 {
 fn v1() -> Result<Made> {
     let key = open("password")?.placeholder("raw")?;
     let request = Request::new("GET", required_setting("auth-url")?);
-    let answer = request.header("x-auth-user", &user()?).header("x-auth-key", &key).send(None)?;
+    let answer = request
+        .header("x-auth-user", &user()?)
+        .header("x-auth-key", &key)
+        .send(None)?;
     expect_login(&answer, &[200, 204])?;
-    let storage =
-        answer.header("x-storage-url").ok_or_else(|| protocol("the login told no X-Storage-Url"))?;
-    let seconds = answer.header("x-auth-token-expires").and_then(|s| s.trim().parse::<u64>().ok());
-    let ends = seconds.and_then(|s| s.checked_mul(1000)).map(|ms| now_unix_ms().saturating_add(ms));
+    let storage = answer
+        .header("x-storage-url")
+        .ok_or_else(|| protocol("the login told no X-Storage-Url"))?;
+    let seconds = answer
+        .header("x-auth-token-expires")
+        .and_then(|s| s.trim().parse::<u64>().ok());
+    let ends = seconds
+        .and_then(|s| s.checked_mul(1000))
+        .map(|ms| now_unix_ms().saturating_add(ms));
     made(answer.take_secret("token-v1")?, &storage, ttl(ends, None))
 }
 
@@ -96,15 +109,29 @@ fn v2() -> Result<Made> {
     expect_login(&answer, &[200, 203])?;
     let document = json::parse(&answer.read(MAX_CATALOGUE)?)?;
     let moment = |place: &str| json::text(&document, place).and_then(time::parse_rfc3339);
-    let lasts = ttl(moment("/access/token/expires"), moment("/access/token/issued_at"));
+    let lasts = ttl(
+        moment("/access/token/expires"),
+        moment("/access/token/issued_at"),
+    );
     let kind = required_setting("interface")?;
     let region = setting("region");
-    let services = document.pointer("/access/serviceCatalog").and_then(|s| s.as_array());
-    let found = services.into_iter().flatten().filter(|s| json::text(s, "/type") == Some("object-store"));
-    let mut found = found.filter_map(|s| s.pointer("/endpoints")?.as_array()).flatten();
+    let services = document
+        .pointer("/access/serviceCatalog")
+        .and_then(|s| s.as_array());
+    let found = services
+        .into_iter()
+        .flatten()
+        .filter(|s| json::text(s, "/type") == Some("object-store"));
+    let mut found = found
+        .filter_map(|s| s.pointer("/endpoints")?.as_array())
+        .flatten();
     let found = found.find(|e| region.is_none() || json::text(e, "/region") == region.as_deref());
     let storage = found.and_then(|e| json::text(e, &format!("/{kind}URL")));
-    made(answer.take_secret("token-v2")?, storage.ok_or_else(no_endpoint)?, lasts)
+    made(
+        answer.take_secret("token-v2")?,
+        storage.ok_or_else(no_endpoint)?,
+        lasts,
+    )
 }
 
 /// What a v3 token is for ("Password authentication with scoped authorization").
@@ -148,14 +175,24 @@ fn v3() -> Result<Made> {
     let moment = |place: &str| json::text(&document, place).and_then(time::parse_rfc3339);
     let lasts = ttl(moment("/token/expires_at"), moment("/token/issued_at"));
     let (kind, region) = (required_setting("interface")?, setting("region"));
-    let services = document.pointer("/token/catalog").and_then(|s| s.as_array());
-    let found = services.into_iter().flatten().filter(|s| json::text(s, "/type") == Some("object-store"));
-    let mut found = found.filter_map(|s| s.pointer("/endpoints")?.as_array()).flatten();
+    let services = document
+        .pointer("/token/catalog")
+        .and_then(|s| s.as_array());
+    let found = services
+        .into_iter()
+        .flatten()
+        .filter(|s| json::text(s, "/type") == Some("object-store"));
+    let mut found = found
+        .filter_map(|s| s.pointer("/endpoints")?.as_array())
+        .flatten();
     let found = found.find(|e| {
         let of = json::text(e, "/region_id").or(json::text(e, "/region"));
         json::text(e, "/interface") == Some(&kind) && (region.is_none() || of == region.as_deref())
     });
-    let storage = found.and_then(|e| json::text(e, "/url")).ok_or_else(no_endpoint)?.to_owned();
+    let storage = found
+        .and_then(|e| json::text(e, "/url"))
+        .ok_or_else(no_endpoint)?
+        .to_owned();
     made(answer.take_secret("token-v3")?, &storage, lasts)
 }
 
@@ -171,9 +208,15 @@ fn post(path: &str, content: String) -> Result<Response> {
 fn expect_login(answer: &Response, wanted: &[u16]) -> Result<()> {
     expect(answer, wanted).map_err(|e| match e.http_status {
         Some(404 | 405) => {
-            let message =
-                format!("{}; is auth-url right (it ends with /v3, /v2.0 or /auth/v1.0)?", e.message);
-            raic_sdk::Error { kind: ErrorKind::Misconfigured, message: format!("login: {message}"), ..e }
+            let message = format!(
+                "{}; is auth-url right (it ends with /v3, /v2.0 or /auth/v1.0)?",
+                e.message
+            );
+            raic_sdk::Error {
+                kind: ErrorKind::Misconfigured,
+                message: format!("login: {message}"),
+                ..e
+            }
         }
         _ => e,
     })

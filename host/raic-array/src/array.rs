@@ -95,7 +95,11 @@ pub struct PutOptions {
 
 impl Default for PutOptions {
     fn default() -> Self {
-        Self { transfer: Transfer::default(), account: AccountId::ANONYMOUS, size: None }
+        Self {
+            transfer: Transfer::default(),
+            account: AccountId::ANONYMOUS,
+            size: None,
+        }
     }
 }
 
@@ -160,7 +164,10 @@ impl Array {
     async fn start(config: ArrayConfig, catalog: Catalog) -> Result<Self> {
         let n = config.servers.len();
         if n != usize::from(config.geometry.n) {
-            return Err(ArrayError::Geometry { k: config.geometry.k, n });
+            return Err(ArrayError::Geometry {
+                k: config.geometry.k,
+                n,
+            });
         }
         let inner = Arc::new(Inner {
             codec: Codec::new(config.geometry)?,
@@ -178,11 +185,16 @@ impl Array {
             budget: config.budget,
         });
         // Each cloud has its own, so that one that hangs holds up none of the others.
-        let mut tasks: Vec<_> =
-            inner.servers.iter().map(|server| tokio::spawn(server.clone().collect_for_ever())).collect();
+        let mut tasks: Vec<_> = inner
+            .servers
+            .iter()
+            .map(|server| tokio::spawn(server.clone().collect_for_ever()))
+            .collect();
         if let Some(every) = config.reconcile_every {
-            let walks =
-                inner.servers.iter().map(|server| tokio::spawn(server.clone().reconcile_for_ever(every)));
+            let walks = inner
+                .servers
+                .iter()
+                .map(|server| tokio::spawn(server.clone().reconcile_for_ever(every)));
             tasks.extend(walks);
         }
         tasks.push(tokio::spawn(record_days(config.leasedb)));
@@ -218,9 +230,12 @@ impl Array {
     ) -> Result<(FileInfo, Range<u64>, Content)> {
         let (info, stream, reading) = loop {
             let (info, mut streams) = self.inner.catalog.file(name.to_owned()).await?;
-            let stream = streams.pop().filter(|s| streams.is_empty() && is_sound(&s.layout));
-            let stream = stream
-                .ok_or_else(|| ArrayError::Task(format!("the catalog's entry of {name:?} is damaged")))?;
+            let stream = streams
+                .pop()
+                .filter(|s| streams.is_empty() && is_sound(&s.layout));
+            let stream = stream.ok_or_else(|| {
+                ArrayError::Task(format!("the catalog's entry of {name:?} is damaged"))
+            })?;
             let reading = self.inner.hold(stream.index);
             // Replaced or removed since it was looked up, its shares may be going already.
             if self.inner.catalog.is_live(stream.index).await? {
@@ -228,11 +243,16 @@ impl Array {
             }
         };
         let range = match range {
-            Some(range) if range.start >= info.size => return Err(ArrayError::Range { size: info.size }),
+            Some(range) if range.start >= info.size => {
+                return Err(ArrayError::Range { size: info.size });
+            }
             Some(range) => range.start..range.end.min(info.size),
             None => 0..info.size,
         };
-        let content = self.inner.clone().read_stream(stream, reading, range.clone(), transfer)?;
+        let content = self
+            .inner
+            .clone()
+            .read_stream(stream, reading, range.clone(), transfer)?;
         Ok((info, range, content))
     }
 
@@ -249,7 +269,10 @@ impl Array {
     /// # Errors
     /// The database's.
     pub async fn list(&self, prefix: &str, after: &str, limit: u32) -> Result<Vec<FileInfo>> {
-        self.inner.catalog.list(prefix.to_owned(), after.to_owned(), limit).await
+        self.inner
+            .catalog
+            .list(prefix.to_owned(), after.to_owned(), limit)
+            .await
     }
 
     /// Removes a file. Its shares are deleted afterwards, as soon as their clouds let them.
@@ -272,8 +295,15 @@ impl Array {
     /// # Errors
     /// The database's.
     pub async fn status(&self) -> Result<Status> {
-        let (holders, lacking) = (self.inner.keyring_holders().await?, self.inner.catalog.lacking().await?);
-        let probes = self.inner.servers.iter().map(|server| self.state(server, &holders, &lacking));
+        let (holders, lacking) = (
+            self.inner.keyring_holders().await?,
+            self.inner.catalog.lacking().await?,
+        );
+        let probes = self
+            .inner
+            .servers
+            .iter()
+            .map(|server| self.state(server, &holders, &lacking));
         let leasedb = server_leasedb(&self.inner.servers);
         let gone = match leasedb {
             Some(leasedb) => leasedb.servers().await?,
@@ -307,16 +337,30 @@ impl Array {
         let mut stores = false;
         let (fault, available) = match tokio::time::timeout(PROBE, asked).await {
             Ok(Ok(available)) => {
-                let fault = server.refusal().map(|why| format!("cloud {name:?} is read-only: {why}"));
+                let fault = server
+                    .refusal()
+                    .map(|why| format!("cloud {name:?} is read-only: {why}"));
                 stores = fault.is_none() && available != Some(0);
                 let full = || {
-                    (available == Some(0))
-                        .then(|| format!("cloud {name:?} is full, beyond what is reserved for others"))
+                    (available == Some(0)).then(|| {
+                        format!("cloud {name:?} is full, beyond what is reserved for others")
+                    })
                 };
-                (fault.or_else(|| self.inner.keyring_copies.fault(name)).or_else(full), available)
+                (
+                    fault
+                        .or_else(|| self.inner.keyring_copies.fault(name))
+                        .or_else(full),
+                    available,
+                )
             }
             Ok(Err(e)) => (Some(e.to_string()), None),
-            Err(_) => (Some(format!("cloud {name:?}: no answer within {} s", PROBE.as_secs())), None),
+            Err(_) => (
+                Some(format!(
+                    "cloud {name:?}: no answer within {} s",
+                    PROBE.as_secs()
+                )),
+                None,
+            ),
         };
         CloudState {
             name: name.to_owned(),
@@ -360,7 +404,10 @@ fn check_name(name: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(ArrayError::Name { name: name.chars().take(64).collect(), problem })
+    Err(ArrayError::Name {
+        name: name.chars().take(64).collect(),
+        problem,
+    })
 }
 
 impl Inner {
@@ -376,8 +423,14 @@ impl Inner {
             let probed = tokio::time::timeout(PROBE, server.probe()).await;
             matches!(probed, Ok(Ok(()))).then(|| server.name().to_owned())
         });
-        let answering: Vec<String> = futures::future::join_all(probes).await.into_iter().flatten().collect();
-        answering.iter().for_each(|cloud| self.health.answered(cloud));
+        let answering: Vec<String> = futures::future::join_all(probes)
+            .await
+            .into_iter()
+            .flatten()
+            .collect();
+        answering
+            .iter()
+            .for_each(|cloud| self.health.answered(cloud));
         answering
     }
 

@@ -10,8 +10,8 @@
 use std::collections::BTreeMap;
 
 use raic_storage::{
-    AccountId, Allocation, Database, LeaseDb, RenewSecret, ServerId, ShareKind, ShareNum, StorageIndex,
-    Stored, placed,
+    AccountId, Allocation, Database, LeaseDb, RenewSecret, ServerId, ShareKind, ShareNum,
+    StorageIndex, Stored, placed,
 };
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
@@ -77,7 +77,11 @@ pub(crate) struct Stream {
 
 impl Stream {
     fn shares(&self) -> Vec<(ShareNum, String)> {
-        self.placements.iter().filter(|p| !p.is_lost).map(|p| (p.share, p.cloud.clone())).collect()
+        self.placements
+            .iter()
+            .filter(|p| !p.is_lost)
+            .map(|p| (p.share, p.cloud.clone()))
+            .collect()
     }
 }
 
@@ -141,10 +145,13 @@ impl Catalog {
         let uploads = leasedb.clone();
         database
             .write(move |tx| {
-                let known: Option<[u8; 16]> =
-                    tx.query_row("SELECT id FROM array", [], |row| row.get(0)).optional()?;
+                let known: Option<[u8; 16]> = tx
+                    .query_row("SELECT id FROM array", [], |row| row.get(0))
+                    .optional()?;
                 match known {
-                    None => tx.execute("INSERT INTO array VALUES(?1)", [array]).map(drop)?,
+                    None => tx
+                        .execute("INSERT INTO array VALUES(?1)", [array])
+                        .map(drop)?,
                     Some(id) if id != array => return Err(ArrayError::Keyring),
                     Some(_) => {}
                 }
@@ -165,9 +172,22 @@ impl Catalog {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
-                for Target { share, server, cloud } in targets {
+                for Target {
+                    share,
+                    server,
+                    cloud,
+                } in targets
+                {
                     let kind = ShareKind::Array;
-                    let new = Allocation { server, index, share, kind, account, reserve, upload: None };
+                    let new = Allocation {
+                        server,
+                        index,
+                        share,
+                        kind,
+                        account,
+                        reserve,
+                        upload: None,
+                    };
                     leasedb.allocate(tx, &cloud, &new)?;
                 }
                 Ok(())
@@ -179,7 +199,8 @@ impl Catalog {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
-                let abandon = |t: &Target| Ok(leasedb.abandon(tx, t.server, (index, t.share), true)?);
+                let abandon =
+                    |t: &Target| Ok(leasedb.abandon(tx, t.server, (index, t.share), true)?);
                 targets.iter().try_for_each(abandon)
             })
             .await
@@ -256,7 +277,11 @@ impl Catalog {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
-                if drop_current(tx, &leasedb, &name)? { Ok(()) } else { Err(ArrayError::NoSuchFile(name)) }
+                if drop_current(tx, &leasedb, &name)? {
+                    Ok(())
+                } else {
+                    Err(ArrayError::NoSuchFile(name))
+                }
             })
             .await
     }
@@ -271,21 +296,27 @@ impl Catalog {
                     |row| Ok((file_info(row)?, row.get::<_, i64>(4)?)),
                 )
                 .optional()?;
-            let Some((mut info, id)) = file else { return Err(ArrayError::NoSuchFile(name)) };
+            let Some((mut info, id)) = file else {
+                return Err(ArrayError::NoSuchFile(name));
+            };
             let mut extents =
                 c.prepare("SELECT storage_index FROM extents WHERE file = ?1 ORDER BY position")?;
             let indexes = extents.query_map([id], |row| row.get(0).map(StorageIndex))?;
             let indexes = indexes.collect::<rusqlite::Result<Vec<_>>>()?;
-            let streams =
-                indexes.iter().map(|index| stream(c, *index)).collect::<rusqlite::Result<Vec<_>>>()?;
+            let streams = indexes
+                .iter()
+                .map(|index| stream(c, *index))
+                .collect::<rusqlite::Result<Vec<_>>>()?;
             info.index = indexes.first().copied();
             info.shares = streams.iter().flat_map(Stream::shares).collect();
             for index in indexes {
                 let mut lacking =
                     c.prepare("SELECT share, cloud, reason FROM lacking WHERE storage_index = ?1")?;
-                let rows =
-                    lacking.query_map([index.0], |r| Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?)))?;
-                info.lacking.extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+                let rows = lacking.query_map([index.0], |r| {
+                    Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?))
+                })?;
+                info.lacking
+                    .extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
             }
             let placements = streams.iter().flat_map(|stream| &stream.placements);
             let lost = placements.filter(|placed| placed.is_lost).map(|placed| {
@@ -303,7 +334,12 @@ impl Catalog {
     }
 
     /// Up to `limit` files after `after` whose name begins with `prefix`, in the order of their names' bytes.
-    pub(crate) async fn list(&self, prefix: String, after: String, limit: u32) -> Result<Vec<FileInfo>> {
+    pub(crate) async fn list(
+        &self,
+        prefix: String,
+        after: String,
+        limit: u32,
+    ) -> Result<Vec<FileInfo>> {
         let files = self.database.read(move |c| {
             let mut statement = c.prepare(
                 "SELECT name, size, modified_ms, content_hash FROM files
@@ -331,7 +367,11 @@ impl Catalog {
             })
         });
         let (deletions, lost) = self.leasedb.waiting().await?;
-        Ok(Totals { deletions, lost, ..totals.await? })
+        Ok(Totals {
+            deletions,
+            lost,
+            ..totals.await?
+        })
     }
 
     /// Whether a file still names that stream.
@@ -370,7 +410,10 @@ impl Catalog {
     pub(crate) async fn activate_keyring(&self, generation: u32) -> Result<()> {
         self.database
             .write(move |tx| {
-                tx.execute("INSERT OR IGNORE INTO keyring_active VALUES(?1)", [generation])?;
+                tx.execute(
+                    "INSERT OR IGNORE INTO keyring_active VALUES(?1)",
+                    [generation],
+                )?;
                 Ok(())
             })
             .await
@@ -378,7 +421,8 @@ impl Catalog {
 
     pub(crate) async fn keyring_copies(&self, generation: u32) -> Result<Vec<String>> {
         let copies = self.database.read(move |c| {
-            let mut statement = c.prepare("SELECT cloud FROM keyring_copies WHERE generation >= ?1")?;
+            let mut statement =
+                c.prepare("SELECT cloud FROM keyring_copies WHERE generation >= ?1")?;
             let rows = statement.query_map([generation], |row| row.get(0))?;
             Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
         });
@@ -388,7 +432,9 @@ impl Catalog {
     pub(crate) async fn keyring_missing(&self, cloud: String) -> Result<()> {
         self.database
             .write(move |tx| {
-                Ok(tx.execute("DELETE FROM keyring_copies WHERE cloud = ?1", [cloud]).map(drop)?)
+                Ok(tx
+                    .execute("DELETE FROM keyring_copies WHERE cloud = ?1", [cloud])
+                    .map(drop)?)
             })
             .await
     }
@@ -409,22 +455,31 @@ impl Catalog {
 /// Removes the current file of a name; streams that no extent names any longer go with it.
 fn drop_current(tx: &Transaction<'_>, leasedb: &LeaseDb, name: &str) -> Result<bool> {
     let id: Option<i64> = tx
-        .query_row("SELECT id FROM files WHERE name = ?1 AND is_current", [name], |row| row.get(0))
+        .query_row(
+            "SELECT id FROM files WHERE name = ?1 AND is_current",
+            [name],
+            |row| row.get(0),
+        )
         .optional()?;
     let Some(id) = id else { return Ok(false) };
     let mut statement = tx.prepare("SELECT DISTINCT storage_index FROM extents WHERE file = ?1")?;
-    let indexes: Vec<[u8; 16]> =
-        statement.query_map([id], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let indexes: Vec<[u8; 16]> = statement
+        .query_map([id], |row| row.get(0))?
+        .collect::<rusqlite::Result<_>>()?;
     tx.execute("DELETE FROM files WHERE id = ?1", [id])?;
     for index in indexes {
-        let used: bool =
-            tx.query_row("SELECT EXISTS(SELECT 1 FROM extents WHERE storage_index = ?1)", [index], |r| {
-                r.get(0)
-            })?;
+        let used: bool = tx.query_row(
+            "SELECT EXISTS(SELECT 1 FROM extents WHERE storage_index = ?1)",
+            [index],
+            |r| r.get(0),
+        )?;
         if !used {
             leasedb.release(tx, StorageIndex(index))?;
             for table in ["lacking", "streams"] {
-                tx.execute(&format!("DELETE FROM {table} WHERE storage_index = ?1"), [index])?;
+                tx.execute(
+                    &format!("DELETE FROM {table} WHERE storage_index = ?1"),
+                    [index],
+                )?;
             }
         }
     }
@@ -433,7 +488,13 @@ fn drop_current(tx: &Transaction<'_>, leasedb: &LeaseDb, name: &str) -> Result<b
 
 fn placements(c: &rusqlite::Connection, index: StorageIndex) -> rusqlite::Result<Vec<Placement>> {
     let placed = placed(c, index)?.into_iter();
-    Ok(placed.map(|p| Placement { share: p.share, cloud: p.server, is_lost: p.is_lost }).collect())
+    Ok(placed
+        .map(|p| Placement {
+            share: p.share,
+            cloud: p.server,
+            is_lost: p.is_lost,
+        })
+        .collect())
 }
 
 fn file_info(row: &Row<'_>) -> rusqlite::Result<FileInfo> {

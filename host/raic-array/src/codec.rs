@@ -53,14 +53,26 @@ impl Codec {
             let mut unit = vec![[0_u8]; n];
             unit[of] = [1];
             library.encode(&mut unit).map_err(failed)?;
-            parity.iter_mut().zip(&unit[k..]).for_each(|(row, block)| row[of] = block[0]);
+            parity
+                .iter_mut()
+                .zip(&unit[k..])
+                .for_each(|(row, block)| row[of] = block[0]);
         }
-        Ok(Self(Arc::new(Inner { k, n, library, parity, data: Mutex::default() })))
+        Ok(Self(Arc::new(Inner {
+            k,
+            n,
+            library,
+            parity,
+            data: Mutex::default(),
+        })))
     }
 
     /// Adds parity block `number` (from 0) of the k data blocks to `out`, which is zero and as long as they are.
     pub(crate) fn parity(&self, number: usize, data: &[&[u8]], out: &mut [u8]) {
-        self.0.parity[number].iter().zip(data).for_each(|(c, block)| mul_add(*c, block, out));
+        self.0.parity[number]
+            .iter()
+            .zip(data)
+            .for_each(|(c, block)| mul_add(*c, block, out));
     }
 
     /// The k data blocks, one after the other, from any k blocks of different shares.
@@ -71,11 +83,15 @@ impl Codec {
         let length = blocks.first().map_or(0, |(_, block)| block.len());
         let mut out = Vec::with_capacity(k * length);
         for wanted in 0..k {
-            if let Some((_, block)) = blocks.iter().find(|(share, _)| usize::from(share.0) == wanted) {
+            if let Some((_, block)) = blocks
+                .iter()
+                .find(|(share, _)| usize::from(share.0) == wanted)
+            {
                 out.extend_from_slice(block);
                 continue;
             }
-            let coefficients = self.data_coefficients(blocks.iter().map(|(share, _)| *share).collect())?;
+            let coefficients =
+                self.data_coefficients(blocks.iter().map(|(share, _)| *share).collect())?;
             let start = out.len();
             out.resize(start + length, 0);
             for (c, (_, block)) in coefficients[wanted].iter().zip(&blocks) {
@@ -98,7 +114,9 @@ impl Codec {
                 unit[usize::from(share.0)] = Some(vec![u8::from(i == of)]);
             }
             self.0.library.reconstruct_data(&mut unit).map_err(failed)?;
-            rows.iter_mut().zip(unit.into_iter().flatten()).for_each(|(row, block)| row[of] = block[0]);
+            rows.iter_mut()
+                .zip(unit.into_iter().flatten())
+                .for_each(|(row, block)| row[of] = block[0]);
         }
         let rows = Arc::new(rows);
         let mut known = lock();

@@ -81,22 +81,37 @@ impl Inner {
         range: Range<u64>,
         transfer: Transfer,
     ) -> Result<Content> {
-        let key = self.keyring.unwrap(stream.index, stream.generation, &stream.wrapped_key)?;
+        let key = self
+            .keyring
+            .unwrap(stream.index, stream.generation, &stream.wrapped_key)?;
         let sealer = Sealer::new(&key, &self.keyring.array, stream.index);
         let geometry = stream.layout.geometry;
-        let codec = if geometry == self.geometry { self.codec.clone() } else { Codec::new(geometry)? };
-        let sources = stream.placements.iter().filter(|placed| placed.share.0 < geometry.n);
-        let sources = sources.filter_map(|Placement { share, cloud, is_lost }| {
-            let server = self.servers.iter().find(|s| s.name() == cloud)?.clone();
-            Some(Source {
-                share: *share,
-                is_lost: *is_lost,
-                server,
-                pages: Mutex::default(),
-                page_cache: Mutex::default(),
-                faults: Mutex::default(),
-            })
-        });
+        let codec = if geometry == self.geometry {
+            self.codec.clone()
+        } else {
+            Codec::new(geometry)?
+        };
+        let sources = stream
+            .placements
+            .iter()
+            .filter(|placed| placed.share.0 < geometry.n);
+        let sources = sources.filter_map(
+            |Placement {
+                 share,
+                 cloud,
+                 is_lost,
+             }| {
+                let server = self.servers.iter().find(|s| s.name() == cloud)?.clone();
+                Some(Source {
+                    share: *share,
+                    is_lost: *is_lost,
+                    server,
+                    pages: Mutex::default(),
+                    page_cache: Mutex::default(),
+                    faults: Mutex::default(),
+                })
+            },
+        );
         let sources = sources.collect();
         let reader = Arc::new(StreamReader {
             inner: self,
@@ -114,12 +129,20 @@ impl Inner {
         }
         let budget = reader.inner.budget.clone();
         // While there is room: a large batch holds its blocks and then its content beside them.
-        let may_be_large =
-            move |segments: &Range<u64>| budget.try_reserve((segments.end - segments.start) * size * 2);
-        let batches = Batches { at: range.start / size, end: range.end.div_ceil(size), is_first: true };
-        let pieces = stream::unfold((batches, may_be_large), async move |(mut batches, may_be_large)| {
-            Some((batches.next(&may_be_large)?, (batches, may_be_large)))
-        });
+        let may_be_large = move |segments: &Range<u64>| {
+            budget.try_reserve((segments.end - segments.start) * size * 2)
+        };
+        let batches = Batches {
+            at: range.start / size,
+            end: range.end.div_ceil(size),
+            is_first: true,
+        };
+        let pieces = stream::unfold(
+            (batches, may_be_large),
+            async move |(mut batches, may_be_large)| {
+                Some((batches.next(&may_be_large)?, (batches, may_be_large)))
+            },
+        );
         let pieces = pieces.map(move |(batch, reserved)| {
             let (reader, range) = (reader.clone(), range.clone());
             // A task of its own, so that what was begun ends although the reader pauses: else a paused reader would
@@ -127,17 +150,21 @@ impl Inner {
             let fetching = Fetching(tokio::spawn(reader.read(batch.clone())));
             async move {
                 let segments = fetching.await??;
-                let cut = segments.into_iter().zip(batch).map(move |(content, segment)| {
-                    let at = segment * size;
-                    let start = range.start.saturating_sub(at).min(content.len() as u64);
-                    let end = (range.end - at).min(content.len() as u64);
-                    Ok(content.slice(start as usize..end as usize))
-                });
+                let cut = segments
+                    .into_iter()
+                    .zip(batch)
+                    .map(move |(content, segment)| {
+                        let at = segment * size;
+                        let start = range.start.saturating_sub(at).min(content.len() as u64);
+                        let end = (range.end - at).min(content.len() as u64);
+                        Ok(content.slice(start as usize..end as usize))
+                    });
                 let cut = cut.collect::<Vec<_>>().into_iter();
                 // The memory is held until the reader has taken the batch's last segment.
-                Ok::<_, ArrayError>(stream::unfold((cut, reserved), async |(mut cut, reserved)| {
-                    Some((cut.next()?, (cut, reserved)))
-                }))
+                Ok::<_, ArrayError>(stream::unfold(
+                    (cut, reserved),
+                    async |(mut cut, reserved)| Some((cut.next()?, (cut, reserved))),
+                ))
             }
         });
         Ok(pieces.buffered(AHEAD).try_flatten().boxed())
@@ -177,10 +204,24 @@ impl Batches {
         if self.at >= self.end {
             return None;
         }
-        let batch = |most| self.at..self.end.min(self.at + most).min((self.at / GROUP + 1) * GROUP);
+        let batch = |most| {
+            self.at
+                ..self
+                    .end
+                    .min(self.at + most)
+                    .min((self.at / GROUP + 1) * GROUP)
+        };
         let large = batch(BATCH);
-        let allowed = if self.is_first { None } else { may_be_large(&large) };
-        let batch = if allowed.is_some() { large } else { batch(FIRST_BATCH) };
+        let allowed = if self.is_first {
+            None
+        } else {
+            may_be_large(&large)
+        };
+        let batch = if allowed.is_some() {
+            large
+        } else {
+            batch(FIRST_BATCH)
+        };
         (self.at, self.is_first) = (batch.end, false);
         Some((batch, allowed))
     }
@@ -213,7 +254,9 @@ impl StreamReader {
                 Err(_) => {
                     // What is late is still welcome, and another is asked beside it.
                     for source in &waiting {
-                        self.inner.health.is_late(self.sources[*source].server.name());
+                        self.inner
+                            .health
+                            .is_late(self.sources[*source].server.name());
                     }
                     let mut next = untried.next();
                     if next.is_none() {
@@ -236,7 +279,10 @@ impl StreamReader {
                         continue;
                     }
                 }
-                let at = valid.iter().position(|blocks| blocks.len() == fewest).unwrap_or(0);
+                let at = valid
+                    .iter()
+                    .position(|blocks| blocks.len() == fewest)
+                    .unwrap_or(0);
                 return Err(self.unreadable(segments.start + at as u64, fewest));
             };
             waiting.remove(&source);
@@ -261,7 +307,12 @@ impl StreamReader {
         drop(fetching);
         let reader = self.clone();
         let work = move || {
-            let StreamReader { codec, stream, sealer, .. } = &*reader;
+            let StreamReader {
+                codec,
+                stream,
+                sealer,
+                ..
+            } = &*reader;
             let open = |(blocks, segment): (&Vec<_>, u64)| {
                 decode(codec, sealer, &stream.layout, stream.index, segment, blocks)
             };
@@ -272,16 +323,23 @@ impl StreamReader {
 
     /// Takes those out of some sources whose clouds answer now.
     async fn that_answer_again(&self, failed: &mut Vec<usize>) -> Vec<usize> {
-        let servers = failed.iter().map(|source| &self.sources[*source].server).collect();
+        let servers = failed
+            .iter()
+            .map(|source| &self.sources[*source].server)
+            .collect();
         let answering = self.inner.that_answer(servers).await;
-        let answers =
-            |source: &usize| answering.iter().any(|cloud| cloud == self.sources[*source].server.name());
+        let answers = |source: &usize| {
+            answering
+                .iter()
+                .any(|cloud| cloud == self.sources[*source].server.name())
+        };
         failed.extract_if(.., |source| answers(source)).collect()
     }
 
     /// How long a cloud may take for so many blocks before another is asked too: by what the clouds took lately.
     fn patience(&self, blocks: usize) -> Duration {
-        let usual = lock(&self.pace).map(|pace| pace * u32::try_from(blocks).unwrap_or(u32::MAX) * 4);
+        let usual =
+            lock(&self.pace).map(|pace| pace * u32::try_from(blocks).unwrap_or(u32::MAX) * 4);
         usual.map_or(FIRST_PATIENCE, |usual| usual.max(LEAST_PATIENCE))
     }
 
@@ -292,7 +350,12 @@ impl StreamReader {
         order.sort_by_key(|i| {
             let source = &self.sources[*i];
             let faults = lock(&source.faults).len();
-            (source.is_lost, faults, self.inner.health.failed_lately(source.server.name()), source.share)
+            (
+                source.is_lost,
+                faults,
+                self.inner.health.failed_lately(source.server.name()),
+                source.share,
+            )
         });
         order
     }
@@ -313,7 +376,11 @@ impl StreamReader {
         (number, fetched)
     }
 
-    async fn fetch_from(&self, source: &Source, segments: Range<u64>) -> Result<Vec<Option<Bytes>>, String> {
+    async fn fetch_from(
+        &self,
+        source: &Source,
+        segments: Range<u64>,
+    ) -> Result<Vec<Option<Bytes>>, String> {
         let layout = &self.stream.layout;
         let group = segments.start / GROUP;
         let start = layout.block_offset(segments.start);
@@ -321,7 +388,12 @@ impl StreamReader {
         let end = layout.block_offset(last) + layout.block_length(last);
         let (page, whole) = futures::join!(self.page(source, group), self.part(source, start..end));
         let (page, mut whole) = (page?, whole?);
-        let blocks = segments.map(|segment| (segment, whole.split_to(layout.block_length(segment) as usize)));
+        let blocks = segments.map(|segment| {
+            (
+                segment,
+                whole.split_to(layout.block_length(segment) as usize),
+            )
+        });
         let blocks: Vec<_> = blocks.collect();
         let judge = move |(segment, block): (u64, Bytes)| {
             is_authentic(&block, &page, segment % GROUP).then_some(block)
@@ -360,7 +432,10 @@ impl StreamReader {
         }
         let layout = &self.stream.layout;
         let part = self.part(source, layout.page_hashes()).await?;
-        let hashes: Vec<Hash> = part.chunks_exact(HASH).filter_map(|h| h.try_into().ok()).collect();
+        let hashes: Vec<Hash> = part
+            .chunks_exact(HASH)
+            .filter_map(|h| h.try_into().ok())
+            .collect();
         // The header is what the catalog says it must be; the root binds the two.
         let header = Header {
             array: self.inner.keyring.array,
@@ -369,7 +444,9 @@ impl StreamReader {
             geometry: layout.geometry,
             segment_size: layout.segment_size,
         };
-        if self.stream.roots.get(usize::from(source.share.0)) != Some(&root(&header.encode(), &hashes)) {
+        if self.stream.roots.get(usize::from(source.share.0))
+            != Some(&root(&header.encode(), &hashes))
+        {
             return Err(self.lie(source, "its hashes are not those that were stored"));
         }
         let hashes = Arc::new(hashes);
@@ -381,7 +458,10 @@ impl StreamReader {
     async fn part(&self, source: &Source, range: Range<u64>) -> Result<Bytes, String> {
         let length = (range.end - range.start) as usize;
         let gather = async {
-            let mut pieces = source.server.read(self.stream.index, source.share, range).await?;
+            let mut pieces = source
+                .server
+                .read(self.stream.index, source.share, range)
+                .await?;
             let mut whole = BytesMut::with_capacity(length);
             while let Some(piece) = pieces.try_next().await? {
                 self.transfer.add(source.server.name(), piece.len());
@@ -398,12 +478,19 @@ impl StreamReader {
     }
 
     fn lie(&self, source: &Source, what: &str) -> String {
-        format!("cloud {:?}: share {} of {}: {what}", source.server.name(), source.share, self.stream.index)
+        format!(
+            "cloud {:?}: share {} of {}: {what}",
+            source.server.name(),
+            source.share,
+            self.stream.index
+        )
     }
 
     fn fault(&self, source: &Source, text: String) {
         tracing::warn!("{text}; reading from another cloud");
-        self.inner.health.failed(source.server.name(), Work::Reading, &text);
+        self.inner
+            .health
+            .failed(source.server.name(), Work::Reading, &text);
         let mut faults = lock(&source.faults);
         if faults.len() < 16 {
             faults.push(text);
@@ -415,22 +502,38 @@ impl StreamReader {
         let known: HashMap<ShareNum, &Source> = self.sources.iter().map(|s| (s.share, s)).collect();
         for share in (0..self.stream.layout.geometry.n).map(ShareNum) {
             let Some(source) = known.get(&share) else {
-                let placed = self.stream.placements.iter().find(|placed| placed.share == share);
+                let placed = self
+                    .stream
+                    .placements
+                    .iter()
+                    .find(|placed| placed.share == share);
                 let text = match placed {
-                    Some(Placement { cloud, .. }) => format!("cloud {cloud:?}: it is no longer configured"),
+                    Some(Placement { cloud, .. }) => {
+                        format!("cloud {cloud:?}: it is no longer configured")
+                    }
                     None => format!("share {share} was never stored"),
                 };
                 faults.push(Fault {
-                    cloud: placed.map(|placed| placed.cloud.clone()).unwrap_or_default(),
+                    cloud: placed
+                        .map(|placed| placed.cloud.clone())
+                        .unwrap_or_default(),
                     text,
                 });
                 continue;
             };
             if let Some(text) = lock(&source.faults).last().cloned() {
-                faults.push(Fault { cloud: source.server.name().to_owned(), text });
+                faults.push(Fault {
+                    cloud: source.server.name().to_owned(),
+                    text,
+                });
             }
         }
-        ArrayError::Unreadable { segment, valid, k: self.stream.layout.geometry.k, faults }
+        ArrayError::Unreadable {
+            segment,
+            valid,
+            k: self.stream.layout.geometry.k,
+            faults,
+        }
     }
 }
 
@@ -448,13 +551,29 @@ mod tests {
         for (first, end) in [(0, 1), (0, 5000), (1000, 1030), (1023, 1025), (7, 7)] {
             for room in [0, 1, 5, usize::MAX] {
                 let left = std::cell::Cell::new(room);
-                let may_be_large = |_: &Range<u64>| left.get().checked_sub(1).map(|fewer| left.set(fewer));
-                let mut batches = Batches { at: first, end, is_first: true };
+                let may_be_large =
+                    |_: &Range<u64>| left.get().checked_sub(1).map(|fewer| left.set(fewer));
+                let mut batches = Batches {
+                    at: first,
+                    end,
+                    is_first: true,
+                };
                 let batches: Vec<_> = std::iter::from_fn(|| batches.next(may_be_large)).collect();
-                let covered: Vec<u64> = batches.iter().flat_map(|(batch, _)| batch.clone()).collect();
+                let covered: Vec<u64> = batches
+                    .iter()
+                    .flat_map(|(batch, _)| batch.clone())
+                    .collect();
                 assert_eq!(covered, (first..end).collect::<Vec<_>>());
-                assert!(batches.iter().all(|(b, _)| b.start / GROUP == (b.end - 1) / GROUP));
-                assert!(batches.iter().all(|(b, large)| large.is_some() || b.end - b.start <= FIRST_BATCH));
+                assert!(
+                    batches
+                        .iter()
+                        .all(|(b, _)| b.start / GROUP == (b.end - 1) / GROUP)
+                );
+                assert!(
+                    batches
+                        .iter()
+                        .all(|(b, large)| large.is_some() || b.end - b.start <= FIRST_BATCH)
+                );
             }
         }
     }

@@ -47,7 +47,10 @@ pub enum ArrayError {
         faults: Vec<Fault>,
     },
     /// Fewer than k valid blocks of a segment can be had.
-    #[error("segment {segment} cannot be read: {valid} valid blocks of the {k} needed; {}", list(faults))]
+    #[error(
+        "segment {segment} cannot be read: {valid} valid blocks of the {k} needed; {}",
+        list(faults)
+    )]
     Unreadable {
         /// Which segment.
         segment: u64,
@@ -59,7 +62,9 @@ pub enum ArrayError {
         faults: Vec<Fault>,
     },
     /// The blocks are authentic and the segment is not: the key is wrong.
-    #[error("segment {segment} of {index} does not open with this array's key; is it the right key file?")]
+    #[error(
+        "segment {segment} of {index} does not open with this array's key; is it the right key file?"
+    )]
     Sealed {
         /// Whose segment.
         index: StorageIndex,
@@ -142,5 +147,9 @@ fn list(faults: &[Fault]) -> String {
     if faults.is_empty() {
         return "no cloud reported a fault".to_owned();
     }
-    faults.iter().map(|f| f.text.as_str()).collect::<Vec<_>>().join("; ")
+    faults
+        .iter()
+        .map(|f| f.text.as_str())
+        .collect::<Vec<_>>()
+        .join("; ")
 }

@@ -159,7 +159,10 @@ impl Header {
     /// Reads it; none where it is not one of this format.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER as usize] = bytes.try_into().ok()?;
-        let geometry = Geometry { k: bytes[41], n: bytes[42] };
+        let geometry = Geometry {
+            k: bytes[41],
+            n: bytes[42],
+        };
         let header = Self {
             array: bytes[8..24].try_into().ok()?,
             index: StorageIndex(bytes[24..40].try_into().ok()?),
@@ -167,7 +170,10 @@ impl Header {
             geometry,
             segment_size: u32::from_be_bytes(bytes[44..48].try_into().ok()?),
         };
-        let sound = geometry.k >= 1 && geometry.k < geometry.n && geometry.n <= 32 && header.segment_size > 0;
+        let sound = geometry.k >= 1
+            && geometry.k < geometry.n
+            && geometry.n <= 32
+            && header.segment_size > 0;
         (sound && header.share.0 < geometry.n && header.encode() == *bytes).then_some(header)
     }
 }
@@ -207,7 +213,10 @@ impl Trailer {
         out.extend(self.manifest_length.to_be_bytes());
         out.extend(self.generation.to_be_bytes());
         out.extend(self.wrapped_key);
-        self.page_hashes.iter().chain(&self.roots).for_each(|hash| out.extend(hash));
+        self.page_hashes
+            .iter()
+            .chain(&self.roots)
+            .for_each(|hash| out.extend(hash));
         let hash: Hash = blake3::hash(&out).into();
         let length = (out.len() + FOOTER) as u64;
         out.extend(hash);
@@ -232,14 +241,27 @@ impl Trailer {
         let manifest_length = u32::from_be_bytes(take(4)?.try_into().ok()?);
         let generation = u32::from_be_bytes(take(4)?.try_into().ok()?);
         let wrapped_key = take(WRAPPED_KEY)?.try_into().ok()?;
-        let layout =
-            Layout { geometry: header.geometry, segment_size: header.segment_size, length, manifest_length };
+        let layout = Layout {
+            geometry: header.geometry,
+            segment_size: header.segment_size,
+            length,
+            manifest_length,
+        };
         let pages = usize::try_from(layout.pages()).ok()?;
-        let mut hashes = rest.chunks_exact(HASH).map(|h| h.try_into().unwrap_or_default());
+        let mut hashes = rest
+            .chunks_exact(HASH)
+            .map(|h| h.try_into().unwrap_or_default());
         let page_hashes: Vec<Hash> = hashes.by_ref().take(pages).collect();
         let roots: Vec<Hash> = hashes.collect();
         let counted = page_hashes.len() == pages && roots.len() == usize::from(header.geometry.n);
-        let trailer = Self { length, manifest_length, generation, wrapped_key, page_hashes, roots };
+        let trailer = Self {
+            length,
+            manifest_length,
+            generation,
+            wrapped_key,
+            page_hashes,
+            roots,
+        };
         (sound && counted && trailer.encode() == bytes).then_some(trailer)
     }
 }

@@ -38,8 +38,9 @@ fn fast(coefficient: u8, input: &[u8], out: &mut [u8]) -> usize {
 #[cfg(target_arch = "x86_64")]
 mod avx2 {
     use std::arch::x86_64::{
-        _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256, _mm256_set1_epi8,
-        _mm256_shuffle_epi8, _mm256_srli_epi64, _mm256_storeu_si256, _mm256_xor_si256,
+        _mm_loadu_si128, _mm256_and_si256, _mm256_broadcastsi128_si256, _mm256_loadu_si256,
+        _mm256_set1_epi8, _mm256_shuffle_epi8, _mm256_srli_epi64, _mm256_storeu_si256,
+        _mm256_xor_si256,
     };
 
     const LANES: usize = 32;
@@ -49,9 +50,16 @@ mod avx2 {
     #[allow(unsafe_code, reason = "loads and stores of whole vectors")]
     pub(super) fn mul_add(low: &[u8; 16], high: &[u8; 16], input: &[u8], out: &mut [u8]) -> usize {
         // SAFETY: each table is 16 bytes long, and the load needs no alignment.
-        let (low, high) =
-            unsafe { (_mm_loadu_si128(low.as_ptr().cast()), _mm_loadu_si128(high.as_ptr().cast())) };
-        let (low, high) = (_mm256_broadcastsi128_si256(low), _mm256_broadcastsi128_si256(high));
+        let (low, high) = unsafe {
+            (
+                _mm_loadu_si128(low.as_ptr().cast()),
+                _mm_loadu_si128(high.as_ptr().cast()),
+            )
+        };
+        let (low, high) = (
+            _mm256_broadcastsi128_si256(low),
+            _mm256_broadcastsi128_si256(high),
+        );
         let nibble = _mm256_set1_epi8(0x0f);
         let mut done = 0;
         for (input, out) in input.chunks_exact(LANES).zip(out.chunks_exact_mut(LANES)) {

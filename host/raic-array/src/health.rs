@@ -60,12 +60,21 @@ impl Health {
     }
 
     pub(crate) fn failed(&self, cloud: &str, work: Work, text: &str) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let at_ms = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let mut known = self.lock();
         let cloud = known.entry(cloud.to_owned()).or_default();
         cloud.distrusted = Some(Instant::now());
-        cloud.last.insert(work, LastFailure { work, at_ms, text: shortened(text) });
+        cloud.last.insert(
+            work,
+            LastFailure {
+                work,
+                at_ms,
+                text: shortened(text),
+            },
+        );
     }
 
     /// It took too long, which is no failure yet.
@@ -81,7 +90,10 @@ impl Health {
 
     pub(crate) fn failed_lately(&self, cloud: &str) -> bool {
         let known = self.lock();
-        known.get(cloud).and_then(|cloud| cloud.distrusted).is_some_and(|at| at.elapsed() < DISTRUST)
+        known
+            .get(cloud)
+            .and_then(|cloud| cloud.distrusted)
+            .is_some_and(|at| at.elapsed() < DISTRUST)
     }
 
     /// Whether a sample is due of what is stored on a cloud; then it counts as taken.
@@ -96,7 +108,10 @@ impl Health {
     }
 
     pub(crate) fn last_failures(&self, cloud: &str) -> Vec<LastFailure> {
-        self.lock().get(cloud).map(|known| known.last.values().cloned().collect()).unwrap_or_default()
+        self.lock()
+            .get(cloud)
+            .map(|known| known.last.values().cloned().collect())
+            .unwrap_or_default()
     }
 }
 
@@ -121,12 +136,19 @@ mod tests {
         health.failed("a", Work::Reading, "another");
         assert!(health.failed_lately("a") && !health.failed_lately("b"));
         let last = health.last_failures("a");
-        assert_eq!(last.iter().map(|l| l.work).collect::<Vec<_>>(), [Work::Storing, Work::Reading]);
+        assert_eq!(
+            last.iter().map(|l| l.work).collect::<Vec<_>>(),
+            [Work::Storing, Work::Reading]
+        );
         assert_eq!(last[0].text.chars().count(), LONGEST);
         assert_eq!(last[1].text, "another");
         health.answered("a");
         assert!(!health.failed_lately("a"));
-        assert_eq!(health.last_failures("a").len(), 2, "told until the next one");
+        assert_eq!(
+            health.last_failures("a").len(),
+            2,
+            "told until the next one"
+        );
     }
 
     #[test]

@@ -33,13 +33,17 @@ pub struct Keyring {
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyring").field("generation", &self.generation()).finish_non_exhaustive()
+        f.debug_struct("Keyring")
+            .field("generation", &self.generation())
+            .finish_non_exhaustive()
     }
 }
 
 fn random<const N: usize>() -> Result<[u8; N], ArrayError> {
     let mut bytes = [0; N];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| ArrayError::Randomness)?;
+    SystemRandom::new()
+        .fill(&mut bytes)
+        .map_err(|_| ArrayError::Randomness)?;
     Ok(bytes)
 }
 
@@ -50,7 +54,9 @@ fn derive(key: &[u8; KEY], salt: &[u8], purpose: &str) -> LessSafeKey {
     {
         let pseudorandom = Salt::new(HKDF_SHA256, salt).extract(key);
         let info = [purpose.as_bytes()];
-        let expanded = pseudorandom.expand(&info, hkdf::HKDF_SHA256).expect("one block");
+        let expanded = pseudorandom
+            .expand(&info, hkdf::HKDF_SHA256)
+            .expect("one block");
         expanded.fill(&mut *derived).expect("one block");
         aead(&derived)
     }
@@ -80,7 +86,11 @@ impl RecoveryKey {
         let check = blake3::hash(&*self.0);
         let whole = Zeroizing::new([&self.0[..], &check.as_bytes()[..3]].concat());
         let text = Zeroizing::new(BASE32_NOPAD.encode(&whole));
-        let groups: Vec<_> = text.as_bytes().chunks(7).map(String::from_utf8_lossy).collect();
+        let groups: Vec<_> = text
+            .as_bytes()
+            .chunks(7)
+            .map(String::from_utf8_lossy)
+            .collect();
         Zeroizing::new(groups.join("-"))
     }
 
@@ -89,12 +99,21 @@ impl RecoveryKey {
     /// # Errors
     /// [`ArrayError::RecoveryKey`] where it has a slip of the pen.
     pub fn from_text(text: &str) -> Result<Self, ArrayError> {
-        let text: Zeroizing<String> =
-            Zeroizing::new(text.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_uppercase());
-        let whole =
-            Zeroizing::new(BASE32_NOPAD.decode(text.as_bytes()).map_err(|_| ArrayError::RecoveryKey)?);
-        let key: [u8; KEY] =
-            whole.get(..KEY).and_then(|k| k.try_into().ok()).ok_or(ArrayError::RecoveryKey)?;
+        let text: Zeroizing<String> = Zeroizing::new(
+            text.chars()
+                .filter(|c| c.is_alphanumeric())
+                .collect::<String>()
+                .to_uppercase(),
+        );
+        let whole = Zeroizing::new(
+            BASE32_NOPAD
+                .decode(text.as_bytes())
+                .map_err(|_| ArrayError::RecoveryKey)?,
+        );
+        let key: [u8; KEY] = whole
+            .get(..KEY)
+            .and_then(|k| k.try_into().ok())
+            .ok_or(ArrayError::RecoveryKey)?;
         if whole[KEY..] != blake3::hash(&key).as_bytes()[..3] {
             return Err(ArrayError::RecoveryKey);
         }
@@ -108,7 +127,10 @@ impl Keyring {
     /// # Errors
     /// [`ArrayError::Randomness`].
     pub fn generate() -> Result<Self, ArrayError> {
-        Ok(Self { array: random()?, generations: vec![stream_key()?] })
+        Ok(Self {
+            array: random()?,
+            generations: vec![stream_key()?],
+        })
     }
 
     /// What containers' owner objects and mutable shares are authenticated by: of the first generation, so that it stays.
@@ -118,8 +140,9 @@ impl Keyring {
         #[allow(clippy::expect_used, reason = "32 bytes is a length that HKDF takes")]
         {
             let pseudorandom = Salt::new(HKDF_SHA256, &self.array).extract(first);
-            let expanded =
-                pseudorandom.expand(&[b"RAIC container owner v1"], hkdf::HKDF_SHA256).expect("one block");
+            let expanded = pseudorandom
+                .expand(&[b"RAIC container owner v1"], hkdf::HKDF_SHA256)
+                .expect("one block");
             expanded.fill(&mut key).expect("one block");
         }
         key
@@ -138,8 +161,12 @@ impl Keyring {
         let nonce: [u8; NONCE] = random()?;
         let mut text = serde_json::to_vec(self).map_err(|_| ArrayError::Keyring)?;
         let key = derive(&recovery.0, SEALED_MAGIC, "RAIC keyring v1");
-        key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), Aad::from(SEALED_MAGIC), &mut text)
-            .map_err(|_| ArrayError::Keyring)?;
+        key.seal_in_place_append_tag(
+            Nonce::assume_unique_for_key(nonce),
+            Aad::from(SEALED_MAGIC),
+            &mut text,
+        )
+        .map_err(|_| ArrayError::Keyring)?;
         Ok([SEALED_MAGIC, &nonce[..], &text].concat())
     }
 
@@ -148,13 +175,16 @@ impl Keyring {
     /// # Errors
     /// [`ArrayError::Keyring`] where the key is another's or a byte has changed.
     pub fn open(sealed: &[u8], recovery: &RecoveryKey) -> Result<Self, ArrayError> {
-        let rest = sealed.strip_prefix(SEALED_MAGIC).ok_or(ArrayError::Keyring)?;
+        let rest = sealed
+            .strip_prefix(SEALED_MAGIC)
+            .ok_or(ArrayError::Keyring)?;
         let (nonce, text) = rest.split_at_checked(NONCE).ok_or(ArrayError::Keyring)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| ArrayError::Keyring)?;
         let mut text = Zeroizing::new(text.to_vec());
         let key = derive(&recovery.0, SEALED_MAGIC, "RAIC keyring v1");
-        let text =
-            key.open_in_place(nonce, Aad::from(SEALED_MAGIC), &mut text).map_err(|_| ArrayError::Keyring)?;
+        let text = key
+            .open_in_place(nonce, Aad::from(SEALED_MAGIC), &mut text)
+            .map_err(|_| ArrayError::Keyring)?;
         Self::from_json(text)
     }
 
@@ -164,7 +194,11 @@ impl Keyring {
     /// [`ArrayError::Keyring`].
     pub fn from_json(text: &[u8]) -> Result<Self, ArrayError> {
         let keyring: Self = serde_json::from_slice(text).map_err(|_| ArrayError::Keyring)?;
-        if keyring.generations.is_empty() { Err(ArrayError::Keyring) } else { Ok(keyring) }
+        if keyring.generations.is_empty() {
+            Err(ArrayError::Keyring)
+        } else {
+            Ok(keyring)
+        }
     }
 
     /// Writes the keyring as the host keeps it.
@@ -186,7 +220,10 @@ impl Keyring {
         wrapping
             .seal_in_place_append_tag(nonce, Aad::from(self.array), &mut wrapped)
             .map_err(|_| ArrayError::Keyring)?;
-        Ok((generation, wrapped.try_into().map_err(|_| ArrayError::Keyring)?))
+        Ok((
+            generation,
+            wrapped.try_into().map_err(|_| ArrayError::Keyring)?,
+        ))
     }
 
     pub(crate) fn unwrap(
@@ -200,11 +237,17 @@ impl Keyring {
         let nonce = Nonce::assume_unique_for_key([0; NONCE]);
         let key = wrapping.open_in_place(nonce, Aad::from(self.array), &mut wrapped);
         let key = key.map_err(|_| ArrayError::WrongKey { index, generation })?;
-        let key: &[u8; KEY] = (&*key).try_into().map_err(|_| ArrayError::WrongKey { index, generation })?;
+        let key: &[u8; KEY] = (&*key)
+            .try_into()
+            .map_err(|_| ArrayError::WrongKey { index, generation })?;
         Ok(Zeroizing::new(*key))
     }
 
-    fn wrapping_key(&self, index: StorageIndex, generation: u32) -> Result<LessSafeKey, ArrayError> {
+    fn wrapping_key(
+        &self,
+        index: StorageIndex,
+        generation: u32,
+    ) -> Result<LessSafeKey, ArrayError> {
         let at = (generation as usize).checked_sub(1);
         let key = at.and_then(|at| self.generations.get(at));
         let key = key.ok_or(ArrayError::WrongKey { index, generation })?;
@@ -220,18 +263,32 @@ mod tests {
     fn the_recovery_key_survives_being_written_down() {
         let key = RecoveryKey::generate().unwrap();
         let text = key.to_text();
-        assert_eq!(*RecoveryKey::from_text(&text.to_lowercase().replace('-', " ")).unwrap().0, *key.0);
-        let slip =
-            text.replacen(text.chars().next().unwrap(), if text.starts_with('A') { "B" } else { "A" }, 1);
+        assert_eq!(
+            *RecoveryKey::from_text(&text.to_lowercase().replace('-', " "))
+                .unwrap()
+                .0,
+            *key.0
+        );
+        let slip = text.replacen(
+            text.chars().next().unwrap(),
+            if text.starts_with('A') { "B" } else { "A" },
+            1,
+        );
         assert!(RecoveryKey::from_text(&slip).is_err());
         assert!(RecoveryKey::from_text("").is_err());
     }
 
     #[test]
     fn only_the_recovery_key_opens_the_keyring() {
-        let (keyring, key) = (Keyring::generate().unwrap(), RecoveryKey::generate().unwrap());
+        let (keyring, key) = (
+            Keyring::generate().unwrap(),
+            RecoveryKey::generate().unwrap(),
+        );
         let sealed = keyring.seal(&key).unwrap();
-        assert_eq!(Keyring::open(&sealed, &key).unwrap().to_json(), keyring.to_json());
+        assert_eq!(
+            Keyring::open(&sealed, &key).unwrap().to_json(),
+            keyring.to_json()
+        );
         assert!(Keyring::open(&sealed, &RecoveryKey::generate().unwrap()).is_err());
         for at in 0..sealed.len() {
             let mut changed = sealed.clone();
@@ -249,6 +306,11 @@ mod tests {
         assert!(keyring.unwrap(b, generation, &wrapped).is_err());
         assert!(keyring.unwrap(a, 2, &wrapped).is_err());
         assert!(keyring.unwrap(a, 0, &wrapped).is_err());
-        assert!(Keyring::generate().unwrap().unwrap(a, generation, &wrapped).is_err());
+        assert!(
+            Keyring::generate()
+                .unwrap()
+                .unwrap(a, generation, &wrapped)
+                .is_err()
+        );
     }
 }

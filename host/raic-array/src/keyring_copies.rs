@@ -48,7 +48,11 @@ impl KeyringCopies {
             return;
         };
         // Told once, not at every try.
-        if lock(&self.faults).insert(cloud.to_owned(), fault.clone()).as_ref() != Some(&fault) {
+        if lock(&self.faults)
+            .insert(cloud.to_owned(), fault.clone())
+            .as_ref()
+            != Some(&fault)
+        {
             tracing::warn!("the keyring's copy: {fault}");
         }
     }
@@ -57,7 +61,10 @@ impl KeyringCopies {
 impl Inner {
     /// The configured clouds that have the keyring.
     pub(crate) async fn keyring_holders(&self) -> Result<Vec<String>> {
-        let mut holders = self.catalog.keyring_copies(self.keyring.generation()).await?;
+        let mut holders = self
+            .catalog
+            .keyring_copies(self.keyring.generation())
+            .await?;
         holders.retain(|cloud| self.servers.iter().any(|server| server.name() == cloud));
         Ok(holders)
     }
@@ -102,16 +109,25 @@ impl Inner {
     async fn copy_keyring(&self, enough: Option<usize>) -> Result<()> {
         let mut holders: BTreeSet<String> = self.keyring_holders().await?.into_iter().collect();
         let verified = lock(&self.keyring_copies.verified).clone();
-        let others = self.servers.iter().filter(|server| !verified.contains(server.name()));
+        let others = self
+            .servers
+            .iter()
+            .filter(|server| !verified.contains(server.name()));
         let mut copies: FuturesUnordered<_> = others
             .map(|server| async move {
                 let copied = tokio::time::timeout(PATIENCE, self.copy_keyring_to(server)).await;
                 let copied = copied.unwrap_or_else(|_| {
-                    Err(Some(format!("cloud {:?}: no answer within {} s", server.name(), PATIENCE.as_secs())))
+                    Err(Some(format!(
+                        "cloud {:?}: no answer within {} s",
+                        server.name(),
+                        PATIENCE.as_secs()
+                    )))
                 });
                 let cloud = server.name().to_owned();
                 if copied.is_ok() {
-                    self.catalog.keyring_stored(cloud.clone(), self.keyring.generation()).await?;
+                    self.catalog
+                        .keyring_stored(cloud.clone(), self.keyring.generation())
+                        .await?;
                 }
                 Ok::<_, ArrayError>((cloud, copied))
             })
@@ -150,9 +166,15 @@ impl Inner {
             return Ok(());
         }
         // Whatever the row said of it was of another place, or of another time.
-        self.catalog.keyring_missing(server.name().to_owned()).await.map_err(|e| Some(e.to_string()))?;
+        self.catalog
+            .keyring_missing(server.name().to_owned())
+            .await
+            .map_err(|e| Some(e.to_string()))?;
         match there {
-            None => server.store_object(&name, self.sealed_keyring.clone()).await.map_err(told),
+            None => server
+                .store_object(&name, self.sealed_keyring.clone())
+                .await
+                .map_err(told),
             // Never replaced: without it the other array could not be recovered.
             Some(_) => Err(Some(format!(
                 "cloud {:?}: its copy of the keyring is not this home's secrets/keyring.sealed. If the other clouds say the same, that file is \

@@ -31,7 +31,10 @@ impl Sealer {
         associated[4..6].copy_from_slice(&[FORMAT, ROLE_FILE]);
         associated[6..22].copy_from_slice(array);
         associated[22..].copy_from_slice(&index.0);
-        Self { key: aead(key), associated }
+        Self {
+            key: aead(key),
+            associated,
+        }
     }
 
     fn nonce(segment: u64, last: bool) -> Nonce {
@@ -44,13 +47,19 @@ impl Sealer {
     /// Seals a segment in place, adding its tag.
     fn seal(&self, segment: u64, last: bool, content: &mut Vec<u8>) -> Result<()> {
         let nonce = Self::nonce(segment, last);
-        let sealed = self.key.seal_in_place_append_tag(nonce, Aad::from(self.associated), content);
+        let sealed = self
+            .key
+            .seal_in_place_append_tag(nonce, Aad::from(self.associated), content);
         sealed.map_err(|_| ArrayError::Keyring)
     }
 
     /// Opens a segment in place; none where a byte is not what was sealed.
     fn open<'a>(&self, segment: u64, last: bool, sealed: &'a mut [u8]) -> Option<&'a [u8]> {
-        let opened = self.key.open_in_place(Self::nonce(segment, last), Aad::from(self.associated), sealed);
+        let opened = self.key.open_in_place(
+            Self::nonce(segment, last),
+            Aad::from(self.associated),
+            sealed,
+        );
         opened.ok().map(|content| &*content)
     }
 }
@@ -71,7 +80,15 @@ pub(crate) struct Encoder {
 impl Encoder {
     pub(crate) fn new(codec: Codec, sealer: Sealer, first: Header) -> Self {
         let n = first.geometry.n;
-        let headers = (0..n).map(|share| Header { share: ShareNum(share), ..first }.encode()).collect();
+        let headers = (0..n)
+            .map(|share| {
+                Header {
+                    share: ShareNum(share),
+                    ..first
+                }
+                .encode()
+            })
+            .collect();
         let shares = usize::from(n);
         Self {
             codec,
@@ -87,12 +104,21 @@ impl Encoder {
     /// The next bytes of every share, for some segments.
     pub(crate) fn encode(&mut self, segments: Vec<Vec<u8>>, last: bool) -> Result<Vec<Bytes>> {
         let count = segments.len();
-        let blocks: u64 = segments.iter().map(|s| block_length(s.len() as u64, self.geometry)).sum();
+        let blocks: u64 = segments
+            .iter()
+            .map(|s| block_length(s.len() as u64, self.geometry))
+            .sum();
         // Room for what may stand around them too, so that nothing is moved.
         let room = blocks as usize + HEADER as usize + GROUP as usize * HASH;
-        let mut out: Vec<_> = self.headers.iter().map(|_| BytesMut::with_capacity(room)).collect();
+        let mut out: Vec<_> = self
+            .headers
+            .iter()
+            .map(|_| BytesMut::with_capacity(room))
+            .collect();
         if self.segment == 0 {
-            out.iter_mut().zip(&self.headers).for_each(|(out, header)| out.extend_from_slice(header));
+            out.iter_mut()
+                .zip(&self.headers)
+                .for_each(|(out, header)| out.extend_from_slice(header));
         }
         for (i, content) in segments.into_iter().enumerate() {
             let ends = last && i + 1 == count;
@@ -120,7 +146,10 @@ impl Encoder {
         content.resize(length * k, 0);
         let data: Vec<&[u8]> = content.chunks(length).collect();
         let (of_data, of_parity) = out.split_at_mut(k);
-        of_data.iter_mut().zip(&data).for_each(|(out, block)| out.extend_from_slice(block));
+        of_data
+            .iter_mut()
+            .zip(&data)
+            .for_each(|(out, block)| out.extend_from_slice(block));
         for (number, out) in of_parity.iter_mut().enumerate() {
             let start = out.len();
             out.resize(start + length, 0);
@@ -131,15 +160,23 @@ impl Encoder {
 
     /// After the last segment: the hashes of every share's pages, and its root.
     pub(crate) fn finish(self) -> Vec<(Vec<Hash>, Hash)> {
-        let roots: Vec<_> = self.headers.iter().zip(&self.page_hashes).map(|(h, p)| root(h, p)).collect();
+        let roots: Vec<_> = self
+            .headers
+            .iter()
+            .zip(&self.page_hashes)
+            .map(|(h, p)| root(h, p))
+            .collect();
         self.page_hashes.into_iter().zip(roots).collect()
     }
 }
 
 /// Whether a block is the one its page's hash names.
 pub(crate) fn is_authentic(block: &[u8], page: &[u8], in_group: u64) -> bool {
-    let at = usize::try_from(in_group).unwrap_or(usize::MAX).saturating_mul(HASH);
-    page.get(at..at.saturating_add(HASH)).is_some_and(|hash| blake3::hash(block) == *hash_of(hash))
+    let at = usize::try_from(in_group)
+        .unwrap_or(usize::MAX)
+        .saturating_mul(HASH);
+    page.get(at..at.saturating_add(HASH))
+        .is_some_and(|hash| blake3::hash(block) == *hash_of(hash))
 }
 
 fn hash_of(bytes: &[u8]) -> &Hash {
@@ -175,8 +212,18 @@ mod tests {
     const INDEX: StorageIndex = StorageIndex([9; 16]);
 
     fn encoder(geometry: Geometry) -> Encoder {
-        let header = Header { array: [1; 16], index: INDEX, share: ShareNum(0), geometry, segment_size: 100 };
-        Encoder::new(Codec::new(geometry).unwrap(), Sealer::new(&Key::new([7; 32]), &[1; 16], INDEX), header)
+        let header = Header {
+            array: [1; 16],
+            index: INDEX,
+            share: ShareNum(0),
+            geometry,
+            segment_size: 100,
+        };
+        Encoder::new(
+            Codec::new(geometry).unwrap(),
+            Sealer::new(&Key::new([7; 32]), &[1; 16], INDEX),
+            header,
+        )
     }
 
     proptest! {

@@ -20,6 +20,9 @@ impl Transfer {
 
     /// Bytes by cloud, of the clouds that took part so far.
     pub fn clouds(&self) -> BTreeMap<String, u64> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }

@@ -41,7 +41,12 @@ struct Manifest<'a> {
 
 fn manifest(name: &str, length: u64, content_hash: [u8; 32]) -> Result<Vec<u8>> {
     let content_hash = blake3::Hash::from(content_hash).to_hex().to_string();
-    serde_json::to_vec(&Manifest { name, length, content_hash }).map_err(|e| ArrayError::Task(e.to_string()))
+    serde_json::to_vec(&Manifest {
+        name,
+        length,
+        content_hash,
+    })
+    .map_err(|e| ArrayError::Task(e.to_string()))
 }
 
 /// What whoever stores a file said of it before.
@@ -136,13 +141,19 @@ struct WriteFault {
 
 impl From<StorageError> for WriteFault {
     fn from(e: StorageError) -> Self {
-        Self { text: e.to_string(), is_full: e.is_full() }
+        Self {
+            text: e.to_string(),
+            is_full: e.is_full(),
+        }
     }
 }
 
 impl From<String> for WriteFault {
     fn from(text: String) -> Self {
-        Self { text, is_full: false }
+        Self {
+            text,
+            is_full: false,
+        }
     }
 }
 
@@ -165,7 +176,13 @@ fn begin_share(
         let sample = takes_sample.then(Sample::default);
         write_share(&server, (index, share), length, pieces, (transfer, sample)).await
     });
-    ShareUpload { share, cloud, domain, queue: Some(queue), task }
+    ShareUpload {
+        share,
+        cloud,
+        domain,
+        queue: Some(queue),
+        task,
+    }
 }
 
 async fn write_share(
@@ -201,20 +218,31 @@ async fn write_share(
 impl Inner {
     /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of one cloud more than
     /// is missing now.
-    pub(crate) async fn store<S, E>(&self, name: String, content: S, options: PutOptions) -> Result<FileInfo>
+    pub(crate) async fn store<S, E>(
+        &self,
+        name: String,
+        content: S,
+        options: PutOptions,
+    ) -> Result<FileInfo>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
     {
         self.keyring_is_stored().await?;
         // Without those that failed lately it would be refused: perhaps they are back.
-        let (suspects, others): (Vec<_>, Vec<_>) =
-            self.servers.iter().partition(|server| self.health.failed_lately(server.name()));
+        let (suspects, others): (Vec<_>, Vec<_>) = self
+            .servers
+            .iter()
+            .partition(|server| self.health.failed_lately(server.name()));
         if others.len() < self.needed() {
             self.that_answer(suspects).await;
         }
         let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
-        let PutOptions { transfer, account, size } = options;
+        let PutOptions {
+            transfer,
+            account,
+            size,
+        } = options;
         let target = |(s, share): (&Arc<StorageServer>, u8)| Target {
             share: ShareNum(share),
             server: s.id(),
@@ -233,20 +261,32 @@ impl Inner {
                 let manifest_length = manifest(&name, size, [0; 32])?.len();
                 let manifest_length =
                     u32::try_from(manifest_length).map_err(|e| ArrayError::Task(e.to_string()))?;
-                Layout { manifest_length, ..layout(size) }.share_length()
+                Layout {
+                    manifest_length,
+                    ..layout(size)
+                }
+                .share_length()
             }
             None => 0,
         };
         // Before anything of it is held: it waits for memory without holding any.
-        let _reserved = self.budget.reserve(self.held_by_upload(size.map(|_| reserve))).await;
-        self.catalog.begin(index, targets.clone(), account, reserve).await?;
+        let _reserved = self
+            .budget
+            .reserve(self.held_by_upload(size.map(|_| reserve)))
+            .await;
+        self.catalog
+            .begin(index, targets.clone(), account, reserve)
+            .await?;
         let stored = async {
             let file = self
                 .store_stream(
                     index,
                     name,
                     content,
-                    size.map(|size| Announced { size, share_length: reserve }),
+                    size.map(|size| Announced {
+                        size,
+                        share_length: reserve,
+                    }),
                     transfer,
                 )
                 .await?;
@@ -254,10 +294,15 @@ impl Inner {
         };
         let stored = stored.await;
         let lacking: Vec<(&str, &str)> = match &stored {
-            Ok(file) => file.lacking.iter().map(|(_, cloud, why)| (cloud.as_str(), why.as_str())).collect(),
-            Err(ArrayError::TooFewClouds { faults, .. }) => {
-                faults.iter().map(|f| (f.cloud.as_str(), f.text.as_str())).collect()
-            }
+            Ok(file) => file
+                .lacking
+                .iter()
+                .map(|(_, cloud, why)| (cloud.as_str(), why.as_str()))
+                .collect(),
+            Err(ArrayError::TooFewClouds { faults, .. }) => faults
+                .iter()
+                .map(|f| (f.cloud.as_str(), f.text.as_str()))
+                .collect(),
             Err(_) => Vec::new(),
         };
         for (cloud, why) in lacking {
@@ -314,7 +359,13 @@ impl Inner {
                 .map(|(s, i)| {
                     let takes_sample = self.health.takes_sample(s.name());
                     let length = announced.map(|announced| announced.share_length);
-                    begin_share(s.clone(), index, ShareNum(i), length, (transfer.clone(), takes_sample))
+                    begin_share(
+                        s.clone(),
+                        index,
+                        ShareNum(i),
+                        length,
+                        (transfer.clone(), takes_sample),
+                    )
                 })
                 .collect(),
             k: usize::from(self.geometry.k),
@@ -332,11 +383,16 @@ impl Inner {
         // What it holds in memory is not held for one who sends nothing.
         let idle = self.patience * IDLE;
         let stopped = |_| ArrayError::Content(format!("nothing came for {idle:?}"));
-        while let Some(piece) = tokio::time::timeout(idle, content.next()).await.map_err(stopped)? {
+        while let Some(piece) = tokio::time::timeout(idle, content.next())
+            .await
+            .map_err(stopped)?
+        {
             let mut piece = piece.map_err(|e| ArrayError::Content(e.to_string()))?;
             received += piece.len() as u64;
             // What was reserved and asked for is what was announced; a file that changes while it is sent is another file.
-            if let Some(Announced { size, .. }) = announced.filter(|announced| received > announced.size) {
+            if let Some(Announced { size, .. }) =
+                announced.filter(|announced| received > announced.size)
+            {
                 return Err(ArrayError::Content(format!(
                     "it is longer than the {size} bytes that were announced"
                 )));
@@ -346,15 +402,21 @@ impl Inner {
                 filling.extend_from_slice(&piece.split_to(room.min(piece.len())));
                 if filling.len() == segment_size {
                     // Room for the tag, which sealing adds.
-                    batch.push(std::mem::replace(&mut filling, Vec::with_capacity(segment_size + 16)));
+                    batch.push(std::mem::replace(
+                        &mut filling,
+                        Vec::with_capacity(segment_size + 16),
+                    ));
                 }
                 if batch.len() == BATCH {
-                    (encoder, hasher) =
-                        uploads.encode(encoder, hasher, std::mem::take(&mut batch), false).await?;
+                    (encoder, hasher) = uploads
+                        .encode(encoder, hasher, std::mem::take(&mut batch), false)
+                        .await?;
                 }
             }
         }
-        if let Some(Announced { size, .. }) = announced.filter(|announced| received < announced.size) {
+        if let Some(Announced { size, .. }) =
+            announced.filter(|announced| received < announced.size)
+        {
             return Err(ArrayError::Content(format!(
                 "it ended after {received} of the {size} bytes that were announced"
             )));
@@ -369,22 +431,55 @@ impl Inner {
         let length = received;
         let content_hash = *hasher.finalize().as_bytes();
         let manifest = manifest(&name, length, content_hash)?;
-        let manifest_length = u32::try_from(manifest.len()).map_err(|e| ArrayError::Task(e.to_string()))?;
-        let (encoder, _) = uploads.encode(encoder, hasher, vec![manifest], true).await?;
+        let manifest_length =
+            u32::try_from(manifest.len()).map_err(|e| ArrayError::Task(e.to_string()))?;
+        let (encoder, _) = uploads
+            .encode(encoder, hasher, vec![manifest], true)
+            .await?;
         let (page_hashes, roots): (Vec<_>, Vec<_>) = encoder.finish().into_iter().unzip();
         let trailer = |page_hashes| {
             let roots = roots.clone();
-            Trailer { length, manifest_length, generation, wrapped_key, page_hashes, roots }.encode().into()
+            Trailer {
+                length,
+                manifest_length,
+                generation,
+                wrapped_key,
+                page_hashes,
+                roots,
+            }
+            .encode()
+            .into()
         };
-        uploads.send(page_hashes.into_iter().map(trailer).collect()).await?;
+        uploads
+            .send(page_hashes.into_iter().map(trailer).collect())
+            .await?;
         let stored = uploads.finish().await?;
 
-        let layout =
-            Layout { geometry: self.geometry, segment_size: self.segment_size, length, manifest_length };
-        let stream = CatalogStream { index, layout, generation, wrapped_key, roots, placements: Vec::new() };
-        let lacking =
-            uploads.lacking.into_iter().map(|(share, cloud, fault)| (share, cloud, shortened(&fault.text)));
-        Ok(NewFile { name, content_hash, stream, stored, lacking: lacking.collect() })
+        let layout = Layout {
+            geometry: self.geometry,
+            segment_size: self.segment_size,
+            length,
+            manifest_length,
+        };
+        let stream = CatalogStream {
+            index,
+            layout,
+            generation,
+            wrapped_key,
+            roots,
+            placements: Vec::new(),
+        };
+        let lacking = uploads
+            .lacking
+            .into_iter()
+            .map(|(share, cloud, fault)| (share, cloud, shortened(&fault.text)));
+        Ok(NewFile {
+            name,
+            content_hash,
+            stream,
+            stored,
+            lacking: lacking.collect(),
+        })
     }
 }
 
@@ -423,10 +518,15 @@ impl Uploads {
 
     /// Hands every share its next piece; waits for room, but not for ever.
     async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
-        let waiting = self.shares.iter().zip(pieces).enumerate().filter_map(|(i, (share, piece))| {
-            let queue = share.queue.clone()?;
-            Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
-        });
+        let waiting =
+            self.shares
+                .iter()
+                .zip(pieces)
+                .enumerate()
+                .filter_map(|(i, (share, piece))| {
+                    let queue = share.queue.clone()?;
+                    Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
+                });
         let sent = patiently(waiting.collect(), self.needed, self.patience).await;
         for i in 0..self.shares.len() {
             let sent = sent.iter().find(|(of, _)| *of == i).map(|(_, sent)| *sent);
@@ -438,7 +538,11 @@ impl Uploads {
     }
 
     async fn finish(&mut self) -> Result<Vec<(ShareNum, Stored)>> {
-        let mut open: Vec<_> = self.shares.iter_mut().filter(|share| share.queue.is_some()).collect();
+        let mut open: Vec<_> = self
+            .shares
+            .iter_mut()
+            .filter(|share| share.queue.is_some())
+            .collect();
         let waiting = open.iter_mut().enumerate().map(|(i, share)| async move {
             // A share that failed meanwhile says so by its end.
             if let Some(queue) = share.queue.take() {
@@ -485,7 +589,11 @@ impl Uploads {
         let stored = n - self.lacking.len();
         // Clouds of one failure domain are lost together.
         let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-        for share in self.shares.iter().filter(|s| !self.lacking.iter().any(|(of, ..)| *of == s.share)) {
+        for share in self
+            .shares
+            .iter()
+            .filter(|s| !self.lacking.iter().any(|(of, ..)| *of == s.share))
+        {
             *domains.entry(&share.domain).or_default() += 1;
         }
         let mut domains: Vec<usize> = domains.into_values().collect();
@@ -494,12 +602,18 @@ impl Uploads {
         if stored >= self.needed && (left >= self.k || self.lacking.is_empty()) {
             return Ok(());
         }
-        let faults = self
-            .lacking
-            .iter()
-            .map(|(_, cloud, fault)| Fault { cloud: cloud.clone(), text: fault.text.clone() });
+        let faults = self.lacking.iter().map(|(_, cloud, fault)| Fault {
+            cloud: cloud.clone(),
+            text: fault.text.clone(),
+        });
         let is_full = self.lacking.iter().all(|(.., fault)| fault.is_full);
-        Err(ArrayError::TooFewClouds { stored, n, needed: self.needed, is_full, faults: faults.collect() })
+        Err(ArrayError::TooFewClouds {
+            stored,
+            n,
+            needed: self.needed,
+            is_full,
+            faults: faults.collect(),
+        })
     }
 }
 
@@ -512,7 +626,11 @@ async fn patiently<F: Future>(
     let mut done = Vec::new();
     loop {
         // On a slow line all are slow, and none waits.
-        let patience = if done.len() < needed { patience * 5 } else { patience };
+        let patience = if done.len() < needed {
+            patience * 5
+        } else {
+            patience
+        };
         match tokio::time::timeout(patience, waiting.next()).await {
             Ok(Some(one)) => done.push(one),
             Ok(None) | Err(_) => return done,

@@ -1,12 +1,17 @@
 //! The array over clouds in memory that are wiped, corrupted, or fail.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, PutOptions, RecoveryKey, Transfer};
+use raic_array::{
+    Array, ArrayConfig, ArrayError, Geometry, Keyring, PutOptions, RecoveryKey, Transfer,
+};
 use raic_cloud::{Breaker, Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{
     AccountChange, ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience,
@@ -31,14 +36,26 @@ impl Rig {
         let sealed = Bytes::from(keyring.seal(&RecoveryKey::generate().unwrap()).unwrap());
         let patience = ArrayConfig::PATIENCE;
         let (budget, folder) = (ChunkBudget::default(), tempfile::tempdir().unwrap());
-        Self { clouds, keyring, sealed, patience, domains: Vec::new(), budget, folder }
+        Self {
+            clouds,
+            keyring,
+            sealed,
+            patience,
+            domains: Vec::new(),
+            budget,
+            folder,
+        }
     }
 
     async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
         let database = Database::open(&self.folder.path().join("raic.db")).unwrap();
         let leasedb = LeaseDb::open(database, Clock::system(), Patience::default()).await?;
         let identity = leasedb.identity().await?;
-        let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
+        let owner = Owner {
+            array: keyring.array,
+            key: keyring.owner_key(),
+            identity,
+        };
         let holds = Holds::default();
         let mut servers = Vec::new();
         for (i, cloud) in self.clouds.iter().enumerate() {
@@ -46,13 +63,24 @@ impl Rig {
             let cloud = Arc::new(Breaker::new(cloud.clone()));
             let backend = Arc::new(CloudBackend::new(cloud, 5_000, self.budget.clone()));
             let domain = self.domains.get(i).map(ToString::to_string);
-            let settings = ServerSettings { domain, ..ServerSettings::default() };
-            let server =
-                StorageServer::open(backend, leasedb.clone(), owner.clone(), settings, holds.clone());
+            let settings = ServerSettings {
+                domain,
+                ..ServerSettings::default()
+            };
+            let server = StorageServer::open(
+                backend,
+                leasedb.clone(),
+                owner.clone(),
+                settings,
+                holds.clone(),
+            );
             servers.push(Arc::new(server.await?));
         }
         Array::open(ArrayConfig {
-            geometry: Geometry { k, n: self.clouds.len() as u8 },
+            geometry: Geometry {
+                k,
+                n: self.clouds.len() as u8,
+            },
             segment_size: 1_000,
             survive: 1,
             patience: self.patience,
@@ -86,12 +114,21 @@ fn content(length: usize) -> Bytes {
 }
 
 async fn put(array: &Array, name: &str, content: Bytes) -> Result<(), ArrayError> {
-    let pieces: Vec<Result<Bytes, String>> =
-        content.chunks(777).map(|c| Ok(Bytes::copy_from_slice(c))).collect();
-    array.put(name, stream::iter(pieces), PutOptions::default()).await.map(drop)
+    let pieces: Vec<Result<Bytes, String>> = content
+        .chunks(777)
+        .map(|c| Ok(Bytes::copy_from_slice(c)))
+        .collect();
+    array
+        .put(name, stream::iter(pieces), PutOptions::default())
+        .await
+        .map(drop)
 }
 
-async fn get(array: &Array, name: &str, range: Option<std::ops::Range<u64>>) -> Result<Vec<u8>, ArrayError> {
+async fn get(
+    array: &Array,
+    name: &str,
+    range: Option<std::ops::Range<u64>>,
+) -> Result<Vec<u8>, ArrayError> {
     let (_, _, content) = array.get(name, range, Transfer::default()).await?;
     content
         .try_fold(Vec::new(), async |mut all, piece| {
@@ -117,15 +154,32 @@ async fn files_of_every_size_read_back_whole_and_in_part() {
     let array = rig.open().await;
     for length in [0, 1, 999, 1_000, 1_001, 5_000, 123_456, 1_100_000] {
         put(&array, "file", content(length)).await.unwrap();
-        assert_eq!(get(&array, "file", None).await.unwrap(), content(length), "{length}");
+        assert_eq!(
+            get(&array, "file", None).await.unwrap(),
+            content(length),
+            "{length}"
+        );
         assert_eq!(array.stat("file").await.unwrap().size, length as u64);
     }
     let whole = content(1_100_000);
-    for range in [0..1, 999..1_001, 1_023_000..1_025_000, 1_099_999..2_000_000, 500_000..900_001] {
+    for range in [
+        0..1,
+        999..1_001,
+        1_023_000..1_025_000,
+        1_099_999..2_000_000,
+        500_000..900_001,
+    ] {
         let part = &whole[range.start as usize..whole.len().min(range.end as usize)];
-        assert_eq!(get(&array, "file", Some(range.clone())).await.unwrap(), part, "{range:?}");
+        assert_eq!(
+            get(&array, "file", Some(range.clone())).await.unwrap(),
+            part,
+            "{range:?}"
+        );
     }
-    assert!(matches!(get(&array, "file", Some(1_100_000..1_100_001)).await, Err(ArrayError::Range { .. })));
+    assert!(matches!(
+        get(&array, "file", Some(1_100_000..1_100_001)).await,
+        Err(ArrayError::Range { .. })
+    ));
 }
 
 /// Every pair of clouds, wiped or with every object changed somewhere: the file is whole.
@@ -141,7 +195,11 @@ async fn any_two_of_four_clouds_may_be_wiped_or_lie() {
                     if corrupt {
                         for (i, key) in cloud.keys().iter().enumerate() {
                             // What tells of a run has 32 bytes.
-                            let at = if key.as_str().starts_with("raic/run.") { i } else { i * 37 };
+                            let at = if key.as_str().starts_with("raic/run.") {
+                                i
+                            } else {
+                                i * 37
+                            };
                             assert!(cloud.corrupt(key, at));
                         }
                     } else {
@@ -166,10 +224,15 @@ async fn with_three_gone_each_clouds_fault_is_told_and_no_byte_is_wrong() {
     rig.clouds[0].inner().wipe();
     rig.clouds[1].inner().wipe();
     let liar = rig.clouds[2].inner();
-    let shares = liar.keys().into_iter().filter(|key| key.as_str().starts_with("shares/"));
+    let shares = liar
+        .keys()
+        .into_iter()
+        .filter(|key| key.as_str().starts_with("shares/"));
     shares.for_each(|key| assert!(liar.corrupt(&key, 70)));
     let e = get(&array, "file", None).await.unwrap_err();
-    let ArrayError::Unreadable { k: 2, faults, .. } = &e else { panic!("{e}") };
+    let ArrayError::Unreadable { k: 2, faults, .. } = &e else {
+        panic!("{e}")
+    };
     let told: Vec<_> = faults.iter().map(|f| f.cloud.as_str()).collect();
     assert_eq!(told, ["c0", "c1", "c2"], "{e}");
 }
@@ -184,8 +247,14 @@ async fn what_is_removed_or_replaced_leaves_the_clouds() {
     settle(|| rig.objects() == one).await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(100_000));
     array.remove("file").await.unwrap();
-    assert!(matches!(get(&array, "file", None).await, Err(ArrayError::NoSuchFile(_))));
-    assert!(matches!(array.remove("file").await, Err(ArrayError::NoSuchFile(_))));
+    assert!(matches!(
+        get(&array, "file", None).await,
+        Err(ArrayError::NoSuchFile(_))
+    ));
+    assert!(matches!(
+        array.remove("file").await,
+        Err(ArrayError::NoSuchFile(_))
+    ));
     settle(|| rig.objects() == 0).await;
     // A deletion's row goes after the share has gone.
     while array.status().await.unwrap().totals.deletions > 0 {
@@ -200,8 +269,14 @@ async fn an_upload_that_breaks_off_leaves_nothing_and_what_was_there() {
     put(&array, "file", content(10_000)).await.unwrap();
     let before = rig.objects();
     let pieces = vec![Ok(content(90_000)), Err("the client went away".to_owned())];
-    let e = array.put("file", stream::iter(pieces), PutOptions::default()).await.unwrap_err();
-    assert!(matches!(&e, ArrayError::Content(why) if why.contains("went away")), "{e}");
+    let e = array
+        .put("file", stream::iter(pieces), PutOptions::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&e, ArrayError::Content(why) if why.contains("went away")),
+        "{e}"
+    );
     settle(|| rig.objects() == before).await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(10_000));
     // A late request may still land, so the deletions are done once more later.
@@ -212,7 +287,10 @@ async fn an_upload_that_breaks_off_leaves_nothing_and_what_was_there() {
 async fn another_arrays_keyring_opens_nothing() {
     let rig = Rig::new(4);
     drop(rig.open().await);
-    let other = rig.open_with(2, Keyring::generate().unwrap()).await.unwrap_err();
+    let other = rig
+        .open_with(2, Keyring::generate().unwrap())
+        .await
+        .unwrap_err();
     assert!(matches!(other, ArrayError::Keyring), "{other}");
 }
 
@@ -222,8 +300,14 @@ async fn every_geometry_reads_with_its_clouds_gone() {
         let rig = Rig::new(n);
         let array = rig.open_with(k, rig.keyring.clone()).await.unwrap();
         put(&array, "file", content(20_000)).await.unwrap();
-        rig.clouds[..n - usize::from(k)].iter().for_each(|cloud| cloud.inner().wipe());
-        assert_eq!(get(&array, "file", None).await.unwrap(), content(20_000), "{k}-of-{n}");
+        rig.clouds[..n - usize::from(k)]
+            .iter()
+            .for_each(|cloud| cloud.inner().wipe());
+        assert_eq!(
+            get(&array, "file", None).await.unwrap(),
+            content(20_000),
+            "{k}-of-{n}"
+        );
     }
 }
 
@@ -238,11 +322,20 @@ async fn names_are_keys_and_lists_are_paged() {
         let files = array.list(prefix, after, limit).await.unwrap();
         files.into_iter().map(|f| f.name).collect::<Vec<_>>()
     };
-    assert_eq!(list("", "", 100).await, ["A", "a", "dir%", "dir/1", "dir/2", "é"]);
+    assert_eq!(
+        list("", "", 100).await,
+        ["A", "a", "dir%", "dir/1", "dir/2", "é"]
+    );
     assert_eq!(list("dir/", "", 100).await, ["dir/1", "dir/2"]);
     assert_eq!(list("", "a", 2).await, ["dir%", "dir/1"]);
     for bad in ["", "a\nb", &"x".repeat(1025)] {
-        assert!(matches!(put(&array, bad, content(1)).await, Err(ArrayError::Name { .. })), "{bad:?}");
+        assert!(
+            matches!(
+                put(&array, bad, content(1)).await,
+                Err(ArrayError::Name { .. })
+            ),
+            "{bad:?}"
+        );
     }
 }
 
@@ -258,7 +351,10 @@ async fn a_cloud_that_hangs_holds_up_neither_the_start_nor_reading_nor_the_other
     let array = rig.open().await;
     put(&array, "file", content(20_000)).await.unwrap();
     drop(array);
-    rig.clouds[0].set(FaultPlan { hang: HANGS, ..FaultPlan::default() });
+    rig.clouds[0].set(FaultPlan {
+        hang: HANGS,
+        ..FaultPlan::default()
+    });
     let began = std::time::Instant::now();
     let array = rig.open().await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(20_000));
@@ -271,7 +367,10 @@ async fn a_cloud_that_hangs_holds_up_neither_the_start_nor_reading_nor_the_other
             .count()
     };
     settle(|| left() == 0).await;
-    assert!(began.elapsed().as_secs() < 20, "it waited for the cloud that hangs");
+    assert!(
+        began.elapsed().as_secs() < 20,
+        "it waited for the cloud that hangs"
+    );
 }
 
 #[tokio::test]
@@ -280,7 +379,10 @@ async fn a_cloud_that_takes_nothing_is_given_up_and_its_share_recorded_as_lackin
     rig.patience = Duration::from_secs(1);
     let array = rig.open().await;
     put(&array, "before", content(10)).await.unwrap();
-    rig.clouds[3].set(FaultPlan { hang: HANGS, ..FaultPlan::default() });
+    rig.clouds[3].set(FaultPlan {
+        hang: HANGS,
+        ..FaultPlan::default()
+    });
     for length in [10, 200_000] {
         put(&array, "file", content(length)).await.unwrap();
         let lacking = array.stat("file").await.unwrap().lacking;
@@ -300,10 +402,16 @@ async fn an_upload_without_memory_waits_and_reads_go_on() {
     let array = Arc::new(rig.open().await);
     put(&array, "file", content(100_000)).await.unwrap();
     let (send, receive) = tokio::sync::mpsc::channel::<Result<Bytes, String>>(1);
-    let pieces = stream::unfold(receive, |mut receive| async { Some((receive.recv().await?, receive)) });
+    let pieces = stream::unfold(receive, |mut receive| async {
+        Some((receive.recv().await?, receive))
+    });
     let (pieces, slow_array) = (Box::pin(pieces), array.clone());
-    let slow =
-        tokio::spawn(async move { slow_array.put("slow", pieces, PutOptions::default()).await.map(drop) });
+    let slow = tokio::spawn(async move {
+        slow_array
+            .put("slow", pieces, PutOptions::default())
+            .await
+            .map(drop)
+    });
     send.send(Ok(content(10))).await.unwrap();
     let budget = rig.budget.clone();
     settle(|| budget.free() == 0).await;
@@ -325,17 +433,31 @@ async fn an_upload_whose_content_stops_coming_ends_and_gives_its_memory_back() {
     rig.patience = Duration::from_millis(50);
     let array = rig.open().await;
     let begun = stream::iter([Ok::<_, String>(content(10))]).chain(stream::pending());
-    let ended = array.put("file", Box::pin(begun), PutOptions::default()).await.unwrap_err();
-    assert!(matches!(&ended, ArrayError::Content(why) if why.contains("nothing came")), "{ended}");
+    let ended = array
+        .put("file", Box::pin(begun), PutOptions::default())
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&ended, ArrayError::Content(why) if why.contains("nothing came")),
+        "{ended}"
+    );
     assert_eq!(rig.budget.free(), ChunkBudget::DEFAULT);
-    assert!(matches!(array.stat("file").await, Err(ArrayError::NoSuchFile(_))));
+    assert!(matches!(
+        array.stat("file").await,
+        Err(ArrayError::NoSuchFile(_))
+    ));
 }
 
 #[tokio::test]
 async fn a_wiped_cloud_gets_the_keyring_again() {
     let rig = Rig::new(4);
     let array = rig.open().await;
-    settle(|| rig.clouds.iter().all(|c| c.inner().keys().contains(&keyring_key()))).await;
+    settle(|| {
+        rig.clouds
+            .iter()
+            .all(|c| c.inner().keys().contains(&keyring_key()))
+    })
+    .await;
     drop(array);
     rig.clouds[1].inner().wipe();
     rig.open().await.servers()[1].adopt().await.unwrap();
@@ -348,19 +470,46 @@ async fn a_container_of_another_array_keeps_its_keyring_and_does_not_count() {
     let rig = Rig::new(4);
     let theirs = Bytes::from("the keyring of another array");
     for cloud in &rig.clouds[..2] {
-        cloud.put(&keyring_key(), theirs.clone().into(), WriteMode::Overwrite).await.unwrap();
+        cloud
+            .put(&keyring_key(), theirs.clone().into(), WriteMode::Overwrite)
+            .await
+            .unwrap();
     }
     let array = rig.open().await;
     // Two of four have the keyring: a write that only any three could bring back is refused.
     let refused = put(&array, "file", content(10)).await.unwrap_err();
-    assert!(matches!(refused, ArrayError::KeyringNotStored { stored: 2, needed: 3 }), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            ArrayError::KeyringNotStored {
+                stored: 2,
+                needed: 3
+            }
+        ),
+        "{refused}"
+    );
     let status = array.status().await.unwrap();
-    let faults: Vec<_> = status.clouds.iter().filter(|c| c.fault.is_some()).map(|c| &c.name).collect();
+    let faults: Vec<_> = status
+        .clouds
+        .iter()
+        .filter(|c| c.fault.is_some())
+        .map(|c| &c.name)
+        .collect();
     assert_eq!(faults, ["c0", "c1"]);
-    let holders: Vec<_> = status.clouds.iter().filter(|c| c.has_keyring).map(|c| &c.name).collect();
+    let holders: Vec<_> = status
+        .clouds
+        .iter()
+        .filter(|c| c.has_keyring)
+        .map(|c| &c.name)
+        .collect();
     assert_eq!(holders, ["c2", "c3"]);
     let object = rig.clouds[0].get(&keyring_key(), None, None).await.unwrap();
-    assert_eq!(raic_cloud::collect_body("c0", object.body, 100).await.unwrap(), theirs);
+    assert_eq!(
+        raic_cloud::collect_body("c0", object.body, 100)
+            .await
+            .unwrap(),
+        theirs
+    );
 }
 
 /// Any two clouds may be emptied or lie: copies of the keyring that are lost are made again, and refuse no write.
@@ -371,17 +520,36 @@ async fn a_keyring_that_was_once_stored_may_be_used_ever_after() {
     put(&array, "file", content(10)).await.unwrap();
     drop(array);
     for cloud in &rig.clouds[..2] {
-        cloud.put(&keyring_key(), Bytes::from("a lie").into(), WriteMode::Overwrite).await.unwrap();
+        cloud
+            .put(
+                &keyring_key(),
+                Bytes::from("a lie").into(),
+                WriteMode::Overwrite,
+            )
+            .await
+            .unwrap();
     }
     let array = rig.open().await;
     put(&array, "another", content(20)).await.unwrap();
     let state = async || array.status().await.unwrap().clouds;
-    while state().await.iter().filter(|cloud| cloud.fault.is_some()).count() < 2 {
+    while state()
+        .await
+        .iter()
+        .filter(|cloud| cloud.fault.is_some())
+        .count()
+        < 2
+    {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let fault = state().await[0].fault.clone().unwrap();
-    assert!(fault.contains("secrets/keyring.sealed") && !fault.contains("container of its own"), "{fault}");
-    assert!(state().await.iter().all(|cloud| cloud.stores), "and each takes its share all the same");
+    assert!(
+        fault.contains("secrets/keyring.sealed") && !fault.contains("container of its own"),
+        "{fault}"
+    );
+    assert!(
+        state().await.iter().all(|cloud| cloud.stores),
+        "and each takes its share all the same"
+    );
 }
 
 /// What was reserved and asked for is what was announced.
@@ -389,17 +557,35 @@ async fn a_keyring_that_was_once_stored_may_be_used_ever_after() {
 async fn a_content_is_as_long_as_was_announced() {
     let rig = Rig::new(4);
     let array = rig.open().await;
-    for (announced, why) in [(99, "longer than the 99 bytes"), (101, "ended after 100 of the 101 bytes")] {
+    for (announced, why) in [
+        (99, "longer than the 99 bytes"),
+        (101, "ended after 100 of the 101 bytes"),
+    ] {
         let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(60)), Ok(content(40))];
-        let options = PutOptions { size: Some(announced), ..PutOptions::default() };
-        let refused = array.put("file", stream::iter(pieces), options).await.unwrap_err();
-        assert!(matches!(&refused, ArrayError::Content(e) if e.contains(why)), "{refused}");
+        let options = PutOptions {
+            size: Some(announced),
+            ..PutOptions::default()
+        };
+        let refused = array
+            .put("file", stream::iter(pieces), options)
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&refused, ArrayError::Content(e) if e.contains(why)),
+            "{refused}"
+        );
     }
     // Longer, it is stopped at once, and not at its end.
     let endless = stream::repeat_with(|| Ok::<_, String>(content(1 << 16)));
-    let options = PutOptions { size: Some(1), ..PutOptions::default() };
+    let options = PutOptions {
+        size: Some(1),
+        ..PutOptions::default()
+    };
     array.put("file", endless, options).await.unwrap_err();
-    assert!(matches!(array.stat("file").await, Err(ArrayError::NoSuchFile(_))));
+    assert!(matches!(
+        array.stat("file").await,
+        Err(ArrayError::NoSuchFile(_))
+    ));
 }
 
 #[tokio::test]
@@ -409,21 +595,42 @@ async fn a_quota_that_a_file_just_fits_takes_it() {
     let leasedb = array.servers()[0].leasedb();
     let store = async |name: &str, account| {
         let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(10_000))];
-        let options = PutOptions { size: Some(10_000), account, ..PutOptions::default() };
+        let options = PutOptions {
+            size: Some(10_000),
+            account,
+            ..PutOptions::default()
+        };
         array.put(name, stream::iter(pieces), options).await
     };
-    let measure = leasedb.create_account("measure", AccountChange::default()).await.unwrap().id;
+    let measure = leasedb
+        .create_account("measure", AccountChange::default())
+        .await
+        .unwrap()
+        .id;
     store("a file", measure).await.unwrap();
-    let used =
-        leasedb.usage_by_account().await.unwrap().into_iter().find(|u| u.name == "measure").unwrap().bytes;
+    let used = leasedb
+        .usage_by_account()
+        .await
+        .unwrap()
+        .into_iter()
+        .find(|u| u.name == "measure")
+        .unwrap()
+        .bytes;
     for (name, quota) in [("fits", used), ("not", used - 1)] {
-        let change = AccountChange { hard_quota: Some(Some(quota)), ..AccountChange::default() };
+        let change = AccountChange {
+            hard_quota: Some(Some(quota)),
+            ..AccountChange::default()
+        };
         let account = leasedb.create_account(name, change).await.unwrap().id;
         let before = rig.clouds[0].inner().keys().len();
         let stored = store("a file", account).await;
         assert_eq!(stored.is_ok(), name == "fits", "{stored:?}");
         if name == "not" {
-            assert_eq!(rig.clouds[0].inner().keys().len(), before, "it is refused before a byte goes out");
+            assert_eq!(
+                rig.clouds[0].inner().keys().len(),
+                before,
+                "it is refused before a byte goes out"
+            );
         }
     }
 }
@@ -437,12 +644,19 @@ async fn a_cloud_that_gives_other_bytes_back_is_found_when_it_stores() {
     drop(array);
     let array = rig.open().await;
     // The owner object and the keyring are read at any time, and stay as they are.
-    let lying = FaultPlan { corrupt_body: 1.0, corrupt_below: "shares/", ..FaultPlan::default() };
+    let lying = FaultPlan {
+        corrupt_body: 1.0,
+        corrupt_below: "shares/",
+        ..FaultPlan::default()
+    };
     rig.clouds[2].set(lying);
     put(&array, "file", content(50_000)).await.unwrap();
     let lacking = array.stat("file").await.unwrap().lacking;
     assert_eq!(lacking.len(), 1, "{lacking:?}");
-    assert!(lacking[0].1 == "c2" && lacking[0].2.contains("other bytes"), "{lacking:?}");
+    assert!(
+        lacking[0].1 == "c2" && lacking[0].2.contains("other bytes"),
+        "{lacking:?}"
+    );
     let state = &array.status().await.unwrap().clouds[2];
     assert_eq!((state.lacking, state.last.len()), (1, 1), "{state:?}");
 }
@@ -457,11 +671,18 @@ async fn what_a_cloud_that_is_gone_held_is_lost_and_a_cloud_that_comes_back_has_
     let cloud = rig.clouds.pop().unwrap();
     let array = rig.open_with(2, rig.keyring.clone()).await.unwrap();
     let status = array.status().await.unwrap();
-    assert_eq!((status.totals.lost, status.gone), (1, vec![("c3".to_owned(), 1)]));
+    assert_eq!(
+        (status.totals.lost, status.gone),
+        (1, vec![("c3".to_owned(), 1)])
+    );
     let file = array.stat("file").await.unwrap();
     assert_eq!((file.shares.len(), file.lacking.len()), (3, 1), "{file:?}");
     array.remove("file").await.unwrap();
-    assert_eq!(array.status().await.unwrap().totals.lost, 0, "nothing needs it any more");
+    assert_eq!(
+        array.status().await.unwrap().totals.lost,
+        0,
+        "nothing needs it any more"
+    );
     drop(array);
     rig.clouds.push(cloud);
     let status = rig.open().await.status().await.unwrap();
@@ -474,13 +695,24 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
     let array = rig.open().await;
     let (up, down) = (Transfer::default(), Transfer::default());
     let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(100_000))];
-    let options = PutOptions { transfer: up.clone(), ..PutOptions::default() };
-    array.put("file", stream::iter(pieces), options).await.unwrap();
+    let options = PutOptions {
+        transfer: up.clone(),
+        ..PutOptions::default()
+    };
+    array
+        .put("file", stream::iter(pieces), options)
+        .await
+        .unwrap();
     let shares = up.clouds();
     assert_eq!(shares.keys().collect::<Vec<_>>(), ["c0", "c1", "c2", "c3"]);
     for (cloud, counted) in rig.clouds.iter().zip(shares.values()) {
         let mut stored = 0;
-        for key in cloud.inner().keys().iter().filter(|key| key.as_str().starts_with("shares/")) {
+        for key in cloud
+            .inner()
+            .keys()
+            .iter()
+            .filter(|key| key.as_str().starts_with("shares/"))
+        {
             stored += cloud.head(key).await.unwrap().size;
         }
         assert_eq!(*counted, stored);
@@ -494,18 +726,31 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
 #[tokio::test]
 async fn another_geometry_reads_what_was_stored_before() {
     let mut rig = Rig::new(4);
-    put(&rig.open().await, "of 2-of-4", content(30_000)).await.unwrap();
-    rig.clouds.push(Arc::new(Faulty::new(MemoryCloud::new("c4"), 0, FaultPlan::default())));
+    put(&rig.open().await, "of 2-of-4", content(30_000))
+        .await
+        .unwrap();
+    rig.clouds.push(Arc::new(Faulty::new(
+        MemoryCloud::new("c4"),
+        0,
+        FaultPlan::default(),
+    )));
     let array = rig.open_with(3, rig.keyring.clone()).await.unwrap();
     put(&array, "of 3-of-5", content(30_000)).await.unwrap();
-    assert_eq!(get(&array, "of 2-of-4", None).await.unwrap(), content(30_000));
+    assert_eq!(
+        get(&array, "of 2-of-4", None).await.unwrap(),
+        content(30_000)
+    );
     drop(array);
     // The second cloud goes; the last two keep their shares under numbers that a 2-of-3 array has not.
     rig.clouds.remove(1);
     rig.clouds.remove(0);
     let array = rig.open_with(2, rig.keyring.clone()).await.unwrap();
     for name in ["of 2-of-4", "of 3-of-5"] {
-        assert_eq!(get(&array, name, None).await.unwrap(), content(30_000), "{name}");
+        assert_eq!(
+            get(&array, name, None).await.unwrap(),
+            content(30_000),
+            "{name}"
+        );
     }
 }
 
@@ -538,14 +783,21 @@ async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() 
     put(&array, "file", content(50_000)).await.unwrap();
     let down = |clouds: &[usize]| {
         for (i, cloud) in rig.clouds.iter().enumerate() {
-            let plan =
-                if clouds.contains(&i) { Faulty::<MemoryCloud>::down_plan() } else { FaultPlan::default() };
+            let plan = if clouds.contains(&i) {
+                Faulty::<MemoryCloud>::down_plan()
+            } else {
+                FaultPlan::default()
+            };
             cloud.set(plan);
         }
     };
     for (first, then) in [([0, 2], [1, 3]), ([1, 3], [0, 1]), ([0, 1], [2, 3])] {
         down(&first);
-        assert_eq!(get(&array, "file", None).await.unwrap(), content(50_000), "{first:?} down");
+        assert_eq!(
+            get(&array, "file", None).await.unwrap(),
+            content(50_000),
+            "{first:?} down"
+        );
         down(&then);
         assert_eq!(
             get(&array, "file", None).await.unwrap(),
@@ -554,7 +806,10 @@ async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() 
         );
     }
     let refused = put(&array, "new", content(10)).await.unwrap_err();
-    assert!(matches!(refused, ArrayError::TooFewClouds { .. }), "{refused}");
+    assert!(
+        matches!(refused, ArrayError::TooFewClouds { .. }),
+        "{refused}"
+    );
     down(&[]);
     put(&array, "new", content(10)).await.unwrap();
     assert_eq!(array.stat("new").await.unwrap().lacking, []);
@@ -566,7 +821,10 @@ async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
     let rig = Rig::new(4);
     let array = rig.open().await;
     put(&array, "file", content(50_000)).await.unwrap();
-    rig.clouds[0].set(FaultPlan { hang: HANGS, ..FaultPlan::default() });
+    rig.clouds[0].set(FaultPlan {
+        hang: HANGS,
+        ..FaultPlan::default()
+    });
     rig.clouds[1].inner().wipe();
     rig.clouds[2].set(Faulty::<MemoryCloud>::down_plan());
     let late = rig.clouds[2].clone();
@@ -575,7 +833,10 @@ async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
         late.set(FaultPlan::default());
     });
     let read = tokio::time::timeout(Duration::from_secs(30), get(&array, "file", None)).await;
-    assert_eq!(read.expect("it waits for the cloud that hangs").unwrap(), content(50_000));
+    assert_eq!(
+        read.expect("it waits for the cloud that hangs").unwrap(),
+        content(50_000)
+    );
 }
 
 /// Two clouds that fail together count as one.
@@ -599,25 +860,42 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
     let rig = Rig::new(4);
     let array = rig.open().await;
     let leasedb = array.servers()[0].leasedb().clone();
-    let quota = AccountChange { hard_quota: Some(Some(100_000)), ..AccountChange::default() };
+    let quota = AccountChange {
+        hard_quota: Some(Some(100_000)),
+        ..AccountChange::default()
+    };
     let alice = leasedb.create_account("alice", quota).await.unwrap();
     let store = async |name: &str, length: usize, size| {
         let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(length))];
-        let options = PutOptions { account: alice.id, size, ..PutOptions::default() };
+        let options = PutOptions {
+            account: alice.id,
+            size,
+            ..PutOptions::default()
+        };
         array.put(name, stream::iter(pieces), options).await
     };
     let used = async || {
         let usage = leasedb.usage_by_account().await.unwrap();
-        usage.into_iter().find(|u| u.name == "alice").map(|u| (u.shares, u.bytes)).unwrap()
+        usage
+            .into_iter()
+            .find(|u| u.name == "alice")
+            .map(|u| (u.shares, u.bytes))
+            .unwrap()
     };
     store("one", 20_000, Some(20_000)).await.unwrap();
     let (shares, bytes) = used().await;
-    assert!(shares == 4 && (40_000..60_000).contains(&bytes), "{shares} {bytes}");
+    assert!(
+        shares == 4 && (40_000..60_000).contains(&bytes),
+        "{shares} {bytes}"
+    );
     // Refused before a byte is sent where the size is known, else when all was: nothing stays either way.
     for size in [Some(50_000), None] {
         let refused = store("two", 50_000, size).await.unwrap_err();
         assert!(
-            matches!(&refused, ArrayError::Storage(StorageError::QuotaExceeded { quota: 100_000, .. })),
+            matches!(
+                &refused,
+                ArrayError::Storage(StorageError::QuotaExceeded { quota: 100_000, .. })
+            ),
             "{refused}"
         );
         assert_eq!(used().await, (shares, bytes), "{size:?}");
@@ -625,9 +903,24 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
     array.remove("one").await.unwrap();
     assert_eq!(used().await, (0, 0));
     settle(|| rig.objects() == 0).await;
-    leasedb.change_account("alice", AccountChange { is_disabled: Some(true), ..quota }).await.unwrap();
+    leasedb
+        .change_account(
+            "alice",
+            AccountChange {
+                is_disabled: Some(true),
+                ..quota
+            },
+        )
+        .await
+        .unwrap();
     let refused = store("two", 10, None).await.unwrap_err();
-    assert!(matches!(refused, ArrayError::Storage(StorageError::AccountDisabled(_))), "{refused}");
+    assert!(
+        matches!(
+            refused,
+            ArrayError::Storage(StorageError::AccountDisabled(_))
+        ),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
@@ -642,10 +935,26 @@ async fn a_share_that_vanished_is_lacking_and_read_last() {
     });
     vanish.await.unwrap();
     let file = array.stat("file").await.unwrap();
-    let lacking: Vec<_> =
-        file.lacking.iter().map(|(share, cloud, why)| (share.0, &**cloud, &**why)).collect();
-    assert_eq!(lacking, [(1, "c1", "it has vanished from its cloud, or the cloud is gone")]);
-    assert_eq!(file.shares.iter().map(|(share, _)| share.0).collect::<Vec<_>>(), [0, 2, 3]);
+    let lacking: Vec<_> = file
+        .lacking
+        .iter()
+        .map(|(share, cloud, why)| (share.0, &**cloud, &**why))
+        .collect();
+    assert_eq!(
+        lacking,
+        [(
+            1,
+            "c1",
+            "it has vanished from its cloud, or the cloud is gone"
+        )]
+    );
+    assert_eq!(
+        file.shares
+            .iter()
+            .map(|(share, _)| share.0)
+            .collect::<Vec<_>>(),
+        [0, 2, 3]
+    );
     assert_eq!(get(&array, "file", None).await.unwrap(), content(5_000));
 }
 

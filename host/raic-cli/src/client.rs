@@ -25,17 +25,23 @@ pub(crate) struct Client<'a>(pub(crate) &'a Home);
 
 /// No body.
 pub(crate) fn nothing() -> Body {
-    Full::new(Bytes::new()).map_err(|never| match never {}).boxed()
+    Full::new(Bytes::new())
+        .map_err(|never| match never {})
+        .boxed()
 }
 
 /// A body that is a document.
 pub(crate) fn document(value: &impl serde::Serialize) -> Outcome<Body> {
     let text = serde_json::to_vec(value).map_err(Failed::other)?;
-    Ok(Full::new(Bytes::from(text)).map_err(|never| match never {}).boxed())
+    Ok(Full::new(Bytes::from(text))
+        .map_err(|never| match never {})
+        .boxed())
 }
 
 /// A body that is streamed.
-pub(crate) fn streamed(content: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static) -> Body {
+pub(crate) fn streamed(
+    content: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
+) -> Body {
     StreamBody::new(content.map_ok(Frame::data)).boxed()
 }
 
@@ -58,17 +64,29 @@ impl Client<'_> {
         body: Body,
     ) -> Outcome<Response<Incoming>> {
         // No resource is without a name, and no name longer than a request takes.
-        let of_nothing = path.split('?').next().is_some_and(|path| path.ends_with('/'));
+        let of_nothing = path
+            .split('?')
+            .next()
+            .is_some_and(|path| path.ends_with('/'));
         if of_nothing || path.len() > LONGEST_PATH {
             let what = if of_nothing { "empty" } else { "too long" };
-            return Err(Failed { class: Class::Usage, sentence: format!("the name is {what}") });
+            return Err(Failed {
+                class: Class::Usage,
+                sentence: format!("the name is {what}"),
+            });
         }
         let socket = self.0.socket();
-        let stream = UnixStream::connect(&socket).await.map_err(|e| self.nobody(&e))?;
-        let (mut sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke_off)?;
+        let stream = UnixStream::connect(&socket)
+            .await
+            .map_err(|e| self.nobody(&e))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(broke_off)?;
         tokio::spawn(connection);
-        let mut request = Request::builder().method(method).uri(path).header("host", "raic");
+        let mut request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "raic");
         for (name, value) in headers {
             request = request.header(*name, value);
         }
@@ -78,12 +96,18 @@ impl Client<'_> {
             return Ok(answer);
         }
         let status = answer.status();
-        let document = answer.into_body().collect().await.map_err(broke_off)?.to_bytes();
+        let document = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(broke_off)?
+            .to_bytes();
         Err(match serde_json::from_slice::<Failure>(&document) {
             Ok(failure) => Failed::told(&failure.code, failure.error),
-            Err(_) => {
-                Failed::other(format!("the daemon answered {status}: {}", String::from_utf8_lossy(&document)))
-            }
+            Err(_) => Failed::other(format!(
+                "the daemon answered {status}: {}",
+                String::from_utf8_lossy(&document)
+            )),
         })
     }
 
@@ -91,7 +115,10 @@ impl Client<'_> {
     fn nobody(&self, e: &std::io::Error) -> Failed {
         let (socket, home) = (self.0.socket(), self.0.path().display());
         let sentence = if e.kind() == std::io::ErrorKind::PermissionDenied {
-            format!("{} is another user's, or not to be entered ({e}); its owner can", socket.display())
+            format!(
+                "{} is another user's, or not to be entered ({e}); its owner can",
+                socket.display()
+            )
         } else if !self.0.config().exists() {
             return Failed::configuration(format!(
                 "there is no home in {home}; `raic init` makes one, --home names another"
@@ -104,7 +131,10 @@ impl Client<'_> {
                 socket.display()
             )
         };
-        Failed { class: Class::NoDaemon, sentence }
+        Failed {
+            class: Class::NoDaemon,
+            sentence,
+        }
     }
 
     /// Sends a request whose answer is a document.
@@ -115,7 +145,12 @@ impl Client<'_> {
         body: Body,
     ) -> Outcome<T> {
         let answer = self.send(method, path, &[], body).await?;
-        let document = answer.into_body().collect().await.map_err(broke_off)?.to_bytes();
+        let document = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(broke_off)?
+            .to_bytes();
         serde_json::from_slice(&document)
             .map_err(|e| Failed::other(format!("the daemon's answer makes no sense: {e}")))
     }

@@ -97,7 +97,11 @@ pub(crate) struct AddArguments {
     /// What it will be called
     name: String,
     /// A folder on this machine, below the current one unless it begins with /
-    #[arg(long, conflicts_with = "connector", required_unless_present = "connector")]
+    #[arg(
+        long,
+        conflicts_with = "connector",
+        required_unless_present = "connector"
+    )]
     path: Option<PathBuf>,
     /// An approved connector, by name or SHA-256
     #[arg(long)]
@@ -132,13 +136,20 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             let pins = read_pins(home)?;
             for (name, section) in &Config::load(home)?.clouds {
                 let version = match section {
-                    CloudSection::Cloud { connector, .. } => pins.get(name).and_then(|pin| pin.of(connector)),
+                    CloudSection::Cloud { connector, .. } => {
+                        pins.get(name).and_then(|pin| pin.of(connector))
+                    }
                     CloudSection::Disk { .. } => None,
                 };
                 let (backend, place) = match section {
                     CloudSection::Disk { path, .. } => ("disk", path.display().to_string()),
-                    CloudSection::Cloud { connector, settings, .. } => {
-                        let place: Vec<_> = settings.iter().map(|(n, v)| format!("{n}={v}")).collect();
+                    CloudSection::Cloud {
+                        connector,
+                        settings,
+                        ..
+                    } => {
+                        let place: Vec<_> =
+                            settings.iter().map(|(n, v)| format!("{n}={v}")).collect();
                         (connector.as_str(), place.join(" "))
                     }
                 };
@@ -160,12 +171,18 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                 }
             };
             test(home, &name, tell).await?;
-            if json { print_json(&json!({"cloud": name, "works": true})) } else { Ok(()) }
+            if json {
+                print_json(&json!({"cloud": name, "works": true}))
+            } else {
+                Ok(())
+            }
         }
         CloudCommand::Adopt { name } => {
             section(&Config::load(home)?, &name)?;
             let path = format!("/v1/clouds/{}/adopt", crate::client::encode(&name));
-            Client(home).send(Method::POST, &path, &[], nothing()).await?;
+            Client(home)
+                .send(Method::POST, &path, &[], nothing())
+                .await?;
             if json {
                 return print_json(&json!({"cloud": name, "adopted": true}));
             }
@@ -192,14 +209,23 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             let shares = shares_on(home, &name)?;
             if shares > 0 {
                 let shares = counted(shares, "share");
-                return Err(Failed::configuration(format!("cloud {name:?} holds {shares} of files")));
+                return Err(Failed::configuration(format!(
+                    "cloud {name:?} holds {shares} of files"
+                )));
             }
-            if let CloudSection::Cloud { prefix: Some(prefix), .. } = section(&Config::load(home)?, &name)? {
+            if let CloudSection::Cloud {
+                prefix: Some(prefix),
+                ..
+            } = section(&Config::load(home)?, &name)?
+            {
                 return Err(Failed::configuration(format!(
                     "cloud {name:?} is the folder {prefix:?} of a container that others may share; it is not removed"
                 )));
             }
-            connect(home, &name)?.delete_container().await.map_err(|e| Failed::cloud(&e))?;
+            connect(home, &name)?
+                .delete_container()
+                .await
+                .map_err(|e| Failed::cloud(&e))?;
             if json {
                 return print_json(&json!({"cloud": name, "deleted": true}));
             }
@@ -207,24 +233,37 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             Ok(())
         }
         CloudCommand::Usage { name } => usage(home, json, &name).await,
-        CloudCommand::Upgrade { name, sha256 } => upgrade(home, json, &name, sha256.as_deref()).await,
+        CloudCommand::Upgrade { name, sha256 } => {
+            upgrade(home, json, &name, sha256.as_deref()).await
+        }
         CloudCommand::Gone { name } => gone(home, json, &name).await,
         CloudCommand::Pin { name } => pin_endpoints(home, json, &name).await,
     }
 }
 
 async fn usage(home: &Home, json: bool, name: &str) -> Outcome {
-    let usage = connect(home, name)?.usage().await.map_err(|e| Failed::cloud(&e))?;
+    let usage = connect(home, name)?
+        .usage()
+        .await
+        .map_err(|e| Failed::cloud(&e))?;
     if json {
         let extra: BTreeMap<_, _> = usage.extra.into_iter().collect();
         return print_json(&json!({
             "cloud": name, "bytes": usage.bytes, "objects": usage.objects, "quota": usage.quota, "extra": extra,
         }));
     }
-    let bytes =
-        |bytes: Option<u64>| bytes.map_or("not told".to_owned(), |bytes| progress::bytes(bytes).to_string());
+    let bytes = |bytes: Option<u64>| {
+        bytes.map_or("not told".to_owned(), |bytes| {
+            progress::bytes(bytes).to_string()
+        })
+    };
     say!("used     {}", bytes(usage.bytes));
-    say!("objects  {}", usage.objects.map_or("not told".to_owned(), |objects| objects.to_string()));
+    say!(
+        "objects  {}",
+        usage
+            .objects
+            .map_or("not told".to_owned(), |objects| objects.to_string())
+    );
     say!("quota    {}", bytes(usage.quota));
     for (name, value) in usage.extra {
         say!("{name:<8} {value}");
@@ -252,7 +291,8 @@ fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
 async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
-        let backend = Clouds::new(home)?.open(config.clouds.len(), name, section, &mut Pins::new(), None)?;
+        let backend =
+            Clouds::new(home)?.open(config.clouds.len(), name, section, &mut Pins::new(), None)?;
         if section.is_read_only() {
             backend.objects("").await.map_err(Failed::other)?;
             tell(&format!(
@@ -269,7 +309,9 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
             });
         }
         backend.probe().await.map_err(Failed::other)?;
-        tell(&format!("a file was written and removed: cloud {name:?} works"));
+        tell(&format!(
+            "a file was written and removed: cloud {name:?} works"
+        ));
         return Ok(());
     }
     let cloud = connect(home, name)?;
@@ -279,7 +321,10 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
     let key = ObjectKey::new(format!("raic/test.{unique}")).map_err(Failed::other)?;
     let content = &b"a small object of `raic cloud test`"[..];
-    cloud.put(&key, Payload::from(content), WriteMode::CreateOnly).await.map_err(failed)?;
+    cloud
+        .put(&key, Payload::from(content), WriteMode::CreateOnly)
+        .await
+        .map_err(failed)?;
     let read = async {
         let object = cloud.get(&key, None, None).await?;
         collect_body(name, object.body, 1024).await
@@ -288,12 +333,23 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let listed = cloud.list(key.as_str(), None, 10).await;
     cloud.delete(&key, None).await.map_err(failed)?;
     if read.map_err(failed)? != content {
-        return Err(Failed::configuration(format!("cloud {name:?} gave other bytes back than were stored")));
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} gave other bytes back than were stored"
+        )));
     }
-    if !listed.map_err(failed)?.entries.iter().any(|entry| entry.key == key) {
-        return Err(Failed::configuration(format!("cloud {name:?} does not list what was stored")));
+    if !listed
+        .map_err(failed)?
+        .entries
+        .iter()
+        .any(|entry| entry.key == key)
+    {
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} does not list what was stored"
+        )));
     }
-    tell(&format!("an object was stored, read back, listed and removed: cloud {name:?} works"));
+    tell(&format!(
+        "an object was stored, read back, listed and removed: cloud {name:?} works"
+    ));
     Ok(())
 }
 
@@ -301,7 +357,9 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     let path = home.config();
     let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
     let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
-    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
     let name = arguments.name.clone();
     let root = document.as_table_mut();
     let clouds = root.entry("clouds").or_insert_with(|| {
@@ -309,7 +367,9 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         table.set_implicit(true);
         Item::Table(table)
     });
-    let clouds = clouds.as_table_mut().ok_or_else(|| wrong("`clouds` is no table".to_owned()))?;
+    let clouds = clouds
+        .as_table_mut()
+        .ok_or_else(|| wrong("`clouds` is no table".to_owned()))?;
     if let Some(old) = arguments.replace.as_ref().filter(|_| !arguments.force) {
         let shares = shares_on(home, old)?;
         if shares > 0 {
@@ -352,10 +412,19 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     // Opened before it is written: a cloud that cannot be configured is not added.
     let mut pins = Pins::new();
     let opened = tokio::task::block_in_place(|| {
-        Clouds::new(home)?.open(config.clouds.len(), &name, section(&config, &name)?, &mut pins, None)
+        Clouds::new(home)?.open(
+            config.clouds.len(),
+            &name,
+            section(&config, &name)?,
+            &mut pins,
+            None,
+        )
     })?;
     // What cannot be told now is told when it is used.
-    waiting.on(refuse_if_owned(home, &name, &*opened)).await.unwrap_or(Ok(()))?;
+    waiting
+        .on(refuse_if_owned(home, &name, &*opened))
+        .await
+        .unwrap_or(Ok(()))?;
     warn_of_shared_domains(&config, home, &name);
     if let Some(old) = &arguments.replace
         && shares_on(home, old)? > 0
@@ -375,7 +444,10 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     }
     let fault = match waiting.on(opened.probe()).await {
         Some(probed) => probed.err().map(|e| e.to_string()),
-        None => Some(format!("cloud {name:?}: no answer within {} s", LONGEST_TRY.as_secs())),
+        None => Some(format!(
+            "cloud {name:?}: no answer within {} s",
+            LONGEST_TRY.as_secs()
+        )),
     };
     if let Some(fault) = &fault {
         tell!("warning: it does not work yet: {fault}");
@@ -404,7 +476,12 @@ struct Waiting<'a> {
 
 impl<'a> Waiting<'a> {
     fn new(json: bool, name: &'a str) -> Self {
-        Self { json, name, began: Instant::now(), is_told: false }
+        Self {
+            json,
+            name,
+            began: Instant::now(),
+            is_told: false,
+        }
     }
 
     /// The answer; none where it takes too long.
@@ -417,7 +494,11 @@ impl<'a> Waiting<'a> {
             }
             self.is_told = true;
             if !self.json {
-                tell!("waiting for cloud {:?}, for {} s at most", self.name, LONGEST_TRY.as_secs());
+                tell!(
+                    "waiting for cloud {:?}, for {} s at most",
+                    self.name,
+                    LONGEST_TRY.as_secs()
+                );
             }
         }
         let left = LONGEST_TRY.saturating_sub(self.began.elapsed());
@@ -455,25 +536,47 @@ async fn say_gone(home: &Home, name: &str) -> Outcome {
 
 /// A container that is this array's already under another name, or another array's, is not added.
 async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outcome {
-    let keyring = Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
+    let keyring =
+        Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
     let known = read_only(home, |c| {
         if !c.table_exists(None, "identity")? {
             return Ok(None);
         }
         let of = |r: &rusqlite::Row<'_>| {
-            Ok((r.get::<_, [u8; 16]>(0)?, r.get::<_, u32>(1)?, r.get::<_, Option<u32>>(2)?))
+            Ok((
+                r.get::<_, [u8; 16]>(0)?,
+                r.get::<_, u32>(1)?,
+                r.get::<_, Option<u32>>(2)?,
+            ))
         };
-        let sql = "SELECT database_id, epoch, (SELECT id FROM servers WHERE name = ?1) FROM identity";
+        let sql =
+            "SELECT database_id, epoch, (SELECT id FROM servers WHERE name = ?1) FROM identity";
         c.query_row(sql, [name], of).map(Some)
     })?;
     let (database, epoch, number) = known.flatten().unwrap_or_default();
-    let identity = Identity { database: StorageIndex(database), epoch };
-    let owner = Owner { array: keyring.array, key: keyring.owner_key(), identity };
+    let identity = Identity {
+        database: StorageIndex(database),
+        epoch,
+    };
+    let owner = Owner {
+        array: keyring.array,
+        key: keyring.owner_key(),
+        identity,
+    };
     // Whether a daemon uses it is not asked here.
-    let run = Run { number: 0, nonce: StorageIndex([0; 16]) };
-    let issued = IssuedRuns { run, all: BTreeMap::new() };
+    let run = Run {
+        number: 0,
+        nonce: StorageIndex([0; 16]),
+    };
+    let issued = IssuedRuns {
+        run,
+        all: BTreeMap::new(),
+    };
     // One that has no number yet is none of those that are.
-    match owner.check(backend, ServerId::of(number.unwrap_or(u32::MAX)), &issued).await {
+    match owner
+        .check(backend, ServerId::of(number.unwrap_or(u32::MAX)), &issued)
+        .await
+    {
         Ok(Ownership::OtherArray | Ownership::OtherCloud { .. }) if number.is_none() => {
             Err(Failed::configuration(format!(
                 "cloud {name:?}: its container belongs to an array already: another one, or this one under another name; \
@@ -490,8 +593,18 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
 }
 
 fn warn_of_shared_domains(config: &Config, home: &Home, name: &str) {
-    let Some(new) = config.clouds.get(name).filter(|section| section.domain().is_none()) else { return };
-    for (other, section) in config.clouds.iter().filter(|(other, s)| *other != name && s.domain().is_none()) {
+    let Some(new) = config
+        .clouds
+        .get(name)
+        .filter(|section| section.domain().is_none())
+    else {
+        return;
+    };
+    for (other, section) in config
+        .clouds
+        .iter()
+        .filter(|(other, s)| *other != name && s.domain().is_none())
+    {
         if let Some(what) = new.shares_with(section, home.path()) {
             tell!(
                 "warning: clouds {name:?} and {other:?} share {what} and may fail together; give both the same `domain` in \
@@ -527,7 +640,10 @@ fn table_of(arguments: &AddArguments) -> Outcome<Table> {
         let mut credentials = InlineTable::new();
         for (name, file) in pairs(&arguments.credentials)? {
             let file = std::path::absolute(&file).map_err(Failed::other)?;
-            credentials.insert(name, InlineTable::from_iter([("file", file.display().to_string())]).into());
+            credentials.insert(
+                name,
+                InlineTable::from_iter([("file", file.display().to_string())]).into(),
+            );
         }
         table["credentials"] = value(credentials);
         if let Some(prefix) = &arguments.prefix {
@@ -554,7 +670,8 @@ fn replace(path: &Path, before: &str, after: &str) -> Outcome {
         let mode = fs::metadata(path)?.permissions().mode();
         let mut new = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(path))?;
         new.write_all(after.as_bytes())?;
-        new.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
+        new.as_file()
+            .set_permissions(fs::Permissions::from_mode(mode))?;
         new.as_file().sync_all()?;
         new.persist(path).map_err(|e| e.error)?;
         Ok(())
@@ -563,13 +680,19 @@ fn replace(path: &Path, before: &str, after: &str) -> Outcome {
 }
 
 pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
-    let status: Status = Client(home).ask(Method::GET, "/v1/status", nothing()).await?;
+    let status: Status = Client(home)
+        .ask(Method::GET, "/v1/status", nothing())
+        .await?;
     if json {
         print_json(&status)?;
         return require_enough(&status);
     }
     say!("array      {}-of-{}", status.k, status.n);
-    say!("files      {} ({})", status.files, progress::bytes(status.bytes));
+    say!(
+        "files      {} ({})",
+        status.files,
+        progress::bytes(status.bytes)
+    );
     say!("lacking    {}", counted(status.lacking, "share"));
     say!("deletions  {} to go", counted(status.deletions, "share"));
     say!("lost       {}", counted(status.lost, "share"));
@@ -581,28 +704,51 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
     }
     for waiting in &status.waiting {
         match (&waiting.connector, &waiting.fault) {
-            (Some(connector), _) => say!("connector  {connector} waits for approval ({})", waiting.file),
+            (Some(connector), _) => say!(
+                "connector  {connector} waits for approval ({})",
+                waiting.file
+            ),
             (None, fault) => {
-                say!("connector  {} is none: {}", waiting.file, fault.as_deref().unwrap_or_default());
+                say!(
+                    "connector  {} is none: {}",
+                    waiting.file,
+                    fault.as_deref().unwrap_or_default()
+                );
             }
         }
     }
     for cloud in &status.clouds {
         // Its name stands before it.
         let fault = cloud.fault.as_deref().unwrap_or("works");
-        let fault = fault.strip_prefix(&format!("cloud {:?}: ", cloud.name)).unwrap_or(fault);
-        let keyring = if cloud.keyring { "" } else { " (has no copy of the keyring yet)" };
+        let fault = fault
+            .strip_prefix(&format!("cloud {:?}: ", cloud.name))
+            .unwrap_or(fault);
+        let keyring = if cloud.keyring {
+            ""
+        } else {
+            " (has no copy of the keyring yet)"
+        };
         let lacking = if cloud.lacking == 0 {
             String::new()
         } else {
             format!(", lacks {}", counted(cloud.lacking, "share"))
         };
-        let free =
-            cloud.available.map(|free| format!(", {} free", progress::bytes(free))).unwrap_or_default();
-        say!("cloud      {:<16} {fault}{lacking}{free}{keyring}", cloud.name);
+        let free = cloud
+            .available
+            .map(|free| format!(", {} free", progress::bytes(free)))
+            .unwrap_or_default();
+        say!(
+            "cloud      {:<16} {fault}{lacking}{free}{keyring}",
+            cloud.name
+        );
         for last in &cloud.last {
             let at = when(i64::try_from(last.at_ms).unwrap_or(i64::MAX));
-            say!("           {:<16} last failed {} at {at}: {}", "", last.work, last.text);
+            say!(
+                "           {:<16} last failed {} at {at}: {}",
+                "",
+                last.work,
+                last.text
+            );
         }
     }
     require_enough(&status)

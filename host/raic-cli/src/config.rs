@@ -136,9 +136,12 @@ fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<ByteSize, D::Error
         Bytes(i64),
         Text(String),
     }
-    let wrong = |what: String| serde::de::Error::custom(format!("{what} is no size, such as \"256 MiB\""));
+    let wrong =
+        |what: String| serde::de::Error::custom(format!("{what} is no size, such as \"256 MiB\""));
     match Written::deserialize(value).map_err(|_| wrong("this".to_owned()))? {
-        Written::Bytes(bytes) => u64::try_from(bytes).map(ByteSize::b).map_err(|_| wrong(bytes.to_string())),
+        Written::Bytes(bytes) => u64::try_from(bytes)
+            .map(ByteSize::b)
+            .map_err(|_| wrong(bytes.to_string())),
         Written::Text(text) => text.parse().map_err(|_| wrong(format!("{text:?}"))),
     }
 }
@@ -191,10 +194,13 @@ impl StorageSection {
         match (self.lease_expiry, &self.lease_cutoff) {
             (LeaseExpiry::Never, _) => Ok(Expiry::Never),
             (LeaseExpiry::Age, _) => Ok(Expiry::Age),
-            (LeaseExpiry::Cutoff, None) => Err("lease_expiry = \"cutoff\" needs a lease_cutoff".to_owned()),
+            (LeaseExpiry::Cutoff, None) => {
+                Err("lease_expiry = \"cutoff\" needs a lease_cutoff".to_owned())
+            }
             (LeaseExpiry::Cutoff, Some(text)) => {
-                let moment: jiff::Timestamp =
-                    text.parse().map_err(|e| format!("lease_cutoff: {e}; such as 2026-10-01T00:00:00Z"))?;
+                let moment: jiff::Timestamp = text
+                    .parse()
+                    .map_err(|e| format!("lease_cutoff: {e}; such as 2026-10-01T00:00:00Z"))?;
                 Ok(Expiry::Cutoff(moment.as_millisecond()))
             }
         }
@@ -303,29 +309,36 @@ impl Config {
 
     /// `home` is what paths are below, unless they begin with `/`.
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
-        let config: Self = toml::from_str(text).map_err(|e| in_plain_words(e.to_string().trim()))?;
+        let config: Self =
+            toml::from_str(text).map_err(|e| in_plain_words(e.to_string().trim()))?;
         config.storage.expiry()?;
         if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
             return Err("storage: memory is 1 MiB or more, spool 8 MiB or more".to_owned());
         }
         if config.storage.deletions_per_second == 0 || config.storage.reconcile_hours == 0 {
-            return Err("storage: deletions_per_second and reconcile_hours are 1 or more".to_owned());
+            return Err(
+                "storage: deletions_per_second and reconcile_hours are 1 or more".to_owned(),
+            );
         }
-        if let Some((name, _)) = config
-            .clouds
-            .iter()
-            .find(|(_, c)| matches!(c, CloudSection::Disk { path, .. } if path.as_os_str().is_empty()))
-        {
+        if let Some((name, _)) = config.clouds.iter().find(
+            |(_, c)| matches!(c, CloudSection::Disk { path, .. } if path.as_os_str().is_empty()),
+        ) {
             return Err(format!("cloud {name:?}: its path is empty"));
         }
         for name in config.clouds.keys() {
             let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
             if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
-                return Err(format!("{name:?} cannot be a cloud's name: 1 to 64 of A-Z, a-z, 0-9, - and _"));
+                return Err(format!(
+                    "{name:?} cannot be a cloud's name: 1 to 64 of A-Z, a-z, 0-9, - and _"
+                ));
             }
         }
         for (i, (name, section)) in config.clouds.iter().enumerate() {
-            let same = config.clouds.iter().take(i).find(|(_, other)| section.is_same_place(other, home));
+            let same = config
+                .clouds
+                .iter()
+                .take(i)
+                .find(|(_, other)| section.is_same_place(other, home));
             if let Some((other, _)) = same {
                 return Err(format!(
                     "clouds {other:?} and {name:?} are one place, or one lies in the other: its loss would take two shares of every file"
@@ -346,7 +359,10 @@ fn in_plain_words(message: &str) -> String {
         ("expected u32", "expected a whole number, 0 or more"),
         ("expected u64", "expected a whole number, 0 or more"),
         ("expected usize", "expected a whole number, 0 or more"),
-        ("expected a sequence", "expected a list, such as [\"a\", \"b\"]"),
+        (
+            "expected a sequence",
+            "expected a list, such as [\"a\", \"b\"]",
+        ),
         ("expected a map", "expected a table"),
         (
             "wanted exactly 1 element, more than 1 element",
@@ -357,11 +373,24 @@ fn in_plain_words(message: &str) -> String {
             "expected one of file, env and command, such as { file = \"secrets/amazon.json\" }",
         ),
         ("expected struct ArraySection", "expected a table, [array]"),
-        ("expected struct StorageSection", "expected a table, [storage]"),
-        ("expected struct ConnectorsSection", "expected a table, [connectors]"),
-        ("expected internally tagged enum CloudSection", "expected a table, [clouds.NAME]"),
+        (
+            "expected struct StorageSection",
+            "expected a table, [storage]",
+        ),
+        (
+            "expected struct ConnectorsSection",
+            "expected a table, [connectors]",
+        ),
+        (
+            "expected internally tagged enum CloudSection",
+            "expected a table, [clouds.NAME]",
+        ),
     ];
-    words.iter().fold(message.to_owned(), |text, (rust, plain)| text.replace(rust, plain))
+    words
+        .iter()
+        .fold(message.to_owned(), |text, (rust, plain)| {
+            text.replace(rust, plain)
+        })
 }
 
 impl CloudSection {
@@ -380,17 +409,32 @@ impl CloudSection {
     /// What two clouds have in common that may make them fail together, where no domain says so.
     pub(crate) fn shares_with(&self, other: &Self, home: &Path) -> Option<&'static str> {
         use std::os::unix::fs::MetadataExt as _;
-        let disk = |path: &Path| std::fs::metadata(home.join(path)).ok().map(|meta| meta.dev());
+        let disk = |path: &Path| {
+            std::fs::metadata(home.join(path))
+                .ok()
+                .map(|meta| meta.dev())
+        };
         match (self, other) {
             (Self::Disk { path, .. }, Self::Disk { path: p, .. }) => {
                 (disk(path).is_some() && disk(path) == disk(p)).then_some("a disk")
             }
             (
-                Self::Cloud { connector, settings, credentials, .. },
-                Self::Cloud { connector: c, settings: s, credentials: k, .. },
+                Self::Cloud {
+                    connector,
+                    settings,
+                    credentials,
+                    ..
+                },
+                Self::Cloud {
+                    connector: c,
+                    settings: s,
+                    credentials: k,
+                    ..
+                },
             ) => {
-                let place =
-                    |s: &BTreeMap<String, String>| (s.get("endpoint").cloned(), s.get("region").cloned());
+                let place = |s: &BTreeMap<String, String>| {
+                    (s.get("endpoint").cloned(), s.get("region").cloned())
+                };
                 if !credentials.is_empty() && credentials == k {
                     Some("an account")
                 } else {
@@ -403,21 +447,39 @@ impl CloudSection {
 
     fn is_same_place(&self, other: &Self, home: &Path) -> bool {
         // One that is not there, such as a disk that is not mounted, is compared by its name.
-        let place = |path: &Path| home.join(path).canonicalize().unwrap_or_else(|_| home.join(path));
+        let place = |path: &Path| {
+            home.join(path)
+                .canonicalize()
+                .unwrap_or_else(|_| home.join(path))
+        };
         match (self, other) {
             (Self::Disk { path, .. }, Self::Disk { path: other, .. }) => {
                 let (one, other) = (place(path), place(other));
                 one.starts_with(&other) || other.starts_with(&one)
             }
             (
-                Self::Cloud { connector, settings, prefix, .. },
-                Self::Cloud { connector: c, settings: s, prefix: p, .. },
+                Self::Cloud {
+                    connector,
+                    settings,
+                    prefix,
+                    ..
+                },
+                Self::Cloud {
+                    connector: c,
+                    settings: s,
+                    prefix: p,
+                    ..
+                },
             ) => {
                 let folder = |prefix: &Option<String>| {
-                    prefix.as_deref().map_or(String::new(), |p| format!("{}/", p.trim_end_matches('/')))
+                    prefix
+                        .as_deref()
+                        .map_or(String::new(), |p| format!("{}/", p.trim_end_matches('/')))
                 };
                 let (one, other) = (folder(prefix), folder(p));
-                connector == c && settings == s && (one.starts_with(&other) || other.starts_with(&one))
+                connector == c
+                    && settings == s
+                    && (one.starts_with(&other) || other.starts_with(&one))
             }
             _ => false,
         }
@@ -440,9 +502,13 @@ impl Source {
             },
             Self::Command(words) => {
                 let (program, arguments) = words.split_first().ok_or("its command is empty")?;
+                let child = Command::new(program)
+                    .args(arguments)
+                    .stdin(Stdio::null())
+                    .stdout(Stdio::piped())
+                    .spawn();
                 let child =
-                    Command::new(program).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-                let child = child.map_err(|e| format!("its command {program} cannot be started: {e}"))?;
+                    child.map_err(|e| format!("its command {program} cannot be started: {e}"))?;
                 output_within(child, COMMAND).map_err(|why| format!("its command {program} {why}"))
             }
         }
@@ -491,9 +557,15 @@ fn warn_if_open(path: &Path) {
     static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     if let Ok(meta) = std::fs::metadata(path)
         && meta.permissions().mode() & 0o077 != 0
-        && WARNED.lock().unwrap_or_else(PoisonError::into_inner).insert(path.to_owned())
+        && WARNED
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(path.to_owned())
     {
-        tracing::warn!("{}: others can read this secret; chmod 600 it", path.display());
+        tracing::warn!(
+            "{}: others can read this secret; chmod 600 it",
+            path.display()
+        );
     }
 }
 
@@ -508,7 +580,10 @@ mod tests {
     #[test]
     fn the_example_is_a_configuration_of_four_folders() {
         let config = parse(EXAMPLE).unwrap();
-        assert_eq!((config.array.k, config.array.survive, config.clouds.len()), (2, 1, 4));
+        assert_eq!(
+            (config.array.k, config.array.survive, config.clouds.len()),
+            (2, 1, 4)
+        );
     }
 
     #[test]
@@ -516,7 +591,12 @@ mod tests {
         let text: String = EXAMPLE
             .lines()
             .skip_while(|line| !line.starts_with("# [clouds.amazon]"))
-            .map(|line| line.trim_start_matches("# ").trim_start_matches('#').to_owned() + "\n")
+            .map(|line| {
+                line.trim_start_matches("# ")
+                    .trim_start_matches('#')
+                    .to_owned()
+                    + "\n"
+            })
             .filter(|line| !line.contains("env =") && !line.contains("command ="))
             .filter(|line| line.contains('=') || line.starts_with('['))
             .collect();
@@ -530,30 +610,52 @@ mod tests {
     fn a_container_has_one_cloud_or_one_for_each_folder() {
         let two = |one: &str, other: &str| {
             let cloud = |name: &str, prefix: &str| {
-                let prefix = if prefix.is_empty() { String::new() } else { format!("prefix = {prefix:?}\n") };
+                let prefix = if prefix.is_empty() {
+                    String::new()
+                } else {
+                    format!("prefix = {prefix:?}\n")
+                };
                 format!(
                     "[clouds.{name}]\nbackend = \"cloud\"\nconnector = \"s3\"\nsettings = {{ bucket = \"b\" }}\n{prefix}"
                 )
             };
-            parse(&format!("[array]\nk = 1\n{}{}", cloud("one", one), cloud("other", other)))
+            parse(&format!(
+                "[array]\nk = 1\n{}{}",
+                cloud("one", one),
+                cloud("other", other)
+            ))
         };
         for (one, other) in [("a", "b"), ("a/b", "a/c"), ("a", "ab")] {
             assert!(two(one, other).is_ok(), "{one} {other}");
         }
         for (one, other) in [("", ""), ("", "a"), ("a", "a/"), ("a", "a/b")] {
-            assert!(two(one, other).unwrap_err().contains("one place"), "{one} {other}");
+            assert!(
+                two(one, other).unwrap_err().contains("one place"),
+                "{one} {other}"
+            );
         }
     }
 
     #[test]
     fn a_command_that_does_not_end_is_ended() {
         let command = |words: &[&str]| {
-            let child = Command::new(words[0]).args(&words[1..]).stdout(Stdio::piped()).spawn().unwrap();
+            let child = Command::new(words[0])
+                .args(&words[1..])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
             output_within(child, Duration::from_millis(300))
         };
-        assert_eq!(command(&["echo", "secret"]).unwrap().as_slice(), b"secret\n");
+        assert_eq!(
+            command(&["echo", "secret"]).unwrap().as_slice(),
+            b"secret\n"
+        );
         assert!(command(&["false"]).unwrap_err().contains("failed"));
-        assert!(command(&["sleep", "60"]).unwrap_err().contains("did not end"));
+        assert!(
+            command(&["sleep", "60"])
+                .unwrap_err()
+                .contains("did not end")
+        );
     }
 
     #[test]
@@ -577,23 +679,45 @@ mod tests {
             ("[storage]\ndeletions_per_second = -1", "a whole number"),
         ] {
             let told = of(line);
-            let rust =
-                ["u8", "u32", "u64", "usize", "variant", "field", "struct", "enum", "map ", "sequence"];
-            assert!(told.contains(plain) && !rust.iter().any(|word| told.contains(word)), "{line}: {told}");
+            let rust = [
+                "u8", "u32", "u64", "usize", "variant", "field", "struct", "enum", "map ",
+                "sequence",
+            ];
+            assert!(
+                told.contains(plain) && !rust.iter().any(|word| told.contains(word)),
+                "{line}: {told}"
+            );
         }
-        assert!(parse("[array]\nk = 300").unwrap_err().contains("from 0 to 255"));
+        assert!(
+            parse("[array]\nk = 300")
+                .unwrap_err()
+                .contains("from 0 to 255")
+        );
     }
 
     #[test]
     fn a_folder_within_anothers_is_no_cloud_of_its_own() {
         let two = |one: &str, other: &str| {
-            let cloud =
-                |name: &str, path: &str| format!("[clouds.{name}]\nbackend = \"disk\"\npath = {path:?}\n");
-            parse(&format!("[array]\nk = 1\n{}{}", cloud("one", one), cloud("other", other)))
+            let cloud = |name: &str, path: &str| {
+                format!("[clouds.{name}]\nbackend = \"disk\"\npath = {path:?}\n")
+            };
+            parse(&format!(
+                "[array]\nk = 1\n{}{}",
+                cloud("one", one),
+                cloud("other", other)
+            ))
         };
         assert!(two("clouds/1", "clouds/10").is_ok());
-        assert!(two("clouds/1", "clouds/1/shares").unwrap_err().contains("lies in the other"));
-        assert!(two("/mnt/a/b", "/mnt/a").unwrap_err().contains("lies in the other"));
+        assert!(
+            two("clouds/1", "clouds/1/shares")
+                .unwrap_err()
+                .contains("lies in the other")
+        );
+        assert!(
+            two("/mnt/a/b", "/mnt/a")
+                .unwrap_err()
+                .contains("lies in the other")
+        );
     }
 
     #[test]

@@ -58,8 +58,16 @@ fn described(waiting: Waiting) -> WaitingConnector {
     match waiting.package {
         Ok(package) => {
             let connector = format!("{} {}", package.name, package.version);
-            WaitingConnector { file, connector: Some(connector), fault: None }
+            WaitingConnector {
+                file,
+                connector: Some(connector),
+                fault: None,
+            }
         }
-        Err(e) => WaitingConnector { file, connector: None, fault: Some(e.to_string()) },
+        Err(e) => WaitingConnector {
+            file,
+            connector: None,
+            fault: Some(e.to_string()),
+        },
     }
 }

@@ -70,19 +70,29 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             let packages = store()?.list().map_err(Failed::configuration)?;
             let waiting = store()?.waiting().map_err(Failed::configuration)?;
             if packages.is_empty() && waiting.is_empty() && !json {
-                say!("no connector is approved yet; approve one with `raic connector approve FILE`");
+                say!(
+                    "no connector is approved yet; approve one with `raic connector approve FILE`"
+                );
             }
             let (good, bad): (Vec<_>, Vec<_>) = packages.into_iter().partition(Result::is_ok);
-            good.iter().flatten().try_for_each(|package| list(package, json))?;
-            waiting.iter().try_for_each(|waiting| list_waiting(waiting, json))?;
-            bad.into_iter().try_for_each(|wrong| wrong.map(drop).map_err(Failed::configuration))
+            good.iter()
+                .flatten()
+                .try_for_each(|package| list(package, json))?;
+            waiting
+                .iter()
+                .try_for_each(|waiting| list_waiting(waiting, json))?;
+            bad.into_iter()
+                .try_for_each(|wrong| wrong.map(drop).map_err(Failed::configuration))
         }
         ConnectorCommand::Inspect { connector } => {
             let file = PathBuf::from(&connector);
             let (package, state) = match dropped(&store()?, &file)? {
                 Some((file, package)) => (package, format!("waits for approval: {file:?}")),
                 None if file.is_file() => (read(&file)?, format!("the file {connector}")),
-                None => (store()?.find(&connector).map_err(Failed::configuration)?, "approved".to_owned()),
+                None => (
+                    store()?.find(&connector).map_err(Failed::configuration)?,
+                    "approved".to_owned(),
+                ),
             };
             if !json {
                 say!("{state}");
@@ -103,7 +113,9 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             }
             store.revoke(&package).map_err(Failed::configuration)?;
             if json {
-                return crate::files::print_json(&json!({"revoked": package.sha256, "run_by": clouds}));
+                return crate::files::print_json(
+                    &json!({"revoked": package.sha256, "run_by": clouds}),
+                );
             }
             say!("revoked {} {}", package.manifest.name, package.sha256);
             if !clouds.is_empty() {
@@ -136,9 +148,13 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
                 }
             }
             show(&package, json)?;
-            let same = store.list().map_err(Failed::configuration)?.into_iter().flatten();
-            for other in
-                same.filter(|p| p.manifest.name == package.manifest.name && p.sha256 != package.sha256)
+            let same = store
+                .list()
+                .map_err(Failed::configuration)?
+                .into_iter()
+                .flatten();
+            for other in same
+                .filter(|p| p.manifest.name == package.manifest.name && p.sha256 != package.sha256)
             {
                 if !json {
                     say!(
@@ -157,7 +173,11 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
                 say!("compiling it");
             }
             let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
-            tokio::task::block_in_place(|| engine()?.load(&package, Some(store.compiled())).map_err(wrong))?;
+            tokio::task::block_in_place(|| {
+                engine()?
+                    .load(&package, Some(store.compiled()))
+                    .map_err(wrong)
+            })?;
             store.approve(&package).map_err(Failed::configuration)?;
             if !json {
                 say!("approved");
@@ -174,10 +194,16 @@ pub(crate) fn engine() -> Outcome<Engine> {
     let program = if program.exists() {
         program
     } else {
-        std::env::current_exe().map_err(|e| Failed::other(format!("cannot find this program: {e}")))?
+        std::env::current_exe()
+            .map_err(|e| Failed::other(format!("cannot find this program: {e}")))?
     };
-    let compiler = CompilerProcess { program, arguments: vec!["compile-connector".into()] };
-    Engine::new().map(|engine| engine.compiling_by(compiler)).map_err(Failed::configuration)
+    let compiler = CompilerProcess {
+        program,
+        arguments: vec!["compile-connector".into()],
+    };
+    Engine::new()
+        .map(|engine| engine.compiling_by(compiler))
+        .map_err(Failed::configuration)
 }
 
 /// The one that waits under a name or a SHA-256, where the word is no file.
@@ -187,21 +213,25 @@ fn dropped(store: &ApprovalStore, word: &Path) -> Outcome<Option<(PathBuf, Packa
         return Ok(None);
     }
     let waiting = store.waiting().map_err(Failed::configuration)?.into_iter();
-    let mut same = waiting.filter_map(|w| Some((w.file, w.package.ok()?))).filter(|(file, package)| {
-        package.name == name
-            || (name.len() >= 8 && package.sha256.starts_with(&*name))
-            || file.file_name().is_some_and(|file| *file == *name)
-    });
+    let mut same = waiting
+        .filter_map(|w| Some((w.file, w.package.ok()?)))
+        .filter(|(file, package)| {
+            package.name == name
+                || (name.len() >= 8 && package.sha256.starts_with(&*name))
+                || file.file_name().is_some_and(|file| *file == *name)
+        });
     match (same.next(), same.next()) {
-        (Some(_), Some(_)) => {
-            Err(Failed::configuration(format!("several files wait as {name:?}; name one by its SHA-256")))
-        }
+        (Some(_), Some(_)) => Err(Failed::configuration(format!(
+            "several files wait as {name:?}; name one by its SHA-256"
+        ))),
         (None, _) => Ok(None),
         (Some((file, seen)), None) => {
             // Read again: this is what is shown, checked and approved.
             let package = read(&file)?;
             if package.sha256 != seen.sha256 {
-                return Err(Failed::configuration(format!("{file:?} changes while it is read")));
+                return Err(Failed::configuration(format!(
+                    "{file:?} changes while it is read"
+                )));
             }
             Ok(Some((file, package)))
         }
@@ -212,16 +242,25 @@ fn list_waiting(waiting: &Waiting, json: bool) -> Outcome {
     let file = &waiting.file;
     match &waiting.package {
         Ok(package) => {
-            let Dropped { name, version, sha256 } = package;
+            let Dropped {
+                name,
+                version,
+                sha256,
+            } = package;
             if json {
                 return crate::files::print_json(&json!({
                     "name": name, "version": version, "sha256": sha256, "waiting": waiting.file,
                 }));
             }
-            say!("{name:<12} {version:<8} {}  waits for approval: {file:?}", &sha256[..12]);
+            say!(
+                "{name:<12} {version:<8} {}  waits for approval: {file:?}",
+                &sha256[..12]
+            );
         }
         Err(e) if json => {
-            return crate::files::print_json(&json!({"fault": e.to_string(), "waiting": waiting.file}));
+            return crate::files::print_json(
+                &json!({"fault": e.to_string(), "waiting": waiting.file}),
+            );
         }
         Err(e) => say!("{file:?} is no connector: {e}"),
     }
@@ -237,10 +276,13 @@ fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
         let found = store.find(pinned.unwrap_or(connector));
         found.is_ok_and(|found| found.sha256 == package.sha256)
     };
-    let clouds = config.clouds.iter().filter(|(name, section)| match section {
-        CloudSection::Cloud { connector, .. } => runs(name, connector),
-        CloudSection::Disk { .. } => false,
-    });
+    let clouds = config
+        .clouds
+        .iter()
+        .filter(|(name, section)| match section {
+            CloudSection::Cloud { connector, .. } => runs(name, connector),
+            CloudSection::Disk { .. } => false,
+        });
     Ok(clouds.map(|(name, _)| name.clone()).collect())
 }
 
@@ -256,12 +298,22 @@ fn read(file: &Path) -> Outcome<Package> {
 }
 
 fn list(package: &Package, json: bool) -> Outcome {
-    let Manifest { name, version, description, license, .. } = &package.manifest;
+    let Manifest {
+        name,
+        version,
+        description,
+        license,
+        ..
+    } = &package.manifest;
     if json {
-        let line = json!({"name": name, "version": version, "sha256": package.sha256, "license": license});
+        let line =
+            json!({"name": name, "version": version, "sha256": package.sha256, "license": license});
         return crate::files::print_json(&line);
     }
-    say!("{name:<12} {version:<8} {}  {description}", &package.sha256[..12]);
+    say!(
+        "{name:<12} {version:<8} {}  {description}",
+        &package.sha256[..12]
+    );
     Ok(())
 }
 

@@ -83,7 +83,10 @@ struct Demo {
 }
 
 pub(crate) async fn demo(arguments: DemoArguments) -> Outcome {
-    let temporary = tempfile::Builder::new().prefix("raic-demo-").tempdir().map_err(Failed::other)?;
+    let temporary = tempfile::Builder::new()
+        .prefix("raic-demo-")
+        .tempdir()
+        .map_err(Failed::other)?;
     let folder = temporary.path().to_owned();
     // Child processes and waiting: none of it is asynchronous, and nothing else runs here.
     let running = tokio::task::spawn_blocking(move || run(&arguments, temporary));
@@ -125,7 +128,10 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     step("The daemon");
     demo.start_daemon()?;
 
-    step(&format!("A file of {} MiB of random bytes is stored", arguments.size));
+    step(&format!(
+        "A file of {} MiB of random bytes is stored",
+        arguments.size
+    ));
     let original = demo.folder.join("original");
     let sha256 = random_file(&original, arguments.size << 20)?;
     say!("    SHA-256 {sha256}");
@@ -139,11 +145,16 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     say!("    {} and {} are down", CLOUDS[0], CLOUDS[2]);
     demo.read_back(&sha256)?;
 
-    step("They are back up; every object of a third is overwritten in the middle, and the file is read back");
+    step(
+        "They are back up; every object of a third is overwritten in the middle, and the file is read back",
+    );
     demo.restart_service(0)?;
     demo.restart_service(2)?;
     let damaged = damage(&demo.services[1].root)?;
-    say!("    {damaged} objects of {} now hold other bytes than were stored", CLOUDS[1]);
+    say!(
+        "    {damaged} objects of {} now hold other bytes than were stored",
+        CLOUDS[1]
+    );
     demo.read_back(&sha256)?;
 
     step("And with one more service down beside the damaged one");
@@ -152,7 +163,10 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     demo.read_back(&sha256)?;
     demo.restart_service(3)?;
 
-    say!("\nDone in {:.0} s: every read gave the bytes that were stored.", began.elapsed().as_secs_f64());
+    say!(
+        "\nDone in {:.0} s: every read gave the bytes that were stored.",
+        began.elapsed().as_secs_f64()
+    );
     if arguments.keep {
         demo.keep();
     }
@@ -177,12 +191,22 @@ impl Demo {
             .port();
         let process = spawn_service(name, &root, port)?;
         say!("    {name:<10} http://127.0.0.1:{port}  bucket raic");
-        self.services.push(Service { name, port, root, process });
+        self.services.push(Service {
+            name,
+            port,
+            root,
+            process,
+        });
         Ok(())
     }
 
     fn restart_service(&mut self, at: usize) -> Outcome {
-        let Service { name, port, root, process } = &mut self.services[at];
+        let Service {
+            name,
+            port,
+            root,
+            process,
+        } = &mut self.services[at];
         *process = spawn_service(name, root, *port)?;
         Ok(())
     }
@@ -198,7 +222,10 @@ impl Demo {
                 secret_key(name)
             );
             crate::home::private_file(&keys, document.as_bytes())?;
-            let settings = [format!("endpoint=http://127.0.0.1:{port}"), "bucket=raic".to_owned()];
+            let settings = [
+                format!("endpoint=http://127.0.0.1:{port}"),
+                "bucket=raic".to_owned(),
+            ];
             self.raic(&[
                 "cloud",
                 "add",
@@ -221,8 +248,12 @@ impl Demo {
 
     fn start_daemon(&mut self) -> Outcome {
         let log = fs::File::create(self.folder.join("daemon.log")).map_err(Failed::other)?;
-        let daemon =
-            self.command(&["serve"])?.stderr(log).stdout(Stdio::null()).spawn().map_err(Failed::other)?;
+        let daemon = self
+            .command(&["serve"])?
+            .stderr(log)
+            .stdout(Stdio::null())
+            .spawn()
+            .map_err(Failed::other)?;
         self.daemon = Process::new(daemon);
         let began = Instant::now();
         while !self.home.join("raic.sock").exists() {
@@ -239,7 +270,11 @@ impl Demo {
     fn command(&self, arguments: &[&str]) -> Outcome<Command> {
         let program = std::env::current_exe().map_err(Failed::other)?;
         let mut command = Command::new(program);
-        command.arg("--home").arg(&self.home).args(arguments).stdin(Stdio::null());
+        command
+            .arg("--home")
+            .arg(&self.home)
+            .args(arguments)
+            .stdin(Stdio::null());
         Ok(command)
     }
 
@@ -250,7 +285,11 @@ impl Demo {
             return Ok(());
         }
         let told = String::from_utf8_lossy(&out.stderr);
-        Err(Failed::other(format!("`raic {}` failed: {}", arguments.join(" "), told.trim())))
+        Err(Failed::other(format!(
+            "`raic {}` failed: {}",
+            arguments.join(" "),
+            told.trim()
+        )))
     }
 
     fn timed(&self, arguments: &[&str]) -> Outcome<f64> {
@@ -274,7 +313,11 @@ impl Demo {
     fn show_clouds(&self) {
         for Service { name, root, .. } in &self.services {
             let objects = objects(root);
-            let size: u64 = objects.iter().filter_map(|f| fs::metadata(f).ok()).map(|m| m.len()).sum();
+            let size: u64 = objects
+                .iter()
+                .filter_map(|f| fs::metadata(f).ok())
+                .map(|m| m.len())
+                .sum();
             say!(
                 "    {name:<10} holds {} objects, {}: ciphertext, one share of four",
                 objects.len(),
@@ -286,10 +329,25 @@ impl Demo {
     fn keep(mut self) {
         let program = std::env::current_exe().unwrap_or_default();
         say!("\nEverything still runs. Play with it:");
-        say!("    {} --home {} status", program.display(), self.home.display());
-        let processes = self.services.iter_mut().map(|s| &mut s.process).chain([&mut self.daemon]);
-        let ids: Vec<_> = processes.filter_map(|p| p.0.take()).map(|child| child.id().to_string()).collect();
-        say!("and end it:\n    kill {}; rm -r {}", ids.join(" "), self.folder.display());
+        say!(
+            "    {} --home {} status",
+            program.display(),
+            self.home.display()
+        );
+        let processes = self
+            .services
+            .iter_mut()
+            .map(|s| &mut s.process)
+            .chain([&mut self.daemon]);
+        let ids: Vec<_> = processes
+            .filter_map(|p| p.0.take())
+            .map(|child| child.id().to_string())
+            .collect();
+        say!(
+            "and end it:\n    kill {}; rm -r {}",
+            ids.join(" "),
+            self.folder.display()
+        );
     }
 }
 
@@ -316,7 +374,9 @@ fn spawn_service(name: &str, root: &Path, port: u16) -> Outcome<Process> {
     let began = Instant::now();
     while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
         if began.elapsed() > Duration::from_secs(20) {
-            return Err(Failed::other(format!("the service {name} does not come up at port {port}")));
+            return Err(Failed::other(format!(
+                "the service {name} does not come up at port {port}"
+            )));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -358,7 +418,12 @@ fn sha256_of(path: &Path) -> Outcome<String> {
 }
 
 fn hex(digest: Context) -> String {
-    digest.finish().as_ref().iter().map(|b| format!("{b:02x}")).collect()
+    digest
+        .finish()
+        .as_ref()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }
 
 /// The files of a service that are shares' objects.
@@ -367,7 +432,11 @@ fn objects(root: &Path) -> Vec<PathBuf> {
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
-            if path.is_dir() { folders.push(path) } else { found.push(path) }
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                found.push(path)
+            }
         }
     }
     found
@@ -378,9 +447,13 @@ fn damage(root: &Path) -> Outcome<usize> {
     use std::os::unix::fs::FileExt as _;
     let objects = objects(root);
     for path in &objects {
-        let file = fs::OpenOptions::new().write(true).open(path).map_err(Failed::other)?;
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(path)
+            .map_err(Failed::other)?;
         let length = file.metadata().map_err(Failed::other)?.len();
-        file.write_all_at(b"these are other bytes", length / 2).map_err(Failed::other)?;
+        file.write_all_at(b"these are other bytes", length / 2)
+            .map_err(Failed::other)?;
     }
     Ok(objects.len())
 }

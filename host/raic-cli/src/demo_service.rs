@@ -18,12 +18,19 @@ pub(crate) struct DemoServiceArguments {
 
 /// Serves until it is killed. Keys come by the environment: arguments can be seen by others.
 pub(crate) async fn serve(arguments: DemoServiceArguments) -> Outcome {
-    let key = |name| std::env::var(name).map_err(|_| Failed::configuration(format!("{name} is not set")));
-    let files = s3s_fs::FileSystem::new(&arguments.root).map_err(|e| Failed::other(format!("{e:?}")))?;
+    let key =
+        |name| std::env::var(name).map_err(|_| Failed::configuration(format!("{name} is not set")));
+    let files =
+        s3s_fs::FileSystem::new(&arguments.root).map_err(|e| Failed::other(format!("{e:?}")))?;
     let mut builder = S3ServiceBuilder::new(files);
-    builder.set_auth(SimpleAuth::from_single(key("RAIC_DEMO_ACCESS_KEY")?, key("RAIC_DEMO_SECRET_KEY")?));
+    builder.set_auth(SimpleAuth::from_single(
+        key("RAIC_DEMO_ACCESS_KEY")?,
+        key("RAIC_DEMO_SECRET_KEY")?,
+    ));
     let service = builder.build();
-    let listener = TcpListener::bind(("127.0.0.1", arguments.port)).await.map_err(Failed::other)?;
+    let listener = TcpListener::bind(("127.0.0.1", arguments.port))
+        .await
+        .map_err(Failed::other)?;
     let server = hyper_util::server::conn::auto::Builder::new(hyper_util::rt::TokioExecutor::new());
     let mut connections = JoinSet::new();
     loop {
@@ -31,7 +38,9 @@ pub(crate) async fn serve(arguments: DemoServiceArguments) -> Outcome {
         let (server, service) = (server.clone(), service.clone());
         connections.spawn(async move {
             // A client that goes away is no failure of the service.
-            let _ = server.serve_connection(hyper_util::rt::TokioIo::new(stream), service).await;
+            let _ = server
+                .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
+                .await;
         });
         while connections.try_join_next().is_some() {}
     }

@@ -42,11 +42,17 @@ pub(crate) type Outcome<T = ()> = Result<T, Failed>;
 
 impl Failed {
     pub(crate) fn other(sentence: impl std::fmt::Display) -> Self {
-        Self { class: Class::Other, sentence: sentence.to_string() }
+        Self {
+            class: Class::Other,
+            sentence: sentence.to_string(),
+        }
     }
 
     pub(crate) fn configuration(sentence: impl std::fmt::Display) -> Self {
-        Self { class: Class::Configuration, sentence: sentence.to_string() }
+        Self {
+            class: Class::Configuration,
+            sentence: sentence.to_string(),
+        }
     }
 
     /// An error of the system: a full disk is one, whatever was to be written.
@@ -55,20 +61,32 @@ impl Failed {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Class::Full,
             _ => Class::Other,
         };
-        Self { class, sentence: format!("{what}: {e}") }
+        Self {
+            class,
+            sentence: format!("{what}: {e}"),
+        }
     }
 
     /// The home's database, or what is kept in it.
     pub(crate) fn storage(e: impl Into<StorageError>) -> Self {
         let e = e.into();
-        let class = if e.is_full() { Class::Full } else { Class::Configuration };
-        Self { class, sentence: e.to_string() }
+        let class = if e.is_full() {
+            Class::Full
+        } else {
+            Class::Configuration
+        };
+        Self {
+            class,
+            sentence: e.to_string(),
+        }
     }
 
     /// A cloud that was asked by this command itself.
     pub(crate) fn cloud(e: &CloudError) -> Self {
         let class = match e.kind {
-            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled => Class::TooFewClouds,
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled => {
+                Class::TooFewClouds
+            }
             ErrorKind::QuotaExceeded => Class::Full,
             ErrorKind::ContainerNotFound
             | ErrorKind::Unauthenticated
@@ -78,7 +96,10 @@ impl Failed {
             | ErrorKind::Misconfigured => Class::Configuration,
             _ => Class::Other,
         };
-        Self { class, sentence: e.to_string() }
+        Self {
+            class,
+            sentence: e.to_string(),
+        }
     }
 
     /// A daemon has the home's lock.
@@ -87,7 +108,10 @@ impl Failed {
             "a daemon runs in {}, or is starting or stopping; stop it first, or try again in a moment",
             home.display()
         );
-        Self { class: Class::Busy, sentence }
+        Self {
+            class: Class::Busy,
+            sentence,
+        }
     }
 
     /// By the admin door's word for it.

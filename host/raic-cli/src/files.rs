@@ -54,7 +54,10 @@ pub(crate) async fn put(
         sentence: if from_input {
             "a file from standard input needs a name: raic put - NAME".to_owned()
         } else {
-            format!("{} has no name of its own: give it one, raic put FILE NAME", file.display())
+            format!(
+                "{} has no name of its own: give it one, raic put FILE NAME",
+                file.display()
+            )
         },
     })?;
     let (content, total): (Pin<Box<dyn AsyncRead + Send + Sync>>, _) = if from_input {
@@ -64,7 +67,10 @@ pub(crate) async fn put(
         let opened = tokio::fs::File::open(file).await.map_err(cannot)?;
         let meta = opened.metadata().await.map_err(cannot)?;
         if meta.is_dir() {
-            return Err(Failed::other(format!("{} is a folder; raic stores files", file.display())));
+            return Err(Failed::other(format!(
+                "{} is a folder; raic stores files",
+                file.display()
+            )));
         }
         (Box::pin(opened), meta.is_file().then_some(meta.len()))
     };
@@ -80,19 +86,35 @@ pub(crate) async fn put(
             let _ = noted.set(e.to_string());
         });
     let size = total.map_or(String::new(), |total| format!("&size={total}"));
-    let path = path_of("files", &name) + &progress.query() + &format!("&account={}", encode(account)) + &size;
-    let stored: Outcome<File> = Client(home).ask(Method::PUT, &path, streamed(content)).await;
+    let path = path_of("files", &name)
+        + &progress.query()
+        + &format!("&account={}", encode(account))
+        + &size;
+    let stored: Outcome<File> = Client(home)
+        .ask(Method::PUT, &path, streamed(content))
+        .await;
     drop(progress);
     if let Some(why) = unreadable.get() {
-        return Err(Failed::other(format!("not stored: cannot read {}: {why}", file.display())));
+        return Err(Failed::other(format!(
+            "not stored: cannot read {}: {why}",
+            file.display()
+        )));
     }
     let stored = stored?;
     if json {
         return print_json(&stored);
     }
-    let did = if stored.replaced { "replaced" } else { "stored" };
+    let did = if stored.replaced {
+        "replaced"
+    } else {
+        "stored"
+    };
     let shares = progress::counted(stored.shares.len() as u64, "share");
-    say!("{did} {} ({}) as {shares}", stored.name, progress::bytes(stored.size));
+    say!(
+        "{did} {} ({}) as {shares}",
+        stored.name,
+        progress::bytes(stored.size)
+    );
     lacking(&stored);
     Ok(())
 }
@@ -104,19 +126,27 @@ fn lacking(file: &File) {
 }
 
 pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBuf>) -> Outcome {
-    let last = name.rsplit('/').next().filter(|last| !last.is_empty() && *last != "." && *last != "..");
+    let last = name
+        .rsplit('/')
+        .next()
+        .filter(|last| !last.is_empty() && *last != "." && *last != "..");
     let in_folder = |folder: PathBuf| match last {
         Some(last) => Ok(folder.join(last)),
         None => Err(Failed {
             class: Class::Usage,
-            sentence: format!("{name:?} names no file of its own: say where to, raic get NAME FILE"),
+            sentence: format!(
+                "{name:?} names no file of its own: say where to, raic get NAME FILE"
+            ),
         }),
     };
     let file = match file {
         None => in_folder(PathBuf::new())?,
         Some(file) if file.is_dir() => in_folder(file)?,
         Some(file) if file.as_os_str().as_encoded_bytes().ends_with(b"/") => {
-            return Err(Failed::other(format!("there is no folder {}", file.display())));
+            return Err(Failed::other(format!(
+                "there is no folder {}",
+                file.display()
+            )));
         }
         Some(file) => file,
     };
@@ -130,8 +160,13 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
 /// Being told to stop.
 pub(crate) async fn stopped() -> Failed {
     let told = |kind| tokio::signal::unix::signal(kind).map_err(Failed::other);
-    let told = told(SignalKind::interrupt())
-        .and_then(|i| Ok((i, told(SignalKind::terminate())?, told(SignalKind::hangup())?)));
+    let told = told(SignalKind::interrupt()).and_then(|i| {
+        Ok((
+            i,
+            told(SignalKind::terminate())?,
+            told(SignalKind::hangup())?,
+        ))
+    });
     let (mut interrupt, mut terminate, mut hangup) = match told {
         Ok(told) => told,
         Err(failed) => return failed,
@@ -143,10 +178,16 @@ pub(crate) async fn stopped() -> Failed {
 async fn fetch(home: &Home, json: bool, name: &str, file: &Path) -> Outcome {
     let progress = Progress::new(home, None)?;
     let path = path_of("files", name) + &progress.query();
-    let answer = Client(home).send(Method::GET, &path, &[], nothing()).await?;
-    let length =
-        answer.headers().get("content-length").and_then(|l| l.to_str().ok()).and_then(|l| l.parse().ok());
-    let length: u64 = length.ok_or_else(|| Failed::other("the daemon does not tell the file's length"))?;
+    let answer = Client(home)
+        .send(Method::GET, &path, &[], nothing())
+        .await?;
+    let length = answer
+        .headers()
+        .get("content-length")
+        .and_then(|l| l.to_str().ok())
+        .and_then(|l| l.parse().ok());
+    let length: u64 =
+        length.ok_or_else(|| Failed::other("the daemon does not tell the file's length"))?;
     progress.set_length(length);
     let cannot = |e: io::Error| {
         // The name that it has until it is whole says nothing to anybody.
@@ -198,7 +239,10 @@ enum Destination {
     /// What is there and is no file, such as a pipe or a device: it is written to, never replaced.
     Special(PathBuf),
     /// A file: beside its place, and there only when whole; what was there before stays until then.
-    File { new: tempfile::NamedTempFile, path: PathBuf },
+    File {
+        new: tempfile::NamedTempFile,
+        path: PathBuf,
+    },
 }
 
 impl Destination {
@@ -209,7 +253,10 @@ impl Destination {
             return Ok(Self::Output);
         }
         // What the system shows as a file is opened, whatever it leads to, and never replaced.
-        if ["/dev", "/proc"].iter().any(|system| file.starts_with(system)) {
+        if ["/dev", "/proc"]
+            .iter()
+            .any(|system| file.starts_with(system))
+        {
             return Ok(Self::Special(file.to_owned()));
         }
         // A link stays one: what it leads to is replaced, or made.
@@ -221,8 +268,13 @@ impl Destination {
         if there.as_ref().is_some_and(|meta| !meta.is_file()) {
             return Ok(Self::Special(path));
         }
-        let folder = path.parent().filter(|f| !f.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let new = tempfile::Builder::new().prefix(".raic-").tempfile_in(folder)?;
+        let folder = path
+            .parent()
+            .filter(|f| !f.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let new = tempfile::Builder::new()
+            .prefix(".raic-")
+            .tempfile_in(folder)?;
         // A temporary file is its owner's alone; this is a file like any other, or like the one it replaces.
         let permissions = there.map_or_else(
             || {
@@ -258,10 +310,15 @@ impl Destination {
 /// The head of the answer was gone before the fault was known: the part that could not be read is asked again.
 async fn why_it_broke_off(home: &Home, name: &str, received: u64, length: u64) -> Failed {
     let range = [("range", format!("bytes={received}-{received}"))];
-    let again = Client(home).send(Method::GET, &path_of("files", name), &range, nothing()).await;
+    let again = Client(home)
+        .send(Method::GET, &path_of("files", name), &range, nothing())
+        .await;
     let head = format!("{name:?} broke off after {received} of {length} bytes");
     match again {
-        Err(failed) => Failed { sentence: format!("{head}: {}", failed.sentence), ..failed },
+        Err(failed) => Failed {
+            sentence: format!("{head}: {}", failed.sentence),
+            ..failed
+        },
         Ok(_) => Failed {
             class: Class::TooFewClouds,
             sentence: format!("{head}; the daemon's log names each cloud and its fault"),
@@ -275,17 +332,28 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
     let mut print = |line: std::fmt::Arguments<'_>| match out.write_fmt(line) {
         // Whoever reads has read enough.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
-        other => other.map(|()| true).map_err(|e| Failed::io("cannot write the output", &e)),
+        other => other
+            .map(|()| true)
+            .map_err(|e| Failed::io("cannot write the output", &e)),
     };
     loop {
-        let path = format!("/v1/files?prefix={}&after={}&limit=1000", encode(prefix), encode(&after));
+        let path = format!(
+            "/v1/files?prefix={}&after={}&limit=1000",
+            encode(prefix),
+            encode(&after)
+        );
         let page: Vec<File> = Client(home).ask(Method::GET, &path, nothing()).await?;
         for file in &page {
             let more = if json {
                 let line = serde_json::to_string(file).map_err(Failed::other)?;
                 print(format_args!("{line}\n"))?
             } else {
-                print(format_args!("{:>14}  {}  {}\n", file.size, when(file.modified_ms), file.name))?
+                print(format_args!(
+                    "{:>14}  {}  {}\n",
+                    file.size,
+                    when(file.modified_ms),
+                    file.name
+                ))?
             };
             if !more {
                 return Ok(());
@@ -301,7 +369,10 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
 pub(crate) async fn rm(home: &Home, json: bool, names: &[String]) -> Outcome {
     let (mut first, mut removed) = (None, 0);
     for name in names {
-        match Client(home).send(Method::DELETE, &path_of("files", name), &[], nothing()).await {
+        match Client(home)
+            .send(Method::DELETE, &path_of("files", name), &[], nothing())
+            .await
+        {
             Ok(_) if json => print_json(&serde_json::json!({"removed": name}))?,
             Ok(_) => {}
             // Without a daemon, none can be.
@@ -327,15 +398,24 @@ pub(crate) async fn rm(home: &Home, json: bool, names: &[String]) -> Outcome {
 }
 
 pub(crate) async fn stat(home: &Home, json: bool, name: &str) -> Outcome {
-    let file: File = Client(home).ask(Method::GET, &path_of("stat", name), nothing()).await?;
+    let file: File = Client(home)
+        .ask(Method::GET, &path_of("stat", name), nothing())
+        .await?;
     if json {
         return print_json(&file);
     }
     say!("name           {}", file.name);
-    say!("size           {} ({})", file.size, progress::bytes(file.size));
+    say!(
+        "size           {} ({})",
+        file.size,
+        progress::bytes(file.size)
+    );
     say!("stored         {}", when(file.modified_ms));
     say!("blake3         {}", file.blake3.as_deref().unwrap_or("-"));
-    say!("storage index  {}", file.storage_index.as_deref().unwrap_or("-"));
+    say!(
+        "storage index  {}",
+        file.storage_index.as_deref().unwrap_or("-")
+    );
     for (share, cloud) in &file.shares {
         say!("share {share:<8} {cloud}");
     }
@@ -349,6 +429,8 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Outcome {
 }
 
 pub(crate) fn when(ms: i64) -> String {
-    jiff::Timestamp::from_millisecond(ms)
-        .map_or_else(|_| "-".to_owned(), |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+    jiff::Timestamp::from_millisecond(ms).map_or_else(
+        |_| "-".to_owned(),
+        |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
+    )
 }

@@ -17,17 +17,32 @@ impl Home {
     /// The one named, else `$XDG_DATA_HOME/raic`, else `~/.local/share/raic`.
     pub(crate) fn find(named: Option<PathBuf>) -> Outcome<Self> {
         // One that is not absolute counts as not set, as the XDG specification says.
-        let data = || env::var_os("XDG_DATA_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+        let data = || {
+            env::var_os("XDG_DATA_HOME")
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute())
+        };
         let user = || {
-            let home = env::var_os("HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+            let home = env::var_os("HOME")
+                .map(PathBuf::from)
+                .filter(|path| path.is_absolute());
             home.map(|home| home.join(".local/share"))
         };
-        let set = || env::var_os("RAIC_HOME").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let set = || {
+            env::var_os("RAIC_HOME")
+                .filter(|v| !v.is_empty())
+                .map(PathBuf::from)
+        };
         let path = match named.or_else(set) {
             Some(path) => path,
-            None => data().or_else(user).map(|data| data.join("raic")).ok_or_else(|| {
-                Failed::configuration("no home: set HOME to an absolute path, or name one with --home")
-            })?,
+            None => data()
+                .or_else(user)
+                .map(|data| data.join("raic"))
+                .ok_or_else(|| {
+                    Failed::configuration(
+                        "no home: set HOME to an absolute path, or name one with --home",
+                    )
+                })?,
         };
         std::path::absolute(&path)
             .map(Self)
@@ -100,8 +115,12 @@ impl Home {
         let failed = |e: io::Error| Failed::io(self.0.display(), &e);
         let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();
         if mode & 0o077 != 0 {
-            fs::set_permissions(&self.0, fs::Permissions::from_mode(mode & !0o077)).map_err(failed)?;
-            tracing::warn!("{} could be entered by others, and now cannot", self.0.display());
+            fs::set_permissions(&self.0, fs::Permissions::from_mode(mode & !0o077))
+                .map_err(failed)?;
+            tracing::warn!(
+                "{} could be entered by others, and now cannot",
+                self.0.display()
+            );
         }
         Ok(())
     }
@@ -109,18 +128,26 @@ impl Home {
 
 /// Makes a folder, and those above it, for its owner alone.
 pub(crate) fn private_folder(path: &Path) -> Outcome {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
+    let made = fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path);
     made.map_err(|e| Failed::io(format!("cannot create {}", path.display()), &e))
 }
 
 /// Writes a new file for its owner alone, durably. One that is there is an error.
 pub(crate) fn private_file(path: &Path, content: &[u8]) -> Outcome {
     let written = || -> io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
         file.write_all(content)?;
         file.sync_all()?;
         // Its name is durable once its folder is.
-        path.parent().map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+        path.parent()
+            .map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
     };
     written().map_err(|e| Failed::io(format!("cannot write {}", path.display()), &e))
 }

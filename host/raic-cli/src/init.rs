@@ -23,7 +23,10 @@ use crate::{
 pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     home.require_short()?;
     if home.config().exists() {
-        return Err(Failed::configuration(format!("{} is a home already", home.path().display())));
+        return Err(Failed::configuration(format!(
+            "{} is a home already",
+            home.path().display()
+        )));
     }
     if home.database().exists() {
         return Err(Failed::configuration(format!(
@@ -91,8 +94,12 @@ fn make_keys(home: &Home, secrets: &Path) -> Outcome {
         Some(name) => private_file(&making.join(name), content),
         None => Ok(()),
     };
-    file(home.recovery_key(), format!("{}\n", &*recovery.to_text()).as_bytes())?;
+    file(
+        home.recovery_key(),
+        format!("{}\n", &*recovery.to_text()).as_bytes(),
+    )?;
     file(home.sealed_keyring(), &sealed)?;
     file(home.keyring(), &keyring.to_json())?;
-    fs::rename(&making, secrets).map_err(|e| Failed::io(format!("cannot write {}", secrets.display()), &e))
+    fs::rename(&making, secrets)
+        .map_err(|e| Failed::io(format!("cannot write {}", secrets.display()), &e))
 }

@@ -140,13 +140,19 @@ fn main() -> ExitCode {
     let json = arguments.json;
     if let Command::CompileConnector { component, output } = &arguments.command {
         // Before there are threads: the limits are this process's.
-        return ended(raic_wasm::compile_file(component, output).map_err(Failed::other), false);
+        return ended(
+            raic_wasm::compile_file(component, output).map_err(Failed::other),
+            false,
+        );
     }
     if let Err(failed) = start_log(matches!(arguments.command, Command::Serve)) {
         return ended(Err(failed), json);
     }
     raise_file_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(e) => return ended(Err(Failed::other(format!("cannot start: {e}"))), json),
     };
@@ -184,8 +190,11 @@ fn start_log(is_daemon: bool) -> Outcome {
     };
     // A log that cannot be written, on a full disk or to a collector that died, must fail no request: neither the writer nor the
     // subscriber says so.
-    let log = tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false);
-    log.with_writer(|| output::Unheeded(std::io::stderr())).init();
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .log_internal_errors(false);
+    log.with_writer(|| output::Unheeded(std::io::stderr()))
+        .init();
     Ok(())
 }
 
@@ -195,7 +204,13 @@ fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum
-        && let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })
+        && let Err(e) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: maximum,
+                maximum,
+            },
+        )
     {
         tracing::debug!("the limit of open files stays at {current:?}: {e}");
     }
@@ -207,7 +222,11 @@ async fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Init => init::init(&home, json),
         Command::Serve => daemon::serve(home).await,
-        Command::Put { file, name, account } => files::put(&home, json, &file, name, &account).await,
+        Command::Put {
+            file,
+            name,
+            account,
+        } => files::put(&home, json, &file, name, &account).await,
         Command::Get { name, file } => files::get(&home, json, &name, file).await,
         Command::Ls { prefix } => files::ls(&home, json, &prefix).await,
         Command::Rm { names } => files::rm(&home, json, &names).await,

@@ -48,7 +48,10 @@ impl<W: io::Write> io::Write for Unheeded<W> {
 pub(crate) fn line(text: Arguments<'_>) {
     let text = raic_wasm::shown(&text.to_string());
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.write_all(b"\n")) {
+    match out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"))
+    {
         Ok(()) => {}
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => process::exit(0),
         Err(e) => {

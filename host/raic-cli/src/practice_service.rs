@@ -71,13 +71,17 @@ impl Service {
 
 /// Serves until it is told to stop.
 pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
-    let mut token = raic_storage::StorageIndex::random().map_err(Failed::other)?.to_string();
+    let mut token = raic_storage::StorageIndex::random()
+        .map_err(Failed::other)?
+        .to_string();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, arguments.port)).await;
-    let listener =
-        listener.map_err(|e| Failed::other(format!("cannot listen on port {}: {e}", arguments.port)))?;
+    let listener = listener
+        .map_err(|e| Failed::other(format!("cannot listen on port {}: {e}", arguments.port)))?;
     let url = format!("http://{}", listener.local_addr().map_err(Failed::other)?);
     let folder = tempfile::tempdir().map_err(Failed::other)?;
-    let file = arguments.token_file.unwrap_or_else(|| folder.path().join("token"));
+    let file = arguments
+        .token_file
+        .unwrap_or_else(|| folder.path().join("token"));
     match std::fs::read_to_string(&file) {
         // So that what was set up for it before works on.
         Ok(kept) if !kept.trim().is_empty() => kept.trim().clone_into(&mut token),
@@ -88,9 +92,15 @@ pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
     } else {
         say!("a service for practice is at {url}; Ctrl-C stops it, and its objects are gone then");
         say!("try a connector on it:");
-        say!("  raic connector test FILE --set endpoint={url} --credential account={}", file.display());
+        say!(
+            "  raic connector test FILE --set endpoint={url} --credential account={}",
+            file.display()
+        );
     }
-    let service = Arc::new(Service { token, objects: Mutex::default() });
+    let service = Arc::new(Service {
+        token,
+        objects: Mutex::default(),
+    });
     let router = Router::new()
         .route("/objects", get(list))
         .route("/objects/{*key}", get(read).put(write).delete(remove))
@@ -109,11 +119,18 @@ fn refusal(status: StatusCode, code: &str, message: &str) -> Response {
 }
 
 async fn authorised(State(service): State<Arc<Service>>, request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = request
+        .headers()
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     if given.and_then(|value| value.strip_prefix("Bearer ")) == Some(&service.token) {
         return next.run(request).await;
     }
-    refusal(StatusCode::UNAUTHORIZED, "token", "the token is missing, or another one")
+    refusal(
+        StatusCode::UNAUTHORIZED,
+        "token",
+        "the token is missing, or another one",
+    )
 }
 
 fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
@@ -122,14 +139,18 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 
 /// Whether the conditions of a request hold for what is there.
 fn holds(headers: &HeaderMap, found: Option<&Stored>) -> bool {
-    let matches =
-        text(headers, header::IF_MATCH).is_none_or(|etag| found.is_some_and(|found| found.etag == etag));
+    let matches = text(headers, header::IF_MATCH)
+        .is_none_or(|etag| found.is_some_and(|found| found.etag == etag));
     let is_new = text(headers, header::IF_NONE_MATCH) != Some("*") || found.is_none();
     matches && is_new
 }
 
 fn unmet() -> Response {
-    refusal(StatusCode::PRECONDITION_FAILED, "condition", "the condition does not hold")
+    refusal(
+        StatusCode::PRECONDITION_FAILED,
+        "condition",
+        "the condition does not hold",
+    )
 }
 
 fn missing() -> Response {
@@ -146,36 +167,74 @@ async fn write(
     if !holds(&headers, objects.by_key.get(&key)) {
         return unmet();
     }
-    let held: usize = objects.by_key.values().map(|stored| stored.content.len()).sum();
+    let held: usize = objects
+        .by_key
+        .values()
+        .map(|stored| stored.content.len())
+        .sum();
     if held + content.len() > MAX_BYTES {
-        return refusal(StatusCode::INSUFFICIENT_STORAGE, "quota", "the service's memory is full");
+        return refusal(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "quota",
+            "the service's memory is full",
+        );
     }
     objects.written += 1;
     let etag = format!("\"{}\"", objects.written);
-    objects.by_key.insert(key, Stored { content, etag: etag.clone(), modified: Timestamp::now() });
+    objects.by_key.insert(
+        key,
+        Stored {
+            content,
+            etag: etag.clone(),
+            modified: Timestamp::now(),
+        },
+    );
     (StatusCode::CREATED, [(header::ETAG, etag)]).into_response()
 }
 
-async fn read(State(service): State<Arc<Service>>, Path(key): Path<String>, headers: HeaderMap) -> Response {
+async fn read(
+    State(service): State<Arc<Service>>,
+    Path(key): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     let objects = service.lock();
-    let Some(found) = objects.by_key.get(&key) else { return missing() };
+    let Some(found) = objects.by_key.get(&key) else {
+        return missing();
+    };
     if !holds(&headers, Some(found)) {
         return unmet();
     }
     let size = found.content.len();
-    let modified = found.modified.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string();
-    let common = [(header::ETAG, found.etag.clone()), (header::LAST_MODIFIED, modified)];
-    let range = text(&headers, header::RANGE).and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
-    let range =
-        range.and_then(|(start, end)| Some((start.parse::<usize>().ok()?, end.parse::<usize>().ok()?)));
+    let modified = found
+        .modified
+        .strftime("%a, %d %b %Y %H:%M:%S GMT")
+        .to_string();
+    let common = [
+        (header::ETAG, found.etag.clone()),
+        (header::LAST_MODIFIED, modified),
+    ];
+    let range = text(&headers, header::RANGE)
+        .and_then(|range| range.strip_prefix("bytes=")?.split_once('-'));
+    let range = range
+        .and_then(|(start, end)| Some((start.parse::<usize>().ok()?, end.parse::<usize>().ok()?)));
     match range {
         None => (StatusCode::OK, common, found.content.clone()).into_response(),
         Some((start, end)) if start < size && start <= end => {
             let end = end.min(size - 1);
             let range = [(header::CONTENT_RANGE, format!("bytes {start}-{end}/{size}"))];
-            (StatusCode::PARTIAL_CONTENT, common, range, found.content.slice(start..=end)).into_response()
+            (
+                StatusCode::PARTIAL_CONTENT,
+                common,
+                range,
+                found.content.slice(start..=end),
+            )
+                .into_response()
         }
-        Some(_) => refusal(StatusCode::RANGE_NOT_SATISFIABLE, "range", "the range begins past the end"),
+        Some(_) => refusal(
+            StatusCode::RANGE_NOT_SATISFIABLE,
+            "range",
+            "the range begins past the end",
+        ),
     }
 }
 
@@ -216,10 +275,14 @@ async fn list(State(service): State<Arc<Service>>, Query(asked): Query<Listing>)
         _ => Bound::Included(asked.prefix.clone()),
     };
     let found = objects.by_key.range((from, Bound::Unbounded));
-    let mut found = found.take_while(|(key, _)| key.starts_with(&asked.prefix)).peekable();
+    let mut found = found
+        .take_while(|(key, _)| key.starts_with(&asked.prefix))
+        .peekable();
     let mut page = Vec::new();
     while page.len() < asked.limit.clamp(1, 1000) {
-        let Some((key, stored)) = found.next() else { break };
+        let Some((key, stored)) = found.next() else {
+            break;
+        };
         page.push((key, stored));
     }
     let next = found.peek().and(page.last()).map(|(key, _)| key);

@@ -42,14 +42,27 @@ impl Progress {
         let id = StorageIndex::random().map_err(Failed::other)?.to_string();
         if !std::io::stderr().is_terminal() {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
-            return Ok(Self { id, bars, whole: ProgressBar::hidden(), asking: None });
+            return Ok(Self {
+                id,
+                bars,
+                whole: ProgressBar::hidden(),
+                asking: None,
+            });
         }
         let bars = MultiProgress::new();
-        let whole = bars.add(styled(ProgressBar::new_spinner(), "{spinner} {bytes}  {bytes_per_sec}"));
+        let whole = bars.add(styled(
+            ProgressBar::new_spinner(),
+            "{spinner} {bytes}  {bytes_per_sec}",
+        ));
         // So that the speed and the time left go on while nothing comes.
         whole.enable_steady_tick(TICK);
         let asking = tokio::spawn(show_clouds(home.clone(), id.clone(), bars.clone()));
-        let progress = Self { id, bars, whole, asking: Some(asking) };
+        let progress = Self {
+            id,
+            bars,
+            whole,
+            asking: Some(asking),
+        };
         if let Some(total) = total {
             progress.set_length(total);
         }
@@ -93,10 +106,15 @@ async fn show_clouds(home: Home, id: String, bars: MultiProgress) {
         tokio::time::sleep(PAUSE).await;
         let path = format!("/v1/transfers/{id}");
         // Not there yet, or no longer: what is shown stays.
-        let counted = Client(&home).ask::<BTreeMap<String, u64>>(Method::GET, &path, nothing()).await;
+        let counted = Client(&home)
+            .ask::<BTreeMap<String, u64>>(Method::GET, &path, nothing())
+            .await;
         for (cloud, bytes) in counted.unwrap_or_default() {
             let bar = clouds.entry(cloud).or_insert_with_key(|cloud| {
-                let line = styled(ProgressBar::new_spinner(), "  {prefix:<16} {bytes}  {bytes_per_sec}");
+                let line = styled(
+                    ProgressBar::new_spinner(),
+                    "  {prefix:<16} {bytes}  {bytes_per_sec}",
+                );
                 bars.add(line.with_prefix(cloud.clone()))
             });
             bar.set_position(bytes);

@@ -43,13 +43,19 @@ mod tests {
         let package = Package::read(component.clone()).expect("a connector");
         let store = ApprovalStore::open(&folder.path().join("connectors")).expect("a store");
         let released = [(package.sha256.as_str(), component.as_slice())];
-        let is_approved = || store.find("s3").is_ok_and(|found| found.sha256 == package.sha256);
+        let is_approved = || {
+            store
+                .find("s3")
+                .is_ok_and(|found| found.sha256 == package.sha256)
+        };
         take_in(&store, &released).expect("it is taken in");
         assert!(is_approved());
         store.revoke(&package).expect("it is revoked");
         take_in(&store, &released).expect("nothing to do");
         assert!(!is_approved());
-        store.approve(&package).expect("the operator wants it again");
+        store
+            .approve(&package)
+            .expect("the operator wants it again");
         assert!(is_approved());
     }
 }

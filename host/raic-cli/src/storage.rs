@@ -76,9 +76,9 @@ impl AccountSettings {
                 Some("none") => Ok(Some(None)),
                 Some(text) => match text.parse::<ByteSize>() {
                     Ok(size) => Ok(Some(Some(size.as_u64()))),
-                    Err(e) => {
-                        Err(Failed::configuration(format!("{text:?} is no size: {e}; such as \"10 GiB\"")))
-                    }
+                    Err(e) => Err(Failed::configuration(format!(
+                        "{text:?} is no size: {e}; such as \"10 GiB\""
+                    ))),
                 },
             }
         };
@@ -92,10 +92,15 @@ impl AccountSettings {
 }
 
 pub(crate) async fn account(home: &Home, json: bool, command: AccountCommand) -> Outcome {
-    let disabled = |disabled| AccountRequest { disabled: Some(disabled), ..AccountRequest::default() };
+    let disabled = |disabled| AccountRequest {
+        disabled: Some(disabled),
+        ..AccountRequest::default()
+    };
     let (method, name, request) = match command {
         AccountCommand::List => {
-            let accounts: Vec<AccountInfo> = Client(home).ask(Method::GET, "/v1/accounts", nothing()).await?;
+            let accounts: Vec<AccountInfo> = Client(home)
+                .ask(Method::GET, "/v1/accounts", nothing())
+                .await?;
             return accounts.iter().try_for_each(|account| show(account, json));
         }
         AccountCommand::Create { name, settings } => (Method::PUT, name, settings.request()?),
@@ -104,12 +109,22 @@ pub(crate) async fn account(home: &Home, json: bool, command: AccountCommand) ->
         AccountCommand::Enable { name } => (Method::POST, name, disabled(false)),
     };
     let body = serde_json::to_vec(&request).map_err(Failed::other)?;
-    let body = Full::new(body.into()).map_err(|never| match never {}).boxed();
+    let body = Full::new(body.into())
+        .map_err(|never| match never {})
+        .boxed();
     let headers = [("content-type", "application/json".to_owned())];
     let path = format!("/v1/accounts/{}", encode(&name));
     let answer = Client(home).send(method, &path, &headers, body).await?;
-    let document = answer.into_body().collect().await.map_err(Failed::other)?.to_bytes();
-    show(&serde_json::from_slice(&document).map_err(Failed::other)?, json)
+    let document = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(Failed::other)?
+        .to_bytes();
+    show(
+        &serde_json::from_slice(&document).map_err(Failed::other)?,
+        json,
+    )
 }
 
 fn show(account: &AccountInfo, json: bool) -> Outcome {
@@ -154,7 +169,12 @@ pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
             }
             let names = [&line.day, &line.account, &line.cloud];
             let names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
-            say!("{:>14}  {:>10} shares  {}", line.bytes, line.shares, names.join("  "));
+            say!(
+                "{:>14}  {:>10} shares  {}",
+                line.bytes,
+                line.shares,
+                names.join("  ")
+            );
         }
         match lines.last().and_then(|line| line.day.as_ref()) {
             Some(day) => page = format!("/v1/usage?by={by}&before={}", encode(day)),
@@ -215,10 +235,17 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
     match command {
         LeaseCommand::List { account, index } => list(home, json, account, index).await,
         LeaseCommand::Renew { index, account } => {
-            let path = format!("/v1/leases/renew?account={}&index={}", encode(&account), encode(&index));
-            let renewed: BTreeMap<String, usize> = Client(home).ask(Method::POST, &path, nothing()).await?;
+            let path = format!(
+                "/v1/leases/renew?account={}&index={}",
+                encode(&account),
+                encode(&index)
+            );
+            let renewed: BTreeMap<String, usize> =
+                Client(home).ask(Method::POST, &path, nothing()).await?;
             if renewed.values().sum::<usize>() == 0 {
-                return Err(Failed::other(format!("no cloud has a whole share of {index}")));
+                return Err(Failed::other(format!(
+                    "no cloud has a whole share of {index}"
+                )));
             }
             if json {
                 return print_json(&renewed);
@@ -230,7 +257,8 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
         }
         LeaseCommand::Collect { dry_run } => {
             let method = if dry_run { Method::GET } else { Method::POST };
-            let lines: Vec<CollectLine> = Client(home).ask(method, "/v1/collect", nothing()).await?;
+            let lines: Vec<CollectLine> =
+                Client(home).ask(method, "/v1/collect", nothing()).await?;
             for line in &lines {
                 if json {
                     print_json(line)?;
@@ -240,24 +268,48 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
                     say!("{:<16} {index} {share:>3} {bytes:>14}  {why}", line.cloud);
                 }
                 if dry_run {
-                    let more = if line.would_go.len() == SHOWN { " or more" } else { "" };
+                    let more = if line.would_go.len() == SHOWN {
+                        " or more"
+                    } else {
+                        ""
+                    };
                     let going = line.would_go.len();
                     let things = if going == 1 { "share" } else { "shares" };
                     say!("{:<16} {going}{more} {things} would go", line.cloud);
                 } else {
-                    let CollectLine { cloud, expired, deleted, failed, .. } = line;
-                    say!("{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed");
+                    let CollectLine {
+                        cloud,
+                        expired,
+                        deleted,
+                        failed,
+                        ..
+                    } = line;
+                    say!(
+                        "{cloud:<16} {expired} leases ended, {deleted} shares deleted, {failed} failed"
+                    );
                 }
             }
-            let faults: Vec<_> = lines.iter().filter_map(|line| line.error.as_deref()).collect();
+            let faults: Vec<_> = lines
+                .iter()
+                .filter_map(|line| line.error.as_deref())
+                .collect();
             if !faults.is_empty() {
-                return Err(Failed { class: Class::TooFewClouds, sentence: faults.join("; ") });
+                return Err(Failed {
+                    class: Class::TooFewClouds,
+                    sentence: faults.join("; "),
+                });
             }
             Ok(())
         }
         LeaseCommand::Reconcile => walk(home, json, "reconcile").await,
-        LeaseCommand::Rebuild { replace_database: true, .. } => replace_database(home, json),
-        LeaseCommand::Rebuild { restored_backup: true, .. } => restored_backup(home, json).await,
+        LeaseCommand::Rebuild {
+            replace_database: true,
+            ..
+        } => replace_database(home, json),
+        LeaseCommand::Rebuild {
+            restored_backup: true,
+            ..
+        } => restored_backup(home, json).await,
         LeaseCommand::Rebuild { .. } => walk(home, json, "rebuild").await,
     }
 }
@@ -278,9 +330,21 @@ async fn list(home: &Home, json: bool, account: Option<String>, index: Option<St
                 print_json(line)?;
                 continue;
             }
-            let ends = line.expires_ms.map_or_else(|| "lasts".to_owned(), |ms| format!("until {}", when(ms)));
-            let LeaseLine { cloud, storage_index, share, account, bytes, state, .. } = line;
-            say!("{cloud:<16} {storage_index} {share:>3} {bytes:>14}  {state:<7} {account:<16} {ends}");
+            let ends = line
+                .expires_ms
+                .map_or_else(|| "lasts".to_owned(), |ms| format!("until {}", when(ms)));
+            let LeaseLine {
+                cloud,
+                storage_index,
+                share,
+                account,
+                bytes,
+                state,
+                ..
+            } = line;
+            say!(
+                "{cloud:<16} {storage_index} {share:>3} {bytes:>14}  {state:<7} {account:<16} {ends}"
+            );
         }
         match page.last() {
             Some(last) => {
@@ -293,7 +357,9 @@ async fn list(home: &Home, json: bool, account: Option<String>, index: Option<St
 }
 
 pub(crate) async fn accept_clock(home: &Home, json: bool) -> Outcome {
-    let accepted: AcceptedClock = Client(home).ask(Method::POST, "/v1/clock/accept", nothing()).await?;
+    let accepted: AcceptedClock = Client(home)
+        .ask(Method::POST, "/v1/clock/accept", nothing())
+        .await?;
     if json {
         return print_json(&accepted);
     }
@@ -309,12 +375,16 @@ pub(crate) async fn accept_clock(home: &Home, json: bool) -> Outcome {
 /// Begins a walk and shows how far it is until it ends.
 async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
     let bar = indicatif::ProgressBar::new(0);
-    let mut told: Walk = Client(home).ask(Method::POST, &format!("/v1/walks/{what}"), nothing()).await?;
+    let mut told: Walk = Client(home)
+        .ask(Method::POST, &format!("/v1/walks/{what}"), nothing())
+        .await?;
     while told.is_running {
         bar.set_length(told.clouds.iter().map(|cloud| cloud.of).sum());
         bar.set_position(told.clouds.iter().map(|cloud| cloud.prefixes).sum());
         tokio::time::sleep(PAUSE).await;
-        told = Client(home).ask(Method::GET, "/v1/walks", nothing()).await?;
+        told = Client(home)
+            .ask(Method::GET, "/v1/walks", nothing())
+            .await?;
     }
     bar.finish_and_clear();
     for cloud in &told.clouds {
@@ -340,7 +410,11 @@ async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
             );
         }
     }
-    let faults: Vec<&str> = told.clouds.iter().filter_map(|cloud| cloud.error.as_deref()).collect();
+    let faults: Vec<&str> = told
+        .clouds
+        .iter()
+        .filter_map(|cloud| cloud.error.as_deref())
+        .collect();
     if faults.is_empty() {
         return Ok(());
     }
@@ -357,12 +431,25 @@ async fn restored_backup(home: &Home, json: bool) -> Outcome {
     let _lock = lock(home)?.ok_or_else(|| Failed::busy(home.path()))?;
     let path = home.database();
     if !path.exists() {
-        return Err(Failed::configuration(format!("there is no database at {}", path.display())));
+        return Err(Failed::configuration(format!(
+            "there is no database at {}",
+            path.display()
+        )));
     }
-    let database = tokio::task::spawn_blocking(move || Database::open(&path)).await.map_err(Failed::other)?;
-    let leasedb =
-        LeaseDb::open(database.map_err(Failed::configuration)?, Clock::system(), Patience::default()).await;
-    leasedb.map_err(Failed::configuration)?.restored().await.map_err(Failed::configuration)?;
+    let database = tokio::task::spawn_blocking(move || Database::open(&path))
+        .await
+        .map_err(Failed::other)?;
+    let leasedb = LeaseDb::open(
+        database.map_err(Failed::configuration)?,
+        Clock::system(),
+        Patience::default(),
+    )
+    .await;
+    leasedb
+        .map_err(Failed::configuration)?
+        .restored()
+        .await
+        .map_err(Failed::configuration)?;
     if json {
         return print_json(&serde_json::json!({"restored": true}));
     }
@@ -374,7 +461,9 @@ async fn restored_backup(home: &Home, json: bool) -> Outcome {
 fn replace_database(home: &Home, json: bool) -> Outcome {
     let _lock = lock(home)?.ok_or_else(|| Failed::busy(home.path()))?;
     let path = home.database();
-    let mark = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%SZ").to_string();
+    let mark = jiff::Timestamp::now()
+        .strftime("%Y%m%dT%H%M%SZ")
+        .to_string();
     let mut moved = Vec::new();
     for suffix in ["", "-wal", "-shm"] {
         let mut from = path.clone().into_os_string();
@@ -384,17 +473,27 @@ fn replace_database(home: &Home, json: bool) -> Outcome {
         match std::fs::rename(&from, &to) {
             Ok(()) => moved.push(to.display().to_string()),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
-            Err(e) => return Err(Failed::other(format!("cannot move {}: {e}", from.display()))),
+            Err(e) => {
+                return Err(Failed::other(format!(
+                    "cannot move {}: {e}",
+                    from.display()
+                )));
+            }
         }
     }
     if moved.is_empty() {
-        return Err(Failed::other(format!("there is no database at {}", path.display())));
+        return Err(Failed::other(format!(
+            "there is no database at {}",
+            path.display()
+        )));
     }
     if json {
         return print_json(&serde_json::json!({"moved": moved}));
     }
     say!("The database is kept as {}", moved.join(", "));
     say!("Now run `raic serve`, and in another terminal `raic lease rebuild`.");
-    say!("Names of files are not rebuilt by it: they need the catalog, which was in that database.");
+    say!(
+        "Names of files are not rebuilt by it: they need the catalog, which was in that database."
+    );
     Ok(())
 }

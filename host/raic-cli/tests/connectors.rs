@@ -14,18 +14,29 @@ use rig::{Rig, content};
 
 /// A connector that `cargo xtask connectors --for-tests` built.
 fn built(name: &str) -> PathBuf {
-    let file =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("connectors").join(format!("{name}.wasm"));
-    assert!(file.is_file(), "{} is not there; `cargo xtask test` builds it", file.display());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .with_file_name("connectors")
+        .join(format!("{name}.wasm"));
+    assert!(
+        file.is_file(),
+        "{} is not there; `cargo xtask test` builds it",
+        file.display()
+    );
     file
 }
 
 /// The practice connector as another version: the bytes differ in it alone.
 fn version(version: &str) -> Vec<u8> {
     let bytes = fs::read(built("practice")).expect("the connector");
-    let (from, to) = (&b"version = \"0.1.0\""[..], format!("version = \"{version}\""));
+    let (from, to) = (
+        &b"version = \"0.1.0\""[..],
+        format!("version = \"{version}\""),
+    );
     assert_eq!(from.len(), to.len());
-    let at = bytes.windows(from.len()).position(|part| part == from).expect("its version");
+    let at = bytes
+        .windows(from.len())
+        .position(|part| part == from)
+        .expect("its version");
     [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
 }
 
@@ -38,13 +49,25 @@ struct Practice {
 impl Practice {
     fn start(rig: &Rig, port: &str, token_file: &Path) -> Self {
         let file = token_file.display().to_string();
-        let mut command =
-            rig.command(&["--json", "connector", "practice", "--port", port, "--token-file", &file]);
+        let mut command = rig.command(&[
+            "--json",
+            "connector",
+            "practice",
+            "--port",
+            port,
+            "--token-file",
+            &file,
+        ]);
         let mut process = command.stdout(Stdio::piped()).spawn().expect("the service");
         let mut line = String::new();
-        BufReader::new(process.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
+        BufReader::new(process.stdout.take().expect("its output"))
+            .read_line(&mut line)
+            .expect("a line");
         let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        Self { process, url: said["url"].as_str().expect("its URL").to_owned() }
+        Self {
+            process,
+            url: said["url"].as_str().expect("its URL").to_owned(),
+        }
     }
 }
 
@@ -59,7 +82,10 @@ impl Drop for Practice {
 fn runs(rig: &Rig, cloud: &str) -> String {
     let listed = rig.raic(&["--json", "cloud", "list"]).ok().text;
     let rows = serde_json::Deserializer::from_str(&listed).into_iter::<serde_json::Value>();
-    let row = rows.map(|row| row.expect("JSON")).find(|row| row["name"] == cloud).expect("the cloud");
+    let row = rows
+        .map(|row| row.expect("JSON"))
+        .find(|row| row["name"] == cloud)
+        .expect("the cloud");
     row["sha256"].as_str().expect("its version").to_owned()
 }
 
@@ -71,16 +97,23 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
     rig.serve();
     fs::create_dir_all(rig.home("connectors")).expect("the folder");
     fs::write(rig.home("connectors/strangers.wasm"), version("0.1.0")).expect("dropped in");
-    fs::write(rig.home("connectors/broken.wasm"), &version("0.1.0")[..5000]).expect("dropped in");
+    fs::write(
+        rig.home("connectors/broken.wasm"),
+        &version("0.1.0")[..5000],
+    )
+    .expect("dropped in");
     Rig::until("the daemon sees it", || {
         let status = rig.raic(&["status"]).ok().text;
-        status.contains("practice 0.1.0 waits for approval") && status.contains("broken.wasm\" is none")
+        status.contains("practice 0.1.0 waits for approval")
+            && status.contains("broken.wasm\" is none")
     });
     let listed = rig.raic(&["connector", "list"]).ok().text;
     assert!(listed.contains("waits for approval"), "{listed}");
     let add = |name: &str, replaced: &str| {
-        let (endpoint, credential) =
-            (format!("endpoint={}", service.url), format!("account={}", token.display()));
+        let (endpoint, credential) = (
+            format!("endpoint={}", service.url),
+            format!("account={}", token.display()),
+        );
         rig.raic(&[
             "cloud",
             "add",
@@ -99,15 +132,24 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
     };
     add("mine", "local-1").fails(4, &["practice", "approve"]);
     // What comes down a pipe is nobody's answer.
-    rig.raic_with(&["connector", "approve", "practice"], b"y\n").fails(1, &["no terminal", "--yes"]);
-    rig.raic(&["connector", "approve", "practice", "--yes"]).ok();
+    rig.raic_with(&["connector", "approve", "practice"], b"y\n")
+        .fails(1, &["no terminal", "--yes"]);
+    rig.raic(&["connector", "approve", "practice", "--yes"])
+        .ok();
     assert!(
-        !rig.raic(&["status"]).ok().text.contains("practice 0.1.0 waits") || {
-            Rig::until("it waits no longer", || {
-                !rig.raic(&["status"]).ok().text.contains("practice 0.1.0 waits")
-            });
-            true
-        }
+        !rig.raic(&["status"])
+            .ok()
+            .text
+            .contains("practice 0.1.0 waits")
+            || {
+                Rig::until("it waits no longer", || {
+                    !rig.raic(&["status"])
+                        .ok()
+                        .text
+                        .contains("practice 0.1.0 waits")
+                });
+                true
+            }
     );
     add("mine", "local-1").ok();
     let file = rig.path("file");
@@ -117,24 +159,39 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
 
     // Another version moves no cloud by itself.
     fs::write(rig.home("connectors/newer.wasm"), version("0.2.0")).expect("dropped in");
-    let newer = rig.raic(&["--json", "connector", "approve", "newer.wasm", "--yes"]).ok().text;
+    let newer = rig
+        .raic(&["--json", "connector", "approve", "newer.wasm", "--yes"])
+        .ok()
+        .text;
     let newer: serde_json::Value = serde_json::from_str(&newer).expect("JSON");
     let newer = newer["sha256"].as_str().expect("its hash").to_owned();
     rig.raic(&["reload"]).ok();
     assert_eq!(runs(&rig, "mine"), first);
     let moved = rig.raic(&["cloud", "upgrade", "mine"]).ok().text;
-    assert!(moved.contains("runs practice 0.2.0") && moved.contains("ran 0.1.0"), "{moved}");
+    assert!(
+        moved.contains("runs practice 0.2.0") && moved.contains("ran 0.1.0"),
+        "{moved}"
+    );
     assert_eq!(runs(&rig, "mine"), newer);
-    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, content(300_000, 7));
+    assert_eq!(
+        rig.raic(&["get", "file", "-"]).ok().out,
+        content(300_000, 7)
+    );
     // And back, also while no daemon runs; and no way to another connector or to none.
     rig.kill();
     rig.raic(&["cloud", "upgrade", "mine", &first[..12]]).ok();
     rig.serve();
     assert_eq!(runs(&rig, "mine"), first);
-    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, content(300_000, 7));
-    rig.raic(&["cloud", "upgrade", "mine", "0123456789"]).fails(4, &["0123456789"]);
-    rig.raic(&["cloud", "upgrade", "local-2"]).fails(4, &["folder"]);
-    rig.raic(&["connector", "revoke", &first]).fails(4, &["mine"]);
+    assert_eq!(
+        rig.raic(&["get", "file", "-"]).ok().out,
+        content(300_000, 7)
+    );
+    rig.raic(&["cloud", "upgrade", "mine", "0123456789"])
+        .fails(4, &["0123456789"]);
+    rig.raic(&["cloud", "upgrade", "local-2"])
+        .fails(4, &["folder"]);
+    rig.raic(&["connector", "revoke", &first])
+        .fails(4, &["mine"]);
 }
 
 #[test]
@@ -146,12 +203,24 @@ fn an_upload_under_way_ends_on_the_version_that_it_began_with() {
     for number in ["0.1.0", "0.2.0"] {
         let file = rig.path("practice.wasm");
         fs::write(&file, version(number)).expect("a file");
-        rig.raic(&["connector", "approve", &file.display().to_string(), "--yes"]).ok();
+        rig.raic(&["connector", "approve", &file.display().to_string(), "--yes"])
+            .ok();
         if number == "0.1.0" {
-            let (endpoint, credential) =
-                (format!("endpoint={}", service.url), format!("account={}", token.display()));
-            let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
-            rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+            let (endpoint, credential) = (
+                format!("endpoint={}", service.url),
+                format!("account={}", token.display()),
+            );
+            let add = [
+                "cloud",
+                "add",
+                "mine",
+                "--connector",
+                "practice",
+                "--replace",
+                "local-1",
+            ];
+            rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
+                .ok();
         }
     }
     let mut put = rig.command(&["put", "-", "slow"]);
@@ -174,13 +243,30 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
     let port = service.url.rsplit(':').next().expect("its port").to_owned();
-    rig.raic(&["connector", "approve", &built("practice").display().to_string(), "--yes"]).ok();
+    rig.raic(&[
+        "connector",
+        "approve",
+        &built("practice").display().to_string(),
+        "--yes",
+    ])
+    .ok();
     let first = fs::read_to_string(&token).expect("the token");
     rig.serve_logging("trace");
-    let (endpoint, credential) =
-        (format!("endpoint={}", service.url), format!("account={}", token.display()));
-    let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
-    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+    let (endpoint, credential) = (
+        format!("endpoint={}", service.url),
+        format!("account={}", token.display()),
+    );
+    let add = [
+        "cloud",
+        "add",
+        "mine",
+        "--connector",
+        "practice",
+        "--replace",
+        "local-1",
+    ];
+    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
+        .ok();
     // The service comes back empty, with another token, which the operator puts where the old one was.
     drop(service);
     fs::remove_file(&token).expect("the old token");
@@ -189,7 +275,11 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
         let status: serde_json::Value =
             serde_json::from_str(&rig.raic(&["--json", "status"]).ok().text).expect("JSON");
         let clouds = status["clouds"].as_array().expect("clouds").clone();
-        let mine = clouds.iter().find(|cloud| cloud["name"] == "mine").expect("mine").clone();
+        let mine = clouds
+            .iter()
+            .find(|cloud| cloud["name"] == "mine")
+            .expect("mine")
+            .clone();
         let fault = mine["fault"].as_str().unwrap_or_default().to_owned();
         // Its container has lost its owner object, and can tell so.
         mine["fault"].is_null() || fault.contains("adopt")
@@ -206,14 +296,34 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
 #[test]
 fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
     let mut rig = Rig::new();
-    rig.raic(&["connector", "approve", &built("hostile").display().to_string(), "--yes"]).ok();
+    rig.raic(&[
+        "connector",
+        "approve",
+        &built("hostile").display().to_string(),
+        "--yes",
+    ])
+    .ok();
     let secret = rig.path("secret");
     fs::write(&secret, "a-secret-of-the-operator").expect("a file");
     let credential = format!("token={}", secret.display());
     rig.serve();
-    let add = ["cloud", "add", "bad", "--connector", "hostile", "--replace", "local-1"];
-    let settings = ["--set", "endpoint=http://127.0.0.1:1", "--set", "forbidden=probe:loops"];
-    rig.raic(&[&add[..], &settings, &["--credential", &credential]].concat()).ok();
+    let add = [
+        "cloud",
+        "add",
+        "bad",
+        "--connector",
+        "hostile",
+        "--replace",
+        "local-1",
+    ];
+    let settings = [
+        "--set",
+        "endpoint=http://127.0.0.1:1",
+        "--set",
+        "forbidden=probe:loops",
+    ];
+    rig.raic(&[&add[..], &settings, &["--credential", &credential]].concat())
+        .ok();
     Rig::until("the status names it", || {
         rig.raic(&["status"])
             .ok()
@@ -234,12 +344,29 @@ fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
         ("leaks-handles", "failed"),
     ] {
         let forbidden = format!("forbidden=probe:{way}");
-        let settings = ["--set", "endpoint=http://127.0.0.1:1", "--set", &forbidden, "--force"];
-        let add = ["cloud", "add", way, "--connector", "hostile", "--replace", &replaced];
-        rig.raic(&[&add[..], &settings, &["--credential", &credential]].concat()).ok();
+        let settings = [
+            "--set",
+            "endpoint=http://127.0.0.1:1",
+            "--set",
+            &forbidden,
+            "--force",
+        ];
+        let add = [
+            "cloud",
+            "add",
+            way,
+            "--connector",
+            "hostile",
+            "--replace",
+            &replaced,
+        ];
+        rig.raic(&[&add[..], &settings, &["--credential", &credential]].concat())
+            .ok();
         Rig::until(way, || {
             let status = rig.raic(&["status"]).ok().text;
-            status.lines().any(|line| line.contains(way) && line.contains(cause))
+            status
+                .lines()
+                .any(|line| line.contains(way) && line.contains(cause))
         });
         replaced = way.to_owned();
     }
@@ -252,12 +379,29 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
     let mut rig = Rig::new();
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
-    rig.raic(&["connector", "approve", &built("practice").display().to_string(), "--yes"]).ok();
+    rig.raic(&[
+        "connector",
+        "approve",
+        &built("practice").display().to_string(),
+        "--yes",
+    ])
+    .ok();
     rig.serve();
-    let (endpoint, credential) =
-        (format!("endpoint={}", service.url), format!("account={}", token.display()));
-    let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
-    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+    let (endpoint, credential) = (
+        format!("endpoint={}", service.url),
+        format!("account={}", token.display()),
+    );
+    let add = [
+        "cloud",
+        "add",
+        "mine",
+        "--connector",
+        "practice",
+        "--replace",
+        "local-1",
+    ];
+    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
+        .ok();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
     rig.kill();
     for compiled in Rig::files(&rig.home("connectors/compiled")) {
@@ -268,12 +412,21 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
     Rig::until("the cloud works", || {
         let status = rig.raic(&["status"]).ok().text;
-        status.lines().any(|line| line.contains("mine") && line.contains("works"))
+        status
+            .lines()
+            .any(|line| line.contains("mine") && line.contains("works"))
     });
     let log = fs::read_to_string(rig.path("log")).expect("the log");
-    let at = |what| log.find(what).unwrap_or_else(|| panic!("no {what:?}: {log}"));
+    let at = |what| {
+        log.find(what)
+            .unwrap_or_else(|| panic!("no {what:?}: {log}"))
+    };
     assert!(at("serving ") < at("compiling connector practice"), "{log}");
-    assert_eq!(log.matches("compiling connector").count(), 1, "once, whoever asks: {log}");
+    assert_eq!(
+        log.matches("compiling connector").count(),
+        1,
+        "once, whoever asks: {log}"
+    );
 }
 
 /// A service that accepts and never answers once kept `cloud add` silent for three minutes.
@@ -281,15 +434,34 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
 fn a_cloud_that_never_answers_is_added_after_a_while_and_said_to_be_waited_for() {
     let mut rig = Rig::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let endpoint = format!("endpoint=http://{}", listener.local_addr().expect("its address"));
+    let endpoint = format!(
+        "endpoint=http://{}",
+        listener.local_addr().expect("its address")
+    );
     let token = rig.path("token");
     fs::write(&token, "token").expect("a file");
     let credential = format!("account={}", token.display());
-    rig.raic(&["connector", "approve", &built("practice").display().to_string(), "--yes"]).ok();
+    rig.raic(&[
+        "connector",
+        "approve",
+        &built("practice").display().to_string(),
+        "--yes",
+    ])
+    .ok();
     rig.serve();
     let began = std::time::Instant::now();
-    let add = ["cloud", "add", "mine", "--connector", "practice", "--replace", "local-1"];
-    let added = rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat()).ok();
+    let add = [
+        "cloud",
+        "add",
+        "mine",
+        "--connector",
+        "practice",
+        "--replace",
+        "local-1",
+    ];
+    let added = rig
+        .raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
+        .ok();
     assert!(began.elapsed().as_secs() < 40, "{:?}", began.elapsed());
     for told in ["waiting for cloud \"mine\"", "no answer within"] {
         assert!(added.errors.contains(told), "{}", added.errors);
@@ -299,57 +471,101 @@ fn a_cloud_that_never_answers_is_added_after_a_while_and_said_to_be_waited_for()
 #[test]
 fn where_keys_are_listed_only_what_they_signed_is_approved() {
     let rig = Rig::new();
-    let minisign::KeyPair { pk, sk } = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
+    let minisign::KeyPair { pk, sk } =
+        minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
     let config = fs::read_to_string(rig.home("config.toml")).expect("the configuration");
-    let listed = format!("[connectors]\nsigned_by = [\"{}\"]\n{config}", pk.to_base64());
+    let listed = format!(
+        "[connectors]\nsigned_by = [\"{}\"]\n{config}",
+        pk.to_base64()
+    );
     fs::write(rig.home("config.toml"), listed).expect("a key is listed");
     let file = rig.path("practice.wasm");
     fs::copy(built("practice"), &file).expect("a connector");
-    let (name, signature) = (file.display().to_string(), rig.path("practice.wasm.minisig"));
-    rig.raic(&["connector", "approve", &name, "--yes"]).fails(4, &["minisig", "signed_by"]);
+    let (name, signature) = (
+        file.display().to_string(),
+        rig.path("practice.wasm.minisig"),
+    );
+    rig.raic(&["connector", "approve", &name, "--yes"])
+        .fails(4, &["minisig", "signed_by"]);
     let sign = |key: &minisign::SecretKey| {
         let bytes = fs::File::open(&file).expect("the file");
-        let signed = minisign::sign(None, key, bytes, Some("practice 0.1.0"), None).expect("a signature");
+        let signed =
+            minisign::sign(None, key, bytes, Some("practice 0.1.0"), None).expect("a signature");
         fs::write(&signature, signed.into_string()).expect("it is written");
     };
     let other = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
     sign(&other.sk);
-    rig.raic(&["connector", "approve", &name, "--yes"]).fails(4, &["none of the keys"]);
+    rig.raic(&["connector", "approve", &name, "--yes"])
+        .fails(4, &["none of the keys"]);
     fs::write(&signature, "untrusted comment: x\nnonsense\n").expect("nonsense");
-    rig.raic(&["connector", "approve", &name, "--yes"]).fails(4, &["no signature"]);
+    rig.raic(&["connector", "approve", &name, "--yes"])
+        .fails(4, &["no signature"]);
     sign(&sk);
-    let approved = rig.raic(&["connector", "approve", &name, "--yes"]).ok().text;
-    assert!(approved.contains("signed by") && approved.contains("practice 0.1.0"), "{approved}");
+    let approved = rig
+        .raic(&["connector", "approve", &name, "--yes"])
+        .ok()
+        .text;
+    assert!(
+        approved.contains("signed by") && approved.contains("practice 0.1.0"),
+        "{approved}"
+    );
 }
 
 #[test]
 fn a_connector_is_begun_built_tried_and_used() {
     let mut rig = Rig::new();
     let folder = rig.path("my-store").display().to_string();
-    rig.raic(&["connector", "new", "My_Store"]).fails(4, &["My_Store", "a-z"]);
-    rig.raic(&["connector", "new", "my-store", "--folder", &folder]).ok();
-    rig.raic(&["connector", "new", "my-store", "--folder", &folder]).fails(1, &["already"]);
+    rig.raic(&["connector", "new", "My_Store"])
+        .fails(4, &["My_Store", "a-z"]);
+    rig.raic(&["connector", "new", "my-store", "--folder", &folder])
+        .ok();
+    rig.raic(&["connector", "new", "my-store", "--folder", &folder])
+        .fails(1, &["already"]);
     // The versions of this tree, so that what is published meanwhile changes nothing.
     let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
     fs::copy(lock, rig.path("my-store/Cargo.lock")).expect("a lock file");
     let built = rig.raic(&["connector", "build", &folder]).ok().text;
-    assert!(built.contains("my-store 0.1.0") && built.contains("sha-256"), "{built}");
+    assert!(
+        built.contains("my-store 0.1.0") && built.contains("sha-256"),
+        "{built}"
+    );
     let file = rig.path("my-store/my-store.wasm").display().to_string();
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
-    let (endpoint, credential) =
-        (format!("endpoint={}", service.url), format!("account={}", token.display()));
+    let (endpoint, credential) = (
+        format!("endpoint={}", service.url),
+        format!("account={}", token.display()),
+    );
     let given = ["--set", &endpoint, "--credential", &credential];
-    let report = rig.raic(&[&["connector", "test", &file][..], &given].concat()).ok().text;
-    assert!(report.contains(" ok credentials") && report.contains("0 are wrong"), "{report}");
-    for line in
-        [" ok throttling", " ok failures", "  - clock", "  ? container", "  ? read-only", "3 were not tried"]
-    {
+    let report = rig
+        .raic(&[&["connector", "test", &file][..], &given].concat())
+        .ok()
+        .text;
+    assert!(
+        report.contains(" ok credentials") && report.contains("0 are wrong"),
+        "{report}"
+    );
+    for line in [
+        " ok throttling",
+        " ok failures",
+        "  - clock",
+        "  ? container",
+        "  ? read-only",
+        "3 were not tried",
+    ] {
         assert!(report.contains(line), "lacks {line:?}: {report}");
     }
     rig.raic(&["connector", "approve", &file, "--yes"]).ok();
     rig.serve();
-    let add = ["cloud", "add", "mine", "--connector", "my-store", "--replace", "local-1"];
+    let add = [
+        "cloud",
+        "add",
+        "mine",
+        "--connector",
+        "my-store",
+        "--replace",
+        "local-1",
+    ];
     rig.raic(&[&add[..], &given].concat()).ok();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
@@ -361,8 +577,10 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
     // The service ignores what this connector says of it.
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
-    let (endpoint, credential) =
-        (format!("endpoint={}", service.url), format!("account={}", token.display()));
+    let (endpoint, credential) = (
+        format!("endpoint={}", service.url),
+        format!("account={}", token.display()),
+    );
     let file = built("practice").display().to_string();
     let wrong_token = rig.path("wrong-token");
     fs::write(&wrong_token, "another").expect("a file");
@@ -405,25 +623,53 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
         "--credential",
         &good,
     ];
-    let more = ["--missing", "bucket=nowhere", "--expired", &ended, "--read-only", &good];
-    let only = ["--only", "container", "--only", "expired", "--only", "read-only"];
+    let more = [
+        "--missing",
+        "bucket=nowhere",
+        "--expired",
+        &ended,
+        "--read-only",
+        &good,
+    ];
+    let only = [
+        "--only",
+        "container",
+        "--only",
+        "expired",
+        "--only",
+        "read-only",
+    ];
     let report = rig.raic(&[&words[..], &more, &only].concat());
     assert_eq!(report.code, 1, "{}", report.errors);
     let rows = serde_json::Deserializer::from_str(&report.text).into_iter::<serde_json::Value>();
     let rows: Vec<_> = rows.map(|row| row.expect("JSON")).collect();
     let outcome = |name: &str| {
-        let row = rows.iter().find(|row| row["behaviour"] == name).expect("it is reported");
-        (row["outcome"].as_str().expect("a word").to_owned(), row["detail"].to_string())
+        let row = rows
+            .iter()
+            .find(|row| row["behaviour"] == name)
+            .expect("it is reported");
+        (
+            row["outcome"].as_str().expect("a word").to_owned(),
+            row["detail"].to_string(),
+        )
     };
     assert_eq!(outcome("expired").0, "holds", "{}", outcome("expired").1);
     assert!(
-        outcome("read-only").1.contains("a put by a key that may only read must fail as permission-denied")
+        outcome("read-only")
+            .1
+            .contains("a put by a key that may only read must fail as permission-denied")
     );
     // This service makes a bucket of whatever is put into one.
-    assert!(outcome("container").1.contains("a put without a container must fail as container-not-found"));
+    assert!(
+        outcome("container")
+            .1
+            .contains("a put without a container must fail as container-not-found")
+    );
 
-    rig.raic(&["connector", "test", &file, "--only", "nothing"]).fails(4, &["listing"]);
-    rig.raic(&["connector", "test", &file]).fails(4, &["endpoint", "Where the service listens"]);
+    rig.raic(&["connector", "test", &file, "--only", "nothing"])
+        .fails(4, &["listing"]);
+    rig.raic(&["connector", "test", &file])
+        .fails(4, &["endpoint", "Where the service listens"]);
 }
 
 /// All that `raic connector test` can find of refusals, on a service that is set up for each.
@@ -435,20 +681,50 @@ fn what_a_connector_says_where_its_service_refuses_is_tried_on_the_gcs_server() 
         fs::write(rig.path(name), text).expect("a file");
         format!("service-account={}", rig.path(name).display())
     };
-    let (good, reader) = (document("good", &service.service_account), document("reader", &service.reader));
+    let (good, reader) = (
+        document("good", &service.service_account),
+        document("reader", &service.reader),
+    );
     let mut other: serde_json::Value = serde_json::from_str(&service.reader).expect("JSON");
     other["client_email"] = "deleted@project.iam.gserviceaccount.com".into();
     let ended = document("ended", &other.to_string());
     let file = built("gcs").display().to_string();
     let endpoint = format!("endpoint={}", service.url);
-    let mut words = vec!["connector", "test", &file, "--create", "--set", &endpoint, "--credential", &good];
-    words.extend(["--set", "bucket=bucket", "--set", "project=project", "--missing", "bucket=nowhere"]);
+    let mut words = vec![
+        "connector",
+        "test",
+        &file,
+        "--create",
+        "--set",
+        &endpoint,
+        "--credential",
+        &good,
+    ];
+    words.extend([
+        "--set",
+        "bucket=bucket",
+        "--set",
+        "project=project",
+        "--missing",
+        "bucket=nowhere",
+    ]);
     words.extend(["--read-only", &reader, "--expired", &ended]);
-    let names = ["credentials", "clock", "throttling", "failures", "container", "read-only", "expired"];
+    let names = [
+        "credentials",
+        "clock",
+        "throttling",
+        "failures",
+        "container",
+        "read-only",
+        "expired",
+    ];
     words.extend(names.iter().flat_map(|name| ["--only", *name]));
     let report = rig.raic(&words).ok().text;
     for name in names {
         assert!(report.contains(&format!(" ok {name}")), "{name}: {report}");
     }
-    assert!(report.contains("7 hold, 0 are lacking, 0 are wrong, 0 were not tried"), "{report}");
+    assert!(
+        report.contains("7 hold, 0 are lacking, 0 are wrong, 0 were not tried"),
+        "{report}"
+    );
 }

@@ -1,6 +1,9 @@
 //! Of two daemons on copies of one home, one writes at most (decision 0010).
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod rig;
 
@@ -24,7 +27,15 @@ fn with_clouds_outside() -> Rig {
 fn copied(from: &Rig) -> Rig {
     let copy = Rig::new();
     fs::remove_dir_all(copy.home("")).unwrap();
-    assert!(Command::new("cp").arg("-a").arg(from.home("")).arg(copy.home("")).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg("-a")
+            .arg(from.home(""))
+            .arg(copy.home(""))
+            .status()
+            .unwrap()
+            .success()
+    );
     let _ = fs::remove_file(copy.home("raic.sock"));
     copy
 }
@@ -33,11 +44,13 @@ fn copied(from: &Rig) -> Rig {
 fn with_an_older_copy() -> (Rig, Rig) {
     let mut rig = with_clouds_outside();
     rig.serve();
-    rig.raic_with(&["put", "-", "first"], &content(50_000, 1)).ok();
+    rig.raic_with(&["put", "-", "first"], &content(50_000, 1))
+        .ok();
     rig.kill();
     let copy = copied(&rig);
     rig.serve();
-    rig.raic_with(&["put", "-", "second"], &content(50_000, 2)).ok();
+    rig.raic_with(&["put", "-", "second"], &content(50_000, 2))
+        .ok();
     rig.kill();
     (rig, copy)
 }
@@ -55,9 +68,14 @@ fn refuses(rig: &Rig, clouds_of: &Rig) {
     let before = shares(clouds_of);
     rig.raic(&["rm", "first"]).ok();
     Rig::until("it sees the other one", || {
-        rig.raic(&["status"]).text.matches("with a copy of this home").count() == 4
+        rig.raic(&["status"])
+            .text
+            .matches("with a copy of this home")
+            .count()
+            == 4
     });
-    rig.raic_with(&["put", "-", "of the copy"], b"x").fails(6, &["a copy of this home"]);
+    rig.raic_with(&["put", "-", "of the copy"], b"x")
+        .fails(6, &["a copy of this home"]);
     rig.raic(&["lease", "collect"]);
     assert_eq!(shares(clouds_of), before, "and deletes nothing");
 }
@@ -68,7 +86,11 @@ fn an_older_state_of_a_home_is_refused_however_often_it_is_started() {
     for _ in 0..3 {
         copy.serve();
         Rig::until("it sees the other one", || {
-            copy.raic(&["status"]).text.matches("with a copy of this home").count() == 4
+            copy.raic(&["status"])
+                .text
+                .matches("with a copy of this home")
+                .count()
+                == 4
         });
         copy.kill();
     }
@@ -76,8 +98,12 @@ fn an_older_state_of_a_home_is_refused_however_often_it_is_started() {
     refuses(&copy, &rig);
     // The one that is up to date is not disturbed.
     rig.serve();
-    assert_eq!(rig.raic(&["get", "first", "-"]).ok().out, content(50_000, 1));
-    rig.raic_with(&["put", "-", "fourth"], &content(50_000, 4)).ok();
+    assert_eq!(
+        rig.raic(&["get", "first", "-"]).ok().out,
+        content(50_000, 1)
+    );
+    rig.raic_with(&["put", "-", "fourth"], &content(50_000, 4))
+        .ok();
     rig.raic(&["status"]).ok();
 }
 
@@ -85,9 +111,14 @@ fn an_older_state_of_a_home_is_refused_however_often_it_is_started() {
 fn a_home_that_was_copied_during_an_upload_takes_nothing_of_it() {
     let mut rig = with_clouds_outside();
     rig.serve();
-    rig.raic_with(&["put", "-", "first"], &content(50_000, 1)).ok();
+    rig.raic_with(&["put", "-", "first"], &content(50_000, 1))
+        .ok();
     let original = content(12_000_000, 2);
-    let mut put = rig.command(&["put", "-", "large"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut put = rig
+        .command(&["put", "-", "large"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
     let mut input = put.stdin.take().unwrap();
     input.write_all(&original[..9_000_000]).unwrap();
     // It knows all that the other one did when it begins, so that it is the one that goes on.
@@ -111,7 +142,8 @@ fn a_home_that_was_copied_during_an_upload_takes_nothing_of_it() {
 fn of_two_copies_that_are_started_together_one_stores_at_most() {
     let mut rig = with_clouds_outside();
     rig.serve();
-    rig.raic_with(&["put", "-", "first"], &content(50_000, 1)).ok();
+    rig.raic_with(&["put", "-", "first"], &content(50_000, 1))
+        .ok();
     rig.kill();
     let mut copies = [copied(&rig), copied(&rig)];
     std::thread::scope(|scope| {
@@ -123,7 +155,10 @@ fn of_two_copies_that_are_started_together_one_stores_at_most() {
     let stored = copies.iter().filter(|copy| stores(copy)).count();
     assert!(stored <= 1, "{stored} of two stored");
     for copy in &copies {
-        assert_eq!(copy.raic(&["get", "first", "-"]).ok().out, content(50_000, 1));
+        assert_eq!(
+            copy.raic(&["get", "first", "-"]).ok().out,
+            content(50_000, 1)
+        );
     }
 }
 
@@ -131,13 +166,19 @@ fn of_two_copies_that_are_started_together_one_stores_at_most() {
 #[test]
 fn clouds_that_are_away_when_a_copy_starts_get_nothing_from_it_when_they_are_back() {
     let (rig, mut copy) = with_an_older_copy();
-    let away = |n: u8| (rig.path(&format!("clouds/{n}")), rig.path(&format!("away-{n}")));
+    let away = |n: u8| {
+        (
+            rig.path(&format!("clouds/{n}")),
+            rig.path(&format!("away-{n}")),
+        )
+    };
     for n in [1, 2] {
         let (from, to) = away(n);
         fs::rename(from, to).unwrap();
     }
     copy.serve();
-    copy.raic_with(&["put", "-", "of the copy"], b"x").fails(6, &["not stored"]);
+    copy.raic_with(&["put", "-", "of the copy"], b"x")
+        .fails(6, &["not stored"]);
     for n in [1, 2] {
         let (from, to) = away(n);
         fs::rename(to, from).unwrap();

@@ -1,6 +1,9 @@
 //! The demo, small: what a newcomer sees first must work.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod rig;
 
@@ -14,7 +17,15 @@ fn the_demo_survives_what_it_breaks_and_removes_all_it_started() {
     let mut demo = rig.command(&["demo", "--connector", &component(), "--size", "9"]);
     let out = demo.env("TMPDIR", &temporary).output().unwrap();
     let told = String::from_utf8_lossy(&out.stdout);
-    assert!(out.status.success(), "{told}{}", String::from_utf8_lossy(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{told}{}",
+        String::from_utf8_lossy(&out.stderr)
+    );
     assert_eq!(told.matches("the same bytes").count(), 3, "{told}");
-    assert_eq!(std::fs::read_dir(&temporary).unwrap().count(), 0, "nothing is left");
+    assert_eq!(
+        std::fs::read_dir(&temporary).unwrap().count(),
+        0,
+        "nothing is left"
+    );
 }

@@ -1,6 +1,9 @@
 //! What is wrong is told in one sentence with an exit code, and nothing is lost.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod rig;
 
@@ -17,30 +20,57 @@ fn write(rig: &Rig, name: &str, bytes: &[u8]) -> String {
 fn files_that_are_no_connectors_are_refused() {
     let rig = Rig::new();
     let whole = fs::read(component()).unwrap();
-    let approve =
-        |name: &str, bytes: &[u8]| rig.raic(&["connector", "approve", &write(&rig, name, bytes), "--yes"]);
-    approve("cut.wasm", &whole[..whole.len() / 2]).fails(4, &["cut.wasm", "no whole WebAssembly component"]);
+    let approve = |name: &str, bytes: &[u8]| {
+        rig.raic(&["connector", "approve", &write(&rig, name, bytes), "--yes"])
+    };
+    approve("cut.wasm", &whole[..whole.len() / 2])
+        .fails(4, &["cut.wasm", "no whole WebAssembly component"]);
     approve("core.wasm", b"\0asm\x01\0\0\0").fails(4, &["core WebAssembly module"]);
     approve("script.wasm", b"#!/bin/sh").fails(4, &["script.wasm"]);
     let wasi = r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#;
     approve("wasi.wasm", &wat::parse_str(wasi).unwrap())
         .fails(4, &["imports \"wasi:http", "wasm32-unknown-unknown"]);
-    assert!(rig.raic(&["connector", "list"]).ok().text.contains("no connector is approved"));
-    assert!(rig.raic(&["connector", "approve", &component(), "--yes"]).ok().text.contains("approved"));
-    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
-    assert_eq!(rig.raic(&["connector", "list"]).ok().text.lines().count(), 1);
+    assert!(
+        rig.raic(&["connector", "list"])
+            .ok()
+            .text
+            .contains("no connector is approved")
+    );
+    assert!(
+        rig.raic(&["connector", "approve", &component(), "--yes"])
+            .ok()
+            .text
+            .contains("approved")
+    );
+    rig.raic(&["connector", "approve", &component(), "--yes"])
+        .ok();
+    assert_eq!(
+        rig.raic(&["connector", "list"]).ok().text.lines().count(),
+        1
+    );
     let shown = rig.raic(&["connector", "inspect", "s3"]).ok().text;
-    assert!(shown.contains("{endpoint}/{bucket}") && shown.contains("(SigV4)"), "{shown}");
+    assert!(
+        shown.contains("{endpoint}/{bucket}") && shown.contains("(SigV4)"),
+        "{shown}"
+    );
 
     // Taken back, it is approved no longer.
     rig.raic(&["connector", "revoke", "s3"]).ok();
-    rig.raic(&["connector", "revoke", "s3"]).fails(4, &["no connector \"s3\" is approved"]);
-    assert!(rig.raic(&["connector", "list"]).ok().text.contains("no connector is approved"));
-    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
+    rig.raic(&["connector", "revoke", "s3"])
+        .fails(4, &["no connector \"s3\" is approved"]);
+    assert!(
+        rig.raic(&["connector", "list"])
+            .ok()
+            .text
+            .contains("no connector is approved")
+    );
+    rig.raic(&["connector", "approve", &component(), "--yes"])
+        .ok();
 
     // Changed after it was approved: not run.
-    let kept =
-        Rig::files(&rig.home("connectors")).into_iter().find(|f| f.extension().is_some_and(|e| e == "wasm"));
+    let kept = Rig::files(&rig.home("connectors"))
+        .into_iter()
+        .find(|f| f.extension().is_some_and(|e| e == "wasm"));
     let mut bytes = whole.clone();
     let at = bytes.windows(9).position(|w| w == b"us-east-1").unwrap();
     bytes[at] = b'X';
@@ -72,15 +102,28 @@ fn add(rig: &Rig, endpoint: &str, bucket: &str, keys: &str) -> Ended {
 fn what_is_wrong_with_a_cloud_is_told() {
     let mut rig = Rig::new();
     let url = rig.service("service");
-    let good = write(&rig, "good.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"SECRET"}"#);
-    let wrong = write(&rig, "wrong.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"a-wrong-secret"}"#);
+    let good = write(
+        &rig,
+        "good.json",
+        br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"SECRET"}"#,
+    );
+    let wrong = write(
+        &rig,
+        "wrong.json",
+        br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"a-wrong-secret"}"#,
+    );
     let before = fs::read(rig.home("config.toml")).unwrap();
     add(&rig, &url, "bucket", &good).fails(4, &["no connector \"s3\" is approved"]);
-    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
+    rig.raic(&["connector", "approve", &component(), "--yes"])
+        .ok();
     add(&rig, "not a url", "bucket", &good).fails(4, &["endpoint", "http://127.0.0.1:9000"]);
     add(&rig, &url, "bucket", "/nowhere.json").fails(4, &["/nowhere.json"]);
     add(&rig, &url, "bucket", &write(&rig, "empty.json", b"{}")).fails(4, &["AccessKeyId"]);
-    assert_eq!(fs::read(rig.home("config.toml")).unwrap(), before, "what cannot be configured is not added");
+    assert_eq!(
+        fs::read(rig.home("config.toml")).unwrap(),
+        before,
+        "what cannot be configured is not added"
+    );
 
     let test = |rig: &Rig| rig.raic(&["cloud", "test", "s3"]);
     let again = |rig: &Rig, endpoint: &str, bucket: &str, keys: &str| {
@@ -105,12 +148,14 @@ fn what_is_wrong_with_a_cloud_is_told() {
         config.contains("# RAIC's configuration") && config.contains("[clouds.s3]"),
         "comments stay: {config}"
     );
-    rig.raic(&["cloud", "test", "other"]).fails(4, &["no cloud \"other\"", "local-2"]);
+    rig.raic(&["cloud", "test", "other"])
+        .fails(4, &["no cloud \"other\"", "local-2"]);
     rig.serve();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
 
-    rig.raic(&["connector", "revoke", "s3"]).fails(4, &["is run by s3", "--force"]);
+    rig.raic(&["connector", "revoke", "s3"])
+        .fails(4, &["is run by s3", "--force"]);
 
     // Another version is approved, under the same name and with a grant that leads nowhere: the cloud stays with its own.
     rig.kill();
@@ -118,15 +163,34 @@ fn what_is_wrong_with_a_cloud_is_told() {
     let text = b"url = \"{endpoint}/{bucket}\"";
     let at = other.windows(text.len()).position(|w| w == text).unwrap();
     other[at + 7..at + text.len() - 1].copy_from_slice(b"http://127.0.0.1:1/");
-    rig.raic(&["connector", "approve", &write(&rig, "other.wasm", &other), "--yes"]).ok();
-    assert_eq!(rig.raic(&["connector", "list"]).ok().text.lines().count(), 2);
+    rig.raic(&[
+        "connector",
+        "approve",
+        &write(&rig, "other.wasm", &other),
+        "--yes",
+    ])
+    .ok();
+    assert_eq!(
+        rig.raic(&["connector", "list"]).ok().text.lines().count(),
+        2
+    );
     rig.serve();
-    assert!(rig.raic(&["status"]).ok().text.lines().any(|l| l.contains("s3") && l.contains("works")));
+    assert!(
+        rig.raic(&["status"])
+            .ok()
+            .text
+            .lines()
+            .any(|l| l.contains("s3") && l.contains("works"))
+    );
     assert!(test(&rig).ok().text.contains("works"));
     // Without a pin the newest is taken, which reaches nothing.
     rig.kill();
     fs::remove_file(rig.home("raic.db")).unwrap();
-    assert_ne!(test(&rig).code, 0, "the other version is the one a new cloud gets");
+    assert_ne!(
+        test(&rig).code,
+        0,
+        "the other version is the one a new cloud gets"
+    );
 }
 
 #[test]
@@ -140,30 +204,60 @@ fn a_home_that_is_damaged_is_told_and_left_as_it_is() {
         let good = fs::read(rig.home(name)).unwrap();
         fs::write(rig.home(name), bytes).unwrap();
         rig.raic(&["serve"]).fails(4, words);
-        assert_eq!(fs::read(rig.home(name)).unwrap(), bytes, "{name} is left as it is");
+        assert_eq!(
+            fs::read(rig.home(name)).unwrap(),
+            bytes,
+            "{name} is left as it is"
+        );
         fs::write(rig.home(name), good).unwrap();
     };
-    spoil(&rig, "config.toml", b"[array\nk = 2", &["config.toml", "line 1"]);
-    spoil(&rig, "config.toml", b"[array]\nk = 5", &["config.toml", "array.k = 5 of 0 clouds"]);
+    spoil(
+        &rig,
+        "config.toml",
+        b"[array\nk = 2",
+        &["config.toml", "line 1"],
+    );
+    spoil(
+        &rig,
+        "config.toml",
+        b"[array]\nk = 5",
+        &["config.toml", "array.k = 5 of 0 clouds"],
+    );
     spoil(&rig, "config.toml", b"\xff\xfe", &["config.toml", "UTF-8"]);
     spoil(&rig, "secrets/keyring.json", b"{}", &["keyring.json"]);
     let other = fs::read(Rig::new().home("secrets/keyring.json")).unwrap();
-    spoil(&rig, "secrets/keyring.json", &other, &["keyring.json", "not the key"]);
+    spoil(
+        &rig,
+        "secrets/keyring.json",
+        &other,
+        &["keyring.json", "not the key"],
+    );
     // kill -9 left a write-ahead log; fold it in, so that the database is one file.
     rig.serve();
     rig.kill();
     let log = rig.home("raic.db-wal");
-    let (database, kept_log) = (fs::read(rig.home("raic.db")).unwrap(), fs::read(&log).unwrap_or_default());
+    let (database, kept_log) = (
+        fs::read(rig.home("raic.db")).unwrap(),
+        fs::read(&log).unwrap_or_default(),
+    );
     let _ = fs::remove_file(&log);
     let _ = fs::remove_file(rig.home("raic.db-shm"));
     let mut damaged = database.clone();
-    damaged.iter_mut().skip(50).step_by(7).for_each(|b| *b ^= 0x55);
+    damaged
+        .iter_mut()
+        .skip(50)
+        .step_by(7)
+        .for_each(|b| *b ^= 0x55);
     fs::write(rig.home("raic.db"), &damaged).unwrap();
     rig.raic(&["serve"]).fails(4, &["raic.db", "damaged"]);
     fs::write(rig.home("raic.db"), database).unwrap();
     fs::write(&log, kept_log).unwrap();
     rig.serve();
-    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, original, "nothing was lost");
+    assert_eq!(
+        rig.raic(&["get", "file", "-"]).ok().out,
+        original,
+        "nothing was lost"
+    );
 }
 
 #[test]
@@ -171,7 +265,12 @@ fn secrets_are_their_owners_alone() {
     let mut rig = Rig::new();
     rig.serve();
     let mode = |name: &str| fs::metadata(rig.home(name)).unwrap().permissions().mode() & 0o777;
-    for name in ["secrets/keyring.json", "secrets/recovery-key.txt", "secrets/keyring.sealed", "raic.sock"] {
+    for name in [
+        "secrets/keyring.json",
+        "secrets/recovery-key.txt",
+        "secrets/keyring.sealed",
+        "raic.sock",
+    ] {
         assert_eq!(mode(name), 0o600, "{name}");
     }
     for name in ["", "secrets", "connectors"] {
@@ -190,7 +289,10 @@ fn a_full_disk_is_told_and_loses_nothing() {
             .arg(folder)
             .status()
     };
-    if !mounts.iter().all(|folder| mount(folder).is_ok_and(|status| status.success())) {
+    if !mounts
+        .iter()
+        .all(|folder| mount(folder).is_ok_and(|status| status.success()))
+    {
         eprintln!("not run: only root can mount a small disk");
         return;
     }
@@ -198,7 +300,10 @@ fn a_full_disk_is_told_and_loses_nothing() {
     impl Drop for Unmount {
         fn drop(&mut self) {
             for folder in &self.0 {
-                let _ = std::process::Command::new("umount").arg("-l").arg(folder).status();
+                let _ = std::process::Command::new("umount")
+                    .arg("-l")
+                    .arg(folder)
+                    .status();
             }
         }
     }
@@ -209,8 +314,13 @@ fn a_full_disk_is_told_and_loses_nothing() {
     let large = content(4_000_000, 7);
     rig.raic_with(&["put", "-", "small"], &large)
         .fails(7, &["local-1", "local-2", "No space left", "free space"]);
-    assert_eq!(rig.raic(&["get", "small", "-"]).ok().out, small, "what was there stays");
-    rig.raic_with(&["put", "-", "other"], &content(300_000, 8)).ok();
+    assert_eq!(
+        rig.raic(&["get", "small", "-"]).ok().out,
+        small,
+        "what was there stays"
+    );
+    rig.raic_with(&["put", "-", "other"], &content(300_000, 8))
+        .ok();
 }
 
 /// The file passes through the daemon and is never held whole: its memory stays far below the file's size.
@@ -218,8 +328,13 @@ fn a_full_disk_is_told_and_loses_nothing() {
 fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     const MEBIBYTES: usize = 384;
     let mut rig = Rig::new();
-    rig.raic(&["connector", "approve", &component(), "--yes"]).ok();
-    let keys = write(&rig, "keys.json", br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"SECRET"}"#);
+    rig.raic(&["connector", "approve", &component(), "--yes"])
+        .ok();
+    let keys = write(
+        &rig,
+        "keys.json",
+        br#"{"AccessKeyId":"ACCESS","SecretAccessKey":"SECRET"}"#,
+    );
     let before = fs::read_to_string(rig.home("config.toml")).unwrap();
     let array = before.split("[clouds.local-1]").next().unwrap();
     let mut config = array.to_owned();
@@ -237,8 +352,13 @@ fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     let mut original = fs::File::create(&file).unwrap();
     (0..MEBIBYTES).for_each(|_| original.write_all(&piece).unwrap());
     rig.raic(&["put", &file.display().to_string(), "file"]).ok();
-    rig.raic(&["get", "file", &rig.path("copy").display().to_string()]).ok();
-    let same = std::process::Command::new("cmp").arg(&file).arg(rig.path("copy")).status().unwrap();
+    rig.raic(&["get", "file", &rig.path("copy").display().to_string()])
+        .ok();
+    let same = std::process::Command::new("cmp")
+        .arg(&file)
+        .arg(rig.path("copy"))
+        .status()
+        .unwrap();
     assert!(same.success(), "other bytes came back");
     let peak = rig.peak_memory() >> 10;
     assert!(peak < 256, "the daemon had {peak} MiB");

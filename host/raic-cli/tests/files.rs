@@ -1,6 +1,9 @@
 //! Files through the real daemon, on four local folders.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod rig;
 
@@ -21,11 +24,20 @@ fn a_newcomer_stores_a_file_in_a_minute() {
     let original = content(3_000_000, 1);
     fs::write(rig.path("photo.jpg"), &original).unwrap();
     let photo = rig.path("photo.jpg").display().to_string();
-    assert!(rig.raic(&["put", &photo]).ok().text.contains("stored photo.jpg"));
-    rig.raic_with(&["put", "-", "notes/today é.txt"], b"from standard input").ok();
+    assert!(
+        rig.raic(&["put", &photo])
+            .ok()
+            .text
+            .contains("stored photo.jpg")
+    );
+    rig.raic_with(&["put", "-", "notes/today é.txt"], b"from standard input")
+        .ok();
     rig.raic_with(&["put", "-", "empty"], b"").ok();
     assert_eq!(rig.raic(&["get", "photo.jpg", "-"]).ok().out, original);
-    assert_eq!(rig.raic(&["get", "notes/today é.txt", "-"]).ok().out, b"from standard input");
+    assert_eq!(
+        rig.raic(&["get", "notes/today é.txt", "-"]).ok().out,
+        b"from standard input"
+    );
     assert_eq!(rig.raic(&["get", "empty", "-"]).ok().out, b"");
 
     let copy = rig.path("copy").display().to_string();
@@ -33,14 +45,21 @@ fn a_newcomer_stores_a_file_in_a_minute() {
     assert_eq!(fs::read(&copy).unwrap(), original);
     let listed = rig.raic(&["ls"]).ok().text;
     assert_eq!(
-        listed.lines().map(|l| l.split("Z  ").nth(1).unwrap()).collect::<Vec<_>>(),
+        listed
+            .lines()
+            .map(|l| l.split("Z  ").nth(1).unwrap())
+            .collect::<Vec<_>>(),
         ["empty", "notes/today é.txt", "photo.jpg"]
     );
     let stat = rig.raic(&["--json", "stat", "photo.jpg"]).ok().text;
-    assert!(stat.contains("\"size\":3000000") && stat.contains("[3,\"local-4\"]"), "{stat}");
+    assert!(
+        stat.contains("\"size\":3000000") && stat.contains("[3,\"local-4\"]"),
+        "{stat}"
+    );
     assert!(rig.raic(&["status"]).ok().text.contains("2-of-4"));
     rig.raic(&["rm", "photo.jpg", "empty"]).ok();
-    rig.raic(&["get", "photo.jpg", "-"]).fails(3, &["photo.jpg"]);
+    rig.raic(&["get", "photo.jpg", "-"])
+        .fails(3, &["photo.jpg"]);
     rig.raic(&["rm", "photo.jpg"]).fails(3, &["photo.jpg"]);
     rig.raic(&["init"]).fails(4, &["home already"]);
     rig.raic(&["serve"]).fails(8, &["a daemon runs in"]);
@@ -50,14 +69,24 @@ fn a_newcomer_stores_a_file_in_a_minute() {
 fn nothing_readable_lies_in_the_clouds() {
     let mut rig = Rig::new();
     rig.serve();
-    rig.raic_with(&["put", "-", "a-telling-name"], &b"a telling content, ".repeat(1000)).ok();
+    rig.raic_with(
+        &["put", "-", "a-telling-name"],
+        &b"a telling content, ".repeat(1000),
+    )
+    .ok();
     // A share, a keyring, an owner and a run in each; the last keyring may come after the file was acknowledged.
-    Rig::until("the clouds hold 16 files", || Rig::files(&rig.home("clouds")).len() == 16);
+    Rig::until("the clouds hold 16 files", || {
+        Rig::files(&rig.home("clouds")).len() == 16
+    });
     let files = Rig::files(&rig.home("clouds"));
     for file in files {
         let bytes = fs::read(&file).unwrap();
         for word in ["telling", "generations"] {
-            assert!(!bytes.windows(word.len()).any(|w| w == word.as_bytes()), "{word} in {}", file.display());
+            assert!(
+                !bytes.windows(word.len()).any(|w| w == word.as_bytes()),
+                "{word} in {}",
+                file.display()
+            );
         }
         assert!(!file.display().to_string().contains("telling"));
     }
@@ -70,7 +99,11 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
     let original = content(500_000, 2);
     rig.raic_with(&["put", "-", "before"], &original).ok();
     let gone = |rig: &Rig, n: u8| {
-        fs::rename(rig.home(&format!("clouds/{n}")), rig.path(&format!("gone-{n}"))).unwrap()
+        fs::rename(
+            rig.home(&format!("clouds/{n}")),
+            rig.path(&format!("gone-{n}")),
+        )
+        .unwrap()
     };
     // A disk that is not mounted: the daemon serves without it.
     gone(&rig, 2);
@@ -82,11 +115,20 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
         "{}",
         stored.errors
     );
-    assert!(rig.raic(&["status"]).ok().text.contains("lacking    1 share\n"));
+    assert!(
+        rig.raic(&["status"])
+            .ok()
+            .text
+            .contains("lacking    1 share\n")
+    );
     // Mounted again, it is used again.
     fs::rename(rig.path("gone-2"), rig.home("clouds/2")).unwrap();
     Rig::until("the cloud works again", || {
-        rig.raic(&["status"]).ok().text.lines().any(|l| l.contains("local-2") && l.contains("works"))
+        rig.raic(&["status"])
+            .ok()
+            .text
+            .lines()
+            .any(|l| l.contains("local-2") && l.contains("works"))
     });
     let stored = rig.raic_with(&["put", "-", "with four"], &original).ok();
     assert!(stored.text.contains("4 shares"), "{}", stored.errors);
@@ -100,23 +142,41 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
     fs::write(rig.home("clouds/4/incoming"), b"in the way").unwrap();
     rig.kill();
     rig.serve();
-    rig.raic_with(&["put", "-", "with two"], &original).fails(6, &["2 of 4", "local-2", "local-4"]);
+    rig.raic_with(&["put", "-", "with two"], &original)
+        .fails(6, &["2 of 4", "local-2", "local-4"]);
     rig.raic(&["get", "with two", "-"]).fails(3, &[]);
-    assert_eq!(rig.raic(&["get", "before", "-"]).ok().out, original, "two folders are empty");
-    assert_eq!(rig.raic(&["get", "with three", "-"]).ok().out, original, "two shares are left");
+    assert_eq!(
+        rig.raic(&["get", "before", "-"]).ok().out,
+        original,
+        "two folders are empty"
+    );
+    assert_eq!(
+        rig.raic(&["get", "with three", "-"]).ok().out,
+        original,
+        "two shares are left"
+    );
 
     // With three that cannot even be opened there is nothing to serve.
-    let away = [1, 3].map(|n| (rig.home(&format!("clouds/{n}")), rig.path(&format!("away-{n}"))));
-    away.iter().for_each(|(from, to)| fs::rename(from, to).unwrap());
+    let away = [1, 3].map(|n| {
+        (
+            rig.home(&format!("clouds/{n}")),
+            rig.path(&format!("away-{n}")),
+        )
+    });
+    away.iter()
+        .for_each(|(from, to)| fs::rename(from, to).unwrap());
     rig.kill();
-    rig.raic(&["serve"]).fails(4, &["local-1", "local-2", "local-3"]);
-    away.iter().for_each(|(from, to)| fs::rename(to, from).unwrap());
+    rig.raic(&["serve"])
+        .fails(4, &["local-1", "local-2", "local-3"]);
+    away.iter()
+        .for_each(|(from, to)| fs::rename(to, from).unwrap());
     rig.serve();
 
     let share = &Rig::files(&rig.home("clouds/1/shares"))[0];
     fs::remove_file(share).unwrap();
     fs::remove_file(&Rig::files(&rig.home("clouds/1/shares"))[0]).unwrap();
-    rig.raic(&["get", "before", "-"]).fails(6, &["local-1", "local-2", "local-4"]);
+    rig.raic(&["get", "before", "-"])
+        .fails(6, &["local-1", "local-2", "local-4"]);
 }
 
 #[test]
@@ -130,33 +190,73 @@ fn where_a_file_is_read_to_stays_what_it_is() {
     fs::write(rig.path("private"), b"before").unwrap();
     fs::set_permissions(rig.path("private"), fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::symlink(rig.path("private"), rig.path("link")).unwrap();
-    let told = rig.raic(&["--json", "get", "file", &path("link")]).ok().text;
+    let told = rig
+        .raic(&["--json", "get", "file", &path("link")])
+        .ok()
+        .text;
     assert!(told.contains("\"size\":7"), "{told}");
-    assert_eq!((fs::read(rig.path("private")).unwrap(), mode("private")), (b"content".to_vec(), 0o600));
+    assert_eq!(
+        (fs::read(rig.path("private")).unwrap(), mode("private")),
+        (b"content".to_vec(), 0o600)
+    );
     assert!(fs::symlink_metadata(rig.path("link")).unwrap().is_symlink());
 
-    Command::new("mkfifo").arg(rig.path("pipe")).status().unwrap();
-    let reader = Command::new("cat").arg(rig.path("pipe")).stdout(Stdio::piped()).spawn().unwrap();
+    Command::new("mkfifo")
+        .arg(rig.path("pipe"))
+        .status()
+        .unwrap();
+    let reader = Command::new("cat")
+        .arg(rig.path("pipe"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     rig.raic(&["get", "file", &path("pipe")]).ok();
     assert_eq!(reader.wait_with_output().unwrap().stdout, b"content");
-    assert!(!fs::metadata(rig.path("pipe")).unwrap().is_file(), "still a pipe");
+    assert!(
+        !fs::metadata(rig.path("pipe")).unwrap().is_file(),
+        "still a pipe"
+    );
     // Into a folder, as cp does; and none that is not there.
     fs::create_dir(rig.path("folder")).unwrap();
     rig.raic(&["get", "file", &path("folder")]).ok();
     assert_eq!(fs::read(rig.path("folder/file")).unwrap(), b"content");
-    rig.raic(&["get", "file", &path("none/")]).fails(1, &["there is no folder"]);
+    rig.raic(&["get", "file", &path("none/")])
+        .fails(1, &["there is no folder"]);
     // A link that leads to nothing yet is followed, and what the system shows as a file is written to.
     std::os::unix::fs::symlink(rig.path("later"), rig.path("dangling")).unwrap();
     rig.raic(&["get", "file", &path("dangling")]).ok();
     assert_eq!(fs::read(rig.path("later")).unwrap(), b"content");
-    assert!(fs::symlink_metadata(rig.path("dangling")).unwrap().is_symlink());
-    assert_eq!(rig.raic(&["get", "file", "/dev/stdout"]).ok().out, b"content");
+    assert!(
+        fs::symlink_metadata(rig.path("dangling"))
+            .unwrap()
+            .is_symlink()
+    );
+    assert_eq!(
+        rig.raic(&["get", "file", "/dev/stdout"]).ok().out,
+        b"content"
+    );
     fs::write(rig.path("log"), b"before, ").unwrap();
-    let log = fs::OpenOptions::new().append(true).open(rig.path("log")).unwrap();
-    assert!(rig.command(&["get", "file", "/dev/stdout"]).stdout(log).status().unwrap().success());
-    assert_eq!(fs::read(rig.path("log")).unwrap(), b"before, content", "what stood there stays");
+    let log = fs::OpenOptions::new()
+        .append(true)
+        .open(rig.path("log"))
+        .unwrap();
+    assert!(
+        rig.command(&["get", "file", "/dev/stdout"])
+            .stdout(log)
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(
+        fs::read(rig.path("log")).unwrap(),
+        b"before, content",
+        "what stood there stays"
+    );
     // The content is all that standard output gets.
-    assert_eq!(rig.raic(&["--json", "get", "file", "-"]).ok().out, b"content");
+    assert_eq!(
+        rig.raic(&["--json", "get", "file", "-"]).ok().out,
+        b"content"
+    );
 }
 
 #[test]
@@ -168,40 +268,95 @@ fn a_cloud_with_shares_is_not_replaced_unless_forced() {
     fs::create_dir(&folder).unwrap();
     let folder = folder.display().to_string();
     let add = |rig: &Rig, more: &[&str]| {
-        rig.raic(&[&["cloud", "add", "new", "--path", &folder, "--replace", "local-1"], more].concat())
+        rig.raic(
+            &[
+                &[
+                    "cloud",
+                    "add",
+                    "new",
+                    "--path",
+                    &folder,
+                    "--replace",
+                    "local-1",
+                ],
+                more,
+            ]
+            .concat(),
+        )
     };
     add(&rig, &[]).fails(4, &["local-1", "1 share", "--force"]);
     // Nor does an editor drop it.
     let config = fs::read_to_string(rig.home("config.toml")).unwrap();
     let at = config.find("[clouds.local-1]").unwrap();
     let end = at + config[at..].find("[clouds.local-2]").unwrap();
-    fs::write(rig.home("config.toml"), [&config[..at], &config[end..]].concat()).unwrap();
-    rig.raic(&["reload"]).fails(4, &["local-1", "1 share", "raic cloud gone"]);
+    fs::write(
+        rig.home("config.toml"),
+        [&config[..at], &config[end..]].concat(),
+    )
+    .unwrap();
+    rig.raic(&["reload"])
+        .fails(4, &["local-1", "1 share", "raic cloud gone"]);
     rig.kill();
-    rig.raic(&["serve"]).fails(4, &["local-1", "1 share", "raic cloud gone"]);
-    assert!(rig.raic(&["cloud", "gone", "local-1"]).ok().text.contains("and 1 share with it"));
-    rig.raic(&["cloud", "gone", "local-2"]).fails(4, &["local-2", "is in config.toml"]);
+    rig.raic(&["serve"])
+        .fails(4, &["local-1", "1 share", "raic cloud gone"]);
+    assert!(
+        rig.raic(&["cloud", "gone", "local-1"])
+            .ok()
+            .text
+            .contains("and 1 share with it")
+    );
+    rig.raic(&["cloud", "gone", "local-2"])
+        .fails(4, &["local-2", "is in config.toml"]);
     rig.raic(&["cloud", "gone", "nosuch"]).fails(4, &["nosuch"]);
     rig.serve();
     let status = rig.raic(&["status"]).ok().text;
-    assert!(status.contains("lost       1 share\n") && status.contains("gone       local-1"), "{status}");
-    assert!(rig.raic(&["stat", "file"]).ok().errors.contains("share 0 is missing"));
+    assert!(
+        status.contains("lost       1 share\n") && status.contains("gone       local-1"),
+        "{status}"
+    );
+    assert!(
+        rig.raic(&["stat", "file"])
+            .ok()
+            .errors
+            .contains("share 0 is missing")
+    );
     // Put back, it has what it had.
     fs::write(rig.home("config.toml"), &config).unwrap();
     rig.raic(&["reload"]).ok();
-    assert!(rig.raic(&["status"]).ok().text.contains("lost       0 shares"));
+    assert!(
+        rig.raic(&["status"])
+            .ok()
+            .text
+            .contains("lost       0 shares")
+    );
     assert!(add(&rig, &["--force"]).ok().text.contains("uses it now"));
-    assert!(rig.raic(&["status"]).ok().text.contains("lost       1 share\n"));
+    assert!(
+        rig.raic(&["status"])
+            .ok()
+            .text
+            .contains("lost       1 share\n")
+    );
     let config = fs::read_to_string(rig.home("config.toml")).unwrap();
-    for comment in
-        ["# lease_expiry", "# signed_by", "# As many clouds as the array has shares", "# reserved_space"]
-    {
-        assert!(config.contains(comment), "comments stay, {comment}: {config}");
+    for comment in [
+        "# lease_expiry",
+        "# signed_by",
+        "# As many clouds as the array has shares",
+        "# reserved_space",
+    ] {
+        assert!(
+            config.contains(comment),
+            "comments stay, {comment}: {config}"
+        );
     }
-    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content", "three shares are left");
+    assert_eq!(
+        rig.raic(&["get", "file", "-"]).ok().out,
+        b"content",
+        "three shares are left"
+    );
     rig.raic(&["rm", "file"]).ok();
     let again = rig.home("clouds/3").display().to_string();
-    rig.raic(&["cloud", "add", "twice", "--path", &again]).fails(4, &["local-3", "twice", "one place"]);
+    rig.raic(&["cloud", "add", "twice", "--path", &again])
+        .fails(4, &["local-3", "twice", "one place"]);
 }
 
 #[test]
@@ -210,7 +365,11 @@ fn told_twice_to_stop_the_daemon_ends_though_somebody_still_reads() {
     rig.serve();
     let original = content(20_000_000, 4);
     rig.raic_with(&["put", "-", "file"], &original).ok();
-    let mut reader = rig.command(&["get", "file", "-"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut reader = rig
+        .command(&["get", "file", "-"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
     std::thread::sleep(Duration::from_millis(500));
     rig.signal("-TERM");
     std::thread::sleep(Duration::from_millis(500));
@@ -244,12 +403,19 @@ fn kill_9_at_any_moment_of_a_put_loses_nothing_acknowledged() {
         rig.serve();
         assert_eq!(rig.raic(&["get", "kept", "-"]).ok().out, kept, "{moment}");
         let read = rig.raic(&["get", &name, "-"]);
-        assert!(read.code == 3 && !acknowledged || read.out == new, "{moment}: {}", read.errors);
+        assert!(
+            read.code == 3 && !acknowledged || read.out == new,
+            "{moment}: {}",
+            read.errors
+        );
         whole += usize::from(read.code == 0);
     }
     // What the rest left is no file's, and rests: the daemon of a home that this one is a copy of might go on with it.
     let shares = Rig::files(&rig.home("clouds/1/shares")).len();
-    assert!((1 + whole..=13).contains(&shares), "{shares} shares of {whole} files and the kept one");
+    assert!(
+        (1 + whole..=13).contains(&shares),
+        "{shares} shares of {whole} files and the kept one"
+    );
     assert_eq!(rig.raic(&["ls"]).ok().text.lines().count(), 1 + whole);
 }
 
@@ -259,12 +425,24 @@ fn an_error_is_json_where_json_is_asked_for() {
     let error = |ended: rig::Ended| -> (i32, String) {
         let error: serde_json::Value = serde_json::from_str(&ended.errors).expect("JSON");
         assert!(error["error"].is_string(), "{error}");
-        (ended.code, error["code"].as_str().expect("a code").to_owned())
+        (
+            ended.code,
+            error["code"].as_str().expect("a code").to_owned(),
+        )
     };
-    assert_eq!(error(rig.raic(&["--json", "ls"])), (5, "no-daemon".to_owned()));
+    assert_eq!(
+        error(rig.raic(&["--json", "ls"])),
+        (5, "no-daemon".to_owned())
+    );
     rig.serve();
-    assert_eq!(error(rig.raic(&["--json", "get", "nosuch", "-"])), (3, "no-such-file".to_owned()));
-    assert_eq!(error(rig.raic(&["--json", "cloud", "test", "nosuch"])), (4, "configuration".to_owned()));
+    assert_eq!(
+        error(rig.raic(&["--json", "get", "nosuch", "-"])),
+        (3, "no-such-file".to_owned())
+    );
+    assert_eq!(
+        error(rig.raic(&["--json", "cloud", "test", "nosuch"])),
+        (4, "configuration".to_owned())
+    );
 }
 
 #[test]
@@ -273,8 +451,16 @@ fn output_that_nothing_takes_is_a_full_disk() {
     rig.serve();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
     for command in [&["ls"][..], &["stat", "file"], &["status"]] {
-        let full = fs::OpenOptions::new().write(true).open("/dev/full").expect("a device");
+        let full = fs::OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("a device");
         let ended = rig.command(command).stdout(full).output().expect("it ends");
-        assert_eq!(ended.status.code(), Some(7), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
+        assert_eq!(
+            ended.status.code(),
+            Some(7),
+            "{command:?}: {}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
     }
 }

@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Operation, Page,
-    Payload, Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Operation,
+    Page, Payload, Result, WriteMode,
 };
 
 /// How long a cloud is left alone after its first failure; twice as long after each further one.
@@ -93,7 +93,9 @@ impl Circuit {
             return None;
         }
         self.failed_at = Some(Instant::now());
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(10)).min(LONGEST_PAUSE);
+        let pause = FIRST_PAUSE
+            .saturating_mul(1 << self.failures.min(10))
+            .min(LONGEST_PAUSE);
         self.failures = self.failures.saturating_add(1);
         self.is_open = true;
         self.reason = reason;
@@ -113,7 +115,8 @@ impl<C: Cloud + 'static> Passage<'_, C> {
         self.settled = true;
         match &outcome {
             Err(e) if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) => {
-                self.breaker.failed(self.began, self.is_put, e.message.clone());
+                self.breaker
+                    .failed(self.began, self.is_put, e.message.clone());
             }
             // Any answer shows that the cloud is there.
             _ => {
@@ -132,7 +135,11 @@ impl<C: Cloud + 'static> Drop for Passage<'_, C> {
     fn drop(&mut self) {
         let waited = self.began.elapsed();
         if !self.settled && waited >= HANGING {
-            self.breaker.failed(self.began, self.is_put, format!("no answer within {} s", waited.as_secs()));
+            self.breaker.failed(
+                self.began,
+                self.is_put,
+                format!("no answer within {} s", waited.as_secs()),
+            );
         }
     }
 }
@@ -140,14 +147,19 @@ impl<C: Cloud + 'static> Drop for Passage<'_, C> {
 impl<C: Cloud + 'static> Breaker<C> {
     /// Around `inner`.
     pub fn new(inner: C) -> Self {
-        Self { inner: Arc::new(inner), circuit: Arc::default(), puts: AtomicU64::new(0) }
+        Self {
+            inner: Arc::new(inner),
+            circuit: Arc::default(),
+            puts: AtomicU64::new(0),
+        }
     }
 
     fn failed(&self, began: Instant, is_put: bool, reason: String) {
         let mut circuit = lock(&self.circuit);
         circuit.distrusts_puts |= is_put;
         if let Some(pause) = circuit.failed(began, reason) {
-            let probing = probe_until_found(self.inner.clone(), Arc::downgrade(&self.circuit), pause);
+            let probing =
+                probe_until_found(self.inner.clone(), Arc::downgrade(&self.circuit), pause);
             circuit.probe = Some(AbortOnDropHandle::new(tokio::spawn(probing)));
         }
     }
@@ -155,8 +167,12 @@ impl<C: Cloud + 'static> Breaker<C> {
     fn admit(&self, operation: Operation, key: Option<&ObjectKey>) -> Result<Passage<'_, C>> {
         let circuit = lock(&self.circuit);
         if circuit.is_open {
-            let why = format!("not asked until it answers again, since it failed lately: {}", circuit.reason);
-            let mut error = CloudError::new(ErrorKind::Unavailable, self.inner.name(), operation, why);
+            let why = format!(
+                "not asked until it answers again, since it failed lately: {}",
+                circuit.reason
+            );
+            let mut error =
+                CloudError::new(ErrorKind::Unavailable, self.inner.name(), operation, why);
             error.may_land = false;
             return Err(match key {
                 Some(key) => error.at(key),
@@ -164,20 +180,33 @@ impl<C: Cloud + 'static> Breaker<C> {
             });
         }
         let is_put = operation == Operation::Put;
-        Ok(Passage { breaker: self, began: Instant::now(), is_put, settled: false })
+        Ok(Passage {
+            breaker: self,
+            began: Instant::now(),
+            is_put,
+            settled: false,
+        })
     }
 }
 
 /// Probes a cloud after each pause, until it answers. Ends with the circuit.
-async fn probe_until_found<C: Cloud>(cloud: Arc<C>, circuit: Weak<Mutex<Circuit>>, mut pause: Duration) {
+async fn probe_until_found<C: Cloud>(
+    cloud: Arc<C>,
+    circuit: Weak<Mutex<Circuit>>,
+    mut pause: Duration,
+) {
     loop {
         tokio::time::sleep(pause).await;
         let began = Instant::now();
         let probed = tokio::time::timeout(PROBE, cloud.probe()).await;
-        let Some(circuit) = circuit.upgrade() else { return };
+        let Some(circuit) = circuit.upgrade() else {
+            return;
+        };
         let mut circuit = lock(&circuit);
         let reason = match probed {
-            Ok(Err(e)) if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) => e.message,
+            Ok(Err(e)) if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) => {
+                e.message
+            }
             Err(_) => format!("no answer within {} s", PROBE.as_secs()),
             Ok(_) => {
                 circuit.answered();
@@ -200,7 +229,12 @@ impl<C: Cloud + 'static> Cloud for Breaker<C> {
     }
 
     async fn probe(&self) -> Result<()> {
-        let passage = Passage { breaker: self, began: Instant::now(), is_put: false, settled: false };
+        let passage = Passage {
+            breaker: self,
+            began: Instant::now(),
+            is_put: false,
+            settled: false,
+        };
         passage.settle(self.inner.probe().await)
     }
 
@@ -217,12 +251,20 @@ impl<C: Cloud + 'static> Cloud for Breaker<C> {
             .min(LONGEST + Duration::from_secs(bytes / SLOWEST));
         let stored = tokio::time::timeout(limit, self.inner.put(key, content, mode)).await;
         passage.settle(stored.unwrap_or_else(|_| {
-            let why = format!("no answer within {} s, and a put failed there before", limit.as_secs());
+            let why = format!(
+                "no answer within {} s, and a put failed there before",
+                limit.as_secs()
+            );
             Err(CloudError::new(ErrorKind::Timeout, self.inner.name(), Operation::Put, why).at(key))
         }))
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
         let passage = self.admit(Operation::Get, Some(key))?;
         passage.settle(self.inner.get(key, range, if_match).await)
     }
@@ -283,26 +325,47 @@ mod tests {
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_secs(7)).await;
             let told = cloud.head(&key()).await.unwrap_err();
-            assert!(told.kind == ErrorKind::Unavailable && told.message.contains("not asked"), "{told}");
+            assert!(
+                told.kind == ErrorKind::Unavailable && told.message.contains("not asked"),
+                "{told}"
+            );
         }
         cloud.inner.set(FaultPlan::default());
         tokio::time::sleep(LONGEST_PAUSE).await;
-        assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound, "an answer");
-        assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound, "and all pass again");
+        assert_eq!(
+            cloud.head(&key()).await.unwrap_err().kind,
+            ErrorKind::NotFound,
+            "an answer"
+        );
+        assert_eq!(
+            cloud.head(&key()).await.unwrap_err().kind,
+            ErrorKind::NotFound,
+            "and all pass again"
+        );
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_hangs_counts_once_it_was_given_up_and_a_probe_always_passes() {
-        let hangs = FaultPlan { hang: 1.0, ..FaultPlan::default() };
+        let hangs = FaultPlan {
+            hang: 1.0,
+            ..FaultPlan::default()
+        };
         let cloud = Breaker::new(Faulty::new(MemoryCloud::new("m"), 0, hangs));
-        let give_up =
-            async |after| tokio::time::timeout(Duration::from_secs(after), cloud.head(&key())).await;
-        assert!(give_up(29).await.is_err() && give_up(30).await.is_err(), "both hang");
+        let give_up = async |after| {
+            tokio::time::timeout(Duration::from_secs(after), cloud.head(&key())).await
+        };
+        assert!(
+            give_up(29).await.is_err() && give_up(30).await.is_err(),
+            "both hang"
+        );
         let told = give_up(1).await.expect("at once").unwrap_err();
         assert!(told.message.contains("no answer within 30 s"), "{told}");
         cloud.inner.set(FaultPlan::default());
         cloud.probe().await.unwrap();
-        assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(
+            cloud.head(&key()).await.unwrap_err().kind,
+            ErrorKind::NotFound
+        );
     }
 
     /// Whoever stored a file a minute waited a minute each time.
@@ -317,7 +380,11 @@ mod tests {
             assert!(!ended.is_ok_and(|stored| stored.is_ok()));
             began.elapsed()
         };
-        assert_eq!(put(60).await, Duration::from_secs(60), "nothing is known of it yet");
+        assert_eq!(
+            put(60).await,
+            Duration::from_secs(60),
+            "nothing is known of it yet"
+        );
         for _ in 0..10 {
             // The probe is answered meanwhile.
             tokio::time::sleep(Duration::from_secs(20)).await;

@@ -24,12 +24,16 @@ impl ByteRange {
     /// The range of `length` bytes from `offset`; none where it is empty or its end passes 2^64.
     pub fn new(offset: u64, length: u64) -> Option<Self> {
         offset.checked_add(length)?;
-        Some(Self { offset, length: NonZeroU64::new(length)? })
+        Some(Self {
+            offset,
+            length: NonZeroU64::new(length)?,
+        })
     }
 
     /// The bytes it covers in an object of `size` bytes; none where it begins at or past the end.
     pub fn within(self, size: u64) -> Option<Range<u64>> {
-        (self.offset < size).then(|| self.offset..size.min(self.offset.saturating_add(self.length.get())))
+        (self.offset < size)
+            .then(|| self.offset..size.min(self.offset.saturating_add(self.length.get())))
     }
 }
 
@@ -72,7 +76,9 @@ pub struct Object {
 
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Object").field("info", &self.info).finish_non_exhaustive()
+        f.debug_struct("Object")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
     }
 }
 
@@ -117,7 +123,12 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// [`ErrorKind::RangeNotSatisfiable`] where the range begins at or past the end.
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object>;
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object>;
 
     /// What the provider says of an object.
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo>;
@@ -133,7 +144,11 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the connector does not export it.
     async fn create_container(&self) -> Result<()> {
-        Err(lacking(self.name(), Operation::CreateContainer, "this cloud cannot create containers"))
+        Err(lacking(
+            self.name(),
+            Operation::CreateContainer,
+            "this cloud cannot create containers",
+        ))
     }
 
     /// Removes the container, where it is empty; succeeds when it is already gone. An optional ability.
@@ -142,7 +157,11 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// [`ErrorKind::PreconditionFailed`] where it is not empty;
     /// [`ErrorKind::Unsupported`] where the connector does not export it.
     async fn delete_container(&self) -> Result<()> {
-        Err(lacking(self.name(), Operation::DeleteContainer, "this cloud cannot remove containers"))
+        Err(lacking(
+            self.name(),
+            Operation::DeleteContainer,
+            "this cloud cannot remove containers",
+        ))
     }
 
     /// What the provider says is used, and may be. An optional ability.
@@ -150,7 +169,11 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`ErrorKind::Unsupported`] where the connector does not export it.
     async fn usage(&self) -> Result<CloudUsage> {
-        Err(lacking(self.name(), Operation::Usage, "this cloud does not report what is used"))
+        Err(lacking(
+            self.name(),
+            Operation::Usage,
+            "this cloud does not report what is used",
+        ))
     }
 
     /// Removes up to [`MAX_PAGE`] objects by one request; gives those that could not be removed, each with its reason. One that is
@@ -159,7 +182,11 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// # Errors
     /// Where it is not known which were removed; [`ErrorKind::Unsupported`] where none was tried.
     async fn delete_many(&self, _keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
-        Err(lacking(self.name(), Operation::DeleteMany, "this cloud removes objects one by one"))
+        Err(lacking(
+            self.name(),
+            Operation::DeleteMany,
+            "this cloud removes objects one by one",
+        ))
     }
 }
 
@@ -227,7 +254,12 @@ impl<C: Cloud + ?Sized> Cloud for Arc<C> {
         (**self).put(key, content, mode).await
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
         (**self).get(key, range, if_match).await
     }
 
@@ -280,7 +312,12 @@ pub async fn collect_body(cloud: &str, mut body: Body, limit: usize) -> Result<B
         size += piece.len();
         if size > limit {
             let message = format!("the object is larger than the {limit} bytes expected");
-            return Err(CloudError::new(ErrorKind::TooLarge, cloud, Operation::Get, message));
+            return Err(CloudError::new(
+                ErrorKind::TooLarge,
+                cloud,
+                Operation::Get,
+                message,
+            ));
         }
         pieces.push(piece);
     }

@@ -96,7 +96,10 @@ impl ErrorKind {
 
     /// Whether a write that ended so may have been done, or may yet be done, all the same.
     pub fn is_ambiguous(self) -> bool {
-        matches!(self, Self::Unavailable | Self::Timeout | Self::Protocol | Self::Internal)
+        matches!(
+            self,
+            Self::Unavailable | Self::Timeout | Self::Protocol | Self::Internal
+        )
     }
 
     /// The name the contract gives this kind, such as `container-not-found`.
@@ -220,7 +223,12 @@ pub struct CloudError {
 
 impl CloudError {
     /// A failure with nothing known of it but its kind and a sentence.
-    pub fn new(kind: ErrorKind, cloud: &str, operation: Operation, message: impl Into<String>) -> Self {
+    pub fn new(
+        kind: ErrorKind,
+        cloud: &str,
+        operation: Operation,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             kind,
             cloud: cloud.to_owned(),
@@ -257,7 +265,8 @@ impl CloudError {
                 )
             }
             ErrorKind::PermissionDenied => {
-                "grant these credentials reading, writing, deleting and listing on the container".to_owned()
+                "grant these credentials reading, writing, deleting and listing on the container"
+                    .to_owned()
             }
             ErrorKind::ClockSkew => "set this machine's clock (NTP)".to_owned(),
             ErrorKind::QuotaExceeded => "free or buy space at the provider".to_owned(),
@@ -275,7 +284,15 @@ impl fmt::Display for CloudError {
         if let Some(key) = &self.key {
             write!(f, " {key}")?;
         }
-        write!(f, ": {}", if self.message.is_empty() { self.kind.as_str() } else { &self.message })?;
+        write!(
+            f,
+            ": {}",
+            if self.message.is_empty() {
+                self.kind.as_str()
+            } else {
+                &self.message
+            }
+        )?;
         match (self.http_status, &self.provider_code) {
             (Some(status), Some(code)) => write!(f, " ({status} {code})")?,
             (Some(status), None) => write!(f, " ({status})")?,
@@ -320,14 +337,17 @@ mod tests {
 
     #[test]
     fn kinds_have_distinct_names() {
-        let names: std::collections::BTreeSet<_> = ErrorKind::ALL.iter().map(|k| k.as_str()).collect();
+        let names: std::collections::BTreeSet<_> =
+            ErrorKind::ALL.iter().map(|k| k.as_str()).collect();
         assert_eq!(names.len(), ErrorKind::ALL.len());
     }
 
     #[test]
     fn kinds_are_the_contracts_in_its_order() {
         let contract = include_str!("../../../wit/connector.wit");
-        let (_, from) = contract.split_once("enum error-kind {").expect("the contract has error kinds");
+        let (_, from) = contract
+            .split_once("enum error-kind {")
+            .expect("the contract has error kinds");
         let (cases, _) = from.split_once('}').expect("the enum ends");
         let cases: Vec<_> = cases
             .lines()

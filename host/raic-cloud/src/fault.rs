@@ -13,8 +13,8 @@ use futures::{StreamExt as _, stream};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
-    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo, ObjectKey, Operation,
-    Page, Payload, Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo, ObjectKey,
+    Operation, Page, Payload, Result, WriteMode,
 };
 
 /// What goes wrong, and how often: probabilities from 0 (never) to 1 (always), drawn per request.
@@ -74,7 +74,13 @@ impl Invented {
         let end = self.count.min(from.saturating_add(limit.into()));
         let listed = |number| {
             let key = ObjectKey::new((self.name)(number)).ok()?;
-            Some(Listed { key, info: ObjectInfo { size: 1, ..ObjectInfo::default() } })
+            Some(Listed {
+                key,
+                info: ObjectInfo {
+                    size: 1,
+                    ..ObjectInfo::default()
+                },
+            })
         };
         Page {
             entries: (from..end).filter_map(listed).collect(),
@@ -144,8 +150,16 @@ impl State {
 impl<C: Cloud> Faulty<C> {
     /// Makes `inner` fail by `plan`.
     pub fn new(inner: C, seed: u64, plan: FaultPlan) -> Self {
-        let state = State { dice: StdRng::seed_from_u64(seed), plan, made: 0, late: VecDeque::new() };
-        Self { inner, state: Mutex::new(state) }
+        let state = State {
+            dice: StdRng::seed_from_u64(seed),
+            plan,
+            made: 0,
+            late: VecDeque::new(),
+        };
+        Self {
+            inner,
+            state: Mutex::new(state),
+        }
     }
 
     /// Lets the oldest request that is late land; false where there is none. That it fails then is nobody's to hear.
@@ -171,7 +185,10 @@ impl<C: Cloud> Faulty<C> {
 
     /// The plan of a cloud that is down.
     pub fn down_plan() -> FaultPlan {
-        FaultPlan { error: 1.0, ..FaultPlan::default() }
+        FaultPlan {
+            error: 1.0,
+            ..FaultPlan::default()
+        }
     }
 
     /// From now on fails by `plan`; its count of faults begins anew.
@@ -194,14 +211,24 @@ impl<C: Cloud> Faulty<C> {
         let (wait, hang, error) = {
             let mut state = self.state();
             let latency = state.plan.latency.clone();
-            let wait = if latency.is_empty() { latency.start } else { state.dice.random_range(latency) };
+            let wait = if latency.is_empty() {
+                latency.start
+            } else {
+                state.dice.random_range(latency)
+            };
             let (hang, error) = (state.plan.hang, state.plan.error);
             let hang = state.throw(hang);
             let error = state.throw(error).then(|| {
                 let kinds = state.plan.kinds.len().max(1);
                 let at = state.dice.random_range(0..kinds);
-                let kind = state.plan.kinds.get(at).copied().unwrap_or(ErrorKind::Unavailable);
-                let mut error = CloudError::new(kind, self.inner.name(), operation, "made by the fault plan");
+                let kind = state
+                    .plan
+                    .kinds
+                    .get(at)
+                    .copied()
+                    .unwrap_or(ErrorKind::Unavailable);
+                let mut error =
+                    CloudError::new(kind, self.inner.name(), operation, "made by the fault plan");
                 error.retry_after = state.plan.retry_after;
                 error.key = key.map(ToString::to_string);
                 error
@@ -259,13 +286,20 @@ impl<C: Cloud> Cloud for Faulty<C> {
         let largest = self.state().plan.max_object_size;
         if largest.is_some_and(|largest| content.size() > largest) {
             let why = "larger than the fault plan allows";
-            return Err(CloudError::new(ErrorKind::TooLarge, self.name(), Operation::Put, why).at(key));
+            return Err(
+                CloudError::new(ErrorKind::TooLarge, self.name(), Operation::Put, why).at(key),
+            );
         }
         if self.throw(|plan| plan.lost_write) {
-            return Ok(ObjectInfo { size: content.size(), ..ObjectInfo::default() });
+            return Ok(ObjectInfo {
+                size: content.size(),
+                ..ObjectInfo::default()
+            });
         }
         if self.throw(|plan| plan.late) {
-            self.state().late.push_back(Late::Put(key.clone(), content, mode));
+            self.state()
+                .late
+                .push_back(Late::Put(key.clone(), content, mode));
             return Err(self.unanswered(Operation::Put, key));
         }
         let info = self.inner.put(key, content, mode).await?;
@@ -275,7 +309,12 @@ impl<C: Cloud> Cloud for Faulty<C> {
         Ok(info)
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
         self.before(Operation::Get, Some(key)).await?;
         let Object { info, mut body } = self.inner.get(key, range, if_match).await?;
         let below = self.state().plan.corrupt_below;
@@ -321,7 +360,9 @@ impl<C: Cloud> Cloud for Faulty<C> {
             return Ok(());
         }
         if self.throw(|plan| plan.late) {
-            self.state().late.push_back(Late::Delete(key.clone(), if_match.map(str::to_owned)));
+            self.state()
+                .late
+                .push_back(Late::Delete(key.clone(), if_match.map(str::to_owned)));
             return Err(self.unanswered(Operation::Delete, key));
         }
         self.inner.delete(key, if_match).await?;
@@ -333,7 +374,11 @@ impl<C: Cloud> Cloud for Faulty<C> {
 
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
         self.before(Operation::List, None).await?;
-        let invented = self.state().plan.invented.filter(|i| (i.name)(0).starts_with(prefix));
+        let invented = self
+            .state()
+            .plan
+            .invented
+            .filter(|i| (i.name)(0).starts_with(prefix));
         let from = cursor.and_then(|cursor| cursor.strip_prefix(Invented::CURSOR)?.parse().ok());
         if let (Some(invented), Some(from)) = (invented, from) {
             return Ok(invented.page(from, limit));
@@ -343,8 +388,10 @@ impl<C: Cloud> Cloud for Faulty<C> {
             page.next = Some(format!("{}0", Invented::CURSOR));
         }
         let named = self.state().plan.omit_named.clone();
-        page.entries.retain(|entry| named.is_empty() || !entry.key.as_str().contains(&named));
-        page.entries.retain(|_| !self.throw(|plan| plan.omit_listed));
+        page.entries
+            .retain(|entry| named.is_empty() || !entry.key.as_str().contains(&named));
+        page.entries
+            .retain(|_| !self.throw(|plan| plan.omit_listed));
         if page.next.is_some() && self.throw(|plan| plan.truncate_list) {
             page.next = None;
         }
@@ -378,41 +425,79 @@ mod tests {
 
     #[tokio::test]
     async fn conforms_without_a_plan() {
-        crate::conformance::all(&Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default()), "t/").await;
+        crate::conformance::all(
+            &Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default()),
+            "t/",
+        )
+        .await;
     }
 
     #[tokio::test]
     async fn the_same_seed_gives_the_same_faults() {
-        let plan = FaultPlan { error: 0.3, lost_write: 0.2, lost_answer: 0.2, ..FaultPlan::default() };
+        let plan = FaultPlan {
+            error: 0.3,
+            lost_write: 0.2,
+            lost_answer: 0.2,
+            ..FaultPlan::default()
+        };
         let mut runs = vec![];
         for _ in 0..2 {
             let cloud = Faulty::new(MemoryCloud::new("m"), 42, plan.clone());
             let mut outcome = vec![];
             for i in 0..100 {
-                let put = cloud.put(&key(i), Payload::from(&b"x"[..]), WriteMode::Overwrite).await;
-                outcome.push((put.map_err(|e| e.kind).err(), cloud.inner().head(&key(i)).await.is_ok()));
+                let put = cloud
+                    .put(&key(i), Payload::from(&b"x"[..]), WriteMode::Overwrite)
+                    .await;
+                outcome.push((
+                    put.map_err(|e| e.kind).err(),
+                    cloud.inner().head(&key(i)).await.is_ok(),
+                ));
             }
             runs.push(outcome);
         }
         assert_eq!(runs[0], runs[1]);
         let seen = |kind, stored| runs[0].contains(&(kind, stored));
-        assert!(seen(None, true) && seen(None, false), "done, and acknowledged but lost");
+        assert!(
+            seen(None, true) && seen(None, false),
+            "done, and acknowledged but lost"
+        );
         assert!(seen(Some(ErrorKind::Timeout), true) && seen(Some(ErrorKind::Unavailable), false));
     }
 
     #[tokio::test]
     async fn late_requests_land_in_their_order_or_never() {
-        let cloud = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan { late: 1.0, ..FaultPlan::default() });
+        let cloud = Faulty::new(
+            MemoryCloud::new("m"),
+            1,
+            FaultPlan {
+                late: 1.0,
+                ..FaultPlan::default()
+            },
+        );
         let content = Payload::from(&b"x"[..]);
-        let put = cloud.put(&key(0), content.clone(), WriteMode::CreateOnly).await;
+        let put = cloud
+            .put(&key(0), content.clone(), WriteMode::CreateOnly)
+            .await;
         assert_eq!(put.unwrap_err().kind, ErrorKind::Timeout);
-        assert_eq!(cloud.delete(&key(0), None).await.unwrap_err().kind, ErrorKind::Timeout);
-        assert_eq!(cloud.head(&key(0)).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(
+            cloud.delete(&key(0), None).await.unwrap_err().kind,
+            ErrorKind::Timeout
+        );
+        assert_eq!(
+            cloud.head(&key(0)).await.unwrap_err().kind,
+            ErrorKind::NotFound
+        );
         assert!(cloud.land().await);
         cloud.head(&key(0)).await.unwrap();
         assert!(cloud.land().await && !cloud.land().await);
-        assert_eq!(cloud.head(&key(0)).await.unwrap_err().kind, ErrorKind::NotFound);
-        cloud.put(&key(1), content, WriteMode::CreateOnly).await.unwrap_err();
+        assert_eq!(
+            cloud.head(&key(0)).await.unwrap_err().kind,
+            ErrorKind::NotFound
+        );
+        cloud
+            .put(&key(1), content, WriteMode::CreateOnly)
+            .await
+            .unwrap_err();
         cloud.forget_late();
         assert!(!cloud.land().await);
     }
@@ -421,12 +506,21 @@ mod tests {
     async fn listings_leave_out_and_end_early() {
         let cloud = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default());
         for i in 0..10 {
-            cloud.put(&key(i), Payload::from(&b"x"[..]), WriteMode::Overwrite).await.unwrap();
+            cloud
+                .put(&key(i), Payload::from(&b"x"[..]), WriteMode::Overwrite)
+                .await
+                .unwrap();
         }
-        cloud.set(FaultPlan { omit_listed: 0.5, ..FaultPlan::default() });
+        cloud.set(FaultPlan {
+            omit_listed: 0.5,
+            ..FaultPlan::default()
+        });
         let listed = cloud.list("k/", None, 10).await.unwrap().entries.len();
         assert!((1..10).contains(&listed), "{listed}");
-        cloud.set(FaultPlan { truncate_list: 1.0, ..FaultPlan::default() });
+        cloud.set(FaultPlan {
+            truncate_list: 1.0,
+            ..FaultPlan::default()
+        });
         assert_eq!(cloud.list("k/", None, 3).await.unwrap().next, None);
     }
 
@@ -434,11 +528,23 @@ mod tests {
     async fn bodies_break_and_change() {
         let cloud = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan::default());
         let content = Payload::from(vec![7u8; 1000]);
-        cloud.put(&key(0), content.clone(), WriteMode::Overwrite).await.unwrap();
-        cloud.set(FaultPlan { short_body: 1.0, ..FaultPlan::default() });
+        cloud
+            .put(&key(0), content.clone(), WriteMode::Overwrite)
+            .await
+            .unwrap();
+        cloud.set(FaultPlan {
+            short_body: 1.0,
+            ..FaultPlan::default()
+        });
         let body = cloud.get(&key(0), None, None).await.unwrap().body;
-        assert_eq!(collect_body("m", body, 1000).await.unwrap_err().kind, ErrorKind::Unavailable);
-        cloud.set(FaultPlan { corrupt_body: 1.0, ..FaultPlan::default() });
+        assert_eq!(
+            collect_body("m", body, 1000).await.unwrap_err().kind,
+            ErrorKind::Unavailable
+        );
+        cloud.set(FaultPlan {
+            corrupt_body: 1.0,
+            ..FaultPlan::default()
+        });
         let body = cloud.get(&key(0), None, None).await.unwrap().body;
         let bytes = collect_body("m", body, 1000).await.unwrap();
         assert_eq!(bytes.len(), 1000);

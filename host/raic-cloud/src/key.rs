@@ -30,11 +30,17 @@ impl ObjectKey {
     pub fn new(key: impl AsRef<str>) -> Result<Self, InvalidKey> {
         let key = key.as_ref();
         let good = (1..=MAX_KEY_LEN).contains(&key.len())
-            && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'))
             && key
-                .split('/')
-                .all(|segment| segment.len() <= MAX_SEGMENT_LEN && !matches!(segment, "" | "." | ".."));
-        if good { Ok(Self(key.into())) } else { Err(InvalidKey(key.to_owned())) }
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'/' | b'-'))
+            && key.split('/').all(|segment| {
+                segment.len() <= MAX_SEGMENT_LEN && !matches!(segment, "" | "." | "..")
+            });
+        if good {
+            Ok(Self(key.into()))
+        } else {
+            Err(InvalidKey(key.to_owned()))
+        }
     }
 
     /// The key as text.
@@ -63,13 +69,19 @@ mod tests {
     #[test]
     fn takes_share_names_and_refuses_paths_that_escape() {
         assert!(ObjectKey::new("shares/aa/aaaaaaaaaaaaaaaaaaaaaaaaaa/0.17").is_ok());
-        for bad in ["", "/", "a//b", "/a", "a/", "a/../b", ".", "a/./b", "a b", "ä", "a\\b", "a%2fb"] {
+        for bad in [
+            "", "/", "a//b", "/a", "a/", "a/../b", ".", "a/./b", "a b", "ä", "a\\b", "a%2fb",
+        ] {
             assert!(ObjectKey::new(bad).is_err(), "{bad:?}");
         }
-        let segments = |last: usize| [&*"a".repeat(200), &*"b".repeat(200), &*"c".repeat(last)].join("/");
+        let segments =
+            |last: usize| [&*"a".repeat(200), &*"b".repeat(200), &*"c".repeat(last)].join("/");
         assert!(ObjectKey::new(segments(110)).is_ok(), "512 bytes");
         assert!(ObjectKey::new(segments(111)).is_err(), "513");
-        assert!(ObjectKey::new("a".repeat(201)).is_err(), "a segment too long");
+        assert!(
+            ObjectKey::new("a".repeat(201)).is_err(),
+            "a segment too long"
+        );
     }
 
     proptest! {

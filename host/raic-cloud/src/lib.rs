@@ -28,8 +28,8 @@ pub mod conformance;
 
 pub use breaker::Breaker;
 pub use cloud::{
-    Body, ByteRange, Cloud, CloudUsage, Listed, MAX_PAGE, Object, ObjectInfo, Page, WriteMode, body_of,
-    collect_body, delete_all, empty_body,
+    Body, ByteRange, Cloud, CloudUsage, Listed, MAX_PAGE, Object, ObjectInfo, Page, WriteMode,
+    body_of, collect_body, delete_all, empty_body,
 };
 pub use error::{CloudError, ErrorKind, Operation, Result};
 pub use fault::{FaultPlan, Faulty, Invented};

@@ -7,7 +7,8 @@ use futures::StreamExt as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::{
-    ByteRange, Cloud, CloudError, CloudUsage, Object, ObjectInfo, ObjectKey, Page, Payload, Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, Object, ObjectInfo, ObjectKey, Page, Payload, Result,
+    WriteMode,
 };
 
 /// At most so many requests at once; others wait in order. A get counts until its body ended or was dropped.
@@ -20,7 +21,10 @@ pub struct Limit<C> {
 impl<C: Cloud> Limit<C> {
     /// Bounds `inner` to `max` (1 or more) requests in flight.
     pub fn new(inner: C, max: usize) -> Self {
-        Self { inner, permits: Arc::new(Semaphore::new(max.max(1))) }
+        Self {
+            inner,
+            permits: Arc::new(Semaphore::new(max.max(1))),
+        }
     }
 
     async fn permit(&self) -> OwnedSemaphorePermit {
@@ -52,14 +56,22 @@ impl<C: Cloud> Cloud for Limit<C> {
         self.inner.put(key, content, mode).await
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
         let permit = self.permit().await;
         let Object { info, body } = self.inner.get(key, range, if_match).await?;
         let body = body.map(move |piece| {
             let _held = &permit;
             piece
         });
-        Ok(Object { info, body: body.boxed() })
+        Ok(Object {
+            info,
+            body: body.boxed(),
+        })
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -114,19 +126,37 @@ mod tests {
     async fn a_get_holds_its_place_until_the_body_is_dropped() {
         let cloud = Limit::new(MemoryCloud::new("m"), 1);
         let key = ObjectKey::new("a").unwrap();
-        cloud.put(&key, Payload::from(&b"x"[..]), WriteMode::Overwrite).await.unwrap();
+        cloud
+            .put(&key, Payload::from(&b"x"[..]), WriteMode::Overwrite)
+            .await
+            .unwrap();
         let open = cloud.get(&key, None, None).await.unwrap();
-        assert!(tokio::time::timeout(Duration::from_millis(20), cloud.head(&key)).await.is_err());
+        assert!(
+            tokio::time::timeout(Duration::from_millis(20), cloud.head(&key))
+                .await
+                .is_err()
+        );
         drop(open);
         cloud.head(&key).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_cancelled_request_gives_its_place_back() {
-        let slow = Faulty::new(MemoryCloud::new("m"), 1, FaultPlan { hang: 1.0, ..FaultPlan::default() });
+        let slow = Faulty::new(
+            MemoryCloud::new("m"),
+            1,
+            FaultPlan {
+                hang: 1.0,
+                ..FaultPlan::default()
+            },
+        );
         let cloud = Limit::new(slow, 1);
         for _ in 0..3 {
-            assert!(tokio::time::timeout(Duration::from_secs(1), cloud.probe()).await.is_err());
+            assert!(
+                tokio::time::timeout(Duration::from_secs(1), cloud.probe())
+                    .await
+                    .is_err()
+            );
         }
         assert_eq!(cloud.permits.available_permits(), 1);
     }

@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::{
-    ByteRange, Cloud, CloudError, Digests as _, ErrorKind, Listed, Object, ObjectInfo, ObjectKey, Operation,
-    Page, Payload, Result, WriteMode, body_of,
+    ByteRange, Cloud, CloudError, Digests as _, ErrorKind, Listed, Object, ObjectInfo, ObjectKey,
+    Operation, Page, Payload, Result, WriteMode, body_of,
 };
 
 /// A cloud that forgets everything with the process. Keeps every promise of [`Cloud`], strictly.
@@ -27,7 +27,10 @@ struct Stored {
 impl MemoryCloud {
     /// An empty cloud.
     pub fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), objects: RwLock::default() }
+        Self {
+            name: name.into(),
+            objects: RwLock::default(),
+        }
     }
 
     /// Every key, in order: what a test looks at.
@@ -48,7 +51,9 @@ impl MemoryCloud {
     /// Flips one bit of the byte at `offset` in an object, as a lying cloud; false where there is none.
     pub fn corrupt(&self, key: &ObjectKey, offset: usize) -> bool {
         let mut objects = self.write();
-        let Some(stored) = objects.get_mut(key).filter(|o| offset < o.content.len()) else { return false };
+        let Some(stored) = objects.get_mut(key).filter(|o| offset < o.content.len()) else {
+            return false;
+        };
         let mut content = stored.content.to_vec();
         content[offset] ^= 1;
         stored.content = content.into();
@@ -56,20 +61,32 @@ impl MemoryCloud {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ObjectKey, Stored>> {
-        self.objects.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.objects
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<ObjectKey, Stored>> {
-        self.objects.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.objects
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn fail(&self, kind: ErrorKind, operation: Operation, key: &ObjectKey) -> CloudError {
         CloudError::new(kind, &self.name, operation, kind.as_str()).at(key)
     }
 
-    fn find(&self, operation: Operation, key: &ObjectKey, if_match: Option<&str>) -> Result<Stored> {
-        let stored =
-            self.read().get(key).cloned().ok_or_else(|| self.fail(ErrorKind::NotFound, operation, key))?;
+    fn find(
+        &self,
+        operation: Operation,
+        key: &ObjectKey,
+        if_match: Option<&str>,
+    ) -> Result<Stored> {
+        let stored = self
+            .read()
+            .get(key)
+            .cloned()
+            .ok_or_else(|| self.fail(ErrorKind::NotFound, operation, key))?;
         match if_match {
             Some(etag) if stored.info.etag.as_deref() != Some(etag) => {
                 Err(self.fail(ErrorKind::PreconditionFailed, operation, key))
@@ -106,14 +123,19 @@ impl Cloud for MemoryCloud {
             etag: Some(digest[..8].iter().map(|b| format!("{b:02x}")).collect()),
             last_modified: Some(SystemTime::now()),
         };
-        let stored = Stored { content: content.to_bytes(), info: info.clone() };
+        let stored = Stored {
+            content: content.to_bytes(),
+            info: info.clone(),
+        };
         let mut objects = self.write();
         let present = objects.get(key).map(|o| o.info.etag.clone());
         match (mode, present) {
             (WriteMode::CreateOnly, Some(_)) => {
                 return Err(self.fail(ErrorKind::AlreadyExists, Operation::Put, key));
             }
-            (WriteMode::IfMatch(wanted), present) if present.clone().flatten().as_ref() != Some(&wanted) => {
+            (WriteMode::IfMatch(wanted), present)
+                if present.clone().flatten().as_ref() != Some(&wanted) =>
+            {
                 return Err(self.fail(ErrorKind::PreconditionFailed, Operation::Put, key));
             }
             _ => objects.insert(key.clone(), stored),
@@ -121,18 +143,26 @@ impl Cloud for MemoryCloud {
         Ok(info)
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
         let Stored { content, info } = self.find(Operation::Get, key, if_match)?;
         let content = match range {
             None => content,
             Some(range) => {
-                let range = range
-                    .within(info.size)
-                    .ok_or_else(|| self.fail(ErrorKind::RangeNotSatisfiable, Operation::Get, key))?;
+                let range = range.within(info.size).ok_or_else(|| {
+                    self.fail(ErrorKind::RangeNotSatisfiable, Operation::Get, key)
+                })?;
                 content.slice(range.start as usize..range.end as usize)
             }
         };
-        Ok(Object { info, body: body_of(content) })
+        Ok(Object {
+            info,
+            body: body_of(content),
+        })
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -159,7 +189,12 @@ impl Cloud for MemoryCloud {
                 Ok(key) => Bound::Excluded(key),
                 Err(e) => {
                     let kind = ErrorKind::Protocol;
-                    return Err(CloudError::new(kind, &self.name, Operation::List, e.to_string()));
+                    return Err(CloudError::new(
+                        kind,
+                        &self.name,
+                        Operation::List,
+                        e.to_string(),
+                    ));
                 }
             },
             None => Bound::Unbounded,
@@ -167,9 +202,15 @@ impl Cloud for MemoryCloud {
         let mut matching = objects
             .range((from, Bound::Unbounded))
             .filter(|(key, _)| key.as_str().starts_with(prefix))
-            .map(|(key, o)| Listed { key: key.clone(), info: o.info.clone() });
+            .map(|(key, o)| Listed {
+                key: key.clone(),
+                info: o.info.clone(),
+            });
         let entries: Vec<_> = matching.by_ref().take(limit as usize).collect();
-        let next = matching.next().and(entries.last()).map(|last| last.key.to_string());
+        let next = matching
+            .next()
+            .and(entries.last())
+            .map(|last| last.key.to_string());
         Ok(Page { entries, next })
     }
 }
@@ -185,6 +226,8 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn one_of_many_creators_wins() {
-        crate::conformance::create_only_race(&MemoryCloud::new("memory"), "t/", 16).await.expect("conforms");
+        crate::conformance::create_only_race(&MemoryCloud::new("memory"), "t/", 16)
+            .await
+            .expect("conforms");
     }
 }

@@ -12,8 +12,8 @@ use async_trait::async_trait;
 use futures::StreamExt as _;
 
 use crate::{
-    ByteRange, Cloud, CloudError, CloudUsage, Object, ObjectInfo, ObjectKey, Operation, Page, Payload,
-    Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, Object, ObjectInfo, ObjectKey, Operation, Page,
+    Payload, Result, WriteMode,
 };
 
 /// The counters of one cloud, readable while it works.
@@ -69,7 +69,13 @@ impl Metering {
         LatencySummary {
             requests,
             errors: counters.errors.load(Relaxed),
-            mean: Duration::from_micros(counters.micros.load(Relaxed).checked_div(requests).unwrap_or(0)),
+            mean: Duration::from_micros(
+                counters
+                    .micros
+                    .load(Relaxed)
+                    .checked_div(requests)
+                    .unwrap_or(0),
+            ),
             p95: p95.map_or(Duration::ZERO, |i| Duration::from_millis(1 << i)),
         }
     }
@@ -78,7 +84,9 @@ impl Metering {
         let counters = &self.operations[operation as usize];
         let took = since.elapsed();
         counters.requests.fetch_add(1, Relaxed);
-        counters.errors.fetch_add(u64::from(result.is_err()), Relaxed);
+        counters
+            .errors
+            .fetch_add(u64::from(result.is_err()), Relaxed);
         counters.micros.fetch_add(took.as_micros() as u64, Relaxed);
         let bucket = (u128::BITS - took.as_millis().leading_zeros()) as usize;
         counters.buckets[bucket.min(counters.buckets.len() - 1)].fetch_add(1, Relaxed);
@@ -108,7 +116,11 @@ impl<C: Cloud> Meter<C> {
         self.metering.clone()
     }
 
-    async fn timed<T>(&self, operation: Operation, request: impl Future<Output = Result<T>>) -> Result<T> {
+    async fn timed<T>(
+        &self,
+        operation: Operation,
+        request: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
         let start = Instant::now();
         let result = request.await;
         self.metering.record(operation, start, &result);
@@ -132,20 +144,32 @@ impl<C: Cloud> Cloud for Meter<C> {
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
         let size = content.size();
-        let info = self.timed(Operation::Put, self.inner.put(key, content, mode)).await?;
+        let info = self
+            .timed(Operation::Put, self.inner.put(key, content, mode))
+            .await?;
         self.metering.bytes_up.fetch_add(size, Relaxed);
         Ok(info)
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
-        let Object { info, body } = self.timed(Operation::Get, self.inner.get(key, range, if_match)).await?;
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
+        let Object { info, body } = self
+            .timed(Operation::Get, self.inner.get(key, range, if_match))
+            .await?;
         let metering = self.metering.clone();
         let body = body.inspect(move |piece| {
             if let Ok(piece) = piece {
                 metering.bytes_down.fetch_add(piece.len() as u64, Relaxed);
             }
         });
-        Ok(Object { info, body: body.boxed() })
+        Ok(Object {
+            info,
+            body: body.boxed(),
+        })
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -153,19 +177,23 @@ impl<C: Cloud> Cloud for Meter<C> {
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
-        self.timed(Operation::Delete, self.inner.delete(key, if_match)).await
+        self.timed(Operation::Delete, self.inner.delete(key, if_match))
+            .await
     }
 
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
-        self.timed(Operation::List, self.inner.list(prefix, cursor, limit)).await
+        self.timed(Operation::List, self.inner.list(prefix, cursor, limit))
+            .await
     }
 
     async fn create_container(&self) -> Result<()> {
-        self.timed(Operation::CreateContainer, self.inner.create_container()).await
+        self.timed(Operation::CreateContainer, self.inner.create_container())
+            .await
     }
 
     async fn delete_container(&self) -> Result<()> {
-        self.timed(Operation::DeleteContainer, self.inner.delete_container()).await
+        self.timed(Operation::DeleteContainer, self.inner.delete_container())
+            .await
     }
 
     async fn usage(&self) -> Result<CloudUsage> {
@@ -173,7 +201,8 @@ impl<C: Cloud> Cloud for Meter<C> {
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
-        self.timed(Operation::DeleteMany, self.inner.delete_many(keys)).await
+        self.timed(Operation::DeleteMany, self.inner.delete_many(keys))
+            .await
     }
 }
 
@@ -192,12 +221,27 @@ mod tests {
         let cloud = Meter::new(MemoryCloud::new("m"));
         let key = ObjectKey::new("a").unwrap();
         assert!(cloud.head(&key).await.is_err());
-        cloud.put(&key, Payload::from(&b"12345"[..]), WriteMode::Overwrite).await.unwrap();
+        cloud
+            .put(&key, Payload::from(&b"12345"[..]), WriteMode::Overwrite)
+            .await
+            .unwrap();
         let object = cloud.get(&key, ByteRange::new(1, 3), None).await.unwrap();
         collect_body("m", object.body, 10).await.unwrap();
         let m = cloud.metering();
         assert_eq!((m.bytes_up(), m.bytes_down()), (5, 3));
-        assert_eq!((m.operation(Operation::Head).requests, m.operation(Operation::Head).errors), (1, 1));
-        assert_eq!((m.operation(Operation::Put).requests, m.operation(Operation::Put).errors), (1, 0));
+        assert_eq!(
+            (
+                m.operation(Operation::Head).requests,
+                m.operation(Operation::Head).errors
+            ),
+            (1, 1)
+        );
+        assert_eq!(
+            (
+                m.operation(Operation::Put).requests,
+                m.operation(Operation::Put).errors
+            ),
+            (1, 0)
+        );
     }
 }

@@ -96,7 +96,11 @@ impl Digests for Payload {
     }
 
     fn crc32c(&self) -> u32 {
-        *self.0.crc32c.get_or_init(|| self.parts().iter().fold(0, |crc, p| crc32c::crc32c_append(crc, p)))
+        *self.0.crc32c.get_or_init(|| {
+            self.parts()
+                .iter()
+                .fold(0, |crc, p| crc32c::crc32c_append(crc, p))
+        })
     }
 }
 

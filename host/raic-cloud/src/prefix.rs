@@ -3,8 +3,8 @@
 use async_trait::async_trait;
 
 use crate::{
-    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, InvalidKey, Listed, Object, ObjectInfo, ObjectKey,
-    Operation, Page, Payload, Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, InvalidKey, Listed, Object, ObjectInfo,
+    ObjectKey, Operation, Page, Payload, Result, WriteMode,
 };
 
 /// The longest prefix, in bytes: it leaves keys room for what the array names its objects.
@@ -28,12 +28,21 @@ impl<C: Cloud> Prefix<C> {
         if folder.as_str().len() >= MAX_PREFIX {
             return Err(InvalidKey(prefix.to_owned()));
         }
-        Ok(Self { inner, prefix: format!("{folder}/") })
+        Ok(Self {
+            inner,
+            prefix: format!("{folder}/"),
+        })
     }
 
     fn key(&self, operation: Operation, key: &ObjectKey) -> Result<ObjectKey> {
         ObjectKey::new(format!("{}{key}", self.prefix)).map_err(|e| {
-            CloudError::new(ErrorKind::Misconfigured, self.inner.name(), operation, e.to_string()).at(key)
+            CloudError::new(
+                ErrorKind::Misconfigured,
+                self.inner.name(),
+                operation,
+                e.to_string(),
+            )
+            .at(key)
         })
     }
 }
@@ -53,11 +62,20 @@ impl<C: Cloud> Cloud for Prefix<C> {
     }
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
-        self.inner.put(&self.key(Operation::Put, key)?, content, mode).await
+        self.inner
+            .put(&self.key(Operation::Put, key)?, content, mode)
+            .await
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
-        self.inner.get(&self.key(Operation::Get, key)?, range, if_match).await
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
+        self.inner
+            .get(&self.key(Operation::Get, key)?, range, if_match)
+            .await
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -65,16 +83,27 @@ impl<C: Cloud> Cloud for Prefix<C> {
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
-        self.inner.delete(&self.key(Operation::Delete, key)?, if_match).await
+        self.inner
+            .delete(&self.key(Operation::Delete, key)?, if_match)
+            .await
     }
 
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
-        let page = self.inner.list(&format!("{}{prefix}", self.prefix), cursor, limit).await?;
+        let page = self
+            .inner
+            .list(&format!("{}{prefix}", self.prefix), cursor, limit)
+            .await?;
         let below = |listed: Listed| {
             let key = listed.key.as_str().strip_prefix(&self.prefix)?;
-            Some(Listed { key: ObjectKey::new(key).ok()?, info: listed.info })
+            Some(Listed {
+                key: ObjectKey::new(key).ok()?,
+                info: listed.info,
+            })
         };
-        Ok(Page { entries: page.entries.into_iter().filter_map(below).collect(), next: page.next })
+        Ok(Page {
+            entries: page.entries.into_iter().filter_map(below).collect(),
+            next: page.next,
+        })
     }
 
     async fn create_container(&self) -> Result<()> {
@@ -91,8 +120,10 @@ impl<C: Cloud> Cloud for Prefix<C> {
     }
 
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
-        let below =
-            keys.iter().map(|key| self.key(Operation::DeleteMany, key)).collect::<Result<Vec<_>>>()?;
+        let below = keys
+            .iter()
+            .map(|key| self.key(Operation::DeleteMany, key))
+            .collect::<Result<Vec<_>>>()?;
         let failed = self.inner.delete_many(&below).await?;
         let ours = |(key, e): (ObjectKey, CloudError)| {
             let key = key.as_str().strip_prefix(&self.prefix)?;
@@ -115,8 +146,12 @@ mod tests {
         let cloud = Prefix::new(whole.clone(), "arrays/home/").unwrap();
         crate::conformance::all(&cloud, "t/").await;
         assert_eq!(whole.keys(), []);
-        let long = ObjectKey::new(["x".repeat(200), "x".repeat(200), "x".repeat(110)].join("/")).unwrap();
-        assert_eq!(cloud.head(&long).await.unwrap_err().kind, ErrorKind::Misconfigured);
+        let long =
+            ObjectKey::new(["x".repeat(200), "x".repeat(200), "x".repeat(110)].join("/")).unwrap();
+        assert_eq!(
+            cloud.head(&long).await.unwrap_err().kind,
+            ErrorKind::Misconfigured
+        );
     }
 
     #[tokio::test]
@@ -125,12 +160,25 @@ mod tests {
         let clouds = ["a", "a/b", "ab"].map(|prefix| Prefix::new(whole.clone(), prefix).unwrap());
         let key = ObjectKey::new("x").unwrap();
         for (i, cloud) in clouds.iter().enumerate() {
-            cloud.put(&key, vec![i as u8].into(), WriteMode::CreateOnly).await.unwrap();
+            cloud
+                .put(&key, vec![i as u8].into(), WriteMode::CreateOnly)
+                .await
+                .unwrap();
         }
-        assert_eq!(whole.keys().iter().map(ObjectKey::as_str).collect::<Vec<_>>(), ["a/b/x", "a/x", "ab/x"]);
+        assert_eq!(
+            whole
+                .keys()
+                .iter()
+                .map(ObjectKey::as_str)
+                .collect::<Vec<_>>(),
+            ["a/b/x", "a/x", "ab/x"]
+        );
         clouds[0].delete(&key, None).await.unwrap();
         assert_eq!(clouds[2].list("", None, 10).await.unwrap().entries.len(), 1);
-        assert_eq!(clouds[1].list("", None, 10).await.unwrap().entries[0].key, key);
+        assert_eq!(
+            clouds[1].list("", None, 10).await.unwrap().entries[0].key,
+            key
+        );
     }
 
     #[test]

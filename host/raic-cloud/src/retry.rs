@@ -13,8 +13,8 @@ use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
-    Body, ByteRange, Cloud, CloudError, CloudUsage, Digests as _, ErrorKind, Object, ObjectInfo, ObjectKey,
-    Operation, Page, Payload, Result, WriteMode,
+    Body, ByteRange, Cloud, CloudError, CloudUsage, Digests as _, ErrorKind, Object, ObjectInfo,
+    ObjectKey, Operation, Page, Payload, Result, WriteMode,
 };
 
 /// How often and how patiently a request is repeated.
@@ -62,7 +62,11 @@ struct Attempts {
 
 impl Attempts {
     fn begin(most: u32) -> Self {
-        Self { made: 1, most, began: Instant::now() }
+        Self {
+            made: 1,
+            most,
+            began: Instant::now(),
+        }
     }
 }
 
@@ -85,7 +89,9 @@ struct Shared<C> {
 impl<C: Cloud> Shared<C> {
     fn succeeded(&self) {
         let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
-        *budget = budget.saturating_add(1).min(self.policy.budget.saturating_mul(10));
+        *budget = budget
+            .saturating_add(1)
+            .min(self.policy.budget.saturating_mul(10));
     }
 
     fn take_from_budget(&self) -> bool {
@@ -104,9 +110,15 @@ impl<C: Cloud> Shared<C> {
         if !error.kind.is_retryable() || attempts.made >= attempts.most {
             return Err(error);
         }
-        let slower = if error.kind == ErrorKind::Throttled { THROTTLED } else { 1 };
+        let slower = if error.kind == ErrorKind::Throttled {
+            THROTTLED
+        } else {
+            1
+        };
         let base = self.policy.base.saturating_mul(slower);
-        let ceiling = base.saturating_mul(1 << (attempts.made - 1).min(20)).min(self.policy.cap);
+        let ceiling = base
+            .saturating_mul(1 << (attempts.made - 1).min(20))
+            .min(self.policy.cap);
         // A service that asks for less is not asked again at once, by whatever chance.
         let least = if slower > 1 { 0.5 } else { 0.0 };
         let mut wait = ceiling.mul_f64(least + (1.0 - least) * rand::random::<f64>());
@@ -160,7 +172,11 @@ impl<C: Cloud> Shared<C> {
 impl<C: Cloud> Retry<C> {
     /// Repeats the requests of `inner` by `policy`.
     pub fn new(inner: C, policy: RetryPolicy) -> Self {
-        Self(Arc::new(Shared { inner, policy, budget: Mutex::new(policy.budget.saturating_mul(10)) }))
+        Self(Arc::new(Shared {
+            inner,
+            policy,
+            budget: Mutex::new(policy.budget.saturating_mul(10)),
+        }))
     }
 }
 
@@ -197,17 +213,43 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
             };
             if found && unanswered {
                 // It was done, by an attempt that was not heard, whatever keeps that from being seen now.
-                let unseen = |e: CloudError| CloudError { may_land: true, operation: Operation::Put, ..e };
-                let landed = CloudError { may_land: true, ..error };
-                return this.holds(key, &content).await.map_err(unseen)?.ok_or(landed);
+                let unseen = |e: CloudError| CloudError {
+                    may_land: true,
+                    operation: Operation::Put,
+                    ..e
+                };
+                let landed = CloudError {
+                    may_land: true,
+                    ..error
+                };
+                return this
+                    .holds(key, &content)
+                    .await
+                    .map_err(unseen)?
+                    .ok_or(landed);
             }
             unanswered |= error.may_land;
-            this.backoff(&mut attempts, CloudError { may_land: unanswered, ..error }).await?;
+            this.backoff(
+                &mut attempts,
+                CloudError {
+                    may_land: unanswered,
+                    ..error
+                },
+            )
+            .await?;
         }
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
-        let Object { info, body } = self.0.run(|| self.0.inner.get(key, range, if_match)).await?;
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
+        let Object { info, body } = self
+            .0
+            .run(|| self.0.inner.get(key, range, if_match))
+            .await?;
         let wanted = match range {
             None => 0..info.size,
             Some(range) => range.within(info.size).unwrap_or(0..0),
@@ -224,7 +266,10 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
         let body = stream::try_unfold(reading, |mut reading| async move {
             Ok(reading.piece().await?.map(|piece| (piece, reading)))
         });
-        Ok(Object { info, body: body.boxed() })
+        Ok(Object {
+            info,
+            body: body.boxed(),
+        })
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -236,7 +281,9 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
     }
 
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
-        self.0.run(|| self.0.inner.list(prefix, cursor, limit)).await
+        self.0
+            .run(|| self.0.inner.list(prefix, cursor, limit))
+            .await
     }
 
     async fn create_container(&self) -> Result<()> {
@@ -255,7 +302,11 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
         let mut failed = Vec::new();
         for (key, e) in self.0.run(|| self.0.inner.delete_many(keys)).await? {
             // Each with its own patience.
-            let again = if e.kind.is_retryable() { self.delete(&key, None).await } else { Err(e) };
+            let again = if e.kind.is_retryable() {
+                self.delete(&key, None).await
+            } else {
+                Err(e)
+            };
             failed.extend(again.err().map(|e| (key, e)));
         }
         Ok(failed)
@@ -288,13 +339,22 @@ impl<C: Cloud> Reading<C> {
             // Bytes already handed on cannot be taken back: an error that speaks of them (a checksum), or that comes
             // after the last of them, is the reader's to know.
             let left = self.end.saturating_sub(self.next);
-            let Some(rest) = NonZeroU64::new(left).filter(|_| error.kind != ErrorKind::Integrity) else {
+            let Some(rest) = NonZeroU64::new(left).filter(|_| error.kind != ErrorKind::Integrity)
+            else {
                 return Err(error);
             };
             loop {
                 self.shared.backoff(&mut self.attempts, error).await?;
-                let range = ByteRange { offset: self.next, length: rest };
-                match self.shared.inner.get(&self.key, Some(range), self.etag.as_deref()).await {
+                let range = ByteRange {
+                    offset: self.next,
+                    length: rest,
+                };
+                match self
+                    .shared
+                    .inner
+                    .get(&self.key, Some(range), self.etag.as_deref())
+                    .await
+                {
                     Ok(object) => {
                         self.body = object.body;
                         break;
@@ -312,7 +372,12 @@ mod tests {
     use crate::{FaultPlan, Faulty, MemoryCloud, collect_body};
 
     fn quick() -> RetryPolicy {
-        RetryPolicy { attempts: 8, put_attempts: 8, base: Duration::from_millis(1), ..RetryPolicy::default() }
+        RetryPolicy {
+            attempts: 8,
+            put_attempts: 8,
+            base: Duration::from_millis(1),
+            ..RetryPolicy::default()
+        }
     }
 
     fn key() -> ObjectKey {
@@ -326,32 +391,71 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn hides_failures_that_pass() {
-        let plan = FaultPlan { error: 0.4, lost_answer: 0.2, short_body: 0.3, ..FaultPlan::default() };
+        let plan = FaultPlan {
+            error: 0.4,
+            lost_answer: 0.2,
+            short_body: 0.3,
+            ..FaultPlan::default()
+        };
         let cloud = Retry::new(
             Faulty::new(MemoryCloud::new("m"), 7, plan),
-            RetryPolicy { attempts: 50, put_attempts: 50, budget: 10_000, ..quick() },
+            RetryPolicy {
+                attempts: 50,
+                put_attempts: 50,
+                budget: 10_000,
+                ..quick()
+            },
         );
         let content = Payload::from(vec![5u8; 100_000]);
         for i in 0..50 {
             let key = ObjectKey::new(format!("k{i}")).unwrap();
-            cloud.put(&key, content.clone(), WriteMode::CreateOnly).await.unwrap();
-            let object = cloud.get(&key, ByteRange::new(10, 90_000), None).await.unwrap();
-            assert_eq!(collect_body("m", object.body, 100_000).await.unwrap().len(), 90_000);
+            cloud
+                .put(&key, content.clone(), WriteMode::CreateOnly)
+                .await
+                .unwrap();
+            let object = cloud
+                .get(&key, ByteRange::new(10, 90_000), None)
+                .await
+                .unwrap();
+            assert_eq!(
+                collect_body("m", object.body, 100_000).await.unwrap().len(),
+                90_000
+            );
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_repeated_create_only_put_counts_only_if_the_content_is_ours() {
         let memory = MemoryCloud::new("m");
-        memory.put(&key(), Payload::from(&b"theirs"[..]), WriteMode::Overwrite).await.unwrap();
+        memory
+            .put(&key(), Payload::from(&b"theirs"[..]), WriteMode::Overwrite)
+            .await
+            .unwrap();
         // The first attempt is lost without an answer, the next sees the other's object.
-        let faulty = Faulty::new(memory, 1, FaultPlan { error: 1.0, first: Some(1), ..FaultPlan::default() });
+        let faulty = Faulty::new(
+            memory,
+            1,
+            FaultPlan {
+                error: 1.0,
+                first: Some(1),
+                ..FaultPlan::default()
+            },
+        );
         let cloud = Retry::new(faulty, quick());
         let put = async |content: &'static [u8]| {
-            cloud.put(&key(), Payload::from(content), WriteMode::CreateOnly).await
+            cloud
+                .put(&key(), Payload::from(content), WriteMode::CreateOnly)
+                .await
         };
-        assert_eq!(put(b"ours").await.unwrap_err().kind, ErrorKind::AlreadyExists);
-        assert_eq!(put(b"theirs").await.unwrap_err().kind, ErrorKind::AlreadyExists, "answered at once");
+        assert_eq!(
+            put(b"ours").await.unwrap_err().kind,
+            ErrorKind::AlreadyExists
+        );
+        assert_eq!(
+            put(b"theirs").await.unwrap_err().kind,
+            ErrorKind::AlreadyExists,
+            "answered at once"
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -361,11 +465,23 @@ mod tests {
             latency: Duration::from_secs(10)..Duration::from_secs(11),
             ..FaultPlan::default()
         };
-        let cloud =
-            Retry::new(Faulty::new(MemoryCloud::new("m"), 1, slow), RetryPolicy { attempts: 100, ..quick() });
+        let cloud = Retry::new(
+            Faulty::new(MemoryCloud::new("m"), 1, slow),
+            RetryPolicy {
+                attempts: 100,
+                ..quick()
+            },
+        );
         let began = Instant::now();
-        assert_eq!(cloud.probe().await.unwrap_err().kind, ErrorKind::Unavailable);
-        assert!((50..75).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+        assert_eq!(
+            cloud.probe().await.unwrap_err().kind,
+            ErrorKind::Unavailable
+        );
+        assert!(
+            (50..75).contains(&began.elapsed().as_secs()),
+            "{:?}",
+            began.elapsed()
+        );
     }
 
     #[tokio::test(start_paused = true)]
@@ -374,14 +490,27 @@ mod tests {
         let counted = crate::Meter::new(faulty);
         let metering = counted.metering();
         let cloud = Retry::new(counted, quick());
-        assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::NotFound);
+        assert_eq!(
+            cloud.head(&key()).await.unwrap_err().kind,
+            ErrorKind::NotFound
+        );
         assert_eq!(metering.operation(crate::Operation::Head).requests, 1);
 
         let down = crate::Meter::new(Faulty::down(MemoryCloud::new("m")));
         let metering = down.metering();
-        let cloud = Retry::new(down, RetryPolicy { attempts: 3, budget: 5, ..quick() });
+        let cloud = Retry::new(
+            down,
+            RetryPolicy {
+                attempts: 3,
+                budget: 5,
+                ..quick()
+            },
+        );
         for _ in 0..10 {
-            assert_eq!(cloud.head(&key()).await.unwrap_err().kind, ErrorKind::Unavailable);
+            assert_eq!(
+                cloud.head(&key()).await.unwrap_err().kind,
+                ErrorKind::Unavailable
+            );
         }
         // 10 first attempts and the five retries of the budget.
         assert_eq!(metering.operation(crate::Operation::Head).requests, 15);
@@ -404,7 +533,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_error_that_speaks_of_delivered_bytes_is_not_hidden() {
         let retry = Retry::new(MemoryCloud::new("m"), quick());
-        retry.put(&key(), Payload::from(&b"12345678"[..]), WriteMode::Overwrite).await.unwrap();
+        retry
+            .put(
+                &key(),
+                Payload::from(&b"12345678"[..]),
+                WriteMode::Overwrite,
+            )
+            .await
+            .unwrap();
         let reading = |delivered: &'static [u8], kind| {
             let error = CloudError::new(kind, "m", crate::Operation::Get, "broke");
             let pieces = [Ok(bytes::Bytes::from_static(delivered)), Err(error)];

@@ -96,7 +96,11 @@ impl Transfers {
         if let Some(id) = &id {
             known.insert(id.clone(), transfer.clone());
         }
-        Registered { transfers: self.clone(), id, transfer }
+        Registered {
+            transfers: self.clone(),
+            id,
+            transfer,
+        }
     }
 }
 
@@ -241,8 +245,16 @@ impl From<FileInfo> for File {
             blake3: info.content_hash.map(hex),
             storage_index: info.index.map(|i| i.to_string()),
             replaced: info.has_replaced,
-            shares: info.shares.into_iter().map(|(share, cloud)| (share.0, cloud)).collect(),
-            lacking: info.lacking.into_iter().map(|(share, cloud, why)| (share.0, cloud, why)).collect(),
+            shares: info
+                .shares
+                .into_iter()
+                .map(|(share, cloud)| (share.0, cloud))
+                .collect(),
+            lacking: info
+                .lacking
+                .into_iter()
+                .map(|(share, cloud, why)| (share.0, cloud, why))
+                .collect(),
         }
     }
 }
@@ -259,10 +271,14 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let (status, code) = match &self.0 {
             ArrayError::NoSuchFile(_) => (StatusCode::NOT_FOUND, "no-such-file"),
-            ArrayError::Name { .. } | ArrayError::StorageIndex(_) => (StatusCode::BAD_REQUEST, "bad-name"),
+            ArrayError::Name { .. } | ArrayError::StorageIndex(_) => {
+                (StatusCode::BAD_REQUEST, "bad-name")
+            }
             ArrayError::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "bad-range"),
             ArrayError::Content(_) => (StatusCode::BAD_REQUEST, "content-broke-off"),
-            ArrayError::TooFewClouds { is_full: true, .. } => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
+            ArrayError::TooFewClouds { is_full: true, .. } => {
+                (StatusCode::INSUFFICIENT_STORAGE, "quota")
+            }
             ArrayError::Storage(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
             ArrayError::Database(e) if e.is_full() => (StatusCode::INSUFFICIENT_STORAGE, "quota"),
             ArrayError::TooFewClouds { .. } | ArrayError::KeyringNotStored { .. } => {
@@ -288,7 +304,14 @@ impl IntoResponse for Refused {
             }
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
-        (status, Json(Failure { error: self.0.to_string(), code: code.to_owned() })).into_response()
+        (
+            status,
+            Json(Failure {
+                error: self.0.to_string(),
+                code: code.to_owned(),
+            }),
+        )
+            .into_response()
     }
 }
 
@@ -316,7 +339,10 @@ impl Admin {
     }
 
     pub(crate) fn array(&self) -> Arc<Array> {
-        self.array.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.array
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Serves until `stop` is ready; then lets requests end.
@@ -337,7 +363,9 @@ impl Admin {
             .route("/v1/reload", post(reload))
             .merge(crate::storage::routes())
             .with_state(Arc::new(self));
-        axum::serve(listener, routes).with_graceful_shutdown(stop).await
+        axum::serve(listener, routes)
+            .with_graceful_shutdown(stop)
+            .await
     }
 }
 
@@ -358,7 +386,11 @@ async fn store(
         piece.map(|piece| (piece, body))
     });
     let stored = async {
-        let mut options = PutOptions { size, transfer: registered.transfer.clone(), ..PutOptions::default() };
+        let mut options = PutOptions {
+            size,
+            transfer: registered.transfer.clone(),
+            ..PutOptions::default()
+        };
         if let (Some(account), Some(server)) = (account, array.servers().first()) {
             options.account = server.leasedb().account(&account).await?.id;
         }
@@ -367,7 +399,15 @@ async fn store(
     let stored = stored.await;
     if stored.is_err() {
         // Closed on while it sends, a client would see a broken pipe in the place of the reason.
-        let drain = async { while body.lock().await.next().await.is_some_and(|piece| piece.is_ok()) {} };
+        let drain = async {
+            while body
+                .lock()
+                .await
+                .next()
+                .await
+                .is_some_and(|piece| piece.is_ok())
+            {}
+        };
         // A client that takes longer has its reason from the log.
         let _ = tokio::time::timeout(DRAIN, drain).await;
     }
@@ -379,7 +419,9 @@ async fn transferred(
     Path(id): Path<String>,
 ) -> Result<Json<BTreeMap<String, u64>>, StatusCode> {
     let transfer = admin.transfers.lock().get(&id).cloned();
-    transfer.map(|transfer| Json(transfer.clouds())).ok_or(StatusCode::NOT_FOUND)
+    transfer
+        .map(|transfer| Json(transfer.clouds()))
+        .ok_or(StatusCode::NOT_FOUND)
 }
 
 async fn read(
@@ -389,18 +431,35 @@ async fn read(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let registered = admin.transfers.register(named);
-    let asked = headers.get(header::RANGE).and_then(|v| v.to_str().ok()).and_then(parse_range);
-    let (info, range, mut content) =
-        admin.array().get(&name, asked.clone(), registered.transfer.clone()).await?;
+    let asked = headers
+        .get(header::RANGE)
+        .and_then(|v| v.to_str().ok())
+        .and_then(parse_range);
+    let (info, range, mut content) = admin
+        .array()
+        .get(&name, asked.clone(), registered.transfer.clone())
+        .await?;
     // Before the head of the answer, so that a content that cannot be read at all is an error like any other.
     let first = content.try_next().await?;
-    let content = content.inspect_err(|e| tracing::warn!("a content broke off on its way out: {e}"));
-    let content = stream::iter(first.map(Ok)).chain(content).inspect(move |_| {
-        let _under_way = &registered;
-    });
-    let status = if asked.is_some() { StatusCode::PARTIAL_CONTENT } else { StatusCode::OK };
+    let content =
+        content.inspect_err(|e| tracing::warn!("a content broke off on its way out: {e}"));
+    let content = stream::iter(first.map(Ok))
+        .chain(content)
+        .inspect(move |_| {
+            let _under_way = &registered;
+        });
+    let status = if asked.is_some() {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
     let length = (range.end - range.start).to_string();
-    let answer = (status, [(header::CONTENT_LENGTH, length)], Body::from_stream(content)).into_response();
+    let answer = (
+        status,
+        [(header::CONTENT_LENGTH, length)],
+        Body::from_stream(content),
+    )
+        .into_response();
     tracing::debug!(name = info.name, ?range, "read");
     Ok(answer)
 }
@@ -409,7 +468,11 @@ async fn read(
 fn parse_range(text: &str) -> Option<Range<u64>> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     let start = first.parse().ok()?;
-    let end = if last.is_empty() { u64::MAX } else { last.parse::<u64>().ok()?.checked_add(1)? };
+    let end = if last.is_empty() {
+        u64::MAX
+    } else {
+        last.parse::<u64>().ok()?.checked_add(1)?
+    };
     (start < end).then_some(start..end)
 }
 
@@ -432,14 +495,20 @@ struct Listing {
 }
 
 async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Result<Json<Vec<File>>, Refused> {
-    let files = admin.array().list(&q.prefix, &q.after, q.limit.unwrap_or(1000).min(1000)).await?;
+    let files = admin
+        .array()
+        .list(&q.prefix, &q.after, q.limit.unwrap_or(1000).min(1000))
+        .await?;
     Ok(Json(files.into_iter().map(File::from).collect()))
 }
 
 async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
     let status = admin.array().status().await?;
-    let failure =
-        |f: raic_array::LastFailure| LastFailure { work: f.work.to_string(), at_ms: f.at_ms, text: f.text };
+    let failure = |f: raic_array::LastFailure| LastFailure {
+        work: f.work.to_string(),
+        at_ms: f.at_ms,
+        text: f.text,
+    };
     let cloud = |state: CloudState| CloudStatus {
         name: state.name,
         fault: state.fault,
@@ -461,7 +530,11 @@ async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
         clouds: status.clouds.into_iter().map(cloud).collect(),
         gone: status.gone,
         clock: status.clock,
-        waiting: admin.waiting.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        waiting: admin
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone(),
     }))
 }
 
@@ -469,7 +542,10 @@ async fn reload(State(admin): Shared, with: Option<Json<serde_json::Value>>) -> 
     match admin.reopen(with.map(|Json(with)| with)).await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
-            let failure = Failure { error, code: "configuration".to_owned() };
+            let failure = Failure {
+                error,
+                code: "configuration".to_owned(),
+            };
             (StatusCode::BAD_REQUEST, Json(failure)).into_response()
         }
     }
@@ -483,7 +559,14 @@ mod tests {
     fn ranges_are_https() {
         assert_eq!(parse_range("bytes=0-9"), Some(0..10));
         assert_eq!(parse_range("bytes=5-"), Some(5..u64::MAX));
-        for ignored in ["bytes=-5", "bytes=9-5", "bytes=0-1,3-4", "lines=1-2", "bytes=a-b", ""] {
+        for ignored in [
+            "bytes=-5",
+            "bytes=9-5",
+            "bytes=0-1,3-4",
+            "lines=1-2",
+            "bytes=a-b",
+            "",
+        ] {
             assert_eq!(parse_range(ignored), None, "{ignored}");
         }
     }

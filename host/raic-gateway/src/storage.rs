@@ -33,8 +33,8 @@ use axum::{
 };
 use raic_array::{Array, ArrayError};
 use raic_storage::{
-    Account, AccountChange, IndexPrefix, LeaseDb, Ownership, Reconciled, RenewSecret, ShareNum, StorageError,
-    StorageIndex, StorageServer,
+    Account, AccountChange, IndexPrefix, LeaseDb, Ownership, Reconciled, RenewSecret, ShareNum,
+    StorageError, StorageIndex, StorageServer,
 };
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
@@ -96,12 +96,17 @@ mod twice {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[allow(clippy::option_option, reason = "absent, null, and a value")]
-    pub(super) fn serialize<S: Serializer>(value: &Option<Option<u64>>, to: S) -> Result<S::Ok, S::Error> {
+    pub(super) fn serialize<S: Serializer>(
+        value: &Option<Option<u64>>,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
         value.flatten().serialize(to)
     }
 
     #[allow(clippy::option_option, reason = "absent, null, and a value")]
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<u64>>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Option<u64>>, D::Error> {
         Option::deserialize(from).map(Some)
     }
 }
@@ -273,14 +278,23 @@ fn refused(e: StorageError) -> Refused {
 
 fn leasedb(array: &Array) -> Result<LeaseDb, Refused> {
     let first = array.servers().first();
-    let none = || refused(StorageError::Unusable { reason: "there are no clouds".to_owned() });
-    first.map(|server| server.leasedb().clone()).ok_or_else(none)
+    let none = || {
+        refused(StorageError::Unusable {
+            reason: "there are no clouds".to_owned(),
+        })
+    };
+    first
+        .map(|server| server.leasedb().clone())
+        .ok_or_else(none)
 }
 
 pub(crate) fn routes() -> Router<Arc<Admin>> {
     Router::new()
         .route("/v1/accounts", get(accounts))
-        .route("/v1/accounts/{name}", post(change_account).put(create_account))
+        .route(
+            "/v1/accounts/{name}",
+            post(change_account).put(create_account),
+        )
         .route("/v1/usage", get(usage))
         .route("/v1/leases", get(leases))
         .route("/v1/leases/renew", post(renew))
@@ -302,7 +316,9 @@ async fn create_account(
     Path(name): Path<String>,
     Json(request): Json<AccountRequest>,
 ) -> Answer<AccountInfo> {
-    let made = leasedb(&admin.array())?.create_account(&name, request.into()).await;
+    let made = leasedb(&admin.array())?
+        .create_account(&name, request.into())
+        .await;
     Ok(Json(made.map_err(refused)?.into()))
 }
 
@@ -311,7 +327,9 @@ async fn change_account(
     Path(name): Path<String>,
     Json(request): Json<AccountRequest>,
 ) -> Answer<AccountInfo> {
-    let changed = leasedb(&admin.array())?.change_account(&name, request.into()).await;
+    let changed = leasedb(&admin.array())?
+        .change_account(&name, request.into())
+        .await;
     Ok(Json(changed.map_err(refused)?.into()))
 }
 
@@ -322,16 +340,34 @@ struct By {
     before: Option<String>,
 }
 
-async fn usage(State(admin): Shared, Query(By { by, before }): Query<By>) -> Answer<Vec<UsageLine>> {
+async fn usage(
+    State(admin): Shared,
+    Query(By { by, before }): Query<By>,
+) -> Answer<Vec<UsageLine>> {
     let leasedb = leasedb(&admin.array())?;
-    let line = |shares, bytes| UsageLine { day: None, account: None, cloud: None, shares, bytes };
+    let line = |shares, bytes| UsageLine {
+        day: None,
+        account: None,
+        cloud: None,
+        shares,
+        bytes,
+    };
     let lines = match by.as_deref() {
         Some("cloud") => {
             let usage = leasedb.usage_by_server().await.map_err(refused)?;
-            usage.into_iter().map(|u| UsageLine { cloud: Some(u.name), ..line(u.shares, u.bytes) }).collect()
+            usage
+                .into_iter()
+                .map(|u| UsageLine {
+                    cloud: Some(u.name),
+                    ..line(u.shares, u.bytes)
+                })
+                .collect()
         }
         Some("day") => {
-            let days = leasedb.usage_days(before, PAGE * 10).await.map_err(refused)?;
+            let days = leasedb
+                .usage_days(before, PAGE * 10)
+                .await
+                .map_err(refused)?;
             let of = |d: raic_storage::UsageDay| UsageLine {
                 day: Some(d.day),
                 account: Some(d.account),
@@ -344,7 +380,10 @@ async fn usage(State(admin): Shared, Query(By { by, before }): Query<By>) -> Ans
             let usage = leasedb.usage_by_account().await.map_err(refused)?;
             usage
                 .into_iter()
-                .map(|u| UsageLine { account: Some(u.name), ..line(u.shares, u.bytes) })
+                .map(|u| UsageLine {
+                    account: Some(u.name),
+                    ..line(u.shares, u.bytes)
+                })
                 .collect()
         }
     };
@@ -360,7 +399,8 @@ struct Which {
 }
 
 fn parse_index(text: &str) -> Result<StorageIndex, Refused> {
-    text.parse().map_err(|_| Refused::from(ArrayError::StorageIndex(text.to_owned())))
+    text.parse()
+        .map_err(|_| Refused::from(ArrayError::StorageIndex(text.to_owned())))
 }
 
 async fn leases(State(admin): Shared, Query(which): Query<Which>) -> Answer<Vec<LeaseLine>> {
@@ -373,9 +413,16 @@ async fn leases(State(admin): Shared, Query(which): Query<Which>) -> Answer<Vec<
     let after = which.after.as_deref().and_then(|after| {
         let mut parts = after.rsplitn(3, '/');
         let (share, index, server) = (parts.next()?, parts.next()?, parts.next()?);
-        Some((server.to_owned(), index.parse().ok()?, ShareNum(share.parse().ok()?)))
+        Some((
+            server.to_owned(),
+            index.parse().ok()?,
+            ShareNum(share.parse().ok()?),
+        ))
     });
-    let leases = leasedb.leases(account, index, after, PAGE).await.map_err(refused)?;
+    let leases = leasedb
+        .leases(account, index, after, PAGE)
+        .await
+        .map_err(refused)?;
     let line = |l: raic_storage::LeaseInfo| LeaseLine {
         cloud: l.server,
         storage_index: l.index.to_string(),
@@ -389,16 +436,25 @@ async fn leases(State(admin): Shared, Query(which): Query<Which>) -> Answer<Vec<
     Ok(Json(leases.into_iter().map(line).collect()))
 }
 
-async fn renew(State(admin): Shared, Query(which): Query<Which>) -> Answer<BTreeMap<String, usize>> {
+async fn renew(
+    State(admin): Shared,
+    Query(which): Query<Which>,
+) -> Answer<BTreeMap<String, usize>> {
     let array = admin.array();
-    let account = leasedb(&array)?.account(which.account.as_deref().unwrap_or("anonymous")).await;
+    let account = leasedb(&array)?
+        .account(which.account.as_deref().unwrap_or("anonymous"))
+        .await;
     let account = account.map_err(refused)?;
     let index = parse_index(which.index.as_deref().unwrap_or_default())?;
     let mut renewed = BTreeMap::new();
     for server in array.servers() {
         // A lease of a name of its own, beside that of what is stored there.
         let of = RenewSecret::of(format!("raic lease renew {}", account.name).as_bytes());
-        let count = server.renew(account.id, index, of).await.map_err(refused)?.len();
+        let count = server
+            .renew(account.id, index, of)
+            .await
+            .map_err(refused)?
+            .len();
         renewed.insert(server.name().to_owned(), count);
     }
     Ok(Json(renewed))
@@ -410,9 +466,20 @@ async fn would_collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
         let would_go = server.would_collect(PAGE).await.map_err(refused)?;
         let would_go = would_go
             .into_iter()
-            .map(|(row, why)| (row.index.to_string(), row.share.0, row.used_space, why.to_owned()))
+            .map(|(row, why)| {
+                (
+                    row.index.to_string(),
+                    row.share.0,
+                    row.used_space,
+                    why.to_owned(),
+                )
+            })
             .collect();
-        lines.push(CollectLine { cloud: server.name().to_owned(), would_go, ..CollectLine::default() });
+        lines.push(CollectLine {
+            cloud: server.name().to_owned(),
+            would_go,
+            ..CollectLine::default()
+        });
     }
     Ok(Json(lines))
 }
@@ -421,7 +488,10 @@ async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
     // Side by side: one that hangs holds up none of the others.
     let array = admin.array();
     let lines = array.servers().iter().map(|server| async move {
-        let mut line = CollectLine { cloud: server.name().to_owned(), ..CollectLine::default() };
+        let mut line = CollectLine {
+            cloud: server.name().to_owned(),
+            ..CollectLine::default()
+        };
         for _ in 0..STEPS {
             let step = match server.collect_paced_step().await {
                 Ok(step) => step,
@@ -443,20 +513,32 @@ async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
 }
 
 async fn gone(State(admin): Shared, Path(name): Path<String>) -> Result<StatusCode, Refused> {
-    leasedb(&admin.array())?.set_gone(&name).await.map_err(refused)?;
+    leasedb(&admin.array())?
+        .set_gone(&name)
+        .await
+        .map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 async fn accept_clock(State(admin): Shared) -> Answer<AcceptedClock> {
-    let off_ms = leasedb(&admin.array())?.accept_clock().await.map_err(refused)?;
+    let off_ms = leasedb(&admin.array())?
+        .accept_clock()
+        .await
+        .map_err(refused)?;
     Ok(Json(AcceptedClock { off_ms }))
 }
 
 async fn adopt(State(admin): Shared, Path(name): Path<String>) -> Result<StatusCode, Refused> {
     let array = admin.array();
     let server = array.servers().iter().find(|server| server.name() == name);
-    let unknown = || StorageError::Unusable { reason: format!("there is no cloud {name:?}") };
-    server.ok_or_else(|| refused(unknown()))?.adopt().await.map_err(refused)?;
+    let unknown = || StorageError::Unusable {
+        reason: format!("there is no cloud {name:?}"),
+    };
+    server
+        .ok_or_else(|| refused(unknown()))?
+        .adopt()
+        .await
+        .map_err(refused)?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -464,21 +546,36 @@ async fn adopt(State(admin): Shared, Path(name): Path<String>) -> Result<StatusC
 async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> Answer<Walk> {
     let _one_at_a_time = admin.walks.beginning.lock().await;
     let under_way = {
-        let begun = admin.walks.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        begun.as_ref().filter(|begun| !begun.task.is_finished()).map(|begun| begun.what)
+        let begun = admin
+            .walks
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        begun
+            .as_ref()
+            .filter(|begun| !begun.task.is_finished())
+            .map(|begun| begun.what)
     };
     if under_way.is_none_or(|under_way| under_way < what) {
-        *admin.walks.begun.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *admin
+            .walks
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = None;
         if what == WalkKind::Rebuild {
             take_over(&admin).await?;
         }
         let servers: Vec<Arc<StorageServer>> = admin.array().servers().to_vec();
-        let told: Vec<_> = servers.iter().map(|s| (s.name().to_owned(), Arc::<Told>::default())).collect();
+        let told: Vec<_> = servers
+            .iter()
+            .map(|s| (s.name().to_owned(), Arc::<Told>::default()))
+            .collect();
         let walks = servers.into_iter().zip(&told).map(|(server, (_, told))| {
             let told = told.clone();
             async move {
                 if let Err(e) = server.reconcile(what.name(), &told.counts).await {
-                    *told.error.lock().unwrap_or_else(PoisonError::into_inner) = Some(e.to_string());
+                    *told.error.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Some(e.to_string());
                 }
             }
         });
@@ -486,7 +583,11 @@ async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> Answer<Walk> 
         let task = tokio::spawn(async move {
             futures::future::join_all(walks).await;
         });
-        *admin.walks.begun.lock().unwrap_or_else(PoisonError::into_inner) = Some(Begun { what, told, task });
+        *admin
+            .walks
+            .begun
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(Begun { what, told, task });
     }
     Ok(Json(admin.walks.tell()))
 }
@@ -502,9 +603,17 @@ async fn take_over(admin: &Admin) -> Result<(), Refused> {
             Err(e) => tracing::warn!("not rebuilt from: {e}"),
         }
     }
-    let Some(highest) = highest else { return Ok(()) };
-    leasedb(&array)?.raise_epoch(highest).await.map_err(refused)?;
-    admin.reopen(None).await.map_err(|why| refused(StorageError::Unusable { reason: why }))?;
+    let Some(highest) = highest else {
+        return Ok(());
+    };
+    leasedb(&array)?
+        .raise_epoch(highest)
+        .await
+        .map_err(refused)?;
+    admin
+        .reopen(None)
+        .await
+        .map_err(|why| refused(StorageError::Unusable { reason: why }))?;
     for server in admin.array().servers() {
         if let Err(e) = server.take_over().await {
             tracing::warn!("not taken over: {e}");
@@ -520,7 +629,9 @@ async fn walked(State(admin): Shared) -> Json<Walk> {
 impl Walks {
     fn tell(&self) -> Walk {
         let begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(begun) = &*begun else { return Walk::default() };
+        let Some(begun) = &*begun else {
+            return Walk::default();
+        };
         let line = |(cloud, told): &(String, Arc<Told>)| {
             let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
             let counts = &told.counts;
@@ -535,9 +646,16 @@ impl Walks {
                 vanished: count(&counts.vanished),
                 lost: count(&counts.lost),
                 failed: count(&counts.failed),
-                error: told.error.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+                error: told
+                    .error
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone(),
             }
         };
-        Walk { is_running: !begun.task.is_finished(), clouds: begun.told.iter().map(line).collect() }
+        Walk {
+            is_running: !begun.task.is_finished(),
+            clouds: begun.told.iter().map(line).collect(),
+        }
     }
 }

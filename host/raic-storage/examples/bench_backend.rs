@@ -1,6 +1,9 @@
 //! `cargo xtask bench backend`: MB/s of each backend for a share written and read, mutable patches, allocations and peak memory.
 
-#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot go on should say where"
+)]
 use std::{alloc::System, env, fs, sync::Arc, time::Instant};
 
 use bytes::Bytes;
@@ -30,8 +33,15 @@ struct Measured {
 /// Peak resident memory since it was reset, in bytes.
 fn peak() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0");
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or(0) << 10
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .unwrap_or("0");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse::<u64>()
+        .unwrap_or(0)
+        << 10
 }
 
 async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
@@ -51,7 +61,10 @@ async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
     let began = Instant::now();
     let read = match backend.read(index, share, 0..mebibytes << 20).await {
         Ok(stream) => {
-            let bytes = stream.try_fold(0, async |sum, piece| Ok(sum + piece.len() as u64)).await.unwrap();
+            let bytes = stream
+                .try_fold(0, async |sum, piece| Ok(sum + piece.len() as u64))
+                .await
+                .unwrap();
             assert_eq!(bytes, mebibytes << 20);
             mebibytes as f64 * 1.048_576 / began.elapsed().as_secs_f64()
         }
@@ -60,35 +73,66 @@ async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
     };
     let allocations = COUNTING.stats().allocations - allocations;
     let peak = peak().saturating_sub(live);
-    backend.remove(index, share, Some(stored.objects)).await.unwrap();
+    backend
+        .remove(index, share, Some(stored.objects))
+        .await
+        .unwrap();
     let began = Instant::now();
     for i in 0..PATCHES {
         let writes = vec![(i * 7 % 50_000, Bytes::from_static(b"one small patch"))];
         backend
-            .write_mutable(index, ShareNum(1), MutableWrite { writes, ..MutableWrite::default() })
+            .write_mutable(
+                index,
+                ShareNum(1),
+                MutableWrite {
+                    writes,
+                    ..MutableWrite::default()
+                },
+            )
             .await
             .unwrap();
     }
     let patches = PATCHES as f64 / began.elapsed().as_secs_f64();
-    Measured { write, read, patches, allocations, peak }
+    Measured {
+        write,
+        read,
+        patches,
+        allocations,
+        peak,
+    }
 }
 
 #[tokio::main]
 async fn main() {
-    let mebibytes: u64 = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(512);
-    let parent = if fs::metadata("/dev/shm").is_ok() { "/dev/shm".into() } else { env::temp_dir() };
+    let mebibytes: u64 = env::args()
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(512);
+    let parent = if fs::metadata("/dev/shm").is_ok() {
+        "/dev/shm".into()
+    } else {
+        env::temp_dir()
+    };
     let folder = tempfile::tempdir_in(parent).unwrap();
     fs::create_dir(folder.path().join("disk")).unwrap();
     let leasedb = Database::open(&folder.path().join("db")).unwrap();
-    let leasedb = LeaseDb::open(leasedb, Clock::system(), Patience::default()).await.unwrap();
+    let leasedb = LeaseDb::open(leasedb, Clock::system(), Patience::default())
+        .await
+        .unwrap();
     let server = leasedb.server("cloud").await.unwrap();
     let spool = Spool::open(&folder.path().join("spool"), 1 << 30).unwrap();
-    let cloud =
-        CloudBackend::new(Arc::new(MemoryCloud::new("cloud")), DEFAULT_CHUNK_SIZE, ChunkBudget::default())
-            .with_slots(Slots::new(leasedb, server, [0; 32]), MUTABLE_CHUNK_SIZE)
-            .with_spool(spool);
+    let cloud = CloudBackend::new(
+        Arc::new(MemoryCloud::new("cloud")),
+        DEFAULT_CHUNK_SIZE,
+        ChunkBudget::default(),
+    )
+    .with_slots(Slots::new(leasedb, server, [0; 32]), MUTABLE_CHUNK_SIZE)
+    .with_spool(spool);
     let backends: [(&str, Box<dyn Backend>); 4] = [
-        ("disk", Box::new(DiskBackend::open("disk", &folder.path().join("disk")).unwrap())),
+        (
+            "disk",
+            Box::new(DiskBackend::open("disk", &folder.path().join("disk")).unwrap()),
+        ),
         ("cloud", Box::new(cloud)),
         ("memory", Box::new(MemoryBackend::new("memory"))),
         ("null", Box::new(NullBackend::new("null"))),
@@ -99,11 +143,23 @@ async fn main() {
     );
     let mut json = Vec::new();
     for (name, backend) in &backends {
-        let Measured { write, read, patches, allocations, peak } = measure(&**backend, mebibytes).await;
-        println!("{name:<8} {write:>11.0} {read:>11.0} {patches:>11.0} {allocations:>12} {:>10}", peak >> 20);
+        let Measured {
+            write,
+            read,
+            patches,
+            allocations,
+            peak,
+        } = measure(&**backend, mebibytes).await;
+        println!(
+            "{name:<8} {write:>11.0} {read:>11.0} {patches:>11.0} {allocations:>12} {:>10}",
+            peak >> 20
+        );
         json.push(format!(
             r#"{{"backend":"{name}","write_mb_s":{write:.0},"read_mb_s":{read:.0},"patches_s":{patches:.0},"allocations":{allocations},"peak_bytes":{peak}}}"#
         ));
     }
-    println!(r#"{{"job":"backend","mebibytes":{mebibytes},"rows":[{}]}}"#, json.join(","));
+    println!(
+        r#"{{"job":"backend","mebibytes":{mebibytes},"rows":[{}]}}"#,
+        json.join(",")
+    );
 }

@@ -1,7 +1,10 @@
 //! `cargo xtask bench leasedb`: what renewing a lease, asking for usage and a step of collection cost, by the number of shares;
 //! and how large the database becomes. Every size is measured in one run, in rounds that take turns.
 
-#![allow(clippy::unwrap_used, reason = "a measurement that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a measurement that cannot go on should say where"
+)]
 
 use std::{
     env,
@@ -11,7 +14,8 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use raic_storage::{
-    AccountId, Clock, Database, LeaseDb, Patience, RenewSecret, ServerId, StorageError, StorageIndex,
+    AccountId, Clock, Database, LeaseDb, Patience, RenewSecret, ServerId, StorageError,
+    StorageIndex,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::params;
@@ -42,8 +46,13 @@ fn index(number: u64) -> StorageIndex {
 
 async fn build(folder: &Path, shares: u64) -> Sized {
     let path = folder.join(format!("{shares}.db"));
-    let leasedb =
-        LeaseDb::open(Database::open(&path).unwrap(), Clock::system(), Patience::default()).await.unwrap();
+    let leasedb = LeaseDb::open(
+        Database::open(&path).unwrap(),
+        Clock::system(),
+        Patience::default(),
+    )
+    .await
+    .unwrap();
     let server = leasedb.server("one").await.unwrap();
     let began = Instant::now();
     let mut at = 0;
@@ -73,29 +82,49 @@ async fn build(folder: &Path, shares: u64) -> Sized {
         )?)
     });
     let bytes = pages.await.unwrap().unsigned_abs();
-    Sized { shares, leasedb, server, build, bytes, renew: vec![], usage: vec![], collect: vec![] }
+    Sized {
+        shares,
+        leasedb,
+        server,
+        build,
+        bytes,
+        renew: vec![],
+        usage: vec![],
+        collect: vec![],
+    }
 }
 
 async fn round(sized: &mut Sized, dice: &mut StdRng) {
     let (leasedb, server, shares) = (&sized.leasedb, sized.server, sized.shares);
     let renew = RenewSecret::of(b"bench");
-    let numbers: Vec<u64> = (0..RENEWALS).map(|_| dice.random_range(0..shares)).collect();
+    let numbers: Vec<u64> = (0..RENEWALS)
+        .map(|_| dice.random_range(0..shares))
+        .collect();
     let began = Instant::now();
     stream::iter(numbers)
         .for_each_concurrent(AT_ONCE, |number| async move {
-            leasedb.renew(server, index(number), AccountId::ANONYMOUS, renew).await.unwrap();
+            leasedb
+                .renew(server, index(number), AccountId::ANONYMOUS, renew)
+                .await
+                .unwrap();
         })
         .await;
-    sized.renew.push(began.elapsed().as_secs_f64() * 1e6 / RENEWALS as f64);
+    sized
+        .renew
+        .push(began.elapsed().as_secs_f64() * 1e6 / RENEWALS as f64);
 
     let began = Instant::now();
     for _ in 0..200 {
         leasedb.usage_by_account().await.unwrap();
     }
-    sized.usage.push(began.elapsed().as_secs_f64() * 1e6 / 200.0);
+    sized
+        .usage
+        .push(began.elapsed().as_secs_f64() * 1e6 / 200.0);
 
     // Shares lose their leases, and a step takes them: condemned, claimed, gone.
-    let numbers: Vec<u64> = (0..u64::from(BATCH)).map(|_| dice.random_range(0..shares)).collect();
+    let numbers: Vec<u64> = (0..u64::from(BATCH))
+        .map(|_| dice.random_range(0..shares))
+        .collect();
     let release = leasedb.database().write(move |tx| {
         for number in numbers {
             tx.execute(
@@ -116,7 +145,9 @@ async fn round(sized: &mut Sized, dice: &mut StdRng) {
             leasedb.going_tried(&going, None, false).await.unwrap();
         })
         .await;
-    sized.collect.push(began.elapsed().as_secs_f64() * 1e6 / count as f64);
+    sized
+        .collect
+        .push(began.elapsed().as_secs_f64() * 1e6 / count as f64);
 }
 
 fn median(values: &[f64]) -> f64 {
@@ -127,13 +158,19 @@ fn median(values: &[f64]) -> f64 {
 
 #[tokio::main]
 async fn main() {
-    let most: u64 = env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(10_000_000);
+    let most: u64 = env::args()
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(10_000_000);
     let folder = tempfile::tempdir().unwrap();
     let mut all = Vec::new();
     let mut shares = 10_000;
     while shares <= most {
         let sized = build(folder.path(), shares).await;
-        eprintln!("{shares} shares: built in {:.1} s", sized.build.as_secs_f64());
+        eprintln!(
+            "{shares} shares: built in {:.1} s",
+            sized.build.as_secs_f64()
+        );
         all.push(sized);
         shares *= 10;
     }
@@ -149,7 +186,11 @@ async fn main() {
     );
     let mut json = Vec::new();
     for sized in &all {
-        let (renew, usage, collect) = (median(&sized.renew), median(&sized.usage), median(&sized.collect));
+        let (renew, usage, collect) = (
+            median(&sized.renew),
+            median(&sized.usage),
+            median(&sized.collect),
+        );
         let (build, per_share) = (sized.build.as_secs_f64(), sized.bytes / sized.shares);
         println!(
             "{:>10} {build:>9.1} {:>9} {per_share:>7} {renew:>11.1} {usage:>11.1} {collect:>13.1}",
@@ -172,5 +213,8 @@ async fn main() {
             ratio(|s| &s.collect)
         );
     }
-    println!(r#"{{"job":"leasedb","rounds":{ROUNDS},"rows":[{}]}}"#, json.join(","));
+    println!(
+        r#"{{"job":"leasedb","rounds":{ROUNDS},"rows":[{}]}}"#,
+        json.join(",")
+    );
 }

@@ -50,7 +50,10 @@ impl MutableWrite {
     /// How long a share of `before` bytes is after the change.
     pub fn length_after(&self, before: u64) -> u64 {
         let written = self.writes.iter().filter(|(_, bytes)| !bytes.is_empty());
-        let written = written.map(|(at, bytes)| at.saturating_add(bytes.len() as u64)).max().unwrap_or(0);
+        let written = written
+            .map(|(at, bytes)| at.saturating_add(bytes.len() as u64))
+            .max()
+            .unwrap_or(0);
         self.new_length.unwrap_or(before.max(written))
     }
 }
@@ -104,7 +107,11 @@ pub enum Recovered {
 impl Found {
     /// A share that is one file.
     pub fn file(bytes: u64) -> Self {
-        Self::Immutable { chunks: std::iter::once(0..1).collect(), chunk_size: bytes, bytes }
+        Self::Immutable {
+            chunks: std::iter::once(0..1).collect(),
+            chunk_size: bytes,
+            bytes,
+        }
     }
 }
 
@@ -135,7 +142,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`crate::StorageError::NotFound`] where the share or a piece of it is not there, [`crate::StorageError::Short`]
     /// where it ends before the range does; either may also come out of the stream.
-    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream>;
+    async fn read(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream>;
 
     /// The shares there are of a storage index, in order; also those that are there in part.
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>>;
@@ -145,7 +157,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// `objects` is what [`ShareWriter::finish`] told: so many are removed by their names, whatever a listing shows. None
     /// where it did not finish: then what an upload is known to have sent is removed by its names, and what a listing shows
     /// of the share. Of a mutable share nothing is. Once no more is to be removed, [`Backend::forget_upload`] follows.
-    async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()>;
+    async fn remove(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        objects: Option<u64>,
+    ) -> Result<()>;
 
     /// Removes some chunks of an immutable share by their names: those beyond its end, which an older upload left.
     async fn remove_chunks(&self, _: StorageIndex, _: ShareNum, _: Range<u64>) -> Result<()> {
@@ -157,7 +174,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// Where it cannot be told, also because the container is not the one it was.
-    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>>;
+    async fn chunk_length(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        chunk: u64,
+    ) -> Result<Option<u64>>;
 
     /// What is known of a mutable share; none where there is none. A write that a crash or silence left open is settled
     /// first.
@@ -182,7 +204,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`crate::StorageError::NotKnown`] where it may still come to be done, [`crate::StorageError::Busy`] where another
     /// was faster, [`crate::StorageError::PastEnd`] where it would be longer than a share can be.
-    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64>;
+    async fn write_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        write: MutableWrite,
+    ) -> Result<u64>;
 
     /// Deletes a mutable share. What is left of it goes with [`Backend::tidy_mutable`].
     ///
@@ -200,8 +227,12 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Compares a mutable share with what a complete listing found of it. Where the database was lost, the newest whole
     /// version is taken, and the share is read-only until the next listing shows the same. What no version names, such as
     /// what an older host sent late, goes with [`Backend::tidy_mutable`].
-    async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found)
-    -> Result<Recovered>;
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<Recovered>;
 
     /// After a complete listing: what is known of mutable shares by an earlier listing only, `listed` does not have, and is not found by its
     /// name either, is forgotten.

@@ -35,13 +35,20 @@ impl ChunkBudget {
 
     /// Of so many bytes.
     pub fn new(bytes: u64) -> Self {
-        let all = u32::try_from(bytes / UNIT).unwrap_or(u32::MAX).clamp(1, u32::MAX >> 4);
-        Self { units: Arc::new(Semaphore::new(all as usize)), all }
+        let all = u32::try_from(bytes / UNIT)
+            .unwrap_or(u32::MAX)
+            .clamp(1, u32::MAX >> 4);
+        Self {
+            units: Arc::new(Semaphore::new(all as usize)),
+            all,
+        }
     }
 
     fn units(&self, bytes: u64) -> u32 {
         // What wants more than there is has all of it, alone.
-        u32::try_from(bytes.div_ceil(UNIT)).unwrap_or(u32::MAX).min(self.all)
+        u32::try_from(bytes.div_ceil(UNIT))
+            .unwrap_or(u32::MAX)
+            .min(self.all)
     }
 
     /// Reserves so many bytes, all of the budget at most; waits for its turn.
@@ -49,12 +56,22 @@ impl ChunkBudget {
     /// Cancelled, it leaves its place in the queue.
     pub async fn reserve(&self, bytes: u64) -> Reserved {
         // It is never closed.
-        Reserved(self.units.clone().acquire_many_owned(self.units(bytes)).await.ok())
+        Reserved(
+            self.units
+                .clone()
+                .acquire_many_owned(self.units(bytes))
+                .await
+                .ok(),
+        )
     }
 
     /// Reserves so many bytes where they are free and nobody waits.
     pub fn try_reserve(&self, bytes: u64) -> Option<Reserved> {
-        let permit = self.units.clone().try_acquire_many_owned(self.units(bytes)).ok()?;
+        let permit = self
+            .units
+            .clone()
+            .try_acquire_many_owned(self.units(bytes))
+            .ok()?;
         Some(Reserved(Some(permit)))
     }
 

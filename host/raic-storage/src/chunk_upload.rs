@@ -42,7 +42,8 @@ impl ChunkUpload {
                 return Ok(());
             }
             // The bytes are durable: whoever waits for the answer does not wait for memory without end.
-            let reserved = tokio::time::timeout(PATIENCE, self.budget.reserve(range.end - range.start)).await;
+            let reserved =
+                tokio::time::timeout(PATIENCE, self.budget.reserve(range.end - range.start)).await;
             let Ok(_reserved) = reserved else {
                 tracing::debug!("a chunk waits in the spool for memory");
                 return Ok(());
@@ -68,13 +69,21 @@ impl ChunkUpload {
 
     async fn put(&self, chunk: u64, bytes: Bytes) -> Result<()> {
         let key = ShareObject::Chunk(chunk).key(self.index, self.share);
-        match self.cloud.put(&key, bytes.clone().into(), WriteMode::CreateOnly).await {
+        match self
+            .cloud
+            .put(&key, bytes.clone().into(), WriteMode::CreateOnly)
+            .await
+        {
             // Sent before a crash that the count did not survive.
             Err(e) if e.kind == ErrorKind::AlreadyExists => {
                 let there = self.cloud.get(&key, None, None).await?;
                 let is_same = there.info.size == bytes.len() as u64
                     && collect_body(self.cloud.name(), there.body, bytes.len()).await? == bytes;
-                if is_same { Ok(()) } else { Err(self.other_bytes()) }
+                if is_same {
+                    Ok(())
+                } else {
+                    Err(self.other_bytes())
+                }
             }
             put => Ok(put.map(drop)?),
         }
@@ -114,9 +123,13 @@ impl ShareUpload for ChunkUpload {
                 whole.extend_from_slice(&self.file.read_at(at..end).await?);
             } else {
                 let key = ShareObject::Chunk(chunk).key(self.index, self.share);
-                let object = self.cloud.get(&key, ByteRange::new(at - of.start, end - at), None).await?;
+                let object = self
+                    .cloud
+                    .get(&key, ByteRange::new(at - of.start, end - at), None)
+                    .await?;
                 let limit = usize::try_from(end - at).unwrap_or(usize::MAX);
-                whole.extend_from_slice(&collect_body(self.cloud.name(), object.body, limit).await?);
+                whole
+                    .extend_from_slice(&collect_body(self.cloud.name(), object.body, limit).await?);
             }
             at = end;
         }

@@ -65,16 +65,26 @@ impl ChunkWriter {
         let cloud = self.cloud.clone();
         self.in_flight.push_back(Put(tokio::spawn(async move {
             // The name was never used: one that is there already is an alarm.
-            cloud.put(&key, payload, WriteMode::CreateOnly).await.map(drop)
+            cloud
+                .put(&key, payload, WriteMode::CreateOnly)
+                .await
+                .map(drop)
         })));
         Ok(())
     }
 
     /// Waits for the oldest put.
     async fn settle(&mut self) -> Result<()> {
-        let Some(put) = self.in_flight.front_mut() else { return Ok(()) };
+        let Some(put) = self.in_flight.front_mut() else {
+            return Ok(());
+        };
         let outcome = (&mut put.0).await.unwrap_or_else(|e| {
-            Err(CloudError::new(ErrorKind::Internal, self.cloud.name(), Operation::Put, e.to_string()))
+            Err(CloudError::new(
+                ErrorKind::Internal,
+                self.cloud.name(),
+                Operation::Put,
+                e.to_string(),
+            ))
         });
         self.in_flight.pop_front();
         Ok(outcome?)
@@ -104,6 +114,9 @@ impl ShareWriter for ChunkWriter {
         while !self.in_flight.is_empty() {
             self.settle().await?;
         }
-        Ok(Stored { objects: self.next, bytes: self.bytes })
+        Ok(Stored {
+            objects: self.next,
+            bytes: self.bytes,
+        })
     }
 }

@@ -33,7 +33,11 @@ impl Clock {
     /// One that stands still until [`Clock::advance`] or [`Clock::set`].
     pub fn manual(ms: i64) -> Self {
         let id = AtomicI64::new(MANUAL.fetch_add(1, Ordering::Relaxed));
-        Self(Some(Arc::new(Manual { wall: AtomicI64::new(ms), boot: AtomicI64::new(0), id })))
+        Self(Some(Arc::new(Manual {
+            wall: AtomicI64::new(ms),
+            boot: AtomicI64::new(0),
+            id,
+        })))
     }
 
     /// Lets time pass on a manual clock; the system's moves by itself.
@@ -54,7 +58,9 @@ impl Clock {
     /// What a start of the machine does to a manual clock: the time that it counts from the start begins again.
     pub fn start_anew(&self) {
         if let Some(manual) = &self.0 {
-            manual.id.store(MANUAL.fetch_add(1, Ordering::Relaxed), Ordering::SeqCst);
+            manual
+                .id
+                .store(MANUAL.fetch_add(1, Ordering::Relaxed), Ordering::SeqCst);
             manual.boot.store(0, Ordering::SeqCst);
         }
     }
@@ -63,7 +69,11 @@ impl Clock {
     pub fn now_ms(&self) -> i64 {
         match &self.0 {
             Some(manual) => manual.wall.load(Ordering::SeqCst),
-            None => millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            None => millis(
+                SystemTime::now()
+                    .duration_since(UNIX_EPOCH)
+                    .unwrap_or_default(),
+            ),
         }
     }
 
@@ -73,7 +83,9 @@ impl Clock {
             Some(manual) => manual.boot.load(Ordering::SeqCst),
             None => {
                 let time = clock_gettime(ClockId::Boottime);
-                time.tv_sec.saturating_mul(1000).saturating_add(time.tv_nsec / 1_000_000)
+                time.tv_sec
+                    .saturating_mul(1000)
+                    .saturating_add(time.tv_nsec / 1_000_000)
             }
         }
     }

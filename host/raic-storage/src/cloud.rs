@@ -23,9 +23,9 @@ use raic_cloud::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    Backend, ChunkBudget, Found, FoundShare, Generation, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
-    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Span, Spool, StorageError,
-    StorageIndex,
+    Backend, ChunkBudget, Found, FoundShare, Generation, MAX_OBJECT, MutableShare, MutableWrite,
+    RangeSet, Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Span,
+    Spool, StorageError, StorageIndex,
     chunk_upload::ChunkUpload,
     chunk_writer::{ChunkWriter, IN_FLIGHT},
     clock::millis,
@@ -76,13 +76,20 @@ impl Container {
         if self.is_writable.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let (backend, reason) = (self.cloud.name().to_owned(), "nothing may be written there now".to_owned());
+        let (backend, reason) = (
+            self.cloud.name().to_owned(),
+            "nothing may be written there now".to_owned(),
+        );
         Err(StorageError::ReadOnly { backend, reason })
     }
 
     /// After a not-found: whether it counts. Some services answer the same for a container that is not there.
     pub(crate) async fn proves_absence(&self) -> Result<()> {
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let owner = self
+            .owner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         let Some(owner) = owner else { return Ok(()) };
         let key = object_key(&*self.cloud, &owner, Operation::Head)?;
         match self.cloud.head(&key).await {
@@ -100,7 +107,9 @@ impl Container {
 
 fn object_key(cloud: &dyn Cloud, name: &str, operation: Operation) -> Result<ObjectKey> {
     let key = ObjectKey::new(format!("raic/{name}"));
-    Ok(key.map_err(|e| CloudError::new(ErrorKind::Internal, cloud.name(), operation, e.to_string()))?)
+    Ok(key.map_err(|e| {
+        CloudError::new(ErrorKind::Internal, cloud.name(), operation, e.to_string())
+    })?)
 }
 
 /// Keeps shares as chunks in a cloud.
@@ -145,8 +154,12 @@ impl CloudBackend {
     #[must_use]
     pub fn with_slots(mut self, slots: Slots, chunk_size: u32) -> Self {
         let (container, budget) = (self.container.clone(), self.budget.clone());
-        self.mutable =
-            Some(Arc::new(MutableShares { container, budget, slots, chunk_size: chunk_size.max(1) }));
+        self.mutable = Some(Arc::new(MutableShares {
+            container,
+            budget,
+            slots,
+            chunk_size: chunk_size.max(1),
+        }));
         self
     }
 
@@ -165,10 +178,12 @@ impl CloudBackend {
             let largest: Option<usize> = largest.and_then(|(_, bytes)| bytes.parse().ok());
             Ok::<_, CloudError>(match largest {
                 // Whole units, for as long as one fits.
-                Some(largest) if largest < self.chunk_size => match largest / CHUNK_UNIT * CHUNK_UNIT {
-                    0 => largest.max(1),
-                    units => units,
-                },
+                Some(largest) if largest < self.chunk_size => {
+                    match largest / CHUNK_UNIT * CHUNK_UNIT {
+                        0 => largest.max(1),
+                        units => units,
+                    }
+                }
                 _ => self.chunk_size,
             })
         });
@@ -177,12 +192,17 @@ impl CloudBackend {
 
     fn unsupported(&self, what: &str) -> StorageError {
         StorageError::Unusable {
-            reason: format!("cloud {:?} was opened without a place for {what}", self.cloud.name()),
+            reason: format!(
+                "cloud {:?} was opened without a place for {what}",
+                self.cloud.name()
+            ),
         }
     }
 
     fn mutable_shares(&self) -> Result<&Arc<MutableShares>> {
-        self.mutable.as_ref().ok_or_else(|| self.unsupported("mutable shares"))
+        self.mutable
+            .as_ref()
+            .ok_or_else(|| self.unsupported("mutable shares"))
     }
 
     /// The chunk size of a share: what was remembered, or the size of its chunk 0.
@@ -191,7 +211,10 @@ impl CloudBackend {
         if let Some(size) = lock().get(&(index, share)).copied() {
             return Ok(size);
         }
-        let head = self.cloud.head(&ShareObject::Chunk(0).key(index, share)).await;
+        let head = self
+            .cloud
+            .head(&ShareObject::Chunk(0).key(index, share))
+            .await;
         let size = head.map_err(|e| self.absent(e, index, share))?.size;
         let mut sizes = lock();
         if sizes.len() >= REMEMBERED {
@@ -203,14 +226,25 @@ impl CloudBackend {
 
     /// What was remembered may be what a cloud had while something was wrong with it.
     fn forget_size(&self, index: StorageIndex, share: ShareNum) {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner).remove(&(index, share));
+        self.sizes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&(index, share));
     }
 
     fn absent(&self, e: CloudError, index: StorageIndex, share: ShareNum) -> StorageError {
         let backend = self.cloud.name().to_owned();
         match e.kind {
-            ErrorKind::NotFound => StorageError::NotFound { backend, index, share },
-            ErrorKind::RangeNotSatisfiable => StorageError::Short { backend, index, share },
+            ErrorKind::NotFound => StorageError::NotFound {
+                backend,
+                index,
+                share,
+            },
+            ErrorKind::RangeNotSatisfiable => StorageError::Short {
+                backend,
+                index,
+                share,
+            },
             _ => e.into(),
         }
     }
@@ -225,7 +259,8 @@ impl CloudBackend {
         let mut pages = Pages::new(&self.cloud, prefix.clone(), MOST_OF_SHARESET).await?;
         while let Some(page) = pages.next().await? {
             let named = page.into_iter().filter_map(|entry| {
-                let (share, object) = ShareObject::parse(entry.key.as_str().strip_prefix(&prefix)?)?;
+                let (share, object) =
+                    ShareObject::parse(entry.key.as_str().strip_prefix(&prefix)?)?;
                 Some((share, object, entry.key))
             });
             each(named.collect()).await?;
@@ -269,10 +304,21 @@ impl Gathered {
 
     fn found(self) -> Found {
         if self.commits.is_empty() && self.mutable_chunks.is_empty() {
-            let chunks = self.chunks.into_iter().map(|number| number..number.saturating_add(1)).collect();
-            Found::Immutable { chunks, chunk_size: self.chunk_size, bytes: self.bytes }
+            let chunks = self
+                .chunks
+                .into_iter()
+                .map(|number| number..number.saturating_add(1))
+                .collect();
+            Found::Immutable {
+                chunks,
+                chunk_size: self.chunk_size,
+                bytes: self.bytes,
+            }
         } else {
-            Found::Mutable { commits: self.commits, chunks: self.mutable_chunks }
+            Found::Mutable {
+                commits: self.commits,
+                chunks: self.mutable_chunks,
+            }
         }
     }
 }
@@ -285,7 +331,12 @@ impl Backend for CloudBackend {
 
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
         let chunk_size = self.new_chunk_size().await?;
-        Ok(Box::new(ChunkWriter::new(self.cloud.clone(), index, share, chunk_size)))
+        Ok(Box::new(ChunkWriter::new(
+            self.cloud.clone(),
+            index,
+            share,
+            chunk_size,
+        )))
     }
 
     async fn upload(
@@ -295,14 +346,19 @@ impl Backend for CloudBackend {
         length: u64,
         received: RangeSet,
     ) -> Result<Box<dyn ShareUpload>> {
-        let spool = self.spool.as_ref().ok_or_else(|| self.unsupported("uploads by offset"))?;
+        let spool = self
+            .spool
+            .as_ref()
+            .ok_or_else(|| self.unsupported("uploads by offset"))?;
         let name = Spool::name(self.name(), index, share);
         if received.ranges().is_empty() {
             // What lies there under that name is of another upload.
             spool.discard(name.clone()).await?;
         }
         // An upload keeps the chunk size it began with, whatever the configuration says today.
-        let file = spool.file(name, self.new_chunk_size().await? as u64, &received).await?;
+        let file = spool
+            .file(name, self.new_chunk_size().await? as u64, &received)
+            .await?;
         let chunk_size = file.chunk_size();
         let (cloud, budget) = (self.cloud.clone(), self.budget.clone());
         // What was sent before a restart is not known to have been answered.
@@ -320,13 +376,22 @@ impl Backend for CloudBackend {
         }))
     }
 
-    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+    async fn read(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
         let size = self.chunk_size_of(index, share).await?;
         if size == 0 {
-            return Err(StorageError::Short { backend: self.name().to_owned(), index, share });
+            return Err(StorageError::Short {
+                backend: self.name().to_owned(),
+                index,
+                share,
+            });
         }
         let pieces = (range.start / size..=(range.end - 1) / size).map(move |chunk| {
             let start = range.start.max(chunk * size) - chunk * size;
@@ -341,17 +406,33 @@ impl Backend for CloudBackend {
                 let backend = cloud.name().to_owned();
                 let found = match ByteRange::new(start, length) {
                     Some(range) => cloud.get(&key, Some(range), None).await,
-                    None => return Err(StorageError::Short { backend, index, share }),
+                    None => {
+                        return Err(StorageError::Short {
+                            backend,
+                            index,
+                            share,
+                        });
+                    }
                 };
                 let object = found.map_err(|e| match e.kind {
-                    ErrorKind::NotFound => StorageError::NotFound { backend: backend.clone(), index, share },
-                    ErrorKind::RangeNotSatisfiable => {
-                        StorageError::Short { backend: backend.clone(), index, share }
-                    }
+                    ErrorKind::NotFound => StorageError::NotFound {
+                        backend: backend.clone(),
+                        index,
+                        share,
+                    },
+                    ErrorKind::RangeNotSatisfiable => StorageError::Short {
+                        backend: backend.clone(),
+                        index,
+                        share,
+                    },
                     _ => e.into(),
                 })?;
                 if object.info.size < start + length {
-                    return Err(StorageError::Short { backend, index, share });
+                    return Err(StorageError::Short {
+                        backend,
+                        index,
+                        share,
+                    });
                 }
                 gathered(object.body.map_err(StorageError::from)).await
             }
@@ -369,10 +450,19 @@ impl Backend for CloudBackend {
             Ok(())
         })
         .await?;
-        Ok(found.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect())
+        Ok(found
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .into_iter()
+            .collect())
     }
 
-    async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()> {
+    async fn remove(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        objects: Option<u64>,
+    ) -> Result<()> {
         // Chunk 0 first: without it the share is not there, whatever follows.
         match objects {
             Some(objects) => {
@@ -381,12 +471,18 @@ impl Backend for CloudBackend {
             None => {
                 // Chunks go out in order: one more may have been sent than was answered.
                 let sent = match &self.spool {
-                    Some(spool) => spool.end(Spool::name(self.name(), index, share)).await?.unwrap_or(0),
+                    Some(spool) => spool
+                        .end(Spool::name(self.name(), index, share))
+                        .await?
+                        .unwrap_or(0),
                     None => 0,
                 };
-                self.remove_chunks(index, share, 0..sent.saturating_add(1)).await?;
+                self.remove_chunks(index, share, 0..sent.saturating_add(1))
+                    .await?;
                 self.for_each_page(index, async |mut page| {
-                    page.retain(|(of, object, _)| *of == share && matches!(object, ShareObject::Chunk(_)));
+                    page.retain(|(of, object, _)| {
+                        *of == share && matches!(object, ShareObject::Chunk(_))
+                    });
                     let keys: Vec<_> = page.into_iter().map(|(_, _, key)| key).collect();
                     Ok(delete_all(&*self.cloud, &keys).await?)
                 })
@@ -397,8 +493,15 @@ impl Backend for CloudBackend {
         Ok(())
     }
 
-    async fn remove_chunks(&self, index: StorageIndex, share: ShareNum, chunks: Range<u64>) -> Result<()> {
-        let mut keys = chunks.map(|chunk| ShareObject::Chunk(chunk).key(index, share)).peekable();
+    async fn remove_chunks(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        chunks: Range<u64>,
+    ) -> Result<()> {
+        let mut keys = chunks
+            .map(|chunk| ShareObject::Chunk(chunk).key(index, share))
+            .peekable();
         // The first chunk by itself: without it the share is not there, whatever follows.
         if let Some(first) = keys.next() {
             self.cloud.delete(&first, None).await?;
@@ -410,10 +513,21 @@ impl Backend for CloudBackend {
         Ok(())
     }
 
-    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
-        match self.cloud.head(&ShareObject::Chunk(chunk).key(index, share)).await {
+    async fn chunk_length(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        chunk: u64,
+    ) -> Result<Option<u64>> {
+        match self
+            .cloud
+            .head(&ShareObject::Chunk(chunk).key(index, share))
+            .await
+        {
             Ok(info) => Ok(Some(info.size)),
-            Err(e) if e.kind == ErrorKind::NotFound => self.container.proves_absence().await.map(|()| None),
+            Err(e) if e.kind == ErrorKind::NotFound => {
+                self.container.proves_absence().await.map(|()| None)
+            }
             Err(e) => Err(e.into()),
         }
     }
@@ -431,7 +545,12 @@ impl Backend for CloudBackend {
         self.mutable_shares()?.read((index, share), range).await
     }
 
-    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
+    async fn write_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        write: MutableWrite,
+    ) -> Result<u64> {
         self.mutable_shares()?.write((index, share), write).await
     }
 
@@ -459,14 +578,23 @@ impl Backend for CloudBackend {
         self.mutable_shares()?.recover((index, share), found).await
     }
 
-    async fn forget_unlisted(&self, span: Span, listed: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
+    async fn forget_unlisted(
+        &self,
+        span: Span,
+        listed: BTreeSet<(StorageIndex, ShareNum)>,
+    ) -> Result<()> {
         match &self.mutable {
             Some(mutable) => mutable.forget_unlisted(span, &listed).await,
             None => Ok(()),
         }
     }
 
-    async fn give_up_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
+    async fn give_up_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<()> {
         self.mutable_shares()?.give_up((index, share), found).await
     }
 
@@ -482,13 +610,23 @@ impl Backend for CloudBackend {
                 if let Some((index, share, object)) = parse_key(&entry.key)
                     && span.holds(index)
                 {
-                    shares.entry((index, share)).or_default().add(object, &entry.info);
+                    shares
+                        .entry((index, share))
+                        .or_default()
+                        .add(object, &entry.info);
                 }
             }
         }
         let found = shares.into_iter().map(|((index, share), gathered)| {
-            let newest = gathered.newest.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-            FoundShare { index, share, newest_ms: newest.map(millis), found: gathered.found() }
+            let newest = gathered
+                .newest
+                .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+            FoundShare {
+                index,
+                share,
+                newest_ms: newest.map(millis),
+                found: gathered.found(),
+            }
         });
         Ok(found.collect())
     }
@@ -512,7 +650,11 @@ impl Backend for CloudBackend {
     fn chunk_unit(&self) -> u64 {
         // Tests, and clouds of small objects, have small ones.
         let chunk_size = *self.fitting.get().unwrap_or(&self.chunk_size);
-        if chunk_size.is_multiple_of(CHUNK_UNIT) { CHUNK_UNIT as u64 } else { chunk_size as u64 }
+        if chunk_size.is_multiple_of(CHUNK_UNIT) {
+            CHUNK_UNIT as u64
+        } else {
+            chunk_size as u64
+        }
     }
 
     fn deletions_may_land(&self) -> bool {
@@ -520,11 +662,17 @@ impl Backend for CloudBackend {
     }
 
     fn set_writable(&self, is_writable: bool) {
-        self.container.is_writable.store(is_writable, Ordering::Relaxed);
+        self.container
+            .is_writable
+            .store(is_writable, Ordering::Relaxed);
     }
 
     fn set_owner(&self, object: Option<String>) {
-        *self.container.owner.lock().unwrap_or_else(PoisonError::into_inner) = object;
+        *self
+            .container
+            .owner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = object;
     }
 
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
@@ -532,14 +680,19 @@ impl Backend for CloudBackend {
         let mut pages = Pages::new(&self.cloud, format!("raic/{prefix}"), MOST_OBJECTS).await?;
         while let Some(page) = pages.next().await? {
             names.extend(
-                page.iter().filter_map(|entry| entry.key.as_str().strip_prefix("raic/").map(str::to_owned)),
+                page.iter().filter_map(|entry| {
+                    entry.key.as_str().strip_prefix("raic/").map(str::to_owned)
+                }),
             );
         }
         Ok(names)
     }
 
     async fn remove_object(&self, name: &str) -> Result<()> {
-        Ok(self.cloud.delete(&object_key(&*self.cloud, name, Operation::Delete)?, None).await?)
+        Ok(self
+            .cloud
+            .delete(&object_key(&*self.cloud, name, Operation::Delete)?, None)
+            .await?)
     }
 
     async fn available_space(&self) -> Result<Option<u64>> {
@@ -548,7 +701,9 @@ impl Backend for CloudBackend {
 
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
         let key = object_key(&*self.cloud, name, Operation::Put)?;
-        self.cloud.put(&key, content.into(), WriteMode::Overwrite).await?;
+        self.cloud
+            .put(&key, content.into(), WriteMode::Overwrite)
+            .await?;
         Ok(())
     }
 
@@ -557,7 +712,9 @@ impl Backend for CloudBackend {
         match self.cloud.get(&key, None, None).await {
             Ok(object) => {
                 let longest = usize::try_from(MAX_OBJECT).unwrap_or(usize::MAX);
-                Ok(Some(collect_body(self.cloud.name(), object.body, longest).await?))
+                Ok(Some(
+                    collect_body(self.cloud.name(), object.body, longest).await?,
+                ))
             }
             Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e.into()),

@@ -10,8 +10,8 @@ use std::{
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    AccountId, Container, Expiry, Going, MAX_SHARE, Ownership, RenewSecret, Result, ShareKind, ShareRow,
-    StorageError, StorageServer,
+    AccountId, Container, Expiry, Going, MAX_SHARE, Ownership, RenewSecret, Result, ShareKind,
+    ShareRow, StorageError, StorageServer,
     container::{FOOTER, HEADER},
 };
 
@@ -118,10 +118,23 @@ impl StorageServer {
     /// # Errors
     /// The database's.
     pub async fn would_collect(&self, limit: u32) -> Result<Vec<(ShareRow, &'static str)>> {
-        let unleased =
-            self.leasedb.unleased(self.id, limit).await?.into_iter().map(|row| (row, "has no lease"));
-        let expiring = self.leasedb.would_expire(self.id, self.settings.expiry, limit).await?;
-        Ok(unleased.chain(expiring.into_iter().map(|row| (row, "its leases have ended"))).collect())
+        let unleased = self
+            .leasedb
+            .unleased(self.id, limit)
+            .await?
+            .into_iter()
+            .map(|row| (row, "has no lease"));
+        let expiring = self
+            .leasedb
+            .would_expire(self.id, self.settings.expiry, limit)
+            .await?;
+        Ok(unleased
+            .chain(
+                expiring
+                    .into_iter()
+                    .map(|row| (row, "its leases have ended")),
+            )
+            .collect())
     }
 
     /// One bounded step of collection, which takes as long as what it deleted may take: a great collection leaves the
@@ -165,10 +178,15 @@ impl StorageServer {
         };
         step.abandoned = leasedb.abandon_expired(self.id, BATCH).await?;
         let unleased = leasedb.unleased(self.id, BATCH).await?;
-        let free: Vec<ShareRow> = unleased.into_iter().filter(|row| !self.holds.is_held(row.index)).collect();
-        let open =
-            [leasedb.unmeasured(self.id, BATCH).await?, leasedb.expired_mutable(self.id, BATCH).await?]
-                .concat();
+        let free: Vec<ShareRow> = unleased
+            .into_iter()
+            .filter(|row| !self.holds.is_held(row.index))
+            .collect();
+        let open = [
+            leasedb.unmeasured(self.id, BATCH).await?,
+            leasedb.expired_mutable(self.id, BATCH).await?,
+        ]
+        .concat();
         let untidy = self.backend.untidy_mutable(BATCH).await?;
         // Last: what fails between would hold what was claimed for as long as a claim lasts.
         let due = leasedb.claim_going(self.id, BATCH).await?;
@@ -216,7 +234,10 @@ impl StorageServer {
         });
         let tried: Vec<_> = tried.buffer_unordered(AT_ONCE).collect().await;
         // What was deleted counts as gone only in the container that is ours.
-        let owned = if tried.iter().any(|(_, t)| matches!(t, Some(Ok(Deletion::Done)))) {
+        let owned = if tried
+            .iter()
+            .any(|(_, t)| matches!(t, Some(Ok(Deletion::Done))))
+        {
             self.require_owned().await
         } else {
             Ok(())
@@ -237,7 +258,9 @@ impl StorageServer {
                         going.row.kind == ShareKind::Immutable && self.backend.deletions_may_land();
                     let has_gone = self.leasedb.going_tried(&going, None, may_land).await?;
                     if has_gone && going.row.kind == ShareKind::Immutable && !going.is_whole {
-                        self.backend.forget_upload(going.row.index, going.row.share).await?;
+                        self.backend
+                            .forget_upload(going.row.index, going.row.share)
+                            .await?;
                     }
                 }
                 Ok(Deletion::Rests) => self.leasedb.unclaim_going(&going, PAUSE).await?,
@@ -260,7 +283,13 @@ impl StorageServer {
 
     /// Deletes a share's objects, or as many as there is time for. Whether it is still to be deleted is asked anew before each batch.
     async fn delete(&self, going: &Going) -> Result<Deletion> {
-        let ShareRow { index, share, kind, objects, .. } = going.row;
+        let ShareRow {
+            index,
+            share,
+            kind,
+            objects,
+            ..
+        } = going.row;
         if kind == ShareKind::Mutable {
             let lock = self.slot_lock(index);
             let _turn = lock.lock().await;
@@ -268,9 +297,16 @@ impl StorageServer {
                 return Ok(Deletion::OfAnother);
             }
             // One that lost its leases was not deleted before.
-            self.in_time(going, self.backend.delete_mutable(index, share)).await?;
-            let is_gone = self.in_time(going, self.backend.tidy_mutable(index, share)).await?;
-            return Ok(if is_gone { Deletion::Done } else { Deletion::Rests });
+            self.in_time(going, self.backend.delete_mutable(index, share))
+                .await?;
+            let is_gone = self
+                .in_time(going, self.backend.tidy_mutable(index, share))
+                .await?;
+            return Ok(if is_gone {
+                Deletion::Done
+            } else {
+                Deletion::Rests
+            });
         }
         if !self.leasedb.still_claimed(going).await? {
             return Ok(Deletion::OfAnother);
@@ -285,14 +321,16 @@ impl StorageServer {
         let is_large = left > OBJECTS;
         if is_large {
             // Without chunk 0 the share is not there, whatever follows; then from its end, so that the row tells what is left.
-            self.in_time(going, self.backend.remove_chunks(index, share, 0..1)).await?;
+            self.in_time(going, self.backend.remove_chunks(index, share, 0..1))
+                .await?;
         }
         while left > OBJECTS {
             if !self.leasedb.still_claimed(going).await? {
                 return Ok(Deletion::OfAnother);
             }
             let from = (left - OBJECTS).max(1);
-            self.in_time(going, self.backend.remove_chunks(index, share, from..left)).await?;
+            self.in_time(going, self.backend.remove_chunks(index, share, from..left))
+                .await?;
             self.leasedb.deleted_down_to(going, from).await?;
             left = from;
             if began.elapsed() > TURN {
@@ -303,23 +341,37 @@ impl StorageServer {
         if is_large && !self.leasedb.still_claimed(going).await? {
             return Ok(Deletion::OfAnother);
         }
-        self.in_time(going, self.backend.remove(index, share, (left > 0).then_some(left))).await?;
+        self.in_time(
+            going,
+            self.backend
+                .remove(index, share, (left > 0).then_some(left)),
+        )
+        .await?;
         Ok(Deletion::Done)
     }
 
     async fn in_time<T>(&self, going: &Going, work: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(LONGEST_BATCH, work).await.unwrap_or_else(|_| {
-            let (index, share) = (going.row.index, going.row.share);
-            let reason = format!("deleting some of its objects took longer than {LONGEST_BATCH:?}");
-            Err(StorageError::NotKnown { backend: self.name().to_owned(), index, share, reason })
-        })
+        tokio::time::timeout(LONGEST_BATCH, work)
+            .await
+            .unwrap_or_else(|_| {
+                let (index, share) = (going.row.index, going.row.share);
+                let reason =
+                    format!("deleting some of its objects took longer than {LONGEST_BATCH:?}");
+                Err(StorageError::NotKnown {
+                    backend: self.name().to_owned(),
+                    index,
+                    share,
+                    reason,
+                })
+            })
     }
 
     /// Uploads of earlier runs whose rest is over: one that is whole in the container rests for another day, since the daemon of a home that this
     /// one is a copy of may have recorded it.
     async fn rest_whole_uploads(&self) -> Result<()> {
         for row in self.leasedb.rested_uploads(self.id, EXAMINED).await? {
-            let examined = tokio::time::timeout(LONGEST_BATCH, self.is_whole_array_share(&row)).await;
+            let examined =
+                tokio::time::timeout(LONGEST_BATCH, self.is_whole_array_share(&row)).await;
             let slow = || StorageError::NotKnown {
                 backend: self.name().to_owned(),
                 index: row.index,
@@ -353,7 +405,11 @@ impl StorageServer {
     async fn is_whole_array_share(&self, row: &ShareRow) -> Result<bool> {
         let mut total = 0_u64;
         for chunk in 0.. {
-            match self.backend.chunk_length(row.index, row.share, chunk).await? {
+            match self
+                .backend
+                .chunk_length(row.index, row.share, chunk)
+                .await?
+            {
                 Some(length) => total = total.saturating_add(length.max(1)),
                 None => break,
             }
@@ -367,7 +423,9 @@ impl StorageServer {
         }
         let part = async |range| -> Result<Vec<u8>> {
             let read = self.backend.read(row.index, row.share, range).await?;
-            Ok(futures::TryStreamExt::try_collect::<Vec<_>>(read).await?.concat())
+            Ok(futures::TryStreamExt::try_collect::<Vec<_>>(read)
+                .await?
+                .concat())
         };
         let beginning = match part(0..HEADER as u64).await {
             Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(false),
@@ -388,11 +446,18 @@ impl StorageServer {
             let there = self.backend.mutable(row.index, row.share).await?;
             // One that was begun and not seen to end is paid for by who began it.
             let begun = self.leasedb.coming(self.id, row.index, row.share).await?;
-            let lease = begun.map_or((AccountId::STARTER, RenewSecret::NONE), |b| (b.account, b.renew));
-            self.measured(at, there.map(|there| there.length), lease).await
+            let lease = begun.map_or((AccountId::STARTER, RenewSecret::NONE), |b| {
+                (b.account, b.renew)
+            });
+            self.measured(at, there.map(|there| there.length), lease)
+                .await
         };
         if let Err(e) = settled.await {
-            tracing::debug!("a write of share {} of {} is open still: {e}", row.share, row.index);
+            tracing::debug!(
+                "a write of share {} of {} is open still: {e}",
+                row.share,
+                row.index
+            );
         }
     }
 
@@ -400,7 +465,10 @@ impl StorageServer {
     async fn end_by_cutoff(&self, cutoff: i64) -> Result<usize> {
         let from = self.leasedb.cutoff_walk(self.id).await?;
         let Some(from) = from else { return Ok(0) };
-        let next = self.leasedb.end_not_renewed_since(cutoff, from, BATCH * 4).await?;
+        let next = self
+            .leasedb
+            .end_not_renewed_since(cutoff, from, BATCH * 4)
+            .await?;
         self.leasedb.cutoff_walked(self.id, next).await?;
         Ok(usize::from(next.is_some()))
     }
@@ -415,8 +483,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience, ServerSettings,
-        ShareNum, StorageIndex, TestWrite, slots::Slots,
+        ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience,
+        ServerSettings, ShareNum, StorageIndex, TestWrite, slots::Slots,
     };
 
     const INDEX: StorageIndex = StorageIndex([1; 16]);
@@ -425,28 +493,58 @@ mod tests {
 
     async fn server(clock: &Clock, folder: &tempfile::TempDir) -> Arc<StorageServer> {
         let database = Database::open(&folder.path().join("db")).unwrap();
-        let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
+        let leasedb = LeaseDb::open(database, clock.clone(), Patience::default())
+            .await
+            .unwrap();
         let slots = Slots::new(leasedb.clone(), leasedb.server("c").await.unwrap(), [4; 32]);
         let cloud = Arc::new(MemoryCloud::new("c"));
         let backend = CloudBackend::new(cloud, 1000, ChunkBudget::default());
-        let owner = Owner { array: [9; 16], key: [4; 32], identity: leasedb.identity().await.unwrap() };
+        let owner = Owner {
+            array: [9; 16],
+            key: [4; 32],
+            identity: leasedb.identity().await.unwrap(),
+        };
         let spool = crate::Spool::open(&folder.path().join("spool"), 1 << 20).unwrap();
         let backend = Arc::new(backend.with_slots(slots, 1000).with_spool(spool));
-        let settings = ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() };
-        Arc::new(StorageServer::open(backend, leasedb, owner, settings, Holds::default()).await.unwrap())
+        let settings = ServerSettings {
+            expiry: Expiry::Age,
+            ..ServerSettings::default()
+        };
+        Arc::new(
+            StorageServer::open(backend, leasedb, owner, settings, Holds::default())
+                .await
+                .unwrap(),
+        )
     }
 
     async fn store(server: &Arc<StorageServer>) {
-        let allocated =
-            server.allocate(AccountId::ANONYMOUS, INDEX, [SHARE].into(), 1500, SECRET, SECRET).await.unwrap();
+        let allocated = server
+            .allocate(
+                AccountId::ANONYMOUS,
+                INDEX,
+                [SHARE].into(),
+                1500,
+                SECRET,
+                SECRET,
+            )
+            .await
+            .unwrap();
         assert_eq!(allocated.allocated.len(), 1);
-        server.write(INDEX, SHARE, SECRET, 0, Bytes::from_static(&[7; 1500])).await.unwrap();
+        server
+            .write(INDEX, SHARE, SECRET, 0, Bytes::from_static(&[7; 1500]))
+            .await
+            .unwrap();
     }
 
     async fn store_slot(server: &Arc<StorageServer>) {
-        let write = TestWrite { writes: vec![(0, Bytes::from_static(b"slot"))], ..TestWrite::default() };
+        let write = TestWrite {
+            writes: vec![(0, Bytes::from_static(b"slot"))],
+            ..TestWrite::default()
+        };
         let vectors = [(SHARE, write)].into();
-        let done = server.read_test_write(AccountId::ANONYMOUS, INDEX, b"e", SECRET, vectors, &[]).await;
+        let done = server
+            .read_test_write(AccountId::ANONYMOUS, INDEX, b"e", SECRET, vectors, &[])
+            .await;
         assert!(done.unwrap().is_written);
     }
 
@@ -478,25 +576,42 @@ mod tests {
     /// Two collectors of one cloud: the slower one once deleted what had been stored anew meanwhile.
     #[tokio::test]
     async fn a_collector_that_was_slow_deletes_no_share_that_was_stored_since() {
-        let (clock, folder) = (Clock::manual(1_700_000_000_000), tempfile::tempdir().unwrap());
+        let (clock, folder) = (
+            Clock::manual(1_700_000_000_000),
+            tempfile::tempdir().unwrap(),
+        );
         let server = server(&clock, &folder).await;
         store(&server).await;
         let step = slow_and_quick(&server, &clock, async || store(&server).await).await;
         assert_eq!(step.deleted, 0);
-        let read = server.read_immutable(INDEX, SHARE, 0..u64::MAX).await.unwrap();
+        let read = server
+            .read_immutable(INDEX, SHARE, 0..u64::MAX)
+            .await
+            .unwrap();
         let read: Vec<Bytes> = futures::TryStreamExt::try_collect(read).await.unwrap();
         assert_eq!(read.concat(), [7; 1500]);
     }
 
     #[tokio::test]
     async fn a_collector_that_was_slow_deletes_no_slot_that_was_written_since() {
-        let (clock, folder) = (Clock::manual(1_700_000_000_000), tempfile::tempdir().unwrap());
+        let (clock, folder) = (
+            Clock::manual(1_700_000_000_000),
+            tempfile::tempdir().unwrap(),
+        );
         let server = server(&clock, &folder).await;
         store_slot(&server).await;
         let step = slow_and_quick(&server, &clock, async || store_slot(&server).await).await;
         assert_eq!(step.deleted, 0);
-        let read =
-            server.read_test_write(AccountId::ANONYMOUS, INDEX, b"e", SECRET, [].into(), &[0..9]).await;
+        let read = server
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                INDEX,
+                b"e",
+                SECRET,
+                [].into(),
+                &[0..9],
+            )
+            .await;
         assert_eq!(read.unwrap().data[&SHARE], [Bytes::from_static(b"slot")]);
     }
 }

@@ -71,9 +71,14 @@ impl Commit {
         body.extend_from_slice(&self.length.to_be_bytes());
         body.extend_from_slice(&self.chunk_size.to_be_bytes());
         body.extend_from_slice(&self.enabler);
-        body.extend_from_slice(&u32::try_from(self.chunks.len()).unwrap_or(u32::MAX).to_be_bytes());
+        body.extend_from_slice(
+            &u32::try_from(self.chunks.len())
+                .unwrap_or(u32::MAX)
+                .to_be_bytes(),
+        );
         for chunk in &self.chunks {
-            let (generation, digest) = chunk.map_or_else(Default::default, |c| (c.generation, c.digest));
+            let (generation, digest) =
+                chunk.map_or_else(Default::default, |c| (c.generation, c.digest));
             body.extend_from_slice(&generation.to_bytes());
             body.extend_from_slice(&digest);
         }
@@ -83,14 +88,25 @@ impl Commit {
     }
 
     /// Reads a commit; none where it is not an authentic one of this share.
-    pub(crate) fn decode(bytes: &[u8], key: &[u8; 32], index: StorageIndex, share: ShareNum) -> Option<Self> {
+    pub(crate) fn decode(
+        bytes: &[u8],
+        key: &[u8; 32],
+        index: StorageIndex,
+        share: ShareNum,
+    ) -> Option<Self> {
         let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
         // blake3's comparison takes the same time whatever differs.
-        if blake3::Hash::from(Self::mac(key, index, share, body)) != blake3::Hash::from_slice(mac).ok()? {
+        if blake3::Hash::from(Self::mac(key, index, share, body))
+            != blake3::Hash::from_slice(mac).ok()?
+        {
             return None;
         }
         let rest = body.strip_prefix(MAGIC)?;
-        let number = |at: usize| Some(Generation::from_bytes(rest.get(at..at + 16)?.try_into().ok()?));
+        let number = |at: usize| {
+            Some(Generation::from_bytes(
+                rest.get(at..at + 16)?.try_into().ok()?,
+            ))
+        };
         let parent = number(16)?;
         let chunks = rest.get(FIXED - 8..)?;
         let count = u32::from_be_bytes(rest.get(77..81)?.try_into().ok()?);
@@ -99,8 +115,10 @@ impl Commit {
         }
         let chunk = |bytes: &[u8]| {
             let generation = Generation::from_bytes(bytes[..16].try_into().ok()?);
-            (generation != Generation::default())
-                .then_some(ChunkRef { generation, digest: bytes[16..].try_into().ok()? })
+            (generation != Generation::default()).then_some(ChunkRef {
+                generation,
+                digest: bytes[16..].try_into().ok()?,
+            })
         };
         Some(Self {
             generation: number(0)?,
@@ -115,7 +133,9 @@ impl Commit {
 
     /// The chunks it names, by number and generation.
     pub(crate) fn named(&self) -> impl Iterator<Item = (u64, Generation)> {
-        (0..).zip(&self.chunks).filter_map(|(i, chunk)| Some((i, (*chunk)?.generation)))
+        (0..)
+            .zip(&self.chunks)
+            .filter_map(|(i, chunk)| Some((i, (*chunk)?.generation)))
     }
 
     /// The chunks that it names and `other` does not.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use crate::{
-    Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareNum, Span, StorageError, StorageIndex,
+    Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareNum, Span, StorageError,
+    StorageIndex,
 };
 
 /// Runs every check.
@@ -34,11 +35,19 @@ fn pattern(length: usize) -> Bytes {
     (0..length).map(|i| (i * 31 % 251) as u8).collect()
 }
 
-async fn write(backend: &dyn Backend, index: StorageIndex, share: ShareNum, content: &Bytes) -> u64 {
+async fn write(
+    backend: &dyn Backend,
+    index: StorageIndex,
+    share: ShareNum,
+    content: &Bytes,
+) -> u64 {
     let mut writer = backend.create(index, share).await.expect("create");
     // In pieces that fit no chunk size.
     for start in (0..content.len()).step_by(777) {
-        writer.write(content.slice(start..content.len().min(start + 777))).await.expect("write");
+        writer
+            .write(content.slice(start..content.len().min(start + 777)))
+            .await
+            .expect("write");
     }
     let stored = writer.finish().await.expect("finish");
     assert_eq!(stored.bytes, content.len() as u64);
@@ -65,14 +74,32 @@ pub async fn a_share_reads_back_whole_and_in_part(backend: &dyn Backend) {
     let (index, share) = (index(), ShareNum(3));
     let content = pattern(10_000);
     write(backend, index, share, &content).await;
-    for range in [0..10_000, 0..1, 9_999..10_000, 4_095..4_097, 1_000..9_000, 8_192..8_193] {
+    for range in [
+        0..10_000,
+        0..1,
+        9_999..10_000,
+        4_095..4_097,
+        1_000..9_000,
+        8_192..8_193,
+    ] {
         let part = &content[range.start..range.end];
         let range = range.start as u64..range.end as u64;
-        assert_eq!(read(backend, index, share, range.clone()).await.expect("read"), part, "{range:?}");
+        assert_eq!(
+            read(backend, index, share, range.clone())
+                .await
+                .expect("read"),
+            part,
+            "{range:?}"
+        );
     }
     for range in [0..10_001, 10_000..10_001, 9_000..20_000, 50_000..50_001] {
-        let past = read(backend, index, share, range.clone()).await.expect_err("past the end");
-        let told = matches!(past, StorageError::Short { .. } | StorageError::NotFound { .. });
+        let past = read(backend, index, share, range.clone())
+            .await
+            .expect_err("past the end");
+        let told = matches!(
+            past,
+            StorageError::Short { .. } | StorageError::NotFound { .. }
+        );
         assert!(told, "{range:?}: {past}");
     }
     backend.remove(index, share, None).await.expect("remove");
@@ -80,10 +107,15 @@ pub async fn a_share_reads_back_whole_and_in_part(backend: &dyn Backend) {
 
 /// Not found, and nothing to list or remove.
 pub async fn what_is_not_there_is_not_found(backend: &dyn Backend) {
-    let absent = read(backend, index(), ShareNum(0), 0..1).await.expect_err("nothing there");
+    let absent = read(backend, index(), ShareNum(0), 0..1)
+        .await
+        .expect_err("nothing there");
     assert!(matches!(absent, StorageError::NotFound { .. }), "{absent}");
     assert_eq!(backend.shares(index()).await.expect("shares"), []);
-    backend.remove(index(), ShareNum(0), Some(3)).await.expect("removing nothing succeeds");
+    backend
+        .remove(index(), ShareNum(0), Some(3))
+        .await
+        .expect("removing nothing succeeds");
 }
 
 /// A writer that was dropped leaves nothing that `remove` does not clear.
@@ -91,13 +123,22 @@ pub async fn a_share_is_not_there_before_it_is_finished(backend: &dyn Backend) {
     let (index, share) = (index(), ShareNum(0));
     let mut writer = backend.create(index, share).await.expect("create");
     writer.write(pattern(100)).await.expect("write");
-    assert!(read(backend, index, share, 0..100).await.is_err(), "not finished");
+    assert!(
+        read(backend, index, share, 0..100).await.is_err(),
+        "not finished"
+    );
     drop(writer);
     backend.remove(index, share, None).await.expect("remove");
     assert_eq!(backend.shares(index).await.expect("shares"), []);
     let objects = write(backend, index, share, &pattern(50)).await;
-    assert_eq!(read(backend, index, share, 0..50).await.expect("read"), pattern(50));
-    backend.remove(index, share, Some(objects)).await.expect("remove");
+    assert_eq!(
+        read(backend, index, share, 0..50).await.expect("read"),
+        pattern(50)
+    );
+    backend
+        .remove(index, share, Some(objects))
+        .await
+        .expect("remove");
 }
 
 /// Share 1 is not share 10, nor 11: the first RAIC removed all three.
@@ -107,11 +148,25 @@ pub async fn removing_a_share_leaves_its_neighbours(backend: &dyn Backend) {
     for share in [1, 10, 11] {
         objects = write(backend, index, ShareNum(share), &pattern(9_000)).await;
     }
-    backend.remove(index, ShareNum(1), None).await.expect("remove");
-    assert_eq!(backend.shares(index).await.expect("shares"), [ShareNum(10), ShareNum(11)]);
-    assert_eq!(read(backend, index, ShareNum(10), 0..9_000).await.expect("read"), pattern(9_000));
+    backend
+        .remove(index, ShareNum(1), None)
+        .await
+        .expect("remove");
+    assert_eq!(
+        backend.shares(index).await.expect("shares"),
+        [ShareNum(10), ShareNum(11)]
+    );
+    assert_eq!(
+        read(backend, index, ShareNum(10), 0..9_000)
+            .await
+            .expect("read"),
+        pattern(9_000)
+    );
     for share in [10, 11] {
-        backend.remove(index, ShareNum(share), Some(objects)).await.expect("remove");
+        backend
+            .remove(index, ShareNum(share), Some(objects))
+            .await
+            .expect("remove");
     }
     assert_eq!(backend.shares(index).await.expect("shares"), []);
 }
@@ -121,15 +176,27 @@ pub async fn an_empty_share_is_a_share(backend: &dyn Backend) {
     let index = index();
     write(backend, index, ShareNum(0), &Bytes::new()).await;
     assert_eq!(backend.shares(index).await.expect("shares"), [ShareNum(0)]);
-    backend.remove(index, ShareNum(0), None).await.expect("remove");
+    backend
+        .remove(index, ShareNum(0), None)
+        .await
+        .expect("remove");
 }
 
 /// And none is there before.
 pub async fn an_object_is_loaded_as_it_was_stored_last(backend: &dyn Backend) {
-    assert_eq!(backend.load_object("conformance").await.expect("load"), None);
+    assert_eq!(
+        backend.load_object("conformance").await.expect("load"),
+        None
+    );
     for content in [pattern(300), pattern(20)] {
-        backend.store_object("conformance", content.clone()).await.expect("store");
-        assert_eq!(backend.load_object("conformance").await.expect("load"), Some(content));
+        backend
+            .store_object("conformance", content.clone())
+            .await
+            .expect("store");
+        assert_eq!(
+            backend.load_object("conformance").await.expect("load"),
+            Some(content)
+        );
     }
 }
 
@@ -139,25 +206,53 @@ pub async fn uploads_are_written_in_any_order_and_go_on(backend: &dyn Backend) {
     for length in [9_000, 0] {
         let content = pattern(length);
         let mut received = RangeSet::default();
-        for range in [4_000..5_000, 0..1_500, 8_000..9_000, 1_500..4_000, 5_000..8_000] {
+        for range in [
+            4_000..5_000,
+            0..1_500,
+            8_000..9_000,
+            1_500..4_000,
+            5_000..8_000,
+        ] {
             let range = range.start.min(length)..range.end.min(length);
-            let mut upload =
-                backend.upload(index, share, length as u64, received.clone()).await.expect("upload");
-            upload.write_at(range.start as u64, content.slice(range.clone())).await.expect("write");
+            let mut upload = backend
+                .upload(index, share, length as u64, received.clone())
+                .await
+                .expect("upload");
+            upload
+                .write_at(range.start as u64, content.slice(range.clone()))
+                .await
+                .expect("write");
             received.insert(range.start as u64..range.end as u64);
             for there in received.ranges() {
                 let part = content.slice(there.start as usize..there.end as usize);
-                assert!(upload.read_back(there.clone()).await.expect("read back") == part, "{there:?}");
+                assert!(
+                    upload.read_back(there.clone()).await.expect("read back") == part,
+                    "{there:?}"
+                );
             }
         }
-        let upload = backend.upload(index, share, length as u64, received).await.expect("upload");
+        let upload = backend
+            .upload(index, share, length as u64, received)
+            .await
+            .expect("upload");
         let stored = upload.finish().await.expect("finish");
         assert_eq!(stored.bytes, length as u64);
-        assert!(read(backend, index, share, 0..length as u64).await.expect("read") == content);
-        backend.remove(index, share, Some(stored.objects)).await.expect("remove");
+        assert!(
+            read(backend, index, share, 0..length as u64)
+                .await
+                .expect("read")
+                == content
+        );
+        backend
+            .remove(index, share, Some(stored.objects))
+            .await
+            .expect("remove");
         assert_eq!(backend.shares(index).await.expect("shares"), []);
     }
-    let mut upload = backend.upload(index, share, 5_000, RangeSet::default()).await.expect("upload");
+    let mut upload = backend
+        .upload(index, share, 5_000, RangeSet::default())
+        .await
+        .expect("upload");
     upload.write_at(0, pattern(4_500)).await.expect("write");
     drop(upload);
     backend.remove(index, share, None).await.expect("remove");
@@ -178,7 +273,10 @@ pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
             .await
     };
     assert_eq!(backend.mutable(index, share).await.expect("mutable"), None);
-    assert!(matches!(content(0..1).await, Err(StorageError::NotFound { .. })));
+    assert!(matches!(
+        content(0..1).await,
+        Err(StorageError::NotFound { .. })
+    ));
     let mut model: Vec<u8> = Vec::new();
     let long = pattern(3_000);
     type Step<'a> = (&'a [(u64, Bytes)], Option<u64>);
@@ -199,21 +297,52 @@ pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
             model[start..end].copy_from_slice(bytes);
         }
         model.resize(new_length.unwrap_or(model.len() as u64) as usize, 0);
-        let write = MutableWrite { writes: writes.to_vec(), new_length, enabler: [9; 32] };
-        assert_eq!(backend.write_mutable(index, share, write).await.expect("write"), model.len() as u64);
-        assert!(content(0..10_000).await.expect("read") == model, "{new_length:?}");
+        let write = MutableWrite {
+            writes: writes.to_vec(),
+            new_length,
+            enabler: [9; 32],
+        };
+        assert_eq!(
+            backend
+                .write_mutable(index, share, write)
+                .await
+                .expect("write"),
+            model.len() as u64
+        );
+        assert!(
+            content(0..10_000).await.expect("read") == model,
+            "{new_length:?}"
+        );
         for range in [0..1, 2..3, 500..800, 2_000..2_500] {
-            let part = &model[(range.start as usize).min(model.len())..(range.end as usize).min(model.len())];
-            assert!(content(range.clone()).await.expect("read") == part, "{range:?}");
+            let part = &model
+                [(range.start as usize).min(model.len())..(range.end as usize).min(model.len())];
+            assert!(
+                content(range.clone()).await.expect("read") == part,
+                "{range:?}"
+            );
         }
-        let there = backend.mutable(index, share).await.expect("mutable").expect("it is there");
+        let there = backend
+            .mutable(index, share)
+            .await
+            .expect("mutable")
+            .expect("it is there");
         assert_eq!((there.length, there.enabler), (model.len() as u64, [9; 32]));
     }
     backend.delete_mutable(index, share).await.expect("delete");
-    backend.delete_mutable(index, share).await.expect("deleting what is gone succeeds");
+    backend
+        .delete_mutable(index, share)
+        .await
+        .expect("deleting what is gone succeeds");
     assert_eq!(backend.mutable(index, share).await.expect("mutable"), None);
-    let write = MutableWrite { writes: vec![(5, pattern(2))], new_length: None, enabler: [8; 32] };
-    backend.write_mutable(index, share, write).await.expect("a new one");
+    let write = MutableWrite {
+        writes: vec![(5, pattern(2))],
+        new_length: None,
+        enabler: [8; 32],
+    };
+    backend
+        .write_mutable(index, share, write)
+        .await
+        .expect("a new one");
     assert_eq!(content(0..5).await.expect("read"), [0; 5]);
     backend.delete_mutable(index, share).await.expect("delete");
 }
@@ -225,19 +354,42 @@ pub async fn a_walk_finds_every_share(backend: &dyn Backend) {
     for share in [0, 1, 10] {
         objects = write(backend, index, ShareNum(share), &pattern(9_000)).await;
     }
-    let found = backend.scan(Span::Below(IndexPrefix::from(index)), 1000).await.expect("scan");
+    let found = backend
+        .scan(Span::Below(IndexPrefix::from(index)), 1000)
+        .await
+        .expect("scan");
     let found: Vec<_> = found.into_iter().filter(|f| f.index == index).collect();
     assert_eq!(found.iter().map(|f| f.share.0).collect::<Vec<_>>().len(), 3);
     for share in &found {
-        let Found::Immutable { chunks, bytes, .. } = &share.found else { panic!("{share:?}") };
+        let Found::Immutable { chunks, bytes, .. } = &share.found else {
+            panic!("{share:?}")
+        };
         let all = std::iter::once(0..objects).collect();
         assert_eq!((chunks, *bytes), (&all, 9_000), "{share:?}");
     }
-    assert!(backend.chunk_length(index, ShareNum(1), 0).await.expect("its length").is_some());
-    assert!(backend.chunk_length(index, ShareNum(2), 0).await.expect("its length").is_none());
+    assert!(
+        backend
+            .chunk_length(index, ShareNum(1), 0)
+            .await
+            .expect("its length")
+            .is_some()
+    );
+    assert!(
+        backend
+            .chunk_length(index, ShareNum(2), 0)
+            .await
+            .expect("its length")
+            .is_none()
+    );
     for share in [0, 1, 10] {
-        backend.remove(index, ShareNum(share), Some(objects)).await.expect("remove");
+        backend
+            .remove(index, ShareNum(share), Some(objects))
+            .await
+            .expect("remove");
     }
-    let found = backend.scan(Span::Below(IndexPrefix::from(index)), 1000).await.expect("scan");
+    let found = backend
+        .scan(Span::Below(IndexPrefix::from(index)), 1000)
+        .await
+        .expect("scan");
     assert!(found.iter().all(|f| f.index != index));
 }

@@ -54,15 +54,22 @@ impl Container {
         };
         match beginning.get(..8)? {
             magic if magic == ARRAY => Some(Self::Array),
-            magic if magic == LARGE => Some(Self::Immutable { header: LARGE_HEADER, length: number(8)? }),
-            magic if magic == MUTABLE => {
-                Some(Self::Mutable { length: number(8)?, enabler: beginning.get(16..48)?.try_into().ok()? })
-            }
+            magic if magic == LARGE => Some(Self::Immutable {
+                header: LARGE_HEADER,
+                length: number(8)?,
+            }),
+            magic if magic == MUTABLE => Some(Self::Mutable {
+                length: number(8)?,
+                enabler: beginning.get(16..48)?.try_into().ok()?,
+            }),
             _ => {
                 let (head, leases) = (number(0)?, beginning.get(8..12)?);
                 let (version, length) = (head >> 32, head & 0xffff_ffff);
                 let known = matches!(version, 1 | 2) && length != 0xffff_ffff && leases == [0; 4];
-                known.then_some(Self::Immutable { header: TAHOE_HEADER, length })
+                known.then_some(Self::Immutable {
+                    header: TAHOE_HEADER,
+                    length,
+                })
             }
         }
     }
@@ -87,7 +94,10 @@ impl Container {
             Self::Mutable { length, .. } => MUTABLE_HEADER.checked_add(*length) == Some(total),
             Self::Array => {
                 // The trailer's own length, in bytes: it lies after the header and ends where the share does.
-                let trailer = end.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_be_bytes);
+                let trailer = end
+                    .get(..8)
+                    .and_then(|b| b.try_into().ok())
+                    .map(u64::from_be_bytes);
                 end.get(8..) == Some(&ARRAY_END[..]) && trailer.is_some_and(|t| t > 16 && t < total)
             }
         }
@@ -96,8 +106,12 @@ impl Container {
 
 /// Whether a share's last 16 bytes look like the end of an array's with some bits changed: content does so by chance once in many millions.
 pub(crate) fn resembles_an_end(end: &[u8]) -> bool {
-    let magic =
-        end.get(8..16).map(|end| end.iter().zip(ARRAY_END).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>());
+    let magic = end.get(8..16).map(|end| {
+        end.iter()
+            .zip(ARRAY_END)
+            .map(|(a, b)| (a ^ b).count_ones())
+            .sum::<u32>()
+    });
     // Or its magic is gone, and what stands before it is a length of few bytes.
     magic.is_some_and(|changed| changed <= 16)
 }
@@ -109,17 +123,31 @@ mod tests {
 
     #[test]
     fn tahoes_header_up_to_where_it_ends_then_ours() {
-        assert_eq!(Container::immutable(5), [0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0]);
+        assert_eq!(
+            Container::immutable(5),
+            [0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 0]
+        );
         for length in [0, 1, 0xffff_fffe, 0xffff_ffff, 1 << 32, u64::MAX >> 1] {
             let header = Container::immutable(length);
             let parsed = Container::parse(&header).unwrap();
-            assert_eq!(parsed, Container::Immutable { header: header.len() as u64, length });
+            assert_eq!(
+                parsed,
+                Container::Immutable {
+                    header: header.len() as u64,
+                    length
+                }
+            );
             assert!(parsed.is_whole(header.len() as u64 + length, b""));
-            assert!(!parsed.is_whole(header.len() as u64 + length + 1, b"") && !parsed.is_whole(3, b""));
+            assert!(
+                !parsed.is_whole(header.len() as u64 + length + 1, b"") && !parsed.is_whole(3, b"")
+            );
         }
         assert_eq!(Container::immutable(0xffff_ffff).len(), 16);
         // A lease count that is not zero is Tahoe's own file, not a share of ours.
-        assert_eq!(Container::parse(&[0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 1]), None);
+        assert_eq!(
+            Container::parse(&[0, 0, 0, 2, 0, 0, 0, 5, 0, 0, 0, 1]),
+            None
+        );
     }
 
     #[test]
@@ -134,7 +162,13 @@ mod tests {
     fn a_mutable_share_carries_length_and_enabler() {
         let header = Container::mutable(7, &[9; 32]);
         assert_eq!(header.len() as u64, MUTABLE_HEADER);
-        assert_eq!(Container::parse(&header), Some(Container::Mutable { length: 7, enabler: [9; 32] }));
+        assert_eq!(
+            Container::parse(&header),
+            Some(Container::Mutable {
+                length: 7,
+                enabler: [9; 32]
+            })
+        );
     }
 
     proptest! {

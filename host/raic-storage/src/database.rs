@@ -51,7 +51,9 @@ pub enum DatabaseError {
     #[error("database: {0}{advice}", advice = advice(.0))]
     Sql(#[from] rusqlite::Error),
     /// The file is newer than this program.
-    #[error("database: its {floor} tables are of version {found}, this raic knows {known}; run a newer raic")]
+    #[error(
+        "database: its {floor} tables are of version {found}, this raic knows {known}; run a newer raic"
+    )]
     Newer {
         /// Whose tables.
         floor: &'static str,
@@ -134,13 +136,21 @@ impl Database {
                 io::ErrorKind::PermissionDenied => rusqlite::ffi::SQLITE_PERM,
                 _ => rusqlite::ffi::SQLITE_CANTOPEN,
             };
-            let source = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), Some(e.to_string()));
-            DatabaseError::Open { path: path.to_owned(), advice: advice_of_opening(&source), source }
+            let source = rusqlite::Error::SqliteFailure(
+                rusqlite::ffi::Error::new(code),
+                Some(e.to_string()),
+            );
+            DatabaseError::Open {
+                path: path.to_owned(),
+                advice: advice_of_opening(&source),
+                source,
+            }
         })?;
         let size = fs::metadata(path).map_or(0, |meta| meta.len());
         let connection = open(path, OpenFlags::default()).and_then(|connection| {
             let mode: String =
-                connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+                connection
+                    .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
             // Rows of millions of shares lie all over the file: what is read again should be here, and what is written again
             // should be in one checkpoint.
@@ -168,7 +178,10 @@ impl Database {
             source,
         })?;
         if mode != "wal" {
-            return Err(DatabaseError::NoLog { path: path.to_owned(), mode });
+            return Err(DatabaseError::NoLog {
+                path: path.to_owned(),
+                mode,
+            });
         }
         let (jobs, queue) = mpsc::channel(QUEUE);
         thread::Builder::new()
@@ -176,8 +189,15 @@ impl Database {
             .spawn(move || write_jobs(connection, queue))
             .map_err(|_| DatabaseError::Closed)?;
         let permits = Arc::new(tokio::sync::Semaphore::new(READERS));
-        let readers = Readers { path: path.to_owned(), idle: Mutex::default(), permits };
-        Ok(Self { jobs, readers: Arc::new(readers) })
+        let readers = Readers {
+            path: path.to_owned(),
+            idle: Mutex::default(),
+            permits,
+        };
+        Ok(Self {
+            jobs,
+            readers: Arc::new(readers),
+        })
     }
 
     /// Brings a floor's tables to the newest version: `steps[v]` leads from version v to v + 1.
@@ -233,7 +253,10 @@ impl Database {
                 });
             })
         });
-        self.jobs.send(job).await.map_err(|_| DatabaseError::Closed)?;
+        self.jobs
+            .send(job)
+            .await
+            .map_err(|_| DatabaseError::Closed)?;
         answered.await.map_err(|_| DatabaseError::Closed)?
     }
 
@@ -259,7 +282,11 @@ impl Database {
                 return Ok(());
             }
             let source = rusqlite::Error::InvalidPath(sound.into());
-            Err(DatabaseError::Open { path, advice: advice_of_opening(&source), source })
+            Err(DatabaseError::Open {
+                path,
+                advice: advice_of_opening(&source),
+                source,
+            })
         })
         .await
     }
@@ -273,17 +300,25 @@ impl Database {
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
         let readers = self.readers.clone();
-        let permit = readers.permits.clone().acquire_owned().await.map_err(|_| DatabaseError::Closed)?;
+        let permit = readers
+            .permits
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(|_| DatabaseError::Closed)?;
         let outcome = tokio::task::spawn_blocking(move || {
             // Kept until the query has ended, though whoever asked may have gone.
             let _permit = permit;
             let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
             let kept = idle().pop();
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection =
-                kept.map_or_else(|| open(&readers.path, flags), Ok).map_err(DatabaseError::from)?;
+            let connection = kept
+                .map_or_else(|| open(&readers.path, flags), Ok)
+                .map_err(DatabaseError::from)?;
             // One transaction: all that `work` sees is of one moment.
-            let snapshot = connection.unchecked_transaction().map_err(DatabaseError::from)?;
+            let snapshot = connection
+                .unchecked_transaction()
+                .map_err(DatabaseError::from)?;
             let outcome = work(&snapshot);
             drop(snapshot);
             idle().push(connection);
@@ -303,7 +338,12 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
 
 /// Makes the file for its owner alone, or takes others' rights to it away: it has all names and wrapped keys. SQLite gives its log the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path)?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(path)?;
     let mode = file.metadata()?.permissions().mode();
     if mode & 0o077 != 0 {
         file.set_permissions(fs::Permissions::from_mode(mode & 0o700))?;
@@ -313,7 +353,10 @@ fn make_private(path: &Path) -> io::Result<()> {
         name.push(beside);
         match fs::metadata(&name) {
             Ok(meta) if meta.permissions().mode() & 0o077 != 0 => {
-                fs::set_permissions(&name, fs::Permissions::from_mode(meta.permissions().mode() & 0o700))?;
+                fs::set_permissions(
+                    &name,
+                    fs::Permissions::from_mode(meta.permissions().mode() & 0o700),
+                )?;
             }
             _ => {}
         }
@@ -382,15 +425,15 @@ fn in_savepoint<T, E: From<DatabaseError>>(
 /// The writer: runs what waits as one transaction, and answers after its commit.
 fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
-        let transaction = match connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
-        {
-            Ok(transaction) => transaction,
-            Err(e) => {
-                tracing::error!("database: no transaction can begin: {e}");
-                first(Err(e.into()))(Ok(()));
-                continue;
-            }
-        };
+        let transaction =
+            match connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
+                Ok(transaction) => transaction,
+                Err(e) => {
+                    tracing::error!("database: no transaction can begin: {e}");
+                    first(Err(e.into()))(Ok(()));
+                    continue;
+                }
+            };
         let mut replies = vec![first(Ok(&transaction))];
         while replies.len() < GROUP
             && !transaction.is_autocommit()
@@ -411,8 +454,15 @@ fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
             Err(e) => {
                 tracing::error!("database: a commit failed: {e}");
                 for reply in replies {
-                    let code = e.sqlite_error().copied().unwrap_or(rusqlite::ffi::Error::new(1));
-                    reply(Err(rusqlite::Error::SqliteFailure(code, Some(e.to_string())).into()));
+                    let code = e
+                        .sqlite_error()
+                        .copied()
+                        .unwrap_or(rusqlite::ffi::Error::new(1));
+                    reply(Err(rusqlite::Error::SqliteFailure(
+                        code,
+                        Some(e.to_string()),
+                    )
+                    .into()));
                 }
             }
         }
@@ -427,11 +477,15 @@ fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
 mod tests {
     use super::*;
 
-    const STEPS: &[&str] = &["CREATE TABLE t(x INTEGER NOT NULL)", "ALTER TABLE t ADD COLUMN y INTEGER"];
+    const STEPS: &[&str] = &[
+        "CREATE TABLE t(x INTEGER NOT NULL)",
+        "ALTER TABLE t ADD COLUMN y INTEGER",
+    ];
 
     async fn count(database: &Database) -> i64 {
-        let count = database
-            .read(|c| Ok::<_, DatabaseError>(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?));
+        let count = database.read(|c| {
+            Ok::<_, DatabaseError>(c.query_row("SELECT count(*) FROM t", [], |row| row.get(0))?)
+        });
         count.await.unwrap()
     }
 
@@ -443,7 +497,11 @@ mod tests {
         let jobs = (0..100).map(|i| {
             database.write(move |tx| {
                 tx.execute("INSERT INTO t(x) VALUES(?1)", [i])?;
-                if i % 2 == 0 { Ok(()) } else { Err(DatabaseError::Closed) }
+                if i % 2 == 0 {
+                    Ok(())
+                } else {
+                    Err(DatabaseError::Closed)
+                }
             })
         });
         let done = futures::future::join_all(jobs).await;
@@ -455,21 +513,39 @@ mod tests {
     async fn migrations_go_on_where_they_stopped() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        Database::open(&path).unwrap().migrate("test", &STEPS[..1]).await.unwrap();
+        Database::open(&path)
+            .unwrap()
+            .migrate("test", &STEPS[..1])
+            .await
+            .unwrap();
         let database = Database::open(&path).unwrap();
         database.migrate("test", STEPS).await.unwrap();
         database.migrate("test", STEPS).await.unwrap();
         let older = database.migrate("test", &STEPS[..1]).await;
-        assert!(matches!(older, Err(DatabaseError::Newer { found: 2, known: 1, .. })));
+        assert!(matches!(
+            older,
+            Err(DatabaseError::Newer {
+                found: 2,
+                known: 1,
+                ..
+            })
+        ));
     }
 
     #[test]
     fn a_damaged_file_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
-        std::fs::write(&path, b"this is no database, however long it may be, and that must be said").unwrap();
+        std::fs::write(
+            &path,
+            b"this is no database, however long it may be, and that must be said",
+        )
+        .unwrap();
         let e = Database::open(&path).unwrap_err().to_string();
-        assert!(e.contains("damaged") && e.contains("raic lease rebuild --replace-database"), "{e}");
+        assert!(
+            e.contains("damaged") && e.contains("raic lease rebuild --replace-database"),
+            "{e}"
+        );
     }
 
     /// One fault once made every later write fail, for as long as the daemon ran.
@@ -483,8 +559,8 @@ mod tests {
             panic!("a fault")
         });
         assert!(matches!(panics.await, Err(DatabaseError::Panicked(text)) if text == "a fault"));
-        let works =
-            database.write(|tx| Ok::<_, DatabaseError>(tx.execute("INSERT INTO t(x) VALUES(2)", [])?));
+        let works = database
+            .write(|tx| Ok::<_, DatabaseError>(tx.execute("INSERT INTO t(x) VALUES(2)", [])?));
         assert_eq!((works.await.unwrap(), count(&database).await), (1, 1));
     }
 
@@ -495,10 +571,17 @@ mod tests {
         let path = folder.path().join("db");
         drop(Database::open(&path).unwrap());
         let other = Connection::open(&path).unwrap();
-        other.pragma_update(None, "locking_mode", "EXCLUSIVE").unwrap();
-        other.execute_batch("BEGIN EXCLUSIVE; CREATE TABLE held(x)").unwrap();
+        other
+            .pragma_update(None, "locking_mode", "EXCLUSIVE")
+            .unwrap();
+        other
+            .execute_batch("BEGIN EXCLUSIVE; CREATE TABLE held(x)")
+            .unwrap();
         let e = Database::open(&path).unwrap_err().to_string();
-        assert!(e.contains("another program holds it") && !e.contains("damaged"), "{e}");
+        assert!(
+            e.contains("another program holds it") && !e.contains("damaged"),
+            "{e}"
+        );
     }
 
     #[tokio::test]
@@ -510,7 +593,10 @@ mod tests {
         let database = Database::open(&path).unwrap();
         database.migrate("test", STEPS).await.unwrap();
         for file in ["db", "db-wal", "db-shm"] {
-            let mode = fs::metadata(folder.path().join(file)).unwrap().permissions().mode();
+            let mode = fs::metadata(folder.path().join(file))
+                .unwrap()
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
         drop(database);
@@ -532,9 +618,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let database = Database::open(&path).unwrap();
-        database.migrate("test", &["CREATE TABLE big(x BLOB)"]).await.unwrap();
+        database
+            .migrate("test", &["CREATE TABLE big(x BLOB)"])
+            .await
+            .unwrap();
         let reader = Connection::open(&path).unwrap();
-        reader.execute_batch("BEGIN; SELECT count(*) FROM big").unwrap();
+        reader
+            .execute_batch("BEGIN; SELECT count(*) FROM big")
+            .unwrap();
         let put = || {
             database.write(|tx| {
                 Ok::<_, DatabaseError>(tx.execute("INSERT INTO big VALUES(zeroblob(1000000))", [])?)

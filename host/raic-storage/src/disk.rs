@@ -25,8 +25,9 @@ use cap_std::{
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    Backend, Container, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, RangeSet, Recovered,
-    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
+    Backend, Container, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
+    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError,
+    StorageIndex, Stored,
     clock::millis,
     container::{HEADER, MUTABLE_HEADER},
 };
@@ -60,7 +61,12 @@ impl DiskBackend {
             source,
         };
         let root = Dir::open_ambient_dir(path, ambient_authority()).map_err(failed)?;
-        Ok(Self { name: name.into(), root: Arc::new(root), reserved: 0, owner: Arc::default() })
+        Ok(Self {
+            name: name.into(),
+            root: Arc::new(root),
+            reserved: 0,
+            owner: Arc::default(),
+        })
     }
 
     /// Leaves so many bytes of the disk to others.
@@ -71,9 +77,11 @@ impl DiskBackend {
 
     async fn require_space(&self, needed: u64) -> Result<()> {
         match self.available_space().await? {
-            Some(available) if available < needed || available == 0 => {
-                Err(StorageError::NoSpace { backend: self.name.to_string(), needed, available })
-            }
+            Some(available) if available < needed || available == 0 => Err(StorageError::NoSpace {
+                backend: self.name.to_string(),
+                needed,
+                available,
+            }),
             _ => Ok(()),
         }
     }
@@ -104,7 +112,12 @@ impl DiskBackend {
         Path::new("incoming").join(format!("{name}.{}.{unique}", std::process::id()))
     }
 
-    async fn stream(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+    async fn stream(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
         let path = shareset(index).join(share.to_string());
         let start = range.start;
         let opened = self.run("open", path.clone(), move |root, path| {
@@ -139,10 +152,18 @@ impl DiskBackend {
         let backend = self.name.to_string();
         match e {
             StorageError::Disk { source, .. } if source.kind() == ErrorKind::NotFound => {
-                StorageError::NotFound { backend, index, share }
+                StorageError::NotFound {
+                    backend,
+                    index,
+                    share,
+                }
             }
             StorageError::Disk { source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
-                StorageError::Short { backend, index, share }
+                StorageError::Short {
+                    backend,
+                    index,
+                    share,
+                }
             }
             other => other,
         }
@@ -152,12 +173,18 @@ impl DiskBackend {
 /// The share of a file's name: numbers have one way to be written.
 fn share_number(name: &std::ffi::OsStr) -> Option<ShareNum> {
     let name = name.to_str()?;
-    name.parse().ok().filter(|n: &u8| n.to_string() == name).map(ShareNum)
+    name.parse()
+        .ok()
+        .filter(|n: &u8| n.to_string() == name)
+        .map(ShareNum)
 }
 
 /// Syncs the folders that name a share.
 fn sync_names(root: &Dir, folder: &Path) -> io::Result<()> {
-    folder.ancestors().filter(|f| !f.as_os_str().is_empty()).try_for_each(|f| sync(root, f))?;
+    folder
+        .ancestors()
+        .filter(|f| !f.as_os_str().is_empty())
+        .try_for_each(|f| sync(root, f))?;
     sync(root, Path::new("."))
 }
 
@@ -167,7 +194,10 @@ fn mutable_header(file: &mut impl io::Read) -> io::Result<MutableShare> {
     file.read_exact(&mut header)?;
     match Container::parse(&header) {
         Some(Container::Mutable { length, enabler }) => Ok(MutableShare { length, enabler }),
-        _ => Err(io::Error::new(ErrorKind::InvalidData, "it is no mutable share")),
+        _ => Err(io::Error::new(
+            ErrorKind::InvalidData,
+            "it is no mutable share",
+        )),
     }
 }
 
@@ -214,7 +244,11 @@ impl Backend for DiskBackend {
         length: u64,
         received: RangeSet,
     ) -> Result<Box<dyn ShareUpload>> {
-        let missing: u64 = received.missing(length).iter().map(|r| r.end - r.start).sum();
+        let missing: u64 = received
+            .missing(length)
+            .iter()
+            .map(|r| r.end - r.start)
+            .sum();
         if missing > 0 {
             self.require_space(missing).await?;
         }
@@ -225,13 +259,18 @@ impl Backend for DiskBackend {
             options.read(true).write(true);
             // After a crash between its name and its row it has the name already.
             if is_begun && !root.try_exists(path)? {
-                return Ok(root.open_with(shareset(index).join(share.to_string()), &options)?.into_std());
+                return Ok(root
+                    .open_with(shareset(index).join(share.to_string()), &options)?
+                    .into_std());
             }
             root.create_dir_all("incoming")?;
-            let file = root.open_with(path, options.create(true).truncate(!is_begun))?.into_std();
+            let file = root
+                .open_with(path, options.create(true).truncate(!is_begun))?
+                .into_std();
             if length > 0 {
                 // What is reserved is the disk's to keep, where it can.
-                match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, length) {
+                match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, length)
+                {
                     Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
                     other => other?,
                 }
@@ -239,10 +278,21 @@ impl Backend for DiskBackend {
             sync(root, Path::new("incoming"))?;
             Ok(file)
         });
-        Ok(Box::new(FileUpload { backend: self.clone(), index, share, length, file: Arc::new(file.await?) }))
+        Ok(Box::new(FileUpload {
+            backend: self.clone(),
+            index,
+            share,
+            length,
+            file: Arc::new(file.await?),
+        }))
     }
 
-    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+    async fn read(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
         self.stream(index, share, range).await
     }
 
@@ -264,50 +314,79 @@ impl Backend for DiskBackend {
 
     async fn remove(&self, index: StorageIndex, share: ShareNum, _: Option<u64>) -> Result<()> {
         let incoming = Path::new("incoming").join(format!("{index}.{share}"));
-        self.run("remove", shareset(index).join(share.to_string()), move |root, path| {
-            for file in [path, &incoming] {
-                match root.remove_file(file) {
-                    Err(e) if e.kind() == ErrorKind::NotFound => {}
-                    other => other?,
+        self.run(
+            "remove",
+            shareset(index).join(share.to_string()),
+            move |root, path| {
+                for file in [path, &incoming] {
+                    match root.remove_file(file) {
+                        Err(e) if e.kind() == ErrorKind::NotFound => {}
+                        other => other?,
+                    }
                 }
-            }
-            // Folders that are empty now go too; others are not. What was removed is so durably.
-            let Some(folder) = path.parent() else { return Ok(()) };
-            let changed = if root.remove_dir(folder).is_ok() { folder.parent() } else { Some(folder) };
-            match changed.map_or(Ok(()), |changed| sync(root, changed)) {
-                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-                other => other,
-            }
-        })
+                // Folders that are empty now go too; others are not. What was removed is so durably.
+                let Some(folder) = path.parent() else {
+                    return Ok(());
+                };
+                let changed = if root.remove_dir(folder).is_ok() {
+                    folder.parent()
+                } else {
+                    Some(folder)
+                };
+                match changed.map_or(Ok(()), |changed| sync(root, changed)) {
+                    Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                    other => other,
+                }
+            },
+        )
         .await
     }
 
-    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
-        let owner = self.owner.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.run("look for", shareset(index).join(share.to_string()), move |root, path| {
-            match root.metadata(path) {
-                // A file is one chunk.
-                Ok(meta) if chunk == 0 => return Ok(Some(meta.len())),
-                Ok(_) => return Ok(None),
-                Err(e) if e.kind() == ErrorKind::NotFound => {}
-                Err(e) => return Err(e),
-            }
-            match owner {
-                Some(owner) if !root.try_exists(Path::new("raic").join(&owner))? => Err(io::Error::other(
-                    format!("raic/{owner} is not there, so nothing that is missing counts as gone"),
-                )),
-                _ => Ok(None),
-            }
-        })
+    async fn chunk_length(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        chunk: u64,
+    ) -> Result<Option<u64>> {
+        let owner = self
+            .owner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        self.run(
+            "look for",
+            shareset(index).join(share.to_string()),
+            move |root, path| {
+                match root.metadata(path) {
+                    // A file is one chunk.
+                    Ok(meta) if chunk == 0 => return Ok(Some(meta.len())),
+                    Ok(_) => return Ok(None),
+                    Err(e) if e.kind() == ErrorKind::NotFound => {}
+                    Err(e) => return Err(e),
+                }
+                match owner {
+                    Some(owner) if !root.try_exists(Path::new("raic").join(&owner))? => {
+                        Err(io::Error::other(format!(
+                            "raic/{owner} is not there, so nothing that is missing counts as gone"
+                        )))
+                    }
+                    _ => Ok(None),
+                }
+            },
+        )
         .await
     }
 
     async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
-        self.run("read", shareset(index).join(share.to_string()), |root, path| match root.open(path) {
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e),
-            Ok(mut file) => mutable_header(&mut file).map(Some),
-        })
+        self.run(
+            "read",
+            shareset(index).join(share.to_string()),
+            |root, path| match root.open(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e),
+                Ok(mut file) => mutable_header(&mut file).map(Some),
+            },
+        )
         .await
     }
 
@@ -318,54 +397,75 @@ impl Backend for DiskBackend {
         range: Range<u64>,
     ) -> Result<ShareStream> {
         let there = self.mutable(index, share).await?;
-        let absent = || StorageError::NotFound { backend: self.name.to_string(), index, share };
+        let absent = || StorageError::NotFound {
+            backend: self.name.to_string(),
+            index,
+            share,
+        };
         let end = range.end.min(there.ok_or_else(absent)?.length);
         if range.start >= end {
             return Ok(stream::empty().boxed());
         }
-        self.stream(index, share, range.start + MUTABLE_HEADER..end + MUTABLE_HEADER).await
+        self.stream(
+            index,
+            share,
+            range.start + MUTABLE_HEADER..end + MUTABLE_HEADER,
+        )
+        .await
     }
 
-    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
+    async fn write_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        write: MutableWrite,
+    ) -> Result<u64> {
         // The whole of it is written anew.
-        let before = self.mutable(index, share).await?.map_or(0, |there| there.length);
+        let before = self
+            .mutable(index, share)
+            .await?
+            .map_or(0, |there| there.length);
         self.require_space(write.length_after(before)).await?;
         let folder = shareset(index);
         let incoming = self.temporary(&format!("{index}.{share}"));
-        self.run("write", folder.join(share.to_string()), move |root, path| {
-            root.create_dir_all("incoming")?;
-            let old = match root.open(path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => None,
-                other => Some(other?),
-            };
-            let written = || {
-                let mut file = root.create(&incoming)?.into_std();
-                let (mut before, mut enabler) = (0, write.enabler);
-                if let Some(old) = old {
-                    let mut old = old.into_std();
-                    let there = mutable_header(&mut old)?;
-                    (before, enabler) = (there.length, there.enabler);
-                    file.write_all(&Container::mutable(0, &enabler))?;
-                    // The kernel copies, and shares blocks where the filesystem can.
-                    io::copy(&mut old, &mut file)?;
-                }
-                let length = write.length_after(before);
-                for (offset, bytes) in &write.writes {
-                    file.write_all_at(bytes, MUTABLE_HEADER + offset)?;
-                }
-                file.set_len(MUTABLE_HEADER + length)?;
-                file.write_all_at(&Container::mutable(length, &enabler), 0)?;
-                file.sync_all()?;
-                root.create_dir_all(&folder)?;
-                root.rename(&incoming, root, path)?;
-                sync_names(root, &folder)?;
-                Ok(length)
-            };
-            written().inspect_err(|_: &io::Error| {
-                // What is left of it is of no use to anybody.
-                let _ = root.remove_file(&incoming);
-            })
-        })
+        self.run(
+            "write",
+            folder.join(share.to_string()),
+            move |root, path| {
+                root.create_dir_all("incoming")?;
+                let old = match root.open(path) {
+                    Err(e) if e.kind() == ErrorKind::NotFound => None,
+                    other => Some(other?),
+                };
+                let written = || {
+                    let mut file = root.create(&incoming)?.into_std();
+                    let (mut before, mut enabler) = (0, write.enabler);
+                    if let Some(old) = old {
+                        let mut old = old.into_std();
+                        let there = mutable_header(&mut old)?;
+                        (before, enabler) = (there.length, there.enabler);
+                        file.write_all(&Container::mutable(0, &enabler))?;
+                        // The kernel copies, and shares blocks where the filesystem can.
+                        io::copy(&mut old, &mut file)?;
+                    }
+                    let length = write.length_after(before);
+                    for (offset, bytes) in &write.writes {
+                        file.write_all_at(bytes, MUTABLE_HEADER + offset)?;
+                    }
+                    file.set_len(MUTABLE_HEADER + length)?;
+                    file.write_all_at(&Container::mutable(length, &enabler), 0)?;
+                    file.sync_all()?;
+                    root.create_dir_all(&folder)?;
+                    root.rename(&incoming, root, path)?;
+                    sync_names(root, &folder)?;
+                    Ok(length)
+                };
+                written().inspect_err(|_: &io::Error| {
+                    // What is left of it is of no use to anybody.
+                    let _ = root.remove_file(&incoming);
+                })
+            },
+        )
         .await
     }
 
@@ -381,8 +481,16 @@ impl Backend for DiskBackend {
         Ok(Vec::new())
     }
 
-    async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Recovered> {
-        Ok(self.mutable(index, share).await?.map_or(Recovered::Deleted, Recovered::Whole))
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: &Found,
+    ) -> Result<Recovered> {
+        Ok(self
+            .mutable(index, share)
+            .await?
+            .map_or(Recovered::Deleted, Recovered::Whole))
     }
 
     async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
@@ -399,20 +507,37 @@ impl Backend for DiskBackend {
             for prefix in prefixes {
                 for folder in present(root.read_dir(prefix))?.into_iter().flatten() {
                     let folder = folder?;
-                    let Some(index) = folder.file_name().to_str().and_then(|n| n.parse().ok()) else {
+                    let Some(index) = folder.file_name().to_str().and_then(|n| n.parse().ok())
+                    else {
                         continue;
                     };
-                    let Some(files) = present(folder.open_dir())? else { continue };
+                    let Some(files) = present(folder.open_dir())? else {
+                        continue;
+                    };
                     for file in files.entries()? {
                         let file = file?;
-                        let Some(share) = share_number(&file.file_name()) else { continue };
-                        let Some(meta) = present(file.metadata())? else { continue };
-                        let modified = meta.modified().ok().map(cap_std::time::SystemTime::into_std);
+                        let Some(share) = share_number(&file.file_name()) else {
+                            continue;
+                        };
+                        let Some(meta) = present(file.metadata())? else {
+                            continue;
+                        };
+                        let modified = meta
+                            .modified()
+                            .ok()
+                            .map(cap_std::time::SystemTime::into_std);
                         let newest = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
                         let whole = Found::file(meta.len());
-                        found.push(FoundShare { index, share, found: whole, newest_ms: newest.map(millis) });
+                        found.push(FoundShare {
+                            index,
+                            share,
+                            found: whole,
+                            newest_ms: newest.map(millis),
+                        });
                         if found.len() as u64 > most {
-                            return Err(io::Error::other("there are far more shares than were stored"));
+                            return Err(io::Error::other(
+                                "there are far more shares than were stored",
+                            ));
                         }
                     }
                 }
@@ -422,9 +547,19 @@ impl Backend for DiskBackend {
         .await
     }
 
-    async fn lacks_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Option<String>> {
+    async fn lacks_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: &Found,
+    ) -> Result<Option<String>> {
         let is_there = self.chunk_length(index, share, 0).await?.is_some();
-        Ok((!is_there).then(|| shareset(index).join(share.to_string()).display().to_string()))
+        Ok((!is_there).then(|| {
+            shareset(index)
+                .join(share.to_string())
+                .display()
+                .to_string()
+        }))
     }
 
     async fn sweep(&self, before_ms: i64) -> Result<u64> {
@@ -442,7 +577,10 @@ impl Backend for DiskBackend {
                     Err(e) if e.kind() == ErrorKind::NotFound => continue,
                     other => other?.into_std(),
                 };
-                if touched.duration_since(UNIX_EPOCH).is_ok_and(|since| millis(since) < before_ms) {
+                if touched
+                    .duration_since(UNIX_EPOCH)
+                    .is_ok_and(|since| millis(since) < before_ms)
+                {
                     file.remove_file()?;
                     removed += 1;
                 }
@@ -465,7 +603,10 @@ impl Backend for DiskBackend {
             };
             let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
             let names = names.collect::<io::Result<Vec<_>>>()?;
-            Ok(names.into_iter().filter(|name| name.starts_with(&prefix)).collect())
+            Ok(names
+                .into_iter()
+                .filter(|name| name.starts_with(&prefix))
+                .collect())
         })
         .await
     }
@@ -483,7 +624,9 @@ impl Backend for DiskBackend {
             let disk = rustix::fs::fstatvfs(root)?;
             let free = disk.f_bavail.saturating_mul(disk.f_frsize);
             // 2^64 broke clients: what is told fits every one's integers.
-            Ok(Some(free.saturating_sub(reserved).min(i64::MAX.unsigned_abs())))
+            Ok(Some(
+                free.saturating_sub(reserved).min(i64::MAX.unsigned_abs()),
+            ))
         })
         .await
     }
@@ -560,7 +703,11 @@ impl FileWriter {
     async fn flush(&mut self) -> Result<()> {
         let (file, bytes) = (self.file.clone(), self.gathered.split().freeze());
         self.written += bytes.len() as u64;
-        self.backend.run("write", self.incoming(), move |_, _| (&*file).write_all(&bytes)).await
+        self.backend
+            .run("write", self.incoming(), move |_, _| {
+                (&*file).write_all(&bytes)
+            })
+            .await
     }
 }
 
@@ -572,17 +719,24 @@ impl DiskBackend {
         bytes: u64,
         sync_file: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Stored> {
-        let (folder, incoming) = (shareset(index), Path::new("incoming").join(format!("{index}.{share}")));
-        self.run("finish", shareset(index).join(share.to_string()), move |root, path| {
-            sync_file()?;
-            root.create_dir_all(&folder)?;
-            match root.rename(&incoming, root, path) {
-                // Once more after a crash.
-                Err(e) if e.kind() == ErrorKind::NotFound && root.try_exists(path)? => {}
-                other => other?,
-            }
-            sync_names(root, &folder)
-        })
+        let (folder, incoming) = (
+            shareset(index),
+            Path::new("incoming").join(format!("{index}.{share}")),
+        );
+        self.run(
+            "finish",
+            shareset(index).join(share.to_string()),
+            move |root, path| {
+                sync_file()?;
+                root.create_dir_all(&folder)?;
+                match root.rename(&incoming, root, path) {
+                    // Once more after a crash.
+                    Err(e) if e.kind() == ErrorKind::NotFound && root.try_exists(path)? => {}
+                    other => other?,
+                }
+                sync_names(root, &folder)
+            },
+        )
         .await?;
         Ok(Stored { objects: 1, bytes })
     }
@@ -603,7 +757,11 @@ impl ShareWriter for FileWriter {
         let file = self.file.clone();
         // From here on it may have its name, whatever is answered.
         self.is_finished = true;
-        self.backend.publish((self.index, self.share), self.written, move || file.sync_all()).await
+        self.backend
+            .publish((self.index, self.share), self.written, move || {
+                file.sync_all()
+            })
+            .await
     }
 }
 
@@ -630,9 +788,13 @@ impl FileUpload {
         operation: &'static str,
         work: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (file, path) =
-            (self.file.clone(), Path::new("incoming").join(format!("{}.{}", self.index, self.share)));
-        self.backend.run(operation, path, move |_, _| work(&file)).await
+        let (file, path) = (
+            self.file.clone(),
+            Path::new("incoming").join(format!("{}.{}", self.index, self.share)),
+        );
+        self.backend
+            .run(operation, path, move |_, _| work(&file))
+            .await
     }
 }
 
@@ -648,7 +810,8 @@ impl ShareUpload for FileUpload {
 
     async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
         self.run("read", move |file| {
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            let mut bytes =
+                vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
             file.read_exact_at(&mut bytes, range.start)?;
             Ok(bytes.into())
         })
@@ -657,6 +820,10 @@ impl ShareUpload for FileUpload {
 
     async fn finish(self: Box<Self>) -> Result<Stored> {
         let file = self.file.clone();
-        self.backend.publish((self.index, self.share), self.length, move || file.sync_all()).await
+        self.backend
+            .publish((self.index, self.share), self.length, move || {
+                file.sync_all()
+            })
+            .await
     }
 }

@@ -249,7 +249,10 @@ impl StorageError {
         match self {
             Self::NoSpace { .. } => true,
             Self::Disk { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                )
             }
             Self::Database(e) => e.is_full(),
             Self::Cloud(e) => e.kind == raic_cloud::ErrorKind::QuotaExceeded,
@@ -261,7 +264,9 @@ impl StorageError {
 fn advice(source: &io::Error) -> &'static str {
     match source.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "; free space on that disk",
-        io::ErrorKind::PermissionDenied => "; let the user who runs raic read and write that folder",
+        io::ErrorKind::PermissionDenied => {
+            "; let the user who runs raic read and write that folder"
+        }
         io::ErrorKind::ReadOnlyFilesystem => "; mount that disk for writing",
         _ => "",
     }

@@ -41,8 +41,8 @@ mod unusable;
 pub mod conformance;
 
 pub use backend::{
-    Backend, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, Recovered, ShareStream,
-    ShareUpload, ShareWriter, Stored,
+    Backend, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, Recovered,
+    ShareStream, ShareUpload, ShareWriter, Stored,
 };
 pub use budget::{ChunkBudget, Reserved};
 pub use clock::Clock;
@@ -53,9 +53,9 @@ pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
 pub use error::{Result, StorageError};
 pub use leasedb::{
-    Account, AccountChange, AccountId, Allocation, Coming, Expiry, Going, Identity, LeaseDb, LeaseInfo,
-    MAX_SHARE, Patience, Placed, RenewSecret, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState,
-    Suspect, Suspicion, Upload, Usage, UsageDay, placed, server_id,
+    Account, AccountChange, AccountId, Allocation, Coming, Expiry, Going, Identity, LeaseDb,
+    LeaseInfo, MAX_SHARE, Patience, Placed, RenewSecret, Run, ServerId, ServerShares, ShareKind,
+    ShareRow, ShareState, Suspect, Suspicion, Upload, Usage, UsageDay, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use mutable::MUTABLE_CHUNK_SIZE;

@@ -28,7 +28,9 @@ impl Pages {
     /// Lists the objects below `prefix`, `most` of them and no more.
     pub(crate) async fn new(cloud: &Arc<dyn Cloud>, prefix: String, most: u64) -> Result<Self> {
         let described = cloud.describe().await.unwrap_or_default();
-        let is_ordered = described.iter().any(|(name, value)| name == "ordered-list" && value == "yes");
+        let is_ordered = described
+            .iter()
+            .any(|(name, value)| name == "ordered-list" && value == "yes");
         let (cursor, last) = (None, None);
         Ok(Self {
             cloud: cloud.clone(),
@@ -56,8 +58,15 @@ impl Pages {
         if self.is_at_end {
             return Ok(None);
         }
-        let page = self.cloud.list(&self.prefix, self.cursor.as_deref(), MAX_PAGE).await?;
-        self.empty = if page.entries.is_empty() { self.empty + 1 } else { 0 };
+        let page = self
+            .cloud
+            .list(&self.prefix, self.cursor.as_deref(), MAX_PAGE)
+            .await?;
+        self.empty = if page.entries.is_empty() {
+            self.empty + 1
+        } else {
+            0
+        };
         if page.next.is_some() && (page.next == self.cursor || self.empty > MAX_EMPTY) {
             return Err(self.broken("goes on without an end"));
         }
@@ -67,7 +76,11 @@ impl Pages {
         };
         if self.is_ordered {
             for entry in &page.entries {
-                if self.last.as_deref().is_some_and(|last| last >= entry.key.as_str()) {
+                if self
+                    .last
+                    .as_deref()
+                    .is_some_and(|last| last >= entry.key.as_str())
+                {
                     return Err(self.broken(
                         "is out of order, or names an object twice, though the cloud says that it is ordered",
                     ));

@@ -11,8 +11,9 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    Backend, EnablerHash, Found, FoundShare, MutableShare, MutableWrite, RangeSet, Recovered, Result,
-    ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
+    Backend, EnablerHash, Found, FoundShare, MutableShare, MutableWrite, RangeSet, Recovered,
+    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex,
+    Stored,
 };
 
 type At = (StorageIndex, ShareNum);
@@ -89,11 +90,16 @@ impl ShareUpload for MemoryUpload {
     async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
         let uploads = lock(&self.uploads);
         let upload = uploads.get(&self.at).map_or(&[][..], |upload| upload);
-        Ok(Bytes::copy_from_slice(&upload[range.start as usize..range.end as usize]))
+        Ok(Bytes::copy_from_slice(
+            &upload[range.start as usize..range.end as usize],
+        ))
     }
 
     async fn finish(self: Box<Self>) -> Result<Stored> {
-        let whole = lock(&self.uploads).remove(&self.at).unwrap_or_default().freeze();
+        let whole = lock(&self.uploads)
+            .remove(&self.at)
+            .unwrap_or_default()
+            .freeze();
         let bytes = whole.len() as u64;
         lock(&self.shares).insert(self.at, whole);
         Ok(Stored { objects: 1, bytes })
@@ -107,7 +113,11 @@ impl Backend for MemoryBackend {
     }
 
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
-        Ok(Box::new(MemoryWriter { shares: self.shares.clone(), at: (index, share), bytes: BytesMut::new() }))
+        Ok(Box::new(MemoryWriter {
+            shares: self.shares.clone(),
+            at: (index, share),
+            bytes: BytesMut::new(),
+        }))
     }
 
     async fn upload(
@@ -118,23 +128,46 @@ impl Backend for MemoryBackend {
         _: RangeSet,
     ) -> Result<Box<dyn ShareUpload>> {
         let (shares, uploads) = (self.shares.clone(), self.uploads.clone());
-        Ok(Box::new(MemoryUpload { shares, uploads, at: (index, share) }))
+        Ok(Box::new(MemoryUpload {
+            shares,
+            uploads,
+            at: (index, share),
+        }))
     }
 
-    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+    async fn read(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
         let backend = self.name.clone();
         let whole = lock(&self.shares).get(&(index, share)).cloned();
-        let Some(whole) = whole else { return Err(StorageError::NotFound { backend, index, share }) };
-        let cut = || whole.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
+        let Some(whole) = whole else {
+            return Err(StorageError::NotFound {
+                backend,
+                index,
+                share,
+            });
+        };
+        let cut =
+            || whole.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
         match cut() {
             Some(part) => Ok(stream::iter([Ok(whole.slice_ref(part))]).boxed()),
-            None => Err(StorageError::Short { backend, index, share }),
+            None => Err(StorageError::Short {
+                backend,
+                index,
+                share,
+            }),
         }
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
         let range = (index, ShareNum(0))..=(index, ShareNum(u8::MAX));
-        Ok(lock(&self.shares).range(range).map(|((_, share), _)| *share).collect())
+        Ok(lock(&self.shares)
+            .range(range)
+            .map(|((_, share), _)| *share)
+            .collect())
     }
 
     async fn remove(&self, index: StorageIndex, share: ShareNum, _: Option<u64>) -> Result<()> {
@@ -143,19 +176,32 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
+    async fn chunk_length(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        chunk: u64,
+    ) -> Result<Option<u64>> {
         if chunk > 0 {
             return Ok(None);
         }
-        let immutable = lock(&self.shares).get(&(index, share)).map(|bytes| bytes.len() as u64);
-        Ok(immutable
-            .or_else(|| lock(&self.mutable).get(&(index, share)).map(|(_, bytes)| bytes.len() as u64)))
+        let immutable = lock(&self.shares)
+            .get(&(index, share))
+            .map(|bytes| bytes.len() as u64);
+        Ok(immutable.or_else(|| {
+            lock(&self.mutable)
+                .get(&(index, share))
+                .map(|(_, bytes)| bytes.len() as u64)
+        }))
     }
 
     async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
         let shares = lock(&self.mutable);
         let share = shares.get(&(index, share));
-        Ok(share.map(|(enabler, bytes)| MutableShare { length: bytes.len() as u64, enabler: *enabler }))
+        Ok(share.map(|(enabler, bytes)| MutableShare {
+            length: bytes.len() as u64,
+            enabler: *enabler,
+        }))
     }
 
     async fn read_mutable(
@@ -165,17 +211,30 @@ impl Backend for MemoryBackend {
         range: Range<u64>,
     ) -> Result<ShareStream> {
         let shares = lock(&self.mutable);
-        let absent = || StorageError::NotFound { backend: self.name.clone(), index, share };
+        let absent = || StorageError::NotFound {
+            backend: self.name.clone(),
+            index,
+            share,
+        };
         let (_, bytes) = shares.get(&(index, share)).ok_or_else(absent)?;
-        let end = usize::try_from(range.end).unwrap_or(usize::MAX).min(bytes.len());
+        let end = usize::try_from(range.end)
+            .unwrap_or(usize::MAX)
+            .min(bytes.len());
         let start = usize::try_from(range.start).unwrap_or(usize::MAX).min(end);
         let part = Bytes::copy_from_slice(&bytes[start..end]);
         Ok(stream::iter((!part.is_empty()).then_some(Ok(part))).boxed())
     }
 
-    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
+    async fn write_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        write: MutableWrite,
+    ) -> Result<u64> {
         let mut shares = lock(&self.mutable);
-        let (_, bytes) = shares.entry((index, share)).or_insert_with(|| (write.enabler, Vec::new()));
+        let (_, bytes) = shares
+            .entry((index, share))
+            .or_insert_with(|| (write.enabler, Vec::new()));
         let length = write.length_after(bytes.len() as u64);
         for (offset, new) in write.writes {
             let (start, end) = (offset as usize, offset as usize + new.len());
@@ -201,8 +260,16 @@ impl Backend for MemoryBackend {
         Ok(Vec::new())
     }
 
-    async fn recover_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Recovered> {
-        Ok(self.mutable(index, share).await?.map_or(Recovered::Deleted, Recovered::Whole))
+    async fn recover_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: &Found,
+    ) -> Result<Recovered> {
+        Ok(self
+            .mutable(index, share)
+            .await?
+            .map_or(Recovered::Deleted, Recovered::Whole))
     }
 
     async fn scan(&self, span: Span, _: u64) -> Result<Vec<FoundShare>> {
@@ -210,19 +277,37 @@ impl Backend for MemoryBackend {
         let mut found = Vec::new();
         for ((index, share), bytes) in lock(&self.shares).iter().filter(|(at, _)| within(at)) {
             let whole = Found::file(bytes.len() as u64);
-            found.push(FoundShare { index: *index, share: *share, found: whole, newest_ms: None });
+            found.push(FoundShare {
+                index: *index,
+                share: *share,
+                found: whole,
+                newest_ms: None,
+            });
         }
         Ok(found)
     }
 
-    async fn lacks_mutable(&self, index: StorageIndex, share: ShareNum, _: &Found) -> Result<Option<String>> {
-        Ok(self.mutable(index, share).await?.is_none().then(|| share.to_string()))
+    async fn lacks_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: &Found,
+    ) -> Result<Option<String>> {
+        Ok(self
+            .mutable(index, share)
+            .await?
+            .is_none()
+            .then(|| share.to_string()))
     }
 
     fn set_owner(&self, _: Option<String>) {}
 
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
-        Ok(lock(&self.objects).keys().filter(|name| name.starts_with(prefix)).cloned().collect())
+        Ok(lock(&self.objects)
+            .keys()
+            .filter(|name| name.starts_with(prefix))
+            .cloned()
+            .collect())
     }
 
     async fn remove_object(&self, name: &str) -> Result<()> {
@@ -257,7 +342,9 @@ pub struct NullBackend {
 impl NullBackend {
     /// One of that name.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned() }
+        Self {
+            name: name.to_owned(),
+        }
     }
 }
 
@@ -272,7 +359,10 @@ impl ShareWriter for NullWriter {
     }
 
     async fn finish(self: Box<Self>) -> Result<Stored> {
-        Ok(Stored { objects: 0, bytes: self.0 })
+        Ok(Stored {
+            objects: 0,
+            bytes: self.0,
+        })
     }
 }
 
@@ -311,8 +401,17 @@ impl Backend for NullBackend {
         Ok(Box::new(NullWriter(0)))
     }
 
-    async fn read(&self, index: StorageIndex, share: ShareNum, _: Range<u64>) -> Result<ShareStream> {
-        Err(StorageError::NotFound { backend: self.name.clone(), index, share })
+    async fn read(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: Range<u64>,
+    ) -> Result<ShareStream> {
+        Err(StorageError::NotFound {
+            backend: self.name.clone(),
+            index,
+            share,
+        })
     }
 
     async fn shares(&self, _: StorageIndex) -> Result<Vec<ShareNum>> {
@@ -331,11 +430,25 @@ impl Backend for NullBackend {
         Ok(None)
     }
 
-    async fn read_mutable(&self, index: StorageIndex, share: ShareNum, _: Range<u64>) -> Result<ShareStream> {
-        Err(StorageError::NotFound { backend: self.name.clone(), index, share })
+    async fn read_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        _: Range<u64>,
+    ) -> Result<ShareStream> {
+        Err(StorageError::NotFound {
+            backend: self.name.clone(),
+            index,
+            share,
+        })
     }
 
-    async fn write_mutable(&self, _: StorageIndex, _: ShareNum, write: MutableWrite) -> Result<u64> {
+    async fn write_mutable(
+        &self,
+        _: StorageIndex,
+        _: ShareNum,
+        write: MutableWrite,
+    ) -> Result<u64> {
         Ok(write.length_after(0))
     }
 
@@ -359,7 +472,12 @@ impl Backend for NullBackend {
         Ok(Vec::new())
     }
 
-    async fn lacks_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<Option<String>> {
+    async fn lacks_mutable(
+        &self,
+        _: StorageIndex,
+        _: ShareNum,
+        _: &Found,
+    ) -> Result<Option<String>> {
         Ok(None)
     }
 

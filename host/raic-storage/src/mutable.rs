@@ -67,15 +67,29 @@ impl MutableShares {
     }
 
     fn not_known(&self, (index, share): At, reason: impl ToString) -> StorageError {
-        StorageError::NotKnown { backend: self.name(), index, share, reason: reason.to_string() }
+        StorageError::NotKnown {
+            backend: self.name(),
+            index,
+            share,
+            reason: reason.to_string(),
+        }
     }
 
     pub(crate) fn damaged(&self, (index, share): At, what: impl Into<String>) -> StorageError {
-        StorageError::Damaged { backend: self.name(), index, share, what: what.into() }
+        StorageError::Damaged {
+            backend: self.name(),
+            index,
+            share,
+            what: what.into(),
+        }
     }
 
     fn busy(&self, (index, share): At) -> StorageError {
-        StorageError::Busy { backend: self.name(), index, share }
+        StorageError::Busy {
+            backend: self.name(),
+            index,
+            share,
+        }
     }
 
     pub(crate) fn decode(&self, (index, share): At, bytes: &[u8]) -> Result<Commit> {
@@ -87,15 +101,32 @@ impl MutableShares {
         commit.encode(&self.slots.key, index, share)
     }
 
-    async fn put(&self, (index, share): At, object: ShareObject, content: Bytes) -> Result<(), CloudError> {
+    async fn put(
+        &self,
+        (index, share): At,
+        object: ShareObject,
+        content: Bytes,
+    ) -> Result<(), CloudError> {
         let key = object.key(index, share);
-        match self.container.cloud.put(&key, content.clone().into(), WriteMode::CreateOnly).await {
+        match self
+            .container
+            .cloud
+            .put(&key, content.clone().into(), WriteMode::CreateOnly)
+            .await
+        {
             // The same bytes may be sent again; other bytes never have this name.
             Err(e) if e.kind == ErrorKind::AlreadyExists => {
                 // It is there, by an attempt that was not heard: whatever fails now says nothing against that.
-                let landed = |e: CloudError| CloudError { may_land: true, ..e };
+                let landed = |e: CloudError| CloudError {
+                    may_land: true,
+                    ..e
+                };
                 let there = self.get((index, share), object).await.map_err(landed)?;
-                if there.is_some_and(|there| there == content) { Ok(()) } else { Err(landed(e)) }
+                if there.is_some_and(|there| there == content) {
+                    Ok(())
+                } else {
+                    Err(landed(e))
+                }
             }
             put => put.map(drop),
         }
@@ -107,8 +138,15 @@ impl MutableShares {
         object: ShareObject,
     ) -> Result<Option<Bytes>, CloudError> {
         let limit = usize::try_from(MAX_OBJECT).unwrap_or(usize::MAX);
-        match self.container.cloud.get(&object.key(index, share), None, None).await {
-            Ok(found) => collect_body(self.container.cloud.name(), found.body, limit).await.map(Some),
+        match self
+            .container
+            .cloud
+            .get(&object.key(index, share), None, None)
+            .await
+        {
+            Ok(found) => collect_body(self.container.cloud.name(), found.body, limit)
+                .await
+                .map(Some),
             Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e),
         }
@@ -118,12 +156,29 @@ impl MutableShares {
     pub(crate) async fn settled(&self, at: At) -> Result<Settled> {
         loop {
             let Some(slot) = self.slots.get(at).await? else {
-                return Ok(Settled { fence: None, current: None, is_doubtful: false });
+                return Ok(Settled {
+                    fence: None,
+                    current: None,
+                    is_doubtful: false,
+                });
             };
-            let current = slot.current.as_deref().map(|bytes| self.decode(at, bytes)).transpose()?;
-            let Slot { fence, intent, is_doubtful, .. } = slot;
+            let current = slot
+                .current
+                .as_deref()
+                .map(|bytes| self.decode(at, bytes))
+                .transpose()?;
+            let Slot {
+                fence,
+                intent,
+                is_doubtful,
+                ..
+            } = slot;
             let Some(intent) = intent else {
-                return Ok(Settled { fence: Some(fence), current, is_doubtful });
+                return Ok(Settled {
+                    fence: Some(fence),
+                    current,
+                    is_doubtful,
+                });
             };
             let (generation, again) = (intent.generation, intent.again);
             let there = match self.get(at, ShareObject::Commit(generation)).await {
@@ -146,8 +201,13 @@ impl MutableShares {
                     }
                 }
             }
-            self.container.proves_absence().await.map_err(|e| self.not_known(at, e))?;
-            self.container.require_writable().map_err(|e| self.not_known(at, e))?;
+            self.container
+                .proves_absence()
+                .await
+                .map_err(|e| self.not_known(at, e))?;
+            self.container
+                .require_writable()
+                .map_err(|e| self.not_known(at, e))?;
             let (generation, bytes) = match again {
                 // Decided before, and not yet answered.
                 Some(bytes) if !is_changed => (generation, bytes),
@@ -155,7 +215,11 @@ impl MutableShares {
                     let (key, old) = (self.slots.key, current.clone());
                     let again = move |new| {
                         let commit = match old {
-                            Some(old) => Commit { generation: new, parent: Some(generation), ..old },
+                            Some(old) => Commit {
+                                generation: new,
+                                parent: Some(generation),
+                                ..old
+                            },
                             None => Commit::deletion(new, Some(generation)),
                         };
                         commit.encode(&key, at.0, at.1)
@@ -166,7 +230,9 @@ impl MutableShares {
                     }
                 }
             };
-            let put = self.put(at, ShareObject::Commit(generation), bytes.clone().into()).await;
+            let put = self
+                .put(at, ShareObject::Commit(generation), bytes.clone().into())
+                .await;
             put.map_err(|e| self.not_known(at, e))?;
             let commit = self.decode(at, &bytes)?;
             self.record(at, &commit, current.as_ref()).await?;
@@ -176,17 +242,30 @@ impl MutableShares {
     /// Makes an answered commit current. What it replaced goes when nothing can ask for it any longer.
     async fn record(&self, at: At, commit: &Commit, old: Option<&Commit>) -> Result<bool> {
         let replaced = old.map(|old| (old.generation, old.named_beside(commit)));
-        self.slots.record(at, commit.generation, self.encode(at, commit), replaced).await
+        self.slots
+            .record(at, commit.generation, self.encode(at, commit), replaced)
+            .await
     }
 
     pub(crate) async fn state(&self, at: At) -> Result<Option<MutableShare>> {
         let slot = self.settled(at).await?;
-        Ok(slot.version().map(|commit| MutableShare { length: commit.length, enabler: commit.enabler }))
+        Ok(slot.version().map(|commit| MutableShare {
+            length: commit.length,
+            enabler: commit.enabler,
+        }))
     }
 
-    pub(crate) async fn read(self: &Arc<Self>, (index, share): At, range: Range<u64>) -> Result<ShareStream> {
+    pub(crate) async fn read(
+        self: &Arc<Self>,
+        (index, share): At,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
         let slot = self.settled((index, share)).await?;
-        let absent = || StorageError::NotFound { backend: self.name(), index, share };
+        let absent = || StorageError::NotFound {
+            backend: self.name(),
+            index,
+            share,
+        };
         let commit = Arc::new(slot.version().ok_or_else(absent)?.clone());
         let (start, end) = (range.start, range.end.min(commit.length));
         if start >= end {
@@ -200,7 +279,9 @@ impl MutableShares {
                 let chunk = this.chunk((index, share), &commit, number).await?;
                 let (from, to) = (start.max(number * size), end.min((number + 1) * size));
                 // In memory: a chunk's length.
-                Ok(vec![chunk.slice((from - number * size) as usize..(to - number * size) as usize)])
+                Ok(vec![chunk.slice(
+                    (from - number * size) as usize..(to - number * size) as usize,
+                )])
             }
         });
         // The next chunks are on their way while one is read.
@@ -211,9 +292,14 @@ impl MutableShares {
     async fn chunk(&self, at: At, commit: &Commit, number: u64) -> Result<Bytes> {
         let size = u64::from(commit.chunk_size);
         let length = commit.length.saturating_sub(number * size).min(size) as usize;
-        let Some(Some(chunk)) = commit.chunks.get(number as usize) else { return Ok(vec![0; length].into()) };
-        let object = self.get(at, ShareObject::MutableChunk(number, chunk.generation)).await?;
-        let bytes = object.ok_or_else(|| self.damaged(at, format!("chunk {number} is not there")))?;
+        let Some(Some(chunk)) = commit.chunks.get(number as usize) else {
+            return Ok(vec![0; length].into());
+        };
+        let object = self
+            .get(at, ShareObject::MutableChunk(number, chunk.generation))
+            .await?;
+        let bytes =
+            object.ok_or_else(|| self.damaged(at, format!("chunk {number} is not there")))?;
         if *blake3::hash(&bytes).as_bytes() != chunk.digest {
             return Err(self.damaged(at, format!("chunk {number} is another one")));
         }
@@ -249,17 +335,28 @@ impl MutableShares {
         let _reserved = self.budget.reserve(held_by(&write, &base)).await;
         let changed = self.changed_chunks(at, &base, &write, length).await?;
         let numbers = changed.keys().copied().collect();
-        let generation = self.slots.begin(at, slot.fence, numbers).await?.ok_or_else(|| self.busy(at))?;
+        let generation = self
+            .slots
+            .begin(at, slot.fence, numbers)
+            .await?
+            .ok_or_else(|| self.busy(at))?;
         let mut chunks = base.chunks.clone();
         chunks.resize(length.div_ceil(u64::from(base.chunk_size)) as usize, None);
         let puts = stream::iter(changed).map(|(number, bytes)| async move {
             let digest = blake3::hash(&bytes).into();
-            self.put(at, ShareObject::MutableChunk(number, generation), bytes.into()).await?;
+            self.put(
+                at,
+                ShareObject::MutableChunk(number, generation),
+                bytes.into(),
+            )
+            .await?;
             Ok((number, ChunkRef { generation, digest }))
         });
         match puts.buffer_unordered(AT_ONCE).try_collect::<Vec<_>>().await {
             Ok(written) => {
-                written.into_iter().for_each(|(number, chunk)| chunks[number as usize] = Some(chunk));
+                written
+                    .into_iter()
+                    .for_each(|(number, chunk)| chunks[number as usize] = Some(chunk));
             }
             Err(e) => {
                 // The commit was never sent: it cannot land.
@@ -268,7 +365,13 @@ impl MutableShares {
             }
         }
         let parent = slot.current.as_ref().map(|commit| commit.generation);
-        let commit = Commit { generation, parent, length, chunks, ..base };
+        let commit = Commit {
+            generation,
+            parent,
+            length,
+            chunks,
+            ..base
+        };
         self.commit(at, &commit, slot.current.as_ref()).await?;
         Ok(length)
     }
@@ -279,9 +382,18 @@ impl MutableShares {
         if slot.version().is_none() {
             return Ok(());
         }
-        let generation = self.slots.begin(at, slot.fence, Vec::new()).await?.ok_or_else(|| self.busy(at))?;
+        let generation = self
+            .slots
+            .begin(at, slot.fence, Vec::new())
+            .await?
+            .ok_or_else(|| self.busy(at))?;
         let parent = slot.current.as_ref().map(|commit| commit.generation);
-        self.commit(at, &Commit::deletion(generation, parent), slot.current.as_ref()).await
+        self.commit(
+            at,
+            &Commit::deletion(generation, parent),
+            slot.current.as_ref(),
+        )
+        .await
     }
 
     fn not_doubtful(&self, slot: &Settled) -> Result<()> {
@@ -299,12 +411,17 @@ impl MutableShares {
     /// Sends a commit whose chunks were all answered. When it returns, it is current; or somebody settled it otherwise.
     async fn commit(&self, at: At, commit: &Commit, old: Option<&Commit>) -> Result<()> {
         let bytes = self.encode(at, commit);
-        match self.put(at, ShareObject::Commit(commit.generation), bytes.into()).await {
+        match self
+            .put(at, ShareObject::Commit(commit.generation), bytes.into())
+            .await
+        {
             Ok(()) if self.record(at, commit, old).await? => Ok(()),
             Ok(()) => {
                 // Somebody else settled it, as done or as undone.
                 let slot = self.settled(at).await?;
-                let is_ours = slot.current.is_some_and(|now| now.generation == commit.generation);
+                let is_ours = slot
+                    .current
+                    .is_some_and(|now| now.generation == commit.generation);
                 if is_ours { Ok(()) } else { Err(self.busy(at)) }
             }
             Err(e) if !e.may_land => {
@@ -314,7 +431,11 @@ impl MutableShares {
             Err(e) => {
                 // It may be there, or land later: whoever settles the slot decides.
                 let slot = self.settled(at).await?;
-                if slot.current.as_ref().is_some_and(|now| now.generation == commit.generation) {
+                if slot
+                    .current
+                    .as_ref()
+                    .is_some_and(|now| now.generation == commit.generation)
+                {
                     return Ok(());
                 }
                 Err(e.into())
@@ -343,7 +464,11 @@ impl MutableShares {
                     Entry::Vacant(place) => {
                         // What is overwritten as a whole need not be read.
                         let is_whole = within == 0 && part.len() as u64 == size;
-                        let old = if is_whole { Bytes::new() } else { self.chunk(at, base, number).await? };
+                        let old = if is_whole {
+                            Bytes::new()
+                        } else {
+                            self.chunk(at, base, number).await?
+                        };
                         place.insert(old.to_vec())
                     }
                 };
@@ -357,7 +482,10 @@ impl MutableShares {
         // A chunk that is cut loses its end, or an extension would bring it back.
         let last = length / size;
         let is_cut = length < base.length && !length.is_multiple_of(size);
-        if is_cut && !changed.contains_key(&last) && matches!(base.chunks.get(last as usize), Some(Some(_))) {
+        if is_cut
+            && !changed.contains_key(&last)
+            && matches!(base.chunks.get(last as usize), Some(Some(_)))
+        {
             changed.insert(last, self.chunk(at, base, last).await?.to_vec());
         }
         for (number, chunk) in &mut changed {
@@ -370,19 +498,30 @@ impl MutableShares {
     /// Removes what may go by now. True where nothing is left of a deleted share.
     pub(crate) async fn tidy(&self, at: At) -> Result<bool> {
         let slot = self.settled(at).await?;
-        let Some(fence) = slot.fence else { return Ok(true) };
+        let Some(fence) = slot.fence else {
+            return Ok(true);
+        };
         if slot.is_doubtful {
             return Ok(false);
         }
-        let (now, current) = (self.slots.now_ms(), slot.current.as_ref().map(|commit| commit.generation));
-        for Superseded { generation, chunks, until_ms } in self.slots.superseded(at).await? {
+        let (now, current) = (
+            self.slots.now_ms(),
+            slot.current.as_ref().map(|commit| commit.generation),
+        );
+        for Superseded {
+            generation,
+            chunks,
+            until_ms,
+        } in self.slots.superseded(at).await?
+        {
             // Oldest first, and each commit before the chunks that only it names.
             if until_ms > now {
                 return Ok(false);
             }
             self.remove(at, ShareObject::Commit(generation)).await?;
             for (number, of) in chunks {
-                self.remove(at, ShareObject::MutableChunk(number, of)).await?;
+                self.remove(at, ShareObject::MutableChunk(number, of))
+                    .await?;
             }
             self.container.proves_absence().await?;
             self.slots.tidied(at, generation).await?;
@@ -401,6 +540,10 @@ impl MutableShares {
     }
 
     async fn remove(&self, (index, share): At, object: ShareObject) -> Result<()> {
-        Ok(self.container.cloud.delete(&object.key(index, share), None).await?)
+        Ok(self
+            .container
+            .cloud
+            .delete(&object.key(index, share), None)
+            .await?)
     }
 }

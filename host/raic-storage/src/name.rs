@@ -10,7 +10,9 @@ pub struct StorageIndex(pub [u8; 16]);
 
 fn base32() -> Encoding {
     let mut specification = Specification::new();
-    specification.symbols.push_str("abcdefghijklmnopqrstuvwxyz234567");
+    specification
+        .symbols
+        .push_str("abcdefghijklmnopqrstuvwxyz234567");
     #[allow(clippy::unwrap_used, reason = "a constant, which a test reads back")]
     specification.encoding().unwrap()
 }
@@ -43,8 +45,13 @@ impl FromStr for StorageIndex {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bytes = base32().decode(text.as_bytes()).ok().and_then(|b| b.try_into().ok());
-        bytes.map(Self).ok_or_else(|| format!("{text:?} is no storage index: 26 characters of a-z and 2-7"))
+        let bytes = base32()
+            .decode(text.as_bytes())
+            .ok()
+            .and_then(|b| b.try_into().ok());
+        bytes
+            .map(Self)
+            .ok_or_else(|| format!("{text:?} is no storage index: 26 characters of a-z and 2-7"))
     }
 }
 

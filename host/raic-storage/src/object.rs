@@ -37,13 +37,21 @@ impl Generation {
     pub(crate) fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         let whole = u128::from_be_bytes(bytes);
         // The cuts are the fields' widths.
-        Self { epoch: (whole >> 96) as u32, micros: (whole >> 32) as u64, random: whole as u32 }
+        Self {
+            epoch: (whole >> 96) as u32,
+            micros: (whole >> 32) as u64,
+            random: whole as u32,
+        }
     }
 }
 
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:08x}{:016x}{:08x}", self.epoch, self.micros, self.random)
+        write!(
+            f,
+            "{:08x}{:016x}{:08x}",
+            self.epoch, self.micros, self.random
+        )
     }
 }
 
@@ -53,7 +61,11 @@ impl FromStr for Generation {
     fn from_str(text: &str) -> Result<Self, ()> {
         let whole = u128::from_str_radix(text, 16).map_err(drop)?;
         let generation = Self::from_bytes(whole.to_be_bytes());
-        if generation.to_string() == text { Ok(generation) } else { Err(()) }
+        if generation.to_string() == text {
+            Ok(generation)
+        } else {
+            Err(())
+        }
     }
 }
 
@@ -78,7 +90,10 @@ impl ShareObject {
             Self::MutableChunk(i, generation) => format!("{prefix}{share}.{i}.{generation}"),
             Self::Commit(generation) => format!("{prefix}{share}.v.{generation}"),
         };
-        #[allow(clippy::expect_used, reason = "letters, digits, dots and slashes; at most 100 bytes")]
+        #[allow(
+            clippy::expect_used,
+            reason = "letters, digits, dots and slashes; at most 100 bytes"
+        )]
         ObjectKey::new(name).expect("an object's name is a key")
     }
 
@@ -97,8 +112,10 @@ impl ShareObject {
         };
         // Numbers have one way to be written.
         let key = object.key(StorageIndex([0; 16]), share);
-        (key.as_str().strip_prefix(&shareset_prefix(StorageIndex([0; 16]))) == Some(name))
-            .then_some((share, object))
+        (key.as_str()
+            .strip_prefix(&shareset_prefix(StorageIndex([0; 16])))
+            == Some(name))
+        .then_some((share, object))
     }
 }
 
@@ -127,11 +144,21 @@ mod tests {
     fn objects_have_the_specifications_names() {
         let index: StorageIndex = "abcdefghijklmnopqrstuvwxya".parse().unwrap();
         let generation: Generation = G.parse().unwrap();
-        assert_eq!(generation, Generation { epoch: 1, micros: 255, random: 10 });
+        assert_eq!(
+            generation,
+            Generation {
+                epoch: 1,
+                micros: 255,
+                random: 10
+            }
+        );
         for (object, name) in [
             (ShareObject::Chunk(0), "10".to_owned()),
             (ShareObject::Chunk(7), "10.7".to_owned()),
-            (ShareObject::MutableChunk(0, generation), format!("10.0.{G}")),
+            (
+                ShareObject::MutableChunk(0, generation),
+                format!("10.0.{G}"),
+            ),
             (ShareObject::Commit(generation), format!("10.v.{G}")),
         ] {
             let key = object.key(index, ShareNum(10));

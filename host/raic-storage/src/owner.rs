@@ -38,7 +38,9 @@ pub struct Owner {
 
 impl std::fmt::Debug for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Owner").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Owner")
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
     }
 }
 
@@ -53,7 +55,9 @@ pub struct IssuedRuns {
 
 impl IssuedRuns {
     fn has(&self, run: Run) -> bool {
-        self.all.get(&run.nonce).is_some_and(|newest| run.number <= *newest)
+        self.all
+            .get(&run.nonce)
+            .is_some_and(|newest| run.number <= *newest)
     }
 
     fn newest(&self) -> u64 {
@@ -123,7 +127,9 @@ impl Owner {
 
     /// Reads an owner object; none where it is not of this array.
     fn decode(&self, bytes: &[u8]) -> Option<Record> {
-        let (body, mac) = bytes.split_at_checked(LEN - 32).filter(|_| bytes.len() == LEN)?;
+        let (body, mac) = bytes
+            .split_at_checked(LEN - 32)
+            .filter(|_| bytes.len() == LEN)?;
         if blake3::Hash::from(self.mac(body)) != blake3::Hash::from_slice(mac).ok()?
             || body[8..24] != self.array
         {
@@ -131,7 +137,11 @@ impl Owner {
         }
         let number = |at: usize| Some(u32::from_be_bytes(body.get(at..at + 4)?.try_into().ok()?));
         let database = StorageIndex(body[32..48].try_into().ok()?);
-        body.starts_with(MAGIC).then_some(Record { number: number(24)?, epoch: number(28)?, database })
+        body.starts_with(MAGIC).then_some(Record {
+            number: number(24)?,
+            epoch: number(28)?,
+            database,
+        })
     }
 
     /// Reads what a container's owner objects say, and whether another daemon runs on it with a copy of this home.
@@ -155,8 +165,12 @@ impl Owner {
         issued: &IssuedRuns,
     ) -> Result<(Ownership, Vec<String>)> {
         let mut names = backend.objects("").await?;
-        let runs: Vec<_> = names.iter().filter_map(|name| Some((name.clone(), self.run_of(name)?))).collect();
-        let (told, foreign): (Vec<_>, Vec<_>) = runs.into_iter().partition(|(_, run)| issued.has(*run));
+        let runs: Vec<_> = names
+            .iter()
+            .filter_map(|name| Some((name.clone(), self.run_of(name)?)))
+            .collect();
+        let (told, foreign): (Vec<_>, Vec<_>) =
+            runs.into_iter().partition(|(_, run)| issued.has(*run));
         let told = told.into_iter().map(|(name, _)| name).collect();
         names.retain(|name| name.starts_with(PREFIX));
         // By its exact name as well: a listing may be late.
@@ -166,11 +180,20 @@ impl Owner {
         }
         let (mut ours, mut before, mut highest) = (false, false, None);
         for name in names {
-            let Some(bytes) = backend.load_object(&name).await? else { continue };
-            let Some(record) = self.decode(&bytes) else { return Ok((Ownership::OtherArray, Vec::new())) };
+            let Some(bytes) = backend.load_object(&name).await? else {
+                continue;
+            };
+            let Some(record) = self.decode(&bytes) else {
+                return Ok((Ownership::OtherArray, Vec::new()));
+            };
             // Numbers are given by each database anew: another one's say nothing of ours.
             if record.database == self.identity.database && record.number != server.number() {
-                return Ok((Ownership::OtherCloud { number: record.number }, Vec::new()));
+                return Ok((
+                    Ownership::OtherCloud {
+                        number: record.number,
+                    },
+                    Vec::new(),
+                ));
             }
             if record.database == self.identity.database && record.epoch == self.identity.epoch {
                 ours = true;
@@ -197,19 +220,31 @@ impl Owner {
             );
             return Err(StorageError::Unusable { reason });
         }
-        let is_ours = matches!(found, Ownership::Ours | Ownership::OursBefore | Ownership::Unowned);
+        let is_ours = matches!(
+            found,
+            Ownership::Ours | Ownership::OursBefore | Ownership::Unowned
+        );
         for (name, run) in foreign.iter().filter(|_| is_ours) {
             // Only this array's daemons can write one that counts.
             let bytes = backend.load_object(name).await?;
             if bytes.is_some_and(|bytes| bytes[..] == self.mac(name.as_bytes())) {
-                return Ok((Ownership::Copied { theirs: run.number, ours: issued.newest() }, Vec::new()));
+                return Ok((
+                    Ownership::Copied {
+                        theirs: run.number,
+                        ours: issued.newest(),
+                    },
+                    Vec::new(),
+                ));
             }
         }
         Ok((found, told))
     }
 
     fn run_object(&self, run: Run) -> String {
-        format!("{RUN_PREFIX}{}.{}.{}", self.identity.database, run.number, run.nonce)
+        format!(
+            "{RUN_PREFIX}{}.{}.{}",
+            self.identity.database, run.number, run.nonce
+        )
     }
 
     /// A run of this database, by the name of its object.
@@ -217,7 +252,10 @@ impl Owner {
         let mut parts = name.strip_prefix(RUN_PREFIX)?.split('.');
         let (database, number, nonce) = (parts.next()?, parts.next()?, parts.next()?);
         let is_own = database.parse::<StorageIndex>().ok()? == self.identity.database;
-        let run = Run { nonce: nonce.parse().ok()?, number: number.parse().ok()? };
+        let run = Run {
+            nonce: nonce.parse().ok()?,
+            number: number.parse().ok()?,
+        };
         (is_own && parts.next().is_none()).then_some(run)
     }
 
@@ -242,13 +280,17 @@ impl Owner {
         }
         let run = issued.run;
         let own = self.run_object(run);
-        let is_there =
-            told == Some(run.number) && (runs.contains(&own) || backend.load_object(&own).await?.is_some());
+        let is_there = told == Some(run.number)
+            && (runs.contains(&own) || backend.load_object(&own).await?.is_some());
         if !is_there {
             if let Err(e) = self.tell(backend, &own, &runs).await {
                 // A number that has not risen shows less of what is new, and is this process's own all the same.
-                let before = told
-                    .filter(|told| runs.contains(&self.run_object(Run { number: *told, nonce: run.nonce })));
+                let before = told.filter(|told| {
+                    runs.contains(&self.run_object(Run {
+                        number: *told,
+                        nonce: run.nonce,
+                    }))
+                });
                 let Some(before) = before else { return Err(e) };
                 tracing::debug!("run {} goes on as {before}: {e}", run.number);
                 return Ok((found, Some(before)));
@@ -295,7 +337,9 @@ impl Owner {
         server: ServerId,
         issued: &IssuedRuns,
     ) -> Result<Ownership> {
-        backend.store_object(&self.object(), self.encode(server).into()).await?;
+        backend
+            .store_object(&self.object(), self.encode(server).into())
+            .await?;
         self.check(backend, server, issued).await
     }
 }
@@ -333,8 +377,12 @@ impl Ownership {
 
     /// As an error of a write.
     pub(crate) fn writable(&self, cloud: &str) -> Result<()> {
-        self.refusal(cloud)
-            .map_or(Ok(()), |reason| Err(StorageError::ReadOnly { backend: cloud.to_owned(), reason }))
+        self.refusal(cloud).map_or(Ok(()), |reason| {
+            Err(StorageError::ReadOnly {
+                backend: cloud.to_owned(),
+                reason,
+            })
+        })
     }
 }
 
@@ -350,15 +398,30 @@ mod tests {
 
     /// Of a daemon that was started so often; the last is the one that runs.
     fn started(runs: &[(u64, u8)]) -> IssuedRuns {
-        let all: BTreeMap<_, _> =
-            runs.iter().map(|(number, nonce)| (StorageIndex([*nonce; 16]), *number)).collect();
+        let all: BTreeMap<_, _> = runs
+            .iter()
+            .map(|(number, nonce)| (StorageIndex([*nonce; 16]), *number))
+            .collect();
         let (number, nonce) = runs[runs.len() - 1];
-        IssuedRuns { run: Run { number, nonce: StorageIndex([nonce; 16]) }, all }
+        IssuedRuns {
+            run: Run {
+                number,
+                nonce: StorageIndex([nonce; 16]),
+            },
+            all,
+        }
     }
 
     fn owner(array: u8, database: u8, epoch: u32) -> Owner {
-        let identity = Identity { database: StorageIndex([database; 16]), epoch };
-        Owner { array: [array; 16], key: [array; 32], identity }
+        let identity = Identity {
+            database: StorageIndex([database; 16]),
+            epoch,
+        };
+        Owner {
+            array: [array; 16],
+            key: [array; 32],
+            identity,
+        }
     }
 
     #[tokio::test]
@@ -366,29 +429,56 @@ mod tests {
         let (first, second) = (ServerId(1), ServerId(2));
         let ours = owner(1, 1, 1);
         let backend = MemoryBackend::new("m");
-        assert_eq!(ours.check(&backend, first, &only(1, 1)).await.unwrap(), Ownership::Unowned);
-        assert_eq!(ours.claim(&backend, first, &only(1, 1)).await.unwrap(), Ownership::Ours);
+        assert_eq!(
+            ours.check(&backend, first, &only(1, 1)).await.unwrap(),
+            Ownership::Unowned
+        );
+        assert_eq!(
+            ours.claim(&backend, first, &only(1, 1)).await.unwrap(),
+            Ownership::Ours
+        );
         // The same container under another name; another array; a database that knows nothing of it.
         assert_eq!(
             ours.check(&backend, second, &only(1, 1)).await.unwrap(),
             Ownership::OtherCloud { number: 1 }
         );
-        assert_eq!(owner(2, 2, 1).check(&backend, first, &only(1, 1)).await.unwrap(), Ownership::OtherArray);
         assert_eq!(
-            owner(1, 2, 1).check(&backend, first, &only(1, 1)).await.unwrap(),
+            owner(2, 2, 1)
+                .check(&backend, first, &only(1, 1))
+                .await
+                .unwrap(),
+            Ownership::OtherArray
+        );
+        assert_eq!(
+            owner(1, 2, 1)
+                .check(&backend, first, &only(1, 1))
+                .await
+                .unwrap(),
             Ownership::OtherDatabase { epoch: 1 }
         );
         // Taken over by a higher epoch: the old host sees it, the new one is not disturbed by the old object.
         let newer = owner(1, 2, 2);
-        assert_eq!(newer.claim(&backend, first, &only(1, 1)).await.unwrap(), Ownership::Ours);
+        assert_eq!(
+            newer.claim(&backend, first, &only(1, 1)).await.unwrap(),
+            Ownership::Ours
+        );
         assert_eq!(
             ours.check(&backend, first, &only(1, 1)).await.unwrap(),
             Ownership::OtherDatabase { epoch: 2 }
         );
-        assert!(ours.check(&backend, first, &only(1, 1)).await.unwrap().writable("m").is_err());
+        assert!(
+            ours.check(&backend, first, &only(1, 1))
+                .await
+                .unwrap()
+                .writable("m")
+                .is_err()
+        );
         // Two of one epoch: neither may write.
         assert_eq!(
-            owner(1, 3, 2).claim(&backend, first, &only(1, 1)).await.unwrap(),
+            owner(1, 3, 2)
+                .claim(&backend, first, &only(1, 1))
+                .await
+                .unwrap(),
             Ownership::OtherDatabase { epoch: 2 }
         );
         assert_eq!(
@@ -415,7 +505,10 @@ mod tests {
         let backend = MemoryBackend::new("m");
         ours.claim(&backend, server, &only(1, 1)).await.unwrap();
         let begin = async |runs: &[(u64, u8)], told| {
-            ours.begin_run(&backend, server, &started(runs), told).await.unwrap().0
+            ours.begin_run(&backend, server, &started(runs), told)
+                .await
+                .unwrap()
+                .0
         };
         assert_eq!(begin(&[(5, 1)], None).await, Ownership::Ours);
         // The next start; what the one before left goes.
@@ -425,19 +518,42 @@ mod tests {
         // A copy of the home as it was at its fifth start, however often it is started; an older state of this one's sixth.
         for number in [6, 7, 99] {
             let copy = begin(&[(5, 1), (number, 3)], None).await;
-            assert_eq!(copy, Ownership::Copied { theirs: 6, ours: number });
+            assert_eq!(
+                copy,
+                Ownership::Copied {
+                    theirs: 6,
+                    ours: number
+                }
+            );
         }
-        assert_eq!(begin(&[(5, 1), (8, 2)], Some(6)).await, Ownership::Ours, "it has changed things since");
-        assert_eq!(begin(&[(5, 1), (6, 2), (9, 4)], None).await, Ownership::Copied { theirs: 8, ours: 9 });
+        assert_eq!(
+            begin(&[(5, 1), (8, 2)], Some(6)).await,
+            Ownership::Ours,
+            "it has changed things since"
+        );
+        assert_eq!(
+            begin(&[(5, 1), (6, 2), (9, 4)], None).await,
+            Ownership::Copied { theirs: 8, ours: 9 }
+        );
         // A copy of its newest state that starts first is the one that goes on.
-        assert_eq!(begin(&[(5, 1), (8, 2), (9, 5)], None).await, Ownership::Ours);
+        assert_eq!(
+            begin(&[(5, 1), (8, 2), (9, 5)], None).await,
+            Ownership::Ours
+        );
         for told in [None, Some(8)] {
             let before = begin(&[(5, 1), (8, 2)], told).await;
             assert_eq!(before, Ownership::Copied { theirs: 9, ours: 8 });
         }
         let restarted = begin(&[(5, 1), (8, 2), (9, 6)], None).await;
-        assert!(matches!(restarted, Ownership::Copied { .. }), "and a restart takes nothing back");
-        assert_eq!(begin(&[(5, 1), (8, 2), (9, 5)], Some(9)).await, Ownership::Ours, "which is undisturbed");
+        assert!(
+            matches!(restarted, Ownership::Copied { .. }),
+            "and a restart takes nothing back"
+        );
+        assert_eq!(
+            begin(&[(5, 1), (8, 2), (9, 5)], Some(9)).await,
+            Ownership::Ours,
+            "which is undisturbed"
+        );
     }
 
     /// As where the disk was not mounted at first.
@@ -445,12 +561,18 @@ mod tests {
     async fn a_container_that_forgot_a_run_is_told_again_and_one_without_owner_nothing() {
         let (server, ours) = (ServerId(1), owner(1, 1, 1));
         let backend = MemoryBackend::new("m");
-        let told = ours.begin_run(&backend, server, &only(1, 1), None).await.unwrap();
+        let told = ours
+            .begin_run(&backend, server, &only(1, 1), None)
+            .await
+            .unwrap();
         assert_eq!(told, (Ownership::Unowned, None));
         assert!(backend.objects("").await.unwrap().is_empty());
         ours.claim(&backend, server, &only(1, 1)).await.unwrap();
         for told in [None, Some(1)] {
-            let told = ours.begin_run(&backend, server, &only(1, 1), told).await.unwrap();
+            let told = ours
+                .begin_run(&backend, server, &only(1, 1), told)
+                .await
+                .unwrap();
             assert_eq!(told, (Ownership::Ours, Some(1)));
             let runs = backend.objects("run.").await.unwrap();
             assert_eq!(runs.len(), 1);
@@ -464,14 +586,30 @@ mod tests {
         let backend = MemoryBackend::new("m");
         ours.claim(&backend, server, &only(1, 1)).await.unwrap();
         let name = ours.run_object(only(99, 9).run);
-        backend.store_object(&name, vec![0; 32].into()).await.unwrap();
-        assert_eq!(ours.begin_run(&backend, server, &only(1, 1), None).await.unwrap().0, Ownership::Ours);
+        backend
+            .store_object(&name, vec![0; 32].into())
+            .await
+            .unwrap();
+        assert_eq!(
+            ours.begin_run(&backend, server, &only(1, 1), None)
+                .await
+                .unwrap()
+                .0,
+            Ownership::Ours
+        );
         // Nor does it have thousands of them read.
         for number in 0..MOST_FOREIGN as u64 {
             let name = ours.run_object(only(number, 8).run);
-            backend.store_object(&name, vec![0; 32].into()).await.unwrap();
+            backend
+                .store_object(&name, vec![0; 32].into())
+                .await
+                .unwrap();
         }
-        let refused = ours.begin_run(&backend, server, &only(1, 1), None).await.unwrap_err().to_string();
+        let refused = ours
+            .begin_run(&backend, server, &only(1, 1), None)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(refused.contains("65 objects below raic/run."), "{refused}");
     }
 
@@ -520,7 +658,10 @@ mod tests {
         ) -> raic_cloud::Result<raic_cloud::Object> {
             self.0.get(key, range, if_match).await
         }
-        async fn head(&self, key: &raic_cloud::ObjectKey) -> raic_cloud::Result<raic_cloud::ObjectInfo> {
+        async fn head(
+            &self,
+            key: &raic_cloud::ObjectKey,
+        ) -> raic_cloud::Result<raic_cloud::ObjectInfo> {
             self.0.head(key).await
         }
         async fn delete(
@@ -537,7 +678,10 @@ mod tests {
             limit: u32,
         ) -> raic_cloud::Result<raic_cloud::Page> {
             match cursor {
-                None => Ok(raic_cloud::Page { entries: Vec::new(), next: Some("on".to_owned()) }),
+                None => Ok(raic_cloud::Page {
+                    entries: Vec::new(),
+                    next: Some("on".to_owned()),
+                }),
                 Some("on") => self.0.list(prefix, None, limit).await,
                 cursor => self.0.list(prefix, cursor, limit).await,
             }

@@ -16,14 +16,20 @@ impl RangeSet {
         let first = self.0.partition_point(|r| r.end < range.start);
         let last = self.0.partition_point(|r| r.start <= range.end);
         let touched = &self.0[first..last];
-        let start = touched.first().map_or(range.start, |r| r.start.min(range.start));
+        let start = touched
+            .first()
+            .map_or(range.start, |r| r.start.min(range.start));
         let end = touched.last().map_or(range.end, |r| r.end.max(range.end));
         self.0.splice(first..last, std::iter::once(start..end));
     }
 
     /// Whether all of a range is in it.
     pub fn contains(&self, range: &Range<u64>) -> bool {
-        range.is_empty() || self.0.iter().any(|r| r.start <= range.start && range.end <= r.end)
+        range.is_empty()
+            || self
+                .0
+                .iter()
+                .any(|r| r.start <= range.start && range.end <= r.end)
     }
 
     /// The parts of a range that are in it, in order.

@@ -49,9 +49,15 @@ where
             }
         }
     });
-    let rest = Ahead { receiver, _task: AbortOnDropHandle::new(task) };
+    let rest = Ahead {
+        receiver,
+        _task: AbortOnDropHandle::new(task),
+    };
     let pieces = stream::once(async { Ok(first) }).chain(rest);
-    Ok(pieces.map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok))).try_flatten().boxed())
+    Ok(pieces
+        .map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok)))
+        .try_flatten()
+        .boxed())
 }
 
 struct Ahead {

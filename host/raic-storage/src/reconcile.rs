@@ -16,8 +16,9 @@ use std::{
 use futures::TryStreamExt as _;
 
 use crate::{
-    Container, Found, FoundShare, IndexPrefix, Ownership, RangeSet, Recovered, Result, ShareKind, ShareNum,
-    ShareRow, ShareState, Span, StorageError, StorageIndex, StorageServer, Suspect, Suspicion,
+    Container, Found, FoundShare, IndexPrefix, Ownership, RangeSet, Recovered, Result, ShareKind,
+    ShareNum, ShareRow, ShareState, Span, StorageError, StorageIndex, StorageServer, Suspect,
+    Suspicion,
     container::{FOOTER, HEADER},
     leasedb,
     object::ShareObject,
@@ -87,11 +88,15 @@ impl StorageServer {
         let (next, _) = self.leasedb.walk(self.id, walk).await?;
         told.prefixes.store(u64::from(next), Ordering::Relaxed);
         let server = self.id;
-        let rows = self.leasedb.read(move |c| leasedb::count(c, server)).await?;
+        let rows = self
+            .leasedb
+            .read(move |c| leasedb::count(c, server))
+            .await?;
         // A small container costs a few requests, and not a thousand. Where it turns out to be larger it is walked by prefixes.
         let is_done = next == 0 && rows <= IN_ONE_GO && self.reconcile_whole(walk, told).await?;
         if is_done {
-            told.prefixes.store(u64::from(IndexPrefix::COUNT), Ordering::Relaxed);
+            told.prefixes
+                .store(u64::from(IndexPrefix::COUNT), Ordering::Relaxed);
         } else {
             for prefix in IndexPrefix::all_from(next) {
                 self.reconcile_prefix(prefix, told).await?;
@@ -105,9 +110,18 @@ impl StorageServer {
         }
         // An upload that lives was written to in its time; a day more is for clocks.
         let patience = self.leasedb.patience();
-        let swept = self.backend.sweep(self.leasedb.over_since(patience.upload + patience.suspicion)).await?;
+        let swept = self
+            .backend
+            .sweep(
+                self.leasedb
+                    .over_since(patience.upload + patience.suspicion),
+            )
+            .await?;
         if swept > 0 {
-            tracing::info!("cloud {:?}: {swept} files of writes that never ended were removed", self.name());
+            tracing::info!(
+                "cloud {:?}: {swept} files of writes that never ended were removed",
+                self.name()
+            );
         }
         Ok(())
     }
@@ -160,7 +174,10 @@ impl StorageServer {
         let span = Span::Below(prefix);
         let before = self.below(span).await?;
         let known: u64 = before.values().map(|row| row.objects.max(1)).sum();
-        let found = self.backend.scan(span, known.saturating_mul(4).saturating_add(BESIDE)).await?;
+        let found = self
+            .backend
+            .scan(span, known.saturating_mul(4).saturating_add(BESIDE))
+            .await?;
         self.compare(span, before, found, told).await
     }
 
@@ -199,7 +216,9 @@ impl StorageServer {
                     self.known(now, share, suspects.remove(&at), told).await
                 }
                 // It is deleted once two listings agree on what it is.
-                (_, Some(now)) if now.state == ShareState::Going && now.kind == ShareKind::Mutable => {
+                (_, Some(now))
+                    if now.state == ShareState::Going && now.kind == ShareKind::Mutable =>
+                {
                     match self.recover(share).await {
                         Ok(_) | Err(StorageError::NotKnown { .. }) => Ok(()),
                         Err(e) => Err(e),
@@ -211,7 +230,9 @@ impl StorageServer {
             self.failed_alone(at, seen, told)?;
         }
         for (at, row) in before.iter().filter(|(at, _)| !listed.contains(at)) {
-            let stays = after.get(at).is_some_and(|now| now.state == ShareState::Stable);
+            let stays = after
+                .get(at)
+                .is_some_and(|now| now.state == ShareState::Stable);
             if row.state == ShareState::Stable && stays {
                 let seen = self.unlisted(row, suspects.remove(at), told).await;
                 self.failed_alone(*at, seen, told)?;
@@ -240,13 +261,21 @@ impl StorageServer {
 
     async fn below(&self, span: Span) -> Result<BTreeMap<At, ShareRow>> {
         let server = self.id;
-        let rows = self.leasedb.read(move |c| leasedb::below(c, server, span)).await?;
-        Ok(rows.into_iter().map(|row| ((row.index, row.share), row)).collect())
+        let rows = self
+            .leasedb
+            .read(move |c| leasedb::below(c, server, span))
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| ((row.index, row.share), row))
+            .collect())
     }
 
     async fn clear(&self, at: At) -> Result<()> {
         let server = self.id;
-        self.leasedb.write(move |tx| leasedb::clear(tx, server, at)).await
+        self.leasedb
+            .write(move |tx| leasedb::clear(tx, server, at))
+            .await
     }
 
     async fn suspect(&self, at: At, what: Suspicion, object: String) -> Result<()> {
@@ -258,7 +287,9 @@ impl StorageServer {
             );
             return Ok(());
         }
-        self.leasedb.write(move |tx| leasedb::suspect(tx, server, at, what, &object, now)).await
+        self.leasedb
+            .write(move |tx| leasedb::suspect(tx, server, at, what, &object, now))
+            .await
     }
 
     /// Whether a suspicion of the same object is old enough for the second pass. By a clock that is off none is.
@@ -271,11 +302,18 @@ impl StorageServer {
     }
 
     /// Listed, and no row has it.
-    async fn unknown(&self, share: &FoundShare, before: Option<Suspect>, told: &Reconciled) -> Result<()> {
+    async fn unknown(
+        &self,
+        share: &FoundShare,
+        before: Option<Suspect>,
+        told: &Reconciled,
+    ) -> Result<()> {
         let at = (share.index, share.share);
         let missing = match self.examine(share).await? {
             // None of ours is so large.
-            Examined::Whole(_, _, bytes) if bytes > leasedb::MAX_SHARE => return self.clear(at).await,
+            Examined::Whole(_, _, bytes) if bytes > leasedb::MAX_SHARE => {
+                return self.clear(at).await;
+            }
             Examined::Whole(kind, objects, bytes) => {
                 let (server, leasedb) = (self.id, self.leasedb.clone());
                 let discovered = self.leasedb.write(move |tx| {
@@ -289,7 +327,9 @@ impl StorageServer {
                 return Ok(());
             }
             // Where nothing may be written it stays.
-            Examined::Deleted if self.require_writable().await.is_err() => return self.clear(at).await,
+            Examined::Deleted if self.require_writable().await.is_err() => {
+                return self.clear(at).await;
+            }
             Examined::Deleted => {
                 let lock = self.slot_lock(share.index);
                 let _turn = lock.lock().await;
@@ -300,14 +340,22 @@ impl StorageServer {
             Examined::Torn(missing) => missing,
         };
         count(&told.torn);
-        let Some(object) = missing else { return self.clear(at).await };
+        let Some(object) = missing else {
+            return self.clear(at).await;
+        };
         let patience = self.leasedb.patience();
-        let old = self.leasedb.over_since(patience.upload + patience.suspicion);
+        let old = self
+            .leasedb
+            .over_since(patience.upload + patience.suspicion);
         let is_old = share.newest_ms.is_none_or(|newest| newest <= old);
         if !(is_old && self.is_second_pass(before.as_ref(), Suspicion::Torn, &object)) {
             return self.suspect(at, Suspicion::Torn, object).await;
         }
-        if !self.check_owner().await.is_ok_and(|found| found == Ownership::Ours) || self.settings.is_read_only
+        if !self
+            .check_owner()
+            .await
+            .is_ok_and(|found| found == Ownership::Ours)
+            || self.settings.is_read_only
         {
             return Ok(());
         }
@@ -319,12 +367,19 @@ impl StorageServer {
     async fn recover(&self, share: &FoundShare) -> Result<Recovered> {
         let lock = self.slot_lock(share.index);
         let _turn = lock.lock().await;
-        self.backend.recover_mutable(share.index, share.share, &share.found).await
+        self.backend
+            .recover_mutable(share.index, share.share, &share.found)
+            .await
     }
 
     /// What a share is that no row has. At most two small reads where it is immutable.
     async fn examine(&self, share: &FoundShare) -> Result<Examined> {
-        let Found::Immutable { chunks, chunk_size, bytes } = &share.found else {
+        let Found::Immutable {
+            chunks,
+            chunk_size,
+            bytes,
+        } = &share.found
+        else {
             return Ok(match self.recover(share).await? {
                 Recovered::Whole(there) => Examined::Whole(ShareKind::Mutable, 0, there.length),
                 Recovered::Deleted => Examined::Deleted,
@@ -343,7 +398,9 @@ impl StorageServer {
             Some(whole) => Ok(whole),
             None => {
                 let missing = self.decisive(share, chunks).await?;
-                let is_gap = missing.as_ref().is_some_and(|(chunk, _)| *chunk < past(chunks));
+                let is_gap = missing
+                    .as_ref()
+                    .is_some_and(|(chunk, _)| *chunk < past(chunks));
                 if !is_gap && self.has_an_end(share, chunks, *chunk_size, *bytes).await? {
                     let FoundShare { index, share, .. } = share;
                     tracing::error!(
@@ -370,17 +427,27 @@ impl StorageServer {
             return Ok(false);
         }
         let objects = past(chunks);
-        let last =
-            match self.backend.chunk_length(share.index, share.share, objects.saturating_sub(1)).await? {
-                Some(last) => last,
-                None => return Ok(false),
-            };
-        if objects > 1 && last < chunk_size || objects == 1 && !last.is_multiple_of(self.backend.chunk_unit())
+        let last = match self
+            .backend
+            .chunk_length(share.index, share.share, objects.saturating_sub(1))
+            .await?
+        {
+            Some(last) => last,
+            None => return Ok(false),
+        };
+        if objects > 1 && last < chunk_size
+            || objects == 1 && !last.is_multiple_of(self.backend.chunk_unit())
         {
             return Ok(true);
         }
-        let end =
-            self.backend.read(share.index, share.share, bytes.saturating_sub(FOOTER as u64)..bytes).await;
+        let end = self
+            .backend
+            .read(
+                share.index,
+                share.share,
+                bytes.saturating_sub(FOOTER as u64)..bytes,
+            )
+            .await;
         let end: Vec<u8> = match end {
             Ok(stream) => stream.try_collect::<Vec<_>>().await?.concat(),
             Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(false),
@@ -399,12 +466,20 @@ impl StorageServer {
         bytes: u64,
     ) -> Result<Option<Examined>> {
         let (index, number) = (share.index, share.share);
-        let Some(first) = chunks.ranges().first().filter(|first| first.start == 0 && chunk_size > 0) else {
+        let Some(first) = chunks
+            .ranges()
+            .first()
+            .filter(|first| first.start == 0 && chunk_size > 0)
+        else {
             return Ok(None);
         };
         let is_all = chunks.ranges().len() == 1;
         // Of the last chunk only that it is there is known.
-        let certain = if is_all { bytes } else { (first.end - 1).max(1).saturating_mul(chunk_size) };
+        let certain = if is_all {
+            bytes
+        } else {
+            (first.end - 1).max(1).saturating_mul(chunk_size)
+        };
         let part = async |range: std::ops::Range<u64>| {
             let stream = self.backend.read(index, number, range).await?;
             stream
@@ -419,7 +494,11 @@ impl StorageServer {
             Ok(match Container::parse(&beginning) {
                 Some(array @ Container::Array) if is_all => {
                     let end = part(bytes.saturating_sub(FOOTER as u64)..bytes).await?;
-                    array.is_whole(bytes, &end).then_some(Examined::Whole(ShareKind::Array, first.end, bytes))
+                    array.is_whole(bytes, &end).then_some(Examined::Whole(
+                        ShareKind::Array,
+                        first.end,
+                        bytes,
+                    ))
                 }
                 Some(Container::Immutable { header, length }) => {
                     let total = header.saturating_add(length);
@@ -432,9 +511,9 @@ impl StorageServer {
                     let is_whole = !(is_all && objects == first.end) || total == bytes;
                     is_whole.then_some(Examined::Whole(ShareKind::Immutable, objects, total))
                 }
-                Some(file @ Container::Mutable { length, .. }) if is_all => {
-                    file.is_whole(bytes, &[]).then_some(Examined::Whole(ShareKind::Mutable, 0, length))
-                }
+                Some(file @ Container::Mutable { length, .. }) if is_all => file
+                    .is_whole(bytes, &[])
+                    .then_some(Examined::Whole(ShareKind::Mutable, 0, length)),
                 Some(_) => None,
                 None => Some(Examined::Torn(None)),
             })
@@ -448,13 +527,22 @@ impl StorageServer {
     }
 
     /// The object that would make a torn share whole, where it is not found by its name; none where it is there.
-    async fn decisive(&self, share: &FoundShare, chunks: &RangeSet) -> Result<Option<(u64, String)>> {
+    async fn decisive(
+        &self,
+        share: &FoundShare,
+        chunks: &RangeSet,
+    ) -> Result<Option<(u64, String)>> {
         let (index, number) = (share.index, share.share);
         let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
         // In a gap, what the listing may have left out; after a full row, the next.
         let past = past(chunks);
         for chunk in chunks.missing(past).into_iter().flatten().chain([past]) {
-            if self.backend.chunk_length(index, number, chunk).await?.is_none() {
+            if self
+                .backend
+                .chunk_length(index, number, chunk)
+                .await?
+                .is_none()
+            {
                 return Ok(Some((chunk, name(chunk))));
             }
         }
@@ -468,7 +556,9 @@ impl StorageServer {
         if let Found::Mutable { .. } = share.found {
             let lock = self.slot_lock(share.index);
             let _turn = lock.lock().await;
-            self.backend.give_up_mutable(share.index, share.share, &share.found).await?;
+            self.backend
+                .give_up_mutable(share.index, share.share, &share.found)
+                .await?;
             return self.clear(at).await;
         }
         // Its row refuses the name to others until it has gone; collection does the rest.
@@ -516,9 +606,12 @@ impl StorageServer {
                 return self.leftover(row, leftover.start, &beyond, before).await;
             }
             // A share's length is its row's. What a listing says of it is asked of the objects by their names before it counts.
-            let differs =
-                bytes < row.used_space || (row.kind == ShareKind::Immutable && bytes != row.used_space);
-            if beyond.is_empty() && differs && self.bytes_by_name(row).await? != Some(row.used_space) {
+            let differs = bytes < row.used_space
+                || (row.kind == ShareKind::Immutable && bytes != row.used_space);
+            if beyond.is_empty()
+                && differs
+                && self.bytes_by_name(row).await? != Some(row.used_space)
+            {
                 return self.shortened(row, bytes, before, told).await;
             }
         }
@@ -529,7 +622,11 @@ impl StorageServer {
     async fn bytes_by_name(&self, row: &ShareRow) -> Result<Option<u64>> {
         let mut total = 0_u64;
         for chunk in 0..row.objects.max(1) {
-            match self.backend.chunk_length(row.index, row.share, chunk).await? {
+            match self
+                .backend
+                .chunk_length(row.index, row.share, chunk)
+                .await?
+            {
                 Some(length) => total = total.saturating_add(length),
                 None => return Ok(None),
             }
@@ -546,8 +643,12 @@ impl StorageServer {
         beyond: &[std::ops::Range<u64>],
         before: Option<Suspect>,
     ) -> Result<()> {
-        let (at, object) =
-            ((row.index, row.share), ShareObject::Chunk(first).key(row.index, row.share).to_string());
+        let (at, object) = (
+            (row.index, row.share),
+            ShareObject::Chunk(first)
+                .key(row.index, row.share)
+                .to_string(),
+        );
         // It is there all the same.
         if row.is_lost {
             self.is_there(row, false).await?;
@@ -557,22 +658,40 @@ impl StorageServer {
         }
         // Where nothing may be written they stay, and the walk goes on.
         if self.require_writable().await.is_err()
-            || !self.check_owner().await.is_ok_and(|found| found == Ownership::Ours)
+            || !self
+                .check_owner()
+                .await
+                .is_ok_and(|found| found == Ownership::Ours)
         {
             return Ok(());
         }
         for chunk in beyond.iter().cloned().flatten().take(LEFTOVERS) {
             // Row and owner are looked at again before each.
             let server = self.id;
-            let now = self.leasedb.read(move |c| leasedb::find(c, server, at.0, at.1)).await?;
+            let now = self
+                .leasedb
+                .read(move |c| leasedb::find(c, server, at.0, at.1))
+                .await?;
             let same = now.is_some_and(|now| {
                 now.id == row.id && now.state == ShareState::Stable && now.objects <= chunk
             });
-            if !same || !self.seen_owner().await.is_ok_and(|found| found == Ownership::Ours) {
+            if !same
+                || !self
+                    .seen_owner()
+                    .await
+                    .is_ok_and(|found| found == Ownership::Ours)
+            {
                 return Ok(());
             }
-            if self.backend.chunk_length(row.index, row.share, chunk).await?.is_some() {
-                self.backend.remove_chunks(row.index, row.share, chunk..chunk + 1).await?;
+            if self
+                .backend
+                .chunk_length(row.index, row.share, chunk)
+                .await?
+                .is_some()
+            {
+                self.backend
+                    .remove_chunks(row.index, row.share, chunk..chunk + 1)
+                    .await?;
             }
         }
         self.clear(at).await
@@ -635,7 +754,11 @@ impl StorageServer {
     async fn lacks(&self, row: &ShareRow, found: &Found) -> Result<Option<String>> {
         let lock = self.slot_lock(row.index);
         let _turn = lock.lock().await;
-        match self.backend.lacks_mutable(row.index, row.share, found).await {
+        match self
+            .backend
+            .lacks_mutable(row.index, row.share, found)
+            .await
+        {
             // A write that is open still is settled first.
             Err(StorageError::NotKnown { .. }) => Ok(None),
             other => other,
@@ -643,16 +766,33 @@ impl StorageServer {
     }
 
     /// STABLE, and not listed, or not all of it.
-    async fn unlisted(&self, row: &ShareRow, before: Option<Suspect>, told: &Reconciled) -> Result<()> {
+    async fn unlisted(
+        &self,
+        row: &ShareRow,
+        before: Option<Suspect>,
+        told: &Reconciled,
+    ) -> Result<()> {
         let at = (row.index, row.share);
         let mut missing = None;
         if row.kind == ShareKind::Mutable {
-            let nothing = Found::Mutable { commits: BTreeSet::new(), chunks: BTreeSet::new() };
+            let nothing = Found::Mutable {
+                commits: BTreeSet::new(),
+                chunks: BTreeSet::new(),
+            };
             missing = self.lacks(row, &nothing).await?;
         } else {
             for chunk in 0..row.objects.max(1) {
-                if self.backend.chunk_length(row.index, row.share, chunk).await?.is_none() {
-                    missing = Some(ShareObject::Chunk(chunk).key(row.index, row.share).to_string());
+                if self
+                    .backend
+                    .chunk_length(row.index, row.share, chunk)
+                    .await?
+                    .is_none()
+                {
+                    missing = Some(
+                        ShareObject::Chunk(chunk)
+                            .key(row.index, row.share)
+                            .to_string(),
+                    );
                     break;
                 }
             }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use crate::{
-    Backend, Expiry, LeaseDb, Owner, Ownership, Result, ServerId, ShareNum, ShareStream, ShareWriter,
-    StorageError, StorageIndex, tahoe::Uploads,
+    Backend, Expiry, LeaseDb, Owner, Ownership, Result, ServerId, ShareNum, ShareStream,
+    ShareWriter, StorageError, StorageIndex, tahoe::Uploads,
 };
 
 /// How a storage server treats what it holds.
@@ -30,7 +30,12 @@ pub struct ServerSettings {
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        Self { domain: None, is_read_only: false, expiry: Expiry::Never, deletions_per_second: 100 }
+        Self {
+            domain: None,
+            is_read_only: false,
+            expiry: Expiry::Never,
+            deletions_per_second: 100,
+        }
     }
 }
 
@@ -56,13 +61,21 @@ impl Holds {
     }
 
     fn uploads(&self, server: ServerId) -> Arc<Uploads> {
-        self.uploads.lock().unwrap_or_else(PoisonError::into_inner).entry(server).or_default().clone()
+        self.uploads
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(server)
+            .or_default()
+            .clone()
     }
 
     /// Holds a storage index.
     pub fn hold(&self, index: StorageIndex) -> Hold {
         *self.lock().entry(index).or_default() += 1;
-        Hold { holds: self.clone(), index }
+        Hold {
+            holds: self.clone(),
+            index,
+        }
     }
 
     /// Whether somebody holds it.
@@ -133,7 +146,19 @@ impl StorageServer {
         let wake = watch::Sender::new(());
         let uploads = holds.uploads(id);
         let (ownership, told_run, paced) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Ok(Self { id, backend, leasedb, owner, settings, holds, uploads, wake, ownership, told_run, paced })
+        Ok(Self {
+            id,
+            backend,
+            leasedb,
+            owner,
+            settings,
+            holds,
+            uploads,
+            wake,
+            ownership,
+            told_run,
+            paced,
+        })
     }
 
     /// The cloud's configured name.
@@ -167,7 +192,9 @@ impl StorageServer {
     }
 
     fn ownership(&self) -> MutexGuard<'_, Option<Looked>> {
-        self.ownership.lock().unwrap_or_else(PoisonError::into_inner)
+        self.ownership
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Reads whose the container is, tells it of this run, and takes one that nobody ever had.
@@ -193,8 +220,11 @@ impl StorageServer {
 
     /// What was seen of the owner lately, or is seen now: for what destroys nothing.
     pub(crate) async fn seen_owner(&self) -> Result<Ownership> {
-        let lately =
-            self.ownership().as_ref().filter(|seen| seen.at.elapsed() < SEEN).map(|seen| seen.found.clone());
+        let lately = self
+            .ownership()
+            .as_ref()
+            .filter(|seen| seen.at.elapsed() < SEEN)
+            .map(|seen| seen.found.clone());
         match lately {
             Some(found) => Ok(found),
             None => self.check_owner().await,
@@ -208,14 +238,21 @@ impl StorageServer {
             return self.owner.check(&*self.backend, self.id, &issued).await;
         }
         let told = *self.told_run.lock().unwrap_or_else(PoisonError::into_inner);
-        let (found, told) = self.owner.begin_run(&*self.backend, self.id, &issued, told).await?;
+        let (found, told) = self
+            .owner
+            .begin_run(&*self.backend, self.id, &issued, told)
+            .await?;
         *self.told_run.lock().unwrap_or_else(PoisonError::into_inner) = told;
         Ok(found)
     }
 
     fn learned(&self, found: Ownership) {
-        self.backend.set_writable(!self.settings.is_read_only && found.refusal(self.name()).is_none());
-        let before = self.ownership().replace(Looked { found: found.clone(), at: Instant::now() });
+        self.backend
+            .set_writable(!self.settings.is_read_only && found.refusal(self.name()).is_none());
+        let before = self.ownership().replace(Looked {
+            found: found.clone(),
+            at: Instant::now(),
+        });
         if before.is_none_or(|before| before.found != found)
             && let Some(reason) = found.refusal(self.name())
         {
@@ -256,7 +293,9 @@ impl StorageServer {
         if self.settings.is_read_only {
             return Some("config.toml says so (read_only)".to_owned());
         }
-        self.ownership().as_ref().and_then(|seen| seen.found.refusal(self.name()))
+        self.ownership()
+            .as_ref()
+            .and_then(|seen| seen.found.refusal(self.name()))
     }
 
     /// Whether shares may be written.
@@ -265,10 +304,17 @@ impl StorageServer {
     /// [`StorageError::ReadOnly`], and what keeps it from being told.
     pub async fn require_writable(&self) -> Result<()> {
         if let Some(reason) = self.refusal() {
-            return Err(StorageError::ReadOnly { backend: self.name().to_owned(), reason });
+            return Err(StorageError::ReadOnly {
+                backend: self.name().to_owned(),
+                reason,
+            });
         }
         let known = self.ownership().is_some();
-        if known { Ok(()) } else { self.check_owner().await?.writable(self.name()) }
+        if known {
+            Ok(())
+        } else {
+            self.check_owner().await?.writable(self.name())
+        }
     }
 
     /// Begins a share of an array, which a transaction of the array's has allocated; of `length` bytes, where that is known.
@@ -285,7 +331,11 @@ impl StorageServer {
         if let (Some(needed), Some(available)) = (length, self.available_space().await?)
             && available < needed
         {
-            return Err(StorageError::NoSpace { backend: self.name().to_owned(), needed, available });
+            return Err(StorageError::NoSpace {
+                backend: self.name().to_owned(),
+                needed,
+                available,
+            });
         }
         self.backend.create(index, share).await
     }
@@ -294,7 +344,12 @@ impl StorageServer {
     ///
     /// # Errors
     /// The backend's.
-    pub async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+    pub async fn read(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
         self.backend.read(index, share, range).await
     }
 

@@ -49,34 +49,48 @@ pub struct Slots {
 type At = (StorageIndex, ShareNum);
 
 fn encode_chunks(chunks: &[NamedChunk]) -> Vec<u8> {
-    chunks.iter().flat_map(|(i, g)| i.to_be_bytes().into_iter().chain(g.to_bytes())).collect()
+    chunks
+        .iter()
+        .flat_map(|(i, g)| i.to_be_bytes().into_iter().chain(g.to_bytes()))
+        .collect()
 }
 
 fn decode_chunks(bytes: &[u8]) -> Vec<NamedChunk> {
     let chunk = |b: &[u8]| {
-        Some((u64::from_be_bytes(b[..8].try_into().ok()?), Generation::from_bytes(b[8..].try_into().ok()?)))
+        Some((
+            u64::from_be_bytes(b[..8].try_into().ok()?),
+            Generation::from_bytes(b[8..].try_into().ok()?),
+        ))
     };
     bytes.chunks_exact(24).filter_map(chunk).collect()
 }
 
-fn supersede(tx: &Connection, server: ServerId, (index, share): At, old: &Superseded) -> Result<()> {
-    tx.prepare_cached("INSERT OR REPLACE INTO superseded VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?.execute(
-        params![
+fn supersede(
+    tx: &Connection,
+    server: ServerId,
+    (index, share): At,
+    old: &Superseded,
+) -> Result<()> {
+    tx.prepare_cached("INSERT OR REPLACE INTO superseded VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?
+        .execute(params![
             server.0,
             index.0,
             share.0,
             old.generation.to_bytes(),
             encode_chunks(&old.chunks),
             old.until_ms
-        ],
-    )?;
+        ])?;
     Ok(())
 }
 
 impl Slots {
     /// Of a server; `key` authenticates its commits, and must survive the database.
     pub fn new(leasedb: LeaseDb, server: ServerId, key: [u8; 32]) -> Self {
-        Self { leasedb, server, key }
+        Self {
+            leasedb,
+            server,
+            key,
+        }
     }
 
     /// Until when a request that was given up now may land.
@@ -102,7 +116,10 @@ impl Slots {
                         Ok(Slot {
                             fence: r.get(0)?,
                             current: r.get(1)?,
-                            intent: intent.map(|g| Intent { generation: Generation::from_bytes(g), again }),
+                            intent: intent.map(|g| Intent {
+                                generation: Generation::from_bytes(g),
+                                again,
+                            }),
                             is_doubtful: r.get(4)?,
                         })
                     });
@@ -120,7 +137,9 @@ impl Slots {
         chunks: Vec<u64>,
     ) -> Result<Option<Generation>> {
         let (server, rest) = (self.server, self.rest());
-        let micros = u64::try_from(self.now_ms()).unwrap_or_default().saturating_mul(1000);
+        let micros = u64::try_from(self.now_ms())
+            .unwrap_or_default()
+            .saturating_mul(1000);
         let random = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?;
         let random = u32::from_be_bytes([random.0[0], random.0[1], random.0[2], random.0[3]]);
         self.leasedb
@@ -220,7 +239,9 @@ impl Slots {
         again: impl FnOnce(Generation) -> Vec<u8> + Send + 'static,
     ) -> Result<Option<(Generation, Vec<u8>)>> {
         let (server, until) = (self.server, self.rest());
-        let micros = u64::try_from(self.now_ms()).unwrap_or_default().saturating_mul(1000);
+        let micros = u64::try_from(self.now_ms())
+            .unwrap_or_default()
+            .saturating_mul(1000);
         self.leasedb
             .write(move |tx| {
                 let generation = next_generation(tx, server, (index, share), micros, old.random)?;
@@ -300,9 +321,11 @@ impl Slots {
             .read(move |c| {
                 let sql = "SELECT epoch, last_generation FROM identity, slots
                            WHERE server = ?1 AND storage_index = ?2 AND share = ?3";
-                let last = c.prepare_cached(sql)?.query_row(params![server.0, index.0, share.0], |r| {
-                    Ok((r.get(0)?, Generation::from_bytes(r.get(1)?)))
-                });
+                let last = c
+                    .prepare_cached(sql)?
+                    .query_row(params![server.0, index.0, share.0], |r| {
+                        Ok((r.get(0)?, Generation::from_bytes(r.get(1)?)))
+                    });
                 Ok(last.optional()?.unwrap_or_default())
             })
             .await
@@ -478,8 +501,18 @@ fn next_generation(
         )?
         .query_row(params![server.0, index.0, share.0], |r| r.get(0))
         .optional()?;
-    let epoch: u32 = tx.prepare_cached("SELECT epoch FROM identity")?.query_row([], |r| r.get(0))?;
+    let epoch: u32 = tx
+        .prepare_cached("SELECT epoch FROM identity")?
+        .query_row([], |r| r.get(0))?;
     let last = last.map(Generation::from_bytes).unwrap_or_default();
-    let micros = if last.epoch == epoch { micros.max(last.micros + 1) } else { micros };
-    Ok(Generation { epoch: epoch.max(last.epoch), micros, random })
+    let micros = if last.epoch == epoch {
+        micros.max(last.micros + 1)
+    } else {
+        micros
+    };
+    Ok(Generation {
+        epoch: epoch.max(last.epoch),
+        micros,
+        random,
+    })
 }

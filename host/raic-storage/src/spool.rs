@@ -33,7 +33,9 @@ const DATA: u64 = 4096;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn number(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    bytes
+        .iter()
+        .fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 /// A bounded folder of upload parts. Clones share its room.
@@ -52,8 +54,13 @@ impl Spool {
         // A semaphore gives 4 GiB at once, at most.
         let mut taken = 0;
         while taken < bytes {
-            let some = (bytes - taken).min(self.room.available_permits() as u64).min(u64::from(u32::MAX));
-            match self.room.try_acquire_many(u32::try_from(some).unwrap_or(u32::MAX)) {
+            let some = (bytes - taken)
+                .min(self.room.available_permits() as u64)
+                .min(u64::from(u32::MAX));
+            match self
+                .room
+                .try_acquire_many(u32::try_from(some).unwrap_or(u32::MAX))
+            {
                 Ok(permit) if some > 0 => permit.forget(),
                 _ => break,
             }
@@ -78,9 +85,14 @@ impl Spool {
     /// The filesystem's.
     pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
-        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)?;
         let root = Dir::open_ambient_dir(path, ambient_authority())?;
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let bytes = usize::try_from(bytes)
+            .unwrap_or(usize::MAX)
+            .min(Semaphore::MAX_PERMITS);
         Ok(Self {
             root: Arc::new(root),
             path: Arc::new(path.to_owned()),
@@ -122,7 +134,10 @@ impl Spool {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         });
-        removed.await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(self.failed(&name, "remove"))
+        removed
+            .await
+            .unwrap_or_else(|e| Err(io::Error::other(e)))
+            .map_err(self.failed(&name, "remove"))
     }
 
     /// An upload is given up: its bytes go, and what is told is how many chunks of it went out, for as long as its file
@@ -143,7 +158,9 @@ impl Spool {
             Ok(Some(number(&head[..8])))
         };
         self.stand_up(&name);
-        let ended = tokio::task::spawn_blocking(end).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        let ended = tokio::task::spawn_blocking(end)
+            .await
+            .unwrap_or_else(|e| Err(io::Error::other(e)));
         ended.map_err(self.failed(&name, "open"))
     }
 
@@ -158,12 +175,19 @@ impl Spool {
     }
 
     /// The file of an upload; `chunk_size` is of one that begins, and `received` what was written to it before.
-    pub(crate) async fn file(&self, name: String, chunk_size: u64, received: &RangeSet) -> Result<SpoolFile> {
+    pub(crate) async fn file(
+        &self,
+        name: String,
+        chunk_size: u64,
+        received: &RangeSet,
+    ) -> Result<SpoolFile> {
         use cap_std::fs::OpenOptionsExt as _;
         let (root, of) = (self.root.clone(), name.clone());
         // What was acknowledged must be here or in the cloud: a file that was lost is not made anew, with zeros in the place of bytes.
-        let (is_new, last) =
-            (received.ranges().is_empty(), received.ranges().last().map_or(0, |range| range.end));
+        let (is_new, last) = (
+            received.ranges().is_empty(),
+            received.ranges().last().map_or(0, |range| range.end),
+        );
         let open = move || {
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).truncate(false).mode(0o600);
@@ -193,14 +217,23 @@ impl Spool {
             }
             Ok((file, number(&head[..8]), number(&head[8..]).max(1)))
         };
-        let opened = tokio::task::spawn_blocking(open).await.unwrap_or_else(|e| Err(io::Error::other(e)));
+        let opened = tokio::task::spawn_blocking(open)
+            .await
+            .unwrap_or_else(|e| Err(io::Error::other(e)));
         let (file, drained, chunk_size) = opened.map_err(self.failed(&name, "open"))?;
         // What lies there still takes its room, as far as there is some.
         let waits = received.within(&(drained.saturating_mul(chunk_size)..u64::MAX));
         let waits: u64 = waits.iter().map(|range| range.end - range.start).sum();
         self.stand_up(&name);
         let held = AtomicU64::new(self.take(waits));
-        Ok(SpoolFile { spool: self.clone(), name, file: Arc::new(file), drained, chunk_size, held })
+        Ok(SpoolFile {
+            spool: self.clone(),
+            name,
+            file: Arc::new(file),
+            drained,
+            chunk_size,
+            held,
+        })
     }
 }
 
@@ -234,14 +267,19 @@ impl SpoolFile {
     ) -> Result<T> {
         let file = self.file.clone();
         let done = tokio::task::spawn_blocking(move || work(&file)).await;
-        done.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(self.spool.failed(&self.name, operation))
+        done.unwrap_or_else(|e| Err(io::Error::other(e)))
+            .map_err(self.spool.failed(&self.name, operation))
     }
 
     /// Durable when it returns. Waits for room, unless it `completes` the chunk that goes out next: that frees more than it takes, and all who
     /// wait would wait for each other.
     pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes, completes: bool) -> Result<()> {
         let length = bytes.len() as u64;
-        let held = if completes { self.spool.take(length) } else { self.wait_for(length).await? };
+        let held = if completes {
+            self.spool.take(length)
+        } else {
+            self.wait_for(length).await?
+        };
         self.held.fetch_add(held, Ordering::Relaxed);
         let written = self.run("write", move |file| {
             file.write_all_at(&bytes, DATA + offset)?;
@@ -252,12 +290,19 @@ impl SpoolFile {
     }
 
     async fn wait_for(&self, length: u64) -> Result<u64> {
-        let room = self.spool.room.acquire_many(u32::try_from(length).unwrap_or(u32::MAX));
+        let room = self
+            .spool
+            .room
+            .acquire_many(u32::try_from(length).unwrap_or(u32::MAX));
         match tokio::time::timeout(PATIENCE, room).await {
             Ok(Ok(permit)) => permit.forget(),
             _ => {
                 let available = self.spool.room.available_permits() as u64;
-                return Err(StorageError::NoSpace { backend: "spool".to_owned(), needed: length, available });
+                return Err(StorageError::NoSpace {
+                    backend: "spool".to_owned(),
+                    needed: length,
+                    available,
+                });
             }
         }
         Ok(length)
@@ -265,7 +310,8 @@ impl SpoolFile {
 
     pub(crate) async fn read_at(&self, range: Range<u64>) -> Result<Bytes> {
         self.run("read", move |file| {
-            let mut bytes = vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
+            let mut bytes =
+                vec![0; usize::try_from(range.end - range.start).map_err(io::Error::other)?];
             file.read_exact_at(&mut bytes, DATA + range.start)?;
             Ok(bytes.into())
         })
@@ -296,7 +342,9 @@ impl SpoolFile {
         let held = self.held.load(Ordering::Relaxed);
         let bytes = bytes.min(held);
         self.held.store(held - bytes, Ordering::Relaxed);
-        self.spool.room.add_permits(usize::try_from(bytes).unwrap_or(0));
+        self.spool
+            .room
+            .add_permits(usize::try_from(bytes).unwrap_or(0));
     }
 }
 

@@ -12,9 +12,9 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 
 use crate::{
-    AccountId, Allocation, Coming, Container, MAX_SHARE, MutableWrite, RenewSecret, Result, ShareKind,
-    ShareNum, ShareRow, ShareState, ShareStream, ShareUpload, StorageError, StorageIndex, StorageServer,
-    Upload, leasedb,
+    AccountId, Allocation, Coming, Container, MAX_SHARE, MutableWrite, RenewSecret, Result,
+    ShareKind, ShareNum, ShareRow, ShareState, ShareStream, ShareUpload, StorageError,
+    StorageIndex, StorageServer, Upload, leasedb,
 };
 
 /// The longest part of a mutable share that a test may ask for, and the most that all reads of one request may, in bytes: it
@@ -47,7 +47,9 @@ struct Open {
 
 impl std::fmt::Debug for Open {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Open").field("coming", &self.coming).finish_non_exhaustive()
+        f.debug_struct("Open")
+            .field("coming", &self.coming)
+            .finish_non_exhaustive()
     }
 }
 
@@ -90,8 +92,11 @@ pub struct ReadTestWritten {
 
 /// What a task of ours came to.
 async fn own<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    task.await
-        .unwrap_or_else(|e| Err(StorageError::Unusable { reason: format!("an inner task failed: {e}") }))
+    task.await.unwrap_or_else(|e| {
+        Err(StorageError::Unusable {
+            reason: format!("an inner task failed: {e}"),
+        })
+    })
 }
 
 async fn whole(mut stream: ShareStream) -> Result<Bytes> {
@@ -109,9 +114,14 @@ impl StorageServer {
     /// # Errors
     /// The backend's.
     pub async fn available_space(&self) -> Result<Option<u64>> {
-        let Some(available) = self.backend.available_space().await? else { return Ok(None) };
+        let Some(available) = self.backend.available_space().await? else {
+            return Ok(None);
+        };
         let server = self.id;
-        let promised = self.leasedb.read(move |c| leasedb::not_begun(c, server)).await?;
+        let promised = self
+            .leasedb
+            .read(move |c| leasedb::not_begun(c, server))
+            .await?;
         Ok(Some(available.saturating_sub(promised)))
     }
 
@@ -135,7 +145,11 @@ impl StorageServer {
         if length > MAX_SHARE
             && let Some(share) = shares.first()
         {
-            return Err(StorageError::TooLarge { index, share: *share, asked: length });
+            return Err(StorageError::TooLarge {
+                index,
+                share: *share,
+                asked: length,
+            });
         }
         let is_writable = match self.require_writable().await {
             Ok(()) => true,
@@ -144,7 +158,11 @@ impl StorageServer {
                 false
             }
         };
-        let available = if is_writable { self.backend.available_space().await? } else { None };
+        let available = if is_writable {
+            self.backend.available_space().await?
+        } else {
+            None
+        };
         let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
         let allocated = self
             .leasedb
@@ -153,7 +171,9 @@ impl StorageServer {
                 let there = leasedb::shareset(tx, server, index)?;
                 for row in &there {
                     match row.state {
-                        ShareState::Stable if !row.is_lost => drop(answer.already_have.insert(row.share)),
+                        ShareState::Stable if !row.is_lost => {
+                            drop(answer.already_have.insert(row.share))
+                        }
                         ShareState::Coming
                             if shares.contains(&row.share)
                                 && leasedb::upload_of(tx, row.id)? == Some(secret) =>
@@ -176,7 +196,8 @@ impl StorageServer {
                 let may_begin = is_writable && !leasedb.was_just_taken(tx, server)?;
                 // What was promised counts as written, also by whoever allocated a moment ago.
                 let promised = leasedb::not_begun(tx, server)?;
-                let mut room = available.map_or(u64::MAX, |available| available.saturating_sub(promised));
+                let mut room =
+                    available.map_or(u64::MAX, |available| available.saturating_sub(promised));
                 for share in shares.into_iter().filter(|_| may_begin) {
                     // What a lost database left of it there must go first.
                     if there.iter().any(|row| row.share == share)
@@ -184,10 +205,24 @@ impl StorageServer {
                     {
                         continue;
                     }
-                    let Some(left) = room.checked_sub(length) else { break };
-                    let upload = Some(Upload { secret, renew, length });
+                    let Some(left) = room.checked_sub(length) else {
+                        break;
+                    };
+                    let upload = Some(Upload {
+                        secret,
+                        renew,
+                        length,
+                    });
                     let kind = ShareKind::Immutable;
-                    let new = Allocation { server, index, share, kind, account, reserve: length, upload };
+                    let new = Allocation {
+                        server,
+                        index,
+                        share,
+                        kind,
+                        account,
+                        reserve: length,
+                        upload,
+                    };
                     match leasedb.allocate(tx, &name, &new) {
                         // As many as the account may have; none at all is told.
                         Err(StorageError::QuotaExceeded { .. })
@@ -209,17 +244,31 @@ impl StorageServer {
     }
 
     fn no_upload(&self, (index, share): At) -> StorageError {
-        StorageError::NoUpload { backend: self.name().to_owned(), index, share }
+        StorageError::NoUpload {
+            backend: self.name().to_owned(),
+            index,
+            share,
+        }
     }
 
     /// The place of an upload among those that are open, opened or not.
     fn place(&self, at: At) -> Arc<tokio::sync::Mutex<Option<Open>>> {
-        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).entry(at).or_default().clone()
+        self.uploads
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .entry(at)
+            .or_default()
+            .clone()
     }
 
     /// Takes an upload out of those that are open; whoever waits for its place finds that it is no longer there.
     pub(crate) fn close(&self, at: At) {
-        self.uploads.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&at);
+        self.uploads
+            .open
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&at);
     }
 
     /// The place of an upload, for as long as the guard lives this caller's alone.
@@ -236,11 +285,26 @@ impl StorageServer {
     }
 
     async fn open_upload(&self, at: At, secret: RenewSecret) -> Result<Open> {
-        let coming = self.leasedb.coming(self.id, at.0, at.1).await?.ok_or_else(|| self.no_upload(at))?;
-        let upload = coming.upload.filter(|u| u.secret == secret).ok_or_else(|| self.no_upload(at))?;
-        let file = self.backend.upload(at.0, at.1, upload.length, coming.received.clone()).await?;
+        let coming = self
+            .leasedb
+            .coming(self.id, at.0, at.1)
+            .await?
+            .ok_or_else(|| self.no_upload(at))?;
+        let upload = coming
+            .upload
+            .filter(|u| u.secret == secret)
+            .ok_or_else(|| self.no_upload(at))?;
+        let file = self
+            .backend
+            .upload(at.0, at.1, upload.length, coming.received.clone())
+            .await?;
         let header = Container::immutable(upload.length.saturating_sub(12)).len() as u64;
-        let mut open = Open { coming, upload, header, file };
+        let mut open = Open {
+            coming,
+            upload,
+            header,
+            file,
+        };
         if !open.coming.received.contains(&(0..header)) {
             let bytes = Container::immutable(open.upload.length - header);
             open.file.write_at(0, bytes.into()).await?;
@@ -266,48 +330,82 @@ impl StorageServer {
         self.require_writable().await?;
         // Each who waits holds its bytes, though its client may have gone.
         if Arc::strong_count(&self.place((index, share))) > MAX_WAITERS {
-            return Err(StorageError::Busy { backend: self.name().to_owned(), index, share });
+            return Err(StorageError::Busy {
+                backend: self.name().to_owned(),
+                index,
+                share,
+            });
         }
         let this = self.clone();
         // A task of its own: a client that goes away leaves nothing half done.
-        own(tokio::spawn(async move { this.write_part((index, share), secret, offset, bytes).await })).await
+        own(tokio::spawn(async move {
+            this.write_part((index, share), secret, offset, bytes).await
+        }))
+        .await
     }
 
-    async fn write_part(&self, at: At, secret: RenewSecret, offset: u64, bytes: Bytes) -> Result<Written> {
+    async fn write_part(
+        &self,
+        at: At,
+        secret: RenewSecret,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<Written> {
         self.require_writable().await?;
         let (index, share) = at;
         // One writer at a time for each share: it waits for the disk or the cloud, and others for it.
         let mut opened = self.lock_place(at).await;
         let row = self.leasedb.coming(self.id, index, share).await?;
         // What is open is of an upload that has ended, where its row is another one by now.
-        if opened.as_ref().is_some_and(|open| row.as_ref().is_none_or(|row| row.id != open.coming.id)) {
+        if opened
+            .as_ref()
+            .is_some_and(|open| row.as_ref().is_none_or(|row| row.id != open.coming.id))
+        {
             *opened = None;
         }
-        if row.and_then(|row| row.upload).is_none_or(|upload| upload.secret != secret) {
+        if row
+            .and_then(|row| row.upload)
+            .is_none_or(|upload| upload.secret != secret)
+        {
             if opened.is_none() {
                 self.close(at);
             }
             return Err(self.no_upload(at));
         }
         if opened.is_none() {
-            *opened = Some(self.open_upload(at, secret).await.inspect_err(|_| self.close(at))?);
+            *opened = Some(
+                self.open_upload(at, secret)
+                    .await
+                    .inspect_err(|_| self.close(at))?,
+            );
         }
-        let Some(open) = opened.as_mut() else { return Err(self.no_upload(at)) };
+        let Some(open) = opened.as_mut() else {
+            return Err(self.no_upload(at));
+        };
         let (header, length) = (open.header, open.upload.length);
-        let end = offset.checked_add(bytes.len() as u64).and_then(|end| end.checked_add(header));
-        let end = end.filter(|end| *end <= length).ok_or_else(|| StorageError::PastEnd {
-            backend: self.name().to_owned(),
-            index,
-            share,
-            end: offset.saturating_add(bytes.len() as u64),
-            length: length - header,
-        })?;
+        let end = offset
+            .checked_add(bytes.len() as u64)
+            .and_then(|end| end.checked_add(header));
+        let end = end
+            .filter(|end| *end <= length)
+            .ok_or_else(|| StorageError::PastEnd {
+                backend: self.name().to_owned(),
+                index,
+                share,
+                end: offset.saturating_add(bytes.len() as u64),
+                length: length - header,
+            })?;
         let range = offset + header..end;
-        let part =
-            |r: &Range<u64>| bytes.slice((r.start - range.start) as usize..(r.end - range.start) as usize);
+        let part = |r: &Range<u64>| {
+            bytes.slice((r.start - range.start) as usize..(r.end - range.start) as usize)
+        };
         for there in open.coming.received.within(&range) {
             if open.file.read_back(there.clone()).await? != part(&there) {
-                return Err(StorageError::Conflict { backend: self.name().to_owned(), index, share });
+                return Err(StorageError::Conflict {
+                    backend: self.name().to_owned(),
+                    index,
+                    share,
+                });
             }
         }
         for missing in open.coming.received.missing(length) {
@@ -321,12 +419,21 @@ impl StorageServer {
         if open.coming.received.ranges().len() > MAX_PIECES {
             let backend = self.name().to_owned();
             *opened = None;
-            return Err(StorageError::TooManyPieces { backend, index, share, most: MAX_PIECES });
+            return Err(StorageError::TooManyPieces {
+                backend,
+                index,
+                share,
+                most: MAX_PIECES,
+            });
         }
-        self.leasedb.received(open.coming.id, &open.coming.received).await?;
+        self.leasedb
+            .received(open.coming.id, &open.coming.received)
+            .await?;
         let required = open.coming.received.missing(length);
         if required.is_empty() {
-            let Some(open) = opened.take() else { return Err(self.no_upload(at)) };
+            let Some(open) = opened.take() else {
+                return Err(self.no_upload(at));
+            };
             let finished = self.finish(at, open).await;
             self.close(at);
             if let Err(StorageError::Taken { .. }) = &finished {
@@ -335,12 +442,19 @@ impl StorageServer {
             }
             finished?;
         }
-        Ok(Written { required: required.iter().map(|r| r.start - header..r.end - header).collect() })
+        Ok(Written {
+            required: required
+                .iter()
+                .map(|r| r.start - header..r.end - header)
+                .collect(),
+        })
     }
 
     async fn give_up(&self, at: At) -> Result<()> {
         let (leasedb, server) = (self.leasedb.clone(), self.id);
-        self.leasedb.write(move |tx| leasedb.abandon(tx, server, at, true)).await?;
+        self.leasedb
+            .write(move |tx| leasedb.abandon(tx, server, at, true))
+            .await?;
         self.wake();
         Ok(())
     }
@@ -353,7 +467,13 @@ impl StorageServer {
             .write(move |tx| {
                 let expires = leasedb.after(leasedb::account(tx, account)?.lease);
                 let stored = (stored.objects, stored.bytes);
-                leasedb.complete(tx, (server, &name), (index, share), stored, (account, renew, Some(expires)))
+                leasedb.complete(
+                    tx,
+                    (server, &name),
+                    (index, share),
+                    stored,
+                    (account, renew, Some(expires)),
+                )
             })
             .await?;
         if let Err(e) = self.backend.forget_upload(index, share).await {
@@ -367,18 +487,28 @@ impl StorageServer {
     ///
     /// # Errors
     /// [`StorageError::NoUpload`] where there is none of that secret, [`StorageError::Taken`] where the share is complete.
-    pub async fn abort(&self, index: StorageIndex, share: ShareNum, secret: RenewSecret) -> Result<()> {
+    pub async fn abort(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        secret: RenewSecret,
+    ) -> Result<()> {
         let at = (index, share);
         let mut opened = self.lock_place(at).await;
         let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
         // What was sent before a restart, if anything, is not known to have been answered.
-        let may_land = opened.as_ref().is_none_or(|open| !open.coming.is_of_this_run || open.file.may_land());
+        let may_land = opened
+            .as_ref()
+            .is_none_or(|open| !open.coming.is_of_this_run || open.file.may_land());
         let no_upload = self.no_upload(at);
         self.leasedb
             .write(move |tx| match leasedb::find(tx, server, index, share)? {
-                Some(row) if row.state == ShareState::Stable => {
-                    Err(StorageError::Taken { backend: name, index, share, state: "is complete" })
-                }
+                Some(row) if row.state == ShareState::Stable => Err(StorageError::Taken {
+                    backend: name,
+                    index,
+                    share,
+                    state: "is complete",
+                }),
                 Some(row) if leasedb::upload_of(tx, row.id)? == Some(secret) => {
                     leasedb.abandon(tx, server, (index, share), may_land)
                 }
@@ -408,13 +538,22 @@ impl StorageServer {
         range: Range<u64>,
     ) -> Result<ShareStream> {
         let server = self.id;
-        let row = self.leasedb.read(move |c| leasedb::find(c, server, index, share)).await?;
-        let stable = row.filter(|row| row.state == ShareState::Stable && row.kind == ShareKind::Immutable);
-        let row =
-            stable.ok_or_else(|| StorageError::NotFound { backend: self.name().to_owned(), index, share })?;
+        let row = self
+            .leasedb
+            .read(move |c| leasedb::find(c, server, index, share))
+            .await?;
+        let stable =
+            row.filter(|row| row.state == ShareState::Stable && row.kind == ShareKind::Immutable);
+        let row = stable.ok_or_else(|| StorageError::NotFound {
+            backend: self.name().to_owned(),
+            index,
+            share,
+        })?;
         let header = Container::immutable(row.used_space.saturating_sub(12)).len() as u64;
-        let (start, end) =
-            (range.start.saturating_add(header), range.end.saturating_add(header).min(row.used_space));
+        let (start, end) = (
+            range.start.saturating_add(header),
+            range.end.saturating_add(header).min(row.used_space),
+        );
         self.backend.read(index, share, start.min(end)..end).await
     }
 
@@ -432,7 +571,9 @@ impl StorageServer {
 
     async fn rows(&self, index: StorageIndex) -> Result<Vec<ShareRow>> {
         let server = self.id;
-        self.leasedb.read(move |c| leasedb::shareset(c, server, index)).await
+        self.leasedb
+            .read(move |c| leasedb::shareset(c, server, index))
+            .await
     }
 
     /// Adds or renews a lease on all shares of a storage index that are whole and not lost. Returns which.
@@ -454,7 +595,11 @@ impl StorageServer {
     }
 
     pub(crate) fn slot_lock(&self, index: StorageIndex) -> Arc<tokio::sync::Mutex<()>> {
-        let mut slots = self.uploads.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self
+            .uploads
+            .slots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         if let Some(lock) = slots.get(&index).and_then(Weak::upgrade) {
             return lock;
         }
@@ -485,7 +630,8 @@ impl StorageServer {
             let lock = this.slot_lock(index);
             // Writers of a slot in this process take turns; those of others meet the fence in the database.
             let _turn = lock.lock().await;
-            this.read_test_write_in_turn(account, index, enabler, renew, vectors, &reads).await
+            this.read_test_write_in_turn(account, index, enabler, renew, vectors, &reads)
+                .await
         });
         own(turn).await
     }
@@ -501,23 +647,40 @@ impl StorageServer {
     ) -> Result<ReadTestWritten> {
         let rows = self.rows(index).await?;
         if let Some(row) = rows.iter().find(|row| row.kind != ShareKind::Mutable) {
-            let (backend, share, state) = (self.name().to_owned(), row.share, "is there and is immutable");
-            return Err(StorageError::Taken { backend, index, share, state });
+            let (backend, share, state) = (
+                self.name().to_owned(),
+                row.share,
+                "is there and is immutable",
+            );
+            return Err(StorageError::Taken {
+                backend,
+                index,
+                share,
+                state,
+            });
         }
         let mut lengths = BTreeMap::new();
         for row in rows.iter().filter(|row| row.state != ShareState::Going) {
             if let Some(there) = self.backend.mutable(index, row.share).await? {
                 if there.enabler != enabler {
-                    return Err(StorageError::WriteEnabler { backend: self.name().to_owned(), index });
+                    return Err(StorageError::WriteEnabler {
+                        backend: self.name().to_owned(),
+                        index,
+                    });
                 }
                 lengths.insert(row.share, there.length);
             }
         }
-        let mut answer = ReadTestWritten { is_written: true, ..ReadTestWritten::default() };
+        let mut answer = ReadTestWritten {
+            is_written: true,
+            ..ReadTestWritten::default()
+        };
         for (share, vector) in &vectors {
             for (offset, length, specimen) in &vector.tests {
                 let range = *offset..offset.saturating_add(*length);
-                let part = self.part((index, *share), &lengths, range, &mut { MAX_VECTOR }).await?;
+                let part = self
+                    .part((index, *share), &lengths, range, &mut { MAX_VECTOR })
+                    .await?;
                 answer.is_written &= part == *specimen;
             }
         }
@@ -526,7 +689,10 @@ impl StorageServer {
         for share in lengths.keys() {
             let mut data = Vec::new();
             for range in reads {
-                data.push(self.part((index, *share), &lengths, range.clone(), &mut room).await?);
+                data.push(
+                    self.part((index, *share), &lengths, range.clone(), &mut room)
+                        .await?,
+                );
             }
             answer.data.insert(*share, data);
         }
@@ -535,13 +701,16 @@ impl StorageServer {
         }
         for (share, vector) in vectors {
             let before = lengths.get(&share).copied();
-            let is_going = rows.iter().any(|row| row.share == share && row.state == ShareState::Going);
+            let is_going = rows
+                .iter()
+                .any(|row| row.share == share && row.state == ShareState::Going);
             if is_going && vector.new_length == Some(0) {
                 // Collected, and perhaps not marked as deleted yet: with the database lost it would be found again.
                 self.require_writable().await?;
                 self.backend.delete_mutable(index, share).await?;
             }
-            self.apply(account, (index, share), before, enabler, renew, vector).await?;
+            self.apply(account, (index, share), before, enabler, renew, vector)
+                .await?;
         }
         self.leasedb.renew(self.id, index, account, renew).await?;
         Ok(answer)
@@ -555,10 +724,19 @@ impl StorageServer {
         room: &mut u64,
     ) -> Result<Bytes> {
         let length = lengths.get(&share).copied().unwrap_or(0);
-        let (start, end) = (range.start.min(length), range.end.max(range.start).min(length));
+        let (start, end) = (
+            range.start.min(length),
+            range.end.max(range.start).min(length),
+        );
         let Some(left) = room.checked_sub(end - start) else {
             let backend = self.name().to_owned();
-            return Err(StorageError::PastEnd { backend, index, share, end: end - start, length: *room });
+            return Err(StorageError::PastEnd {
+                backend,
+                index,
+                share,
+                end: end - start,
+                length: *room,
+            });
         };
         *room = left;
         if start == end {
@@ -576,18 +754,26 @@ impl StorageServer {
         renew: RenewSecret,
         vector: TestWrite,
     ) -> Result<()> {
-        let TestWrite { writes, new_length, .. } = vector;
+        let TestWrite {
+            writes, new_length, ..
+        } = vector;
         let (index, share) = at;
-        self.leasedb.read(move |c| leasedb::admit(c, account, 0)).await?;
+        self.leasedb
+            .read(move |c| leasedb::admit(c, account, 0))
+            .await?;
         if new_length == Some(0) {
             if before.is_some() {
                 self.require_writable().await?;
                 let (leasedb, server) = (self.leasedb.clone(), self.id);
                 // Should the end not be seen, it is looked for.
-                self.leasedb.write(move |tx| leasedb.unmeasure(tx, server, at)).await?;
+                self.leasedb
+                    .write(move |tx| leasedb.unmeasure(tx, server, at))
+                    .await?;
                 self.backend.delete_mutable(index, share).await?;
                 let leasedb = self.leasedb.clone();
-                self.leasedb.write(move |tx| leasedb.mutable_deleted(tx, server, at)).await?;
+                self.leasedb
+                    .write(move |tx| leasedb.mutable_deleted(tx, server, at))
+                    .await?;
                 self.wake();
             }
             return Ok(());
@@ -596,12 +782,26 @@ impl StorageServer {
             return Ok(());
         }
         self.require_writable().await?;
-        let write = MutableWrite { writes, new_length, enabler };
+        let write = MutableWrite {
+            writes,
+            new_length,
+            enabler,
+        };
         let length = write.length_after(before.unwrap_or(0));
         let (leasedb, server, name) = (self.leasedb.clone(), self.id, self.name().to_owned());
         let kind = ShareKind::Mutable;
-        let new = Allocation { server, index, share, kind, account, reserve: length, upload: None };
-        self.leasedb.write(move |tx| leasedb.begin_mutable_write(tx, &name, &new, renew)).await?;
+        let new = Allocation {
+            server,
+            index,
+            share,
+            kind,
+            account,
+            reserve: length,
+            upload: None,
+        };
+        self.leasedb
+            .write(move |tx| leasedb.begin_mutable_write(tx, &name, &new, renew))
+            .await?;
         let written = self.backend.write_mutable(index, share, write).await;
         if matches!(written, Err(StorageError::NotKnown { .. })) {
             // What it takes is measured when it is known.
@@ -609,7 +809,11 @@ impl StorageServer {
         }
         let length = match &written {
             Ok(length) => Some(*length),
-            Err(_) => self.backend.mutable(index, share).await?.map(|there| there.length),
+            Err(_) => self
+                .backend
+                .mutable(index, share)
+                .await?
+                .map(|there| there.length),
         };
         self.measured(at, length, (account, renew)).await?;
         written.map(drop)
@@ -650,7 +854,11 @@ impl StorageServer {
             row.share == share && row.kind == ShareKind::Mutable && row.state != ShareState::Going
         };
         if !rows.iter().any(known) {
-            return Err(StorageError::NotFound { backend: self.name().to_owned(), index, share });
+            return Err(StorageError::NotFound {
+                backend: self.name().to_owned(),
+                index,
+                share,
+            });
         }
         // A writer's intent is its own to settle: readers wait for its turn to end. What they read then rests long enough.
         let lock = self.slot_lock(index);

@@ -45,7 +45,9 @@ struct State {
 
 impl fmt::Debug for UnusableBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("UnusableBackend").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("UnusableBackend")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -62,8 +64,19 @@ impl UnusableBackend {
     }
 
     fn tried_at(name: &str, reason: String, open: Open, tried: Option<Instant>) -> Self {
-        let state = State { opened: None, reason, tried, is_opening: false, owner: None, is_writable: true };
-        Self { name: name.to_owned(), open: Arc::new(open), state: Arc::new(Mutex::new(state)) }
+        let state = State {
+            opened: None,
+            reason,
+            tried,
+            is_opening: false,
+            owner: None,
+            is_writable: true,
+        };
+        Self {
+            name: name.to_owned(),
+            open: Arc::new(open),
+            state: Arc::new(Mutex::new(state)),
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -77,7 +90,9 @@ impl UnusableBackend {
                 return Ok(opened.clone());
             }
             if state.is_opening || state.tried.is_some_and(|at| at.elapsed() < PAUSE) {
-                return Err(StorageError::Unusable { reason: state.reason.clone() });
+                return Err(StorageError::Unusable {
+                    reason: state.reason.clone(),
+                });
             }
             (state.tried, state.is_opening) = (Some(Instant::now()), true);
         }
@@ -85,7 +100,8 @@ impl UnusableBackend {
         let (open, state, name) = (self.open.clone(), self.state.clone(), self.name.clone());
         let opening = tokio::task::spawn_blocking(move || {
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| open()));
-            let outcome = outcome.unwrap_or_else(|_| Err(format!("cloud {name:?}: opening it panicked")));
+            let outcome =
+                outcome.unwrap_or_else(|_| Err(format!("cloud {name:?}: opening it panicked")));
             let mut state = locked(&state);
             (state.tried, state.is_opening) = (Some(Instant::now()), false);
             match outcome {
@@ -102,7 +118,11 @@ impl UnusableBackend {
                 }
             }
         });
-        opening.await.unwrap_or_else(|e| Err(StorageError::Unusable { reason: e.to_string() }))
+        opening.await.unwrap_or_else(|e| {
+            Err(StorageError::Unusable {
+                reason: e.to_string(),
+            })
+        })
     }
 }
 
@@ -120,7 +140,12 @@ impl Backend for UnusableBackend {
         self.opened().await?.create(index, share).await
     }
 
-    async fn read(&self, index: StorageIndex, share: ShareNum, range: Range<u64>) -> Result<ShareStream> {
+    async fn read(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        range: Range<u64>,
+    ) -> Result<ShareStream> {
         self.opened().await?.read(index, share, range).await
     }
 
@@ -128,12 +153,25 @@ impl Backend for UnusableBackend {
         self.opened().await?.shares(index).await
     }
 
-    async fn remove(&self, index: StorageIndex, share: ShareNum, objects: Option<u64>) -> Result<()> {
+    async fn remove(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        objects: Option<u64>,
+    ) -> Result<()> {
         self.opened().await?.remove(index, share, objects).await
     }
 
-    async fn remove_chunks(&self, index: StorageIndex, share: ShareNum, chunks: Range<u64>) -> Result<()> {
-        self.opened().await?.remove_chunks(index, share, chunks).await
+    async fn remove_chunks(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        chunks: Range<u64>,
+    ) -> Result<()> {
+        self.opened()
+            .await?
+            .remove_chunks(index, share, chunks)
+            .await
     }
 
     async fn upload(
@@ -143,10 +181,18 @@ impl Backend for UnusableBackend {
         length: u64,
         received: RangeSet,
     ) -> Result<Box<dyn ShareUpload>> {
-        self.opened().await?.upload(index, share, length, received).await
+        self.opened()
+            .await?
+            .upload(index, share, length, received)
+            .await
     }
 
-    async fn chunk_length(&self, index: StorageIndex, share: ShareNum, chunk: u64) -> Result<Option<u64>> {
+    async fn chunk_length(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        chunk: u64,
+    ) -> Result<Option<u64>> {
         self.opened().await?.chunk_length(index, share, chunk).await
     }
 
@@ -163,8 +209,16 @@ impl Backend for UnusableBackend {
         self.opened().await?.read_mutable(index, share, range).await
     }
 
-    async fn write_mutable(&self, index: StorageIndex, share: ShareNum, write: MutableWrite) -> Result<u64> {
-        self.opened().await?.write_mutable(index, share, write).await
+    async fn write_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        write: MutableWrite,
+    ) -> Result<u64> {
+        self.opened()
+            .await?
+            .write_mutable(index, share, write)
+            .await
     }
 
     async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
@@ -185,15 +239,30 @@ impl Backend for UnusableBackend {
         share: ShareNum,
         found: &Found,
     ) -> Result<Recovered> {
-        self.opened().await?.recover_mutable(index, share, found).await
+        self.opened()
+            .await?
+            .recover_mutable(index, share, found)
+            .await
     }
 
-    async fn forget_unlisted(&self, span: Span, listed: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
+    async fn forget_unlisted(
+        &self,
+        span: Span,
+        listed: BTreeSet<(StorageIndex, ShareNum)>,
+    ) -> Result<()> {
         self.opened().await?.forget_unlisted(span, listed).await
     }
 
-    async fn give_up_mutable(&self, index: StorageIndex, share: ShareNum, found: &Found) -> Result<()> {
-        self.opened().await?.give_up_mutable(index, share, found).await
+    async fn give_up_mutable(
+        &self,
+        index: StorageIndex,
+        share: ShareNum,
+        found: &Found,
+    ) -> Result<()> {
+        self.opened()
+            .await?
+            .give_up_mutable(index, share, found)
+            .await
     }
 
     async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
@@ -206,7 +275,10 @@ impl Backend for UnusableBackend {
         share: ShareNum,
         found: &Found,
     ) -> Result<Option<String>> {
-        self.opened().await?.lacks_mutable(index, share, found).await
+        self.opened()
+            .await?
+            .lacks_mutable(index, share, found)
+            .await
     }
 
     async fn sweep(&self, before_ms: i64) -> Result<u64> {
@@ -219,7 +291,9 @@ impl Backend for UnusableBackend {
 
     fn chunk_unit(&self) -> u64 {
         let opened = self.state().opened.clone();
-        opened.map_or(crate::cloud::CHUNK_UNIT as u64, |opened| opened.chunk_unit())
+        opened.map_or(crate::cloud::CHUNK_UNIT as u64, |opened| {
+            opened.chunk_unit()
+        })
     }
 
     fn deletions_may_land(&self) -> bool {

@@ -1,6 +1,9 @@
 //! No wall clock decides over life and death (decision 0009).
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod rig;
 
@@ -12,7 +15,11 @@ use rig::{DAY, Rig, content, index, upload};
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 
 async fn with_leases_that_end() -> Rig {
-    Rig::with(ServerSettings { expiry: Expiry::Age, ..ServerSettings::default() }).await
+    Rig::with(ServerSettings {
+        expiry: Expiry::Age,
+        ..ServerSettings::default()
+    })
+    .await
 }
 
 #[tokio::test]
@@ -24,8 +31,18 @@ async fn a_clock_that_jumps_ahead_ends_no_lease_and_one_that_comes_back_finds_al
         rig.clock.set(right + ahead);
         rig.collect().await;
         rig.walk().await;
-        assert!(rig.server.leasedb().clock_fault().unwrap().contains("raic clock accept"));
-        assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500), "{ahead}");
+        assert!(
+            rig.server
+                .leasedb()
+                .clock_fault()
+                .unwrap()
+                .contains("raic clock accept")
+        );
+        assert_eq!(
+            rig.read(index(1), 0).await.unwrap(),
+            content(2500),
+            "{ahead}"
+        );
     }
     rig.clock.set(right);
     rig.collect_to_the_end().await;
@@ -48,7 +65,10 @@ async fn what_waits_since_a_wrong_future_is_not_waited_for() {
     rig.clock.set(rig.clock.now_ms() + 10 * YEAR_MS);
     rig.allocate(index(1), &[0], 2500).await.unwrap();
     rig.write(index(1), 0, 0, &content(1500)).await.unwrap();
-    rig.server.abort(index(1), ShareNum(0), upload()).await.unwrap();
+    rig.server
+        .abort(index(1), ShareNum(0), upload())
+        .await
+        .unwrap();
     rig.clock.set(rig.clock.now_ms() - 10 * YEAR_MS);
     rig.collect_to_the_end().await;
     assert_eq!(rig.objects().len(), 1, "the share that is whole");
@@ -85,7 +105,10 @@ async fn a_clock_that_was_behind_at_the_start_is_right_again_by_itself() {
     rig.store(index(2), 0, &content(100)).await;
     rig.clock.set(right);
     rig.collect().await;
-    assert!(rig.server.leasedb().clock_is_off().is_none(), "as at any start after three days");
+    assert!(
+        rig.server.leasedb().clock_is_off().is_none(),
+        "as at any start after three days"
+    );
     rig.collect_to_the_end().await;
     for of in [1, 2] {
         assert!(rig.read(index(of), 0).await.is_ok(), "{of}");
@@ -107,10 +130,19 @@ async fn a_clock_that_is_said_to_be_right_moves_what_waits_and_keeps_leases() {
     rig.collect().await;
     rig.clock.advance(Duration::from_secs(25 * 60));
     rig.collect().await;
-    assert_eq!(rig.write(index(2), 0, 1500, &content(2500)[1500..]).await.unwrap(), 0);
+    assert_eq!(
+        rig.write(index(2), 0, 1500, &content(2500)[1500..])
+            .await
+            .unwrap(),
+        0
+    );
     rig.collect_to_the_end().await;
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
-    assert_eq!(rig.server.leasedb().accept_clock().await.unwrap(), 0, "once more it says nothing");
+    assert_eq!(
+        rig.server.leasedb().accept_clock().await.unwrap(),
+        0,
+        "once more it says nothing"
+    );
 }
 
 /// Small corrections, as time servers make them, are nobody's to accept.

@@ -1,6 +1,9 @@
 //! A storage server over a disk: what is reserved, what a crash leaves, and a disk that is full.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::{
     fs,
@@ -14,8 +17,8 @@ use std::{
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_storage::{
-    AccountId, Clock, Database, DiskBackend, Holds, LeaseDb, Owner, Patience, Reconciled, RenewSecret,
-    ServerSettings, ShareNum, StorageError, StorageIndex, StorageServer, TestWrite,
+    AccountId, Clock, Database, DiskBackend, Holds, LeaseDb, Owner, Patience, Reconciled,
+    RenewSecret, ServerSettings, ShareNum, StorageError, StorageIndex, StorageServer, TestWrite,
 };
 
 fn index(of: u8) -> StorageIndex {
@@ -29,21 +32,51 @@ fn secret() -> RenewSecret {
 /// A server whose database is below `home` and whose shares are below `disk`.
 async fn open(home: &Path, disk: &Path) -> Arc<StorageServer> {
     let database = Database::open(&home.join("db")).unwrap();
-    let leasedb = LeaseDb::open(database, Clock::system(), Patience::default()).await.unwrap();
-    let owner = Owner { array: [1; 16], key: [2; 32], identity: leasedb.identity().await.unwrap() };
+    let leasedb = LeaseDb::open(database, Clock::system(), Patience::default())
+        .await
+        .unwrap();
+    let owner = Owner {
+        array: [1; 16],
+        key: [2; 32],
+        identity: leasedb.identity().await.unwrap(),
+    };
     let backend = Arc::new(DiskBackend::open("d", disk).unwrap());
-    let server = StorageServer::open(backend, leasedb, owner, ServerSettings::default(), Holds::default());
+    let server = StorageServer::open(
+        backend,
+        leasedb,
+        owner,
+        ServerSettings::default(),
+        Holds::default(),
+    );
     Arc::new(server.await.unwrap())
 }
 
 async fn allocate(server: &StorageServer, of: u8, size: u64) -> Result<usize, StorageError> {
     let shares = [ShareNum(0)].into();
-    let answer = server.allocate(AccountId::ANONYMOUS, index(of), shares, size, secret(), secret()).await?;
+    let answer = server
+        .allocate(
+            AccountId::ANONYMOUS,
+            index(of),
+            shares,
+            size,
+            secret(),
+            secret(),
+        )
+        .await?;
     Ok(answer.allocated.len())
 }
 
 async fn write(server: &Arc<StorageServer>, of: u8, content: &[u8]) -> Result<(), StorageError> {
-    server.write(index(of), ShareNum(0), secret(), 0, Bytes::copy_from_slice(content)).await.map(drop)
+    server
+        .write(
+            index(of),
+            ShareNum(0),
+            secret(),
+            0,
+            Bytes::copy_from_slice(content),
+        )
+        .await
+        .map(drop)
 }
 
 async fn store(server: &Arc<StorageServer>, of: u8, content: &[u8]) -> Result<(), StorageError> {
@@ -52,7 +85,10 @@ async fn store(server: &Arc<StorageServer>, of: u8, content: &[u8]) -> Result<()
 }
 
 async fn read(server: &StorageServer, of: u8) -> Vec<u8> {
-    let stream = server.read_immutable(index(of), ShareNum(0), 0..u64::MAX).await.unwrap();
+    let stream = server
+        .read_immutable(index(of), ShareNum(0), 0..u64::MAX)
+        .await
+        .unwrap();
     stream.try_collect::<Vec<_>>().await.unwrap().concat()
 }
 
@@ -63,7 +99,10 @@ impl SmallDisk {
     fn mount(size: &str) -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let options = ["-t", "tmpfs", "-o", &format!("size={size}"), "raic-test"];
-        let mounted = Command::new("mount").args(options).arg(folder.path()).status();
+        let mounted = Command::new("mount")
+            .args(options)
+            .arg(folder.path())
+            .status();
         if mounted.is_ok_and(|status| status.success()) {
             return Some(Self(folder));
         }
@@ -94,13 +133,17 @@ impl Drop for SmallDisk {
 
 #[tokio::test]
 async fn what_was_allocated_is_nobody_elses_before_and_after_its_first_byte() {
-    let Some(disk) = SmallDisk::mount("8m") else { return };
+    let Some(disk) = SmallDisk::mount("8m") else {
+        return;
+    };
     let home = tempfile::tempdir().unwrap();
     let server = open(home.path(), disk.path()).await;
     allocate(&server, 1, 5 << 20).await.unwrap();
     assert_eq!(allocate(&server, 2, 5 << 20).await.unwrap(), 0);
     // Begun, its blocks are the disk's to keep.
-    write(&server, 1, b"the first bytes of five mebibytes").await.unwrap();
+    write(&server, 1, b"the first bytes of five mebibytes")
+        .await
+        .unwrap();
     let available = server.available_space().await.unwrap().unwrap();
     assert!((2 << 20..3 << 20).contains(&available), "{available}");
     assert_eq!(allocate(&server, 2, 5 << 20).await.unwrap(), 0);
@@ -127,26 +170,51 @@ async fn files_that_a_crash_left_beside_the_shares_go_when_nobody_can_want_them(
     leave(&format!("{}.0.4711.3", index(3)), day * 2);
     leave(&format!("{}.7", index(4)), day * 2);
     leave(&format!("{}.0.4711.4", index(5)), day);
-    server.reconcile("test", &Reconciled::default()).await.unwrap();
-    let mut left: Vec<_> =
-        fs::read_dir(&incoming).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    server
+        .reconcile("test", &Reconciled::default())
+        .await
+        .unwrap();
+    let mut left: Vec<_> = fs::read_dir(&incoming)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
     left.sort_unstable();
-    assert_eq!(left, [format!("{}.0", index(2)), format!("{}.0.4711.4", index(5))]);
+    assert_eq!(
+        left,
+        [format!("{}.0", index(2)), format!("{}.0.4711.4", index(5))]
+    );
     let rest = Bytes::from(vec![7; 87]);
-    let done = server.write(index(2), ShareNum(0), secret(), 13, rest).await.unwrap();
+    let done = server
+        .write(index(2), ShareNum(0), secret(), 13, rest)
+        .await
+        .unwrap();
     assert_eq!(done.required, []);
 }
 
 /// The disk of the database is full: a clear error, nothing acknowledged is lost, and it goes on when there is room.
 #[tokio::test]
 async fn a_full_disk_under_the_database_is_told_and_loses_nothing() {
-    let Some(home) = SmallDisk::mount("4m") else { return };
+    let Some(home) = SmallDisk::mount("4m") else {
+        return;
+    };
     let disk = tempfile::tempdir().unwrap();
     let server = open(home.path(), disk.path()).await;
     let mutable = async |server: &Arc<StorageServer>, bytes: &'static [u8]| {
-        let write = TestWrite { writes: vec![(0, Bytes::from_static(bytes))], ..TestWrite::default() };
+        let write = TestWrite {
+            writes: vec![(0, Bytes::from_static(bytes))],
+            ..TestWrite::default()
+        };
         let vectors = [(ShareNum(0), write)].into();
-        server.read_test_write(AccountId::ANONYMOUS, index(200), b"e", secret(), vectors, &[]).await
+        server
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                index(200),
+                b"e",
+                secret(),
+                vectors,
+                &[],
+            )
+            .await
     };
     let usage = async |server: &StorageServer| {
         let usage = server.leasedb().usage_by_server().await.unwrap();
@@ -175,14 +243,24 @@ async fn a_full_disk_under_the_database_is_told_and_loses_nothing() {
     assert!(told.contains("full"), "{told}");
     assert_eq!(read(&server, 1).await, b"before", "reads go on");
     let renewed = server.renew(AccountId::ANONYMOUS, index(1), secret()).await;
-    assert!(renewed.is_err(), "a lease that is not written down is not acknowledged");
+    assert!(
+        renewed.is_err(),
+        "a lease that is not written down is not acknowledged"
+    );
     fs::remove_file(ballast).unwrap();
     for restarted in [false, true] {
-        let server = if restarted { open(home.path(), disk.path()).await } else { server.clone() };
+        let server = if restarted {
+            open(home.path(), disk.path()).await
+        } else {
+            server.clone()
+        };
         for of in &acknowledged[1..] {
             assert_eq!(read(&server, *of).await, [*of; 50]);
         }
-        let version = server.read_mutable(index(200), ShareNum(0), 0..100).await.unwrap();
+        let version = server
+            .read_mutable(index(200), ShareNum(0), 0..100)
+            .await
+            .unwrap();
         let version = version.try_collect::<Vec<_>>().await.unwrap().concat();
         assert_eq!(version, b"first version");
         let kept = usage(&server).await;

@@ -1,6 +1,9 @@
 //! What a client, a cloud or a lost file can make a storage server take, and what it refuses.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 mod rig;
 
@@ -8,7 +11,8 @@ use std::fs;
 
 use raic_cloud::{Cloud as _, FaultPlan, Invented, ObjectKey, WriteMode};
 use raic_storage::{
-    AccountChange, AccountId, Reconciled, RenewSecret, ServerSettings, ShareNum, StorageError, StorageIndex,
+    AccountChange, AccountId, Reconciled, RenewSecret, ServerSettings, ShareNum, StorageError,
+    StorageIndex,
 };
 use rig::{DAY, Rig, content, index, loaded, renew, upload};
 
@@ -17,12 +21,19 @@ use rig::{DAY, Rig, content, index, loaded, renew, upload};
 async fn an_upload_whose_spooled_parts_were_lost_never_becomes_whole() {
     let mut rig = Rig::new().await;
     rig.allocate(index(1), &[0], 900).await.unwrap();
-    rig.write(index(1), 0, 0, &content(900)[..500]).await.unwrap();
-    for file in fs::read_dir(rig.folder.path().join("spool")).unwrap().flatten() {
+    rig.write(index(1), 0, 0, &content(900)[..500])
+        .await
+        .unwrap();
+    for file in fs::read_dir(rig.folder.path().join("spool"))
+        .unwrap()
+        .flatten()
+    {
         fs::remove_file(file.path()).unwrap();
     }
     rig.restart().await;
-    rig.write(index(1), 0, 500, &content(900)[500..]).await.unwrap_err();
+    rig.write(index(1), 0, 500, &content(900)[500..])
+        .await
+        .unwrap_err();
     assert_eq!(rig.shares(index(1)).await, [] as [u8; 0]);
 }
 
@@ -36,16 +47,24 @@ async fn uploads_that_fill_the_spool_together_can_all_go_on() {
     let mut begun = Vec::new();
     for of in 1..=2 {
         rig.allocate(index(of), &[0], 3000).await.unwrap();
-        if rig.write(index(of), 0, 0, &content(3000)[..750]).await.is_ok() {
+        if rig
+            .write(index(of), 0, 0, &content(3000)[..750])
+            .await
+            .is_ok()
+        {
             begun.push(of);
         }
     }
     assert_eq!(begun.len(), 2);
     for of in &begun {
-        rig.write(index(*of), 0, 750, &content(3000)[750..1000]).await.unwrap();
+        rig.write(index(*of), 0, 750, &content(3000)[750..1000])
+            .await
+            .unwrap();
     }
     for of in begun {
-        rig.write(index(of), 0, 1000, &content(3000)[1000..]).await.unwrap();
+        rig.write(index(of), 0, 1000, &content(3000)[1000..])
+            .await
+            .unwrap();
         assert_eq!(rig.read(index(of), 0).await.unwrap(), content(3000));
     }
 }
@@ -54,7 +73,10 @@ async fn uploads_that_fill_the_spool_together_can_all_go_on() {
 async fn sizes_beyond_all_shares_are_refused_and_sums_stay_whole_numbers() {
     let rig = Rig::new().await;
     for size in [usize::MAX / 2, 1 << 55, (1 << 44) + 1] {
-        assert!(rig.allocate(index(1), &[0, 1], size).await.is_err(), "{size}");
+        assert!(
+            rig.allocate(index(1), &[0, 1], size).await.is_err(),
+            "{size}"
+        );
     }
     rig.store(index(2), 0, b"x").await;
     let (shares, bytes) = rig.used().await;
@@ -65,17 +87,40 @@ async fn sizes_beyond_all_shares_are_refused_and_sums_stay_whole_numbers() {
 async fn whoever_leases_anothers_share_pays_for_it_within_the_quota() {
     let rig = Rig::new().await;
     let leasedb = rig.server.leasedb();
-    let quota = AccountChange { hard_quota: Some(Some(1000)), ..AccountChange::default() };
+    let quota = AccountChange {
+        hard_quota: Some(Some(1000)),
+        ..AccountChange::default()
+    };
     let alice = leasedb.create_account("alice", quota).await.unwrap().id;
     rig.store(index(1), 0, &content(10_000)).await;
-    let refused = rig.server.renew(alice, index(1), renew(9)).await.unwrap_err();
-    assert!(matches!(refused, StorageError::QuotaExceeded { .. }), "{refused}");
+    let refused = rig
+        .server
+        .renew(alice, index(1), renew(9))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, StorageError::QuotaExceeded { .. }),
+        "{refused}"
+    );
     rig.store(index(2), 0, &content(100)).await;
-    assert_eq!(rig.server.renew(alice, index(2), renew(9)).await.unwrap().len(), 1);
-    let disabled = AccountChange { is_disabled: Some(true), ..quota };
+    assert_eq!(
+        rig.server
+            .renew(alice, index(2), renew(9))
+            .await
+            .unwrap()
+            .len(),
+        1
+    );
+    let disabled = AccountChange {
+        is_disabled: Some(true),
+        ..quota
+    };
     leasedb.change_account("alice", disabled).await.unwrap();
     rig.store(index(3), 0, &content(100)).await;
-    rig.server.renew(alice, index(3), renew(9)).await.unwrap_err();
+    rig.server
+        .renew(alice, index(3), renew(9))
+        .await
+        .unwrap_err();
 }
 
 #[tokio::test]
@@ -83,17 +128,31 @@ async fn a_share_that_was_lost_can_be_stored_again() {
     let rig = Rig::new().await;
     rig.store(index(1), 0, &content(2500)).await;
     for key in rig.objects() {
-        rig.cloud.delete(&ObjectKey::new(key).unwrap(), None).await.unwrap();
+        rig.cloud
+            .delete(&ObjectKey::new(key).unwrap(), None)
+            .await
+            .unwrap();
     }
     for _ in 0..2 {
         rig.walk().await;
         rig.clock.advance(DAY + DAY / 24);
     }
-    assert_eq!(rig.shares(index(1)).await, [] as [u8; 0], "a lost share is not told of");
+    assert_eq!(
+        rig.shares(index(1)).await,
+        [] as [u8; 0],
+        "a lost share is not told of"
+    );
     let first = rig.allocate(index(1), &[0], 2500).await.unwrap();
     if first.allocated.is_empty() {
         rig.collect_to_the_end().await;
-        assert_eq!(rig.allocate(index(1), &[0], 2500).await.unwrap().allocated.len(), 1);
+        assert_eq!(
+            rig.allocate(index(1), &[0], 2500)
+                .await
+                .unwrap()
+                .allocated
+                .len(),
+            1
+        );
     }
     rig.write(index(1), 0, 0, &content(2500)).await.unwrap();
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
@@ -105,10 +164,19 @@ async fn a_read_only_cloud_is_walked_to_its_end_and_nothing_is_changed_there() {
     rig.store(index(1), 0, &content(2500)).await;
     let name = rig.objects()[0].clone();
     let beyond = ObjectKey::new(format!("{name}.9")).unwrap();
-    rig.cloud.put(&beyond, b"a leftover"[..].into(), WriteMode::Overwrite).await.unwrap();
+    rig.cloud
+        .put(&beyond, b"a leftover"[..].into(), WriteMode::Overwrite)
+        .await
+        .unwrap();
     let torn = ObjectKey::new(name.replace(&index(1).to_string(), &index(7).to_string()));
-    rig.cloud.put(&torn.unwrap(), b"no share"[..].into(), WriteMode::Overwrite).await.unwrap();
-    rig.settings = ServerSettings { is_read_only: true, ..ServerSettings::default() };
+    rig.cloud
+        .put(&torn.unwrap(), b"no share"[..].into(), WriteMode::Overwrite)
+        .await
+        .unwrap();
+    rig.settings = ServerSettings {
+        is_read_only: true,
+        ..ServerSettings::default()
+    };
     rig.restart().await;
     let before = rig.cloud.inner().keys();
     for _ in 0..4 {
@@ -141,18 +209,32 @@ async fn an_upload_has_a_bounded_number_of_gaps() {
 async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
     let rig = Rig::new().await;
     rig.allocate(index(1), &[0], 2500).await.unwrap();
-    rig.write(index(1), 0, 0, &content(2500)[..500]).await.unwrap();
-    rig.server.abort(index(1), ShareNum(0), upload()).await.unwrap();
+    rig.write(index(1), 0, 0, &content(2500)[..500])
+        .await
+        .unwrap();
+    rig.server
+        .abort(index(1), ShareNum(0), upload())
+        .await
+        .unwrap();
     rig.collect_to_the_end().await;
     rig.allocate(index(2), &[0], 2500).await.unwrap();
-    assert!(rig.write(index(1), 0, 500, &content(2500)[500..]).await.is_err());
+    assert!(
+        rig.write(index(1), 0, 500, &content(2500)[500..])
+            .await
+            .is_err()
+    );
     rig.write(index(2), 0, 0, &content(2500)).await.unwrap();
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
     // Aborting what is not there leaves nothing behind, however often.
     for of in 0..1000_u32 {
         let mut unknown = index(9);
         unknown.0[..4].copy_from_slice(&of.to_be_bytes());
-        assert!(rig.server.abort(unknown, ShareNum(0), upload()).await.is_err());
+        assert!(
+            rig.server
+                .abort(unknown, ShareNum(0), upload())
+                .await
+                .is_err()
+        );
     }
 }
 
@@ -173,11 +255,21 @@ async fn a_million_names_that_a_cloud_makes_up_end_its_listing_and_take_no_row()
 
     let rig = Rig::new().await;
     rig.store(index(1), 0, &content(2500)).await;
-    let invented = Some(Invented { count: 1_000_000, name });
-    rig.cloud.set(FaultPlan { invented, ..FaultPlan::default() });
+    let invented = Some(Invented {
+        count: 1_000_000,
+        name,
+    });
+    rig.cloud.set(FaultPlan {
+        invented,
+        ..FaultPlan::default()
+    });
     let told = Reconciled::default();
     let e = rig.server.reconcile("test", &told).await.unwrap_err();
-    assert!(e.to_string().contains("far more objects than were stored there"), "{e}");
+    assert!(
+        e.to_string()
+            .contains("far more objects than were stored there"),
+        "{e}"
+    );
     assert_eq!((loaded(&told.listed), loaded(&told.torn)), (1, 0));
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
     assert_eq!(rig.used().await.0, 1);
@@ -201,8 +293,14 @@ async fn a_share_has_a_bounded_number_of_leases_and_keeps_those_it_has() {
         }
     }
     let (of, e) = refused.expect("a bound");
-    assert!(of >= 1000 && matches!(e, StorageError::TooManyLeases { .. }), "{of}: {e}");
-    rig.server.renew(account, index(1), secret(of - 1)).await.expect("one that it has is renewed");
+    assert!(
+        of >= 1000 && matches!(e, StorageError::TooManyLeases { .. }),
+        "{of}: {e}"
+    );
+    rig.server
+        .renew(account, index(1), secret(of - 1))
+        .await
+        .expect("one that it has is renewed");
 }
 
 #[tokio::test]
@@ -214,11 +312,30 @@ async fn a_soft_quota_above_the_hard_one_is_refused() {
         ..AccountChange::default()
     };
     let leasedb = rig.server.leasedb();
-    let refused = leasedb.create_account("alice", quotas(2, 1)).await.unwrap_err();
-    assert!(matches!(refused, StorageError::Quotas { soft: 2, hard: 1, .. }), "{refused}");
-    assert!(leasedb.account("alice").await.is_err(), "and there is none half made");
+    let refused = leasedb
+        .create_account("alice", quotas(2, 1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            refused,
+            StorageError::Quotas {
+                soft: 2,
+                hard: 1,
+                ..
+            }
+        ),
+        "{refused}"
+    );
+    assert!(
+        leasedb.account("alice").await.is_err(),
+        "and there is none half made"
+    );
     leasedb.create_account("alice", quotas(1, 2)).await.unwrap();
-    let lower = AccountChange { hard_quota: Some(Some(0)), ..AccountChange::default() };
+    let lower = AccountChange {
+        hard_quota: Some(Some(0)),
+        ..AccountChange::default()
+    };
     leasedb.change_account("alice", lower).await.unwrap_err();
 }
 
@@ -230,14 +347,25 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
     // What an upload left whose database was lost.
     let of_before = rig.objects()[0].replace(&index(1).to_string(), &index(2).to_string());
     let prefix = &index(2).to_string()[..2];
-    let of_before = ObjectKey::new(of_before.replacen(&index(1).to_string()[..2], prefix, 1)).unwrap();
-    rig.cloud.put(&of_before, b"of before"[..].into(), WriteMode::CreateOnly).await.unwrap();
+    let of_before =
+        ObjectKey::new(of_before.replacen(&index(1).to_string()[..2], prefix, 1)).unwrap();
+    rig.cloud
+        .put(&of_before, b"of before"[..].into(), WriteMode::CreateOnly)
+        .await
+        .unwrap();
     rig.allocate(index(2), &[0], 2500).await.unwrap();
     let refused = rig.write(index(2), 0, 0, &content(2500)).await.unwrap_err();
     assert!(matches!(refused, StorageError::Taken { .. }), "{refused}");
     let again = rig.write(index(2), 0, 0, &content(2500)).await.unwrap_err();
     assert!(matches!(again, StorageError::NoUpload { .. }), "{again}");
-    assert!(rig.allocate(index(2), &[0], 2500).await.unwrap().allocated.is_empty(), "not before it has gone");
+    assert!(
+        rig.allocate(index(2), &[0], 2500)
+            .await
+            .unwrap()
+            .allocated
+            .is_empty(),
+        "not before it has gone"
+    );
     rig.collect_to_the_end().await;
     rig.store(index(2), 0, &content(2500)).await;
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
@@ -247,7 +375,10 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
 #[tokio::test]
 async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
     let mut rig = Rig::new().await;
-    rig.cloud.set(FaultPlan { max_object_size: Some(300), ..FaultPlan::default() });
+    rig.cloud.set(FaultPlan {
+        max_object_size: Some(300),
+        ..FaultPlan::default()
+    });
     rig.restart().await;
     rig.store(index(1), 0, &content(2500)).await;
     assert_eq!(rig.objects().len(), 9, "2512 bytes in chunks of 300");

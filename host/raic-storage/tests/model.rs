@@ -1,7 +1,10 @@
 //! Random sequences of everything a storage server does, over a cloud that fails by a seed, with crashes and lost databases,
 //! against a model in memory. The same seed gives the same run; RAIC_MODEL_STEPS and RAIC_MODEL_SEED set how long and which.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -14,9 +17,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::{FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
-    AccountChange, AccountId, ChunkBudget, Clock, CloudBackend, Database, Expiry, Holds, LeaseDb, Owner,
-    Patience, Reconciled, RenewSecret, ServerSettings, ShareNum, Slots, Spool, StorageError, StorageIndex,
-    StorageServer, TestWrite,
+    AccountChange, AccountId, ChunkBudget, Clock, CloudBackend, Database, Expiry, Holds, LeaseDb,
+    Owner, Patience, Reconciled, RenewSecret, ServerSettings, ShareNum, Slots, Spool, StorageError,
+    StorageIndex, StorageServer, TestWrite,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -85,26 +88,55 @@ async fn open(
     databases: u32,
 ) -> StorageServer {
     let database = Database::open(&folder.path().join(format!("db{databases}"))).unwrap();
-    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
+    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default())
+        .await
+        .unwrap();
     let id = leasedb.server("c").await.unwrap();
     let backend = CloudBackend::new(cloud.clone(), 64, ChunkBudget::default())
         .with_slots(Slots::new(leasedb.clone(), id, KEY), 32)
         .with_spool(Spool::open(&folder.path().join("spool"), 1 << 20).unwrap());
-    let owner = Owner { array: [2; 16], key: KEY, identity: leasedb.identity().await.unwrap() };
-    let settings =
-        ServerSettings { expiry: Expiry::Age, deletions_per_second: 1_000_000, ..ServerSettings::default() };
-    StorageServer::open(Arc::new(backend), leasedb, owner, settings, Holds::default()).await.unwrap()
+    let owner = Owner {
+        array: [2; 16],
+        key: KEY,
+        identity: leasedb.identity().await.unwrap(),
+    };
+    let settings = ServerSettings {
+        expiry: Expiry::Age,
+        deletions_per_second: 1_000_000,
+        ..ServerSettings::default()
+    };
+    StorageServer::open(
+        Arc::new(backend),
+        leasedb,
+        owner,
+        settings,
+        Holds::default(),
+    )
+    .await
+    .unwrap()
 }
 
 impl World {
     async fn new(seed: u64) -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-        let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), seed, FaultPlan::default()));
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let folder = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
+        let cloud = Arc::new(Faulty::new(
+            MemoryCloud::new("c"),
+            seed,
+            FaultPlan::default(),
+        ));
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
         let clock = Clock::manual(i64::try_from(now.as_millis()).unwrap());
         let server = Arc::new(open(&folder, &clock, &cloud, 0).await);
         server.check_owner().await.unwrap();
-        let model = Model { immutable: BTreeMap::new(), mutable: BTreeMap::new(), uploads: BTreeMap::new() };
+        let model = Model {
+            immutable: BTreeMap::new(),
+            mutable: BTreeMap::new(),
+            uploads: BTreeMap::new(),
+        };
         let faults = FaultPlan {
             error: 0.03,
             lost_answer: 0.03,
@@ -128,7 +160,8 @@ impl World {
     }
 
     fn tell(&mut self, what: impl Into<String>) {
-        self.done.push_back(format!("{} {}", self.clock.now_ms(), what.into()));
+        self.done
+            .push_back(format!("{} {}", self.clock.now_ms(), what.into()));
         if self.done.len() > 400 {
             self.done.pop_front();
         }
@@ -137,7 +170,10 @@ impl World {
     /// What was done last to a share, and to all.
     fn told(&self, at: At) -> String {
         let at = format!("{at:?}");
-        let lines = self.done.iter().filter(|line| line.contains(&at) || !line.contains("StorageIndex("));
+        let lines = self
+            .done
+            .iter()
+            .filter(|line| line.contains(&at) || !line.contains("StorageIndex("));
         lines.cloned().collect::<Vec<_>>().join("\n")
     }
 
@@ -201,7 +237,11 @@ impl World {
                 self.pass(HOUR * 24 * days).await;
             }
             98 => {
-                let plan = if self.pick(2) == 0 { FaultPlan::default() } else { self.faults.clone() };
+                let plan = if self.pick(2) == 0 {
+                    FaultPlan::default()
+                } else {
+                    self.faults.clone()
+                };
                 self.cloud.set(plan);
             }
             _ => {
@@ -217,7 +257,14 @@ impl World {
         let size = self.pick(300);
         let server = self.server.clone();
         let answer = server
-            .allocate(AccountId::ANONYMOUS, at.0, [at.1].into(), size, upload(), renew())
+            .allocate(
+                AccountId::ANONYMOUS,
+                at.0,
+                [at.1].into(),
+                size,
+                upload(),
+                renew(),
+            )
             .await
             .unwrap();
         let now = self.clock.now_ms();
@@ -233,20 +280,41 @@ impl World {
         if answer.allocated.contains(&at.1) {
             // It may go on with one that is under way, or be a new one after that ended by time.
             self.cloud.set(FaultPlan::default());
-            let written = self.server.write(at.0, at.1, upload(), 0, Bytes::new()).await;
+            let written = self
+                .server
+                .write(at.0, at.1, upload(), 0, Bytes::new())
+                .await;
             self.cloud.set(self.faults.clone());
             let written = match written {
                 Err(StorageError::Taken { .. }) => return drop(self.model.uploads.remove(&at)),
                 written => written.unwrap_or_else(|e| panic!("{}\n{at:?}: {e}", self.told(at))),
             };
-            let required: u64 = written.required.iter().map(|range| range.end - range.start).sum();
-            let known = self.model.uploads.get(&at).map(|sent| (sent.size as u64, sent.content.len() as u64));
-            let open = written.required.last().map(|last| (written.required[0].start, last.end));
+            let required: u64 = written
+                .required
+                .iter()
+                .map(|range| range.end - range.start)
+                .sum();
+            let known = self
+                .model
+                .uploads
+                .get(&at)
+                .map(|sent| (sent.size as u64, sent.content.len() as u64));
+            let open = written
+                .required
+                .last()
+                .map(|last| (written.required[0].start, last.end));
             match known {
                 _ if written.required.is_empty() && size == 0 => self.completed(at, Vec::new()),
                 // What was not acknowledged may be there.
-                Some((size, there)) if open.is_none_or(|(start, end)| end == size && start >= there) => {}
-                _ => drop(self.model.uploads.insert(at, Sent { size: required as usize, ..Sent::default() })),
+                Some((size, there))
+                    if open.is_none_or(|(start, end)| end == size && start >= there) => {}
+                _ => drop(self.model.uploads.insert(
+                    at,
+                    Sent {
+                        size: required as usize,
+                        ..Sent::default()
+                    },
+                )),
             }
             if written.required.is_empty() && known.is_some() {
                 let sent = self.model.uploads.remove(&at).unwrap();
@@ -259,9 +327,15 @@ impl World {
         self.model.uploads.remove(&at);
         let leased_until = self.clock.now_ms() + LEASE.as_millis() as i64;
         let last = Some(content);
-        self.model
-            .immutable
-            .insert(at, Known { contents: [last.clone()].into(), leased_until, last, late: BTreeSet::new() });
+        self.model.immutable.insert(
+            at,
+            Known {
+                contents: [last.clone()].into(),
+                leased_until,
+                last,
+                late: BTreeSet::new(),
+            },
+        );
     }
 
     async fn write(&mut self) {
@@ -282,7 +356,10 @@ impl World {
         } else {
             (came_to, self.bytes((sent.size - came_to) as u64))
         };
-        let written = self.server.write(at.0, at.1, upload(), start as u64, Bytes::from(new.clone())).await;
+        let written = self
+            .server
+            .write(at.0, at.1, upload(), start as u64, Bytes::from(new.clone()))
+            .await;
         self.tell(format!("write {at:?} {start}+{}: {written:?}", new.len()));
         if start == came_to {
             sent.open.clone_from(&new);
@@ -302,7 +379,12 @@ impl World {
                     let last = Some(sent.content);
                     self.model.immutable.insert(
                         at,
-                        Known { contents: [last.clone()].into(), leased_until, last, late: BTreeSet::new() },
+                        Known {
+                            contents: [last.clone()].into(),
+                            leased_until,
+                            last,
+                            late: BTreeSet::new(),
+                        },
                     );
                 }
             }
@@ -316,7 +398,9 @@ impl World {
     }
 
     async fn abort(&mut self) {
-        let Some(at) = self.model.uploads.keys().next().copied() else { return };
+        let Some(at) = self.model.uploads.keys().next().copied() else {
+            return;
+        };
         let aborted = self.server.abort(at.0, at.1, upload()).await;
         self.tell(format!("abort {at:?}: {aborted:?}"));
         match aborted {
@@ -349,8 +433,11 @@ impl World {
     /// What a share may be seen as: what the model has; and nothing, once its leases are over.
     fn check(&mut self, at: At, is_mutable: bool, seen: Option<Vec<u8>>) {
         let now = self.clock.now_ms();
-        let known =
-            if is_mutable { self.model.mutable.get_mut(&at) } else { self.model.immutable.get_mut(&at) };
+        let known = if is_mutable {
+            self.model.mutable.get_mut(&at)
+        } else {
+            self.model.immutable.get_mut(&at)
+        };
         let Some(known) = known else {
             assert_eq!(seen, None, "{at:?} was never stored");
             return;
@@ -381,7 +468,10 @@ impl World {
     async fn read_mutable(&mut self) {
         let at = self.mutable_at();
         let seen = self.read(at, true).await;
-        self.tell(format!("read {at:?}: {:?}", seen.as_ref().map(|c| c.as_ref().map(Vec::len))));
+        self.tell(format!(
+            "read {at:?}: {:?}",
+            seen.as_ref().map(|c| c.as_ref().map(Vec::len))
+        ));
         match seen {
             Ok(seen) => self.check(at, true, seen),
             Err(StorageError::Cloud(_) | StorageError::NotKnown { .. }) => {}
@@ -398,12 +488,19 @@ impl World {
             0 => Some(1 + self.pick(200)),
             _ => None,
         };
-        let writes =
-            if delete || bytes.is_empty() { Vec::new() } else { vec![(offset, Bytes::from(bytes.clone()))] };
+        let writes = if delete || bytes.is_empty() {
+            Vec::new()
+        } else {
+            vec![(offset, Bytes::from(bytes.clone()))]
+        };
         if writes.is_empty() && new_length.is_none() {
             return;
         }
-        let vector = TestWrite { tests: Vec::new(), writes: writes.clone(), new_length };
+        let vector = TestWrite {
+            tests: Vec::new(),
+            writes: writes.clone(),
+            new_length,
+        };
         let server = self.server.clone();
         let done = server.read_test_write(
             AccountId::ANONYMOUS,
@@ -426,7 +523,12 @@ impl World {
             writes.first().map(|w| (w.0, w.1.len()))
         ));
         let before = self.model.mutable.get(&at).cloned();
-        let nothing = Known { contents: [None].into(), leased_until: 0, last: None, late: BTreeSet::new() };
+        let nothing = Known {
+            contents: [None].into(),
+            leased_until: 0,
+            last: None,
+            late: BTreeSet::new(),
+        };
         let before = before.unwrap_or(nothing);
         let after = before.contents.union(&before.late).map(|content| {
             if delete {
@@ -458,11 +560,18 @@ impl World {
             Some(Ok(done)) => {
                 assert!(done.is_written);
                 let last = after.iter().flatten().next().cloned().or(before.last);
-                Known { contents: after, leased_until: lease, last, late: BTreeSet::new() }
+                Known {
+                    contents: after,
+                    leased_until: lease,
+                    last,
+                    late: BTreeSet::new(),
+                }
             }
             // Refused while the one before is going, or one listing only showed it.
             Some(Err(
-                StorageError::Taken { .. } | StorageError::ReadOnly { .. } | StorageError::Busy { .. },
+                StorageError::Taken { .. }
+                | StorageError::ReadOnly { .. }
+                | StorageError::Busy { .. },
             )) => before,
             Some(Err(StorageError::Cloud(_) | StorageError::NotKnown { .. })) | None => {
                 let contents = before.contents.union(&after).cloned().collect();
@@ -475,13 +584,26 @@ impl World {
 
     async fn renew(&mut self) {
         let is_mutable = self.pick(2) == 0;
-        let at = if is_mutable { self.mutable_at() } else { self.immutable_at() };
-        let there = self.server.renew(AccountId::ANONYMOUS, at.0, renew()).await.unwrap();
+        let at = if is_mutable {
+            self.mutable_at()
+        } else {
+            self.immutable_at()
+        };
+        let there = self
+            .server
+            .renew(AccountId::ANONYMOUS, at.0, renew())
+            .await
+            .unwrap();
         let until = self.clock.now_ms() + LEASE.as_millis() as i64;
         self.tell(format!("renew {at:?}: {there:?} are there"));
-        let known = if is_mutable { &mut self.model.mutable } else { &mut self.model.immutable };
+        let known = if is_mutable {
+            &mut self.model.mutable
+        } else {
+            &mut self.model.immutable
+        };
         for ((_, share), known) in known.iter_mut().filter(|((index, _), _)| *index == at.0) {
-            if there.contains(share) && known.contents.len() == 1 && !known.contents.contains(&None) {
+            if there.contains(share) && known.contents.len() == 1 && !known.contents.contains(&None)
+            {
                 known.leased_until = known.leased_until.max(until);
             }
         }
@@ -505,7 +627,12 @@ impl World {
             // Starter leases are of the account's length; who knows what lasts is the model of before.
             let now = self.clock.now_ms();
             let lease = now + LEASE.as_millis() as i64;
-            for known in self.model.immutable.values_mut().chain(self.model.mutable.values_mut()) {
+            for known in self
+                .model
+                .immutable
+                .values_mut()
+                .chain(self.model.mutable.values_mut())
+            {
                 if known.contents.len() > 1 {
                     known.late.extend(known.contents.iter().cloned());
                 }
@@ -513,8 +640,11 @@ impl World {
                 if known.leased_until <= now {
                     known.contents.extend([None, known.last.clone()]);
                 }
-                known.leased_until =
-                    if known.contents.contains(&None) { 0 } else { lease.min(known.leased_until) };
+                known.leased_until = if known.contents.contains(&None) {
+                    0
+                } else {
+                    lease.min(known.leased_until)
+                };
             }
         } else {
             self.server.check_owner().await.unwrap();
@@ -539,7 +669,10 @@ impl World {
             .chain(self.model.mutable.keys().map(|at| (*at, true)))
             .collect();
         for (at, is_mutable) in ats {
-            let seen = self.read(at, is_mutable).await.unwrap_or_else(|e| panic!("{at:?}: {e}"));
+            let seen = self
+                .read(at, is_mutable)
+                .await
+                .unwrap_or_else(|e| panic!("{at:?}: {e}"));
             self.check(at, is_mutable, seen);
         }
         let sums = self.server.leasedb().database().read(|c| {
@@ -574,21 +707,34 @@ impl World {
                 self.clock.advance(Duration::from_secs(60));
             }
         }
-        let left: Vec<_> =
-            self.cloud.inner().keys().into_iter().filter(|k| k.as_str().starts_with("shares/")).collect();
+        let left: Vec<_> = self
+            .cloud
+            .inner()
+            .keys()
+            .into_iter()
+            .filter(|k| k.as_str().starts_with("shares/"))
+            .collect();
         let usage = self.server.leasedb().usage_by_server().await.unwrap();
         if !left.is_empty() || (usage[0].shares, usage[0].bytes) != (0, 0) {
             let rows = self.server.leasedb().database().read(|c| {
                 let mut rows = Vec::new();
-                for table in
-                    ["shares", "coming", "going", "leases", "slots", "superseded", "suspects", "walks"]
-                {
+                for table in [
+                    "shares",
+                    "coming",
+                    "going",
+                    "leases",
+                    "slots",
+                    "superseded",
+                    "suspects",
+                    "walks",
+                ] {
                     let mut statement = c.prepare(&format!("SELECT * FROM {table}"))?;
                     let width = statement.column_count();
                     let mut found = statement.query([])?;
                     while let Some(row) = found.next()? {
-                        let row: Vec<_> =
-                            (0..width).map(|i| format!("{:?}", row.get_ref_unwrap(i))).collect();
+                        let row: Vec<_> = (0..width)
+                            .map(|i| format!("{:?}", row.get_ref_unwrap(i)))
+                            .collect();
                         rows.push(format!("{table} {row:?}"));
                     }
                 }
@@ -613,13 +759,22 @@ async fn run(seed: u64, steps: u64) {
         }
     }
     world.drain().await;
-    let account = world.server.leasedb().create_account("last", AccountChange::default()).await.unwrap();
+    let account = world
+        .server
+        .leasedb()
+        .create_account("last", AccountChange::default())
+        .await
+        .unwrap();
     assert_ne!(account.id, AccountId::STARTER);
 }
 
 #[tokio::test]
 async fn random_sequences_agree_with_the_model() {
-    let number = |name: &str| env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let number = |name: &str| {
+        env::var(name)
+            .ok()
+            .and_then(|text| text.parse::<u64>().ok())
+    };
     let steps = number("RAIC_MODEL_STEPS").unwrap_or(3_000);
     let first = number("RAIC_MODEL_SEED").unwrap_or(1);
     // In runs of 1,000 steps, each of its own seed, so that a failure is found again quickly.

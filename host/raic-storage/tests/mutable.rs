@@ -1,7 +1,10 @@
 //! Mutable shares on an object store: whatever step of a write the host stops at, with the database or without it, a reader
 //! sees the old or the new version whole (decision 0004).
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
 
 use std::{
     collections::{BTreeSet, VecDeque},
@@ -16,12 +19,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::{
-    ByteRange, Cloud, CloudError, ErrorKind, MemoryCloud, Object, ObjectInfo, ObjectKey, Operation, Page,
-    Payload, Result, WriteMode,
+    ByteRange, Cloud, CloudError, ErrorKind, MemoryCloud, Object, ObjectInfo, ObjectKey, Operation,
+    Page, Payload, Result, WriteMode,
 };
 use raic_storage::{
-    Backend as _, ChunkBudget, Clock, CloudBackend, Database, IndexPrefix, LeaseDb, MutableWrite, Patience,
-    ShareNum, Slots, Span, StorageError, StorageIndex,
+    Backend as _, ChunkBudget, Clock, CloudBackend, Database, IndexPrefix, LeaseDb, MutableWrite,
+    Patience, ShareNum, Slots, Span, StorageError, StorageIndex,
 };
 
 /// What becomes of the request at which the host stops.
@@ -79,7 +82,13 @@ impl std::fmt::Debug for LateRequest {
 
 impl Fateful {
     fn new(inner: Arc<MemoryCloud>, at: usize, fate: Fate) -> Self {
-        Self { inner, count: AtomicUsize::new(0), at, fate, late: Mutex::default() }
+        Self {
+            inner,
+            count: AtomicUsize::new(0),
+            at,
+            fate,
+            late: Mutex::default(),
+        }
     }
 
     fn strikes(&self) -> bool {
@@ -96,7 +105,9 @@ impl Fateful {
         let late: Vec<_> = self.late.lock().unwrap().drain(..).collect();
         for request in late {
             match request {
-                LateRequest::Put(key, content, mode) => drop(self.inner.put(&key, content, mode).await),
+                LateRequest::Put(key, content, mode) => {
+                    drop(self.inner.put(&key, content, mode).await)
+                }
                 LateRequest::Delete(key) => drop(self.inner.delete(&key, None).await),
             }
         }
@@ -111,19 +122,26 @@ impl Fateful {
         let error = |kind| Err(CloudError::new(kind, "c", operation, format!("{fate:?}")));
         if matches!(fate, Some(Fate::Late | Fate::TimeoutLate)) {
             self.late.lock().unwrap().push_back(request);
-        } else if !matches!(fate, Some(Fate::NeverSent | Fate::TimeoutLost | Fate::Refused)) {
+        } else if !matches!(
+            fate,
+            Some(Fate::NeverSent | Fate::TimeoutLost | Fate::Refused)
+        ) {
             let done = match request {
                 LateRequest::Put(key, content, mode) => self.inner.put(&key, content, mode).await,
-                LateRequest::Delete(key) => {
-                    self.inner.delete(&key, None).await.map(|()| ObjectInfo::default())
-                }
+                LateRequest::Delete(key) => self
+                    .inner
+                    .delete(&key, None)
+                    .await
+                    .map(|()| ObjectInfo::default()),
             };
             if fate.is_none() {
                 return done;
             }
         }
         match fate {
-            Some(Fate::TimeoutDone | Fate::TimeoutLate | Fate::TimeoutLost) => error(ErrorKind::Timeout),
+            Some(Fate::TimeoutDone | Fate::TimeoutLate | Fate::TimeoutLost) => {
+                error(ErrorKind::Timeout)
+            }
             Some(Fate::Refused) => error(ErrorKind::QuotaExceeded),
             _ => std::future::pending().await,
         }
@@ -136,7 +154,12 @@ impl Fateful {
         if self.strikes() {
             return match self.fate {
                 Fate::NeverSent | Fate::Unheard | Fate::Late => std::future::pending().await,
-                _ => Err(CloudError::new(ErrorKind::Timeout, "c", operation, "no answer")),
+                _ => Err(CloudError::new(
+                    ErrorKind::Timeout,
+                    "c",
+                    operation,
+                    "no answer",
+                )),
             };
         }
         Ok(())
@@ -158,10 +181,16 @@ impl Cloud for Fateful {
     }
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
-        self.write(Operation::Put, LateRequest::Put(key.clone(), content, mode)).await
+        self.write(Operation::Put, LateRequest::Put(key.clone(), content, mode))
+            .await
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
         self.read(Operation::Get).await?;
         self.inner.get(key, range, if_match).await
     }
@@ -172,7 +201,9 @@ impl Cloud for Fateful {
     }
 
     async fn delete(&self, key: &ObjectKey, _: Option<&str>) -> Result<()> {
-        self.write(Operation::Delete, LateRequest::Delete(key.clone())).await.map(drop)
+        self.write(Operation::Delete, LateRequest::Delete(key.clone()))
+            .await
+            .map(drop)
     }
 
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
@@ -198,14 +229,24 @@ struct Host {
 
 impl Host {
     fn new() -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+        let folder = tempfile::tempdir_in("/dev/shm")
+            .or_else(|_| tempfile::tempdir())
+            .unwrap();
         let container = Arc::new(MemoryCloud::new("c"));
-        Self { folder, clock: Clock::manual(1_700_000_000_000), container, databases: 0 }
+        Self {
+            folder,
+            clock: Clock::manual(1_700_000_000_000),
+            container,
+            databases: 0,
+        }
     }
 
     async fn leasedb(&self) -> LeaseDb {
-        let database = Database::open(&self.folder.path().join(format!("db{}", self.databases))).unwrap();
-        LeaseDb::open(database, self.clock.clone(), Patience::default()).await.unwrap()
+        let database =
+            Database::open(&self.folder.path().join(format!("db{}", self.databases))).unwrap();
+        LeaseDb::open(database, self.clock.clone(), Patience::default())
+            .await
+            .unwrap()
     }
 
     async fn open(&self, cloud: Arc<dyn Cloud>) -> CloudBackend {
@@ -229,8 +270,15 @@ impl Host {
         self.leasedb().await.raise_epoch(epoch).await.unwrap();
         let backend = self.open(self.container.clone()).await;
         for _ in 0..2 {
-            for found in backend.scan(Span::Below(IndexPrefix::from(index())), 10_000).await.unwrap() {
-                backend.recover_mutable(found.index, found.share, &found.found).await.unwrap();
+            for found in backend
+                .scan(Span::Below(IndexPrefix::from(index())), 10_000)
+                .await
+                .unwrap()
+            {
+                backend
+                    .recover_mutable(found.index, found.share, &found.found)
+                    .await
+                    .unwrap();
             }
         }
         backend
@@ -278,11 +326,22 @@ fn apply(before: Option<&[u8]>, step: &Step) -> Option<Vec<u8>> {
     }
 }
 
-async fn run(host: &Host, backend: &CloudBackend, step: &Step) -> std::result::Result<(), StorageError> {
+async fn run(
+    host: &Host,
+    backend: &CloudBackend,
+    step: &Step,
+) -> std::result::Result<(), StorageError> {
     match step {
         Step::Write(writes, new_length) => {
-            let writes = writes.iter().map(|(at, bytes)| (*at, Bytes::from_static(bytes))).collect();
-            let write = MutableWrite { writes, new_length: *new_length, enabler: [1; 32] };
+            let writes = writes
+                .iter()
+                .map(|(at, bytes)| (*at, Bytes::from_static(bytes)))
+                .collect();
+            let write = MutableWrite {
+                writes,
+                new_length: *new_length,
+                enabler: [1; 32],
+            };
             backend.write_mutable(index(), SHARE, write).await.map(drop)
         }
         Step::Delete => backend.delete_mutable(index(), SHARE).await,
@@ -306,8 +365,22 @@ fn scripts() -> Vec<Vec<Step>> {
         vec![create.clone(), two.clone(), tidy.clone()],
         vec![create.clone(), cut.clone(), extend.clone()],
         vec![create.clone(), delete.clone(), tidy.clone()],
-        vec![create.clone(), patch.clone(), delete.clone(), create.clone(), tidy.clone(), patch.clone()],
-        vec![create.clone(), delete.clone(), tidy.clone(), create.clone(), two, tidy.clone()],
+        vec![
+            create.clone(),
+            patch.clone(),
+            delete.clone(),
+            create.clone(),
+            tidy.clone(),
+            patch.clone(),
+        ],
+        vec![
+            create.clone(),
+            delete.clone(),
+            tidy.clone(),
+            create.clone(),
+            two,
+            tidy.clone(),
+        ],
         vec![create, cut, tidy.clone(), extend, delete, tidy],
     ]
 }
@@ -354,13 +427,20 @@ async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
             }
             Some(Err(e)) => {
                 let is_known = !matches!(e, StorageError::NotKnown { .. });
-                let seen =
-                    content(&backend).await.unwrap_or_else(|e| panic!("{script:?} {at} {fate:?}: {e}"));
-                assert!(seen == acknowledged || seen == after, "{script:?} {at} {fate:?}: {seen:?}");
+                let seen = content(&backend)
+                    .await
+                    .unwrap_or_else(|e| panic!("{script:?} {at} {fate:?}: {e}"));
+                assert!(
+                    seen == acknowledged || seen == after,
+                    "{script:?} {at} {fate:?}: {seen:?}"
+                );
                 // What was told to have failed stays undone, and what is seen now stays.
                 if is_known {
                     let is_same = seen == acknowledged || matches!(step, Step::Tidy);
-                    assert!(is_same, "{script:?} {at} {fate:?}: it was told to have failed and was done");
+                    assert!(
+                        is_same,
+                        "{script:?} {at} {fate:?}: it was told to have failed and was done"
+                    );
                 }
                 acknowledged = seen.clone();
                 allowed = BTreeSet::from([seen]);
@@ -373,7 +453,12 @@ async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
         }
     }
     let requests = cloud.count.load(Ordering::SeqCst);
-    Struck { allowed, cloud, requests, stopped }
+    Struck {
+        allowed,
+        cloud,
+        requests,
+        stopped,
+    }
 }
 
 /// The walk: every script, every request, every fate; with the database, without it, and with late requests landing at
@@ -382,8 +467,11 @@ async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
 async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
     let mut walked = 0;
     // All of it takes a minute: `cargo xtask test slow`. Each kind of write is in the scripts that are always walked.
-    let scripts =
-        if std::env::var_os("RAIC_SLOW").is_some() { scripts() } else { scripts().drain(1..5).collect() };
+    let scripts = if std::env::var_os("RAIC_SLOW").is_some() {
+        scripts()
+    } else {
+        scripts().drain(1..5).collect()
+    };
     for script in scripts {
         for fate in FATES {
             for at in 0.. {
@@ -392,9 +480,15 @@ async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
                     [(false, false), (true, false), (false, true), (true, true)]
                 {
                     let mut host = Host::new();
-                    let Struck { allowed, cloud, requests, stopped } = strike(&host, &script, at, fate).await;
-                    let what =
-                        format!("{script:?} at {at} {fate:?}, first {lands_first}, lost {database_lost}");
+                    let Struck {
+                        allowed,
+                        cloud,
+                        requests,
+                        stopped,
+                    } = strike(&host, &script, at, fate).await;
+                    let what = format!(
+                        "{script:?} at {at} {fate:?}, first {lands_first}, lost {database_lost}"
+                    );
                     if requests <= at {
                         ended = true;
                         break;
@@ -408,19 +502,34 @@ async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
                     } else {
                         host.restart().await
                     };
-                    let seen = content(&backend).await.unwrap_or_else(|e| panic!("{what}: {e}"));
-                    assert!(allowed.contains(&seen), "{what}: {seen:?} is none of {allowed:?}");
+                    let seen = content(&backend)
+                        .await
+                        .unwrap_or_else(|e| panic!("{what}: {e}"));
+                    assert!(
+                        allowed.contains(&seen),
+                        "{what}: {seen:?} is none of {allowed:?}"
+                    );
                     // What was seen once stays, whatever lands now, and over another restart.
                     cloud.land().await;
-                    assert_eq!(content(&backend).await.unwrap(), seen, "{what}: after late requests landed");
+                    assert_eq!(
+                        content(&backend).await.unwrap(),
+                        seen,
+                        "{what}: after late requests landed"
+                    );
                     let patch = Step::Write(vec![(0, b"after")], None);
                     let expected = apply(seen.as_deref(), &patch);
-                    run(&host, &backend, &patch).await.unwrap_or_else(|e| panic!("{what}: {e}"));
+                    run(&host, &backend, &patch)
+                        .await
+                        .unwrap_or_else(|e| panic!("{what}: {e}"));
                     assert_eq!(content(&backend).await.unwrap(), expected, "{what}");
                     host.clock.advance(Duration::from_secs(16 * 60));
                     backend.tidy_mutable(index(), SHARE).await.unwrap();
                     backend.tidy_mutable(index(), SHARE).await.unwrap();
-                    assert_eq!(content(&backend).await.unwrap(), expected, "{what}: after tidying");
+                    assert_eq!(
+                        content(&backend).await.unwrap(),
+                        expected,
+                        "{what}: after tidying"
+                    );
                     let lost = host.restart_without_database().await;
                     assert_eq!(
                         content(&lost).await.unwrap(),
@@ -429,8 +538,12 @@ async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
                     );
                     if !database_lost && !stopped {
                         // All is told by the names that are left: one commit, and the chunks it names.
-                        let commits =
-                            host.container.keys().iter().filter(|k| k.as_str().contains(".v.")).count();
+                        let commits = host
+                            .container
+                            .keys()
+                            .iter()
+                            .filter(|k| k.as_str().contains(".v."))
+                            .count();
                         assert_eq!(commits, 1, "{what}: {:?}", host.container.keys());
                     }
                 }
@@ -450,12 +563,22 @@ async fn one_byte_costs_one_chunk_and_one_commit_and_a_deleted_share_leaves_noth
     let create = Step::Write(vec![(0, b"the first version, in some chunks")], None);
     run(&host, &backend, &create).await.unwrap();
     let before: BTreeSet<_> = host.container.keys().into_iter().collect();
-    run(&host, &backend, &Step::Write(vec![(12, b"X")], None)).await.unwrap();
-    let new: Vec<_> = host.container.keys().into_iter().filter(|key| !before.contains(key)).collect();
+    run(&host, &backend, &Step::Write(vec![(12, b"X")], None))
+        .await
+        .unwrap();
+    let new: Vec<_> = host
+        .container
+        .keys()
+        .into_iter()
+        .filter(|key| !before.contains(key))
+        .collect();
     assert_eq!(new.len(), 2, "{new:?}");
     run(&host, &backend, &Step::Delete).await.unwrap();
     assert_eq!(content(&backend).await.unwrap(), None);
-    assert!(!backend.tidy_mutable(index(), SHARE).await.unwrap(), "what it was rests still");
+    assert!(
+        !backend.tidy_mutable(index(), SHARE).await.unwrap(),
+        "what it was rests still"
+    );
     host.clock.advance(Duration::from_secs(16 * 60));
     assert!(backend.tidy_mutable(index(), SHARE).await.unwrap());
     assert_eq!(host.container.keys(), []);
@@ -465,18 +588,38 @@ async fn one_byte_costs_one_chunk_and_one_commit_and_a_deleted_share_leaves_noth
 async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
     let mut host = Host::new();
     let backend = host.restart().await;
-    run(&host, &backend, &Step::Write(vec![(0, b"first")], None)).await.unwrap();
-    run(&host, &backend, &Step::Write(vec![(0, b"other")], None)).await.unwrap();
+    run(&host, &backend, &Step::Write(vec![(0, b"first")], None))
+        .await
+        .unwrap();
+    run(&host, &backend, &Step::Write(vec![(0, b"other")], None))
+        .await
+        .unwrap();
     host.databases += 1;
     host.leasedb().await.raise_epoch(1).await.unwrap();
     let backend = host.restart().await;
-    let found = backend.scan(Span::Below(IndexPrefix::from(index())), 10_000).await.unwrap();
-    backend.recover_mutable(index(), SHARE, &found[0].found).await.unwrap();
+    let found = backend
+        .scan(Span::Below(IndexPrefix::from(index())), 10_000)
+        .await
+        .unwrap();
+    backend
+        .recover_mutable(index(), SHARE, &found[0].found)
+        .await
+        .unwrap();
     assert_eq!(content(&backend).await.unwrap().unwrap(), b"other");
-    let refused = run(&host, &backend, &Step::Write(vec![(0, b"x")], None)).await.unwrap_err();
-    assert!(matches!(refused, StorageError::ReadOnly { .. }), "{refused}");
-    backend.recover_mutable(index(), SHARE, &found[0].found).await.unwrap();
-    run(&host, &backend, &Step::Write(vec![(0, b"x")], None)).await.unwrap();
+    let refused = run(&host, &backend, &Step::Write(vec![(0, b"x")], None))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, StorageError::ReadOnly { .. }),
+        "{refused}"
+    );
+    backend
+        .recover_mutable(index(), SHARE, &found[0].found)
+        .await
+        .unwrap();
+    run(&host, &backend, &Step::Write(vec![(0, b"x")], None))
+        .await
+        .unwrap();
     assert_eq!(content(&backend).await.unwrap().unwrap(), b"xther");
 }
 
@@ -486,14 +629,31 @@ async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
     for older_stays in [false, true] {
         let mut host = Host::new();
         let backend = host.restart().await;
-        run(&host, &backend, &Step::Write(vec![(0, b"the first, in chunks")], None)).await.unwrap();
+        run(
+            &host,
+            &backend,
+            &Step::Write(vec![(0, b"the first, in chunks")], None),
+        )
+        .await
+        .unwrap();
         if older_stays {
-            run(&host, &backend, &Step::Write(vec![(0, b"THE NEXT!")], None)).await.unwrap();
+            run(&host, &backend, &Step::Write(vec![(0, b"THE NEXT!")], None))
+                .await
+                .unwrap();
         }
-        let commit = host.container.keys().into_iter().rfind(|k| k.as_str().contains(".v.")).unwrap();
+        let commit = host
+            .container
+            .keys()
+            .into_iter()
+            .rfind(|k| k.as_str().contains(".v."))
+            .unwrap();
         assert!(host.container.corrupt(&commit, 60));
         let chunks = |host: &Host| -> Vec<_> {
-            host.container.keys().into_iter().filter(|k| !k.as_str().contains(".v.")).collect()
+            host.container
+                .keys()
+                .into_iter()
+                .filter(|k| !k.as_str().contains(".v."))
+                .collect()
         };
         let before = chunks(&host);
         let backend = host.restart_without_database().await;
@@ -507,7 +667,11 @@ async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
         // Mended, it is found again.
         assert!(host.container.corrupt(&commit, 60));
         let backend = host.restart_without_database().await;
-        let newest: &[u8] = if older_stays { b"THE NEXT!, in chunks" } else { b"the first, in chunks" };
+        let newest: &[u8] = if older_stays {
+            b"THE NEXT!, in chunks"
+        } else {
+            b"the first, in chunks"
+        };
         assert_eq!(content(&backend).await.unwrap().unwrap(), newest);
     }
 }
@@ -516,8 +680,15 @@ async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
 async fn a_cloud_that_changes_a_chunk_or_forges_a_commit_is_told() {
     let host = Host::new();
     let backend = host.restart().await;
-    run(&host, &backend, &Step::Write(vec![(0, b"content")], None)).await.unwrap();
-    let chunk = host.container.keys().into_iter().find(|k| !k.as_str().contains(".v.")).unwrap();
+    run(&host, &backend, &Step::Write(vec![(0, b"content")], None))
+        .await
+        .unwrap();
+    let chunk = host
+        .container
+        .keys()
+        .into_iter()
+        .find(|k| !k.as_str().contains(".v."))
+        .unwrap();
     assert!(host.container.corrupt(&chunk, 3));
     let told = content(&backend).await.unwrap_err();
     assert!(matches!(told, StorageError::Damaged { .. }), "{told}");

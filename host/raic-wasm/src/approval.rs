@@ -59,18 +59,30 @@ impl ApprovalStore {
         let (approved, compiled) = (folder.join("approved"), folder.join("compiled"));
         for made in [&approved, &compiled] {
             let mut builder = fs::DirBuilder::new();
-            builder.recursive(true).mode(0o700).create(made).map_err(ConnectorError::io(made))?;
+            builder
+                .recursive(true)
+                .mode(0o700)
+                .create(made)
+                .map_err(ConnectorError::io(made))?;
         }
         // What lies in them is run as native code: nobody else may have made them, or may put other folders in their place.
         for (place, others) in [(folder, 0o022), (&approved, 0o077), (&compiled, 0o077)] {
             let meta = fs::symlink_metadata(place).map_err(ConnectorError::io(place))?;
             let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
             if !meta.is_dir() || !is_ours || meta.mode() & others != 0 {
-                let why = "it must be a folder of this user, that others cannot write to (chmod 700)";
-                return Err(ConnectorError::io(place)(io::Error::new(io::ErrorKind::PermissionDenied, why)));
+                let why =
+                    "it must be a folder of this user, that others cannot write to (chmod 700)";
+                return Err(ConnectorError::io(place)(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    why,
+                )));
             }
         }
-        Ok(Self { incoming: folder.to_owned(), folder: approved, compiled })
+        Ok(Self {
+            incoming: folder.to_owned(),
+            folder: approved,
+            compiled,
+        })
     }
 
     /// The files that were dropped in and are not approved, by their names; 64 of them at most, out of 1024. One at a time is in memory.
@@ -84,7 +96,11 @@ impl ApprovalStore {
         for file in files.into_iter().take(MAX_FILES) {
             let package = Package::open(&file).map(|package| {
                 let Manifest { name, version, .. } = package.manifest;
-                Dropped { name, version, sha256: package.sha256 }
+                Dropped {
+                    name,
+                    version,
+                    sha256: package.sha256,
+                }
             });
             let is_approved = |p: &Dropped| self.file(&p.sha256).is_file();
             if !package.as_ref().is_ok_and(is_approved) {
@@ -122,14 +138,20 @@ impl ApprovalStore {
     pub fn approve(&self, package: &Package) -> Result<(), ConnectorError> {
         let file = self.file(&package.sha256);
         if read(file.clone()).is_err() {
-            let mut new =
-                tempfile::NamedTempFile::new_in(&self.folder).map_err(ConnectorError::io(&self.folder))?;
-            new.write_all(&package.bytes).map_err(ConnectorError::io(&file))?;
-            new.as_file().sync_all().map_err(ConnectorError::io(&file))?;
-            new.persist(&file).map_err(|e| ConnectorError::io(&file)(e.error))?;
+            let mut new = tempfile::NamedTempFile::new_in(&self.folder)
+                .map_err(ConnectorError::io(&self.folder))?;
+            new.write_all(&package.bytes)
+                .map_err(ConnectorError::io(&file))?;
+            new.as_file()
+                .sync_all()
+                .map_err(ConnectorError::io(&file))?;
+            new.persist(&file)
+                .map_err(|e| ConnectorError::io(&file)(e.error))?;
         }
         // Approved once it survives a power cut: a cloud's pin may name it.
-        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))?;
+        fs::File::open(&self.folder)
+            .and_then(|f| f.sync_all())
+            .map_err(ConnectorError::io(&self.folder))?;
         let revoked = self.revoked(&package.sha256);
         match fs::remove_file(&revoked) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => Err(ConnectorError::io(&revoked)(e)),
@@ -161,7 +183,9 @@ impl ApprovalStore {
         let revoked = self.revoked(&package.sha256);
         fs::write(&revoked, "").map_err(ConnectorError::io(&revoked))?;
         fs::remove_file(&file).map_err(ConnectorError::io(&file))?;
-        fs::File::open(&self.folder).and_then(|f| f.sync_all()).map_err(ConnectorError::io(&self.folder))
+        fs::File::open(&self.folder)
+            .and_then(|f| f.sync_all())
+            .map_err(ConnectorError::io(&self.folder))
     }
 
     /// Every approved connector, the latest approved first; an error in the place of a file that is none any longer.
@@ -175,8 +199,9 @@ impl ApprovalStore {
     fn latest_first(&self) -> Result<impl Iterator<Item = PathBuf>, ConnectorError> {
         let mut files = Vec::new();
         for path in wasm_files(&self.folder)? {
-            let modified =
-                fs::metadata(&path).and_then(|m| m.modified()).map_err(ConnectorError::io(&path))?;
+            let modified = fs::metadata(&path)
+                .and_then(|m| m.modified())
+                .map_err(ConnectorError::io(&path))?;
             files.push((modified, path));
         }
         files.sort();
@@ -197,11 +222,17 @@ impl ApprovalStore {
             }
         }
         // One that cannot be read must not keep the others from serving.
-        let readable = |read: Result<Package, _>| read.inspect_err(|e| tracing::warn!("left out: {e}")).ok();
+        let readable =
+            |read: Result<Package, _>| read.inspect_err(|e| tracing::warn!("left out: {e}")).ok();
         // Read one by one: the one that is looked for is mostly the latest.
         let mut readable = self.latest_first()?.map(read).filter_map(readable);
-        let found = readable
-            .find(|p| if is_hash(name) { p.sha256.starts_with(name) } else { p.manifest.name == name });
+        let found = readable.find(|p| {
+            if is_hash(name) {
+                p.sha256.starts_with(name)
+            } else {
+                p.manifest.name == name
+            }
+        });
         found.ok_or_else(|| ConnectorError::NotApproved(name.to_owned()))
     }
 }
@@ -224,7 +255,10 @@ fn wasm_files(folder: &Path) -> Result<Vec<PathBuf>, ConnectorError> {
 
 fn read(path: PathBuf) -> Result<Package, ConnectorError> {
     let package = Package::read(fs::read(&path).map_err(ConnectorError::io(&path))?)?;
-    if path.file_stem().is_some_and(|stem| *stem == *package.sha256) {
+    if path
+        .file_stem()
+        .is_some_and(|stem| *stem == *package.sha256)
+    {
         Ok(package)
     } else {
         Err(ConnectorError::Tampered { path })

@@ -1,6 +1,9 @@
 //! One call of a guest: its state in the host, and its limits.
 
-#![allow(unreachable_pub, reason = "the generated bindings name the handles' types")]
+#![allow(
+    unreachable_pub,
+    reason = "the generated bindings name the handles' types"
+)]
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -82,7 +85,11 @@ const LOG_RATE: f64 = 1.0;
 
 impl Default for LogRoom {
     fn default() -> Self {
-        Self { lines: LOG_BURST, since: Instant::now(), left_out: 0 }
+        Self {
+            lines: LOG_BURST,
+            since: Instant::now(),
+            left_out: 0,
+        }
     }
 }
 
@@ -128,9 +135,16 @@ pub struct GuestResponse {
 impl GuestResponse {
     /// How much memory the host holds for it.
     pub(crate) fn held(&self) -> usize {
-        let of =
-            |headers: &[(String, Vec<u8>)]| headers.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>();
-        self.asked.len() + of(&self.headers) + of(&self.unmasked) + self.read.as_ref().map_or(0, Bytes::len)
+        let of = |headers: &[(String, Vec<u8>)]| {
+            headers
+                .iter()
+                .map(|(n, v)| n.len() + v.len())
+                .sum::<usize>()
+        };
+        self.asked.len()
+            + of(&self.headers)
+            + of(&self.unmasked)
+            + self.read.as_ref().map_or(0, Bytes::len)
     }
 }
 
@@ -209,7 +223,10 @@ impl Call {
             logins,
             rehearsal,
             began: Instant::now(),
-            limits: Limits { memory_mib, ..Limits::default() },
+            limits: Limits {
+                memory_mib,
+                ..Limits::default()
+            },
         };
         let mut store = Store::new(engine, call);
         store.limiter(|call| &mut call.limits);
@@ -241,7 +258,9 @@ impl Limits {
 
     /// What the guest may still have, of memory or of answers that the host holds for it.
     pub(crate) fn room(&self) -> usize {
-        self.most().saturating_sub(self.memory).saturating_sub(self.held)
+        self.most()
+            .saturating_sub(self.memory)
+            .saturating_sub(self.held)
     }
 
     /// Counts what the host holds of an answer; false where there is no room for it.
@@ -253,7 +272,10 @@ impl Limits {
     fn grow(&mut self, bytes: usize) -> wasmtime::Result<bool> {
         self.memory += bytes;
         if self.memory + self.held > self.most() {
-            self.exceeded = Some(format!("asked for more than its {} MiB of memory", self.memory_mib));
+            self.exceeded = Some(format!(
+                "asked for more than its {} MiB of memory",
+                self.memory_mib
+            ));
             return Err(wasmtime::Error::msg("memory limit"));
         }
         Ok(true)
@@ -271,11 +293,21 @@ impl Limits {
 }
 
 impl ResourceLimiter for Limits {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         self.grow(desired.saturating_sub(current))
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         // A table's elements are pointers of the host's.
         if desired > MAX_TABLE {
             self.exceeded = Some("asked for a table of more than 100000 elements".to_owned());

@@ -62,8 +62,10 @@ impl HttpClient {
         let config = tls_config(tls)?;
         let names = Names::default();
         let pool = |any_address| {
-            let mut http =
-                HttpConnector::new_with_resolver(JudgedResolver { any_address, names: names.clone() });
+            let mut http = HttpConnector::new_with_resolver(JudgedResolver {
+                any_address,
+                names: names.clone(),
+            });
             http.enforce_http(false);
             http.set_connect_timeout(Some(CONNECT));
             http.set_nodelay(true);
@@ -79,7 +81,10 @@ impl HttpClient {
                 .http1_max_headers(128)
                 .build(https)
         };
-        Ok(Self { typed: pool(true), judged: pool(false) })
+        Ok(Self {
+            typed: pool(true),
+            judged: pool(false),
+        })
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -167,13 +172,17 @@ fn tls_config(tls: &TlsSettings) -> Result<ClientConfig, ConnectorError> {
         }
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
+    let builder =
+        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions();
     let builder = builder.map_err(|e| wrong(e.to_string()))?;
     if pinned.is_empty() {
         return Ok(builder.with_root_certificates(roots).with_no_client_auth());
     }
     let verifier = PinnedOrTrusted::new(roots, pinned, provider).map_err(wrong)?;
-    Ok(builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier)).with_no_client_auth())
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth())
 }
 
 /// Looks names up; drops addresses that are not public unless any will do, and those of metadata services in any case: nobody who typed
@@ -197,7 +206,8 @@ impl tower_service::Service<Name> for JudgedResolver {
         let (any_address, names) = (self.any_address, self.names.clone());
         Box::pin(async move {
             let found = names.look_up(name.as_str()).await?;
-            let is_allowed = |a: &SocketAddr| !is_metadata(a.ip()) && (any_address || is_public(a.ip()));
+            let is_allowed =
+                |a: &SocketAddr| !is_metadata(a.ip()) && (any_address || is_public(a.ip()));
             let allowed: Vec<_> = found.iter().copied().filter(is_allowed).collect();
             if allowed.is_empty() && !found.is_empty() {
                 let why = match any_address {
@@ -206,7 +216,9 @@ impl tower_service::Service<Name> for JudgedResolver {
                          is meant"
                     ),
                     false => {
-                        format!("{name} resolves to private addresses only, and the operator did not type it")
+                        format!(
+                            "{name} resolves to private addresses only, and the operator did not type it"
+                        )
                     }
                 };
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -225,7 +237,10 @@ pub(crate) struct Upload {
 impl Upload {
     pub(crate) fn new(parts: Vec<Bytes>) -> Self {
         let left = parts.iter().map(|p| p.len() as u64).sum();
-        Self { parts: parts.into_iter(), left }
+        Self {
+            parts: parts.into_iter(),
+            left,
+        }
     }
 }
 
@@ -266,26 +281,55 @@ mod tests {
         let answers = std::sync::Mutex::new(std::collections::VecDeque::from([
             vec![address("52.216.0.1")],
             vec![address("169.254.169.254")],
-            vec![address("10.0.0.1"), address("52.216.0.1"), address("::ffff:127.0.0.1")],
+            vec![
+                address("10.0.0.1"),
+                address("52.216.0.1"),
+                address("::ffff:127.0.0.1"),
+            ],
         ]));
         let names = Names::by(move |_| Ok(answers.lock().unwrap().pop_front().unwrap_or_default()));
-        let mut resolver = JudgedResolver { any_address: false, names };
+        let mut resolver = JudgedResolver {
+            any_address: false,
+            names,
+        };
         let mut resolve = || resolver.call(Name::from_str("rebinding.example").unwrap());
-        assert_eq!(resolve().await.unwrap().collect::<Vec<_>>(), [address("52.216.0.1")]);
-        assert_eq!(resolve().await.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
-        assert_eq!(resolve().await.unwrap().collect::<Vec<_>>(), [address("52.216.0.1")]);
+        assert_eq!(
+            resolve().await.unwrap().collect::<Vec<_>>(),
+            [address("52.216.0.1")]
+        );
+        assert_eq!(
+            resolve().await.unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
+        assert_eq!(
+            resolve().await.unwrap().collect::<Vec<_>>(),
+            [address("52.216.0.1")]
+        );
     }
 
     #[tokio::test]
     async fn a_name_that_leads_to_private_addresses_leads_nowhere_unless_it_was_typed() {
         for name in ["localhost", "bucket.localhost", "a.b.LOCALHOST"] {
             let resolve = |any_address| {
-                JudgedResolver { any_address, names: Names::default() }.call(Name::from_str(name).unwrap())
+                JudgedResolver {
+                    any_address,
+                    names: Names::default(),
+                }
+                .call(Name::from_str(name).unwrap())
             };
             let e = resolve(false).await.unwrap_err();
             assert_eq!(e.kind(), io::ErrorKind::PermissionDenied);
-            assert!(e.to_string().contains("resolves to private addresses"), "{e}");
-            assert!(resolve(true).await.unwrap().all(|address| address.ip().is_loopback()), "{name}");
+            assert!(
+                e.to_string().contains("resolves to private addresses"),
+                "{e}"
+            );
+            assert!(
+                resolve(true)
+                    .await
+                    .unwrap()
+                    .all(|address| address.ip().is_loopback()),
+                "{name}"
+            );
         }
     }
 
@@ -300,10 +344,17 @@ mod tests {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let _ = stream.read(&mut [0; 1024]).await.unwrap();
-                let answer = b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong";
+                let answer =
+                    b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong";
                 stream.write_all(answer).await.unwrap();
                 // What came so far is read, or closing would take the answer back (RFC 9112 section 9.6).
-                let drain = async { while stream.read(&mut [0; 65536]).await.is_ok_and(|read| read > 0) {} };
+                let drain = async {
+                    while stream
+                        .read(&mut [0; 65536])
+                        .await
+                        .is_ok_and(|read| read > 0)
+                    {}
+                };
                 let _ = tokio::time::timeout(Duration::from_millis(50), drain).await;
             }
         });
@@ -311,7 +362,10 @@ mod tests {
         for _ in 0..5 {
             let upload = Upload::new(vec![Bytes::from(vec![7; 4 << 20]); 4]);
             let request = http::Request::put(&url).body(upload).unwrap();
-            let answer = client.send(request, true, Duration::from_secs(20)).await.unwrap();
+            let answer = client
+                .send(request, true, Duration::from_secs(20))
+                .await
+                .unwrap();
             assert_eq!(answer.status(), 413);
         }
     }
@@ -339,26 +393,43 @@ mod tests {
         });
         let client = HttpClient::new(&TlsSettings::default()).unwrap();
         let send = async || {
-            let request = http::Request::get(&url).body(Upload::new(Vec::new())).unwrap();
+            let request = http::Request::get(&url)
+                .body(Upload::new(Vec::new()))
+                .unwrap();
             client.send(request, true, Duration::from_secs(20)).await
         };
         assert_eq!(send().await.unwrap().status(), 200);
-        let Err(SendError::Failed(why)) = send().await else { panic!("it was read to no end") };
+        let Err(SendError::Failed(why)) = send().await else {
+            panic!("it was read to no end")
+        };
         assert!(why.contains("informational"), "{why}");
         // The connection is closed, and not only forgotten.
-        tokio::time::timeout(Duration::from_secs(20), served).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(20), served)
+            .await
+            .unwrap()
+            .unwrap();
     }
 
     /// Whoever owns a name that the operator typed chooses where it leads.
     #[tokio::test]
     async fn a_typed_name_leads_to_no_metadata_service() {
-        for address in
-            ["169.254.169.254", "168.63.129.16", "fd00:ec2::254", "fe80::1", "::ffff:169.254.169.254"]
-        {
+        for address in [
+            "169.254.169.254",
+            "168.63.129.16",
+            "fd00:ec2::254",
+            "fe80::1",
+            "::ffff:169.254.169.254",
+        ] {
             let found = SocketAddr::new(address.parse().unwrap(), 0);
             let names = Names::by(move |_| Ok(vec![found]));
-            let mut resolver = JudgedResolver { any_address: true, names };
-            let e = resolver.call(Name::from_str("typed.example").unwrap()).await.unwrap_err();
+            let mut resolver = JudgedResolver {
+                any_address: true,
+                names,
+            };
+            let e = resolver
+                .call(Name::from_str("typed.example").unwrap())
+                .await
+                .unwrap_err();
             assert_eq!(e.kind(), io::ErrorKind::PermissionDenied, "{address}");
         }
     }

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
 use raic_cloud::{
-    Body, ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo, ObjectKey,
-    Operation, Page, Payload, Result, WriteMode,
+    Body, ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo,
+    ObjectKey, Operation, Page, Payload, Result, WriteMode,
 };
 use tokio::time::{Instant, timeout_at};
 use wasmtime::{Store, Trap, component::Resource};
@@ -88,7 +88,8 @@ const MAX_TEXT: usize = 512;
 /// The most pairs taken of a guest's own words.
 const MAX_EXTRA: usize = 16;
 
-type Call1<'a, T> = Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, wit::Error>>> + Send + 'a>>;
+type Call1<'a, T> =
+    Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, wit::Error>>> + Send + 'a>>;
 
 impl ConnectorCloud {
     /// Configures a connector to serve the cloud `name`. Sends nothing.
@@ -103,7 +104,10 @@ impl ConnectorCloud {
         let manifest = connector.manifest();
         let settings = manifest.resolve(&configuration.settings)?;
         let credentials = Credentials::new(manifest, &settings, &configuration.credentials)?;
-        let unknown = configuration.endpoints.keys().find(|name| !manifest.endpoints.contains_key(*name));
+        let unknown = configuration
+            .endpoints
+            .keys()
+            .find(|name| !manifest.endpoints.contains_key(*name));
         if let Some(name) = unknown {
             return Err(ConnectorError::setting(
                 name,
@@ -115,11 +119,19 @@ impl ConnectorCloud {
             // As it is when it is learned: somebody may have typed it.
             let written = |url: &String| {
                 let parsed = url::Url::parse(url).ok().filter(is_plain);
-                parsed.map(|url| url.as_str().trim_end_matches('/').to_owned()).ok_or_else(|| {
-                    ConnectorError::setting(name, format!("{url:?} is not a URL of scheme, host and path"))
-                })
+                parsed
+                    .map(|url| url.as_str().trim_end_matches('/').to_owned())
+                    .ok_or_else(|| {
+                        ConnectorError::setting(
+                            name,
+                            format!("{url:?} is not a URL of scheme, host and path"),
+                        )
+                    })
             };
-            pins.insert(name.clone(), urls.iter().map(written).collect::<Result<_, _>>()?);
+            pins.insert(
+                name.clone(),
+                urls.iter().map(written).collect::<Result<_, _>>()?,
+            );
         }
         let mut endpoints = BTreeMap::new();
         for (name, endpoint) in &manifest.endpoints {
@@ -127,8 +139,9 @@ impl ConnectorCloud {
                 None => EndpointRule::Pinned(pins.get(name).cloned().unwrap_or_default()),
                 Some(template) => {
                     let wrong = |why| ConnectorError::Manifest(format!("endpoint {name:?}: {why}"));
-                    let (domain, port) =
-                        expand(template, &settings.values).and_then(|t| domain(&t)).map_err(wrong)?;
+                    let (domain, port) = expand(template, &settings.values)
+                        .and_then(|t| domain(&t))
+                        .map_err(wrong)?;
                     EndpointRule::Below(domain, port)
                 }
             };
@@ -161,7 +174,11 @@ impl ConnectorCloud {
     /// off; what happens to them there changes nothing here.
     #[must_use]
     pub fn rehearsing(&self, rehearsal: Rehearsal) -> Self {
-        let logins = if rehearsal.clock_ahead_ms == 0 { self.logins.copy() } else { Logins::default() };
+        let logins = if rehearsal.clock_ahead_ms == 0 {
+            self.logins.copy()
+        } else {
+            Logins::default()
+        };
         Self {
             connector: self.connector.clone(),
             context: self.context.clone(),
@@ -183,7 +200,11 @@ impl ConnectorCloud {
 
     /// What calls learned of endpoints that are not pinned, or pinned otherwise.
     pub fn learned(&self) -> BTreeMap<String, String> {
-        self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.context
+            .learned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Whether a URL's host and port are those of a place that the operator named in the settings.
@@ -202,7 +223,10 @@ impl ConnectorCloud {
         let deadline = Instant::now() + WALL_CLOCK;
         let late = || {
             let seconds = WALL_CLOCK.as_secs();
-            let text = format!("connector {:?} took more than {seconds} s", self.connector_name());
+            let text = format!(
+                "connector {:?} took more than {seconds} s",
+                self.connector_name()
+            );
             CloudError::new(ErrorKind::Timeout, &self.context.cloud, operation, text)
         };
         let at = |error: CloudError| match key {
@@ -211,13 +235,33 @@ impl ConnectorCloud {
         };
         // Waits for room rather than failing: the number of clouds is not the engine's to choose.
         let memory_mib = self.connector.manifest.memory_mib;
-        let room = timeout_at(deadline, self.connector.room()).await.map_err(|_| {
-            let why = format!("no room for a call of connector {:?}: others take it", self.connector_name());
-            at(CloudError::new(ErrorKind::Throttled, &self.context.cloud, operation, why))
-        })?;
-        let (context, logins, rehearsal) =
-            (self.context.clone(), self.logins.clone(), self.rehearsal.clone());
-        let mut store = Call::store(context, logins, rehearsal, &self.connector.engine, range, memory_mib);
+        let room = timeout_at(deadline, self.connector.room())
+            .await
+            .map_err(|_| {
+                let why = format!(
+                    "no room for a call of connector {:?}: others take it",
+                    self.connector_name()
+                );
+                at(CloudError::new(
+                    ErrorKind::Throttled,
+                    &self.context.cloud,
+                    operation,
+                    why,
+                ))
+            })?;
+        let (context, logins, rehearsal) = (
+            self.context.clone(),
+            self.logins.clone(),
+            self.rehearsal.clone(),
+        );
+        let mut store = Call::store(
+            context,
+            logins,
+            rehearsal,
+            &self.connector.engine,
+            range,
+            memory_mib,
+        );
         store.data_mut().is_probe = operation == Operation::Probe;
         let cpu = store.data().limits.cpu.clone();
         let whole = cpu.of(async {
@@ -243,14 +287,26 @@ impl ConnectorCloud {
 
     /// A guest's text, bounded and without secrets or control characters.
     fn clean(&self, text: String) -> String {
-        let text = self.context.redaction.apply_up_to(text.as_bytes(), 4 * MAX_TEXT);
-        String::from_utf8_lossy(&text).chars().filter(|c| !crate::hides(*c)).take(MAX_TEXT).collect()
+        let text = self
+            .context
+            .redaction
+            .apply_up_to(text.as_bytes(), 4 * MAX_TEXT);
+        String::from_utf8_lossy(&text)
+            .chars()
+            .filter(|c| !crate::hides(*c))
+            .take(MAX_TEXT)
+            .collect()
     }
 
     /// A guest's own error.
     fn reported(&self, operation: Operation, e: wit::Error) -> CloudError {
         let clean = |text| self.clean(text);
-        let mut error = CloudError::new(kind(e.kind), &self.context.cloud, operation, clean(e.message));
+        let mut error = CloudError::new(
+            kind(e.kind),
+            &self.context.cloud,
+            operation,
+            clean(e.message),
+        );
         error.provider_code = e.provider_code.map(clean);
         error.http_status = e.http_status;
         error.request_id = e.request_id.map(clean);
@@ -258,7 +314,12 @@ impl ConnectorCloud {
         error
     }
 
-    fn trapped(&self, operation: Operation, trap: &wasmtime::Error, store: &Store<Call>) -> CloudError {
+    fn trapped(
+        &self,
+        operation: Operation,
+        trap: &wasmtime::Error,
+        store: &Store<Call>,
+    ) -> CloudError {
         // The pool is all clouds' together: that it is full is no fault of this one, and passes.
         if trap.is::<wasmtime::PoolConcurrencyLimitError>() {
             let why = "no room for another instance: others take it".to_owned();
@@ -283,7 +344,11 @@ impl ConnectorCloud {
         }
         let modified = info.last_modified_unix_ms;
         let modified = modified.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
-        Ok(ObjectInfo { size: info.size, etag: info.etag, last_modified: modified })
+        Ok(ObjectInfo {
+            size: info.size,
+            etag: info.etag,
+            last_modified: modified,
+        })
     }
 
     fn broken(&self, operation: Operation, why: String) -> CloudError {
@@ -324,10 +389,15 @@ impl Cloud for ConnectorCloud {
             Box::pin(async move {
                 let payload = store.data_mut().table.push(content)?;
                 let borrowed = Resource::new_borrow(payload.rep());
-                guest.object_store.call_put(store, &key, borrowed, &mode).await
+                guest
+                    .object_store
+                    .call_put(store, &key, borrowed, &mode)
+                    .await
             })
         });
-        let info = self.info(Operation::Put, run.await?.0).map_err(|e| e.at(key))?;
+        let info = self
+            .info(Operation::Put, run.await?.0)
+            .map_err(|e| e.at(key))?;
         if info.size != size {
             let why = format!("says it stored {} bytes of {size}", info.size);
             return Err(self.broken(Operation::Put, why).at(key));
@@ -335,33 +405,48 @@ impl Cloud for ConnectorCloud {
         Ok(info)
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
-        let asked = range.map(|r| wit::ByteRange { offset: r.offset, length: r.length.get() });
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
+        let asked = range.map(|r| wit::ByteRange {
+            offset: r.offset,
+            length: r.length.get(),
+        });
         let run = self.call(Operation::Get, Some(key), range, |guest, store| {
             let (key, if_match) = (key.as_str().to_owned(), if_match.map(str::to_owned));
-            Box::pin(
-                async move { guest.object_store.call_get(store, &key, asked, if_match.as_deref()).await },
-            )
+            Box::pin(async move {
+                guest
+                    .object_store
+                    .call_get(store, &key, asked, if_match.as_deref())
+                    .await
+            })
         });
         let ((found, body), mut ended) = run.await?;
-        let body: GuestBody = ended
-            .store
-            .data_mut()
-            .table
-            .delete(body)
-            .map_err(|e| self.broken(Operation::Get, format!("returned no body: {e}")).at(key))?;
+        let body: GuestBody = ended.store.data_mut().table.delete(body).map_err(|e| {
+            self.broken(Operation::Get, format!("returned no body: {e}"))
+                .at(key)
+        })?;
         let info = self.info(Operation::Get, found).map_err(|e| e.at(key))?;
         let expected = match range {
             None => Some(info.size),
             Some(range) => range.within(info.size).map(|part| part.end - part.start),
         };
         if expected != Some(body.length) {
-            let why = format!("says the object has {} bytes, its answer has {}", info.size, body.length);
+            let why = format!(
+                "says the object has {} bytes, its answer has {}",
+                info.size, body.length
+            );
             return Err(self.broken(Operation::Get, why).at(key));
         }
         // The instance ends here; the bytes stream on without it.
         drop(ended);
-        Ok(Object { info, body: stream_body(self.context.cloud.clone(), key.clone(), body) })
+        Ok(Object {
+            info,
+            body: stream_body(self.context.cloud.clone(), key.clone(), body),
+        })
     }
 
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
@@ -369,13 +454,19 @@ impl Cloud for ConnectorCloud {
             let key = key.as_str().to_owned();
             Box::pin(async move { guest.object_store.call_head(store, &key).await })
         });
-        self.info(Operation::Head, run.await?.0).map_err(|e| e.at(key))
+        self.info(Operation::Head, run.await?.0)
+            .map_err(|e| e.at(key))
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
         let run = self.call(Operation::Delete, Some(key), None, |guest, store| {
             let (key, if_match) = (key.as_str().to_owned(), if_match.map(str::to_owned));
-            Box::pin(async move { guest.object_store.call_delete(store, &key, if_match.as_deref()).await })
+            Box::pin(async move {
+                guest
+                    .object_store
+                    .call_delete(store, &key, if_match.as_deref())
+                    .await
+            })
         });
         run.await.map(drop)
     }
@@ -383,24 +474,43 @@ impl Cloud for ConnectorCloud {
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page> {
         let run = self.call(Operation::List, None, None, |guest, store| {
             let (prefix, cursor) = (prefix.to_owned(), cursor.map(str::to_owned));
-            Box::pin(
-                async move { guest.object_store.call_list(store, &prefix, cursor.as_deref(), limit).await },
-            )
+            Box::pin(async move {
+                guest
+                    .object_store
+                    .call_list(store, &prefix, cursor.as_deref(), limit)
+                    .await
+            })
         });
         let page = run.await?.0;
         if page.entries.len() > limit as usize {
-            let why = format!("listed {} objects though {limit} were asked", page.entries.len());
+            let why = format!(
+                "listed {} objects though {limit} were asked",
+                page.entries.len()
+            );
             return Err(self.broken(Operation::List, why));
         }
         if page.next.is_some() && page.next.as_deref() == cursor {
-            return Err(self.broken(Operation::List, "answered a listing's cursor by the same".to_owned()));
+            return Err(self.broken(
+                Operation::List,
+                "answered a listing's cursor by the same".to_owned(),
+            ));
         }
-        let entries = page.entries.into_iter().filter(|e| e.key.starts_with(prefix)).filter_map(|e| {
-            // What is no object key is no object of ours.
-            let key = ObjectKey::new(e.key).ok()?;
-            Some(self.info(Operation::List, e.info).map(|info| Listed { key, info }))
-        });
-        Ok(Page { entries: entries.collect::<Result<_>>()?, next: page.next })
+        let entries = page
+            .entries
+            .into_iter()
+            .filter(|e| e.key.starts_with(prefix))
+            .filter_map(|e| {
+                // What is no object key is no object of ours.
+                let key = ObjectKey::new(e.key).ok()?;
+                Some(
+                    self.info(Operation::List, e.info)
+                        .map(|info| Listed { key, info }),
+                )
+            });
+        Ok(Page {
+            entries: entries.collect::<Result<_>>()?,
+            next: page.next,
+        })
     }
 
     async fn create_container(&self) -> Result<()> {
@@ -408,9 +518,9 @@ impl Cloud for ConnectorCloud {
             Box::pin(async move {
                 match &guest.container {
                     Some(container) => container.call_create(store).await,
-                    None => {
-                        lacking("this connector makes no containers; make it with the provider's own tools")
-                    }
+                    None => lacking(
+                        "this connector makes no containers; make it with the provider's own tools",
+                    ),
                 }
             })
         });
@@ -422,7 +532,9 @@ impl Cloud for ConnectorCloud {
             Box::pin(async move {
                 match &guest.container {
                     Some(container) => container.call_delete(store).await,
-                    None => lacking("this connector removes no containers; use the provider's own tools"),
+                    None => lacking(
+                        "this connector removes no containers; use the provider's own tools",
+                    ),
                 }
             })
         });
@@ -444,7 +556,9 @@ impl Cloud for ConnectorCloud {
             bytes: usage.bytes_used,
             objects: usage.objects,
             quota: usage.quota_bytes,
-            extra: extra.map(|(name, value)| (self.clean(name), self.clean(value))).collect(),
+            extra: extra
+                .map(|(name, value)| (self.clean(name), self.clean(value)))
+                .collect(),
         })
     }
 
@@ -452,7 +566,12 @@ impl Cloud for ConnectorCloud {
         if !self.connector.has_batch_delete() || self.deletes_one_by_one.load(Ordering::Relaxed) {
             let text = "this connector, or its service, removes objects one by one";
             let name = &self.context.cloud;
-            return Err(CloudError::new(ErrorKind::Unsupported, name, Operation::DeleteMany, text));
+            return Err(CloudError::new(
+                ErrorKind::Unsupported,
+                name,
+                Operation::DeleteMany,
+                text,
+            ));
         }
         let run = self.call(Operation::DeleteMany, None, None, |guest, store| {
             let names: Vec<String> = keys.iter().map(|key| key.as_str().to_owned()).collect();
@@ -507,7 +626,12 @@ fn stream_body(cloud: String, key: ObjectKey, body: GuestBody) -> Body {
     stream::try_unfold((body, fail), |(mut body, fail)| async move {
         while body.length > 0 {
             let frame = match tokio::time::timeout(IDLE, body.incoming.frame()).await {
-                Err(_) => return Err(fail(ErrorKind::Timeout, "the object stopped coming".to_owned())),
+                Err(_) => {
+                    return Err(fail(
+                        ErrorKind::Timeout,
+                        "the object stopped coming".to_owned(),
+                    ));
+                }
                 Ok(Some(Err(e))) => {
                     return Err(fail(
                         ErrorKind::Unavailable,
@@ -522,8 +646,12 @@ fn stream_body(cloud: String, key: ObjectKey, body: GuestBody) -> Body {
                 }
                 Ok(Some(Ok(frame))) => frame,
             };
-            let Ok(mut piece) = frame.into_data() else { continue };
-            let skipped = usize::try_from(body.skip).unwrap_or(usize::MAX).min(piece.len());
+            let Ok(mut piece) = frame.into_data() else {
+                continue;
+            };
+            let skipped = usize::try_from(body.skip)
+                .unwrap_or(usize::MAX)
+                .min(piece.len());
             body.skip -= skipped as u64;
             let mut piece = piece.split_off(skipped);
             piece.truncate(usize::try_from(body.length).unwrap_or(usize::MAX));

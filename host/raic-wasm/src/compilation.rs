@@ -43,14 +43,19 @@ pub struct CompilerProcess {
 /// # Errors
 /// [`ConnectorError::Compile`] and [`ConnectorError::Io`]. Where a limit is hit, the process ends by a signal or an abort.
 pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorError> {
-    let limit = |most: u64| Rlimit { current: Some(most), maximum: Some(most) };
+    let limit = |most: u64| Rlimit {
+        current: Some(most),
+        maximum: Some(most),
+    };
     let limited = setrlimit(Resource::As, limit(MAX_ADDRESS_SPACE))
         .and_then(|()| setrlimit(Resource::Cpu, limit(MAX_CPU_S)))
         .and_then(|()| setrlimit(Resource::Core, limit(0)));
     limited.map_err(|e| ConnectorError::Compile(format!("its compiler cannot be limited: {e}")))?;
     let bytes = fs::read(component).map_err(ConnectorError::io(component))?;
     let engine = engine::for_compiling()?;
-    let code = engine.precompile_component(&bytes).map_err(|e| ConnectorError::Compile(format!("{e:#}")))?;
+    let code = engine
+        .precompile_component(&bytes)
+        .map_err(|e| ConnectorError::Compile(format!("{e:#}")))?;
     write(output, &code)
 }
 
@@ -58,9 +63,14 @@ pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorErro
 fn write(file: &Path, code: &[u8]) -> Result<(), ConnectorError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut new = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
-    let written = new.write_all(&Sha256::digest(code)).and_then(|()| new.write_all(code));
-    written.and_then(|()| new.as_file().sync_all()).map_err(ConnectorError::io(folder))?;
-    new.persist(file).map_err(|e| ConnectorError::io(file)(e.error))?;
+    let written = new
+        .write_all(&Sha256::digest(code))
+        .and_then(|()| new.write_all(code));
+    written
+        .and_then(|()| new.as_file().sync_all())
+        .map_err(ConnectorError::io(folder))?;
+    new.persist(file)
+        .map_err(|e| ConnectorError::io(file)(e.error))?;
     Ok(())
 }
 
@@ -71,7 +81,10 @@ fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
         read => read?,
     };
     if bytes.len() < HASH || Sha256::digest(&bytes[HASH..])[..] != bytes[..HASH] {
-        tracing::warn!("{}: it is not what was compiled (a damaged disk?); compiling again", file.display());
+        tracing::warn!(
+            "{}: it is not what was compiled (a damaged disk?); compiling again",
+            file.display()
+        );
         return Ok(None);
     }
     bytes.drain(..HASH);
@@ -80,7 +93,11 @@ fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// Where what is compiled of a package for an engine is kept.
 fn file_of(engine: &wasmtime::Engine, package: &Package, folder: &Path) -> PathBuf {
-    folder.join(format!("{}-{:016x}.cwasm", package.sha256, engine::compatibility(engine)))
+    folder.join(format!(
+        "{}-{:016x}.cwasm",
+        package.sha256,
+        engine::compatibility(engine)
+    ))
 }
 
 /// Whether something is kept that was compiled of a package.
@@ -99,12 +116,19 @@ pub(crate) fn cached(
     if let Some(component) = load(engine, &file)? {
         return Ok(component);
     }
-    tracing::info!("compiling connector {} {}", package.manifest.name, package.manifest.version);
+    tracing::info!(
+        "compiling connector {} {}",
+        package.manifest.name,
+        package.manifest.version
+    );
     match compiler {
         Some(compiler) => compiler.run(package, folder, &file)?,
         None => {
             let code = engine.precompile_component(&package.bytes);
-            write(&file, &code.map_err(|e| ConnectorError::Compile(format!("{e:#}")))?)?;
+            write(
+                &file,
+                &code.map_err(|e| ConnectorError::Compile(format!("{e:#}")))?,
+            )?;
         }
     }
     forget_older(package, folder, &file);
@@ -114,7 +138,9 @@ pub(crate) fn cached(
 }
 
 fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, ConnectorError> {
-    let Some(code) = read(file).map_err(ConnectorError::io(file))? else { return Ok(None) };
+    let Some(code) = read(file).map_err(ConnectorError::io(file))? else {
+        return Ok(None);
+    };
     // SAFETY: the folder is in the daemon's home, mode 0700, and only `write` writes there, what an engine of the same settings
     // compiled: the name carries the component's hash and the engine's compatibility, and the code's own hash was just checked.
     #[allow(unsafe_code)]
@@ -130,8 +156,15 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
 /// Removes what other versions of the engine compiled of the same connector, and nobody used for long: a daemon may run on after an upgrade.
 fn forget_older(package: &Package, folder: &Path, kept: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let ours = entry.file_name().to_string_lossy().starts_with(&package.sha256);
-        let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
+        let ours = entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(&package.sha256);
+        let age = entry
+            .metadata()
+            .and_then(|m| m.modified())
+            .ok()
+            .and_then(|at| at.elapsed().ok());
         if ours && entry.path() != kept && age.is_some_and(|age| age > KEPT) {
             let _ = fs::remove_file(entry.path());
         }
@@ -140,8 +173,11 @@ fn forget_older(package: &Package, folder: &Path, kept: &Path) {
 
 impl CompilerProcess {
     fn run(&self, package: &Package, folder: &Path, output: &Path) -> Result<(), ConnectorError> {
-        let mut component = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
-        component.write_all(&package.bytes).map_err(ConnectorError::io(folder))?;
+        let mut component =
+            tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
+        component
+            .write_all(&package.bytes)
+            .map_err(ConnectorError::io(folder))?;
         let failed = |why: String| ConnectorError::Compile(why);
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
@@ -160,7 +196,9 @@ impl CompilerProcess {
             let _ = stderr.take(MAX_SAID).read_to_end(&mut said_bytes);
             said = String::from_utf8_lossy(&said_bytes).into_owned();
         }
-        let status = child.wait().map_err(|e| failed(format!("its compiler is lost: {e}")))?;
+        let status = child
+            .wait()
+            .map_err(|e| failed(format!("its compiler is lost: {e}")))?;
         if status.success() {
             return Ok(());
         }
@@ -186,7 +224,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x.cwasm");
         let engine = engine::for_compiling().unwrap();
-        let code = engine.precompile_component(&wat::parse_str("(component)").unwrap()).unwrap();
+        let code = engine
+            .precompile_component(&wat::parse_str("(component)").unwrap())
+            .unwrap();
         write(&file, &code).unwrap();
         assert!(load(&engine, &file).unwrap().is_some());
         let good = fs::read(&file).unwrap();

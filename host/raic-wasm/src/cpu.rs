@@ -30,7 +30,10 @@ impl CpuTime {
 
     /// Counts what another thread did for the call.
     pub(crate) fn add(&self, used: Duration) {
-        self.spent.fetch_add(u64::try_from(used.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.spent.fetch_add(
+            u64::try_from(used.as_nanos()).unwrap_or(u64::MAX),
+            Ordering::Relaxed,
+        );
     }
 
     /// Does `work`, and counts what it uses.
@@ -51,13 +54,17 @@ impl CpuTime {
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let began = thread_clock();
     let done = work();
-    (done, Duration::from_nanos(thread_clock().saturating_sub(began)))
+    (
+        done,
+        Duration::from_nanos(thread_clock().saturating_sub(began)),
+    )
 }
 
 /// The CPU time of this thread, in nanoseconds.
 fn thread_clock() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + u64::try_from(time.tv_nsec).unwrap_or(0)
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000
+        + u64::try_from(time.tv_nsec).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -67,7 +74,9 @@ mod tests {
     #[tokio::test]
     async fn waiting_costs_nothing() {
         let cpu = Arc::new(CpuTime::default());
-        cpu.clone().of(tokio::time::sleep(Duration::from_millis(60))).await;
+        cpu.clone()
+            .of(tokio::time::sleep(Duration::from_millis(60)))
+            .await;
         let waited = Duration::from_nanos(cpu.spent.load(Ordering::Relaxed));
         assert!(waited < Duration::from_millis(30), "{waited:?}");
         let work = async {

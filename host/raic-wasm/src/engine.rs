@@ -61,7 +61,10 @@ impl Pool {
             .map_err(failed)?;
         let mut linker = Linker::new(&engine);
         ConnectorFull::add_to_linker::<_, Imports>(&mut linker, |call| call).map_err(failed)?;
-        Ok(Self { engine, linker: Arc::new(linker) })
+        Ok(Self {
+            engine,
+            linker: Arc::new(linker),
+        })
     }
 }
 
@@ -87,7 +90,10 @@ pub struct Connector {
 
 impl std::fmt::Debug for Connector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Connector").field("name", &self.manifest.name).field("sha256", &self.sha256).finish()
+        f.debug_struct("Connector")
+            .field("name", &self.manifest.name)
+            .field("sha256", &self.sha256)
+            .finish()
     }
 }
 
@@ -119,9 +125,15 @@ impl Exports {
         };
         Ok(Self {
             object_store: object_store::GuestIndices::new(pre)?,
-            container: has("container").then(|| container::GuestIndices::new(pre)).transpose()?,
-            account: has("account").then(|| account::GuestIndices::new(pre)).transpose()?,
-            batch_delete: has("batch-delete").then(|| batch_delete::GuestIndices::new(pre)).transpose()?,
+            container: has("container")
+                .then(|| container::GuestIndices::new(pre))
+                .transpose()?,
+            account: has("account")
+                .then(|| account::GuestIndices::new(pre))
+                .transpose()?,
+            batch_delete: has("batch-delete")
+                .then(|| batch_delete::GuestIndices::new(pre))
+                .transpose()?,
         })
     }
 }
@@ -148,20 +160,38 @@ impl Connector {
 
     /// Waits for the room that a call takes. What was waited for is given back where the future is dropped.
     pub(crate) async fn room(&self) -> Room {
-        let memory = self.memory.clone().acquire_many_owned(self.manifest.memory_mib).await;
+        let memory = self
+            .memory
+            .clone()
+            .acquire_many_owned(self.manifest.memory_mib)
+            .await;
         let call = self.calls.clone().acquire_owned().await;
         // Neither is ever closed.
-        Room { _memory: memory.ok(), _call: call.ok() }
+        Room {
+            _memory: memory.ok(),
+            _call: call.ok(),
+        }
     }
 
     /// A fresh instance in `store`.
     pub(crate) async fn instantiate(&self, store: &mut Store<Call>) -> wasmtime::Result<Instance> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
-        let Exports { object_store, container, account, batch_delete } = &*self.exports;
+        let Exports {
+            object_store,
+            container,
+            account,
+            batch_delete,
+        } = &*self.exports;
         Ok(Instance {
             object_store: object_store.load(&mut *store, &instance)?,
-            container: container.as_ref().map(|found| found.load(&mut *store, &instance)).transpose()?,
-            account: account.as_ref().map(|found| found.load(&mut *store, &instance)).transpose()?,
+            container: container
+                .as_ref()
+                .map(|found| found.load(&mut *store, &instance))
+                .transpose()?,
+            account: account
+                .as_ref()
+                .map(|found| found.load(&mut *store, &instance))
+                .transpose()?,
             batch_delete: batch_delete
                 .as_ref()
                 .map(|found| found.load(&mut *store, &instance))
@@ -192,7 +222,10 @@ impl Engine {
                 // A connector keeps its own engine alive, and not the other.
                 loop {
                     let engines = clocks.each_ref().map(wasmtime::EngineWeak::upgrade);
-                    engines.iter().flatten().for_each(wasmtime::Engine::increment_epoch);
+                    engines
+                        .iter()
+                        .flatten()
+                        .for_each(wasmtime::Engine::increment_epoch);
                     if engines.iter().all(Option::is_none) {
                         break;
                     }
@@ -201,14 +234,22 @@ impl Engine {
                 }
             })
             .map_err(|e| ConnectorError::Compile(format!("no thread for the clock: {e}")))?;
-        Ok(Self { small, large, calls: Arc::new(Semaphore::new(MAX_CALLS as usize)), compiler: None })
+        Ok(Self {
+            small,
+            large,
+            calls: Arc::new(Semaphore::new(MAX_CALLS as usize)),
+            compiler: None,
+        })
     }
 
     /// The same, which leaves compiling to a process with limits. Without it, whoever loads a connector trusts it not to take minutes and
     /// gigabytes.
     #[must_use]
     pub fn compiling_by(self, compiler: CompilerProcess) -> Self {
-        Self { compiler: Some(compiler), ..self }
+        Self {
+            compiler: Some(compiler),
+            ..self
+        }
     }
 
     #[cfg(test)]
@@ -217,7 +258,11 @@ impl Engine {
     }
 
     fn pool(&self, package: &Package) -> &Pool {
-        if package.manifest.memory_mib <= SMALL_MIB { &self.small } else { &self.large }
+        if package.manifest.memory_mib <= SMALL_MIB {
+            &self.small
+        } else {
+            &self.large
+        }
     }
 
     /// Whether [`load`](Self::load) would have to compile a connector, as where another version of this host did so last.
@@ -230,12 +275,18 @@ impl Engine {
     ///
     /// # Errors
     /// [`ConnectorError::Compile`] where it does not fit the contract's types.
-    pub fn load(&self, package: &Package, cache: Option<&Path>) -> Result<Connector, ConnectorError> {
+    pub fn load(
+        &self,
+        package: &Package,
+        cache: Option<&Path>,
+    ) -> Result<Connector, ConnectorError> {
         let failed = |e: wasmtime::Error| ConnectorError::Compile(format!("{e:#}"));
         let pool = self.pool(package);
         let component = match cache {
             None => Component::new(&pool.engine, &package.bytes).map_err(failed)?,
-            Some(folder) => compilation::cached(&pool.engine, self.compiler.as_ref(), package, folder)?,
+            Some(folder) => {
+                compilation::cached(&pool.engine, self.compiler.as_ref(), package, folder)?
+            }
         };
         let pre = pool.linker.instantiate_pre(&component).map_err(failed)?;
         let exports = Exports::find(&pre).map_err(failed)?;

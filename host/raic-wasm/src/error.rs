@@ -89,11 +89,17 @@ pub enum ConnectorError {
 
 impl ConnectorError {
     pub(crate) fn setting(name: &str, problem: impl Into<String>) -> Self {
-        Self::Setting { name: name.to_owned(), problem: problem.into() }
+        Self::Setting {
+            name: name.to_owned(),
+            problem: problem.into(),
+        }
     }
 
     pub(crate) fn credential(name: &str, problem: impl Into<String>) -> Self {
-        Self::Credential { name: name.to_owned(), problem: problem.into() }
+        Self::Credential {
+            name: name.to_owned(),
+            problem: problem.into(),
+        }
     }
 
     pub(crate) fn io(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {

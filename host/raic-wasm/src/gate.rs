@@ -78,13 +78,21 @@ impl Gate {
         let mut values = settings.values.clone();
         values.extend(plain.clone());
         let mut grants = Vec::new();
-        for network in manifest.network.iter().filter(|n| holds(&n.when, &settings.values)) {
-            let wrong = |why| ConnectorError::Manifest(format!("network {:?}: {why}", network.name));
-            for (values, below) in with_learned(manifest, network, &values, learned).map_err(wrong)? {
+        for network in manifest
+            .network
+            .iter()
+            .filter(|n| holds(&n.when, &settings.values))
+        {
+            let wrong =
+                |why| ConnectorError::Manifest(format!("network {:?}: {why}", network.name));
+            for (values, below) in
+                with_learned(manifest, network, &values, learned).map_err(wrong)?
+            {
                 let text = expand(&network.url, &values).map_err(wrong)?;
                 let url = Url::parse(&text).ok().filter(is_plain);
-                let url =
-                    url.ok_or_else(|| wrong(format!("{text:?} is not a URL of scheme, host and path")))?;
+                let url = url.ok_or_else(|| {
+                    wrong(format!("{text:?} is not a URL of scheme, host and path"))
+                })?;
                 let pinned = learned.values().flatten().chain(plain.values());
                 let pinned = pinned.filter_map(|url| Url::parse(url).ok());
                 let mut by_operator = settings.typed_urls(manifest).chain(pinned);
@@ -107,10 +115,18 @@ impl Gate {
             }
         }
         let tokens = manifest.tokens.iter();
-        let tokens =
-            tokens.flat_map(|(name, t)| t.answers.iter().map(move |answer| (name.clone(), answer.clone())));
+        let tokens = tokens.flat_map(|(name, t)| {
+            t.answers
+                .iter()
+                .map(move |answer| (name.clone(), answer.clone()))
+        });
         let (documents, objects) = (manifest.documents.clone(), manifest.objects.clone());
-        Ok(Self { grants, documents, objects, tokens: tokens.collect() })
+        Ok(Self {
+            grants,
+            documents,
+            objects,
+            tokens: tokens.collect(),
+        })
     }
 
     /// Whether a URL's scheme, host and port are those of a grant that the operator typed. The scheme counts: a service that says
@@ -161,7 +177,8 @@ impl Gate {
     /// # Errors
     /// One line that says what was refused and what is granted.
     pub(crate) fn check(&self, method: &str, url: &str) -> Result<Passed<'_>, String> {
-        let is_word = (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase());
+        let is_word =
+            (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase());
         // These two reach behind the server, or repeat what was sent to it.
         if !is_word || matches!(method, "TRACE" | "CONNECT") {
             return Err(format!("the method {method:?} is not allowed"));
@@ -169,10 +186,17 @@ impl Gate {
         let parsed = Url::parse(url).map_err(|e| format!("{url:?} is no URL: {e}"))?;
         // An empty path is sent as `/` whoever writes it (RFC 9112 section 3.2.1).
         if parsed.as_str() != url && parsed.as_str().strip_suffix('/') != Some(url) {
-            return Err(format!("{url:?} does not stand as a URL parser would write it ({parsed})"));
+            return Err(format!(
+                "{url:?} does not stand as a URL parser would write it ({parsed})"
+            ));
         }
-        if !parsed.username().is_empty() || parsed.password().is_some() || parsed.fragment().is_some() {
-            return Err(format!("a URL with user, password or fragment is not sent: {url:?}"));
+        if !parsed.username().is_empty()
+            || parsed.password().is_some()
+            || parsed.fragment().is_some()
+        {
+            return Err(format!(
+                "a URL with user, password or fragment is not sent: {url:?}"
+            ));
         }
         if has_dot_segments(parsed.path()) {
             return Err(format!("{url:?} has dot segments"));
@@ -186,11 +210,16 @@ impl Gate {
         let found = found.reduce(|best, next| if next.0 > best.0 { next } else { best });
         let (_, grant) = found.ok_or_else(|| {
             let granted: Vec<_> = self.grants.iter().map(ToString::to_string).collect();
-            format!("{method} {url} is not granted; granted: {}", granted.join(", "))
+            format!(
+                "{method} {url} is not granted; granted: {}",
+                granted.join(", ")
+            )
         })?;
         let rest = grant.rest(&parsed, method).unwrap_or_default();
         if !grant.typed && literal_address(&parsed).is_some_and(|ip| !is_public(ip)) {
-            return Err(format!("{url} is a private address that the operator did not type"));
+            return Err(format!(
+                "{url} is a private address that the operator did not type"
+            ));
         }
         let is_answer_to = |d: &Document| {
             d.network == grant.name
@@ -201,11 +230,24 @@ impl Gate {
         };
         let document = self.documents.iter().any(is_answer_to);
         let object = method == "GET" || self.objects.iter().any(is_answer_to);
-        let tokens = self.tokens.iter().filter(|(_, answer)| is_answer_to(answer));
+        let tokens = self
+            .tokens
+            .iter()
+            .filter(|(_, answer)| is_answer_to(answer));
         let tokens = tokens.map(|(name, _)| name.as_str()).collect();
-        let of_place = self.tokens.iter().filter(|(_, answer)| answer.network == grant.name);
+        let of_place = self
+            .tokens
+            .iter()
+            .filter(|(_, answer)| answer.network == grant.name);
         let of_place = of_place.map(|(name, _)| name.as_str()).collect();
-        Ok(Passed { url: parsed.clone(), grant, document, object, tokens, of_place })
+        Ok(Passed {
+            url: parsed.clone(),
+            grant,
+            document,
+            object,
+            tokens,
+            of_place,
+        })
     }
 }
 
@@ -213,7 +255,11 @@ impl Grant {
     /// Scheme, host and port, as a URL parser writes them.
     pub(crate) fn origin(&self) -> String {
         let default = if self.scheme == "https" { 443 } else { 80 };
-        let port = if self.port == default { String::new() } else { format!(":{}", self.port) };
+        let port = if self.port == default {
+            String::new()
+        } else {
+            format!(":{}", self.port)
+        };
         format!("{}://{}{port}", self.scheme, self.host)
     }
 
@@ -230,7 +276,11 @@ impl Grant {
             && url.host_str().is_some_and(|host| self.is_host(host))
             && Some(self.port) == url.port_or_known_default()
             && (self.methods.is_empty() || self.methods.contains(method));
-        let rest = if here { below(&self.path, url.path()) } else { None };
+        let rest = if here {
+            below(&self.path, url.path())
+        } else {
+            None
+        };
         rest.filter(|rest| !self.exact || matches!(*rest, "" | "/"))
     }
 }
@@ -239,8 +289,16 @@ impl std::fmt::Display for Grant {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let host = if self.below { "*." } else { "" };
         let methods: Vec<_> = self.methods.iter().map(String::as_str).collect();
-        let methods = if methods.is_empty() { String::new() } else { format!("{} ", methods.join("|")) };
-        write!(f, "{methods}{}://{host}{}:{}{}", self.scheme, self.host, self.port, self.path)
+        let methods = if methods.is_empty() {
+            String::new()
+        } else {
+            format!("{} ", methods.join("|"))
+        };
+        write!(
+            f,
+            "{methods}{}://{host}{}:{}{}",
+            self.scheme, self.host, self.port, self.path
+        )
     }
 }
 
@@ -249,7 +307,10 @@ pub type Pins = BTreeMap<String, Vec<String>>;
 
 /// A network's values for each way in which its endpoints are pinned, and the domain's template of one that has `below`; nothing where one is
 /// not pinned.
-#[allow(clippy::type_complexity, reason = "a list of pairs, taken apart at once")]
+#[allow(
+    clippy::type_complexity,
+    reason = "a list of pairs, taken apart at once"
+)]
 fn with_learned<'m>(
     manifest: &'m Manifest,
     network: &crate::Network,
@@ -258,7 +319,10 @@ fn with_learned<'m>(
 ) -> Result<Vec<(BTreeMap<String, String>, Option<&'m str>)>, String> {
     let mut ways = vec![(values.clone(), None)];
     for name in learned_in(&network.url) {
-        let template = manifest.endpoints.get(name).and_then(|e| e.below.as_deref());
+        let template = manifest
+            .endpoints
+            .get(name)
+            .and_then(|e| e.below.as_deref());
         let urls = match template {
             Some(template) => {
                 let text = expand(template, values)?;
@@ -284,13 +348,21 @@ fn with_learned<'m>(
 impl Settings {
     /// Whether a template is a setting that the operator typed, and nothing else.
     fn typed_in(&self, template: &str) -> bool {
-        let name = template.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
-        name.is_some_and(|name| self.typed.contains(name.strip_suffix(".authority").unwrap_or(name)))
+        let name = template
+            .strip_prefix('{')
+            .and_then(|rest| rest.strip_suffix('}'));
+        name.is_some_and(|name| {
+            self.typed
+                .contains(name.strip_suffix(".authority").unwrap_or(name))
+        })
     }
 
     /// The URLs that the operator typed.
     fn typed_urls(&self, manifest: &Manifest) -> impl Iterator<Item = Url> {
-        let urls = manifest.settings.iter().filter(|(_, setting)| setting.kind == SettingType::Url);
+        let urls = manifest
+            .settings
+            .iter()
+            .filter(|(_, setting)| setting.kind == SettingType::Url);
         let typed = urls.filter(|(name, _)| self.typed.contains(*name));
         typed.filter_map(|(name, _)| Url::parse(self.values.get(name)?).ok())
     }
@@ -299,16 +371,17 @@ impl Settings {
 /// Whether a host lies below a domain and is the same owner's: below `amazonaws.com`, which is one's, lie names that anybody may have
 /// (`s3.amazonaws.com` is a suffix of the private section of the list).
 fn is_below(host: &str, domain: &str) -> bool {
-    host.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
+    host.strip_suffix(domain)
+        .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
         && psl::domain_str(host) == psl::domain_str(domain)
 }
 
 /// Whether a URL leads to the scheme, host and port that the operator typed, or to a name below that host.
 fn is_host_of(url: &Url, typed: &Url) -> bool {
     let below = || match (url.host(), typed.host()) {
-        (Some(Host::Domain(host)), Some(Host::Domain(typed))) => {
-            host.strip_suffix(typed).is_some_and(|rest| rest.ends_with('.'))
-        }
+        (Some(Host::Domain(host)), Some(Host::Domain(typed))) => host
+            .strip_suffix(typed)
+            .is_some_and(|rest| rest.ends_with('.')),
         _ => false,
     };
     url.scheme() == typed.scheme()
@@ -320,7 +393,9 @@ fn is_host_of(url: &Url, typed: &Url) -> bool {
 fn has_item(query: &str, item: &str) -> bool {
     let decoded = |text: &str| {
         let spaced = text.replace('+', " ");
-        percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+        percent_encoding::percent_decode_str(&spaced)
+            .decode_utf8_lossy()
+            .into_owned()
     };
     let name = |item: &str| decoded(item.split('=').next().unwrap_or_default());
     let mut same = query.split('&').filter(|other| name(other) == name(item));
@@ -359,7 +434,9 @@ fn has_dot_segments(path: &str) -> bool {
     let once = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     let twice = percent_encoding::percent_decode_str(&once).decode_utf8_lossy();
     let climbs = |segment: &str| matches!(segment.split(';').next(), Some("." | ".."));
-    [path, &*once, &*twice].iter().any(|text| text.split(['/', '\\']).any(climbs))
+    [path, &*once, &*twice]
+        .iter()
+        .any(|text| text.split(['/', '\\']).any(climbs))
 }
 
 #[cfg(test)]
@@ -367,22 +444,30 @@ mod tests {
     use super::*;
 
     fn gate(endpoint: Option<&str>, addressing: &str) -> Gate {
-        let manifest =
-            Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).expect("the manifest");
+        let manifest = Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml"))
+            .expect("the manifest");
         let mut given = BTreeMap::from([
             ("bucket".to_owned(), "b".to_owned()),
             ("addressing".to_owned(), addressing.to_owned()),
         ]);
         given.extend(endpoint.map(|e| ("endpoint".to_owned(), e.to_owned())));
-        Gate::new(&manifest, &manifest.resolve(&given).expect("settings"), &BTreeMap::new(), &BTreeMap::new())
-            .expect("a gate")
+        Gate::new(
+            &manifest,
+            &manifest.resolve(&given).expect("settings"),
+            &BTreeMap::new(),
+            &BTreeMap::new(),
+        )
+        .expect("a gate")
     }
 
     #[test]
     fn only_the_granted_host_port_and_path_pass() {
         let gate = gate(Some("http://127.0.0.1:9000"), "path");
-        for good in ["http://127.0.0.1:9000/b", "http://127.0.0.1:9000/b/k", "http://127.0.0.1:9000/b/a%2Fb"]
-        {
+        for good in [
+            "http://127.0.0.1:9000/b",
+            "http://127.0.0.1:9000/b/k",
+            "http://127.0.0.1:9000/b/a%2Fb",
+        ] {
             assert!(gate.check("GET", good).is_ok(), "{good}");
         }
         for bad in [
@@ -410,25 +495,37 @@ mod tests {
             assert!(gate.check("GET", bad).is_err(), "{bad}");
         }
         for method in ["TRACE", "CONNECT", "get", "GET / HTTP/1.1\r\nx:"] {
-            assert!(gate.check(method, "http://127.0.0.1:9000/b/k").is_err(), "{method:?}");
+            assert!(
+                gate.check(method, "http://127.0.0.1:9000/b/k").is_err(),
+                "{method:?}"
+            );
         }
     }
 
     /// The endpoint was typed, but it is the manifest that gives the host: no private address by that.
     #[test]
     fn a_typed_setting_opens_its_own_host_and_no_other() {
-        let text = std::str::from_utf8(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
+        let text =
+            std::str::from_utf8(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
         let typed = |url: &str| {
-            let manifest = Manifest::parse(text.replace("{endpoint}/{bucket}", url).as_bytes()).unwrap();
+            let manifest =
+                Manifest::parse(text.replace("{endpoint}/{bucket}", url).as_bytes()).unwrap();
             let given = [("bucket", "b"), ("endpoint", "http://store.example:9000")];
             let given = given.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
-            let gate =
-                Gate::new(&manifest, &manifest.resolve(&given).unwrap(), &BTreeMap::new(), &BTreeMap::new())
-                    .unwrap();
+            let gate = Gate::new(
+                &manifest,
+                &manifest.resolve(&given).unwrap(),
+                &BTreeMap::new(),
+                &BTreeMap::new(),
+            )
+            .unwrap();
             gate.grants()[0].typed
         };
-        for own in ["{endpoint}/x", "{endpoint.scheme}://b.{endpoint.authority}", "http://store.example:9000"]
-        {
+        for own in [
+            "{endpoint}/x",
+            "{endpoint.scheme}://b.{endpoint.authority}",
+            "http://store.example:9000",
+        ] {
             assert!(typed(own), "{own}");
         }
         for other in [
@@ -450,14 +547,25 @@ mod tests {
             ("a+b@c", ["a%2Bb%40c", "a+b@c"]),
             ("ü b", ["%C3%BC%20b", "%c3%bc%20b"]),
         ] {
-            let manifest = Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
-            let given = [("bucket", bucket), ("endpoint", "https://h"), ("addressing", "path")];
+            let manifest =
+                Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
+            let given = [
+                ("bucket", bucket),
+                ("endpoint", "https://h"),
+                ("addressing", "path"),
+            ];
             let given = given.map(|(n, v)| (n.to_owned(), v.to_owned())).into();
             let settings = manifest.resolve(&given).unwrap();
             let gate = Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap();
             for segment in sent {
-                assert!(gate.check("GET", &format!("https://h/{segment}/k")).is_ok(), "{segment}");
-                assert!(gate.check("GET", &format!("https://h/{segment}")).is_ok(), "{segment}");
+                assert!(
+                    gate.check("GET", &format!("https://h/{segment}/k")).is_ok(),
+                    "{segment}"
+                );
+                assert!(
+                    gate.check("GET", &format!("https://h/{segment}")).is_ok(),
+                    "{segment}"
+                );
             }
             assert!(gate.check("GET", "https://h/other/k").is_err());
         }
@@ -471,7 +579,10 @@ mod tests {
         let manifest = Manifest::parse(text.as_bytes()).unwrap();
         let settings = manifest.resolve(&BTreeMap::new()).unwrap();
         let gate = Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap();
-        assert!(gate.check("POST", "https://pod-1.backblazeb2.com/b2api/x").is_ok());
+        assert!(
+            gate.check("POST", "https://pod-1.backblazeb2.com/b2api/x")
+                .is_ok()
+        );
         for bad in [
             "https://backblazeb2.com/b2api/x",
             "https://evilbackblazeb2.com/b2api/x",
@@ -492,7 +603,10 @@ mod tests {
         assert!(document("GET", "http://h:9000/b?list-type=2&prefix=x"));
         assert!(document("GET", "http://h:9000/b/?list-type=2"));
         assert!(!document("GET", "http://h:9000/b/k?list-type=2"));
-        assert!(!document("GET", "http://h:9000/b//?list-type=2"), "the object /");
+        assert!(
+            !document("GET", "http://h:9000/b//?list-type=2"),
+            "the object /"
+        );
         assert!(!document("GET", "http://h:9000/b?prefix=list-type=2"));
         assert!(!document("POST", "http://h:9000/b?list-type=2"));
     }
@@ -507,7 +621,11 @@ mod tests {
             let given = BTreeMap::from([("url".to_owned(), typed.to_owned())]);
             let settings = manifest.resolve(&given).unwrap();
             let gate = Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap();
-            for url in ["http://127.0.0.1:9302", "http://127.0.0.1:9302/", "http://127.0.0.1:9302/a/b"] {
+            for url in [
+                "http://127.0.0.1:9302",
+                "http://127.0.0.1:9302/",
+                "http://127.0.0.1:9302/a/b",
+            ] {
                 assert!(gate.check("PROPFIND", url).is_ok(), "{typed} {url}");
             }
         }
@@ -516,9 +634,18 @@ mod tests {
     #[test]
     fn the_bucket_is_the_host_with_virtual_addressing() {
         let gate = gate(None, "virtual");
-        assert!(gate.check("PUT", "https://b.s3.us-east-1.amazonaws.com/k").is_ok());
-        assert!(gate.check("PUT", "https://other.s3.us-east-1.amazonaws.com/k").is_err());
-        assert!(gate.check("PUT", "https://s3.us-east-1.amazonaws.com/k").is_err());
+        assert!(
+            gate.check("PUT", "https://b.s3.us-east-1.amazonaws.com/k")
+                .is_ok()
+        );
+        assert!(
+            gate.check("PUT", "https://other.s3.us-east-1.amazonaws.com/k")
+                .is_err()
+        );
+        assert!(
+            gate.check("PUT", "https://s3.us-east-1.amazonaws.com/k")
+                .is_err()
+        );
         assert!(!gate.grants()[0].typed);
     }
 }

@@ -59,7 +59,10 @@ const MAX_SIGNATURES: u32 = 4;
 /// Digests of more than this are computed off the runtime.
 const SMALL: u64 = 64 << 10;
 
-async fn digest<T: Send + 'static>(payload: &Payload, compute: fn(&Payload) -> T) -> wasmtime::Result<T> {
+async fn digest<T: Send + 'static>(
+    payload: &Payload,
+    compute: fn(&Payload) -> T,
+) -> wasmtime::Result<T> {
     if payload.size() <= SMALL {
         return Ok(compute(payload));
     }
@@ -111,7 +114,9 @@ impl payloads::HostBody for Call {
 impl secrets::Host for Call {
     async fn open(&mut self, name: String) -> Outcome<Option<Resource<SecretHandle>>> {
         let secret = self.context.credentials.secret.get(&name).cloned();
-        Ok(Ok(secret.map(|s| self.table.push(SecretHandle(s))).transpose()?))
+        Ok(Ok(secret
+            .map(|s| self.table.push(SecretHandle(s)))
+            .transpose()?))
     }
 }
 
@@ -123,8 +128,12 @@ impl secrets::HostSecret for Call {
         message: Vec<u8>,
     ) -> Outcome<Vec<u8>> {
         let secret = self.table.get(&secret)?.0.clone();
-        let checked = secret.hmac_shape().and_then(|shape| self.check_signed(shape, &message));
-        Ok(checked.and_then(|()| secret.hmac(&hash, &message)).map_err(refused))
+        let checked = secret
+            .hmac_shape()
+            .and_then(|shape| self.check_signed(shape, &message));
+        Ok(checked
+            .and_then(|()| secret.hmac(&hash, &message))
+            .map_err(refused))
     }
 
     async fn sigv4(
@@ -140,7 +149,8 @@ impl secrets::HostSecret for Call {
         let Ok(canonical) = String::from_utf8(canonical_request) else {
             return Ok(Err(refused("a canonical request is UTF-8")));
         };
-        if let Err(why) = signed_message::check_sigv4(&canonical, &timestamp, &self.context.gate, self.now())
+        if let Err(why) =
+            signed_message::check_sigv4(&canonical, &timestamp, &self.context.gate, self.now())
         {
             return Ok(Err(refused(why)));
         }
@@ -148,16 +158,24 @@ impl secrets::HostSecret for Call {
             Ok(canonical) => canonical,
             Err(why) => return Ok(Err(refused(why))),
         };
-        Ok(secret.sigv4(&scheme, &timestamp, &region, &service, canonical.as_bytes()).map_err(refused))
+        Ok(secret
+            .sigv4(&scheme, &timestamp, &region, &service, canonical.as_bytes())
+            .map_err(refused))
     }
 
-    async fn rsa_sha256(&mut self, secret: Resource<SecretHandle>, message: Vec<u8>) -> Outcome<Vec<u8>> {
+    async fn rsa_sha256(
+        &mut self,
+        secret: Resource<SecretHandle>,
+        message: Vec<u8>,
+    ) -> Outcome<Vec<u8>> {
         let secret = self.table.get(&secret)?.0.clone();
         self.signatures += 1;
         if self.signatures > MAX_SIGNATURES {
             return Ok(Err(refused("too many signatures by RSA in one call")));
         }
-        let checked = secret.rsa_shape().and_then(|shape| self.check_signed(shape, &message));
+        let checked = secret
+            .rsa_shape()
+            .and_then(|shape| self.check_signed(shape, &message));
         if let Err(why) = checked {
             return Ok(Err(refused(why)));
         }
@@ -166,7 +184,11 @@ impl secrets::HostSecret for Call {
         Ok(signed.map_err(refused))
     }
 
-    async fn placeholder(&mut self, secret: Resource<SecretHandle>, form: String) -> Outcome<String> {
+    async fn placeholder(
+        &mut self,
+        secret: Resource<SecretHandle>,
+        form: String,
+    ) -> Outcome<String> {
         let secret = self.table.get(&secret)?.0.clone();
         if form == "basic" {
             return Ok(Err(refused("that form has a call of its own, basic-auth")));
@@ -174,7 +196,11 @@ impl secrets::HostSecret for Call {
         Ok(self.issue(&secret, &form, None))
     }
 
-    async fn basic_auth(&mut self, secret: Resource<SecretHandle>, user: String) -> Outcome<String> {
+    async fn basic_auth(
+        &mut self,
+        secret: Resource<SecretHandle>,
+        user: String,
+    ) -> Outcome<String> {
         let secret = self.table.get(&secret)?.0.clone();
         Ok(self.issue(&secret, "basic", Some(&user)))
     }
@@ -188,15 +214,23 @@ impl secrets::HostSecret for Call {
 impl cloud::Host for Call {
     async fn setting(&mut self, name: String) -> wasmtime::Result<Option<String>> {
         let context = &self.context;
-        Ok(context.settings.values.get(&name).or_else(|| context.credentials.plain.get(&name)).cloned())
+        Ok(context
+            .settings
+            .values
+            .get(&name)
+            .or_else(|| context.credentials.plain.get(&name))
+            .cloned())
     }
 
     async fn endpoint(&mut self, name: String, url: String) -> Outcome<String> {
         let Some(rule) = self.context.endpoints.get(&name) else {
-            return Ok(Err(refused(format!("the manifest has no learned endpoint {name:?}"))));
+            return Ok(Err(refused(format!(
+                "the manifest has no learned endpoint {name:?}"
+            ))));
         };
-        let parsed =
-            url::Url::parse(&url).ok().filter(|url| is_plain(url) && url.as_str().len() <= MAX_ENDPOINT);
+        let parsed = url::Url::parse(&url)
+            .ok()
+            .filter(|url| is_plain(url) && url.as_str().len() <= MAX_ENDPOINT);
         let Some(parsed) = parsed else {
             return Ok(Err(refused(format!(
                 "the endpoint {name:?} that was learned is not a URL of scheme, host and path with at most {MAX_ENDPOINT} bytes"
@@ -205,14 +239,20 @@ impl cloud::Host for Call {
         let url = parsed.as_str().trim_end_matches('/').to_owned();
         let pinned = match rule {
             EndpointRule::Below(domain, port) => {
-                return Ok(Gate::lies_below(&parsed, domain, *port).map(|()| url).map_err(refused));
+                return Ok(Gate::lies_below(&parsed, domain, *port)
+                    .map(|()| url)
+                    .map_err(refused));
             }
             EndpointRule::Pinned(pinned) => pinned,
         };
         if pinned.contains(&url) {
             return Ok(Ok(url));
         }
-        self.context.learned.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), url.clone());
+        self.context
+            .learned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(name.clone(), url.clone());
         let cloud = &self.context.cloud;
         Ok(Err(refused(match pinned[..] {
             [] => format!(
@@ -236,7 +276,12 @@ impl cloud::Host for Call {
     }
 
     async fn cache_acquire(&mut self, name: String) -> Outcome<cloud::Acquired> {
-        let Some(place) = self.context.login_names.iter().position(|login| *login == name) else {
+        let Some(place) = self
+            .context
+            .login_names
+            .iter()
+            .position(|login| *login == name)
+        else {
             return Ok(Err(refused(format!("the manifest has no login {name:?}"))));
         };
         // Calls that hold one ticket wait for tickets in one order, so that no two wait for each other.
@@ -271,22 +316,39 @@ impl Call {
 
     /// The clock that the guest sees, in milliseconds since 1970.
     fn now(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let now = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
         now.saturating_add_signed(self.rehearsal.clock_ahead_ms)
     }
 
-    fn issue(&mut self, secret: &Arc<SecretValue>, form: &str, user: Option<&str>) -> Result<String, Error> {
-        let placeholder = self.placeholders.issue(secret, form, user).map_err(refused)?;
+    fn issue(
+        &mut self,
+        secret: &Arc<SecretValue>,
+        form: &str,
+        user: Option<&str>,
+    ) -> Result<String, Error> {
+        let placeholder = self
+            .placeholders
+            .issue(secret, form, user)
+            .map_err(refused)?;
         if !self.limits.hold(self.placeholders.held_by_last()) {
-            return Err(error(ErrorKind::TooLarge, "no memory is left for another placeholder"));
+            return Err(error(
+                ErrorKind::TooLarge,
+                "no memory is left for another placeholder",
+            ));
         }
         Ok(placeholder)
     }
 
     /// Forgets a ticket.
     fn gave_back(&mut self, ticket: &LoginTicket) {
-        let place = self.context.login_names.iter().position(|login| login == ticket.name());
+        let place = self
+            .context
+            .login_names
+            .iter()
+            .position(|login| login == ticket.name());
         self.tickets.retain(|held| Some(*held) != place);
     }
 
@@ -302,7 +364,10 @@ impl Call {
             };
             values.push((name.clone(), value));
         }
-        Ok(cloud::Hit { values, generation: login.generation })
+        Ok(cloud::Hit {
+            values,
+            generation: login.generation,
+        })
     }
 }
 
@@ -318,7 +383,11 @@ impl cloud::HostTicket for Call {
         let mut kept = Vec::new();
         let mut room = MAX_LOGIN_TEXT;
         for (name, value) in values {
-            let text = if let cloud::Value::Text(text) = &value { text.len() } else { 0 };
+            let text = if let cloud::Value::Text(text) = &value {
+                text.len()
+            } else {
+                0
+            };
             // The ticket is dropped with the call, and wakes the next who waits.
             room = room.checked_sub(text).filter(|_| name.len() <= MAX_LOGIN_NAME).ok_or_else(|| {
                 wasmtime::Error::msg(format!(
@@ -368,7 +437,12 @@ impl log::Host for Call {
         if self.log_lines > MAX_LOG_LINES {
             return Ok(());
         }
-        let Some(left_out) = self.context.log_room.lock().unwrap_or_else(PoisonError::into_inner).take()
+        let Some(left_out) = self
+            .context
+            .log_room
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
         else {
             return Ok(());
         };
@@ -379,7 +453,10 @@ impl log::Host for Call {
             );
         }
         // A guest's text may hold what would forge a line of the log, or a secret an answer repeated.
-        let message = self.context.redaction.apply_up_to(message.as_bytes(), 4 * MAX_LOG_LINE);
+        let message = self
+            .context
+            .redaction
+            .apply_up_to(message.as_bytes(), 4 * MAX_LOG_LINE);
         let message: String = String::from_utf8_lossy(&message)
             .chars()
             .filter(|c| !crate::hides(*c))

@@ -12,12 +12,18 @@ use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor}
 /// # Errors
 /// One line, without the document.
 pub(crate) fn check(text: &str) -> Result<(), String> {
-    serde_json::from_str::<Unambiguous>(text).map(drop).map_err(|e| match e.is_data() {
-        true => "a JSON body with a secret has a key twice".to_owned(),
-        false => {
-            format!("a JSON body with a secret is no document (line {}, column {})", e.line(), e.column())
-        }
-    })
+    serde_json::from_str::<Unambiguous>(text)
+        .map(drop)
+        .map_err(|e| match e.is_data() {
+            true => "a JSON body with a secret has a key twice".to_owned(),
+            false => {
+                format!(
+                    "a JSON body with a secret is no document (line {}, column {})",
+                    e.line(),
+                    e.column()
+                )
+            }
+        })
 }
 
 /// A document of which nothing is kept.
@@ -84,12 +90,18 @@ mod tests {
 
     #[test]
     fn a_key_stands_once_in_its_object() {
-        assert_eq!(check(r#"{"a":{"p":1},"b":[{"p":2},{"p":null}],"c":-1.5}"#), Ok(()));
+        assert_eq!(
+            check(r#"{"a":{"p":1},"b":[{"p":2},{"p":null}],"c":-1.5}"#),
+            Ok(())
+        );
         for twice in [r#"{"a":1,"a":2}"#, r#"{"x":[{"p":1,"\u0070":2}]}"#] {
             assert!(check(twice).unwrap_err().contains("twice"), "{twice}");
         }
         for broken in ["", "{", "{} {}", "RAIC0"] {
-            assert!(check(broken).unwrap_err().contains("no document"), "{broken}");
+            assert!(
+                check(broken).unwrap_err().contains("no document"),
+                "{broken}"
+            );
         }
     }
 }

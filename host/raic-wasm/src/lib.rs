@@ -46,8 +46,8 @@ pub use engine::{Connector, Engine};
 pub use error::ConnectorError;
 pub use gate::{Grant, Pins};
 pub use manifest::{
-    Credential, Document, Encoding, Endpoint, MEMORY_MIB, Manifest, Network, Part, Sending, Setting,
-    SettingType, Settings, Signing, Token, Values,
+    Credential, Document, Encoding, Endpoint, MEMORY_MIB, Manifest, Network, Part, Sending,
+    Setting, SettingType, Settings, Signing, Token, Values,
 };
 pub use package::{MAX_CONNECTOR, Package};
 pub use rehearsal::{Rehearsal, RehearsedAnswer};
@@ -80,7 +80,11 @@ pub fn hides(c: char) -> bool {
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
-        if hides(c) && c != '\n' { out.extend(c.escape_default()) } else { out.push(c) }
+        if hides(c) && c != '\n' {
+            out.extend(c.escape_default())
+        } else {
+            out.push(c)
+        }
     }
     out
 }

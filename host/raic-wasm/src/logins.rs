@@ -3,7 +3,10 @@
 //! **Invariant:** of one name at most one ticket is out. A ticket that is dropped unfilled wakes the next who waits. Who
 //! holds a ticket waits only for names that the manifest lists before it, so that no two wait for each other.
 
-#![allow(unreachable_pub, reason = "the generated bindings name the ticket's type")]
+#![allow(
+    unreachable_pub,
+    reason = "the generated bindings name the ticket's type"
+)]
 
 use std::{
     collections::BTreeMap,
@@ -73,9 +76,19 @@ impl Logins {
         let entries = self.entries();
         let kept = entries.iter().map(|(name, entry)| {
             let login = entry.login.clone();
-            (name.clone(), Entry { generation: entry.generation, login, ..Entry::default() })
+            (
+                name.clone(),
+                Entry {
+                    generation: entry.generation,
+                    login,
+                    ..Entry::default()
+                },
+            )
         });
-        Self { entries: Mutex::new(kept.collect()), changed: Notify::new() }
+        Self {
+            entries: Mutex::new(kept.collect()),
+            changed: Notify::new(),
+        }
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -86,7 +99,11 @@ impl Logins {
     /// whoever is logging in.
     ///
     /// Cancelled, it takes nothing.
-    pub(crate) async fn acquire(self: &Arc<Self>, name: &str, is_probe: bool) -> Result<Acquired, Error> {
+    pub(crate) async fn acquire(
+        self: &Arc<Self>,
+        name: &str,
+        is_probe: bool,
+    ) -> Result<Acquired, Error> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
             // Before the look: what changes after it is not missed.
@@ -96,11 +113,18 @@ impl Logins {
                 let entry = entries.entry(name.to_owned()).or_default();
                 let now = Instant::now();
                 match (&entry.login, &entry.failure) {
-                    (Some((login, until)), _) if *until > now => return Ok(Acquired::Hit(login.clone())),
-                    (_, Some((failure, until))) if *until > now && !is_probe => return Err(failure.clone()),
+                    (Some((login, until)), _) if *until > now => {
+                        return Ok(Acquired::Hit(login.clone()));
+                    }
+                    (_, Some((failure, until))) if *until > now && !is_probe => {
+                        return Err(failure.clone());
+                    }
                     _ => {}
                 }
-                let spaced = entry.filled.map(|filled| filled + SPACING).filter(|at| *at > now);
+                let spaced = entry
+                    .filled
+                    .map(|filled| filled + SPACING)
+                    .filter(|at| *at > now);
                 if !entry.is_refreshing && spaced.is_none() {
                     entry.is_refreshing = true;
                     (entry.login, entry.failure) = (None, None);
@@ -119,7 +143,10 @@ impl Logins {
     /// Drops a login that was refused, only if it is still that generation.
     pub(crate) fn invalidate(&self, name: &str, generation: u64) {
         if let Some(entry) = self.entries().get_mut(name)
-            && entry.login.as_ref().is_some_and(|(login, _)| login.generation == generation)
+            && entry
+                .login
+                .as_ref()
+                .is_some_and(|(login, _)| login.generation == generation)
         {
             entry.login = None;
         }
@@ -138,7 +165,10 @@ impl LoginTicket {
         let mut entries = self.logins.entries();
         let entry = entries.entry(self.name.clone()).or_default();
         entry.generation += 1;
-        let login = Login { values: Arc::new(values), generation: entry.generation };
+        let login = Login {
+            values: Arc::new(values),
+            generation: entry.generation,
+        };
         let now = Instant::now();
         entry.login = Some((login.clone(), now + ttl.min(LONGEST)));
         (entry.failure, entry.filled) = (None, Some(now));
@@ -228,11 +258,17 @@ mod tests {
             })
             .collect();
         tokio::task::yield_now().await;
-        ticket.fail(error(ErrorKind::Unauthenticated, "wrong password"), Duration::ZERO);
+        ticket.fail(
+            error(ErrorKind::Unauthenticated, "wrong password"),
+            Duration::ZERO,
+        );
         for waited in waits {
             assert_eq!(waited.await.unwrap().unwrap().message, "wrong password");
         }
-        assert!(matches!(logins.acquire("token", true).await, Ok(Acquired::Refresh(_))));
+        assert!(matches!(
+            logins.acquire("token", true).await,
+            Ok(Acquired::Refresh(_))
+        ));
     }
 
     #[tokio::test]
@@ -243,14 +279,24 @@ mod tests {
         };
         let first = ticket.fill(text("first"), Duration::from_secs(60));
         logins.invalidate("token", first.generation + 1);
-        assert!(matches!(logins.acquire("token", false).await, Ok(Acquired::Hit(_))));
+        assert!(matches!(
+            logins.acquire("token", false).await,
+            Ok(Acquired::Hit(_))
+        ));
         logins.invalidate("token", first.generation);
         let began = Instant::now();
-        let Ok(Acquired::Refresh(ticket)) = logins.acquire("token", false).await else { panic!("a hit") };
+        let Ok(Acquired::Refresh(ticket)) = logins.acquire("token", false).await else {
+            panic!("a hit")
+        };
         assert!(began.elapsed() >= Duration::from_secs(1), "spaced");
         let second = ticket.fill(text("second"), Duration::from_secs(60));
         logins.invalidate("token", first.generation);
-        let Ok(Acquired::Hit(hit)) = logins.acquire("token", false).await else { panic!("dropped") };
-        assert_eq!((hit.generation, value(&hit)), (second.generation, "second".to_owned()));
+        let Ok(Acquired::Hit(hit)) = logins.acquire("token", false).await else {
+            panic!("dropped")
+        };
+        assert_eq!(
+            (hit.generation, value(&hit)),
+            (second.generation, "second".to_owned())
+        );
     }
 }

@@ -209,7 +209,11 @@ impl Signing {
             Self::AzureSharedKey { account, network } => {
                 format!("signs requests of account {account} to {network:?} (SharedKey)")
             }
-            Self::Jwt { network, scopes, lifetime_s } => {
+            Self::Jwt {
+                network,
+                scopes,
+                lifetime_s,
+            } => {
                 let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
                 format!(
                     "signs tokens of {lifetime_s} s for {network:?}, with the scopes {}",
@@ -323,13 +327,23 @@ pub(crate) fn is_plain(url: &Url) -> bool {
 /// A domain below which any https host is granted: in lower case, not an address, and one owner's, so no public suffix, the suffixes of
 /// private registries (`github.io`) included. A port may follow.
 pub(crate) fn domain(text: &str) -> Result<(String, u16), String> {
-    let wrong = |why: &str| Err(format!("{text:?} is not a domain that hosts may lie below: {why}"));
+    let wrong = |why: &str| {
+        Err(format!(
+            "{text:?} is not a domain that hosts may lie below: {why}"
+        ))
+    };
     let Some(url) = Url::parse(&format!("https://{text}")).ok().filter(is_plain) else {
         return wrong("it is a name such as example.com");
     };
-    let Some(url::Host::Domain(host)) = url.host() else { return wrong("it is an address") };
+    let Some(url::Host::Domain(host)) = url.host() else {
+        return wrong("it is an address");
+    };
     let port = url.port_or_known_default().unwrap_or(443);
-    let canonical = if port == 443 { host.to_owned() } else { format!("{host}:{port}") };
+    let canonical = if port == 443 {
+        host.to_owned()
+    } else {
+        format!("{host}:{port}")
+    };
     if canonical != text || host.ends_with('.') {
         return wrong("it is not written as a URL parser writes it");
     }
@@ -346,14 +360,22 @@ mod tests {
     const S3: &[u8] = include_bytes!("../../../connectors/s3/connector.toml");
 
     fn given(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-        pairs.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect()
+        pairs
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), (*v).to_owned()))
+            .collect()
     }
 
     #[test]
     fn defaults_may_name_other_settings() {
         let manifest = Manifest::parse(S3).unwrap();
-        let settings = manifest.resolve(&given(&[("bucket", "b"), ("region", "eu-central-1")])).unwrap();
-        assert_eq!(settings.values["endpoint"], "https://s3.eu-central-1.amazonaws.com");
+        let settings = manifest
+            .resolve(&given(&[("bucket", "b"), ("region", "eu-central-1")]))
+            .unwrap();
+        assert_eq!(
+            settings.values["endpoint"],
+            "https://s3.eu-central-1.amazonaws.com"
+        );
         assert!(!settings.typed.contains("endpoint"));
     }
 
@@ -361,7 +383,10 @@ mod tests {
     fn urls_are_normalised_as_they_will_be_signed() {
         let manifest = Manifest::parse(S3).unwrap();
         let settings = manifest
-            .resolve(&given(&[("bucket", "b"), ("endpoint", "HTTPS://S3.Example.com:443/")]))
+            .resolve(&given(&[
+                ("bucket", "b"),
+                ("endpoint", "HTTPS://S3.Example.com:443/"),
+            ]))
             .unwrap();
         assert_eq!(settings.values["endpoint"], "https://s3.example.com");
     }
@@ -372,12 +397,21 @@ mod tests {
         for (wrong, pairs) in [
             ("bucket", vec![]),
             ("buckett", vec![("bucket", "b"), ("buckett", "b")]),
-            ("endpoint", vec![("bucket", "b"), ("endpoint", "file:///etc/passwd")]),
-            ("endpoint", vec![("bucket", "b"), ("endpoint", "http://user:pw@h")]),
+            (
+                "endpoint",
+                vec![("bucket", "b"), ("endpoint", "file:///etc/passwd")],
+            ),
+            (
+                "endpoint",
+                vec![("bucket", "b"), ("endpoint", "http://user:pw@h")],
+            ),
             ("addressing", vec![("bucket", "b"), ("addressing", "dns")]),
         ] {
             let e = manifest.resolve(&given(&pairs)).unwrap_err();
-            assert!(matches!(&e, crate::ConnectorError::Setting { name, .. } if name == wrong), "{e}");
+            assert!(
+                matches!(&e, crate::ConnectorError::Setting { name, .. } if name == wrong),
+                "{e}"
+            );
         }
     }
 
@@ -385,15 +419,30 @@ mod tests {
     fn misspelt_permissions_are_errors() {
         let text = String::from_utf8(S3.to_vec()).unwrap();
         for (from, to) in [
-            ("sign = [{ form = \"sigv4\" }]", "signs = [{ form = \"sigv4\" }]"),
+            (
+                "sign = [{ form = \"sigv4\" }]",
+                "signs = [{ form = \"sigv4\" }]",
+            ),
             ("network = \"bucket\"", "network = \"other\""),
             ("name = \"s3\"", "name = \"../s3\""),
             ("name = \"s3\"", "name = \"0123abcdef\""),
-            ("name = \"s3\"", "name = \"s3\"\ndescription = \"clears \\u001b[2J\""),
-            ("name = \"s3\"", "name = \"s3\"\ndescription = \"turns \\u202e\""),
-            ("from = \"json:/AccessKeyId\"", "from = \"yaml:/AccessKeyId\""),
+            (
+                "name = \"s3\"",
+                "name = \"s3\"\ndescription = \"clears \\u001b[2J\"",
+            ),
+            (
+                "name = \"s3\"",
+                "name = \"s3\"\ndescription = \"turns \\u202e\"",
+            ),
+            (
+                "from = \"json:/AccessKeyId\"",
+                "from = \"yaml:/AccessKeyId\"",
+            ),
         ] {
-            assert!(Manifest::parse(text.replace(from, to).as_bytes()).is_err(), "{to}");
+            assert!(
+                Manifest::parse(text.replace(from, to).as_bytes()).is_err(),
+                "{to}"
+            );
         }
     }
 }

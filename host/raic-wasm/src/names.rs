@@ -47,18 +47,28 @@ enum Entry {
 
 impl Default for Names {
     fn default() -> Self {
-        Self::new(Arc::new(|name: &str| Ok((name, 0).to_socket_addrs()?.collect())), (KEPT, FAILURE_KEPT))
+        Self::new(
+            Arc::new(|name: &str| Ok((name, 0).to_socket_addrs()?.collect())),
+            (KEPT, FAILURE_KEPT),
+        )
     }
 }
 
 impl Names {
     fn new(ask: Arc<Ask>, kept: (Duration, Duration)) -> Self {
-        Self { ask, kept, permits: Arc::new(Semaphore::new(LOOK_UPS)), entries: Arc::default() }
+        Self {
+            ask,
+            kept,
+            permits: Arc::new(Semaphore::new(LOOK_UPS)),
+            entries: Arc::default(),
+        }
     }
 
     /// For tests: answers by `ask`, and remembers nothing.
     #[cfg(test)]
-    pub(crate) fn by(ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static) -> Self {
+    pub(crate) fn by(
+        ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Self {
         Self::new(Arc::new(ask), (Duration::ZERO, Duration::ZERO))
     }
 
@@ -82,20 +92,29 @@ impl Names {
     /// The resolver's.
     pub(crate) async fn look_up(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
         if is_local(name) {
-            return Ok(vec![(Ipv4Addr::LOCALHOST, 0).into(), (Ipv6Addr::LOCALHOST, 0).into()]);
+            return Ok(vec![
+                (Ipv4Addr::LOCALHOST, 0).into(),
+                (Ipv6Addr::LOCALHOST, 0).into(),
+            ]);
         }
         let mut receiver = match self.known(name) {
             Some(Ok(found)) => return given(found),
             Some(Err(receiver)) => receiver,
             None => {
-                let permit = self.permits.clone().acquire_owned().await.map_err(io::Error::other)?;
+                let permit = self
+                    .permits
+                    .clone()
+                    .acquire_owned()
+                    .await
+                    .map_err(io::Error::other)?;
                 // Another may have begun while this one waited.
                 match self.known(name) {
                     Some(Ok(found)) => return given(found),
                     Some(Err(receiver)) => receiver,
                     None => {
                         let (sender, receiver) = watch::channel(None);
-                        self.entries().insert(name.to_owned(), Entry::UnderWay(receiver.clone()));
+                        self.entries()
+                            .insert(name.to_owned(), Entry::UnderWay(receiver.clone()));
                         let (names, name) = (self.clone(), name.to_owned());
                         tokio::task::spawn_blocking(move || {
                             let found = (names.ask)(&name).map_err(Arc::new);
@@ -109,19 +128,30 @@ impl Names {
                 }
             }
         };
-        let found = receiver.wait_for(Option::is_some).await.map_err(io::Error::other)?;
+        let found = receiver
+            .wait_for(Option::is_some)
+            .await
+            .map_err(io::Error::other)?;
         given(found.clone().unwrap_or_else(|| Ok(Vec::new())))
     }
 
     fn remember(&self, name: String, found: Found) {
         let now = Instant::now();
-        let kept = if found.is_ok() { self.kept.0 } else { self.kept.1 };
+        let kept = if found.is_ok() {
+            self.kept.0
+        } else {
+            self.kept.1
+        };
         let mut entries = self.entries();
         entries.insert(name, Entry::Known(found, now + kept));
         entries.retain(|_, entry| !matches!(entry, Entry::Known(_, until) if *until <= now));
         while entries.len() > REMEMBERED {
-            let known = entries.iter().find(|(_, entry)| matches!(entry, Entry::Known(..)));
-            let Some(name) = known.map(|(name, _)| name.clone()) else { break };
+            let known = entries
+                .iter()
+                .find(|(_, entry)| matches!(entry, Entry::Known(..)));
+            let Some(name) = known.map(|(name, _)| name.clone()) else {
+                break;
+            };
             entries.remove(&name);
         }
     }
@@ -162,7 +192,11 @@ mod tests {
         }
         let began = Instant::now();
         tokio::task::spawn_blocking(|| ()).await.unwrap();
-        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_millis(500),
+            "{:?}",
+            began.elapsed()
+        );
         assert_eq!(most.load(Ordering::SeqCst), LOOK_UPS);
     }
 
@@ -184,7 +218,10 @@ mod tests {
     async fn names_that_a_connector_makes_up_are_forgotten() {
         let names = Names::new(Arc::new(|_: &str| Ok(Vec::new())), (KEPT, KEPT));
         for i in 0..500 {
-            names.look_up(&format!("made-up-{i}.example")).await.unwrap();
+            names
+                .look_up(&format!("made-up-{i}.example"))
+                .await
+                .unwrap();
         }
         assert!(names.entries().len() <= REMEMBERED);
     }

@@ -38,14 +38,19 @@ impl Package {
         use std::os::unix::fs::OpenOptionsExt as _;
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
         let flags = i32::try_from(flags.bits()).unwrap_or_default();
-        let file =
-            File::options().read(true).custom_flags(flags).open(path).map_err(ConnectorError::io(path))?;
+        let file = File::options()
+            .read(true)
+            .custom_flags(flags)
+            .open(path)
+            .map_err(ConnectorError::io(path))?;
         if !file.metadata().map_err(ConnectorError::io(path))?.is_file() {
             return Err(ConnectorError::Malformed("it is no file".to_owned()));
         }
         let mut bytes = Vec::new();
         let most = MAX_CONNECTOR as u64 + 1;
-        file.take(most).read_to_end(&mut bytes).map_err(ConnectorError::io(path))?;
+        file.take(most)
+            .read_to_end(&mut bytes)
+            .map_err(ConnectorError::io(path))?;
         Self::read(bytes)
     }
 
@@ -62,7 +67,9 @@ impl Package {
             ConnectorError::Malformed(crate::shown(first))
         };
         if bytes.len() > MAX_CONNECTOR {
-            return Err(malformed(format!("it is larger than {MAX_CONNECTOR} bytes")));
+            return Err(malformed(format!(
+                "it is larger than {MAX_CONNECTOR} bytes"
+            )));
         }
         if Parser::is_core_wasm(&bytes) {
             return Err(ConnectorError::CoreModule);
@@ -71,22 +78,39 @@ impl Package {
         let mut depth = 0_usize;
         for section in Parser::new(0).parse_all(&bytes) {
             match section.map_err(|e| malformed(e.to_string()))? {
-                Section::Version { encoding: Encoding::Module, .. } if depth == 0 => {
+                Section::Version {
+                    encoding: Encoding::Module,
+                    ..
+                } if depth == 0 => {
                     return Err(ConnectorError::CoreModule);
                 }
                 Section::ModuleSection { .. } | Section::ComponentSection { .. } => depth += 1,
                 Section::End(_) => depth = depth.saturating_sub(1),
                 Section::ComponentImportSection(section) if depth == 0 => {
                     for import in section {
-                        imports.push(import.map_err(|e| malformed(e.to_string()))?.name.name.to_owned());
+                        imports.push(
+                            import
+                                .map_err(|e| malformed(e.to_string()))?
+                                .name
+                                .name
+                                .to_owned(),
+                        );
                     }
                 }
                 Section::ComponentExportSection(section) if depth == 0 => {
                     for export in section {
-                        exports.push(export.map_err(|e| malformed(e.to_string()))?.name.name.to_owned());
+                        exports.push(
+                            export
+                                .map_err(|e| malformed(e.to_string()))?
+                                .name
+                                .name
+                                .to_owned(),
+                        );
                     }
                 }
-                Section::CustomSection(section) if depth == 0 && section.name() == MANIFEST_SECTION => {
+                Section::CustomSection(section)
+                    if depth == 0 && section.name() == MANIFEST_SECTION =>
+                {
                     manifests.push(section.data());
                 }
                 _ => {}
@@ -95,7 +119,9 @@ impl Package {
         imports.iter().try_for_each(|import| check_import(import))?;
         let wanted = format!("{PACKAGE}object-store@{CONTRACT}");
         if !exports.contains(&wanted) {
-            let other = exports.into_iter().find(|e| e.starts_with("raic:connector/object-store@"));
+            let other = exports
+                .into_iter()
+                .find(|e| e.starts_with("raic:connector/object-store@"));
             return Err(match other {
                 Some(found) => ConnectorError::ContractVersion { found },
                 None => ConnectorError::MissingExport(wanted),
@@ -107,7 +133,9 @@ impl Package {
         let manifest = match manifests[..] {
             [] => return Err(ConnectorError::NoManifest),
             [manifest] if manifest.len() > MAX_MANIFEST => {
-                return Err(ConnectorError::Manifest(format!("it is longer than {MAX_MANIFEST} bytes")));
+                return Err(ConnectorError::Manifest(format!(
+                    "it is longer than {MAX_MANIFEST} bytes"
+                )));
             }
             [manifest] => Manifest::parse(manifest)?,
             // Which of them is shown, and which counts, must not be a question.
@@ -118,7 +146,12 @@ impl Package {
             }
         };
         let sha256 = data_encoding::HEXLOWER.encode(&sha2::Sha256::digest(&bytes));
-        Ok(Self { bytes, sha256, manifest, imports })
+        Ok(Self {
+            bytes,
+            sha256,
+            manifest,
+            imports,
+        })
     }
 }
 
@@ -127,12 +160,20 @@ fn check_import(import: &str) -> Result<(), ConnectorError> {
         return Err(ConnectorError::ImportsWasi(import.to_owned()));
     }
     let unknown = || ConnectorError::UnknownImport(import.to_owned());
-    let (interface, version) =
-        import.strip_prefix(PACKAGE).and_then(|rest| rest.split_once('@')).ok_or_else(unknown)?;
+    let (interface, version) = import
+        .strip_prefix(PACKAGE)
+        .and_then(|rest| rest.split_once('@'))
+        .ok_or_else(unknown)?;
     if version != CONTRACT {
-        return Err(ConnectorError::ContractVersion { found: import.to_owned() });
+        return Err(ConnectorError::ContractVersion {
+            found: import.to_owned(),
+        });
     }
-    if INTERFACES.contains(&interface) { Ok(()) } else { Err(unknown()) }
+    if INTERFACES.contains(&interface) {
+        Ok(())
+    } else {
+        Err(unknown())
+    }
 }
 
 #[cfg(test)]
@@ -145,25 +186,43 @@ mod tests {
 
     #[test]
     fn what_is_no_connector_is_told_in_one_sentence() {
-        assert!(matches!(Package::read(Vec::new()), Err(ConnectorError::Malformed(_))));
-        assert!(matches!(Package::read(b"#!/bin/sh\n".to_vec()), Err(ConnectorError::Malformed(_))));
+        assert!(matches!(
+            Package::read(Vec::new()),
+            Err(ConnectorError::Malformed(_))
+        ));
+        assert!(matches!(
+            Package::read(b"#!/bin/sh\n".to_vec()),
+            Err(ConnectorError::Malformed(_))
+        ));
         assert!(matches!(read("(module)"), ConnectorError::CoreModule));
-        assert!(matches!(read("(component)"), ConnectorError::MissingExport(_)));
+        assert!(matches!(
+            read("(component)"),
+            ConnectorError::MissingExport(_)
+        ));
         let wasi = r#"(component (import "wasi:cli/environment@0.2.0" (instance)))"#;
-        assert!(matches!(read(wasi), ConnectorError::ImportsWasi(name) if name.starts_with("wasi:cli")));
+        assert!(
+            matches!(read(wasi), ConnectorError::ImportsWasi(name) if name.starts_with("wasi:cli"))
+        );
         let unknown = r#"(component (import "raic:connector/files@0.1.0" (instance)))"#;
         assert!(matches!(read(unknown), ConnectorError::UnknownImport(_)));
         let newer = r#"(component (import "raic:connector/http@0.9.0" (instance)))"#;
-        assert!(matches!(read(newer), ConnectorError::ContractVersion { .. }));
+        assert!(matches!(
+            read(newer),
+            ConnectorError::ContractVersion { .. }
+        ));
     }
 
     #[test]
     fn a_component_cut_anywhere_is_malformed() {
-        let whole = wat::parse_str(r#"(component (import "raic:connector/log@0.1.0" (instance)))"#).unwrap();
+        let whole = wat::parse_str(r#"(component (import "raic:connector/log@0.1.0" (instance)))"#)
+            .unwrap();
         for end in 0..whole.len() {
             let e = Package::read(whole[..end].to_vec()).unwrap_err();
             assert!(
-                matches!(e, ConnectorError::Malformed(_) | ConnectorError::MissingExport(_)),
+                matches!(
+                    e,
+                    ConnectorError::Malformed(_) | ConnectorError::MissingExport(_)
+                ),
                 "{end}: {e}"
             );
         }

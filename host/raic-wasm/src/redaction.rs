@@ -57,7 +57,11 @@ impl Redactor {
         for secret in credentials.secret.values() {
             add_forms(&mut forms, secret.text());
             // A shared access signature: a service may repeat its items one by one, as they are or decoded.
-            for item in secret.text().split('&').filter(|_| secret.text().contains('&')) {
+            for item in secret
+                .text()
+                .split('&')
+                .filter(|_| secret.text().contains('&'))
+            {
                 let value = item.split_once('=').map_or(item, |(_, value)| value);
                 // Dates, versions and permissions are no secrets, and stand in every answer.
                 if value.len() < SHORTEST_ITEM {
@@ -75,7 +79,13 @@ impl Redactor {
 
     fn of(credentials: Vec<Form>) -> Self {
         let searched = Arc::new(Searched::new(credentials.iter().cloned()));
-        Self { credentials, state: Mutex::new(State { tokens: VecDeque::new(), searched }) }
+        Self {
+            credentials,
+            state: Mutex::new(State {
+                tokens: VecDeque::new(),
+                searched,
+            }),
+        }
     }
 
     /// Looks for a token from now on, in the place of the oldest.
@@ -91,19 +101,30 @@ impl Redactor {
         tokens.push_front(token.clone());
         // One that a login or a call still holds may be sent yet, and repeated.
         while tokens.len() > TOKENS {
-            let unused = tokens.iter().rposition(|token| Arc::strong_count(token) == 1);
-            let Some(at) = unused.or((tokens.len() > MOST_TOKENS).then(|| tokens.len() - 1)) else { break };
+            let unused = tokens
+                .iter()
+                .rposition(|token| Arc::strong_count(token) == 1);
+            let Some(at) = unused.or((tokens.len() > MOST_TOKENS).then(|| tokens.len() - 1)) else {
+                break;
+            };
             tokens.remove(at);
         }
         let mut forms = self.credentials.clone();
-        tokens.iter().for_each(|token| add_forms(&mut forms, token.text()));
+        tokens
+            .iter()
+            .for_each(|token| add_forms(&mut forms, token.text()));
         // A token is kilobytes at most, so an automaton of the beginnings is made in less than a millisecond.
         state.searched = Arc::new(Searched::new(forms.into_iter()));
     }
 
     /// `document` with every form of every secret replaced by `***`.
     pub(crate) fn apply(&self, document: &[u8]) -> Vec<u8> {
-        let searched = self.state.lock().unwrap_or_else(PoisonError::into_inner).searched.clone();
+        let searched = self
+            .state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .searched
+            .clone();
         searched.cut(document)
     }
 
@@ -140,10 +161,16 @@ fn add_forms(forms: &mut Vec<Form>, secret: &str) {
         return;
     }
     let mut add = |alphabet, bytes: Vec<u8>| {
-        forms.push(Form { alphabet, bytes: Arc::new(Zeroizing::new(bytes)) });
+        forms.push(Form {
+            alphabet,
+            bytes: Arc::new(Zeroizing::new(bytes)),
+        });
     };
     let plain = |mut bytes: Vec<u8>| {
-        bytes.iter_mut().filter(|b| **b == b'+').for_each(|b| *b = b' ');
+        bytes
+            .iter_mut()
+            .filter(|b| **b == b'+')
+            .for_each(|b| *b = b' ');
         bytes
     };
     add(Alphabet::Text, plain(secret.as_bytes().to_vec()));
@@ -154,14 +181,20 @@ fn add_forms(forms: &mut Vec<Form>, secret: &str) {
         add(Alphabet::Text, plain(once));
         add(Alphabet::Text, plain(twice));
     }
-    add(Alphabet::Hex, HEXLOWER.encode(secret.as_bytes()).into_bytes());
+    add(
+        Alphabet::Hex,
+        HEXLOWER.encode(secret.as_bytes()).into_bytes(),
+    );
     // A secret begins at one of three places in a group of base64; what depends on its neighbours is left out.
     for lead in 0..3_usize {
         let padded = Zeroizing::new([&[0; 2][..lead], secret.as_bytes()].concat());
         let whole = padded.len() / 3 * 4;
         let skip = [0, 2, 3][lead];
         for encoding in [&BASE64, &BASE64URL] {
-            add(Alphabet::Base64, encoding.encode(&padded).as_bytes()[skip..whole].to_vec());
+            add(
+                Alphabet::Base64,
+                encoding.encode(&padded).as_bytes()[skip..whole].to_vec(),
+            );
         }
     }
 }
@@ -176,7 +209,11 @@ struct Searched {
 impl Searched {
     fn new(forms: impl Iterator<Item = Form> + Clone) -> Self {
         let of = |alphabet| Automaton::new(forms.clone().filter(|form| form.alphabet == alphabet));
-        Self { texts: of(Alphabet::Text), base64: of(Alphabet::Base64), hex: of(Alphabet::Hex) }
+        Self {
+            texts: of(Alphabet::Text),
+            base64: of(Alphabet::Base64),
+            hex: of(Alphabet::Hex),
+        }
     }
 
     fn cut(&self, document: &[u8]) -> Vec<u8> {
@@ -197,8 +234,14 @@ impl Searched {
 
     /// Adds what is found in a view, as places of the document.
     fn look(&self, view: &View, found: &mut Vec<Range<usize>>) {
-        self.texts.find(&view.kept(|b| Some(if b == b'+' { b' ' } else { b })), found);
-        self.base64.find(&view.kept(|b| (!b.is_ascii_whitespace()).then_some(b)), found);
+        self.texts.find(
+            &view.kept(|b| Some(if b == b'+' { b' ' } else { b })),
+            found,
+        );
+        self.base64.find(
+            &view.kept(|b| (!b.is_ascii_whitespace()).then_some(b)),
+            found,
+        );
         let digit = |b: u8| b.is_ascii_alphanumeric().then(|| b.to_ascii_lowercase());
         self.hex.find(&view.kept(digit), found);
     }
@@ -222,10 +265,15 @@ impl Automaton {
         let (windows, forms): (Vec<_>, Vec<_>) = by_window.into_iter().unzip();
         let built = (!windows.is_empty()).then(|| {
             // Leftmost-longest: a window may begin with a shorter one.
-            AhoCorasick::builder().match_kind(MatchKind::LeftmostLongest).build(&windows)
+            AhoCorasick::builder()
+                .match_kind(MatchKind::LeftmostLongest)
+                .build(&windows)
         });
         // Only too many or too long patterns fail, of which there are a few hundred of 16 bytes.
-        Self { windows: built.and_then(Result::ok), forms }
+        Self {
+            windows: built.and_then(Result::ok),
+            forms,
+        }
     }
 
     fn find(&self, view: &Kept<'_>, found: &mut Vec<Range<usize>>) {
@@ -233,8 +281,18 @@ impl Automaton {
         let mut at = 0;
         while let Some(hit) = windows.find(Input::new(&view.bytes).span(at..view.bytes.len())) {
             let rest = &view.bytes[hit.start()..];
-            let same = |form: &Form| rest.iter().zip(form.bytes.iter()).take_while(|(a, b)| a == b).count();
-            let length = self.forms[hit.pattern()].iter().map(same).max().unwrap_or(0).max(hit.len());
+            let same = |form: &Form| {
+                rest.iter()
+                    .zip(form.bytes.iter())
+                    .take_while(|(a, b)| a == b)
+                    .count()
+            };
+            let length = self.forms[hit.pattern()]
+                .iter()
+                .map(same)
+                .max()
+                .unwrap_or(0)
+                .max(hit.len());
             let end = hit.start() + length;
             let place = view.place(hit.start(), end);
             // A hit a byte, of a document that repeats itself, is one place.
@@ -261,18 +319,32 @@ struct View {
 impl View {
     fn whole(document: &[u8]) -> Self {
         let places = (0..=u32::try_from(document.len()).unwrap_or(u32::MAX)).collect();
-        Self { bytes: document.to_vec(), places }
+        Self {
+            bytes: document.to_vec(),
+            places,
+        }
     }
 
     /// The view of this one through `next`.
     fn then(&self, next: View) -> View {
-        let places = next.places.iter().map(|at| self.places[*at as usize]).collect();
-        View { bytes: next.bytes, places }
+        let places = next
+            .places
+            .iter()
+            .map(|at| self.places[*at as usize])
+            .collect();
+        View {
+            bytes: next.bytes,
+            places,
+        }
     }
 
     /// The bytes that `keep` gives for each, without those for which it gives none.
     fn kept(&self, keep: impl Fn(u8) -> Option<u8>) -> Kept<'_> {
-        let mut kept = Kept { bytes: Vec::with_capacity(self.bytes.len()), of: Vec::new(), view: self };
+        let mut kept = Kept {
+            bytes: Vec::with_capacity(self.bytes.len()),
+            of: Vec::new(),
+            view: self,
+        };
         kept.of.reserve(self.bytes.len());
         for (byte, index) in self.bytes.iter().zip(0..) {
             if let Some(byte) = keep(*byte) {
@@ -321,7 +393,10 @@ fn masked(document: &[u8], mut found: Vec<Range<usize>>) -> Vec<u8> {
 /// A text with its escapes undone, each once: `%41` (RFC 3986 section 2.1), `\u0041` and `\n` (RFC 8259 section 7), `&#65;`,
 /// `&#x41;` and `&amp;` (XML 1.0 sections 4.1 and 4.6). Its places are those of `text`.
 fn unescaped(text: &[u8]) -> View {
-    let mut view = View { bytes: Vec::with_capacity(text.len()), places: Vec::with_capacity(text.len() + 1) };
+    let mut view = View {
+        bytes: Vec::with_capacity(text.len()),
+        places: Vec::with_capacity(text.len() + 1),
+    };
     let mut at = 0;
     while at < text.len() {
         let rest = &text[at..];
@@ -358,7 +433,9 @@ enum Unescaped {
 fn digits<const N: usize>(text: &[u8]) -> Option<u32> {
     let digits = text.get(..N)?;
     let all_hex = digits.iter().all(u8::is_ascii_hexdigit);
-    all_hex.then(|| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()).flatten()
+    all_hex
+        .then(|| u32::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok())
+        .flatten()
 }
 
 fn percent(text: &[u8]) -> Option<(Unescaped, usize)> {
@@ -400,7 +477,9 @@ fn xml(text: &[u8]) -> Option<(Unescaped, usize)> {
         "apos" => '\'',
         _ => {
             let number = name.strip_prefix('#')?;
-            let hex = number.strip_prefix(['x', 'X']).map(|digits| u32::from_str_radix(digits, 16));
+            let hex = number
+                .strip_prefix(['x', 'X'])
+                .map(|digits| u32::from_str_radix(digits, 16));
             char::from_u32(hex.unwrap_or_else(|| number.parse()).ok()?)?
         }
     };
@@ -423,9 +502,21 @@ mod tests {
         let code = u32::from(character);
         let mut utf16 = [0; 2];
         match way % 8 {
-            0 => character.to_string().bytes().map(|b| format!("%{b:02X}")).collect(),
-            1 => character.to_string().bytes().map(|b| format!("%25{b:02x}")).collect(),
-            2 => character.encode_utf16(&mut utf16).iter().map(|u| format!("\\u{u:04x}")).collect(),
+            0 => character
+                .to_string()
+                .bytes()
+                .map(|b| format!("%{b:02X}"))
+                .collect(),
+            1 => character
+                .to_string()
+                .bytes()
+                .map(|b| format!("%25{b:02x}"))
+                .collect(),
+            2 => character
+                .encode_utf16(&mut utf16)
+                .iter()
+                .map(|u| format!("\\u{u:04x}"))
+                .collect(),
             3 => format!("&#{code};"),
             4 => format!("&#x{code:X};"),
             5 if character == '&' => "&amp;".to_owned(),
@@ -441,7 +532,12 @@ mod tests {
         let canonical = format!(
             "GET\n/b/k\n\nhost:s3.example.com\nx-amz-security-token:{token}\n\nhost;x-amz-security-token\nUNSIGNED-PAYLOAD"
         );
-        let hex = |text: &str| text.bytes().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(" ");
+        let hex = |text: &str| {
+            text.bytes()
+                .map(|b| format!("{b:02x}"))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         let document = format!(
             "<?xml version=\"1.0\"?><Error><Code>SignatureDoesNotMatch</Code><CanonicalRequest>{canonical}</CanonicalRequest>\
              <CanonicalRequestBytes>{}</CanonicalRequestBytes></Error>",
@@ -449,9 +545,13 @@ mod tests {
         );
         let read = redaction(token).apply(document.as_bytes());
         let read = String::from_utf8_lossy(&read);
-        assert!(!read.contains(token) && !read.contains(&hex(token)), "{read}");
         assert!(
-            read.contains("<Code>SignatureDoesNotMatch</Code>") && read.contains("host:s3.example.com"),
+            !read.contains(token) && !read.contains(&hex(token)),
+            "{read}"
+        );
+        assert!(
+            read.contains("<Code>SignatureDoesNotMatch</Code>")
+                && read.contains("host:s3.example.com"),
             "{read}"
         );
     }
@@ -460,13 +560,22 @@ mod tests {
     #[test]
     fn a_search_costs_no_more_where_the_service_and_the_tokens_are_made_for_it() {
         let redactor = Redactor::default();
-        let token = |i: usize| Arc::new(SecretValue::for_tests(&format!("{}{i}", "a".repeat(16_000))));
+        let token = |i: usize| {
+            Arc::new(SecretValue::for_tests(&format!(
+                "{}{i}",
+                "a".repeat(16_000)
+            )))
+        };
         let tokens: Vec<_> = (0..8).map(token).collect();
         tokens.iter().for_each(|token| redactor.learn(token));
         let began = std::time::Instant::now();
         for _ in 0..127 {
             let read = redactor.apply(&[b'a'; 500]);
-            assert!(!read.windows(WINDOW).any(|w| w == [b'a'; WINDOW]), "{}", String::from_utf8_lossy(&read));
+            assert!(
+                !read.windows(WINDOW).any(|w| w == [b'a'; WINDOW]),
+                "{}",
+                String::from_utf8_lossy(&read)
+            );
         }
         redactor.apply("a".repeat(1 << 20).as_bytes());
         // A debug build on a busy machine; before, it was seconds in a release build.
@@ -485,7 +594,9 @@ mod tests {
         let mut longest = std::time::Duration::ZERO;
         for i in 0.. {
             let began = std::time::Instant::now();
-            redactor.learn(&Arc::new(SecretValue::for_tests(&format!("another-token-{i}"))));
+            redactor.learn(&Arc::new(SecretValue::for_tests(&format!(
+                "another-token-{i}"
+            ))));
             longest = longest.max(began.elapsed());
             if searching.is_finished() {
                 break;
@@ -497,8 +608,8 @@ mod tests {
 
     #[test]
     fn a_part_of_a_secret_is_cut_too() {
-        let read =
-            redaction("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY").apply(b"key wJalrXUtnFEMI/K7MDEN is wrong");
+        let read = redaction("wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+            .apply(b"key wJalrXUtnFEMI/K7MDEN is wrong");
         assert_eq!(String::from_utf8_lossy(&read), "key *** is wrong");
     }
 
@@ -507,7 +618,11 @@ mod tests {
         let redaction = redaction("secret-of-a-kind");
         let text = "secret-of-a-kind".repeat(1000) + " and more";
         let read = redaction.apply_up_to(text.as_bytes(), 10);
-        assert!(read.len() < 20 && read.iter().all(|b| *b == b'*'), "{}", String::from_utf8_lossy(&read));
+        assert!(
+            read.len() < 20 && read.iter().all(|b| *b == b'*'),
+            "{}",
+            String::from_utf8_lossy(&read)
+        );
     }
 
     #[test]
@@ -517,7 +632,10 @@ mod tests {
         let kept = token("the-token-in-use");
         redactor.learn(&kept);
         (0..100).for_each(|i| redactor.learn(&token(&format!("another-token-{i}"))));
-        assert_eq!(redactor.apply(b"the-token-in-use, another-token-3"), b"***, another-token-3");
+        assert_eq!(
+            redactor.apply(b"the-token-in-use, another-token-3"),
+            b"***, another-token-3"
+        );
     }
 
     proptest! {

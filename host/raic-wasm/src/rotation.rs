@@ -8,8 +8,8 @@ use std::{
 
 use async_trait::async_trait;
 use raic_cloud::{
-    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Page, Payload,
-    Result, WriteMode,
+    ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Page,
+    Payload, Result, WriteMode,
 };
 use tokio::sync::Mutex;
 
@@ -39,7 +39,9 @@ pub struct RotatingCloud {
 
 impl fmt::Debug for RotatingCloud {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RotatingCloud").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("RotatingCloud")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 
@@ -56,7 +58,10 @@ impl RotatingCloud {
         read: Arc<ReadCredentials>,
     ) -> Result<Self, ConnectorError> {
         let documents = read().map_err(ConnectorError::Credentials)?;
-        let configuration = Configuration { credentials: documents.clone(), ..configuration };
+        let configuration = Configuration {
+            credentials: documents.clone(),
+            ..configuration
+        };
         let first = ConnectorCloud::new(name, connector, &configuration)?;
         Ok(Self {
             name: name.to_owned(),
@@ -69,11 +74,18 @@ impl RotatingCloud {
     }
 
     fn current(&self) -> Arc<ConnectorCloud> {
-        self.current.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.current
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// The cloud with other credentials than `refused` has, where there are others.
-    async fn after(&self, refused: &Arc<ConnectorCloud>, e: &CloudError) -> Option<Arc<ConnectorCloud>> {
+    async fn after(
+        &self,
+        refused: &Arc<ConnectorCloud>,
+        e: &CloudError,
+    ) -> Option<Arc<ConnectorCloud>> {
         if e.kind != ErrorKind::Unauthenticated {
             return None;
         }
@@ -102,7 +114,10 @@ impl RotatingCloud {
         if found == documents.0 {
             return None;
         }
-        let configuration = Configuration { credentials: found.clone(), ..self.configuration.clone() };
+        let configuration = Configuration {
+            credentials: found.clone(),
+            ..self.configuration.clone()
+        };
         match ConnectorCloud::new(&self.name, &self.connector, &configuration) {
             Ok(cloud) => {
                 tracing::info!(cloud = self.name, "its credentials are others now");
@@ -154,7 +169,12 @@ impl Cloud for RotatingCloud {
         rotating!(self, cloud => cloud.put(key, content.clone(), mode.clone()))
     }
 
-    async fn get(&self, key: &ObjectKey, range: Option<ByteRange>, if_match: Option<&str>) -> Result<Object> {
+    async fn get(
+        &self,
+        key: &ObjectKey,
+        range: Option<ByteRange>,
+        if_match: Option<&str>,
+    ) -> Result<Object> {
         rotating!(self, cloud => cloud.get(key, range, if_match))
     }
 

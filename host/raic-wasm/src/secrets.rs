@@ -18,7 +18,11 @@ use crate::{
 pub type CredentialDocuments = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
 /// All but RFC 3986's unreserved characters (section 2.3).
-const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
 
 /// The longest user name of basic authentication, in bytes.
 const MAX_USER: usize = 256;
@@ -41,13 +45,21 @@ struct Rule {
 
 impl From<&Part> for Rule {
     fn from(part: &Part) -> Self {
-        Self { encoding: part.encoding, sign: part.sign.clone(), send: part.send.clone() }
+        Self {
+            encoding: part.encoding,
+            sign: part.sign.clone(),
+            send: part.send.clone(),
+        }
     }
 }
 
 impl From<&Token> for Rule {
     fn from(token: &Token) -> Self {
-        Self { encoding: None, sign: token.sign.clone(), send: token.send.clone() }
+        Self {
+            encoding: None,
+            sign: token.sign.clone(),
+            send: token.send.clone(),
+        }
     }
 }
 
@@ -79,8 +91,16 @@ impl Credentials {
         settings: &Settings,
         documents: &CredentialDocuments,
     ) -> Result<Self, ConnectorError> {
-        if let Some(name) = documents.keys().find(|name| !manifest.credentials.contains_key(*name)) {
-            let known = manifest.credentials.keys().map(String::as_str).collect::<Vec<_>>().join(", ");
+        if let Some(name) = documents
+            .keys()
+            .find(|name| !manifest.credentials.contains_key(*name))
+        {
+            let known = manifest
+                .credentials
+                .keys()
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join(", ");
             let problem = format!("{} has none of that name; it has {known}", manifest.name);
             return Err(ConnectorError::credential(name, problem));
         }
@@ -88,7 +108,11 @@ impl Credentials {
         for (name, credential) in &manifest.credentials {
             if !holds(&credential.when, &settings.values) {
                 if documents.contains_key(name) {
-                    let wanted: Vec<_> = credential.when.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+                    let wanted: Vec<_> = credential
+                        .when
+                        .iter()
+                        .map(|(n, v)| format!("{n} = {v}"))
+                        .collect();
                     let problem = format!("is used only with the settings {}", wanted.join(", "));
                     return Err(ConnectorError::credential(name, problem));
                 }
@@ -99,11 +123,15 @@ impl Credentials {
             })?;
             for (part, rule) in &credential.parts {
                 let path = format!("{name}.{part}");
-                let told =
-                    |e: String| ConnectorError::credential(name, format!("{e}; it is: {}", credential.help));
+                let told = |e: String| {
+                    ConnectorError::credential(name, format!("{e}; it is: {}", credential.help))
+                };
                 match take(document, rule).map_err(told)? {
                     Some(value) if rule.secret => {
-                        let value = SecretValue { value, rule: rule.into() };
+                        let value = SecretValue {
+                            value,
+                            rule: rule.into(),
+                        };
                         value.check().map_err(told)?;
                         credentials.secret.insert(path, Arc::new(value));
                     }
@@ -112,8 +140,10 @@ impl Credentials {
                     }
                     None if rule.optional => {}
                     None => {
-                        let problem =
-                            format!("its document has nothing at {}: {}", rule.from, credential.help);
+                        let problem = format!(
+                            "its document has nothing at {}: {}",
+                            rule.from, credential.help
+                        );
                         return Err(ConnectorError::credential(name, problem));
                     }
                 }
@@ -135,8 +165,13 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
         return Ok((!text.is_empty()).then(|| Zeroizing::new(text.to_owned())));
     };
     // serde_json's messages may quote the document, so they are not passed on.
-    let json: serde_json::Value = serde_json::from_str(text)
-        .map_err(|e| format!("its document is no JSON (line {}, column {})", e.line(), e.column()))?;
+    let json: serde_json::Value = serde_json::from_str(text).map_err(|e| {
+        format!(
+            "its document is no JSON (line {}, column {})",
+            e.line(),
+            e.column()
+        )
+    })?;
     match json.pointer(pointer) {
         None | Some(serde_json::Value::Null) => Ok(None),
         Some(serde_json::Value::String(value)) if value.chars().any(is_wrong) => {
@@ -145,8 +180,11 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
         Some(serde_json::Value::String(value)) => {
             let value = Zeroizing::new(value.clone());
             // Newlines that were escaped twice on their way through an environment: a key in PEM has no backslash.
-            let value =
-                if is_key { Zeroizing::new(value.replace("\\n", "\n").replace('\r', "")) } else { value };
+            let value = if is_key {
+                Zeroizing::new(value.replace("\\n", "\n").replace('\r', ""))
+            } else {
+                value
+            };
             Ok((!value.is_empty()).then_some(value))
         }
         Some(_) => Err(format!("the value at {pointer} is no text")),
@@ -157,12 +195,18 @@ impl SecretValue {
     /// One with which nothing may be done.
     #[cfg(test)]
     pub(crate) fn for_tests(text: &str) -> Self {
-        Self { value: Zeroizing::new(text.to_owned()), rule: Rule::default() }
+        Self {
+            value: Zeroizing::new(text.to_owned()),
+            rule: Rule::default(),
+        }
     }
 
     /// Out of an answer.
     pub(crate) fn taken(value: Zeroizing<String>, token: &Token) -> Self {
-        Self { value, rule: token.into() }
+        Self {
+            value,
+            rule: token.into(),
+        }
     }
 
     /// Whether the value is what its uses need, so that a wrong key is told when the cloud is opened.
@@ -170,7 +214,12 @@ impl SecretValue {
         if self.rule.encoding == Some(Encoding::Base64) {
             self.key()?;
         }
-        if self.rule.sign.iter().any(|s| matches!(s, Signing::Jwt { .. })) {
+        if self
+            .rule
+            .sign
+            .iter()
+            .any(|s| matches!(s, Signing::Jwt { .. }))
+        {
             self.rsa_key()?;
         }
         Ok(())
@@ -181,14 +230,17 @@ impl SecretValue {
         match self.rule.encoding {
             None => Ok(Zeroizing::new(self.value.as_bytes().to_vec())),
             Some(Encoding::Base64) => {
-                let key = BASE64.decode(self.value.as_bytes()).map_err(|_| "the key is no base64".to_owned());
+                let key = BASE64
+                    .decode(self.value.as_bytes())
+                    .map_err(|_| "the key is no base64".to_owned());
                 key.map(Zeroizing::new)
             }
         }
     }
 
     fn rsa_key(&self) -> Result<ring::signature::RsaKeyPair, String> {
-        let wrong = || "the private key is not an RSA key in PEM (PKCS #8) of 2048 bits or more".to_owned();
+        let wrong =
+            || "the private key is not an RSA key in PEM (PKCS #8) of 2048 bits or more".to_owned();
         let der = PrivatePkcs8KeyDer::from_pem_slice(self.value.as_bytes()).map_err(|_| wrong())?;
         ring::signature::RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| wrong())
     }
@@ -207,8 +259,13 @@ impl SecretValue {
         let key = self.rsa_key()?;
         let mut signature = vec![0; key.public().modulus_len()];
         let random = ring::rand::SystemRandom::new();
-        key.sign(&ring::signature::RSA_PKCS1_SHA256, &random, message, &mut signature)
-            .map_err(|_| "the private key does not sign".to_owned())?;
+        key.sign(
+            &ring::signature::RSA_PKCS1_SHA256,
+            &random,
+            message,
+            &mut signature,
+        )
+        .map_err(|_| "the private key does not sign".to_owned())?;
         Ok(signature)
     }
 
@@ -219,7 +276,8 @@ impl SecretValue {
 
     fn may(&self, how: &str, is: impl Fn(&Signing) -> bool) -> Result<&Signing, String> {
         let found = self.rule.sign.iter().find(|signing| is(signing));
-        found.ok_or_else(|| format!("the manifest does not allow signing with this secret by {how}"))
+        found
+            .ok_or_else(|| format!("the manifest does not allow signing with this secret by {how}"))
     }
 
     /// The shape of what may be signed with it by HMAC.
@@ -256,9 +314,15 @@ impl SecretValue {
         let (algorithm, terminator) = match scheme {
             "AWS4" => ("AWS4-HMAC-SHA256", "aws4_request"),
             "GOOG4" => ("GOOG4-HMAC-SHA256", "goog4_request"),
-            other => return Err(format!("no signing scheme {other:?}; there are AWS4 and GOOG4")),
+            other => {
+                return Err(format!(
+                    "no signing scheme {other:?}; there are AWS4 and GOOG4"
+                ));
+            }
         };
-        let date = timestamp.get(..8).filter(|_| timestamp.len() == 16 && timestamp.ends_with('Z'));
+        let date = timestamp
+            .get(..8)
+            .filter(|_| timestamp.len() == 16 && timestamp.ends_with('Z'));
         let date = date.ok_or_else(|| format!("{timestamp:?} is no timestamp YYYYMMDDTHHMMSSZ"))?;
         let scope = format!("{date}/{region}/{service}/{terminator}");
         let digest = HEXLOWER.encode(&Sha256::digest(canonical_request));
@@ -302,7 +366,9 @@ enum Place<'a> {
 impl Placeholders {
     /// How much memory the host holds for the last one that was issued, in bytes.
     pub(crate) fn held_by_last(&self) -> usize {
-        self.0.last().map_or(0, |p| size_of::<Placeholder>() + p.text.len() + p.value.len() + p.form.len())
+        self.0.last().map_or(0, |p| {
+            size_of::<Placeholder>() + p.text.len() + p.value.len() + p.form.len()
+        })
     }
 
     /// A text that stands for the secret in a form of the contract, or with `user` for base64(user:value).
@@ -314,7 +380,9 @@ impl Placeholders {
     ) -> Result<String, String> {
         let form = if user.is_some() { "basic" } else { form };
         if !secret.rule.send.iter().any(|s| s.form == form) {
-            return Err(format!("the manifest does not allow sending this secret as {form}"));
+            return Err(format!(
+                "the manifest does not allow sending this secret as {form}"
+            ));
         }
         if self.0.len() >= MAX_PLACEHOLDERS {
             return Err("too many placeholders in one call".to_owned());
@@ -326,7 +394,9 @@ impl Placeholders {
             (_, Some(user)) if user.contains(':') => {
                 return Err("a user name cannot hold a colon".to_owned());
             }
-            (_, Some(user)) => Zeroizing::new(BASE64.encode(format!("{user}:{}", &*secret.value).as_bytes())),
+            (_, Some(user)) => {
+                Zeroizing::new(BASE64.encode(format!("{user}:{}", &*secret.value).as_bytes()))
+            }
             ("query" | "form", None) => {
                 Zeroizing::new(utf8_percent_encode(&secret.value, RESERVED).to_string())
             }
@@ -339,7 +409,12 @@ impl Placeholders {
         let mut random = [0_u8; 16];
         getrandom::fill(&mut random).map_err(|e| e.to_string())?;
         let text = format!("RAIC{}", HEXLOWER.encode(&random));
-        self.0.push(Placeholder { text: text.clone(), value, form: form.to_owned(), secret: secret.clone() });
+        self.0.push(Placeholder {
+            text: text.clone(),
+            value,
+            form: form.to_owned(),
+            secret: secret.clone(),
+        });
         Ok(text)
     }
 
@@ -357,7 +432,9 @@ impl Placeholders {
     /// A URL with the placeholders of its query replaced. Elsewhere in it none may stand.
     pub(crate) fn fill_url(&self, grant: &str, url: &str) -> Result<Zeroizing<String>, String> {
         let Some((base, query)) = url.split_once('?') else {
-            return self.outside_of_all(url).map(|()| Zeroizing::new(url.to_owned()));
+            return self
+                .outside_of_all(url)
+                .map(|()| Zeroizing::new(url.to_owned()));
         };
         self.outside_of_all(base)?;
         let items = query.split('&').map(|item| {
@@ -393,13 +470,21 @@ impl Placeholders {
     }
 
     /// A small body with its placeholders replaced.
-    pub(crate) fn fill_content(&self, grant: &str, content: Vec<u8>) -> Result<Zeroizing<Vec<u8>>, String> {
+    pub(crate) fn fill_content(
+        &self,
+        grant: &str,
+        content: Vec<u8>,
+    ) -> Result<Zeroizing<Vec<u8>>, String> {
         if self.0.is_empty() {
             return Ok(Zeroizing::new(content));
         }
         match String::from_utf8(content) {
             Ok(text) => {
-                if self.0.iter().any(|p| p.form == "json" && text.contains(&p.text)) {
+                if self
+                    .0
+                    .iter()
+                    .any(|p| p.form == "json" && text.contains(&p.text))
+                {
                     json_body::check(&text)?;
                 }
                 let filled = self.fill_place(grant, Place::Content, &text, MAX_CONTENT)?;
@@ -416,7 +501,12 @@ impl Placeholders {
         }
     }
 
-    fn require(&self, grant: &str, place: Place<'_>, placeholder: &Placeholder) -> Result<(), String> {
+    fn require(
+        &self,
+        grant: &str,
+        place: Place<'_>,
+        placeholder: &Placeholder,
+    ) -> Result<(), String> {
         let in_place = |s: &Sending| match place {
             Place::Header(header) => s.header.as_deref() == Some(header),
             Place::Query => s.header.is_none() && matches!(s.form.as_str(), "raw" | "query"),
@@ -431,7 +521,9 @@ impl Placeholders {
             Place::Query => "a query".to_owned(),
             Place::Content => "a body".to_owned(),
         };
-        Err(format!("the manifest does not allow a secret in {place} toward {grant:?}"))
+        Err(format!(
+            "the manifest does not allow a secret in {place} toward {grant:?}"
+        ))
     }
 
     fn fill_place(
@@ -457,7 +549,9 @@ impl Placeholders {
                 .saturating_add(times.saturating_mul(placeholder.value.len()));
         }
         if length > most {
-            return Err(format!("what is sent passes {most} bytes with its secrets filled in"));
+            return Err(format!(
+                "what is sent passes {most} bytes with its secrets filled in"
+            ));
         }
         let mut filled = Zeroizing::new(text.to_owned());
         for placeholder in self.0.iter().filter(|p| text.contains(&p.text)) {
@@ -469,13 +563,19 @@ impl Placeholders {
     /// A canonical request with the placeholders of its query and its header lines replaced.
     pub(crate) fn fill_canonical(&self, canonical: &str) -> Result<Zeroizing<String>, String> {
         if canonical.len() > MAX_CANONICAL {
-            return Err(format!("a canonical request has at most {MAX_CANONICAL} bytes"));
+            return Err(format!(
+                "a canonical request has at most {MAX_CANONICAL} bytes"
+            ));
         }
         // Method, path; query, headers; an empty line; the rest.
         let head: usize = canonical.split_inclusive('\n').take(2).map(str::len).sum();
-        let end = canonical[head..].find("\n\n").map_or(canonical.len(), |at| head + at);
+        let end = canonical[head..]
+            .find("\n\n")
+            .map_or(canonical.len(), |at| head + at);
         let filled = self.replaced(&canonical[head..end], MAX_CANONICAL)?;
-        Ok(Zeroizing::new([&canonical[..head], filled.as_str(), &canonical[end..]].concat()))
+        Ok(Zeroizing::new(
+            [&canonical[..head], filled.as_str(), &canonical[end..]].concat(),
+        ))
     }
 }
 
@@ -487,9 +587,14 @@ mod tests {
         "SecretAccessKey":"wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY","SessionToken":"token-of-a-session"}"#;
 
     fn credentials(document: &str) -> Result<Credentials, ConnectorError> {
-        let manifest = Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
+        let manifest =
+            Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
         let document = Zeroizing::new(document.as_bytes().to_vec());
-        Credentials::new(&manifest, &Settings::default(), &BTreeMap::from([("keys".to_owned(), document)]))
+        Credentials::new(
+            &manifest,
+            &Settings::default(),
+            &BTreeMap::from([("keys".to_owned(), document)]),
+        )
     }
 
     /// "GET Object" of the S3 API reference's signature examples.
@@ -500,57 +605,113 @@ mod tests {
             x-amz-content-sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855\n\
             x-amz-date:20130524T000000Z\n\nhost;range;x-amz-content-sha256;x-amz-date\n\
             e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        let signature =
-            key.sigv4("AWS4", "20130524T000000Z", "us-east-1", "s3", canonical.as_bytes()).unwrap();
+        let signature = key
+            .sigv4(
+                "AWS4",
+                "20130524T000000Z",
+                "us-east-1",
+                "s3",
+                canonical.as_bytes(),
+            )
+            .unwrap();
         assert_eq!(
             HEXLOWER.encode(&signature),
             "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"
         );
-        assert!(key.hmac("sha256", b"x").is_err(), "only what the manifest names");
+        assert!(
+            key.hmac("sha256", b"x").is_err(),
+            "only what the manifest names"
+        );
     }
 
     #[test]
     fn a_placeholder_is_replaced_only_where_the_manifest_says() {
         let credentials = credentials(KEYS).unwrap();
         let mut placeholders = Placeholders::default();
-        let token = placeholders.issue(&credentials.secret["keys.session-token"], "raw", None).unwrap();
-        let filled = placeholders.fill("bucket", "x-amz-security-token", &token, 1000).unwrap();
+        let token = placeholders
+            .issue(&credentials.secret["keys.session-token"], "raw", None)
+            .unwrap();
+        let filled = placeholders
+            .fill("bucket", "x-amz-security-token", &token, 1000)
+            .unwrap();
         assert_eq!(*filled, "token-of-a-session");
-        assert!(placeholders.fill("bucket", "x-other", &token, 1000).is_err());
-        assert!(placeholders.fill("elsewhere", "x-amz-security-token", &token, 1000).is_err());
-        assert!(placeholders.issue(&credentials.secret["keys.secret-access-key"], "raw", None).is_err());
+        assert!(
+            placeholders
+                .fill("bucket", "x-other", &token, 1000)
+                .is_err()
+        );
+        assert!(
+            placeholders
+                .fill("elsewhere", "x-amz-security-token", &token, 1000)
+                .is_err()
+        );
+        assert!(
+            placeholders
+                .issue(&credentials.secret["keys.secret-access-key"], "raw", None)
+                .is_err()
+        );
     }
 
     /// One header of placeholders was once gigabytes, three times over.
     #[test]
     fn what_placeholders_stand_for_is_bounded_before_they_are_filled() {
-        let credentials = credentials(&KEYS.replace("token-of-a-session", &"t".repeat(16 << 10))).unwrap();
+        let credentials =
+            credentials(&KEYS.replace("token-of-a-session", &"t".repeat(16 << 10))).unwrap();
         let mut placeholders = Placeholders::default();
         let secret = &credentials.secret["keys.session-token"];
         let token = placeholders.issue(secret, "raw", None).unwrap();
         assert!(placeholders.held_by_last() > 16 << 10);
-        assert!(placeholders.fill("bucket", "x-amz-security-token", &token.repeat(900), 32 << 10).is_err());
-        let canonical = format!("GET\n/\n\nx-amz-security-token:{}\nhost:h\n\nx\ny", token.repeat(1000));
+        assert!(
+            placeholders
+                .fill(
+                    "bucket",
+                    "x-amz-security-token",
+                    &token.repeat(900),
+                    32 << 10
+                )
+                .is_err()
+        );
+        let canonical = format!(
+            "GET\n/\n\nx-amz-security-token:{}\nhost:h\n\nx\ny",
+            token.repeat(1000)
+        );
         assert!(placeholders.fill_canonical(&canonical).is_err());
-        let canonical = format!("GET\n/{token}\n\nx-amz-security-token:{token}\n\n{token}\n{token}");
+        let canonical =
+            format!("GET\n/{token}\n\nx-amz-security-token:{token}\n\n{token}\n{token}");
         let filled = placeholders.fill_canonical(&canonical).unwrap();
-        assert_eq!(filled.matches(token.as_str()).count(), 3, "the query and the header lines alone");
-        let e = placeholders.issue(secret, "basic", Some(&"u".repeat(1_000_000))).unwrap_err();
+        assert_eq!(
+            filled.matches(token.as_str()).count(),
+            3,
+            "the query and the header lines alone"
+        );
+        let e = placeholders
+            .issue(secret, "basic", Some(&"u".repeat(1_000_000)))
+            .unwrap_err();
         assert!(e.contains("does not allow"), "{e}");
     }
 
     #[test]
     fn wrong_documents_are_told_without_showing_them() {
-        for document in ["", "AKIA:secretsecret", r#"{"AccessKeyId":"secretsecret"}"#, r#"{"AccessKeyId":7}"#]
-        {
+        for document in [
+            "",
+            "AKIA:secretsecret",
+            r#"{"AccessKeyId":"secretsecret"}"#,
+            r#"{"AccessKeyId":7}"#,
+        ] {
             let text = credentials(document).unwrap_err().to_string();
-            assert!(text.starts_with("credential \"keys\": ") && !text.contains("secretsecret"), "{text}");
+            assert!(
+                text.starts_with("credential \"keys\": ") && !text.contains("secretsecret"),
+                "{text}"
+            );
         }
     }
 
     #[test]
     fn debug_shows_no_secret() {
         let text = format!("{:?}", credentials(KEYS).unwrap());
-        assert!(!text.contains("wJalr") && !text.contains("token-of"), "{text}");
+        assert!(
+            !text.contains("wJalr") && !text.contains("token-of"),
+            "{text}"
+        );
     }
 }

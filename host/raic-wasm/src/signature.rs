@@ -31,17 +31,24 @@ pub fn verify_signature(
     keys: &[String],
 ) -> Result<(usize, String), ConnectorError> {
     let path = signature_file(file);
-    let wrong = |problem: String| ConnectorError::Signature { path: path.clone(), problem };
+    let wrong = |problem: String| ConnectorError::Signature {
+        path: path.clone(),
+        problem,
+    };
     let read = || -> std::io::Result<String> {
         let mut text = String::new();
-        std::fs::File::open(&path)?.take(MAX_SIGNATURE).read_to_string(&mut text)?;
+        std::fs::File::open(&path)?
+            .take(MAX_SIGNATURE)
+            .read_to_string(&mut text)?;
         Ok(text)
     };
     let text = read().map_err(|e| {
-        wrong(format!("cannot be read ({e}); config.toml asks for signatures ([connectors] signed_by)"))
+        wrong(format!(
+            "cannot be read ({e}); config.toml asks for signatures ([connectors] signed_by)"
+        ))
     })?;
-    let signature =
-        Signature::decode(&text).map_err(|e| wrong(format!("is no signature of minisign's: {e}")))?;
+    let signature = Signature::decode(&text)
+        .map_err(|e| wrong(format!("is no signature of minisign's: {e}")))?;
     for (number, key) in keys.iter().enumerate() {
         let key = PublicKey::from_base64(key)
             .map_err(|e| wrong(format!("signed_by has a key that is none ({key:?}): {e}")))?;
@@ -49,5 +56,7 @@ pub fn verify_signature(
             return Ok((number, signature.trusted_comment().to_owned()));
         }
     }
-    Err(wrong("is by none of the keys that config.toml lists ([connectors] signed_by)".to_owned()))
+    Err(wrong(
+        "is by none of the keys that config.toml lists ([connectors] signed_by)".to_owned(),
+    ))
 }

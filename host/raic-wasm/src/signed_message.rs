@@ -30,7 +30,8 @@ pub(crate) fn check(
     settings: &Settings,
     now: u64,
 ) -> Result<(), String> {
-    let text = std::str::from_utf8(message).map_err(|_| "what is signed is not UTF-8".to_owned())?;
+    let text =
+        std::str::from_utf8(message).map_err(|_| "what is signed is not UTF-8".to_owned())?;
     match signing {
         Signing::Sigv4 => Err("this secret signs by sigv4 only".to_owned()),
         Signing::AzureSharedKey { account, network } => {
@@ -38,8 +39,14 @@ pub(crate) fn check(
             shared_key(text, &account, network, gate, now)
                 .map_err(|why| format!("not a SharedKey request: {why}"))
         }
-        Signing::Jwt { network, scopes, lifetime_s } => {
-            let audience = gate.url_of(network).ok_or_else(|| format!("{network:?} is not one place"))?;
+        Signing::Jwt {
+            network,
+            scopes,
+            lifetime_s,
+        } => {
+            let audience = gate
+                .url_of(network)
+                .ok_or_else(|| format!("{network:?} is not one place"))?;
             jwt(text, &audience, scopes, *lifetime_s, now)
                 .map_err(|why| format!("not a token as the manifest says: {why}"))
         }
@@ -48,7 +55,13 @@ pub(crate) fn check(
 
 /// The string to sign of "Authorize with Shared Key": twelve lines, the `x-ms-` headers, and the resource. An account's or service's shared
 /// access signature begins with other lines and names no path.
-fn shared_key(text: &str, account: &str, network: &str, gate: &Gate, now: u64) -> Result<(), String> {
+fn shared_key(
+    text: &str,
+    account: &str,
+    network: &str,
+    gate: &Gate,
+    now: u64,
+) -> Result<(), String> {
     let mut lines = text.split('\n');
     let method = lines.next().unwrap_or_default();
     if !(3..=7).contains(&method.len()) || !method.bytes().all(|b| b.is_ascii_uppercase()) {
@@ -80,14 +93,22 @@ fn shared_key(text: &str, account: &str, network: &str, gate: &Gate, now: u64) -
     if date.abs_diff(now) > SKEW.as_millis() as u64 {
         return Err("its x-ms-date is more than 15 minutes off".to_owned());
     }
-    let path = resource.and_then(|r| r.strip_prefix('/')).and_then(|r| r.strip_prefix(account));
-    let path = path.filter(|path| path.starts_with('/')).ok_or("its resource is not the account's")?;
+    let path = resource
+        .and_then(|r| r.strip_prefix('/'))
+        .and_then(|r| r.strip_prefix(account));
+    let path = path
+        .filter(|path| path.starts_with('/'))
+        .ok_or("its resource is not the account's")?;
     // The path is signed as it is sent, so the gate judges it as it would the request.
     let is_granted = gate.of_network(network).any(|grant| {
         let passed = gate.check(method, &format!("{}{path}", grant.origin()));
         passed.is_ok_and(|passed| passed.grant.name == network)
     });
-    if is_granted { Ok(()) } else { Err(format!("{method} {path} is not granted")) }
+    if is_granted {
+        Ok(())
+    } else {
+        Err(format!("{method} {path} is not granted"))
+    }
 }
 
 /// That a canonical request of SigV4 (AWS, "Create a signed request", step 1) is one that could be sent now: of a granted method, host and
@@ -95,7 +116,12 @@ fn shared_key(text: &str, account: &str, network: &str, gate: &Gate, now: u64) -
 ///
 /// # Errors
 /// One line.
-pub(crate) fn check_sigv4(canonical: &str, timestamp: &str, gate: &Gate, now: u64) -> Result<(), String> {
+pub(crate) fn check_sigv4(
+    canonical: &str,
+    timestamp: &str,
+    gate: &Gate,
+    now: u64,
+) -> Result<(), String> {
     let time = basic_time(timestamp).ok_or("its time is not YYYYMMDD'T'HHMMSS'Z'")?;
     if time.abs_diff(now) > SKEW.as_millis() as u64 {
         return Err("its time is more than 15 minutes off".to_owned());
@@ -115,11 +141,15 @@ pub(crate) fn check_sigv4(canonical: &str, timestamp: &str, gate: &Gate, now: u6
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Err("it has no host, or two".to_owned());
     };
-    let is_granted = gate
-        .grants()
-        .iter()
-        .any(|grant| gate.check(method, &format!("{}://{host}{path}", grant.scheme)).is_ok());
-    if is_granted { Ok(()) } else { Err(format!("{method} {path} at {host} is not granted")) }
+    let is_granted = gate.grants().iter().any(|grant| {
+        gate.check(method, &format!("{}://{host}{path}", grant.scheme))
+            .is_ok()
+    });
+    if is_granted {
+        Ok(())
+    } else {
+        Err(format!("{method} {path} at {host} is not granted"))
+    }
 }
 
 /// ISO 8601's basic form to the second, in milliseconds since 1970.
@@ -158,7 +188,9 @@ fn jwt(
     let header = part(header).ok_or("its header is not a JSON object in base64url")?;
     let claims = part(claims).ok_or("its claims are not a JSON object in base64url")?;
     if header.get("alg").and_then(Value::as_str) != Some("RS256")
-        || header.keys().any(|key| !matches!(key.as_str(), "alg" | "typ" | "kid"))
+        || header
+            .keys()
+            .any(|key| !matches!(key.as_str(), "alg" | "typ" | "kid"))
     {
         return Err("its header is not one of RS256 with typ and kid".to_owned());
     }
@@ -176,8 +208,10 @@ fn jwt(
     if claims.contains_key("scope") && of("scope").is_none() {
         return Err("its scope is not a text".to_owned());
     }
-    if let Some(other) =
-        of("scope").unwrap_or_default().split(' ').find(|s| !s.is_empty() && !scopes.contains(*s))
+    if let Some(other) = of("scope")
+        .unwrap_or_default()
+        .split(' ')
+        .find(|s| !s.is_empty() && !scopes.contains(*s))
     {
         return Err(format!("the scope {other:?} is not one of the manifest's"));
     }
@@ -206,17 +240,23 @@ mod tests {
     const DATE: &str = "Fri, 26 Jun 2015 23:39:12 GMT";
 
     fn azure(account: &str, container: &str) -> (Gate, Settings) {
-        let manifest = Manifest::parse(include_bytes!("../../../connectors/azure/connector.toml")).unwrap();
-        let given =
-            [("account", account), ("container", container)].map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let manifest =
+            Manifest::parse(include_bytes!("../../../connectors/azure/connector.toml")).unwrap();
+        let given = [("account", account), ("container", container)]
+            .map(|(n, v)| (n.to_owned(), v.to_owned()));
         let settings = manifest.resolve(&given.into()).unwrap();
-        (Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap(), settings)
+        (
+            Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap(),
+            settings,
+        )
     }
 
     fn shared_key_of(message: &str) -> Result<(), String> {
         let (gate, settings) = azure("myaccount", "mycontainer");
-        let signing =
-            Signing::AzureSharedKey { account: "{account}".to_owned(), network: "container".to_owned() };
+        let signing = Signing::AzureSharedKey {
+            account: "{account}".to_owned(),
+            network: "container".to_owned(),
+        };
         check(&signing, message.as_bytes(), &gate, &settings, NOW)
     }
 
@@ -231,9 +271,18 @@ mod tests {
         );
         shared_key_of(&put).unwrap();
         for (why, bad) in [
-            ("another container", put.replace("/mycontainer/", "/others/")),
-            ("a name that begins alike", put.replace("/mycontainer/", "/mycontainers/")),
-            ("another account", put.replace("/myaccount/", "/youraccount/")),
+            (
+                "another container",
+                put.replace("/mycontainer/", "/others/"),
+            ),
+            (
+                "a name that begins alike",
+                put.replace("/mycontainer/", "/mycontainers/"),
+            ),
+            (
+                "another account",
+                put.replace("/myaccount/", "/youraccount/"),
+            ),
             ("a year later", put.replace("2015 23", "2016 23")),
             ("no date", put.replace(&format!("x-ms-date:{DATE}\n"), "")),
             ("the whole account", listing.replace("/mycontainer", "/")),
@@ -256,9 +305,18 @@ mod tests {
     }
 
     fn jwt_of(header: &str, claims: &str) -> Result<(), String> {
-        let text = [header, claims].map(|part| BASE64URL_NOPAD.encode(part.as_bytes())).join(".");
-        let scopes = BTreeSet::from(["https://www.googleapis.com/auth/devstorage.read_write".to_owned()]);
-        jwt(&text, "https://oauth2.googleapis.com/token", &scopes, 3600, NOW)
+        let text = [header, claims]
+            .map(|part| BASE64URL_NOPAD.encode(part.as_bytes()))
+            .join(".");
+        let scopes =
+            BTreeSet::from(["https://www.googleapis.com/auth/devstorage.read_write".to_owned()]);
+        jwt(
+            &text,
+            "https://oauth2.googleapis.com/token",
+            &scopes,
+            3600,
+            NOW,
+        )
     }
 
     #[test]
@@ -271,24 +329,51 @@ mod tests {
         );
         jwt_of(header, &claims).unwrap();
         for (why, bad) in [
-            ("every scope", claims.replace("devstorage.read_write", "cloud-platform")),
+            (
+                "every scope",
+                claims.replace("devstorage.read_write", "cloud-platform"),
+            ),
             (
                 "a scope more",
-                claims.replace("read_write\"", "read_write https://www.googleapis.com/auth/cloud-platform\""),
+                claims.replace(
+                    "read_write\"",
+                    "read_write https://www.googleapis.com/auth/cloud-platform\"",
+                ),
             ),
-            ("for the API itself", claims.replace("oauth2.googleapis.com/token", "storage.googleapis.com/")),
+            (
+                "for the API itself",
+                claims.replace("oauth2.googleapis.com/token", "storage.googleapis.com/"),
+            ),
             (
                 "for a person",
-                claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"sub\":\"boss@example.com\""),
+                claims.replace(
+                    "\"iss\":\"a@p\"",
+                    "\"iss\":\"a@p\",\"sub\":\"boss@example.com\"",
+                ),
             ),
             (
                 "an identity token",
-                claims.replace("\"iss\":\"a@p\"", "\"iss\":\"a@p\",\"target_audience\":\"x\""),
+                claims.replace(
+                    "\"iss\":\"a@p\"",
+                    "\"iss\":\"a@p\",\"target_audience\":\"x\"",
+                ),
             ),
-            ("for a day", claims.replace(&(issued + 3600).to_string(), &(issued + 86_400).to_string())),
-            ("next year", claims.replace(&issued.to_string(), &(issued + 31_536_000).to_string())),
-            ("no end", claims.replace(&format!(",\"exp\":{}", issued + 3600), "")),
-            ("the scope twice", claims.replace("\"iss\":\"a@p\"", "\"scope\":\"x\",\"iss\":\"a@p\"")),
+            (
+                "for a day",
+                claims.replace(&(issued + 3600).to_string(), &(issued + 86_400).to_string()),
+            ),
+            (
+                "next year",
+                claims.replace(&issued.to_string(), &(issued + 31_536_000).to_string()),
+            ),
+            (
+                "no end",
+                claims.replace(&format!(",\"exp\":{}", issued + 3600), ""),
+            ),
+            (
+                "the scope twice",
+                claims.replace("\"iss\":\"a@p\"", "\"scope\":\"x\",\"iss\":\"a@p\""),
+            ),
         ] {
             assert!(jwt_of(header, &bad).is_err(), "{why}");
         }

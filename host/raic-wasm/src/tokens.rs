@@ -34,16 +34,20 @@ pub(crate) fn find(
             Some(("header", header)) => in_header(headers, header),
             Some(("json", pointer)) => body.and_then(|body| in_json(body, pointer)),
             Some(("xml", path)) => body.and_then(|body| in_xml(body, path)),
-            _ => {
-                body.and_then(|body| Some(Zeroizing::new(std::str::from_utf8(body).ok()?.trim().to_owned())))
-            }
+            _ => body.and_then(|body| {
+                Some(Zeroizing::new(
+                    std::str::from_utf8(body).ok()?.trim().to_owned(),
+                ))
+            }),
         };
         let value = value.filter(|value| !value.is_empty());
         match (value, &found) {
             (None, _) if token.optional => {}
             (None, _) => return Err(format!("the answer has no {name} at {from}")),
             (Some(value), Some(first)) if value != *first => {
-                return Err(format!("the answer has another {name} at {from} than elsewhere"));
+                return Err(format!(
+                    "the answer has another {name} at {from} than elsewhere"
+                ));
             }
             (Some(value), _) => found = Some(value),
         }
@@ -64,17 +68,22 @@ pub(crate) fn in_value(value: &[u8], token: &Token) -> Option<Arc<SecretValue>> 
 }
 
 fn is_token(text: &str) -> bool {
-    (SHORTEST..=LONGEST).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
+    (SHORTEST..=LONGEST).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ')
 }
 
 fn in_header(headers: &[(String, Vec<u8>)], name: &str) -> Option<Zeroizing<String>> {
     let (_, value) = headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name))?;
-    Some(Zeroizing::new(std::str::from_utf8(value).ok()?.trim().to_owned()))
+    Some(Zeroizing::new(
+        std::str::from_utf8(value).ok()?.trim().to_owned(),
+    ))
 }
 
 fn in_json(body: &[u8], pointer: &str) -> Option<Zeroizing<String>> {
     let document: serde_json::Value = serde_json::from_slice(body).ok()?;
-    Some(Zeroizing::new(document.pointer(pointer)?.as_str()?.to_owned()))
+    Some(Zeroizing::new(
+        document.pointer(pointer)?.as_str()?.to_owned(),
+    ))
 }
 
 /// The text of the first element at a path of local names below the root.
@@ -115,11 +124,18 @@ mod tests {
              [[network]]\nname = \"n\"\nurl = \"http://h\"\n\
              [tokens.t]\nanswers = [{{ network = \"n\", method = \"GET\" }}]\nfrom = {from}\noptional = {optional}\n"
         );
-        Manifest::parse(text.as_bytes()).unwrap().tokens.remove("t").unwrap()
+        Manifest::parse(text.as_bytes())
+            .unwrap()
+            .tokens
+            .remove("t")
+            .unwrap()
     }
 
     fn taken(from: &str, headers: &[(&str, &str)], body: &str) -> Result<Option<String>, String> {
-        let headers: Vec<_> = headers.iter().map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec())).collect();
+        let headers: Vec<_> = headers
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec()))
+            .collect();
         let found = find("t", &token(from, false), &headers, Some(body.as_bytes()))?;
         Ok(found.map(|secret| secret.text().to_owned()))
     }
@@ -127,11 +143,36 @@ mod tests {
     #[test]
     fn tokens_are_found_where_the_manifest_says() {
         let ok = Ok(Some("token-of-16-bytes".to_owned()));
-        let both = [("x-auth-token", "token-of-16-bytes"), ("x-storage-token", "token-of-16-bytes")];
-        assert_eq!(taken(r#"["header:X-Auth-Token", "header:X-Storage-Token"]"#, &both, ""), ok);
-        assert!(taken(r#"["header:X-Auth-Token", "header:X-Storage-Token"]"#, &both[..1], "").is_err());
-        assert_eq!(taken(r#"["json:/a/0/t"]"#, &[], r#"{"a":[{"t":"token-of-16-bytes"}]}"#), ok);
-        let xml = "<?xml version='1.0'?><R xmlns='u'><A><B>no</B></A><C><B>token-of-16-bytes</B></C></R>";
+        let both = [
+            ("x-auth-token", "token-of-16-bytes"),
+            ("x-storage-token", "token-of-16-bytes"),
+        ];
+        assert_eq!(
+            taken(
+                r#"["header:X-Auth-Token", "header:X-Storage-Token"]"#,
+                &both,
+                ""
+            ),
+            ok
+        );
+        assert!(
+            taken(
+                r#"["header:X-Auth-Token", "header:X-Storage-Token"]"#,
+                &both[..1],
+                ""
+            )
+            .is_err()
+        );
+        assert_eq!(
+            taken(
+                r#"["json:/a/0/t"]"#,
+                &[],
+                r#"{"a":[{"t":"token-of-16-bytes"}]}"#
+            ),
+            ok
+        );
+        let xml =
+            "<?xml version='1.0'?><R xmlns='u'><A><B>no</B></A><C><B>token-of-16-bytes</B></C></R>";
         assert_eq!(taken(r#"["xml:C/B"]"#, &[], xml), ok);
         assert_eq!(taken(r#"["text"]"#, &[], "token-of-16-bytes\n"), ok);
     }
@@ -147,6 +188,10 @@ mod tests {
             let told = taken(from, &[], body).unwrap_err();
             assert!(!told.contains("short\""), "{told}");
         }
-        assert!(find("t", &token(r#"["json:/t"]"#, true), &[], Some(b"{}")).unwrap().is_none());
+        assert!(
+            find("t", &token(r#"["json:/t"]"#, true), &[], Some(b"{}"))
+                .unwrap()
+                .is_none()
+        );
     }
 }

@@ -31,8 +31,12 @@ impl PinnedOrTrusted {
         pinned: Vec<CertificateDer<'static>>,
         provider: Arc<CryptoProvider>,
     ) -> Result<Self, String> {
-        let trusted = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
-        Ok(Self { trusted: trusted.map_err(|e| e.to_string())?, pinned })
+        let trusted =
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build();
+        Ok(Self {
+            trusted: trusted.map_err(|e| e.to_string())?,
+            pinned,
+        })
     }
 }
 
@@ -45,8 +49,13 @@ impl ServerCertVerifier for PinnedOrTrusted {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let judged =
-            self.trusted.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let judged = self.trusted.verify_server_cert(
+            end_entity,
+            intermediates,
+            server_name,
+            ocsp_response,
+            now,
+        );
         match judged {
             Err(Error::InvalidCertificate(CertificateError::Other(_)))
                 if self.pinned.iter().any(|pinned| pinned == end_entity) =>

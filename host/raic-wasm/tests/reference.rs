@@ -14,7 +14,10 @@ const PLACES: [(&str, &str); 11] = [
     ("Credential", "`[credentials.NAME]`"),
     ("Part", "`[credentials.NAME.parts.PART]`"),
     ("Network", "`[[network]]`"),
-    ("Document", "`[[documents]]`, `[[objects]]`, and `answers` of a token"),
+    (
+        "Document",
+        "`[[documents]]`, `[[objects]]`, and `answers` of a token",
+    ),
     ("Token", "`[tokens.NAME]`"),
     ("Endpoint", "`[endpoints.NAME]`"),
     ("Signing", "`sign = [{ form = \"..\" }]`"),
@@ -24,7 +27,9 @@ const PLACES: [(&str, &str); 11] = [
 
 /// The comment's lines as one, and what follows it: a field or a variant.
 fn items(of: &str) -> Vec<(String, String)> {
-    let kind = ["struct", "enum"].into_iter().find(|kind| SOURCE.contains(&format!("pub {kind} {of} {{")));
+    let kind = ["struct", "enum"]
+        .into_iter()
+        .find(|kind| SOURCE.contains(&format!("pub {kind} {of} {{")));
     let begins = format!("pub {} {of} {{", kind.expect("the type"));
     let body = SOURCE.split_once(&begins).expect("its beginning").1;
     let body = body.split_once("\n}\n").expect("its end").0;
@@ -34,7 +39,10 @@ fn items(of: &str) -> Vec<(String, String)> {
             comment += if comment.is_empty() { "" } else { " " };
             comment += text;
         } else if !comment.is_empty() && !line.starts_with("#[") {
-            items.push((name_of(line, kind == Some("enum")), std::mem::take(&mut comment)));
+            items.push((
+                name_of(line, kind == Some("enum")),
+                std::mem::take(&mut comment),
+            ));
         }
     }
     items
@@ -42,7 +50,10 @@ fn items(of: &str) -> Vec<(String, String)> {
 
 fn name_of(line: &str, is_enum: bool) -> String {
     let line = line.trim_start_matches("pub ");
-    let name = line.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or_default();
+    let name = line
+        .split(|c: char| !c.is_alphanumeric() && c != '_')
+        .next()
+        .unwrap_or_default();
     match name {
         // It is called by a word of Rust's in the file.
         "kind" => "type".to_owned(),
@@ -65,9 +76,14 @@ fn page() -> String {
                     are used together. A key that is not here is an error.\n"
         .to_owned();
     for (of, place) in PLACES {
-        let _ = write!(page, "\n## {place}\n\n| key | what it says |\n| --- | --- |\n");
+        let _ = write!(
+            page,
+            "\n## {place}\n\n| key | what it says |\n| --- | --- |\n"
+        );
         for (name, comment) in items(of) {
-            let comment = comment.replace("[`MEMORY_MIB`]", "64 MiB").replace('|', "\\|");
+            let comment = comment
+                .replace("[`MEMORY_MIB`]", "64 MiB")
+                .replace('|', "\\|");
             let _ = writeln!(page, "| `{name}` | {comment} |");
         }
     }
@@ -81,7 +97,10 @@ fn the_reference_is_what_the_code_says() {
         std::fs::write(PAGE, &page).expect("the page is written");
     }
     let written = std::fs::read_to_string(PAGE).unwrap_or_default();
-    assert!(written == page, "docs/connector-toml.md is not what the code says; RAIC_WRITE=1 writes it");
+    assert!(
+        written == page,
+        "docs/connector-toml.md is not what the code says; RAIC_WRITE=1 writes it"
+    );
 }
 
 /// Types whose keys the page lists; one that is added to the manifest is added here.
@@ -91,8 +110,11 @@ fn no_type_of_the_manifest_is_left_out() {
         .split("#[derive(")
         .filter(|part| part.contains("Deserialize") && part.contains("deny_unknown_fields"));
     for text in types {
-        let name =
-            text.split("pub struct ").nth(1).or_else(|| text.split("pub enum ").nth(1)).unwrap_or_default();
+        let name = text
+            .split("pub struct ")
+            .nth(1)
+            .or_else(|| text.split("pub enum ").nth(1))
+            .unwrap_or_default();
         let name = name.split([' ', '<']).next().unwrap_or_default();
         assert!(PLACES.iter().any(|(of, _)| *of == name), "{name}");
     }

@@ -83,7 +83,8 @@ impl ConnectorCrate<'_> {
         if !ended.status.success() {
             return Err(BuildError::Crate(self.folder.to_owned()));
         }
-        let core = artifact(&ended.stdout).ok_or_else(|| BuildError::NoLibrary(self.folder.to_owned()))?;
+        let core =
+            artifact(&ended.stdout).ok_or_else(|| BuildError::NoLibrary(self.folder.to_owned()))?;
         connector(&read(&core)?, &read(&self.folder.join("connector.toml"))?)
     }
 }
@@ -93,14 +94,23 @@ impl ConnectorCrate<'_> {
 fn remapped() -> Vec<String> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
-    let sources =
-        cargo_home.map(|home| home.join("registry/src")).and_then(|folder| fs::read_dir(folder).ok());
-    let mut registries: Vec<PathBuf> =
-        sources.into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let sources = cargo_home
+        .map(|home| home.join("registry/src"))
+        .and_then(|folder| fs::read_dir(folder).ok());
+    let mut registries: Vec<PathBuf> = sources
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     registries.sort();
-    let registries = registries.iter().map(|path| format!("--remap-path-prefix={}=registry", path.display()));
+    let registries = registries
+        .iter()
+        .map(|path| format!("--remap-path-prefix={}=registry", path.display()));
     // Where Debian has the standard library's.
-    registries.chain(["--remap-path-prefix=/usr/lib/rustlib/src/rust=rust".to_owned()]).collect()
+    registries
+        .chain(["--remap-path-prefix=/usr/lib/rustlib/src/rust=rust".to_owned()])
+        .collect()
 }
 
 /// Makes a connector of a component, or of a core module that carries the types of its world, and a manifest.
@@ -117,8 +127,11 @@ pub fn connector(wasm: &[u8], manifest: &[u8]) -> Result<Vec<u8>, BuildError> {
         Some(b"\0asm\x0d\0\x01\0") => wasm.to_vec(),
         _ => return Err(BuildError::NoWasm),
     };
-    CustomSection { name: MANIFEST_SECTION.into(), data: manifest.into() }
-        .append_to_component(&mut component);
+    CustomSection {
+        name: MANIFEST_SECTION.into(),
+        data: manifest.into(),
+    }
+    .append_to_component(&mut component);
     Ok(component)
 }
 
@@ -128,13 +141,20 @@ fn artifact(messages: &[u8]) -> Option<PathBuf> {
     let mut files = lines.filter_map(|line| {
         let message: serde_json::Value = serde_json::from_slice(line).ok()?;
         let files = message.get("filenames")?.as_array()?.clone();
-        files.iter().filter_map(|file| file.as_str()).find(|file| file.ends_with(".wasm")).map(PathBuf::from)
+        files
+            .iter()
+            .filter_map(|file| file.as_str())
+            .find(|file| file.ends_with(".wasm"))
+            .map(PathBuf::from)
     });
     files.next()
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, BuildError> {
-    fs::read(path).map_err(|source| BuildError::Read { path: path.to_owned(), source })
+    fs::read(path).map_err(|source| BuildError::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -143,14 +163,21 @@ mod tests {
 
     #[test]
     fn what_is_no_webassembly_is_told() {
-        assert!(matches!(connector(b"#!/bin/sh", b""), Err(BuildError::NoWasm)));
+        assert!(matches!(
+            connector(b"#!/bin/sh", b""),
+            Err(BuildError::NoWasm)
+        ));
         assert!(matches!(connector(b"", b""), Err(BuildError::NoWasm)));
     }
 
     #[test]
     fn a_component_gets_its_manifest() {
         let built = connector(b"\0asm\x0d\0\x01\0", b"name = \"x\"").unwrap();
-        assert!(built.windows(MANIFEST_SECTION.len()).any(|part| part == MANIFEST_SECTION.as_bytes()));
+        assert!(
+            built
+                .windows(MANIFEST_SECTION.len())
+                .any(|part| part == MANIFEST_SECTION.as_bytes())
+        );
         assert!(built.ends_with(b"name = \"x\""));
     }
 

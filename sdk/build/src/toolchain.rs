@@ -62,17 +62,26 @@ impl Toolchain {
         match self {
             Self::Debian => {
                 let programs = ["/usr/bin/rustc", "/usr/bin/wasm-ld"];
-                let lacking = programs.into_iter().find(|program| !Path::new(program).exists());
+                let lacking = programs
+                    .into_iter()
+                    .find(|program| !Path::new(program).exists());
                 lacking.map_or(Ok(()), |program| Err(ToolchainError::NoDebian(program)))
             }
             Self::Rustup => {
-                let listed = Command::new("rustup").args(["target", "list", "--installed"]).output();
+                let listed = Command::new("rustup")
+                    .args(["target", "list", "--installed"])
+                    .output();
                 let listed = listed.map_err(ToolchainError::NoRustup)?;
-                if String::from_utf8_lossy(&listed.stdout).lines().any(|target| target == TARGET) {
+                if String::from_utf8_lossy(&listed.stdout)
+                    .lines()
+                    .any(|target| target == TARGET)
+                {
                     return Ok(());
                 }
                 eprintln!("adding rustup's target {TARGET}, to compile connectors");
-                let added = Command::new("rustup").args(["target", "add", TARGET]).status();
+                let added = Command::new("rustup")
+                    .args(["target", "add", TARGET])
+                    .status();
                 match added.map_err(ToolchainError::NoRustup)?.success() {
                     true => Ok(()),
                     false => Err(ToolchainError::NoTarget),
@@ -86,14 +95,22 @@ impl Toolchain {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["rustc", "--target", TARGET]);
         // Meant for the host's compiler.
-        for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+        for name in [
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+        ] {
             command.env_remove(name);
         }
         if self == Self::Debian {
             command
                 .env("RUSTC", "/usr/bin/rustc")
                 .env("RUSTC_BOOTSTRAP", "1")
-                .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", "/usr/bin/wasm-ld")
+                .env(
+                    "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER",
+                    "/usr/bin/wasm-ld",
+                )
                 .arg("-Zbuild-std=std,panic_abort");
         }
         command

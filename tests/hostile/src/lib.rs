@@ -1,8 +1,9 @@
 //! A connector that misbehaves: the object's key says how. Every way must end its call and nothing else.
 
 use raic_sdk::{
-    Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, Made, ObjectInfo, Page, Payload, Request,
-    Response, Result, WriteMode, bindings::raic::connector::cloud, error, log, required_setting, secrets,
+    Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, Made, ObjectInfo, Page, Payload,
+    Request, Response, Result, WriteMode, bindings::raic::connector::cloud, error, log,
+    required_setting, secrets,
 };
 
 /// The connector.
@@ -12,7 +13,12 @@ pub struct Hostile;
 raic_sdk::connector!(Hostile);
 
 fn object(size: u64) -> ObjectInfo {
-    ObjectInfo { size, etag: None, last_modified_unix_ms: None, extra: Vec::new() }
+    ObjectInfo {
+        size,
+        etag: None,
+        last_modified_unix_ms: None,
+        extra: Vec::new(),
+    }
 }
 
 fn own(path: &str) -> Result<String> {
@@ -26,7 +32,9 @@ fn recurse(depth: u64) -> u64 {
 
 /// A token that its own service gives.
 fn issued() -> Result<secrets::Secret> {
-    Request::new("GET", own("login")?).send(None)?.take_secret("issued")
+    Request::new("GET", own("login")?)
+        .send(None)?
+        .take_secret("issued")
 }
 
 impl Connector for Hostile {
@@ -45,9 +53,10 @@ impl Connector for Hostile {
     fn put(key: String, content: &Payload, _: WriteMode) -> Result<ObjectInfo> {
         match key.as_str() {
             "lies-about-size" => Ok(object(content.size() + 1)),
-            "lies-about-etag" => {
-                Ok(ObjectInfo { etag: Some("\"a\"\r\nforged: b".to_owned()), ..object(content.size()) })
-            }
+            "lies-about-etag" => Ok(ObjectInfo {
+                etag: Some("\"a\"\r\nforged: b".to_owned()),
+                ..object(content.size())
+            }),
             "uploads" => {
                 Request::new("PUT", own("object")?).send(Some(content))?;
                 Ok(object(content.size()))
@@ -79,7 +88,10 @@ impl Connector for Hostile {
                 }
             }
             "recurses" => Ok(object(recurse(0))),
-            "lies-about-etag" => Ok(ObjectInfo { etag: Some("e".repeat(5000)), ..object(7) }),
+            "lies-about-etag" => Ok(ObjectInfo {
+                etag: Some("e".repeat(5000)),
+                ..object(7)
+            }),
             "hoards-answers" => {
                 let mut all = Vec::new();
                 loop {
@@ -105,9 +117,9 @@ impl Connector for Hostile {
                 }
                 Ok(object(0))
             }
-            "goes-elsewhere" => {
-                Request::new("GET", required_setting("forbidden")?).send(None).map(|_| object(0))
-            }
+            "goes-elsewhere" => Request::new("GET", required_setting("forbidden")?)
+                .send(None)
+                .map(|_| object(0)),
             "follows-a-redirect" => {
                 let answer = Request::new("GET", own("redirect")?).send(None)?;
                 Ok(object(answer.status().into()))
@@ -122,7 +134,9 @@ impl Connector for Hostile {
                     "proxy-x",
                 ];
                 for header in headers {
-                    let sent = Request::new("GET", own("x")?).header(header, "gzip").send(None);
+                    let sent = Request::new("GET", own("x")?)
+                        .header(header, "gzip")
+                        .send(None);
                     if !sent.is_err_and(|e| e.kind == ErrorKind::RefusedByHost) {
                         return Ok(object(0));
                     }
@@ -130,11 +144,18 @@ impl Connector for Hostile {
                 Err(error(ErrorKind::RefusedByHost, "all of them"))
             }
             "sends-the-secret-elsewhere" => {
-                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
-                Request::new("GET", own("x")?).header("x-other", &token).send(None).map(|_| object(0))
+                let token = secrets::open("token.value")?
+                    .expect("the secret")
+                    .placeholder("raw")?;
+                Request::new("GET", own("x")?)
+                    .header("x-other", &token)
+                    .send(None)
+                    .map(|_| object(0))
             }
             "sends-the-secret-to-another-host" => {
-                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
+                let token = secrets::open("token.value")?
+                    .expect("the secret")
+                    .placeholder("raw")?;
                 Request::new("GET", required_setting("forbidden")?)
                     .header("x-token", &token)
                     .send(None)
@@ -155,25 +176,44 @@ impl Connector for Hostile {
                     Request::new("GET", url.replace("://", &format!("://{raw}@"))),
                     Request::new(&raw, url.clone()),
                 ];
-                let refused =
-                    |request: Request| request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
+                let refused = |request: Request| {
+                    request
+                        .send(None)
+                        .is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
+                };
                 Ok(object(tried.into_iter().map(refused).map(u64::from).sum()))
             }
             "tells-the-secret" => {
-                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
-                for level in [log::Level::Trace, log::Level::Debug, log::Level::Info, log::Level::Warn] {
+                let token = secrets::open("token.value")?
+                    .expect("the secret")
+                    .placeholder("raw")?;
+                for level in [
+                    log::Level::Trace,
+                    log::Level::Debug,
+                    log::Level::Info,
+                    log::Level::Warn,
+                ] {
                     log::write(level, &format!("the secret is {token}"));
                 }
-                let answer = Request::new("GET", own("reflect")?).header("x-token", &token).send(None)?;
-                log::write(log::Level::Error, &String::from_utf8_lossy(&answer.read(4096)?));
+                let answer = Request::new("GET", own("reflect")?)
+                    .header("x-token", &token)
+                    .send(None)?;
+                log::write(
+                    log::Level::Error,
+                    &String::from_utf8_lossy(&answer.read(4096)?),
+                );
                 let mut e = error(ErrorKind::Protocol, format!("the secret is {token}"));
                 e.provider_code = Some(token.clone());
                 e.request_id = Some(token);
                 Err(e)
             }
             "reads-the-secret-back" => {
-                let token = secrets::open("token.value")?.expect("the secret").placeholder("raw")?;
-                let answer = Request::new("GET", own("reflect")?).header("x-token", &token).send(None)?;
+                let token = secrets::open("token.value")?
+                    .expect("the secret")
+                    .placeholder("raw")?;
+                let answer = Request::new("GET", own("reflect")?)
+                    .header("x-token", &token)
+                    .send(None)?;
                 let seen = String::from_utf8_lossy(&answer.read(4096)?).into_owned();
                 let header = answer.header("x-reflected").unwrap_or_default();
                 Err(error(ErrorKind::Protocol, format!("{seen} {header}")))
@@ -202,18 +242,24 @@ impl Connector for Hostile {
                     let answer = Request::new(method, own(path)?).send(None)?;
                     seen += &answer.header("x-issued").unwrap_or_default();
                     seen += &String::from_utf8_lossy(&answer.read(4096).unwrap_or_default());
-                    seen += &answer.header("x-account-meta-temp-url-key").unwrap_or_default();
+                    seen += &answer
+                        .header("x-account-meta-temp-url-key")
+                        .unwrap_or_default();
                 }
                 Err(error(ErrorKind::Protocol, seen))
             }
-            "reads-a-token-that-is-none" => {
-                Request::new("GET", own("short-login")?).send(None)?.read(4096).map(|_| object(0))
-            }
+            "reads-a-token-that-is-none" => Request::new("GET", own("short-login")?)
+                .send(None)?
+                .read(4096)
+                .map(|_| object(0)),
             "reads-a-kept-token-back" => {
-                let login =
-                    raic_sdk::login("issued", || Ok(Made::lasting(60_000).secret("token", issued()?)))?;
+                let login = raic_sdk::login("issued", || {
+                    Ok(Made::lasting(60_000).secret("token", issued()?))
+                })?;
                 let token = login.secret("token")?.placeholder("raw")?;
-                let answer = Request::new("GET", own("reflect")?).header("x-issued", &token).send(None)?;
+                let answer = Request::new("GET", own("reflect")?)
+                    .header("x-issued", &token)
+                    .send(None)?;
                 let seen = String::from_utf8_lossy(&answer.read(4096)?).into_owned();
                 Err(error(ErrorKind::Protocol, seen))
             }
@@ -227,8 +273,11 @@ impl Connector for Hostile {
                 let in_path = Request::new("GET", own(&token)?);
                 let mut refused = 0;
                 for request in [in_header, in_body, in_query, in_part_of_it, in_path] {
-                    refused +=
-                        u64::from(request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost));
+                    refused += u64::from(
+                        request
+                            .send(None)
+                            .is_err_and(|e| e.kind == ErrorKind::RefusedByHost),
+                    );
                 }
                 Ok(object(refused))
             }
@@ -242,8 +291,13 @@ impl Connector for Hostile {
                     token.hmac("sha256", b"x").map(|_| ()),
                     token.rsa_sha256(b"x").map(|_| ()),
                 ];
-                let refused = |e: &Result<()>| e.as_ref().is_err_and(|e| e.kind == ErrorKind::RefusedByHost);
-                Ok(object(tried.iter().filter(|tried| refused(tried)).count() as u64))
+                let refused = |e: &Result<()>| {
+                    e.as_ref()
+                        .is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
+                };
+                Ok(object(
+                    tried.iter().filter(|tried| refused(tried)).count() as u64
+                ))
             }
             "expands-placeholders" => {
                 let secret = secrets::open("token.value")?.expect("the secret");
@@ -261,32 +315,48 @@ impl Connector for Hostile {
                         .map(drop),
                     secrets::open("token.signing-key")?
                         .expect("the secret")
-                        .sigv4("AWS4", "20260101T000000Z", "r", "s", token.repeat(29_000).as_bytes())
+                        .sigv4(
+                            "AWS4",
+                            "20260101T000000Z",
+                            "r",
+                            "s",
+                            token.repeat(29_000).as_bytes(),
+                        )
                         .map(drop),
                 ];
                 match tried.iter().position(Result::is_ok) {
                     None => Ok(object(tried.len() as u64)),
-                    Some(passed) => Err(error(ErrorKind::Protocol, format!("number {passed} passed"))),
+                    Some(passed) => Err(error(
+                        ErrorKind::Protocol,
+                        format!("number {passed} passed"),
+                    )),
                 }
             }
             "signs-access-for-years" => {
                 let key = secrets::open("token.account-key")?.expect("the secret");
                 let date = raic_sdk::time::http(raic_sdk::now_unix_ms());
                 let request = |path: &str, date: &str| {
-                    format!("GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\n/account{path}\ncomp:list")
+                    format!(
+                        "GET\n\n\n\n\n\n\n\n\n\n\n\nx-ms-date:{date}\n/account{path}\ncomp:list"
+                    )
                 };
                 let tried = [
-                    "account\nrwdl\nb\nsco\n2020-01-01\n2099-01-01\n\nhttps\n2023-11-03\n\n".to_owned(),
-                    "rwdl\n\n2099-01-01\n/blob/account/own\n\n\nhttps\n2023-11-03\nc\n\n\n\n\n\n".to_owned(),
+                    "account\nrwdl\nb\nsco\n2020-01-01\n2099-01-01\n\nhttps\n2023-11-03\n\n"
+                        .to_owned(),
+                    "rwdl\n\n2099-01-01\n/blob/account/own\n\n\nhttps\n2023-11-03\nc\n\n\n\n\n\n"
+                        .to_owned(),
                     request("/other/x", &date),
                     request("/own/x", "Thu, 01 Jan 2099 00:00:00 GMT"),
                     "x".to_owned(),
                 ];
                 key.hmac("sha256", request("/own/x", &date).as_bytes())?;
                 let refused = |text: &String| {
-                    key.hmac("sha256", text.as_bytes()).is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
+                    key.hmac("sha256", text.as_bytes())
+                        .is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
                 };
-                Ok(object(tried.iter().filter(|text| refused(text)).count() as u64))
+                Ok(object(
+                    tried.iter().filter(|text| refused(text)).count() as u64
+                ))
             }
             "has-others-fetch" => {
                 let there = required_setting("forbidden")?;
@@ -301,8 +371,11 @@ impl Connector for Hostile {
                     ("x-ms-rename-source", "/payroll/all.csv"),
                 ];
                 let refused = headers.iter().filter(|(header, source)| {
-                    let request = Request::new("PUT", own("x").unwrap_or_default()).header(header, source);
-                    request.send(None).is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
+                    let request =
+                        Request::new("PUT", own("x").unwrap_or_default()).header(header, source);
+                    request
+                        .send(None)
+                        .is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
                 });
                 Ok(object(refused.count() as u64))
             }
@@ -315,27 +388,34 @@ impl Connector for Hostile {
             }
             "keeps-a-long-name" => {
                 let name = "n".repeat(1 << 19);
-                raic_sdk::login("first", || Ok(Made::lasting(60_000).text(&name, "x".to_owned())))
-                    .map(|_| object(0))
+                raic_sdk::login("first", || {
+                    Ok(Made::lasting(60_000).text(&name, "x".to_owned()))
+                })
+                .map(|_| object(0))
             }
-            "keeps-a-long-error" => {
-                raic_sdk::login("first", || Err(error(ErrorKind::Unauthenticated, "e".repeat(1 << 19))))
-                    .map(|_| object(0))
-            }
+            "keeps-a-long-error" => raic_sdk::login("first", || {
+                Err(error(ErrorKind::Unauthenticated, "e".repeat(1 << 19)))
+            })
+            .map(|_| object(0)),
             "logs-in-in-turn" => {
                 let nested = || {
-                    let first =
-                        raic_sdk::login("first", || Ok(Made::lasting(60_000).text("a", "1".to_owned())))?;
+                    let first = raic_sdk::login("first", || {
+                        Ok(Made::lasting(60_000).text("a", "1".to_owned()))
+                    })?;
                     Ok(Made::lasting(60_000).text("b", first.text("a")?.to_owned()))
                 };
                 raic_sdk::login("issued", nested).map(|_| object(1))
             }
             "logs-in-out-of-turn" => {
-                let nested =
-                    || raic_sdk::login("issued", || Ok(Made::lasting(60_000))).map(|_| Made::lasting(60_000));
+                let nested = || {
+                    raic_sdk::login("issued", || Ok(Made::lasting(60_000)))
+                        .map(|_| Made::lasting(60_000))
+                };
                 raic_sdk::login("first", nested).map(|_| object(0))
             }
-            "names-an-endpoint" => raic_sdk::endpoint("storage", "http://127.0.0.1:1/x").map(|_| object(0)),
+            "names-an-endpoint" => {
+                raic_sdk::endpoint("storage", "http://127.0.0.1:1/x").map(|_| object(0))
+            }
             "names-an-endpoint-of-its-own" => {
                 raic_sdk::endpoint("other", "http://127.0.0.1:1/x").map(|_| object(0))
             }
@@ -348,8 +428,9 @@ impl Connector for Hostile {
                 let key = secrets::open("token.signing-key")?.expect("the secret");
                 let url = required_setting("endpoint")?;
                 let (_, own, _) = raic_sdk::uri::split(&url).unwrap_or_default();
-                let request =
-                    |host: &str| format!("GET\n/own\n\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD").into_bytes();
+                let request = |host: &str| {
+                    format!("GET\n/own\n\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD").into_bytes()
+                };
                 let now = raic_sdk::time::basic(raic_sdk::now_unix_ms());
                 let of = |line: &str, query: &str| {
                     format!("{line}\n{query}\nhost:{own}\n\nhost\nUNSIGNED-PAYLOAD").into_bytes()
@@ -359,30 +440,56 @@ impl Connector for Hostile {
                     key.placeholder("raw").map(drop),
                     key.rsa_sha256(b"x").map(drop),
                     key.sigv4("", &now, "r", "s", &request(own)).map(drop),
-                    key.sigv4("AWS4", "20260101", "r", "s", &request(own)).map(drop),
+                    key.sigv4("AWS4", "20260101", "r", "s", &request(own))
+                        .map(drop),
                     key.sigv4("AWS4", &now, "r", "s", b"20260101").map(drop),
-                    key.sigv4("AWS4", &now, "r", "s", &request("evil.example")).map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &request("evil.example"))
+                        .map(drop),
                     // A URL for others, of another time; another's bucket.
-                    key.sigv4("AWS4", "20350101T000000Z", "r", "s", &request(own)).map(drop),
-                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/own/x", "X-Amz-Expires=604800")).map(drop),
-                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/own/x", "x%2Damz-credential=x")).map(drop),
-                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/other/x", "")).map(drop),
-                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/own/../other/x", "")).map(drop),
+                    key.sigv4("AWS4", "20350101T000000Z", "r", "s", &request(own))
+                        .map(drop),
+                    key.sigv4(
+                        "AWS4",
+                        &now,
+                        "r",
+                        "s",
+                        &of("GET\n/own/x", "X-Amz-Expires=604800"),
+                    )
+                    .map(drop),
+                    key.sigv4(
+                        "AWS4",
+                        &now,
+                        "r",
+                        "s",
+                        &of("GET\n/own/x", "x%2Damz-credential=x"),
+                    )
+                    .map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/other/x", ""))
+                        .map(drop),
+                    key.sigv4("AWS4", &now, "r", "s", &of("GET\n/own/../other/x", ""))
+                        .map(drop),
                 ];
-                let refused =
-                    tried.iter().filter(|e| e.as_ref().is_err_and(|e| e.kind == ErrorKind::RefusedByHost));
+                let refused = tried.iter().filter(|e| {
+                    e.as_ref()
+                        .is_err_and(|e| e.kind == ErrorKind::RefusedByHost)
+                });
                 key.sigv4("AWS4", &now, "r", "s", &request(own))?;
                 Ok(object(refused.count() as u64))
             }
             "moves-elsewhere" => {
-                let request =
-                    Request::new("MOVE", own("x")?).header("destination", &required_setting("forbidden")?);
+                let request = Request::new("MOVE", own("x")?)
+                    .header("destination", &required_setting("forbidden")?);
                 request.send(None).map(|_| object(0))
             }
             "repeats-a-key" => {
-                let token = secrets::open("token.value")?.expect("the secret").placeholder("json")?;
+                let token = secrets::open("token.value")?
+                    .expect("the secret")
+                    .placeholder("json")?;
                 let body = format!(r#"{{"a":"{token}","a":"x"}}"#);
-                Request::new("POST", own("x")?).content(body.into_bytes()).send(None).map(|_| object(0))
+                Request::new("POST", own("x")?)
+                    .content(body.into_bytes())
+                    .send(None)
+                    .map(|_| object(0))
             }
             "asks-without-end" => loop {
                 Request::new("GET", own("x")?).send(None)?;
@@ -399,13 +506,19 @@ impl Connector for Hostile {
         let first = keys.first().cloned().unwrap_or_default();
         match first.as_str() {
             "has-none" => Err(error(ErrorKind::Unsupported, "one by one")),
-            "tells-of-another" => Ok(vec![("never/asked".to_owned(), error(ErrorKind::Throttled, "later"))]),
+            "tells-of-another" => Ok(vec![(
+                "never/asked".to_owned(),
+                error(ErrorKind::Throttled, "later"),
+            )]),
             _ => Ok(vec![(first, error(ErrorKind::Throttled, "later"))]),
         }
     }
 
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page> {
-        let entry = |key: String| Listed { key, info: object(0) };
+        let entry = |key: String| Listed {
+            key,
+            info: object(0),
+        };
         match prefix.as_str() {
             "reads-objects/" => {
                 let answer = Request::new("GET", own("object")?).send(None)?;
@@ -415,26 +528,41 @@ impl Connector for Hostile {
             // To its end, which never comes.
             _ if prefix.starts_with("shares/") => {
                 let number: u64 = cursor.and_then(|c| c.parse().ok()).unwrap_or_default();
-                Ok(Page { entries: Vec::new(), next: Some((number + 1).to_string()) })
+                Ok(Page {
+                    entries: Vec::new(),
+                    next: Some((number + 1).to_string()),
+                })
             }
             _ if prefix.starts_with("made-up/") => {
                 let page: u64 = cursor.and_then(|c| c.parse().ok()).unwrap_or_default();
-                let keys = (0..u64::from(limit)).map(|i| entry(format!("{prefix}{:020}", page * 1000 + i)));
-                Ok(Page { entries: keys.collect(), next: Some((page + 1).to_string()) })
+                let keys = (0..u64::from(limit))
+                    .map(|i| entry(format!("{prefix}{:020}", page * 1000 + i)));
+                Ok(Page {
+                    entries: keys.collect(),
+                    next: Some((page + 1).to_string()),
+                })
             }
-            "same-cursor/" => {
-                Ok(Page { entries: Vec::new(), next: Some(cursor.unwrap_or_else(|| "c".to_owned())) })
-            }
+            "same-cursor/" => Ok(Page {
+                entries: Vec::new(),
+                next: Some(cursor.unwrap_or_else(|| "c".to_owned())),
+            }),
             "flood/" => Ok(Page {
-                entries: (0..1_000_000).map(|i| entry(format!("flood/{i}"))).collect(),
+                entries: (0..1_000_000)
+                    .map(|i| entry(format!("flood/{i}")))
+                    .collect(),
                 next: None,
             }),
             "too-many/" => Ok(Page {
-                entries: (0..=limit).map(|i| entry(format!("too-many/{i}"))).collect(),
+                entries: (0..=limit)
+                    .map(|i| entry(format!("too-many/{i}")))
+                    .collect(),
                 next: None,
             }),
             _ => Ok(Page {
-                entries: vec![entry("../../etc/passwd".to_owned()), entry(format!("{prefix}ok"))],
+                entries: vec![
+                    entry("../../etc/passwd".to_owned()),
+                    entry(format!("{prefix}ok")),
+                ],
                 next: None,
             }),
         }

@@ -21,7 +21,10 @@ impl Rclone {
         }
         let mut environment = Vec::new();
         let mut set = |remote: &str, name: &str, value: String| {
-            environment.push((format!("RCLONE_CONFIG_{}_{name}", remote.to_uppercase()), value));
+            environment.push((
+                format!("RCLONE_CONFIG_{}_{name}", remote.to_uppercase()),
+                value,
+            ));
         };
         for (service, port) in SERVICES.iter().zip(rig.ports()) {
             set(service, "TYPE", "s3".to_owned());
@@ -38,11 +41,17 @@ impl Rclone {
         // Every file on every service: what it takes to survive the loss of any two.
         set("all", "CREATE_POLICY", "all".to_owned());
         set("all", "ACTION_POLICY", "all".to_owned());
-        let obscured = Command::new("rclone").args(["obscure", "a password"]).output();
+        let obscured = Command::new("rclone")
+            .args(["obscure", "a password"])
+            .output();
         let obscured = obscured.map_err(|e| format!("rclone: {e}"))?.stdout;
         set("sealed", "TYPE", "crypt".to_owned());
         set("sealed", "REMOTE", "all:".to_owned());
-        set("sealed", "PASSWORD", String::from_utf8_lossy(&obscured).trim().to_owned());
+        set(
+            "sealed",
+            "PASSWORD",
+            String::from_utf8_lossy(&obscured).trim().to_owned(),
+        );
         environment.push(("RCLONE_CONFIG".to_owned(), "/dev/null".to_owned()));
         Ok(Some(Self { environment }))
     }
@@ -50,7 +59,9 @@ impl Rclone {
     fn command(&self) -> Command {
         let mut rclone = Command::new("rclone");
         // With an authority of its own in the environment its S3 does not start.
-        rclone.envs(self.environment.iter().map(|(n, v)| (n, v))).env_remove("AWS_CA_BUNDLE");
+        rclone
+            .envs(self.environment.iter().map(|(n, v)| (n, v)))
+            .env_remove("AWS_CA_BUNDLE");
         rclone
     }
 
@@ -62,7 +73,10 @@ impl Rclone {
 
     pub(crate) fn get(&self, name: &str, copy: &Path) -> Command {
         let mut rclone = self.command();
-        rclone.args(["copyto", "--ignore-times"]).arg(format!("sealed:{name}")).arg(copy);
+        rclone
+            .args(["copyto", "--ignore-times"])
+            .arg(format!("sealed:{name}"))
+            .arg(copy);
         rclone
     }
 

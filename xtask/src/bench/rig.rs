@@ -67,10 +67,21 @@ impl Rig {
     pub(crate) fn start(raic: &Path, connector: &Path, size: u64) -> Outcome<Self> {
         let memory = Path::new("/dev/shm");
         let fits = memory.is_dir() && size <= IN_MEMORY;
-        let parent = if fits { memory.to_owned() } else { std::env::temp_dir() };
-        let folder =
-            tempfile::Builder::new().prefix("raic-bench-").tempdir_in(&parent).map_err(io(&parent))?;
-        let mut rig = Self { raic: raic.to_owned(), services: Vec::new(), daemon: None, folder };
+        let parent = if fits {
+            memory.to_owned()
+        } else {
+            std::env::temp_dir()
+        };
+        let folder = tempfile::Builder::new()
+            .prefix("raic-bench-")
+            .tempdir_in(&parent)
+            .map_err(io(&parent))?;
+        let mut rig = Self {
+            raic: raic.to_owned(),
+            services: Vec::new(),
+            daemon: None,
+            folder,
+        };
         for service in SERVICES {
             rig.start_service(service)?;
         }
@@ -83,7 +94,10 @@ impl Rig {
         let log = fs::File::create(&log).map_err(io(&log))?;
         let daemon = rig.raic(["serve"]).stderr(log).spawn().map_err(io(raic))?;
         rig.daemon = Some(Process(daemon));
-        wait(|| rig.folder().join("home/raic.sock").exists(), "the daemon comes up")?;
+        wait(
+            || rig.folder().join("home/raic.sock").exists(),
+            "the daemon comes up",
+        )?;
         Ok(rig)
     }
 
@@ -102,7 +116,10 @@ impl Rig {
             .spawn()
             .map_err(io(&self.raic))?;
         self.services.push((port, Some(Process(child))));
-        wait(|| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(), "a service comes up")
+        wait(
+            || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
+            "a service comes up",
+        )
     }
 
     fn add_cloud(&self, i: usize, service: &str) -> Outcome {
@@ -114,9 +131,19 @@ impl Rig {
         );
         fs::write(&keys, document).map_err(io(&keys))?;
         let endpoint = format!("endpoint=http://127.0.0.1:{}", self.services[i].0);
-        let mut add =
-            self.raic(["cloud", "add", service, "--connector", "s3", "--set", "bucket=raic", "--set"]);
-        add.arg(endpoint).arg("--credential").arg(format!("keys={}", keys.display()));
+        let mut add = self.raic([
+            "cloud",
+            "add",
+            service,
+            "--connector",
+            "s3",
+            "--set",
+            "bucket=raic",
+            "--set",
+        ]);
+        add.arg(endpoint)
+            .arg("--credential")
+            .arg(format!("keys={}", keys.display()));
         self.run(add.arg("--replace").arg(format!("local-{}", i + 1)))
     }
 
@@ -135,7 +162,10 @@ impl Rig {
 
     pub(crate) fn raic<const N: usize>(&self, arguments: [&str; N]) -> Command {
         let mut command = Command::new(&self.raic);
-        command.arg("--home").arg(self.folder().join("home")).args(arguments);
+        command
+            .arg("--home")
+            .arg(self.folder().join("home"))
+            .args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
     }
@@ -145,41 +175,67 @@ impl Rig {
     }
 
     pub(crate) fn run(&self, command: &mut Command) -> Outcome {
-        let out = command.stderr(Stdio::piped()).output().map_err(|e| format!("{command:?}: {e}"))?;
+        let out = command
+            .stderr(Stdio::piped())
+            .output()
+            .map_err(|e| format!("{command:?}: {e}"))?;
         if out.status.success() {
             return Ok(());
         }
-        Err(format!("{command:?} failed: {}", String::from_utf8_lossy(&out.stderr).trim()))
+        Err(format!(
+            "{command:?} failed: {}",
+            String::from_utf8_lossy(&out.stderr).trim()
+        ))
     }
 
     pub(crate) fn measure(&self, command: &mut Command) -> Outcome<Usage> {
-        let ours = || Ok::<_, String>(children_cpu()? + self.daemon.as_ref().map_or(Ok(0.0), cpu_of)?);
-        let servers =
-            || self.services.iter().filter_map(|(_, p)| p.as_ref()).map(cpu_of).sum::<Outcome<f64>>();
+        let ours =
+            || Ok::<_, String>(children_cpu()? + self.daemon.as_ref().map_or(Ok(0.0), cpu_of)?);
+        let servers = || {
+            self.services
+                .iter()
+                .filter_map(|(_, p)| p.as_ref())
+                .map(cpu_of)
+                .sum::<Outcome<f64>>()
+        };
         let (ours_before, servers_before, began) = (ours()?, servers()?, Instant::now());
         self.run(command)?;
         let wall = began.elapsed().as_secs_f64();
-        Ok(Usage { wall, cpu: ours()? - ours_before, servers_cpu: servers()? - servers_before })
+        Ok(Usage {
+            wall,
+            cpu: ours()? - ours_before,
+            servers_cpu: servers()? - servers_before,
+        })
     }
 
     /// Bytes that the services hold for the array.
     pub(crate) fn stored(&self) -> Outcome<u64> {
-        SERVICES.iter().map(|service| size_below(&self.root(service).join("raic"))).sum()
+        SERVICES
+            .iter()
+            .map(|service| size_below(&self.root(service).join("raic")))
+            .sum()
     }
 
     /// Until deletions have freed what was stored.
     pub(crate) fn wait_until_empty(&self) -> Outcome {
-        wait(|| self.stored().is_ok_and(|left| left < 1 << 20), "what was removed goes")
+        wait(
+            || self.stored().is_ok_and(|left| left < 1 << 20),
+            "what was removed goes",
+        )
     }
 
     /// The daemon's, in bytes.
     pub(crate) fn peak_rss(&self) -> Outcome<u64> {
-        let Some(daemon) = &self.daemon else { return Ok(0) };
+        let Some(daemon) = &self.daemon else {
+            return Ok(0);
+        };
         let path = PathBuf::from(format!("/proc/{}/status", daemon.0.id()));
         let status = fs::read_to_string(&path).map_err(io(&path))?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kibibytes = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
-        kibibytes.map(|k| k << 10).ok_or_else(|| format!("{} tells no peak", path.display()))
+        kibibytes
+            .map(|k| k << 10)
+            .ok_or_else(|| format!("{} tells no peak", path.display()))
     }
 }
 
@@ -200,7 +256,11 @@ fn size_below(folder: &Path) -> Outcome<u64> {
         let entry = entry.map_err(io(folder))?;
         // What is being removed meanwhile counts no longer.
         let Ok(meta) = entry.metadata() else { continue };
-        size += if meta.is_dir() { size_below(&entry.path()).unwrap_or(0) } else { meta.len() };
+        size += if meta.is_dir() {
+            size_below(&entry.path()).unwrap_or(0)
+        } else {
+            meta.len()
+        };
     }
     Ok(size)
 }
@@ -208,9 +268,18 @@ fn size_below(folder: &Path) -> Outcome<u64> {
 /// Two fields of a `stat` of /proc, in seconds; the first field after the name is number 3.
 fn cpu_fields(path: &str, first: usize) -> Outcome<f64> {
     let stat = fs::read_to_string(path).map_err(io(Path::new(path)))?;
-    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let field =
-        |number: usize| fields.get(number - 3).and_then(|f| f.parse::<f64>().ok()).unwrap_or_default();
+    let fields: Vec<_> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let field = |number: usize| {
+        fields
+            .get(number - 3)
+            .and_then(|f| f.parse::<f64>().ok())
+            .unwrap_or_default()
+    };
     Ok((field(first) + field(first + 1)) / TICKS_PER_SECOND)
 }
 
@@ -253,5 +322,9 @@ pub(crate) fn sha256_of(path: &Path) -> Outcome<String> {
 }
 
 fn hex(digest: Sha256) -> String {
-    digest.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    digest
+        .finalize()
+        .iter()
+        .map(|b| format!("{b:02x}"))
+        .collect()
 }

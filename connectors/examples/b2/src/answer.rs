@@ -20,11 +20,23 @@ pub(crate) fn text<'a>(document: &'a json::Value, place: &str) -> Result<&'a str
 /// Ok where the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     raic_sdk::answer::expect(answer, wanted, "x-bz-request-id", |answer, document| {
-        let Ok(document) = json::parse(document) else { return Described::text(document) };
+        let Ok(document) = json::parse(document) else {
+            return Described::text(document);
+        };
         let code = json::text(&document, "/code").unwrap_or_default();
         let message = json::text(&document, "/message").unwrap_or_default();
-        let message = message.lines().next().unwrap_or_default().chars().take(200).collect();
-        Described { kind: kind_of(answer.status(), code), code: code.to_owned(), message }
+        let message = message
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .take(200)
+            .collect();
+        Described {
+            kind: kind_of(answer.status(), code),
+            code: code.to_owned(),
+            message,
+        }
     })
 }
 
@@ -63,10 +75,19 @@ mod tests {
 
     #[test]
     fn codes_say_what_a_status_does_not() {
-        assert_eq!(kind_of(401, "unauthorized"), Some(ErrorKind::PermissionDenied));
+        assert_eq!(
+            kind_of(401, "unauthorized"),
+            Some(ErrorKind::PermissionDenied)
+        );
         assert_eq!(kind_of(401, "expired_auth_token"), None);
-        assert_eq!(kind_of(403, "storage_cap_exceeded"), Some(ErrorKind::QuotaExceeded));
-        assert_eq!(kind_of(400, "bad_bucket_id"), Some(ErrorKind::ContainerNotFound));
+        assert_eq!(
+            kind_of(403, "storage_cap_exceeded"),
+            Some(ErrorKind::QuotaExceeded)
+        );
+        assert_eq!(
+            kind_of(400, "bad_bucket_id"),
+            Some(ErrorKind::ContainerNotFound)
+        );
         assert_eq!(kind_of(400, "file_not_present"), Some(ErrorKind::NotFound));
         assert_eq!(kind_of(404, "not_found"), None);
         assert_eq!(kind_of(503, "service_unavailable"), None);

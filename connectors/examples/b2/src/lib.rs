@@ -9,8 +9,8 @@ mod login;
 use answer::{document, expect, text};
 use login::{bucket_id, call, call_bucket, download, forget_bucket, upload};
 use raic_sdk::{
-    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload,
-    Response, Result, WriteMode,
+    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
+    Payload, Response, Result, WriteMode,
     answer::range_header,
     conditions, error, hex,
     json::{self, json},
@@ -37,7 +37,9 @@ impl Connector for B2 {
             // "Maximum file size" of a file that is sent at once.
             ("max-object-size", "5000000000"),
         ];
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        Ok(pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into())
     }
 
     fn probe() -> Result<()> {
@@ -54,25 +56,41 @@ impl Connector for B2 {
         }
         let (name, sha1) = (uri::encode_path(&key), hex(&content.sha1()));
         let answer = upload(content, |request| {
-            let request = request.header("x-bz-file-name", &name).header("x-bz-content-sha1", &sha1);
+            let request = request
+                .header("x-bz-file-name", &name)
+                .header("x-bz-content-sha1", &sha1);
             request.header("content-type", "application/octet-stream")
         })?;
         info_of(&document(&answer).map_err(of_upload)?)
     }
 
-    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
-        let path = format!("{}/{}", uri::encode(&required_setting("bucket")?), uri::encode_path(&key));
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        if_match: Option<String>,
+    ) -> Result<(ObjectInfo, Body)> {
+        let path = format!(
+            "{}/{}",
+            uri::encode(&required_setting("bucket")?),
+            uri::encode_path(&key)
+        );
         let answer = download(&path, |request| match range {
             Some(range) => request.header("range", &range_header(range)),
             None => request,
         })?;
         expect(&answer, &[200, 206])?;
         let id = answer.header("x-bz-file-id");
-        let id = id.ok_or_else(|| error(ErrorKind::Protocol, "the answer lacks the version's id"))?;
+        let id =
+            id.ok_or_else(|| error(ErrorKind::Protocol, "the answer lacks the version's id"))?;
         if if_match.is_some_and(|wanted| wanted != id) {
-            return Err(error(ErrorKind::PreconditionFailed, "the object has another version"));
+            return Err(error(
+                ErrorKind::PreconditionFailed,
+                "the object has another version",
+            ));
         }
-        let uploaded = answer.header("x-bz-upload-timestamp").and_then(|ms| ms.parse().ok());
+        let uploaded = answer
+            .header("x-bz-upload-timestamp")
+            .and_then(|ms| ms.parse().ok());
         let info = ObjectInfo {
             etag: Some(id),
             last_modified_unix_ms: uploaded,
@@ -85,7 +103,9 @@ impl Connector for B2 {
         // A HEAD of the object has no document, and so tells no token that has ended from a key that may not read.
         let page = names(&key, Some(&key), 1)?;
         let found = page.entries.into_iter().find(|entry| entry.key == key);
-        found.map(|entry| entry.info).ok_or_else(|| error(ErrorKind::NotFound, "there is no such object"))
+        found
+            .map(|entry| entry.info)
+            .ok_or_else(|| error(ErrorKind::NotFound, "there is no such object"))
     }
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
@@ -106,12 +126,17 @@ impl Connector for B2 {
             .collect::<Result<_>>()?;
         let has_more = json::text(&page, "/nextFileName") == Some(&key);
         for id in ids.iter().rev().take(DELETES) {
-            let answer = call("b2_delete_file_version", |_| Ok(json!({ "fileName": key, "fileId": id })))?;
+            let answer = call("b2_delete_file_version", |_| {
+                Ok(json!({ "fileName": key, "fileId": id }))
+            })?;
             conditions::or_gone(expect(&answer, &[200]), ErrorKind::NotFound)?;
         }
         match has_more || ids.len() > DELETES {
             // The host asks again.
-            true => Err(error(ErrorKind::Conflict, "more versions of the object are left")),
+            true => Err(error(
+                ErrorKind::Conflict,
+                "more versions of the object are left",
+            )),
             false => Ok(()),
         }
     }
@@ -140,8 +165,12 @@ impl Connector for B2 {
     }
 
     fn delete_container() -> Result<()> {
-        let Some(id) = bucket_id()? else { return Ok(()) };
-        let answer = call("b2_delete_bucket", |account| Ok(json!({ "accountId": account, "bucketId": id })))?;
+        let Some(id) = bucket_id()? else {
+            return Ok(());
+        };
+        let answer = call("b2_delete_bucket", |account| {
+            Ok(json!({ "accountId": account, "bucketId": id }))
+        })?;
         forget_bucket()?;
         conditions::or_gone(expect(&answer, &[200]), ErrorKind::ContainerNotFound)
     }
@@ -157,7 +186,12 @@ fn names(prefix: &str, from: Option<&str>, limit: u32) -> Result<Page> {
         fields
     })?;
     let page = document(&answer)?;
-    let entry = |file| Ok(Listed { key: text(file, "/fileName")?.to_owned(), info: info_of(file)? });
+    let entry = |file| {
+        Ok(Listed {
+            key: text(file, "/fileName")?.to_owned(),
+            info: info_of(file)?,
+        })
+    };
     Ok(Page {
         entries: files(&page).map(entry).collect::<Result<_>>()?,
         next: json::text(&page, "/nextFileName").map(str::to_owned),
@@ -165,14 +199,18 @@ fn names(prefix: &str, from: Option<&str>, limit: u32) -> Result<Page> {
 }
 
 fn files(page: &json::Value) -> impl Iterator<Item = &json::Value> {
-    page.pointer("/files").and_then(|files| files.as_array()).into_iter().flatten()
+    page.pointer("/files")
+        .and_then(|files| files.as_array())
+        .into_iter()
+        .flatten()
 }
 
 /// What a version's record says of it.
 fn info_of(file: &json::Value) -> Result<ObjectInfo> {
     let size = json::number(file, "/contentLength");
     Ok(ObjectInfo {
-        size: size.ok_or_else(|| error(ErrorKind::Protocol, "the answer lacks the object's size"))?,
+        size: size
+            .ok_or_else(|| error(ErrorKind::Protocol, "the answer lacks the object's size"))?,
         etag: Some(text(file, "/fileId")?.to_owned()),
         last_modified_unix_ms: json::number(file, "/uploadTimestamp"),
         extra: Vec::new(),
@@ -235,11 +273,20 @@ mod tests {
         let info = info.unwrap();
         assert_eq!((info.size, info.etag.as_deref()), (5, Some("4_z1")));
         assert_eq!(sent[0].header("authorization"), Some("Basic aWQ6czNjcmV0"));
-        assert_eq!(sent[1].url, "https://api005.backblazeb2.com/b2api/v3/b2_list_buckets");
-        assert_eq!(sent[3].url, "https://pod-1.backblaze.com/b2api/v3/b2_upload_file/b1/x");
+        assert_eq!(
+            sent[1].url,
+            "https://api005.backblazeb2.com/b2api/v3/b2_list_buckets"
+        );
+        assert_eq!(
+            sent[3].url,
+            "https://pod-1.backblaze.com/b2api/v3/b2_upload_file/b1/x"
+        );
         assert_eq!(sent[3].header("authorization"), Some("upl0ad"));
         assert_eq!(sent[3].header("x-bz-file-name"), Some("a%20b"));
-        assert_eq!(sent[3].header("x-bz-content-sha1"), Some("aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d"));
+        assert_eq!(
+            sent[3].header("x-bz-content-sha1"),
+            Some("aaf4c61ddcc5e8a2dabede0f3b482cd9aea9434d")
+        );
     }
 
     /// "Uploading files": 401 and 503 of a host mean that another should be asked for.
@@ -257,15 +304,21 @@ mod tests {
 
     #[test]
     fn a_token_that_has_ended_is_made_anew_and_one_that_may_not_is_kept() {
-        let refused =
-            |code: &str| host().answer(answered(200, BUCKETS)).answer(answered(401, &error_body(code)));
+        let refused = |code: &str| {
+            host()
+                .answer(answered(200, BUCKETS))
+                .answer(answered(401, &error_body(code)))
+        };
         let (page, sent) = refused("expired_auth_token")
             .answer(answered(200, LOGIN))
             .answer(answered(200, r#"{"files":[]}"#))
             .run(|| B2::list(String::new(), None, 1));
         assert!(page.is_ok() && sent.len() == 5);
         let (page, sent) = refused("unauthorized").run(|| B2::list(String::new(), None, 1));
-        assert_eq!((page.unwrap_err().kind, sent.len()), (ErrorKind::PermissionDenied, 3));
+        assert_eq!(
+            (page.unwrap_err().kind, sent.len()),
+            (ErrorKind::PermissionDenied, 3)
+        );
     }
 
     #[test]
@@ -282,21 +335,36 @@ mod tests {
 
     #[test]
     fn a_delete_takes_all_versions_the_oldest_first_and_no_other_name() {
-        let file =
-            |name: &str, id: &str| format!(r#"{{"fileName":"{name}","fileId":"{id}","contentLength":1}}"#);
-        let files = [file("k", "3"), file("k", "2"), file("k", "1"), file("kk", "9")].join(",");
+        let file = |name: &str, id: &str| {
+            format!(r#"{{"fileName":"{name}","fileId":"{id}","contentLength":1}}"#)
+        };
+        let files = [
+            file("k", "3"),
+            file("k", "2"),
+            file("k", "1"),
+            file("kk", "9"),
+        ]
+        .join(",");
         let (deleted, sent) = host()
             .answer(answered(200, BUCKETS))
-            .answer(answered(200, &format!(r#"{{"files":[{files}],"nextFileName":null}}"#)))
+            .answer(answered(
+                200,
+                &format!(r#"{{"files":[{files}],"nextFileName":null}}"#),
+            ))
             .answer(answered(200, "{}"))
             .answer(answered(400, &error_body("file_not_present")))
             .answer(answered(200, "{}"))
             .run(|| B2::delete("k".to_owned(), None));
         deleted.unwrap();
-        let bodies: Vec<_> =
-            sent[3..].iter().map(|sent| String::from_utf8_lossy(&sent.body).into_owned()).collect();
-        let id =
-            |body: &String| json::text(&json::parse(body.as_bytes()).unwrap(), "/fileId").unwrap().to_owned();
+        let bodies: Vec<_> = sent[3..]
+            .iter()
+            .map(|sent| String::from_utf8_lossy(&sent.body).into_owned())
+            .collect();
+        let id = |body: &String| {
+            json::text(&json::parse(body.as_bytes()).unwrap(), "/fileId")
+                .unwrap()
+                .to_owned()
+        };
         assert_eq!(bodies.iter().map(id).collect::<Vec<_>>(), ["1", "2", "3"]);
     }
 
@@ -304,11 +372,15 @@ mod tests {
     fn an_object_of_more_versions_than_a_call_deletes_is_asked_for_again() {
         let file = |id: u32| format!(r#"{{"fileName":"k","fileId":"{id}","contentLength":1}}"#);
         let files = (0..30).map(file).collect::<Vec<_>>().join(",");
-        let host =
-            host().answer(answered(200, BUCKETS)).answer(answered(200, &format!(r#"{{"files":[{files}]}}"#)));
+        let host = host()
+            .answer(answered(200, BUCKETS))
+            .answer(answered(200, &format!(r#"{{"files":[{files}]}}"#)));
         let host = (0..DELETES).fold(host, |host, _| host.answer(answered(200, "{}")));
         let (deleted, sent) = host.run(|| B2::delete("k".to_owned(), None));
-        assert_eq!((deleted.unwrap_err().kind, sent.len()), (ErrorKind::Conflict, 3 + DELETES));
+        assert_eq!(
+            (deleted.unwrap_err().kind, sent.len()),
+            (ErrorKind::Conflict, 3 + DELETES)
+        );
     }
 
     #[test]
@@ -320,9 +392,13 @@ mod tests {
 
     #[test]
     fn a_wrong_key_is_no_lack_of_permission() {
-        let host = Host::new().setting("bucket", "b").setting("endpoint", "https://api.backblazeb2.com");
+        let host = Host::new()
+            .setting("bucket", "b")
+            .setting("endpoint", "https://api.backblazeb2.com");
         let host = host.setting("key.id", "id").secret("key.secret", "s3cret");
-        let (e, _) = host.answer(answered(401, &error_body("unauthorized"))).run(B2::probe);
+        let (e, _) = host
+            .answer(answered(401, &error_body("unauthorized")))
+            .run(B2::probe);
         assert_eq!(e.unwrap_err().kind, ErrorKind::Unauthenticated);
     }
 }

@@ -26,8 +26,13 @@ const DOWNLOAD: &str = "download";
 fn log_in() -> Result<Made> {
     let id = raic_sdk::setting("key.id").ok_or_else(|| raic_sdk::lacks("applicationKeyId"))?;
     let basic = secrets::required("key.secret")?.basic_auth(&id)?;
-    let url = format!("{}/b2api/v3/b2_authorize_account", required_setting("endpoint")?);
-    let answer = Request::new("GET", url).header("authorization", &format!("Basic {basic}")).send(None)?;
+    let url = format!(
+        "{}/b2api/v3/b2_authorize_account",
+        required_setting("endpoint")?
+    );
+    let answer = Request::new("GET", url)
+        .header("authorization", &format!("Basic {basic}"))
+        .send(None)?;
     expect(&answer, &[200]).map_err(|mut e| {
         // There is nothing a key may not do here: it is wrong.
         if e.http_status == Some(401) {
@@ -40,15 +45,19 @@ fn log_in() -> Result<Made> {
     Ok(Made::lasting(ACCOUNT_MS)
         .text(ID, text(&account, "/accountId")?.to_owned())
         .text(API, storage(API, "/apiInfo/storageApi/apiUrl")?)
-        .text(DOWNLOAD, storage(DOWNLOAD, "/apiInfo/storageApi/downloadUrl")?)
+        .text(
+            DOWNLOAD,
+            storage(DOWNLOAD, "/apiInfo/storageApi/downloadUrl")?,
+        )
         .secret(TOKEN, answer.take_secret("account")?))
 }
 
 /// The bucket's id by its name; an empty one where there is none. That is no error here, since one would be a login's that failed.
 fn find_bucket() -> Result<Made> {
     let name = required_setting("bucket")?;
-    let answer =
-        call("b2_list_buckets", |account| Ok(json::json!({ "accountId": account, "bucketName": name })))?;
+    let answer = call("b2_list_buckets", |account| {
+        Ok(json::json!({ "accountId": account, "bucketName": name }))
+    })?;
     let buckets = document(&answer)?;
     Ok(match json::text(&buckets, "/buckets/0/bucketId") {
         Some(id) => Made::lasting(BUCKET_MS).text(ID, id.to_owned()),
@@ -64,9 +73,16 @@ fn authorized(account: &Login, method: &str, url: String) -> Result<Request> {
 /// Calls the API; `fields` gets the account's id.
 pub(crate) fn call(name: &str, fields: impl Fn(&str) -> Result<json::Value>) -> Result<Response> {
     let send = |account: &Login| {
-        let request = authorized(account, "POST", format!("{}/b2api/v3/{name}", account.text(API)?))?;
+        let request = authorized(
+            account,
+            "POST",
+            format!("{}/b2api/v3/{name}", account.text(API)?),
+        )?;
         let content = fields(account.text(ID)?)?.to_string().into_bytes();
-        request.header("content-type", "application/json").content(content).send(None)
+        request
+            .header("content-type", "application/json")
+            .content(content)
+            .send(None)
     };
     with_login_judging(ACCOUNT, log_in, send, has_ended)
 }
@@ -76,13 +92,17 @@ pub(crate) fn call_bucket(name: &str, fields: impl Fn(&str) -> json::Value) -> R
     let send = |bucket: &Login| {
         let id = bucket.text(ID)?;
         if id.is_empty() {
-            return Err(error(ErrorKind::ContainerNotFound, "the account has no bucket of that name"));
+            return Err(error(
+                ErrorKind::ContainerNotFound,
+                "the account has no bucket of that name",
+            ));
         }
         call(name, |_| Ok(fields(id)))
     };
     // A bucket that was made anew under its name has another id.
-    let is_stale =
-        |answer: &Response| answer.status() == 400 && code(answer).as_deref() == Some("bad_bucket_id");
+    let is_stale = |answer: &Response| {
+        answer.status() == 400 && code(answer).as_deref() == Some("bad_bucket_id")
+    };
     with_login_judging(BUCKET, find_bucket, send, is_stale)
 }
 
@@ -109,7 +129,10 @@ pub(crate) fn download(path: &str, build: impl Fn(Request) -> Request) -> Result
 
 /// Sends an object to the host, and with the token, that the service names for this one upload; `build` adds what the request needs.
 pub(crate) fn upload(content: &Payload, build: impl Fn(Request) -> Request) -> Result<Response> {
-    let answer = call_bucket("b2_get_upload_url", |bucket| json::json!({ "bucketId": bucket }))?;
+    let answer = call_bucket(
+        "b2_get_upload_url",
+        |bucket| json::json!({ "bucketId": bucket }),
+    )?;
     let told = document(&answer)?;
     let url = text(&told, "/uploadUrl")?;
     let (scheme, host, _) = raic_sdk::uri::split(url).unwrap_or_default();

@@ -10,8 +10,8 @@
 //! Every request has `authorization: Bearer TOKEN`. Errors are `{"code", "message"}`.
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request, Response,
-    Result, WriteMode,
+    Body, ByteRange, Connector, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request,
+    Response, Result, WriteMode,
     answer::{self, Described},
     conditions, error, json, required_setting, secrets, time, uri,
 };
@@ -40,15 +40,25 @@ fn object(method: &str, key: &str) -> Result<Request> {
 /// Ok where the status is one of those wanted; else the error that the service's own words describe.
 fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     answer::expect(answer, wanted, "x-request-id", |_, document| {
-        let Ok(document) = json::parse(document) else { return Described::text(document) };
-        let text = |pointer| json::text(&document, pointer).unwrap_or_default().to_owned();
+        let Ok(document) = json::parse(document) else {
+            return Described::text(document);
+        };
+        let text = |pointer| {
+            json::text(&document, pointer)
+                .unwrap_or_default()
+                .to_owned()
+        };
         let code = text("/code");
         // Where the code says more than the status does.
         let kind = match code.as_str() {
             "quota" => Some(ErrorKind::QuotaExceeded),
             _ => None,
         };
-        Described { kind, code, message: text("/message") }
+        Described {
+            kind,
+            code,
+            message: text("/message"),
+        }
     })
 }
 
@@ -68,7 +78,9 @@ impl Connector for Practice {
             ("ordered-list", "yes"),
             ("consistency", "strong"),
         ];
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).into())
+        Ok(pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into())
     }
 
     fn probe() -> Result<()> {
@@ -86,10 +98,19 @@ impl Connector for Practice {
         let answer = request.send(Some(content))?;
         expect(&answer, &[201]).map_err(|e| conditions::of_put(e, &mode))?;
         let etag = answer::etag(&answer);
-        Ok(ObjectInfo { size: content.size(), etag, last_modified_unix_ms: None, extra: Vec::new() })
+        Ok(ObjectInfo {
+            size: content.size(),
+            etag,
+            last_modified_unix_ms: None,
+            extra: Vec::new(),
+        })
     }
 
-    fn get(key: String, range: Option<ByteRange>, etag: Option<String>) -> Result<(ObjectInfo, Body)> {
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        etag: Option<String>,
+    ) -> Result<(ObjectInfo, Body)> {
         let mut request = if_match(object("GET", &key)?, etag.as_deref());
         if let Some(range) = range {
             request = request.header("range", &answer::range_header(range));
@@ -119,7 +140,9 @@ impl Connector for Practice {
         let answer = request("GET", &query)?.send(None)?;
         expect(&answer, &[200])?;
         let document = json::parse(&answer.read(MAX_LISTING)?)?;
-        let objects = document.pointer("/objects").and_then(|objects| objects.as_array());
+        let objects = document
+            .pointer("/objects")
+            .and_then(|objects| objects.as_array());
         let listed = |object: &json::Value| {
             let key = json::text(object, "/key").ok_or_else(|| lacks("a key"))?;
             Ok(Listed {
@@ -127,7 +150,8 @@ impl Connector for Practice {
                 info: ObjectInfo {
                     size: json::number(object, "/size").ok_or_else(|| lacks("a size"))?,
                     etag: json::text(object, "/etag").map(str::to_owned),
-                    last_modified_unix_ms: json::text(object, "/modified").and_then(time::parse_rfc3339),
+                    last_modified_unix_ms: json::text(object, "/modified")
+                        .and_then(time::parse_rfc3339),
                     extra: Vec::new(),
                 },
             })
@@ -151,7 +175,9 @@ mod tests {
     use super::*;
 
     fn host() -> Host {
-        Host::new().setting("endpoint", "http://127.0.0.1:1").secret("account.token", "t0ken")
+        Host::new()
+            .setting("endpoint", "http://127.0.0.1:1")
+            .secret("account.token", "t0ken")
     }
 
     #[test]
@@ -173,7 +199,10 @@ mod tests {
             .answer(refused)
             .run(|| Practice::put("k".to_owned(), &payload("hello"), WriteMode::Overwrite));
         let e = e.unwrap_err();
-        assert_eq!((e.kind, e.message.as_str()), (ErrorKind::QuotaExceeded, "the account is full"));
+        assert_eq!(
+            (e.kind, e.message.as_str()),
+            (ErrorKind::QuotaExceeded, "the account is full")
+        );
     }
 
     #[test]
@@ -183,7 +212,13 @@ mod tests {
             .answer(Answer::new(200).body(page))
             .run(|| Practice::list("p/".to_owned(), Some("0".to_owned()), 1));
         let listed = listed.unwrap();
-        assert_eq!((listed.entries[0].key.as_str(), listed.next.as_deref()), ("a", Some("a")));
-        assert_eq!(sent[0].url, "http://127.0.0.1:1/objects?limit=1&prefix=p%2F&after=0");
+        assert_eq!(
+            (listed.entries[0].key.as_str(), listed.next.as_deref()),
+            ("a", Some("a"))
+        );
+        assert_eq!(
+            sent[0].url,
+            "http://127.0.0.1:1/objects?limit=1&prefix=p%2F&after=0"
+        );
     }
 }

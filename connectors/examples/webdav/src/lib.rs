@@ -6,8 +6,8 @@
 mod listing;
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Request, Response, Result,
-    WriteMode,
+    Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Request, Response,
+    Result, WriteMode,
     answer::{self, Described},
     conditions, error, hex, random_bytes, required_setting, secrets, uri,
     xml::Element,
@@ -48,7 +48,9 @@ fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     answer::expect(answer, wanted, "x-request-id", |answer, document| {
         // Sabre, which Nextcloud is built on, says what is wrong; others answer with a page.
         let message = Element::parse(document).ok();
-        let message = message.and_then(|e| e.text_of("message").map(str::to_owned)).unwrap_or_default();
+        let message = message
+            .and_then(|e| e.text_of("message").map(str::to_owned))
+            .unwrap_or_default();
         let digest = |way: String| way.to_ascii_lowercase().starts_with("digest");
         match answer.status() {
             // A folder is locked while another request moves something into it.
@@ -71,7 +73,9 @@ fn make_folders(path: &str) -> Result<()> {
         let made = request("MKCOL", &folder)?.send(None)?;
         // 405: it is there; what else a server says to the later of two that make it is its own.
         if !matches!(made.status(), 201 | 405) {
-            let found = request("PROPFIND", &folder)?.header("depth", "0").send(None)?;
+            let found = request("PROPFIND", &folder)?
+                .header("depth", "0")
+                .send(None)?;
             if found.status() != 207 {
                 expect(&made, &[201])?;
             }
@@ -95,9 +99,16 @@ fn with_folders(path: &str, send: impl Fn() -> Result<Response>) -> Result<Respo
 
 impl Connector for WebDav {
     fn describe() -> Result<Extra> {
-        let pairs = [("create-only", "emulated"), ("ordered-list", "yes"), ("consistency", "strong")];
+        let pairs = [
+            ("create-only", "emulated"),
+            ("ordered-list", "yes"),
+            ("consistency", "strong"),
+        ];
         let mut pairs = Vec::from(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        pairs.push(("max-object-size".to_owned(), required_setting("max-object-size")?));
+        pairs.push((
+            "max-object-size".to_owned(),
+            required_setting("max-object-size")?,
+        ));
         Ok(pairs)
     }
 
@@ -107,13 +118,20 @@ impl Connector for WebDav {
 
     fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
         if let WriteMode::IfMatch(_) = mode {
-            return Err(error(ErrorKind::Unsupported, "WebDAV does not replace by etag"));
+            return Err(error(
+                ErrorKind::Unsupported,
+                "WebDAV does not replace by etag",
+            ));
         }
         let incoming = format!("{INCOMING}/{}", hex(&random_bytes(16)));
         let upload = || request("PUT", &incoming)?.send(Some(content));
         expect(&with_folders(&incoming, upload)?, &[200, 201, 204])?;
         let path = uri::encode_path(&key);
-        let overwrite = if matches!(mode, WriteMode::CreateOnly) { "F" } else { "T" };
+        let overwrite = if matches!(mode, WriteMode::CreateOnly) {
+            "F"
+        } else {
+            "T"
+        };
         let rename = || {
             let request = request("MOVE", &incoming)?.header("destination", &destination(&path)?);
             request.header("overwrite", overwrite).send(None)
@@ -124,10 +142,19 @@ impl Connector for WebDav {
             let _ = request("DELETE", &incoming)?.send(None);
             return Err(conditions::of_put(e, &mode));
         }
-        Ok(ObjectInfo { size: content.size(), etag: None, last_modified_unix_ms: None, extra: Vec::new() })
+        Ok(ObjectInfo {
+            size: content.size(),
+            etag: None,
+            last_modified_unix_ms: None,
+            extra: Vec::new(),
+        })
     }
 
-    fn get(key: String, range: Option<ByteRange>, if_match: Option<String>) -> Result<(ObjectInfo, Body)> {
+    fn get(
+        key: String,
+        range: Option<ByteRange>,
+        if_match: Option<String>,
+    ) -> Result<(ObjectInfo, Body)> {
         let mut request = request("GET", &uri::encode_path(&key))?;
         if let Some(range) = range {
             request = request.header("range", &answer::range_header(range));
@@ -171,7 +198,12 @@ impl Connector for WebDav {
                 let why = "the folder has dozens of empty folders; remove them first";
                 return Err(error(ErrorKind::PreconditionFailed, why));
             }
-            Ok(_) => return Err(error(ErrorKind::PreconditionFailed, "the folder is not empty")),
+            Ok(_) => {
+                return Err(error(
+                    ErrorKind::PreconditionFailed,
+                    "the folder is not empty",
+                ));
+            }
             Err(e) if e.kind == ErrorKind::ContainerNotFound => return Ok(()),
             Err(e) => return Err(e),
         }
@@ -206,12 +238,24 @@ mod tests {
             .run(|| WebDav::put("a/b/c".to_owned(), &payload("hello"), WriteMode::CreateOnly));
         assert_eq!(info.unwrap().size, 5);
         let methods: Vec<_> = sent.iter().map(|sent| sent.method.as_str()).collect();
-        assert_eq!(methods, ["PUT", "MOVE", "PROPFIND", "MKCOL", "MKCOL", "MOVE"]);
-        assert_eq!(sent[0].header("authorization"), Some("Basic bWU6cMOkc3N3b3Jk"));
-        assert_eq!(sent[5].header("destination"), Some("https://dav.example.com/raic/a/b/c"));
+        assert_eq!(
+            methods,
+            ["PUT", "MOVE", "PROPFIND", "MKCOL", "MKCOL", "MOVE"]
+        );
+        assert_eq!(
+            sent[0].header("authorization"),
+            Some("Basic bWU6cMOkc3N3b3Jk")
+        );
+        assert_eq!(
+            sent[5].header("destination"),
+            Some("https://dav.example.com/raic/a/b/c")
+        );
         assert_eq!(sent[5].header("overwrite"), Some("F"));
         // nginx makes a folder only where its name ends with a slash.
-        assert!(sent[3].url.ends_with("/raic/a/") && sent[4].url.ends_with("/raic/a/b/"), "{sent:?}");
+        assert!(
+            sent[3].url.ends_with("/raic/a/") && sent[4].url.ends_with("/raic/a/b/"),
+            "{sent:?}"
+        );
     }
 
     /// A server behind a proxy that ends TLS knows itself by http, and by another name.

@@ -44,7 +44,11 @@ pub(crate) fn own_folder() -> Result<()> {
 pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
     let path = uri::encode_path(folder.trim_end_matches('/'));
     // With its slash, or Apache answers with a redirect.
-    let path = if path.is_empty() { path } else { format!("{path}/") };
+    let path = if path.is_empty() {
+        path
+    } else {
+        format!("{path}/")
+    };
     let answer = ask(&path, "1")?;
     match expect(&answer, &[207]) {
         // A folder may go while its parent is listed, or have never been; unless all of them have not.
@@ -86,7 +90,9 @@ pub(crate) fn properties(key: &str) -> Result<ObjectInfo> {
 }
 
 fn ask(path: &str, depth: &str) -> Result<raic_sdk::Response> {
-    let request = request("PROPFIND", path)?.header("depth", depth).header("content-type", "application/xml");
+    let request = request("PROPFIND", path)?
+        .header("depth", depth)
+        .header("content-type", "application/xml");
     request.content(PROPERTIES.to_vec()).send(None)
 }
 
@@ -95,7 +101,8 @@ fn path_of(folder: &str) -> Result<String> {
     let url = required_setting("url")?;
     let (_, _, base) = uri::split(&url).unwrap_or_default();
     let base = base.trim_end_matches('/');
-    uri::decode(&format!("{base}/{folder}")).ok_or_else(|| protocol("the folder's name is not UTF-8"))
+    uri::decode(&format!("{base}/{folder}"))
+        .ok_or_else(|| protocol("the folder's name is not UTF-8"))
 }
 
 fn protocol(why: &str) -> Error {
@@ -129,21 +136,41 @@ fn path_in(href: &str, base: &str) -> Option<String> {
 fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let document = Element::each(document, "response", |response| {
-        let href = response.text_of("href").ok_or_else(|| protocol("an entry has no href"))?.trim();
+        let href = response
+            .text_of("href")
+            .ok_or_else(|| protocol("an entry has no href"))?
+            .trim();
         let path = path_in(href, base).ok_or_else(|| protocol("an entry's name is not UTF-8"))?;
         // The folder itself may come without its slash, and a file that is a folder with one.
         let is_itself = path.trim_end_matches('/') == base.trim_end_matches('/');
-        let name = if is_itself { Some("") } else { path.strip_prefix(base) };
+        let name = if is_itself {
+            Some("")
+        } else {
+            path.strip_prefix(base)
+        };
         let Some(name) = name else { return Ok(()) };
-        let is_early = |p: &Element| p.text_of("status").is_some_and(|status| status.contains(" 425"));
+        let is_early = |p: &Element| {
+            p.text_of("status")
+                .is_some_and(|status| status.contains(" 425"))
+        };
         if is_early(&response) || response.all("propstat").any(is_early) {
-            return Err(error(ErrorKind::Unavailable, "the server still looks at a file that was uploaded"));
+            return Err(error(
+                ErrorKind::Unavailable,
+                "the server still looks at a file that was uploaded",
+            ));
         }
-        let found = |p: &&Element| p.text_of("status").is_none_or(|status| status.contains(" 200"));
-        let property = response.all("propstat").filter(found).filter_map(|p| p.child("prop"));
+        let found = |p: &&Element| {
+            p.text_of("status")
+                .is_none_or(|status| status.contains(" 200"))
+        };
+        let property = response
+            .all("propstat")
+            .filter(found)
+            .filter_map(|p| p.child("prop"));
         let properties: Vec<_> = property.collect();
         let property = |name| properties.iter().find_map(|p| p.child(name));
-        let is_folder = property("resourcetype").is_some_and(|kind| kind.child("collection").is_some());
+        let is_folder =
+            property("resourcetype").is_some_and(|kind| kind.child("collection").is_some());
         let text = |name| property(name).map(|p| p.text.trim());
         let size = text("getcontentlength").and_then(|size| size.parse().ok());
         if !is_folder && size.is_none() {
@@ -151,7 +178,11 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
         }
         let is_folder_below = is_folder && !is_itself;
         entries.push(Entry {
-            name: if is_folder_below { format!("{}/", name.trim_end_matches('/')) } else { name.to_owned() },
+            name: if is_folder_below {
+                format!("{}/", name.trim_end_matches('/'))
+            } else {
+                name.to_owned()
+            },
             is_folder,
             info: ObjectInfo {
                 size: size.unwrap_or(0),
@@ -163,7 +194,9 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
         Ok(())
     })?;
     if document.name != "multistatus" {
-        return Err(protocol("a folder was asked for, and something else answered"));
+        return Err(protocol(
+            "a folder was asked for, and something else answered",
+        ));
     }
     Ok(entries)
 }
@@ -175,13 +208,23 @@ const DONE: char = '~';
 /// or empty and go on, since a call may ask for so many folders and no more.
 pub(crate) fn page(prefix: &str, after: Option<&str>, limit: usize) -> Result<Page> {
     let folder = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
-    let mut walk = Walk { prefix, after, limit, folders: MAX_FOLDERS, found: Vec::new(), last: None };
+    let mut walk = Walk {
+        prefix,
+        after,
+        limit,
+        folders: MAX_FOLDERS,
+        found: Vec::new(),
+        last: None,
+    };
     let is_whole = walk.folder(folder)?;
     let next = walk.last.filter(|_| !is_whole);
     if !is_whole && next.is_none() {
         return Err(protocol("the folders nest deeper than a call may ask for"));
     }
-    Ok(Page { entries: walk.found, next })
+    Ok(Page {
+        entries: walk.found,
+        next,
+    })
 }
 
 struct Walk<'a> {
@@ -204,13 +247,24 @@ impl Walk<'_> {
         self.folders -= 1;
         for entry in entries(folder)? {
             let key = format!("{folder}{}", entry.name);
-            let is_below = key.starts_with(self.prefix) || (entry.is_folder && self.prefix.starts_with(&key));
+            let is_below =
+                key.starts_with(self.prefix) || (entry.is_folder && self.prefix.starts_with(&key));
             // A folder that `after` lies in may have more, unless it was done.
             let has_more = |after: &str| {
-                entry.is_folder && after.strip_prefix(&key).is_some_and(|rest| !rest.starts_with(DONE))
+                entry.is_folder
+                    && after
+                        .strip_prefix(&key)
+                        .is_some_and(|rest| !rest.starts_with(DONE))
             };
-            let is_past = self.after.is_some_and(|after| key.as_str() <= after && !has_more(after));
-            if !is_below || is_past || key.strip_prefix(INCOMING).is_some_and(|rest| rest.starts_with('/')) {
+            let is_past = self
+                .after
+                .is_some_and(|after| key.as_str() <= after && !has_more(after));
+            if !is_below
+                || is_past
+                || key
+                    .strip_prefix(INCOMING)
+                    .is_some_and(|rest| rest.starts_with('/'))
+            {
                 continue;
             }
             if self.found.len() >= self.limit {
@@ -223,7 +277,10 @@ impl Walk<'_> {
                 self.last = Some(format!("{key}{DONE}"));
             } else {
                 self.last = Some(key.clone());
-                self.found.push(Listed { key, info: entry.info });
+                self.found.push(Listed {
+                    key,
+                    info: entry.info,
+                });
             }
         }
         Ok(true)
@@ -260,7 +317,10 @@ mod tests {
     }
 
     fn multistatus(responses: &[String]) -> Answer {
-        Answer::new(207).body(format!("<multistatus xmlns=\"DAV:\">{}</multistatus>", responses.concat()))
+        Answer::new(207).body(format!(
+            "<multistatus xmlns=\"DAV:\">{}</multistatus>",
+            responses.concat()
+        ))
     }
 
     #[test]
@@ -278,7 +338,10 @@ mod tests {
             "/my dav/raic/",
         )
         .unwrap();
-        let names: Vec<_> = entries.iter().map(|e| (e.name.as_str(), e.info.size)).collect();
+        let names: Vec<_> = entries
+            .iter()
+            .map(|e| (e.name.as_str(), e.info.size))
+            .collect();
         assert_eq!(names, [("", 0), ("b", 5), ("a/", 0)]);
         assert_eq!(entries[1].info.etag.as_deref(), Some("\"x\""));
     }
@@ -286,10 +349,16 @@ mod tests {
     #[test]
     fn hrefs_may_be_relative_or_begin_with_two_slashes() {
         let own = folder("/my%20dav/raic/");
-        for href in
-            ["/my%20dav/raic/a", "//my%20dav/raic/a", "a", "./a", "https://other.name/my%20dav/raic/a"]
-        {
-            let (entries, _) = host().answer(multistatus(&[own.clone(), file(href)])).run(|| entries(""));
+        for href in [
+            "/my%20dav/raic/a",
+            "//my%20dav/raic/a",
+            "a",
+            "./a",
+            "https://other.name/my%20dav/raic/a",
+        ] {
+            let (entries, _) = host()
+                .answer(multistatus(&[own.clone(), file(href)]))
+                .run(|| entries(""));
             assert_eq!(entries.unwrap()[0].name, "a", "{href}");
         }
     }
@@ -298,7 +367,9 @@ mod tests {
     #[test]
     fn a_server_that_knows_itself_by_another_path_is_an_error_and_no_empty_folder() {
         let other = || multistatus(&[folder("/internal/raic/"), file("/internal/raic/a")]);
-        let (listed, _) = host().answer(other()).run(|| WebDav::list(String::new(), None, 10));
+        let (listed, _) = host()
+            .answer(other())
+            .run(|| WebDav::list(String::new(), None, 10));
         assert_eq!(listed.unwrap_err().kind, ErrorKind::Misconfigured);
         let found = || multistatus(&[file("/internal/raic/a")]);
         let (head, _) = host().answer(found()).run(|| WebDav::head("a".to_owned()));
@@ -309,7 +380,9 @@ mod tests {
     #[test]
     fn a_hundred_folders_are_listed_by_pages_that_each_ask_for_a_few() {
         let base = "/my%20dav/raic/";
-        let top: Vec<String> = (0..100).map(|i| folder(&format!("{base}shares/aa/{i:03}/"))).collect();
+        let top: Vec<String> = (0..100)
+            .map(|i| folder(&format!("{base}shares/aa/{i:03}/")))
+            .collect();
         let top = || multistatus(&[&[folder(&format!("{base}shares/aa/"))], &top[..]].concat());
         // Every third is empty, as deletions leave them.
         let below = |i: usize| {
@@ -346,9 +419,13 @@ mod tests {
     fn a_file_that_the_server_still_looks_at_is_waited_for() {
         let early = "<response><href>/my%20dav/raic/a</href><propstat><prop><getcontentlength/></prop><status>HTTP/1.1 425 Too Early</status></propstat></response>";
         let answer = multistatus(&[folder("/my%20dav/raic/"), early.to_owned()]);
-        let (listed, _) = host().answer(answer).run(|| WebDav::list(String::new(), None, 10));
+        let (listed, _) = host()
+            .answer(answer)
+            .run(|| WebDav::list(String::new(), None, 10));
         assert_eq!(listed.unwrap_err().kind, ErrorKind::Unavailable);
-        let (e, _) = host().answer(Answer::new(425)).run(|| WebDav::head("a".to_owned()));
+        let (e, _) = host()
+            .answer(Answer::new(425))
+            .run(|| WebDav::head("a".to_owned()));
         assert_eq!(e.unwrap_err().kind, ErrorKind::Unavailable);
     }
 }

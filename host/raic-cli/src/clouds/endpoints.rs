@@ -31,7 +31,12 @@ struct Learned {
 
 /// What the service says of endpoints that are not pinned, or pinned otherwise; nothing where it cannot be asked. `thoroughly` also stores
 /// and removes a small object: some endpoints are told only then.
-async fn learn(home: &Home, name: &str, section: &CloudSection, thoroughly: bool) -> Outcome<Vec<Learned>> {
+async fn learn(
+    home: &Home,
+    name: &str,
+    section: &CloudSection,
+    thoroughly: bool,
+) -> Outcome<Vec<Learned>> {
     if !matches!(section, CloudSection::Cloud { .. }) {
         return Ok(Vec::new());
     }
@@ -56,7 +61,13 @@ async fn learn(home: &Home, name: &str, section: &CloudSection, thoroughly: bool
             }
         }
     }
-    let several = |name: &str| cloud.manifest().endpoints.get(name).is_some_and(|endpoint| endpoint.several);
+    let several = |name: &str| {
+        cloud
+            .manifest()
+            .endpoints
+            .get(name)
+            .is_some_and(|endpoint| endpoint.several)
+    };
     let learned = cloud.learned().into_iter();
     Ok(learned
         .map(|(name, url)| Learned {
@@ -76,7 +87,10 @@ fn set(document: &mut DocumentMut, cloud: &str, learned: &Learned) {
     let pinned = &mut table["endpoints"][learned.name.as_str()];
     let mut all: Vec<String> = match (pinned.as_str(), pinned.as_array()) {
         (Some(one), _) => vec![one.to_owned()],
-        (_, Some(several)) => several.iter().filter_map(|url| url.as_str().map(str::to_owned)).collect(),
+        (_, Some(several)) => several
+            .iter()
+            .filter_map(|url| url.as_str().map(str::to_owned))
+            .collect(),
         _ => Vec::new(),
     };
     if !learned.is_one_of_several {
@@ -102,10 +116,15 @@ pub(super) async fn pin_learned(
         let config = Config::parse(&document.to_string(), home.path())
             .map_err(|why| Failed::configuration(format!("{}: {why}", home.config().display())))?;
         let learned = learn(home, name, section(&config, name)?, thoroughly).await?;
-        let new: Vec<_> = learned.into_iter().filter(|learned| thoroughly || learned.is_named).collect();
+        let new: Vec<_> = learned
+            .into_iter()
+            .filter(|learned| thoroughly || learned.is_named)
+            .collect();
         // One that is told otherwise each time is never pinned to its end.
         if new.is_empty()
-            || new.iter().all(|l| pinned.iter().filter(|(n, _)| *n == l.name).count() >= ROUNDS - 1)
+            || new
+                .iter()
+                .all(|l| pinned.iter().filter(|(n, _)| *n == l.name).count() >= ROUNDS - 1)
         {
             break;
         }
@@ -122,7 +141,9 @@ pub(super) async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcom
     let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
     section(&Config::load(home)?, name)?;
     let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
-    let mut document: DocumentMut = text.parse().map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
+    let mut document: DocumentMut = text
+        .parse()
+        .map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
     let pinned = pin_learned(home, &mut document, name, true).await?;
     if !pinned.is_empty() {
         let changed = document.to_string();
@@ -138,7 +159,9 @@ pub(super) async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcom
         say!("pinned: {endpoint} of cloud {name:?} is at {url}");
     }
     if pinned.is_empty() {
-        say!("its service says of no endpoint anything new; `raic cloud test {name}` shows whether it works");
+        say!(
+            "its service says of no endpoint anything new; `raic cloud test {name}` shows whether it works"
+        );
     }
     Ok(())
 }

@@ -21,7 +21,10 @@ use crate::{
 pub(super) async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
     let body = document(pins)?;
     let headers = [("content-type", "application/json".to_owned())];
-    match Client(home).send(Method::POST, "/v1/reload", &headers, body).await {
+    match Client(home)
+        .send(Method::POST, "/v1/reload", &headers, body)
+        .await
+    {
         Ok(_) => Ok(true),
         Err(failed) if failed.class == Class::NoDaemon => Ok(false),
         Err(failed) => Err(failed),
@@ -47,7 +50,9 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     let config = Config::load(home)?;
     let section = section(&config, name)?;
     let CloudSection::Cloud { connector, .. } = section else {
-        return Err(Failed::configuration(format!("cloud {name:?} is a folder and has no connector")));
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} is a folder and has no connector"
+        )));
     };
     if is_hash(connector) {
         return Err(Failed::configuration(format!(
@@ -57,8 +62,14 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     }
     let store = approvals(home)?;
     let pins = read_pins(home)?;
-    let before = pins.get(name).and_then(|pin| pin.of(connector)).unwrap_or(connector).to_owned();
-    let wanted = store.find(sha256.unwrap_or(connector)).map_err(Failed::configuration)?;
+    let before = pins
+        .get(name)
+        .and_then(|pin| pin.of(connector))
+        .unwrap_or(connector)
+        .to_owned();
+    let wanted = store
+        .find(sha256.unwrap_or(connector))
+        .map_err(Failed::configuration)?;
     if wanted.manifest.name != *connector {
         return Err(Failed::configuration(format!(
             "cloud {name:?} runs {connector:?}, and {} is {:?}; another connector is named in config.toml",
@@ -66,11 +77,15 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
             wanted.manifest.name
         )));
     }
-    let to = Pin { connector: connector.clone(), sha256: wanted.sha256.clone() };
+    let to = Pin {
+        connector: connector.clone(),
+        sha256: wanted.sha256.clone(),
+    };
     let moved = Pins::from([(name.to_owned(), to)]);
     // Opened before it counts: a version that does not take this cloud's settings moves nothing.
-    let opened =
-        tokio::task::block_in_place(|| Clouds::new(home)?.connect(name, section, &mut moved.clone()))?;
+    let opened = tokio::task::block_in_place(|| {
+        Clouds::new(home)?.connect(name, section, &mut moved.clone())
+    })?;
     let fault = opened.probe().await.err().map(|e| e.to_string());
     let in_use = reopen(home, &moved).await?;
     if !in_use {
@@ -83,15 +98,25 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
             "in_use": in_use,
         }));
     }
-    let old = store.find(&before).map(|p| format!("{} ({})", p.manifest.version, &p.sha256[..12]));
+    let old = store
+        .find(&before)
+        .map(|p| format!("{} ({})", p.manifest.version, &p.sha256[..12]));
     let old = old.unwrap_or_else(|_| before.chars().take(12).collect());
     if before == wanted.sha256 {
-        say!("cloud {name:?} runs {connector} {version} ({}) already", &wanted.sha256[..12]);
+        say!(
+            "cloud {name:?} runs {connector} {version} ({}) already",
+            &wanted.sha256[..12]
+        );
     } else {
-        say!("cloud {name:?} runs {connector} {version} ({}), and ran {old}", &wanted.sha256[..12]);
+        say!(
+            "cloud {name:?} runs {connector} {version} ({}), and ran {old}",
+            &wanted.sha256[..12]
+        );
     }
     if let Some(fault) = fault {
-        tell!("warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back");
+        tell!(
+            "warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back"
+        );
     }
     Ok(())
 }

@@ -34,18 +34,22 @@ pub(crate) struct BuildArguments {
 
 fn check_manifest(path: &Path, text: &[u8]) -> Outcome {
     let checked = Manifest::parse(text);
-    checked.map(drop).map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
+    checked
+        .map(drop)
+        .map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
 }
 
 pub(super) fn build(json: bool, arguments: &BuildArguments) -> Outcome {
     let read = |path: &Path| {
-        fs::read(path).map_err(|e| Failed::configuration(format!("cannot read {}: {e}", path.display())))
+        fs::read(path)
+            .map_err(|e| Failed::configuration(format!("cannot read {}: {e}", path.display())))
     };
     let (bytes, beside) = match (&arguments.component, &arguments.manifest) {
         (Some(component), Some(manifest)) => {
             check_manifest(manifest, &read(manifest)?)?;
             let built = raic_sdk_build::connector(&read(component)?, &read(manifest)?);
-            let built = built.map_err(|e| Failed::configuration(format!("{}: {e}", component.display())))?;
+            let built = built
+                .map_err(|e| Failed::configuration(format!("{}: {e}", component.display())))?;
             (built, manifest.parent().unwrap_or(Path::new("")).to_owned())
         }
         _ => {
@@ -59,18 +63,29 @@ pub(super) fn build(json: bool, arguments: &BuildArguments) -> Outcome {
                 }
             }
             // Before minutes of compiling: what is wrong with the manifest is told at once.
-            check_manifest(&folder.join("connector.toml"), &read(&folder.join("connector.toml"))?)?;
-            let target = std::path::absolute(folder.join("target/connector")).map_err(Failed::other)?;
-            let connector =
-                ConnectorCrate { folder, profile: "release", target_folder: &target, locked: false };
-            let built =
-                Toolchain::find().map_err(Into::into).and_then(|toolchain| connector.build(toolchain));
+            check_manifest(
+                &folder.join("connector.toml"),
+                &read(&folder.join("connector.toml"))?,
+            )?;
+            let target =
+                std::path::absolute(folder.join("target/connector")).map_err(Failed::other)?;
+            let connector = ConnectorCrate {
+                folder,
+                profile: "release",
+                target_folder: &target,
+                locked: false,
+            };
+            let built = Toolchain::find()
+                .map_err(Into::into)
+                .and_then(|toolchain| connector.build(toolchain));
             (built.map_err(Failed::configuration)?, folder.clone())
         }
     };
     // As `approve` will: what it refuses is told now.
     let package = Package::read(bytes).map_err(Failed::configuration)?;
-    Engine::new().and_then(|engine| engine.load(&package, None)).map_err(Failed::configuration)?;
+    Engine::new()
+        .and_then(|engine| engine.load(&package, None))
+        .map_err(Failed::configuration)?;
     let file = arguments.output.clone();
     let file = file.unwrap_or_else(|| beside.join(format!("{}.wasm", package.manifest.name)));
     fs::write(&file, &package.bytes)
@@ -81,9 +96,17 @@ pub(super) fn build(json: bool, arguments: &BuildArguments) -> Outcome {
         }));
     }
     let size = progress::bytes(package.bytes.len() as u64);
-    say!("{}: {} {}, {size}", file.display(), package.manifest.name, package.manifest.version);
+    say!(
+        "{}: {} {}, {size}",
+        file.display(),
+        package.manifest.name,
+        package.manifest.version
+    );
     say!("  sha-256   {}", package.sha256);
     say!("  imports   {}", package.imports.join(" "));
-    say!("`raic connector inspect {}` shows what it asks for", file.display());
+    say!(
+        "`raic connector inspect {}` shows what it asks for",
+        file.display()
+    );
     Ok(())
 }

@@ -15,11 +15,23 @@ use crate::{
 
 /// The connector that a new one begins as; its own tests keep it right.
 const FILES: [(&str, &str); 5] = [
-    ("Cargo.toml", include_str!("../connector_template/Cargo.toml.txt")),
+    (
+        "Cargo.toml",
+        include_str!("../connector_template/Cargo.toml.txt"),
+    ),
     ("README.md", include_str!("../connector_template/README.md")),
-    (".gitignore", include_str!("../connector_template/gitignore")),
-    ("connector.toml", include_str!("../../../../connectors/examples/practice/connector.toml")),
-    ("src/lib.rs", include_str!("../../../../connectors/examples/practice/src/lib.rs")),
+    (
+        ".gitignore",
+        include_str!("../connector_template/gitignore"),
+    ),
+    (
+        "connector.toml",
+        include_str!("../../../../connectors/examples/practice/connector.toml"),
+    ),
+    (
+        "src/lib.rs",
+        include_str!("../../../../connectors/examples/practice/src/lib.rs"),
+    ),
 ];
 
 /// What no connector's type can be called.
@@ -59,7 +71,9 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
     let name = arguments.name.as_str();
     let is_crate_name = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.len() <= 48
-        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !is_crate_name {
         return Err(Failed::configuration(format!(
             "{name:?} is no connector's name: a letter, then a-z, 0-9 and -, 48 at most"
@@ -67,10 +81,17 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
     }
     let manifest = renamed(FILES[3].1, name, "");
     raic_wasm::Manifest::parse(manifest.as_bytes()).map_err(Failed::configuration)?;
-    let folder = arguments.folder.clone().unwrap_or_else(|| PathBuf::from(name));
-    let cannot = |e: std::io::Error| Failed::other(format!("cannot write {}: {e}", folder.display()));
+    let folder = arguments
+        .folder
+        .clone()
+        .unwrap_or_else(|| PathBuf::from(name));
+    let cannot =
+        |e: std::io::Error| Failed::other(format!("cannot write {}: {e}", folder.display()));
     if folder.exists() {
-        return Err(Failed::other(format!("{} is there already", folder.display())));
+        return Err(Failed::other(format!(
+            "{} is there already",
+            folder.display()
+        )));
     }
     let sdk = sdk(arguments.sdk.as_deref())?;
     fs::create_dir_all(folder.join("src")).map_err(cannot)?;
@@ -80,9 +101,17 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
     if json {
         return crate::files::print_json(&json!({"connector": name, "folder": folder}));
     }
-    say!("{} is a connector that speaks to the service of `raic connector practice`", folder.display());
-    say!("  raic connector build {0}     makes {0}/{name}.wasm", folder.display());
-    say!("  raic connector practice      runs the service, and says how to try the connector on it");
+    say!(
+        "{} is a connector that speaks to the service of `raic connector practice`",
+        folder.display()
+    );
+    say!(
+        "  raic connector build {0}     makes {0}/{name}.wasm",
+        folder.display()
+    );
+    say!(
+        "  raic connector practice      runs the service, and says how to try the connector on it"
+    );
     say!(
         "then make it speak to yours: src/lib.rs has the requests, connector.toml what it may be told and reach"
     );
@@ -94,13 +123,18 @@ fn sdk(named: Option<&Path>) -> Outcome<String> {
     let in_tree = Path::new(SDK);
     let folder = match named {
         Some(folder) if !folder.join("Cargo.toml").is_file() => {
-            return Err(Failed::configuration(format!("{} is no crate", folder.display())));
+            return Err(Failed::configuration(format!(
+                "{} is no crate",
+                folder.display()
+            )));
         }
         Some(folder) => folder,
         None if in_tree.join("Cargo.toml").is_file() => in_tree,
         None => return Ok(format!("{:?}", env!("CARGO_PKG_VERSION"))),
     };
-    let folder = folder.canonicalize().map_err(|e| Failed::other(format!("{}: {e}", folder.display())))?;
+    let folder = folder
+        .canonicalize()
+        .map_err(|e| Failed::other(format!("{}: {e}", folder.display())))?;
     Ok(format!("{{ path = {:?} }}", folder.display().to_string()))
 }
 
@@ -132,7 +166,10 @@ mod tests {
         for (file, text) in FILES {
             let text = renamed(text, "my-store", "\"0.1.0\"");
             let left = text.replace("raic connector practice", "");
-            assert!(!left.contains("practice") && !left.contains("Practice"), "{file}: {left}");
+            assert!(
+                !left.contains("practice") && !left.contains("Practice"),
+                "{file}: {left}"
+            );
         }
         let manifest = renamed(FILES[3].1, "my-store", "");
         let manifest = raic_wasm::Manifest::parse(manifest.as_bytes()).expect("a manifest");

@@ -14,26 +14,48 @@ fn sent(sending: &Sending) -> String {
         (None, "raw" | "query") => "a query",
         (None, _) => "a body",
     };
-    format!(", sent in {place} ({}) to {:?}", sending.form, sending.network)
+    format!(
+        ", sent in {place} ({}) to {:?}",
+        sending.form, sending.network
+    )
 }
 
 /// A network's URL, in which an endpoint that may be any host below a domain is shown as such.
 fn any_host(manifest: &Manifest, url: &str) -> String {
-    let below =
-        manifest.endpoints.iter().filter_map(|(name, endpoint)| Some((name, endpoint.below.as_ref()?)));
+    let below = manifest
+        .endpoints
+        .iter()
+        .filter_map(|(name, endpoint)| Some((name, endpoint.below.as_ref()?)));
     below.fold(url.to_owned(), |url, (name, domain)| {
-        url.replace(&format!("{{learned:{name}}}"), &format!("https://any host below {domain}"))
+        url.replace(
+            &format!("{{learned:{name}}}"),
+            &format!("https://any host below {domain}"),
+        )
     })
 }
 
 /// Networks that secrets of credentials are sent to, whose answers may be read and have no token that would be hidden.
 fn unhidden_logins(manifest: &Manifest) -> BTreeSet<&str> {
     let parts = manifest.credentials.values().flat_map(|c| c.parts.values());
-    let sent_to: BTreeSet<_> =
-        parts.flat_map(|p| &p.send).filter(|s| s.header.is_none()).map(|s| s.network.as_str()).collect();
-    let has_token = |name: &str| manifest.tokens.values().flat_map(|t| &t.answers).any(|a| a.network == name);
-    let read = manifest.documents.iter().filter(|d| d.method == "POST").map(|d| d.network.as_str());
-    read.filter(|name| sent_to.contains(name) && !has_token(name)).collect()
+    let sent_to: BTreeSet<_> = parts
+        .flat_map(|p| &p.send)
+        .filter(|s| s.header.is_none())
+        .map(|s| s.network.as_str())
+        .collect();
+    let has_token = |name: &str| {
+        manifest
+            .tokens
+            .values()
+            .flat_map(|t| &t.answers)
+            .any(|a| a.network == name)
+    };
+    let read = manifest
+        .documents
+        .iter()
+        .filter(|d| d.method == "POST")
+        .map(|d| d.network.as_str());
+    read.filter(|name| sent_to.contains(name) && !has_token(name))
+        .collect()
 }
 
 /// Shows a connector as `inspect` and `approve` do.
@@ -44,11 +66,19 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
             "sha256": package.sha256, "size": package.bytes.len(), "imports": package.imports, "manifest": manifest,
         }));
     }
-    say!("{} {}: {}", manifest.name, manifest.version, manifest.description);
+    say!(
+        "{} {}: {}",
+        manifest.name,
+        manifest.version,
+        manifest.description
+    );
     say!("  sha-256   {}", package.sha256);
     say!("  licence   {}", manifest.license);
     say!("  contract  {}", manifest.contract);
-    say!("  size      {}", progress::bytes(package.bytes.len() as u64));
+    say!(
+        "  size      {}",
+        progress::bytes(package.bytes.len() as u64)
+    );
     say!("  memory    {} MiB a call", manifest.memory_mib);
     say!("  imports   {}", package.imports.join(" "));
     say!("  settings");
@@ -59,7 +89,11 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
             (None, false) => String::new(),
         };
         let choices = setting.choices.join(", ");
-        let choices = if choices.is_empty() { choices } else { format!(" [{choices}]") };
+        let choices = if choices.is_empty() {
+            choices
+        } else {
+            format!(" [{choices}]")
+        };
         say!("    {name:<14} {}{choices}{value}", setting.help);
     }
     say!("  may read, besides errors");
@@ -72,13 +106,21 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
             .enumerate()
             .map(|(i, item)| format!("{}{item}", if i == 0 { "?" } else { "&" }));
         let query: String = query.collect();
-        let line = format!("{} {}{}{query}", document.method, document.network, document.path);
+        let line = format!(
+            "{} {}{}{query}",
+            document.method, document.network, document.path
+        );
         if shown.insert(line.clone()) {
             say!("    {line}");
         }
     }
     for object in &manifest.objects {
-        say!("    and hands on, unread, {} {}{}", object.method, object.network, object.path);
+        say!(
+            "    and hands on, unread, {} {}{}",
+            object.method,
+            object.network,
+            object.path
+        );
     }
     if !manifest.logins.is_empty() {
         say!("  keeps from call to call, for 7 days at most");
@@ -88,28 +130,54 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     }
     say!("  credentials");
     for (name, credential) in &manifest.credentials {
-        let when = credential.when.iter().map(|(name, value)| format!(", if {name} is {value}"));
-        say!("    {name:<14} {}{}", credential.help, when.collect::<String>());
+        let when = credential
+            .when
+            .iter()
+            .map(|(name, value)| format!(", if {name} is {value}"));
+        say!(
+            "    {name:<14} {}{}",
+            credential.help,
+            when.collect::<String>()
+        );
         for (part, rule) in &credential.parts {
-            let what = if rule.secret { "secret" } else { "readable by the connector" };
-            let optional = if rule.optional { ", may be missing" } else { "" };
+            let what = if rule.secret {
+                "secret"
+            } else {
+                "readable by the connector"
+            };
+            let optional = if rule.optional {
+                ", may be missing"
+            } else {
+                ""
+            };
             let signs = rule.sign.iter().map(|s| format!(", {}", s.in_words()));
             let sends = rule.send.iter().map(sent);
-            say!("      {part:<29} {what}{optional}{}", signs.chain(sends).collect::<String>());
+            say!(
+                "      {part:<29} {what}{optional}{}",
+                signs.chain(sends).collect::<String>()
+            );
         }
     }
     for (name, token) in &manifest.tokens {
         let signs = token.sign.iter().map(|s| format!(", {}", s.in_words()));
         let uses: String = signs.chain(token.send.iter().map(sent)).collect();
-        let places: BTreeSet<_> =
-            token.answers.iter().map(|answer| format!("{:?}", answer.network)).collect();
+        let places: BTreeSet<_> = token
+            .answers
+            .iter()
+            .map(|answer| format!("{:?}", answer.network))
+            .collect();
         let places = places.into_iter().collect::<Vec<_>>().join(" and ");
-        say!("    {name:<14} a secret that {places} answers with in {}{uses}", token.from.join(" and "));
+        say!(
+            "    {name:<14} a secret that {places} answers with in {}{uses}",
+            token.from.join(" and ")
+        );
     }
     for (name, endpoint) in &manifest.endpoints {
         let help = &endpoint.help;
         match &endpoint.below {
-            Some(domain) => say!("    {name:<14} told by the service, any https host below {domain}: {help}"),
+            Some(domain) => {
+                say!("    {name:<14} told by the service, any https host below {domain}: {help}")
+            }
             None if endpoint.several => {
                 say!("    {name:<14} told by the service, several, each pinned by you: {help}")
             }
@@ -118,12 +186,27 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     }
     say!("  may send requests to");
     for network in &manifest.network {
-        let when = network.when.iter().map(|(name, value)| format!(" if {name} is {value}"));
-        let below = if network.exact { "that path alone" } else { "any path below it" };
+        let when = network
+            .when
+            .iter()
+            .map(|(name, value)| format!(" if {name} is {value}"));
+        let below = if network.exact {
+            "that path alone"
+        } else {
+            "any path below it"
+        };
         let methods: Vec<_> = network.methods.iter().map(String::as_str).collect();
-        let methods = if methods.is_empty() { "any method".to_owned() } else { methods.join(" and ") };
+        let methods = if methods.is_empty() {
+            "any method".to_owned()
+        } else {
+            methods.join(" and ")
+        };
         let url = any_host(manifest, &network.url);
-        say!("    {:<14} {url}{}: {below}, by {methods}", network.name, when.collect::<String>());
+        say!(
+            "    {:<14} {url}{}: {below}, by {methods}",
+            network.name,
+            when.collect::<String>()
+        );
     }
     for network in unhidden_logins(manifest) {
         say!(

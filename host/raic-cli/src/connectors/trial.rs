@@ -13,7 +13,9 @@ use raic_cloud::{
     Cloud, ErrorKind, Retry, RetryPolicy,
     conformance::{BEHAVIOURS, Extent, Finding, Verdict, check},
 };
-use raic_wasm::{ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, TlsSettings};
+use raic_wasm::{
+    ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, TlsSettings,
+};
 use serde_json::json;
 use zeroize::Zeroizing;
 
@@ -76,8 +78,16 @@ struct Counts {
 }
 
 pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> Outcome {
-    let known: Vec<_> = BEHAVIOURS.iter().map(|b| b.name).chain(REFUSALS.iter().map(|r| r.name)).collect();
-    if let Some(unknown) = arguments.only.iter().find(|only| !known.contains(&only.as_str())) {
+    let known: Vec<_> = BEHAVIOURS
+        .iter()
+        .map(|b| b.name)
+        .chain(REFUSALS.iter().map(|r| r.name))
+        .collect();
+    if let Some(unknown) = arguments
+        .only
+        .iter()
+        .find(|only| !known.contains(&only.as_str()))
+    {
         return Err(Failed::configuration(format!(
             "no behaviour {unknown:?}; there are {}",
             known.join(", ")
@@ -85,28 +95,51 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     }
     let package = super::read(&arguments.file)?;
     // A guest that carries an interpreter takes many seconds to compile: once, where there is a home.
-    let store = home.config().exists().then(|| ApprovalStore::open(&home.connectors())).transpose();
+    let store = home
+        .config()
+        .exists()
+        .then(|| ApprovalStore::open(&home.connectors()))
+        .transpose();
     let store = store.map_err(Failed::configuration)?;
     let compiled = store.as_ref().map(ApprovalStore::compiled);
     let wrong = |e| Failed::configuration(format!("{}: {e}", arguments.file.display()));
-    let connector = tokio::task::block_in_place(|| super::engine()?.load(&package, compiled).map_err(wrong))?;
+    let connector =
+        tokio::task::block_in_place(|| super::engine()?.load(&package, compiled).map_err(wrong))?;
     let mut configuration = configuration(arguments)?;
     let cloud = open(&connector, &configuration)?;
     // What is for later must be right before anything is sent.
-    let (missing, given) = (pairs(&arguments.missing)?, [&arguments.read_only, &arguments.expired]);
+    let (missing, given) = (
+        pairs(&arguments.missing)?,
+        [&arguments.read_only, &arguments.expired],
+    );
     let [read_only, expired] = given.map(|named| documents(named));
     let (read_only, expired) = (read_only?, expired?);
     let mut settings = configuration.settings.clone();
     settings.extend(missing.clone());
-    open(&connector, &Configuration { settings, ..configuration.clone() })?;
+    open(
+        &connector,
+        &Configuration {
+            settings,
+            ..configuration.clone()
+        },
+    )?;
     for others in [&read_only, &expired] {
         let mut credentials = configuration.credentials.clone();
         credentials.extend(others.clone());
-        open(&connector, &Configuration { credentials, ..configuration.clone() })?;
+        open(
+            &connector,
+            &Configuration {
+                credentials,
+                ..configuration.clone()
+            },
+        )?;
     }
     let cloud = follow_endpoints(json, &connector, &mut configuration, cloud).await?;
     if arguments.create {
-        cloud.create_container().await.map_err(|e| Failed::other(format!("{e:#}")))?;
+        cloud
+            .create_container()
+            .await
+            .map_err(|e| Failed::other(format!("{e:#}")))?;
     } else if let Err(e) = cloud.probe().await {
         // Without it nothing else can be found.
         return Err(match e.kind {
@@ -124,12 +157,21 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     // As every cloud is used: what a service is too busy for is asked again.
     let cloud = Arc::new(cloud);
     let patient = Retry::new(cloud.clone(), RetryPolicy::default());
-    let extent = if arguments.full { Extent::Full } else { Extent::Quick };
+    let extent = if arguments.full {
+        Extent::Full
+    } else {
+        Extent::Quick
+    };
     let mut counts = Counts::default();
-    let is_asked = |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
-    for behaviour in BEHAVIOURS.iter().filter(|behaviour| is_asked(behaviour.name)) {
+    let is_asked =
+        |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == name);
+    for behaviour in BEHAVIOURS
+        .iter()
+        .filter(|behaviour| is_asked(behaviour.name))
+    {
         let began = Instant::now();
-        let checked = tokio::time::timeout(PATIENCE, check(behaviour, &patient, &prefix, extent)).await;
+        let checked =
+            tokio::time::timeout(PATIENCE, check(behaviour, &patient, &prefix, extent)).await;
         let verdict = checked.unwrap_or_else(|_| too_slow());
         counts.tell(json, behaviour.name, behaviour.what, began, verdict)?;
     }
@@ -150,7 +192,12 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
             None => counts.untried(json, refusal)?,
         }
     }
-    let Counts { holds, lacks, wrong, untried } = counts;
+    let Counts {
+        holds,
+        lacks,
+        wrong,
+        untried,
+    } = counts;
     if json {
         print_json(&json!({"holds": holds, "lacks": lacks, "wrong": wrong, "untried": untried}))?;
     } else {
@@ -209,7 +256,14 @@ impl Counts {
         Ok(())
     }
 
-    fn tell(&mut self, json: bool, name: &str, what: &str, began: Instant, verdict: Verdict) -> Outcome {
+    fn tell(
+        &mut self,
+        json: bool,
+        name: &str,
+        what: &str,
+        began: Instant,
+        verdict: Verdict,
+    ) -> Outcome {
         let (mark, outcome, detail) = match verdict {
             Ok(Finding::Holds) => (" ok ", "holds", None),
             Ok(Finding::Lacks(why)) => ("  - ", "lacks", Some(why)),
@@ -255,15 +309,25 @@ fn read(file: &str) -> Outcome<Vec<u8>> {
 /// Credentials' documents, out of pairs of a name and a file.
 fn documents(named: &[String]) -> Outcome<CredentialDocuments> {
     let files = pairs(named)?;
-    files.iter().map(|(name, file)| Ok((name.clone(), Zeroizing::new(read(file)?)))).collect()
+    files
+        .iter()
+        .map(|(name, file)| Ok((name.clone(), Zeroizing::new(read(file)?))))
+        .collect()
 }
 
 fn configuration(arguments: &TestArguments) -> Outcome<Configuration> {
-    let extra_ca = arguments.ca.as_ref().map(|path| read(&path.display().to_string())).transpose()?;
+    let extra_ca = arguments
+        .ca
+        .as_ref()
+        .map(|path| read(&path.display().to_string()))
+        .transpose()?;
     Ok(Configuration {
         settings: pairs(&arguments.settings)?,
         credentials: documents(&arguments.credentials)?,
         tls: TlsSettings { extra_ca },
-        endpoints: pairs(&arguments.endpoints)?.into_iter().map(|(name, url)| (name, vec![url])).collect(),
+        endpoints: pairs(&arguments.endpoints)?
+            .into_iter()
+            .map(|(name, url)| (name, vec![url]))
+            .collect(),
     })
 }

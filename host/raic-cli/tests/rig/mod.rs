@@ -28,7 +28,11 @@ pub struct Ended {
 impl Rig {
     /// A home made by `raic init`; no daemon yet.
     pub fn new() -> Self {
-        let rig = Self { folder: tempfile::tempdir().expect("a folder"), daemon: None, services: Vec::new() };
+        let rig = Self {
+            folder: tempfile::tempdir().expect("a folder"),
+            daemon: None,
+            services: Vec::new(),
+        };
         rig.raic(&["init"]).ok();
         rig
     }
@@ -43,7 +47,11 @@ impl Rig {
 
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_raic"));
-        command.arg("--home").arg(self.folder.path().join("home")).args(arguments).stdin(Stdio::null());
+        command
+            .arg("--home")
+            .arg(self.folder.path().join("home"))
+            .args(arguments)
+            .stdin(Stdio::null());
         command.env_remove("RAIC_HOME").env_remove("RAIC_LOG");
         command
     }
@@ -55,7 +63,10 @@ impl Rig {
     /// With something at its standard input.
     pub fn raic_with(&self, arguments: &[&str], input: &[u8]) -> Ended {
         let mut command = self.command(arguments);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("raic starts");
         // It may end before it has read all.
         let _ = child.stdin.take().expect("its input").write_all(input);
@@ -69,15 +80,26 @@ impl Rig {
 
     /// The same, with its log at that level.
     pub fn serve_logging(&mut self, level: &str) {
-        let log = fs::OpenOptions::new().create(true).append(true).open(self.path("log")).expect("a log");
+        let log = fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.path("log"))
+            .expect("a log");
         let mut serve = self.command(&["serve"]);
-        let serve = serve.stderr(log).stdout(Stdio::null()).env("RAIC_LOG", level);
+        let serve = serve
+            .stderr(log)
+            .stdout(Stdio::null())
+            .env("RAIC_LOG", level);
         let mut daemon = serve.spawn().expect("raic serve");
         let began = Instant::now();
         while self.raic(&["ls"]).code != 0 {
             let ended = daemon.try_wait().expect("a state");
             let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
-            assert!(ended.is_none() && began.elapsed() < Duration::from_secs(60), "no daemon: {}", log());
+            assert!(
+                ended.is_none() && began.elapsed() < Duration::from_secs(60),
+                "no daemon: {}",
+                log()
+            );
             thread::sleep(Duration::from_millis(20));
         }
         self.daemon = Some(daemon);
@@ -95,12 +117,20 @@ impl Rig {
     /// A signal to the daemon, as `kill` names it.
     pub fn signal(&self, signal: &str) {
         let id = self.daemon.as_ref().expect("a daemon").id().to_string();
-        assert!(Command::new("kill").args([signal, &id]).status().expect("kill").success());
+        assert!(
+            Command::new("kill")
+                .args([signal, &id])
+                .status()
+                .expect("kill")
+                .success()
+        );
     }
 
     /// Whether the daemon runs.
     pub fn runs(&mut self) -> bool {
-        self.daemon.as_mut().is_some_and(|daemon| daemon.try_wait().expect("a state").is_none())
+        self.daemon
+            .as_mut()
+            .is_some_and(|daemon| daemon.try_wait().expect("a state").is_none())
     }
 
     /// Waits for what must come to pass.
@@ -108,7 +138,10 @@ impl Rig {
     pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
         let began = Instant::now();
         while !holds() {
-            assert!(began.elapsed() < Duration::from_secs(30), "waited in vain: {what}");
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "waited in vain: {what}"
+            );
             thread::sleep(Duration::from_millis(20));
         }
     }
@@ -117,8 +150,14 @@ impl Rig {
     pub fn peak_memory(&self) -> u64 {
         let id = self.daemon.as_ref().expect("a daemon").id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("VmHWM");
-        line.trim().trim_end_matches(" kB").parse().expect("a number")
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("VmHWM");
+        line.trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number")
     }
 
     /// An S3 service with one bucket named `bucket`.
@@ -130,11 +169,16 @@ impl Rig {
         drop(listener);
         let mut command = Command::new(env!("CARGO_BIN_EXE_raic"));
         command.arg("demo-service").arg(&root).arg(port.to_string());
-        command.env("RAIC_DEMO_ACCESS_KEY", "ACCESS").env("RAIC_DEMO_SECRET_KEY", "SECRET");
+        command
+            .env("RAIC_DEMO_ACCESS_KEY", "ACCESS")
+            .env("RAIC_DEMO_SECRET_KEY", "SECRET");
         self.services.push(command.spawn().expect("a service"));
         let began = Instant::now();
         while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
-            assert!(began.elapsed() < Duration::from_secs(20), "the service does not come up");
+            assert!(
+                began.elapsed() < Duration::from_secs(20),
+                "the service does not come up"
+            );
             thread::sleep(Duration::from_millis(20));
         }
         format!("http://127.0.0.1:{port}")
@@ -146,7 +190,11 @@ impl Rig {
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let path = entry.path();
-                if path.is_dir() { folders.push(path) } else { found.push(path) }
+                if path.is_dir() {
+                    folders.push(path)
+                } else {
+                    found.push(path)
+                }
             }
         }
         found
@@ -166,7 +214,12 @@ impl Drop for Rig {
 fn ended(out: Output) -> Ended {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let code = out.status.code().unwrap_or(-1);
-    Ended { code, text: text(&out.stdout), errors: text(&out.stderr), out: out.stdout }
+    Ended {
+        code,
+        text: text(&out.stdout),
+        errors: text(&out.stderr),
+        out: out.stdout,
+    }
 }
 
 impl Ended {
@@ -181,10 +234,18 @@ impl Ended {
     #[track_caller]
     pub fn fails(self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{}{}", self.text, self.errors);
-        assert!(self.errors.lines().any(|line| line.starts_with("raic: ")), "{}", self.errors);
+        assert!(
+            self.errors.lines().any(|line| line.starts_with("raic: ")),
+            "{}",
+            self.errors
+        );
         assert!(!self.errors.contains("panicked"), "{}", self.errors);
         for word in words {
-            assert!(self.errors.contains(word), "lacks {word:?}: {}", self.errors);
+            assert!(
+                self.errors.contains(word),
+                "lacks {word:?}: {}",
+                self.errors
+            );
         }
     }
 }
@@ -203,7 +264,13 @@ pub fn content(length: usize, seed: u64) -> Vec<u8> {
 
 /// The S3 connector that `cargo xtask connectors` built.
 pub fn component() -> String {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("connectors").join("s3.wasm");
-    assert!(file.is_file(), "{} is not there; `cargo xtask test` builds it", file.display());
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .with_file_name("connectors")
+        .join("s3.wasm");
+    assert!(
+        file.is_file(),
+        "{} is not there; `cargo xtask test` builds it",
+        file.display()
+    );
     file.display().to_string()
 }

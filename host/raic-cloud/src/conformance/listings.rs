@@ -9,19 +9,37 @@ use crate::Cloud;
 
 /// `count` keys by pages of `limit` are all listed, once each, by pages that are no longer than asked.
 pub async fn listing_pages(cloud: &dyn Cloud, prefix: &str, count: usize, limit: u32) -> Verdict {
-    let expected: BTreeSet<_> =
-        (0..count).map(|i| key(prefix, &format!("{count}/{i:05}"))).collect::<Verdict<_>>()?;
+    let expected: BTreeSet<_> = (0..count)
+        .map(|i| key(prefix, &format!("{count}/{i:05}")))
+        .collect::<Verdict<_>>()?;
     let prefix = &format!("{prefix}{count}/");
-    let puts: Vec<_> = expected.iter().map(|key| put(cloud, key, pattern(3))).collect();
-    for stored in stream::iter(puts).buffer_unordered(16).collect::<Vec<_>>().await {
+    let puts: Vec<_> = expected
+        .iter()
+        .map(|key| put(cloud, key, pattern(3)))
+        .collect();
+    for stored in stream::iter(puts)
+        .buffer_unordered(16)
+        .collect::<Vec<_>>()
+        .await
+    {
         stored?;
     }
     let listed = list_all(cloud, prefix, limit).await?;
-    ensure!(listed.len() == count, "{} keys of {count} are listed by pages of {limit}", listed.len());
+    ensure!(
+        listed.len() == count,
+        "{} keys of {count} are listed by pages of {limit}",
+        listed.len()
+    );
     let found: BTreeSet<_> = listed.iter().cloned().collect();
-    ensure!(found == expected, "by pages of {limit} other keys are listed than were stored");
+    ensure!(
+        found == expected,
+        "by pages of {limit} other keys are listed than were stored"
+    );
     if capability(cloud, "ordered-list").await?.as_deref() == Some("yes") {
-        ensure!(listed.is_sorted(), "keys are listed out of order though describe says ordered-list");
+        ensure!(
+            listed.is_sorted(),
+            "keys are listed out of order though describe says ordered-list"
+        );
     }
     remove(cloud, listed).await
 }
@@ -31,16 +49,30 @@ pub async fn listing_matches_prefixes_exactly(cloud: &dyn Cloud, prefix: &str) -
     for name in ["1", "1.1", "10", "10.1", "2/1"] {
         put(cloud, &key(prefix, name)?, pattern(2)).await?;
     }
-    for (under, expected) in [("1", 4), ("1.", 1), ("10", 2), ("10.", 1), ("2/", 1), ("", 5), ("3", 0)] {
+    for (under, expected) in [
+        ("1", 4),
+        ("1.", 1),
+        ("10", 2),
+        ("10.", 1),
+        ("2/", 1),
+        ("", 5),
+        ("3", 0),
+    ] {
         let listed = list_all(cloud, &format!("{prefix}{under}"), 2).await?;
-        ensure!(listed.len() == expected, "under {under:?} {} keys are listed of {expected}", listed.len());
+        ensure!(
+            listed.len() == expected,
+            "under {under:?} {} keys are listed of {expected}",
+            listed.len()
+        );
     }
     remove(cloud, list_all(cloud, prefix, 1000).await?).await
 }
 
 /// While others come and go, each object that was there throughout is listed once.
 pub async fn listing_under_writes(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    let steady: Vec<_> = (0..20).map(|i| key(prefix, &format!("{i:02}-steady"))).collect::<Verdict<_>>()?;
+    let steady: Vec<_> = (0..20)
+        .map(|i| key(prefix, &format!("{i:02}-steady")))
+        .collect::<Verdict<_>>()?;
     for key in &steady {
         put(cloud, key, pattern(3)).await?;
     }
@@ -59,7 +91,10 @@ pub async fn listing_under_writes(cloud: &dyn Cloud, prefix: &str) -> Verdict {
             let listed = list_all(cloud, prefix, 3).await?;
             for key in &steady {
                 let times = listed.iter().filter(|listed| *listed == key).count();
-                ensure!(times == 1, "{key} is listed {times} times while others are written");
+                ensure!(
+                    times == 1,
+                    "{key} is listed {times} times while others are written"
+                );
             }
         }
         Verdict::Ok(())

@@ -6,10 +6,12 @@ use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all};
 
 use super::{
-    CHUNK, Finding, LONGEST_PREFIX, Verdict, capability, delete, fails, key, largest, list_all, pattern, put,
-    read, reads, remove, worked,
+    CHUNK, Finding, LONGEST_PREFIX, Verdict, capability, delete, fails, key, largest, list_all,
+    pattern, put, read, reads, remove, worked,
 };
-use crate::{ByteRange, Cloud, ErrorKind, MAX_KEY_LEN, Payload, WriteMode, collect_body, delete_all};
+use crate::{
+    ByteRange, Cloud, ErrorKind, MAX_KEY_LEN, Payload, WriteMode, collect_body, delete_all,
+};
 
 /// What was put is what is read; head agrees; deleted is gone.
 pub async fn put_get_head_delete(cloud: &dyn Cloud, prefix: &str) -> Verdict {
@@ -24,14 +26,33 @@ pub async fn put_get_head_delete(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         head.etag
     );
     let object = worked(cloud.get(&key, None, None).await, "get of what was put")?;
-    ensure!(object.info.size == 1000, "get of 1000 bytes says {}", object.info.size);
-    ensure!(object.info.etag == head.etag, "get names the etag {:?}, head {:?}", object.info.etag, head.etag);
-    let found = worked(collect_body(cloud.name(), object.body, 1000).await, "reading what was put")?;
+    ensure!(
+        object.info.size == 1000,
+        "get of 1000 bytes says {}",
+        object.info.size
+    );
+    ensure!(
+        object.info.etag == head.etag,
+        "get names the etag {:?}, head {:?}",
+        object.info.etag,
+        head.etag
+    );
+    let found = worked(
+        collect_body(cloud.name(), object.body, 1000).await,
+        "reading what was put",
+    )?;
     ensure!(found == pattern(1000), "other bytes are read than were put");
-    let page = worked(cloud.list(key.as_str(), None, 10).await, "list of what was put")?;
+    let page = worked(
+        cloud.list(key.as_str(), None, 10).await,
+        "list of what was put",
+    )?;
     let listed = page.entries.iter().find(|entry| entry.key == key);
     let listed = listed.ok_or("what was put is not listed")?;
-    ensure!(listed.info.size == 1000, "list says that 1000 bytes are {}", listed.info.size);
+    ensure!(
+        listed.info.size == 1000,
+        "list says that 1000 bytes are {}",
+        listed.info.size
+    );
     ensure!(
         listed.info.etag.is_none() || listed.info.etag == head.etag,
         "list names the etag {:?}, head {:?}",
@@ -39,8 +60,16 @@ pub async fn put_get_head_delete(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         head.etag
     );
     delete(cloud, &key).await?;
-    fails(cloud.head(&key).await, ErrorKind::NotFound, "head after delete")?;
-    fails(read(cloud, &key, None).await, ErrorKind::NotFound, "get after delete")?;
+    fails(
+        cloud.head(&key).await,
+        ErrorKind::NotFound,
+        "head after delete",
+    )?;
+    fails(
+        read(cloud, &key, None).await,
+        ErrorKind::NotFound,
+        "get after delete",
+    )?;
     Ok(Finding::Holds)
 }
 
@@ -54,7 +83,11 @@ pub async fn sizes(cloud: &dyn Cloud, prefix: &str, sizes: &[usize]) -> Verdict 
         let key = key(prefix, &format!("s{size}"))?;
         put(cloud, &key, pattern(size)).await.map_err(at)?;
         let head = worked(cloud.head(&key).await, "head").map_err(at)?;
-        ensure!(head.size == size as u64, "{size} bytes: head says {}", head.size);
+        ensure!(
+            head.size == size as u64,
+            "{size} bytes: head says {}",
+            head.size
+        );
         reads(cloud, &key, &pattern(size)).await.map_err(at)?;
         delete(cloud, &key).await.map_err(at)?;
     }
@@ -66,10 +99,18 @@ pub async fn ranges(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     let whole = pattern(10_000);
     put(cloud, &key, whole.clone()).await?;
-    for (offset, length) in [(0, 1), (0, 10_000), (17, 4000), (9_999, 1), (9_000, 5_000), (5, 1 << 40)] {
+    for (offset, length) in [
+        (0, 1),
+        (0, 10_000),
+        (17, 4000),
+        (9_999, 1),
+        (9_000, 5_000),
+        (5, 1 << 40),
+    ] {
         let what = format!("a get of {length} bytes from {offset} of 10000");
         let range = ByteRange::new(offset, length);
-        let expected = whole.slice(offset as usize..(offset.saturating_add(length)).min(10_000) as usize);
+        let expected =
+            whole.slice(offset as usize..(offset.saturating_add(length)).min(10_000) as usize);
         let object = worked(cloud.get(&key, range, None).await, &what)?;
         ensure!(
             object.info.size == 10_000,
@@ -81,7 +122,11 @@ pub async fn ranges(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     }
     for offset in [10_000, 20_000] {
         let past = read(cloud, &key, ByteRange::new(offset, 10)).await;
-        fails(past, ErrorKind::RangeNotSatisfiable, &format!("a range from {offset} of 10000"))?;
+        fails(
+            past,
+            ErrorKind::RangeNotSatisfiable,
+            &format!("a range from {offset} of 10000"),
+        )?;
     }
     delete(cloud, &key).await?;
     Ok(Finding::Holds)
@@ -90,11 +135,27 @@ pub async fn ranges(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 /// What never was is not found.
 pub async fn missing(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "never")?;
-    fails(cloud.head(&key).await, ErrorKind::NotFound, "head of nothing")?;
-    fails(read(cloud, &key, None).await, ErrorKind::NotFound, "get of nothing")?;
-    fails(read(cloud, &key, ByteRange::new(0, 1)).await, ErrorKind::NotFound, "get of a part of nothing")?;
+    fails(
+        cloud.head(&key).await,
+        ErrorKind::NotFound,
+        "head of nothing",
+    )?;
+    fails(
+        read(cloud, &key, None).await,
+        ErrorKind::NotFound,
+        "get of nothing",
+    )?;
+    fails(
+        read(cloud, &key, ByteRange::new(0, 1)).await,
+        ErrorKind::NotFound,
+        "get of a part of nothing",
+    )?;
     let page = worked(cloud.list(prefix, None, 10).await, "list of nothing")?;
-    ensure!(page.entries.is_empty(), "list of nothing gives {} objects", page.entries.len());
+    ensure!(
+        page.entries.is_empty(),
+        "list of nothing gives {} objects",
+        page.entries.len()
+    );
     Ok(Finding::Holds)
 }
 
@@ -103,7 +164,10 @@ pub async fn overwrite(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     let first = put(cloud, &key, pattern(100)).await?;
     let second = put(cloud, &key, pattern(99)).await?;
-    ensure!(first.etag.is_none() || first.etag != second.etag, "the etag stays though the content changes");
+    ensure!(
+        first.etag.is_none() || first.etag != second.etag,
+        "the etag stays though the content changes"
+    );
     reads(cloud, &key, &pattern(99)).await?;
     delete(cloud, &key).await?;
     Ok(Finding::Holds)
@@ -118,15 +182,24 @@ pub async fn create_only(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let said = capability(cloud, "create-only").await?;
     let found = match said.as_deref() {
         Some(way @ ("native" | "emulated")) => {
-            fails(again, ErrorKind::AlreadyExists, "a create-only put over an object")?;
+            fails(
+                again,
+                ErrorKind::AlreadyExists,
+                "a create-only put over an object",
+            )?;
             reads(cloud, &key, &pattern(10)).await?;
             match way {
                 "native" => Finding::Holds,
-                _ => Finding::Lacks("create-only is emulated: writers that race may all win".to_owned()),
+                _ => Finding::Lacks(
+                    "create-only is emulated: writers that race may all win".to_owned(),
+                ),
             }
         }
         _ => {
-            worked(again, "a create-only put over an object, which a service without create-only replaces")?;
+            worked(
+                again,
+                "a create-only put over an object, which a service without create-only replaces",
+            )?;
             Finding::Lacks("the service has no create-only put: it replaces".to_owned())
         }
     };
@@ -137,13 +210,20 @@ pub async fn create_only(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 /// Of writers racing to create one object exactly one wins, where `describe` says native.
 pub async fn create_only_race(cloud: &dyn Cloud, prefix: &str, writers: usize) -> Verdict {
     if capability(cloud, "create-only").await?.as_deref() != Some("native") {
-        return Ok(Finding::Lacks("describe does not say that create-only is native".to_owned()));
+        return Ok(Finding::Lacks(
+            "describe does not say that create-only is native".to_owned(),
+        ));
     }
     let key = key(prefix, "race")?;
-    let race = (0..writers).map(|i| cloud.put(&key, Payload::from(pattern(100 + i)), WriteMode::CreateOnly));
+    let race = (0..writers)
+        .map(|i| cloud.put(&key, Payload::from(pattern(100 + i)), WriteMode::CreateOnly));
     let ended = join_all(race).await;
     let won: Vec<usize> = (0..writers).filter(|i| ended[*i].is_ok()).collect();
-    ensure!(won.len() == 1, "{} of {writers} creators won; describe must not say native", won.len());
+    ensure!(
+        won.len() == 1,
+        "{} of {writers} creators won; describe must not say native",
+        won.len()
+    );
     reads(cloud, &key, &pattern(100 + won[0])).await?;
     delete(cloud, &key).await?;
     Ok(Finding::Holds)
@@ -155,30 +235,64 @@ pub async fn if_match(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     put(cloud, &key, pattern(10)).await?;
     let Some(old) = worked(cloud.head(&key).await, "head")?.etag else {
         delete(cloud, &key).await?;
-        return Ok(Finding::Lacks("the service gives no strong etags".to_owned()));
+        return Ok(Finding::Lacks(
+            "the service gives no strong etags".to_owned(),
+        ));
     };
     put(cloud, &key, pattern(20)).await?;
     let stale = cloud.get(&key, None, Some(&old)).await;
-    fails(stale.map(|o| o.info), ErrorKind::PreconditionFailed, "get with an older etag")?;
-    let new = worked(cloud.head(&key).await, "head")?.etag.ok_or("an etag is there now and then only")?;
+    fails(
+        stale.map(|o| o.info),
+        ErrorKind::PreconditionFailed,
+        "get with an older etag",
+    )?;
+    let new = worked(cloud.head(&key).await, "head")?
+        .etag
+        .ok_or("an etag is there now and then only")?;
     worked(cloud.get(&key, None, Some(&new)).await, "get with the etag")?;
-    fails(cloud.delete(&key, Some(&old)).await, ErrorKind::PreconditionFailed, "delete with an older etag")?;
-    let mut found = Finding::Lacks("describe does not say that if-match is native for puts".to_owned());
+    fails(
+        cloud.delete(&key, Some(&old)).await,
+        ErrorKind::PreconditionFailed,
+        "delete with an older etag",
+    )?;
+    let mut found =
+        Finding::Lacks("describe does not say that if-match is native for puts".to_owned());
     if capability(cloud, "if-match").await?.as_deref() == Some("native") {
-        let stale = cloud.put(&key, Payload::from(pattern(30)), WriteMode::IfMatch(old)).await;
-        fails(stale, ErrorKind::PreconditionFailed, "put with an older etag")?;
+        let stale = cloud
+            .put(&key, Payload::from(pattern(30)), WriteMode::IfMatch(old))
+            .await;
+        fails(
+            stale,
+            ErrorKind::PreconditionFailed,
+            "put with an older etag",
+        )?;
         reads(cloud, &key, &pattern(20)).await?;
-        let put = cloud.put(&key, Payload::from(pattern(30)), WriteMode::IfMatch(new)).await;
+        let put = cloud
+            .put(&key, Payload::from(pattern(30)), WriteMode::IfMatch(new))
+            .await;
         worked(put, "put with the etag")?;
         found = Finding::Holds;
     }
     let last = worked(cloud.head(&key).await, "head")?.etag;
-    worked(cloud.delete(&key, last.as_deref()).await, "delete with the etag")?;
-    fails(cloud.head(&key).await, ErrorKind::NotFound, "head after delete")?;
+    worked(
+        cloud.delete(&key, last.as_deref()).await,
+        "delete with the etag",
+    )?;
+    fails(
+        cloud.head(&key).await,
+        ErrorKind::NotFound,
+        "head after delete",
+    )?;
     if found == Finding::Holds {
         let etag = last.ok_or("an etag is there now and then only")?;
-        let gone = cloud.put(&key, Payload::from(pattern(40)), WriteMode::IfMatch(etag)).await;
-        fails(gone, ErrorKind::PreconditionFailed, "put by the etag of an object that is gone")?;
+        let gone = cloud
+            .put(&key, Payload::from(pattern(40)), WriteMode::IfMatch(etag))
+            .await;
+        fails(
+            gone,
+            ErrorKind::PreconditionFailed,
+            "put by the etag of an object that is gone",
+        )?;
     }
     Ok(found)
 }
@@ -190,20 +304,32 @@ pub async fn awkward_keys(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     for at in (200..long.len().saturating_sub(1)).step_by(201) {
         long.replace_range(at..=at, "/");
     }
-    let names = ["-", "0", "Z", "_", "a.b", "..a", "a..", "z/-/_/.z", "A", "a", &long];
+    let names = [
+        "-", "0", "Z", "_", "a.b", "..a", "a..", "z/-/_/.z", "A", "a", &long,
+    ];
     for name in names {
         put(cloud, &key(prefix, name)?, name.as_bytes().to_vec())
             .await
             .map_err(|e| format!("{name}: {e}"))?;
     }
     for name in names {
-        reads(cloud, &key(prefix, name)?, name.as_bytes()).await.map_err(|e| format!("{name}: {e}"))?;
+        reads(cloud, &key(prefix, name)?, name.as_bytes())
+            .await
+            .map_err(|e| format!("{name}: {e}"))?;
     }
     let listed = list_all(cloud, prefix, 1000).await?;
-    let expected: BTreeSet<_> = names.iter().map(|name| key(prefix, name)).collect::<Verdict<_>>()?;
+    let expected: BTreeSet<_> = names
+        .iter()
+        .map(|name| key(prefix, name))
+        .collect::<Verdict<_>>()?;
     let lacking = expected.iter().find(|key| !listed.contains(key));
     ensure!(lacking.is_none(), "{lacking:?} is not listed");
-    ensure!(listed.len() == names.len(), "{} keys are listed of {}", listed.len(), names.len());
+    ensure!(
+        listed.len() == names.len(),
+        "{} keys are listed of {}",
+        listed.len(),
+        names.len()
+    );
     remove(cloud, listed).await
 }
 
@@ -219,11 +345,16 @@ pub async fn delete_is_idempotent(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 
 /// Several objects, of which some are gone, are removed by one call, and no other.
 pub async fn delete_many(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    let keys: Vec<_> = (0..12).map(|i| key(prefix, &format!("{i}"))).collect::<Verdict<_>>()?;
+    let keys: Vec<_> = (0..12)
+        .map(|i| key(prefix, &format!("{i}")))
+        .collect::<Verdict<_>>()?;
     for key in &keys[1..] {
         put(cloud, key, pattern(5)).await?;
     }
-    worked(delete_all(cloud, &keys[..11]).await, "delete of 11 objects, of which one never was")?;
+    worked(
+        delete_all(cloud, &keys[..11]).await,
+        "delete of 11 objects, of which one never was",
+    )?;
     let left = list_all(cloud, prefix, 1000).await?;
     ensure!(left == keys[11..], "{} objects are left of one", left.len());
     let alone = match cloud.delete_many(&keys[11..]).await {
@@ -232,7 +363,11 @@ pub async fn delete_many(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         }
         removed => {
             let failed = worked(removed, "delete of one by several")?;
-            ensure!(failed.is_empty(), "an object cannot be deleted: {}", failed[0].1);
+            ensure!(
+                failed.is_empty(),
+                "an object cannot be deleted: {}",
+                failed[0].1
+            );
             Finding::Holds
         }
     };
@@ -272,7 +407,10 @@ pub async fn abandoned_put(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 
 /// A download that its reader gives up harms no other.
 pub async fn abandoned_get(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    let (key, content) = (key(prefix, "object")?, pattern(CHUNK.min(largest(cloud).await?)));
+    let (key, content) = (
+        key(prefix, "object")?,
+        pattern(CHUNK.min(largest(cloud).await?)),
+    );
     put(cloud, &key, content.clone()).await?;
     for _ in 0..8 {
         let mut object = worked(cloud.get(&key, None, None).await, "get")?;

@@ -12,17 +12,31 @@ use crate::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, Result, WriteMode}
 fn refused_as(result: Result<()>, kinds: &[ErrorKind], what: &str) -> Verdict<CloudError> {
     match result {
         Err(e) if kinds.contains(&e.kind) => Ok(e),
-        Err(e) => Err(format!("{what} must fail as {}, not as {}: {e:#}", words(kinds), e.kind)),
-        Ok(()) => Err(format!("{what} must fail as {}, and succeeded", words(kinds))),
+        Err(e) => Err(format!(
+            "{what} must fail as {}, not as {}: {e:#}",
+            words(kinds),
+            e.kind
+        )),
+        Ok(()) => Err(format!(
+            "{what} must fail as {}, and succeeded",
+            words(kinds)
+        )),
     }
 }
 
 fn words(kinds: &[ErrorKind]) -> String {
-    kinds.iter().map(|kind| kind.as_str()).collect::<Vec<_>>().join(" or ")
+    kinds
+        .iter()
+        .map(|kind| kind.as_str())
+        .collect::<Vec<_>>()
+        .join(" or ")
 }
 
 async fn store(cloud: &dyn Cloud, key: &ObjectKey) -> Result<()> {
-    cloud.put(key, Payload::from(pattern(7)), WriteMode::Overwrite).await.map(drop)
+    cloud
+        .put(key, Payload::from(pattern(7)), WriteMode::Overwrite)
+        .await
+        .map(drop)
 }
 
 /// Where the container is missing, nothing is said of an object alone: what must be made is named.
@@ -30,12 +44,24 @@ pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     let named = &[ErrorKind::ContainerNotFound];
     refused_as(cloud.probe().await, named, "a probe without a container")?;
-    refused_as(cloud.list(prefix, None, 10).await.map(drop), named, "a list without a container")?;
+    refused_as(
+        cloud.list(prefix, None, 10).await.map(drop),
+        named,
+        "a list without a container",
+    )?;
     refused_as(store(cloud, &key).await, named, "a put without a container")?;
     // Some services answer a missing object and a missing container alike.
     let either = &[ErrorKind::ContainerNotFound, ErrorKind::NotFound];
-    refused_as(cloud.head(&key).await.map(drop), either, "a head without a container")?;
-    refused_as(read(cloud, &key, None).await.map(drop), either, "a get without a container")?;
+    refused_as(
+        cloud.head(&key).await.map(drop),
+        either,
+        "a head without a container",
+    )?;
+    refused_as(
+        read(cloud, &key, None).await.map(drop),
+        either,
+        "a get without a container",
+    )?;
     // What is in no container is gone.
     match cloud.delete(&key, None).await {
         Ok(()) => {}
@@ -61,7 +87,10 @@ async fn made_and_removed(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         Err(e) if e.kind == ErrorKind::Unsupported => return Ok(Finding::Lacks(e.message)),
         made => worked(made, "create of the container")?,
     }
-    worked(cloud.create_container().await, "create of a container that is there")?;
+    worked(
+        cloud.create_container().await,
+        "create of a container that is there",
+    )?;
     worked(cloud.probe().await, "probe of a container that was made")?;
     let key = key(prefix, "object")?;
     put(cloud, &key, pattern(7)).await?;
@@ -70,14 +99,28 @@ async fn made_and_removed(cloud: &dyn Cloud, prefix: &str) -> Verdict {
             delete(cloud, &key).await?;
             return Ok(Finding::Lacks(e.message));
         }
-        removed => fails(removed, ErrorKind::PreconditionFailed, "removing a container with an object")?,
+        removed => fails(
+            removed,
+            ErrorKind::PreconditionFailed,
+            "removing a container with an object",
+        )?,
     };
     reads(cloud, &key, &pattern(7)).await?;
     delete(cloud, &key).await?;
-    worked(cloud.delete_container().await, "removing the empty container")?;
-    worked(cloud.delete_container().await, "removing a container that is gone")?;
+    worked(
+        cloud.delete_container().await,
+        "removing the empty container",
+    )?;
+    worked(
+        cloud.delete_container().await,
+        "removing a container that is gone",
+    )?;
     let gone = cloud.probe().await;
-    refused_as(gone, &[ErrorKind::ContainerNotFound], "a probe of a container that was removed")?;
+    refused_as(
+        gone,
+        &[ErrorKind::ContainerNotFound],
+        "a probe of a container that was removed",
+    )?;
     Ok(Finding::Holds)
 }
 
@@ -88,13 +131,32 @@ pub async fn read_only(cloud: &dyn Cloud, writer: &dyn Cloud, prefix: &str) -> V
     reads(cloud, &key, &pattern(50)).await?;
     worked(cloud.head(&key).await, "head by a key that may read")?;
     let listed = list_all(cloud, prefix, 10).await?;
-    ensure!(listed == [key.clone()], "a key that may read lists {} objects of one", listed.len());
+    ensure!(
+        listed == [key.clone()],
+        "a key that may read lists {} objects of one",
+        listed.len()
+    );
     let denied = &[ErrorKind::PermissionDenied];
-    refused_as(store(cloud, &key).await, denied, "a put by a key that may only read")?;
+    refused_as(
+        store(cloud, &key).await,
+        denied,
+        "a put by a key that may only read",
+    )?;
     let new = super::key(prefix, "new")?;
-    let created = cloud.put(&new, Payload::from(pattern(7)), WriteMode::CreateOnly).await.map(drop);
-    refused_as(created, denied, "a create-only put by a key that may only read")?;
-    refused_as(cloud.delete(&key, None).await, denied, "a delete by a key that may only read")?;
+    let created = cloud
+        .put(&new, Payload::from(pattern(7)), WriteMode::CreateOnly)
+        .await
+        .map(drop);
+    refused_as(
+        created,
+        denied,
+        "a create-only put by a key that may only read",
+    )?;
+    refused_as(
+        cloud.delete(&key, None).await,
+        denied,
+        "a delete by a key that may only read",
+    )?;
     match cloud.delete_many(std::slice::from_ref(&key)).await {
         Err(e) if e.kind == ErrorKind::Unsupported => {}
         Ok(failed) if failed.len() == 1 && failed[0].1.kind == ErrorKind::PermissionDenied => {}
@@ -113,8 +175,16 @@ pub async fn unauthenticated(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     // A service that has no 401, or that tells nobody which keys there are, says 403.
     let kinds = &[ErrorKind::Unauthenticated, ErrorKind::PermissionDenied];
-    refused_as(store(cloud, &key).await, kinds, "a put by credentials that are not good")?;
-    refused_as(cloud.probe().await, kinds, "a probe by credentials that are not good")?;
+    refused_as(
+        store(cloud, &key).await,
+        kinds,
+        "a put by credentials that are not good",
+    )?;
+    refused_as(
+        cloud.probe().await,
+        kinds,
+        "a probe by credentials that are not good",
+    )?;
     refused_as(
         cloud.list(prefix, None, 10).await.map(drop),
         kinds,
@@ -128,12 +198,23 @@ pub async fn clock_skew(cloud: &dyn Cloud, prefix: &str, off: Duration) -> Verdi
     let key = key(prefix, "object")?;
     match cloud.probe().await {
         Ok(()) => {
-            let why = format!("the service takes requests whose time is {} s off", off.as_secs());
+            let why = format!(
+                "the service takes requests whose time is {} s off",
+                off.as_secs()
+            );
             return Ok(Finding::Lacks(why));
         }
-        probed => refused_as(probed, &[ErrorKind::ClockSkew], "a probe by a clock that is off")?,
+        probed => refused_as(
+            probed,
+            &[ErrorKind::ClockSkew],
+            "a probe by a clock that is off",
+        )?,
     };
-    refused_as(store(cloud, &key).await, &[ErrorKind::ClockSkew], "a put by a clock that is off")?;
+    refused_as(
+        store(cloud, &key).await,
+        &[ErrorKind::ClockSkew],
+        "a put by a clock that is off",
+    )?;
     Ok(Finding::Holds)
 }
 
@@ -144,21 +225,45 @@ pub async fn throttled(cloud: &dyn Cloud, prefix: &str, wait: Duration) -> Verdi
 
 /// While the service answers every request by an error of its own, every operation fails in a way that is tried again.
 pub async fn unavailable(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    busy(cloud, prefix, &[ErrorKind::Unavailable, ErrorKind::Throttled], None).await
+    busy(
+        cloud,
+        prefix,
+        &[ErrorKind::Unavailable, ErrorKind::Throttled],
+        None,
+    )
+    .await
 }
 
-async fn busy(cloud: &dyn Cloud, prefix: &str, kinds: &[ErrorKind], wait: Option<Duration>) -> Verdict {
+async fn busy(
+    cloud: &dyn Cloud,
+    prefix: &str,
+    kinds: &[ErrorKind],
+    wait: Option<Duration>,
+) -> Verdict {
     let key = &key(prefix, "object")?;
     let operations: [(&str, BoxFuture<'_, Result<()>>); 6] = [
         ("probe", cloud.probe()),
         ("put", Box::pin(store(cloud, key))),
-        ("get", Box::pin(async move { cloud.get(key, None, None).await.map(drop) })),
-        ("head", Box::pin(async move { cloud.head(key).await.map(drop) })),
-        ("list", Box::pin(async move { cloud.list(prefix, None, 10).await.map(drop) })),
+        (
+            "get",
+            Box::pin(async move { cloud.get(key, None, None).await.map(drop) }),
+        ),
+        (
+            "head",
+            Box::pin(async move { cloud.head(key).await.map(drop) }),
+        ),
+        (
+            "list",
+            Box::pin(async move { cloud.list(prefix, None, 10).await.map(drop) }),
+        ),
         ("delete", cloud.delete(key, None)),
     ];
     for (name, run) in operations {
-        let e = refused_as(run.await, kinds, &format!("{name} at a service that is busy"))?;
+        let e = refused_as(
+            run.await,
+            kinds,
+            &format!("{name} at a service that is busy"),
+        )?;
         ensure!(
             wait.is_none() || e.retry_after == wait,
             "{name}: the service names {wait:?} to wait, the error {:?}",

@@ -63,20 +63,28 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
 
 pub(crate) fn by_id(c: &Connection, id: AccountId) -> Result<Account> {
     let sql = format!("SELECT {COLUMNS} FROM accounts WHERE id = ?1");
-    let found = c.prepare_cached(&sql)?.query_row([id.0], account).optional()?;
+    let found = c
+        .prepare_cached(&sql)?
+        .query_row([id.0], account)
+        .optional()?;
     found.ok_or_else(|| StorageError::NoAccount(id.0.to_string()))
 }
 
 fn by_name(c: &Connection, name: &str) -> Result<Account> {
     let sql = format!("SELECT {COLUMNS} FROM accounts WHERE name = ?1");
-    let found = c.prepare_cached(&sql)?.query_row([name], account).optional()?;
+    let found = c
+        .prepare_cached(&sql)?
+        .query_row([name], account)
+        .optional()?;
     found.ok_or_else(|| StorageError::NoAccount(name.to_owned()))
 }
 
 /// What an account uses and has reserved, in bytes, over all servers.
 pub(super) fn used(c: &Connection, id: AccountId) -> rusqlite::Result<u64> {
     let sql = "SELECT coalesce(sum(bytes), 0) FROM usage WHERE account = ?1";
-    c.prepare_cached(sql)?.query_row([id.0], |row| row.get(0)).map(uint)
+    c.prepare_cached(sql)?
+        .query_row([id.0], |row| row.get(0))
+        .map(uint)
 }
 
 /// Whether an account may use `asked` more bytes.
@@ -95,10 +103,21 @@ pub(crate) fn admit(c: &Connection, id: AccountId, asked: u64) -> Result<()> {
     let used = used(c, id)?;
     let wanted = used.saturating_add(asked);
     if let Some(quota) = account.hard_quota.filter(|quota| wanted > *quota) {
-        return Err(StorageError::QuotaExceeded { account: account.name, quota, used, asked });
+        return Err(StorageError::QuotaExceeded {
+            account: account.name,
+            quota,
+            used,
+            asked,
+        });
     }
-    if let Some(quota) = account.soft_quota.filter(|quota| wanted > *quota && used <= *quota) {
-        tracing::warn!("account {:?} passes its soft quota of {quota} bytes", account.name);
+    if let Some(quota) = account
+        .soft_quota
+        .filter(|quota| wanted > *quota && used <= *quota)
+    {
+        tracing::warn!(
+            "account {:?} passes its soft quota of {quota} bytes",
+            account.name
+        );
     }
     Ok(())
 }
@@ -151,8 +170,11 @@ impl LeaseDb {
     /// The database's.
     pub async fn accounts(&self) -> Result<Vec<Account>> {
         self.read(|c| {
-            let mut statement = c.prepare(&format!("SELECT {COLUMNS} FROM accounts ORDER BY id"))?;
-            Ok(statement.query_map([], account)?.collect::<rusqlite::Result<_>>()?)
+            let mut statement =
+                c.prepare(&format!("SELECT {COLUMNS} FROM accounts ORDER BY id"))?;
+            Ok(statement
+                .query_map([], account)?
+                .collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
@@ -166,7 +188,11 @@ fn apply(tx: &Connection, name: &str, change: AccountChange, now: i64) -> Result
     if let (Some(soft), Some(hard)) = (soft_quota, hard_quota)
         && soft > hard
     {
-        return Err(StorageError::Quotas { account: name.to_owned(), soft, hard });
+        return Err(StorageError::Quotas {
+            account: name.to_owned(),
+            soft,
+            hard,
+        });
     }
     tx.execute(
         "UPDATE accounts SET disabled_ms = CASE WHEN ?2 THEN coalesce(disabled_ms, ?3) END, soft_quota = ?4,

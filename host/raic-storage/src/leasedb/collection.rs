@@ -64,8 +64,11 @@ impl LeaseDb {
     /// The database's.
     pub async fn condemn_unleased(&self, server: ServerId, rows: Vec<ShareRow>) -> Result<()> {
         let leasedb = self.clone();
-        self.write(move |tx| rows.iter().try_for_each(|row| leasedb.condemn(tx, server, row.id, false, true)))
-            .await
+        self.write(move |tx| {
+            rows.iter()
+                .try_for_each(|row| leasedb.condemn(tx, server, row.id, false, true))
+        })
+        .await
     }
 
     /// Ends uploads that nobody carries on, up to `limit`; returns how many. Mutable shares are for the caller to settle.
@@ -82,17 +85,24 @@ impl LeaseDb {
                  ORDER BY coming.expires_ms LIMIT ?3",
             )?;
             // An array's upload of this run ends by itself, or is waited for; one of an earlier run was looked at first.
-            let rows =
-                statement.query_map(params![server.0, leasedb.now_ms(), limit], |r| r.get::<_, i64>(0))?;
+            let rows = statement.query_map(params![server.0, leasedb.now_ms(), limit], |r| {
+                r.get::<_, i64>(0)
+            })?;
             let expired: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
-            expired.iter().try_for_each(|id| leasedb.abandon_row(tx, server, *id, true))?;
+            expired
+                .iter()
+                .try_for_each(|id| leasedb.abandon_row(tx, server, *id, true))?;
             Ok(expired.len())
         })
         .await
     }
 
     /// Mutable shares that began and whose first write was not seen to end, and are past their time.
-    pub(crate) async fn expired_mutable(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
+    pub(crate) async fn expired_mutable(
+        &self,
+        server: ServerId,
+        limit: u32,
+    ) -> Result<Vec<ShareRow>> {
         let now = self.now_ms();
         self.read(move |c| {
             let mut statement = c.prepare_cached(
@@ -209,7 +219,12 @@ impl LeaseDb {
     ///
     /// # Errors
     /// The database's.
-    pub async fn going_tried(&self, going: &Going, error: Option<String>, may_land: bool) -> Result<bool> {
+    pub async fn going_tried(
+        &self,
+        going: &Going,
+        error: Option<String>,
+        may_land: bool,
+    ) -> Result<bool> {
         let (id, fence, until, now) = (going.row.id, going.fence, going.until_ms, self.now_ms());
         let rests = going.deleted_ms.is_none() && may_land;
         let rested = self.after(self.patience().late);
@@ -263,7 +278,12 @@ impl LeaseDb {
     ///
     /// # Errors
     /// The database's.
-    pub async fn would_expire(&self, server: ServerId, expiry: Expiry, limit: u32) -> Result<Vec<ShareRow>> {
+    pub async fn would_expire(
+        &self,
+        server: ServerId,
+        expiry: Expiry,
+        limit: u32,
+    ) -> Result<Vec<ShareRow>> {
         let (over, cutoff) = match expiry {
             Expiry::Never => return Ok(Vec::new()),
             Expiry::Age => (self.now_ms(), i64::MIN),
@@ -288,10 +308,12 @@ impl LeaseDb {
 }
 
 fn gone(tx: &Connection, id: i64, fence: i64) -> Result<bool> {
-    let is_ours =
-        tx.prepare_cached("DELETE FROM going WHERE share = ?1 AND fence = ?2")?.execute([id, fence])?;
+    let is_ours = tx
+        .prepare_cached("DELETE FROM going WHERE share = ?1 AND fence = ?2")?
+        .execute([id, fence])?;
     if is_ours == 1 {
-        tx.prepare_cached("DELETE FROM shares WHERE id = ?1 AND state = 2")?.execute([id])?;
+        tx.prepare_cached("DELETE FROM shares WHERE id = ?1 AND state = 2")?
+            .execute([id])?;
     }
     Ok(is_ours == 1)
 }

@@ -44,7 +44,9 @@ impl LeaseDb {
         self.write(move |tx| {
             let sql = "UPDATE servers SET gone_ms = coalesce(gone_ms, ?2) WHERE name = ?1";
             if tx.execute(sql, (&name, now))? == 0 {
-                return Err(StorageError::Unusable { reason: format!("there never was a cloud {name:?}") });
+                return Err(StorageError::Unusable {
+                    reason: format!("there never was a cloud {name:?}"),
+                });
             }
             Ok(())
         })

@@ -88,7 +88,9 @@ pub(super) fn end(tx: &Connection, share: i64, renew: Option<RenewSecret>) -> Re
         Some(renew) => tx
             .prepare_cached("DELETE FROM leases WHERE share = ?1 AND renew_secret = ?2")?
             .execute(params![share, renew.0])?,
-        None => tx.prepare_cached("DELETE FROM leases WHERE share = ?1")?.execute([share])?,
+        None => tx
+            .prepare_cached("DELETE FROM leases WHERE share = ?1")?
+            .execute([share])?,
     };
     Ok(())
 }
@@ -96,7 +98,8 @@ pub(super) fn end(tx: &Connection, share: i64, renew: Option<RenewSecret>) -> Re
 /// Whether an account holds a lease on a share.
 pub(super) fn holds(c: &Connection, share: i64, account: AccountId) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM leases WHERE share = ?1 AND account = ?2)";
-    Ok(c.prepare_cached(sql)?.query_row(params![share, account.0], |r| r.get(0))?)
+    Ok(c.prepare_cached(sql)?
+        .query_row(params![share, account.0], |r| r.get(0))?)
 }
 
 impl LeaseDb {
@@ -129,7 +132,8 @@ impl LeaseDb {
         renew: RenewSecret,
     ) -> Result<BTreeSet<ShareNum>> {
         let leasedb = self.clone();
-        self.write(move |tx| leasedb.renew_in(tx, server, index, account, renew)).await
+        self.write(move |tx| leasedb.renew_in(tx, server, index, account, renew))
+            .await
     }
 
     /// As [`LeaseDb::renew`], in a transaction.
@@ -146,7 +150,9 @@ impl LeaseDb {
     ) -> Result<BTreeSet<ShareNum>> {
         let expires = self.after(super::accounts::by_id(tx, account)?.lease);
         let rows = shares::shareset(tx, server, index)?;
-        let there = rows.iter().filter(|row| row.state == shares::ShareState::Stable && !row.is_lost);
+        let there = rows
+            .iter()
+            .filter(|row| row.state == shares::ShareState::Stable && !row.is_lost);
         let mut renewed = BTreeSet::new();
         super::admit(tx, account, 0)?;
         for row in there {
@@ -246,7 +252,12 @@ impl LeaseDb {
     ///
     /// # Errors
     /// The database's.
-    pub async fn end_not_renewed_since(&self, cutoff_ms: i64, from: u64, limit: u32) -> Result<Option<u64>> {
+    pub async fn end_not_renewed_since(
+        &self,
+        cutoff_ms: i64,
+        from: u64,
+        limit: u32,
+    ) -> Result<Option<u64>> {
         self.write(move |tx| {
             let next: Option<i64> = tx
                 .prepare_cached("SELECT max(share) FROM (SELECT share FROM leases WHERE share >= ?1 ORDER BY share LIMIT ?2)")?

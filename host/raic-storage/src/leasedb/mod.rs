@@ -29,7 +29,9 @@ pub(crate) use accounts::{admit, by_id as account};
 pub use collection::{Expiry, Going};
 pub use gone::ServerShares;
 pub use leases::{LeaseInfo, RenewSecret};
-pub use shares::{Allocation, Coming, MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, Upload, placed};
+pub use shares::{
+    Allocation, Coming, MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, Upload, placed,
+};
 pub(crate) use shares::{below, count, find, not_begun, shareset, upload_of};
 pub use usage::{Usage, UsageDay};
 pub use walks::{Suspect, Suspicion};
@@ -130,11 +132,23 @@ impl LeaseDb {
     /// The database's; [`crate::DatabaseError::Newer`] where they are newer than this program.
     pub async fn open(database: Database, clock: Clock, patience: Patience) -> Result<Self> {
         database.migrate("storage", schema::STEPS).await?;
-        let run = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
-        let fresh = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
+        let run = StorageIndex::random()
+            .map_err(crate::DatabaseError::Randomness)?
+            .0;
+        let fresh = StorageIndex::random()
+            .map_err(crate::DatabaseError::Randomness)?
+            .0;
         let accepted = time::Accepted::default();
         let (run_number, has_changed) = (Arc::default(), Arc::default());
-        let leasedb = Self { database, clock, patience, run, run_number, has_changed, accepted };
+        let leasedb = Self {
+            database,
+            clock,
+            patience,
+            run,
+            run_number,
+            has_changed,
+            accepted,
+        };
         let this = leasedb.clone();
         leasedb
             .write(move |tx| {
@@ -151,7 +165,10 @@ impl LeaseDb {
 
     /// This run, as containers are told of it.
     pub fn run(&self) -> Run {
-        Run { number: self.run_number.load(Ordering::Relaxed), nonce: StorageIndex(self.run) }
+        Run {
+            number: self.run_number.load(Ordering::Relaxed),
+            nonce: StorageIndex(self.run),
+        }
     }
 
     /// All runs that this database issued.
@@ -160,7 +177,13 @@ impl LeaseDb {
     /// The database's.
     pub async fn issued_runs(&self) -> Result<IssuedRuns> {
         let run = self.run();
-        self.read(move |c| Ok(IssuedRuns { run, all: issued(c)? })).await
+        self.read(move |c| {
+            Ok(IssuedRuns {
+                run,
+                all: issued(c)?,
+            })
+        })
+        .await
     }
 
     /// Issues the next number. It is told to nobody before it is durable here: a container that knows more than this database would take it for
@@ -170,7 +193,10 @@ impl LeaseDb {
         let raise = self.write(move |tx| {
             tx.execute("UPDATE identity SET run = run + 1", [])?;
             let number: i64 = tx.query_row("SELECT run FROM identity", [], |r| r.get(0))?;
-            tx.execute("INSERT OR REPLACE INTO runs VALUES(?1, ?2)", params![nonce, number])?;
+            tx.execute(
+                "INSERT OR REPLACE INTO runs VALUES(?1, ?2)",
+                params![nonce, number],
+            )?;
             Ok(number)
         });
         self.run_number.store(uint(raise.await?), Ordering::Relaxed);
@@ -215,8 +241,12 @@ impl LeaseDb {
     /// The database's.
     pub async fn identity(&self) -> Result<Identity> {
         self.read(|c| {
-            let row =
-                |r: &rusqlite::Row<'_>| Ok(Identity { database: StorageIndex(r.get(0)?), epoch: r.get(1)? });
+            let row = |r: &rusqlite::Row<'_>| {
+                Ok(Identity {
+                    database: StorageIndex(r.get(0)?),
+                    epoch: r.get(1)?,
+                })
+            };
             Ok(c.query_row("SELECT database_id, epoch FROM identity", [], row)?)
         })
         .await
@@ -244,14 +274,18 @@ impl LeaseDb {
     /// before may have sent had landed.
     pub(crate) async fn settled_ms(&self, server: ServerId) -> Result<i64> {
         let late = crate::clock::millis(self.patience.late);
-        self.read(move |c| Ok(taken_ms(c, server)?.saturating_add(late))).await
+        self.read(move |c| Ok(taken_ms(c, server)?.saturating_add(late)))
+            .await
     }
 
     /// The server's container is being taken over from another database.
     pub(crate) async fn set_taken(&self, server: ServerId) -> Result<()> {
         let now = self.now_ms();
         self.write(move |tx| {
-            tx.execute("UPDATE servers SET taken_ms = ?2 WHERE id = ?1", params![server.0, now])?;
+            tx.execute(
+                "UPDATE servers SET taken_ms = ?2 WHERE id = ?1",
+                params![server.0, now],
+            )?;
             Ok(())
         })
         .await
@@ -263,7 +297,9 @@ impl LeaseDb {
     /// # Errors
     /// The database's.
     pub async fn restored(&self) -> Result<()> {
-        let fresh = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?.0;
+        let fresh = StorageIndex::random()
+            .map_err(crate::DatabaseError::Randomness)?
+            .0;
         self.write(move |tx| {
             tx.execute("UPDATE identity SET database_id = ?1, epoch = epoch + 1, run = run + 1", [fresh])?;
             tx.execute_batch(
@@ -291,7 +327,10 @@ impl LeaseDb {
         let name = name.to_owned();
         self.write(move |tx| {
             // Said to be gone, it has come back.
-            tx.execute("UPDATE servers SET gone_ms = NULL WHERE name = ?1 AND gone_ms IS NOT NULL", [&name])?;
+            tx.execute(
+                "UPDATE servers SET gone_ms = NULL WHERE name = ?1 AND gone_ms IS NOT NULL",
+                [&name],
+            )?;
             server_id(tx, &name)
         })
         .await
@@ -300,14 +339,21 @@ impl LeaseDb {
     /// Whether the server's container was given an owner object by this database.
     pub(crate) async fn is_claimed(&self, server: ServerId) -> Result<bool> {
         self.read(move |c| {
-            Ok(c.query_row("SELECT is_claimed FROM servers WHERE id = ?1", [server.0], |row| row.get(0))?)
+            Ok(c.query_row(
+                "SELECT is_claimed FROM servers WHERE id = ?1",
+                [server.0],
+                |row| row.get(0),
+            )?)
         })
         .await
     }
 
     pub(crate) async fn set_claimed(&self, server: ServerId) -> Result<()> {
         self.write(move |tx| {
-            tx.execute("UPDATE servers SET is_claimed = 1 WHERE id = ?1", [server.0])?;
+            tx.execute(
+                "UPDATE servers SET is_claimed = 1 WHERE id = ?1",
+                [server.0],
+            )?;
             Ok(())
         })
         .await
@@ -340,7 +386,10 @@ fn issued(c: &Connection) -> rusqlite::Result<BTreeMap<StorageIndex, u64>> {
 
 /// When a server's container was taken over from another database; 0 where it never was.
 fn taken_ms(c: &Connection, server: ServerId) -> Result<i64> {
-    Ok(c.prepare_cached("SELECT taken_ms FROM servers WHERE id = ?1")?.query_row([server.0], |r| r.get(0))?)
+    Ok(
+        c.prepare_cached("SELECT taken_ms FROM servers WHERE id = ?1")?
+            .query_row([server.0], |r| r.get(0))?,
+    )
 }
 
 /// The number of a server, which it gets the first time it is asked for.
@@ -348,8 +397,9 @@ fn taken_ms(c: &Connection, server: ServerId) -> Result<i64> {
 /// # Errors
 /// The database's.
 pub fn server_id(tx: &Connection, name: &str) -> Result<ServerId> {
-    let known =
-        tx.prepare_cached("SELECT id FROM servers WHERE name = ?1")?.query_row([name], |row| row.get(0));
+    let known = tx
+        .prepare_cached("SELECT id FROM servers WHERE name = ?1")?
+        .query_row([name], |row| row.get(0));
     if let Some(id) = known.optional()? {
         return Ok(ServerId(id));
     }

@@ -150,21 +150,35 @@ pub(crate) fn find(
     index: StorageIndex,
     share: ShareNum,
 ) -> Result<Option<ShareRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index = ?2 AND share = ?3");
-    Ok(c.prepare_cached(&sql)?.query_row(params![server.0, index.0, share.0], row).optional()?)
+    let sql = format!(
+        "SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index = ?2 AND share = ?3"
+    );
+    Ok(c.prepare_cached(&sql)?
+        .query_row(params![server.0, index.0, share.0], row)
+        .optional()?)
 }
 
 /// The rows of a shareset, in order.
-pub(crate) fn shareset(c: &Connection, server: ServerId, index: StorageIndex) -> Result<Vec<ShareRow>> {
-    let sql = format!("SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index = ?2 ORDER BY share");
+pub(crate) fn shareset(
+    c: &Connection,
+    server: ServerId,
+    index: StorageIndex,
+) -> Result<Vec<ShareRow>> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index = ?2 ORDER BY share"
+    );
     let mut statement = c.prepare_cached(&sql)?;
-    Ok(statement.query_map(params![server.0, index.0], row)?.collect::<rusqlite::Result<_>>()?)
+    Ok(statement
+        .query_map(params![server.0, index.0], row)?
+        .collect::<rusqlite::Result<_>>()?)
 }
 
 /// How many shares a server has rows of.
 pub(crate) fn count(c: &Connection, server: ServerId) -> Result<u64> {
     let sql = "SELECT coalesce((SELECT shares FROM server_usage WHERE server = ?1), 0)";
-    Ok(uint(c.prepare_cached(sql)?.query_row([server.0], |r| r.get(0))?))
+    Ok(uint(
+        c.prepare_cached(sql)?.query_row([server.0], |r| r.get(0))?,
+    ))
 }
 
 /// The rows of a server within a span, in order.
@@ -174,7 +188,9 @@ pub(crate) fn below(c: &Connection, server: ServerId, span: Span) -> Result<Vec<
         "SELECT {COLUMNS} FROM shares WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3 ORDER BY storage_index, share"
     );
     let mut statement = c.prepare_cached(&sql)?;
-    Ok(statement.query_map(params![server.0, first.0, last.0], row)?.collect::<rusqlite::Result<_>>()?)
+    Ok(statement
+        .query_map(params![server.0, first.0, last.0], row)?
+        .collect::<rusqlite::Result<_>>()?)
 }
 
 /// The hash of the secret of a share's upload by offset; none where there is no such upload.
@@ -226,7 +242,15 @@ impl LeaseDb {
     /// # Errors
     /// [`StorageError::Taken`] where there is one in any state; the account's.
     pub fn allocate(&self, tx: &Connection, backend: &str, new: &Allocation) -> Result<()> {
-        let Allocation { server, index, share, kind, account, reserve, upload } = new;
+        let Allocation {
+            server,
+            index,
+            share,
+            kind,
+            account,
+            reserve,
+            upload,
+        } = new;
         if let Some(there) = find(tx, *server, *index, *share)? {
             let state = match there.state {
                 ShareState::Coming => "is being written",
@@ -241,23 +265,41 @@ impl LeaseDb {
             });
         }
         if *reserve > MAX_SHARE {
-            return Err(StorageError::TooLarge { index: *index, share: *share, asked: *reserve });
+            return Err(StorageError::TooLarge {
+                index: *index,
+                share: *share,
+                asked: *reserve,
+            });
         }
         accounts::admit(tx, *account, *reserve)?;
         self.changed();
-        let id = insert(tx, *server, (*index, *share), (*kind, ShareState::Coming), (*reserve, 0))?;
+        let id = insert(
+            tx,
+            *server,
+            (*index, *share),
+            (*kind, ShareState::Coming),
+            (*reserve, 0),
+        )?;
         let expires = self.after(self.patience().upload);
-        tx.prepare_cached("INSERT INTO coming VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?.execute(params![
+        tx.prepare_cached("INSERT INTO coming VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?
+            .execute(params![
+                id,
+                server.0,
+                self.run,
+                expires,
+                upload.map(|u| int(u.length)),
+                upload.map(|u| u.secret.0),
+                account.0,
+                upload.map_or(RenewSecret::NONE, |u| u.renew).0,
+            ])?;
+        leases::insert(
+            tx,
             id,
-            server.0,
-            self.run,
-            expires,
-            upload.map(|u| int(u.length)),
-            upload.map(|u| u.secret.0),
-            account.0,
-            upload.map_or(RenewSecret::NONE, |u| u.renew).0,
-        ])?;
-        leases::insert(tx, id, *account, RenewSecret::UPLOAD, self.now_ms(), Some(expires))
+            *account,
+            RenewSecret::UPLOAD,
+            self.now_ms(),
+            Some(expires),
+        )
     }
 
     /// A share that was written is STABLE. Its upload's lease ends; the lease of `account` begins, for good (`expires_ms`
@@ -274,10 +316,18 @@ impl LeaseDb {
         (account, renew, expires_ms): (AccountId, RenewSecret, Option<i64>),
     ) -> Result<()> {
         let there = find(tx, server, index, share)?.filter(|row| row.state == ShareState::Coming);
-        let no_upload = || StorageError::NoUpload { backend: backend.to_owned(), index, share };
+        let no_upload = || StorageError::NoUpload {
+            backend: backend.to_owned(),
+            index,
+            share,
+        };
         let there = there.ok_or_else(no_upload)?;
         if used_space > MAX_SHARE {
-            return Err(StorageError::TooLarge { index, share, asked: used_space });
+            return Err(StorageError::TooLarge {
+                index,
+                share,
+                asked: used_space,
+            });
         }
         self.changed();
         // What was reserved was admitted then.
@@ -287,7 +337,8 @@ impl LeaseDb {
         }
         leases::insert(tx, there.id, account, renew, self.now_ms(), expires_ms)?;
         leases::end(tx, there.id, Some(RenewSecret::UPLOAD))?;
-        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([there.id])?;
+        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?
+            .execute([there.id])?;
         tx.prepare_cached(
             "UPDATE shares SET state = 1, objects = ?2, used_space = ?3 WHERE id = ?1 AND state = 0",
         )?
@@ -307,7 +358,9 @@ impl LeaseDb {
         may_land: bool,
     ) -> Result<()> {
         match find(tx, server, index, share)? {
-            Some(row) if row.state == ShareState::Coming => self.abandon_row(tx, server, row.id, may_land),
+            Some(row) if row.state == ShareState::Coming => {
+                self.abandon_row(tx, server, row.id, may_land)
+            }
             _ => Ok(()),
         }
     }
@@ -320,7 +373,8 @@ impl LeaseDb {
         may_land: bool,
     ) -> Result<()> {
         leases::end(tx, id, None)?;
-        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([id])?;
+        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?
+            .execute([id])?;
         self.condemn(tx, server, id, may_land, false)
     }
 
@@ -334,12 +388,18 @@ impl LeaseDb {
         is_whole: bool,
     ) -> Result<()> {
         let changed = tx
-            .prepare_cached("UPDATE shares SET state = 2 WHERE id = ?1 AND state <> 2 AND leases = 0")?
+            .prepare_cached(
+                "UPDATE shares SET state = 2 WHERE id = ?1 AND state <> 2 AND leases = 0",
+            )?
             .execute([id])?;
         if changed == 1 {
             self.changed();
             let now = self.now_ms();
-            let until = if may_land { self.after(self.patience().late) } else { now };
+            let until = if may_land {
+                self.after(self.patience().late)
+            } else {
+                now
+            };
             tx.prepare_cached(
                 "INSERT INTO going(share, server, until_ms, next_ms, is_whole) VALUES(?1, ?2, ?3, ?4, ?5)",
             )?
@@ -379,14 +439,21 @@ impl LeaseDb {
     pub(crate) async fn put_off_upload(&self, id: i64, by: std::time::Duration) -> Result<()> {
         let until = self.after(by);
         self.write(move |tx| {
-            tx.execute("UPDATE coming SET expires_ms = ?2 WHERE share = ?1", params![id, until])?;
+            tx.execute(
+                "UPDATE coming SET expires_ms = ?2 WHERE share = ?1",
+                params![id, until],
+            )?;
             Ok(())
         })
         .await
     }
 
     /// Uploads of an array, of earlier runs, whose rest is over and that were not looked at yet.
-    pub(crate) async fn rested_uploads(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
+    pub(crate) async fn rested_uploads(
+        &self,
+        server: ServerId,
+        limit: u32,
+    ) -> Result<Vec<ShareRow>> {
         let (now, run) = (self.now_ms(), self.run);
         self.read(move |c| {
             let mut statement = c.prepare_cached(
@@ -401,7 +468,12 @@ impl LeaseDb {
     }
 
     /// A Tahoe share that was lost and that a client would store again: whoever held it holds nothing any more, and what may be there of it goes.
-    pub(crate) fn condemn_lost(&self, tx: &Connection, server: ServerId, row: &ShareRow) -> Result<()> {
+    pub(crate) fn condemn_lost(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        row: &ShareRow,
+    ) -> Result<()> {
         leases::end(tx, row.id, None)?;
         self.condemn(tx, server, row.id, false, true)
     }
@@ -448,13 +520,11 @@ impl LeaseDb {
         self.changed();
         let expires = self.after(self.patience().upload);
         self.write(move |tx| {
-            tx.prepare_cached("DELETE FROM received WHERE share = ?1")?.execute([id])?;
+            tx.prepare_cached("DELETE FROM received WHERE share = ?1")?
+                .execute([id])?;
             for range in ranges {
-                tx.prepare_cached("INSERT INTO received VALUES(?1, ?2, ?3)")?.execute(params![
-                    id,
-                    int(range.start),
-                    int(range.end)
-                ])?;
+                tx.prepare_cached("INSERT INTO received VALUES(?1, ?2, ?3)")?
+                    .execute(params![id, int(range.start), int(range.end)])?;
             }
             tx.prepare_cached("UPDATE coming SET expires_ms = ?2 WHERE share = ?1")?
                 .execute(params![id, expires])?;
@@ -480,11 +550,24 @@ impl LeaseDb {
         if find(tx, server, index, share)?.is_some() {
             return Ok(false);
         }
-        let id = insert(tx, server, (index, share), (kind, ShareState::Stable), (used_space, objects))?;
+        let id = insert(
+            tx,
+            server,
+            (index, share),
+            (kind, ShareState::Stable),
+            (used_space, objects),
+        )?;
         // Of an array: for good, until the recovered catalog claims it or does not.
         let lease = accounts::by_id(tx, AccountId::STARTER)?.lease;
         let expires = (kind != ShareKind::Array).then(|| self.after(lease));
-        leases::insert(tx, id, AccountId::STARTER, RenewSecret::NONE, self.now_ms(), expires)?;
+        leases::insert(
+            tx,
+            id,
+            AccountId::STARTER,
+            RenewSecret::NONE,
+            self.now_ms(),
+            expires,
+        )?;
         if !confirmed {
             super::set_lost(tx, id, Some(UNCONFIRMED))?;
         }
@@ -501,7 +584,13 @@ impl LeaseDb {
         if find(tx, server, index, share)?.is_some() {
             return Ok(());
         }
-        let id = insert(tx, server, (index, share), (ShareKind::Immutable, ShareState::Stable), (0, 0))?;
+        let id = insert(
+            tx,
+            server,
+            (index, share),
+            (ShareKind::Immutable, ShareState::Stable),
+            (0, 0),
+        )?;
         self.condemn(tx, server, id, false, false)
     }
 
@@ -545,7 +634,11 @@ impl LeaseDb {
                 }
                 // Whoever holds nothing of it yet pays all of it.
                 let holds = leases::holds(tx, row.id, new.account)?;
-                let pays = if holds { used_space.saturating_sub(row.used_space) } else { used_space };
+                let pays = if holds {
+                    used_space.saturating_sub(row.used_space)
+                } else {
+                    used_space
+                };
                 accounts::admit(tx, new.account, pays)?;
                 self.changed();
                 let used = int(used_space.max(row.used_space));
@@ -573,7 +666,13 @@ impl LeaseDb {
         match find(tx, server, index, share)? {
             Some(row) if row.state == ShareState::Coming => {
                 let stored = (0, used_space);
-                self.complete(tx, (server, backend), (index, share), stored, (account, renew, expires_ms))
+                self.complete(
+                    tx,
+                    (server, backend),
+                    (index, share),
+                    stored,
+                    (account, renew, expires_ms),
+                )
             }
             Some(row) => {
                 tx.prepare_cached("UPDATE shares SET used_space = ?2, objects = 0 WHERE id = ?1")?
@@ -603,9 +702,12 @@ impl LeaseDb {
         server: ServerId,
         (index, share): (StorageIndex, ShareNum),
     ) -> Result<()> {
-        let Some(row) = find(tx, server, index, share)? else { return Ok(()) };
+        let Some(row) = find(tx, server, index, share)? else {
+            return Ok(());
+        };
         leases::end(tx, row.id, None)?;
-        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?.execute([row.id])?;
+        tx.prepare_cached("DELETE FROM coming WHERE share = ?1")?
+            .execute([row.id])?;
         self.condemn(tx, server, row.id, true, true)
     }
 

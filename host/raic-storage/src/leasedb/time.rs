@@ -46,13 +46,21 @@ impl Accepted {
         let tolerated = millis(TOLERATED);
         let known = tx
             .query_row("SELECT boot_id, ahead_ms, high_ms FROM clock", [], |r| {
-                Ok((r.get::<_, String>(0)?, r.get::<_, i64>(1)?, r.get::<_, i64>(2)?))
+                Ok((
+                    r.get::<_, String>(0)?,
+                    r.get::<_, i64>(1)?,
+                    r.get::<_, i64>(2)?,
+                ))
             })
             .optional()?;
         let is_same_start = |id: &str| !id.is_empty() && id == boot_id;
         let accepted = match known {
             // The machine was not started anew: its own clock tells what passed.
-            Some((id, was, _)) if is_same_start(&id) && ahead.abs_diff(was) > tolerated.unsigned_abs() => was,
+            Some((id, was, _))
+                if is_same_start(&id) && ahead.abs_diff(was) > tolerated.unsigned_abs() =>
+            {
+                was
+            }
             // It was; that time went back is all that can be known.
             Some((id, _, high)) if !is_same_start(&id) && now < high.saturating_sub(tolerated) => {
                 self.0.is_lower_bound.store(true, Ordering::Relaxed);
@@ -82,7 +90,8 @@ impl LeaseDb {
     /// How far the wall clock is ahead of what was accepted, in milliseconds, if that is more than can be tolerated: then nothing may expire
     /// or be destroyed.
     pub fn clock_is_off(&self) -> Option<i64> {
-        let off = ahead(&self.clock).saturating_sub(self.accepted.0.ahead_ms.load(Ordering::Relaxed));
+        let off =
+            ahead(&self.clock).saturating_sub(self.accepted.0.ahead_ms.load(Ordering::Relaxed));
         if off.unsigned_abs() <= millis(TOLERATED).unsigned_abs() {
             self.accepted.0.is_told.store(false, Ordering::Relaxed);
             return None;
@@ -98,7 +107,10 @@ impl LeaseDb {
     pub fn now_ms(&self) -> i64 {
         match self.clock_is_off() {
             None => self.clock.now_ms(),
-            Some(_) => self.clock.boot_ms().saturating_add(self.accepted.0.ahead_ms.load(Ordering::Relaxed)),
+            Some(_) => self
+                .clock
+                .boot_ms()
+                .saturating_add(self.accepted.0.ahead_ms.load(Ordering::Relaxed)),
         }
     }
 
@@ -113,7 +125,10 @@ impl LeaseDb {
     }
 
     fn clock_fault_of(&self, off: i64) -> String {
-        let (way, by) = (if off > 0 { "forward" } else { "back" }, Duration::from_millis(off.unsigned_abs()));
+        let (way, by) = (
+            if off > 0 { "forward" } else { "back" },
+            Duration::from_millis(off.unsigned_abs()),
+        );
         format!(
             "the clock was set {way} by {} minutes: nothing expires or is deleted until it is right again; if it is right now, `raic clock \
              accept` says so",
@@ -134,7 +149,9 @@ impl LeaseDb {
             }
             return Ok(());
         }
-        if now.abs_diff(self.accepted.0.written_ms.load(Ordering::Relaxed)) < millis(WRITTEN).unsigned_abs() {
+        if now.abs_diff(self.accepted.0.written_ms.load(Ordering::Relaxed))
+            < millis(WRITTEN).unsigned_abs()
+        {
             return Ok(());
         }
         self.accepted.0.ahead_ms.store(ahead, Ordering::Relaxed);
@@ -177,7 +194,10 @@ impl LeaseDb {
         });
         match accepted.await {
             Ok(off) => {
-                self.accepted.0.is_lower_bound.store(false, Ordering::Relaxed);
+                self.accepted
+                    .0
+                    .is_lower_bound
+                    .store(false, Ordering::Relaxed);
                 Ok(off)
             }
             Err(e) => {
@@ -191,7 +211,10 @@ impl LeaseDb {
     /// Moments further ahead than anything waits for are of a clock that was wrong when they were written: they are cut back to their own waits.
     pub(crate) async fn cut_back(&self, server: super::ServerId) -> Result<()> {
         let (now, late) = (self.now_ms(), self.after(self.patience.late));
-        let (upload, claim) = (self.after(self.patience.upload), self.after(super::collection::LONGEST_WAIT));
+        let (upload, claim) = (
+            self.after(self.patience.upload),
+            self.after(super::collection::LONGEST_WAIT),
+        );
         let cap = claim.max(late);
         let rest = self.after(self.patience.suspicion);
         self.write(move |tx| {

@@ -60,7 +60,11 @@ impl LeaseDb {
         self.read(move |c| {
             let mut statement = c.prepare_cached(sql)?;
             let rows = statement.query_map([], |r| {
-                Ok(Usage { name: r.get(0)?, shares: uint(r.get(1)?), bytes: uint(r.get(2)?) })
+                Ok(Usage {
+                    name: r.get(0)?,
+                    shares: uint(r.get(1)?),
+                    bytes: uint(r.get(2)?),
+                })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })

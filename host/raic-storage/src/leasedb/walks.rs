@@ -29,7 +29,11 @@ pub struct Suspect {
 
 impl LeaseDb {
     /// Where a walk goes on: the next prefix, and when it ended last.
-    pub(crate) async fn walk(&self, server: ServerId, what: &'static str) -> Result<(u16, Option<i64>)> {
+    pub(crate) async fn walk(
+        &self,
+        server: ServerId,
+        what: &'static str,
+    ) -> Result<(u16, Option<i64>)> {
         self.read(move |c| {
             let found = c
                 .query_row(
@@ -59,8 +63,11 @@ impl LeaseDb {
     /// Suspects of a server, of all kinds; more than a bound are not recorded.
     pub(crate) async fn suspect_count(&self, server: ServerId) -> Result<u64> {
         self.read(move |c| {
-            let count =
-                c.query_row("SELECT count(*) FROM suspects WHERE server = ?1", [server.0], |r| r.get(0))?;
+            let count = c.query_row(
+                "SELECT count(*) FROM suspects WHERE server = ?1",
+                [server.0],
+                |r| r.get(0),
+            )?;
             Ok(super::uint(count))
         })
         .await
@@ -140,7 +147,11 @@ impl LeaseDb {
                     2 => Suspicion::Leftover,
                     other => return Err(rusqlite::Error::IntegralValueOutOfRange(2, other)),
                 };
-                let suspect = Suspect { what, object: r.get(3)?, since_ms: r.get(4)? };
+                let suspect = Suspect {
+                    what,
+                    object: r.get(3)?,
+                    since_ms: r.get(4)?,
+                };
                 Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?), suspect))
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -174,7 +185,8 @@ pub(crate) fn is_suspect(
     (index, share): (StorageIndex, ShareNum),
 ) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM suspects WHERE server = ?1 AND storage_index = ?2 AND share = ?3)";
-    Ok(c.prepare_cached(sql)?.query_row(params![server.0, index.0, share.0], |r| r.get(0))?)
+    Ok(c.prepare_cached(sql)?
+        .query_row(params![server.0, index.0, share.0], |r| r.get(0))?)
 }
 
 /// Nothing is said against a share any longer.
@@ -183,8 +195,10 @@ pub(crate) fn clear(
     server: ServerId,
     (index, share): (StorageIndex, ShareNum),
 ) -> Result<()> {
-    tx.prepare_cached("DELETE FROM suspects WHERE server = ?1 AND storage_index = ?2 AND share = ?3")?
-        .execute(params![server.0, index.0, share.0])?;
+    tx.prepare_cached(
+        "DELETE FROM suspects WHERE server = ?1 AND storage_index = ?2 AND share = ?3",
+    )?
+    .execute(params![server.0, index.0, share.0])?;
     Ok(())
 }
 

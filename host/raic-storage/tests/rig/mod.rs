@@ -8,9 +8,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::{FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
-    AccountId, Allocated, ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, MUTABLE_CHUNK_SIZE,
-    Owner, Patience, Reconciled, RenewSecret, ServerSettings, ShareKind, ShareNum, Slots, Spool,
-    StorageError, StorageIndex, StorageServer,
+    AccountId, Allocated, ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb,
+    MUTABLE_CHUNK_SIZE, Owner, Patience, Reconciled, RenewSecret, ServerSettings, ShareKind,
+    ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer,
 };
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -36,11 +36,21 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), 7, FaultPlan::default()));
         // The memory cloud's objects are of now, by the system's clock.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap();
         let clock = Clock::manual(i64::try_from(now.as_millis()).unwrap());
         let spool = 1 << 20;
         let server = open(&folder, &clock, &cloud, &settings, (spool, 0)).await;
-        Self { folder, clock, cloud, server, settings, spool, databases: 0 }
+        Self {
+            folder,
+            clock,
+            cloud,
+            server,
+            settings,
+            spool,
+            databases: 0,
+        }
     }
 
     /// kill -9 and up again.
@@ -53,7 +63,11 @@ impl Rig {
     pub async fn lose_database(&mut self) {
         self.databases += 1;
         self.restart().await;
-        self.server.leasedb().raise_epoch(self.databases as u32).await.unwrap();
+        self.server
+            .leasedb()
+            .raise_epoch(self.databases as u32)
+            .await
+            .unwrap();
         self.restart().await;
         self.server.take_over().await.unwrap();
     }
@@ -78,7 +92,12 @@ impl Rig {
     }
 
     pub fn objects(&self) -> Vec<String> {
-        let keys = self.cloud.inner().keys().into_iter().map(|key| key.as_str().to_owned());
+        let keys = self
+            .cloud
+            .inner()
+            .keys()
+            .into_iter()
+            .map(|key| key.as_str().to_owned());
         keys.filter(|key| key.starts_with("shares/")).collect()
     }
 
@@ -95,7 +114,16 @@ impl Rig {
         size: usize,
     ) -> Result<Allocated, StorageError> {
         let shares = shares.iter().map(|share| ShareNum(*share)).collect();
-        self.server.allocate(AccountId::ANONYMOUS, index, shares, size as u64, upload(), renew(1)).await
+        self.server
+            .allocate(
+                AccountId::ANONYMOUS,
+                index,
+                shares,
+                size as u64,
+                upload(),
+                renew(1),
+            )
+            .await
     }
 
     pub async fn write(
@@ -106,12 +134,18 @@ impl Rig {
         content: &[u8],
     ) -> Result<usize, StorageError> {
         let bytes = Bytes::copy_from_slice(content);
-        let written = self.server.write(index, ShareNum(share), upload(), at as u64, bytes).await?;
+        let written = self
+            .server
+            .write(index, ShareNum(share), upload(), at as u64, bytes)
+            .await?;
         Ok(written.required.len())
     }
 
     pub async fn read(&self, index: StorageIndex, share: u8) -> Result<Vec<u8>, StorageError> {
-        let stream = self.server.read_immutable(index, ShareNum(share), 0..u64::MAX).await?;
+        let stream = self
+            .server
+            .read_immutable(index, ShareNum(share), 0..u64::MAX)
+            .await?;
         stream
             .try_fold(Vec::new(), async |mut all, piece| {
                 all.extend_from_slice(&piece);
@@ -121,7 +155,11 @@ impl Rig {
     }
 
     pub async fn shares(&self, index: StorageIndex) -> Vec<u8> {
-        let shares = self.server.shares(index, ShareKind::Immutable).await.unwrap();
+        let shares = self
+            .server
+            .shares(index, ShareKind::Immutable)
+            .await
+            .unwrap();
         shares.into_iter().map(|share| share.0).collect()
     }
 
@@ -139,18 +177,30 @@ pub async fn open(
     (spool, databases): (u64, usize),
 ) -> Arc<StorageServer> {
     let database = Database::open(&folder.path().join(format!("db{databases}"))).unwrap();
-    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default()).await.unwrap();
+    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default())
+        .await
+        .unwrap();
     let id = leasedb.server("c").await.unwrap();
     let spool = Spool::open(&folder.path().join("spool"), spool).unwrap();
     let key = [4; 32];
     let backend = CloudBackend::new(cloud.clone(), CHUNK, ChunkBudget::default())
         .with_slots(Slots::new(leasedb.clone(), id, key), MUTABLE_CHUNK_SIZE)
         .with_spool(spool);
-    let owner = Owner { array: [9; 16], key, identity: leasedb.identity().await.unwrap() };
+    let owner = Owner {
+        array: [9; 16],
+        key,
+        identity: leasedb.identity().await.unwrap(),
+    };
     Arc::new(
-        StorageServer::open(Arc::new(backend), leasedb, owner, settings.clone(), Holds::default())
-            .await
-            .unwrap(),
+        StorageServer::open(
+            Arc::new(backend),
+            leasedb,
+            owner,
+            settings.clone(),
+            Holds::default(),
+        )
+        .await
+        .unwrap(),
     )
 }
 

@@ -80,7 +80,9 @@ impl http::Host for Call {
         request: Request,
         upload: Option<Resource<Payload>>,
     ) -> Outcome<Resource<GuestResponse>> {
-        let upload = upload.map(|payload| self.table.get(&payload).cloned()).transpose()?;
+        let upload = upload
+            .map(|payload| self.table.get(&payload).cloned())
+            .transpose()?;
         if !self.count_request() {
             return Ok(Err(refused("too many requests in one call")));
         }
@@ -110,8 +112,13 @@ impl Call {
         let Self { answers, table, .. } = self;
         let mut unread = Vec::new();
         answers.retain(|rep| {
-            let Ok(answer) = table.get(&Resource::<GuestResponse>::new_borrow(*rep)) else { return false };
-            let is_open = answer.incoming.as_ref().is_some_and(|body| !http_body::Body::is_end_stream(body));
+            let Ok(answer) = table.get(&Resource::<GuestResponse>::new_borrow(*rep)) else {
+                return false;
+            };
+            let is_open = answer
+                .incoming
+                .as_ref()
+                .is_some_and(|body| !http_body::Body::is_end_stream(body));
             if is_open {
                 unread.push(*rep);
             }
@@ -125,17 +132,32 @@ impl Call {
         }
     }
 
-    async fn exchange(&mut self, request: Request, upload: Option<Payload>) -> Result<GuestResponse, Error> {
+    async fn exchange(
+        &mut self,
+        request: Request,
+        upload: Option<Payload>,
+    ) -> Result<GuestResponse, Error> {
         let context = self.context.clone();
-        let passed = context.gate.check(&request.method, &request.url).map_err(refused)?;
+        let passed = context
+            .gate
+            .check(&request.method, &request.url)
+            .map_err(refused)?;
         if upload.is_some() && !request.content.is_empty() {
             return Err(refused("a request has a payload or content, not both"));
         }
-        let url = self.placeholders.fill_url(&passed.grant.name, passed.url.as_str()).map_err(refused)?;
-        let content = self.placeholders.fill_content(&passed.grant.name, request.content).map_err(refused)?;
+        let url = self
+            .placeholders
+            .fill_url(&passed.grant.name, passed.url.as_str())
+            .map_err(refused)?;
+        let content = self
+            .placeholders
+            .fill_content(&passed.grant.name, request.content)
+            .map_err(refused)?;
         let parts = upload.map_or_else(|| vec![content.to_vec().into()], |p| p.parts().to_vec());
         let size: u64 = parts.iter().map(|p| p.len() as u64).sum();
-        let mut builder = ::http::Request::builder().method(request.method.as_str()).uri(url.as_str());
+        let mut builder = ::http::Request::builder()
+            .method(request.method.as_str())
+            .uri(url.as_str());
         let total: usize = request.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
         if request.headers.len() > MAX_HEADERS || total > MAX_HEADER_BYTES {
             return Err(refused("too many headers, or too long"));
@@ -146,13 +168,17 @@ impl Call {
             if FORBIDDEN.contains(&name.as_str()) || name.starts_with("proxy-") {
                 return Err(refused(format!("the header {name} is the host's to set")));
             }
-            let value = std::str::from_utf8(value).map_err(|_| refused("header values are UTF-8"))?;
+            let value =
+                std::str::from_utf8(value).map_err(|_| refused("header values are UTF-8"))?;
             if is_source(&name) {
                 return Err(refused(format!(
                     "the header {name} has the service read what was not asked of the gate"
                 )));
             }
-            let filled = self.placeholders.fill(&passed.grant.name, &name, value, room).map_err(refused)?;
+            let filled = self
+                .placeholders
+                .fill(&passed.grant.name, &name, value, room)
+                .map_err(refused)?;
             room = room.saturating_sub(filled.len());
             // As it is sent: a placeholder may stand for a URL.
             check_urls(&context.gate, passed.grant, &name, &filled)?;
@@ -162,19 +188,30 @@ impl Call {
             filled.set_sensitive(true);
             builder = builder.header(name, filled);
         }
-        builder = builder.header("accept-encoding", "identity").header("user-agent", "raic");
+        builder = builder
+            .header("accept-encoding", "identity")
+            .header("user-agent", "raic");
         if request.method != "GET" && request.method != "HEAD" {
             builder = builder.header("content-length", size);
         }
-        let message = builder.body(Upload::new(parts)).map_err(|e| refused(e.to_string()))?;
+        let message = builder
+            .body(Upload::new(parts))
+            .map_err(|e| refused(e.to_string()))?;
         let allowed = IDLE + Duration::from_secs(size / SLOWEST);
-        let timeout = request.timeout_ms.map_or(allowed, |ms| allowed.min(Duration::from_millis(ms.into())));
+        let timeout = request
+            .timeout_ms
+            .map_or(allowed, |ms| allowed.min(Duration::from_millis(ms.into())));
         let answered = match &self.rehearsal.answer {
             Some(answer) => Answered::rehearsed(answer),
             None => Answered::by(&context.client, message, passed.grant, timeout).await?,
         };
         let mut answer = GuestResponse {
-            asked: format!("{} {} of network {:?}", request.method, passed.url.path(), passed.grant.name),
+            asked: format!(
+                "{} {} of network {:?}",
+                request.method,
+                passed.url.path(),
+                passed.grant.name
+            ),
             status: answered.status,
             headers: answered.headers,
             // What has no content was read already.
@@ -187,7 +224,11 @@ impl Call {
             taken: BTreeMap::new(),
         };
         if (200..300).contains(&answer.status) {
-            answer.untaken = passed.tokens.iter().map(|name| (*name).to_owned()).collect();
+            answer.untaken = passed
+                .tokens
+                .iter()
+                .map(|name| (*name).to_owned())
+                .collect();
         }
         if !answer.untaken.is_empty() {
             answer.unmasked = answer.headers.clone();
@@ -202,11 +243,19 @@ impl Call {
 /// S3's `x-amz-copy-source`, Google's, Swift's `x-copy-from` and its manifests and links, Azure's `x-ms-rename-source`. Azure's
 /// `x-ms-copy-source` is a URL, and judged as one.
 fn is_source(name: &str) -> bool {
-    let reads = ["copy-source", "copy-from", "copy-source-range", "rename-source"];
+    let reads = [
+        "copy-source",
+        "copy-from",
+        "copy-source-range",
+        "rename-source",
+    ];
     name != "x-ms-copy-source" && reads.iter().any(|reads| name.ends_with(reads))
         || matches!(
             name,
-            "x-object-manifest" | "x-symlink-target" | "x-symlink-target-account" | "x-copy-from-account"
+            "x-object-manifest"
+                | "x-symlink-target"
+                | "x-symlink-target-account"
+                | "x-copy-from-account"
         )
 }
 
@@ -223,9 +272,13 @@ fn check_urls(gate: &Gate, grant: &Grant, name: &str, value: &str) -> Result<(),
     if !is_url && name != "destination" {
         return Ok(());
     }
-    let there = gate.check("PUT", &text).map_err(|why| refused(format!("the header {name}: {why}")))?;
+    let there = gate
+        .check("PUT", &text)
+        .map_err(|why| refused(format!("the header {name}: {why}")))?;
     if there.grant.name != grant.name {
-        return Err(refused(format!("the header {name} names a place in another network than the request")));
+        return Err(refused(format!(
+            "the header {name} names a place in another network than the request"
+        )));
     }
     Ok(())
 }
@@ -278,39 +331,68 @@ impl Answered {
         let answer = answer.map_err(|e| {
             let at = format!("{}:{}", grant.host, grant.port);
             match e {
-                SendError::Timeout(limit) => {
-                    error(ErrorKind::Timeout, format!("{at} did not answer within {} s", limit.as_secs()))
-                }
-                SendError::Failed(why) => {
-                    error(ErrorKind::Unavailable, format!("{at} cannot be reached: {why}"))
-                }
+                SendError::Timeout(limit) => error(
+                    ErrorKind::Timeout,
+                    format!("{at} did not answer within {} s", limit.as_secs()),
+                ),
+                SendError::Failed(why) => error(
+                    ErrorKind::Unavailable,
+                    format!("{at} cannot be reached: {why}"),
+                ),
             }
         })?;
         let (head, incoming) = answer.into_parts();
-        if head.headers.get("content-encoding").is_some_and(|e| e != "identity") {
+        if head
+            .headers
+            .get("content-encoding")
+            .is_some_and(|e| e != "identity")
+        {
             return Err(error(
                 ErrorKind::Protocol,
                 "the service encoded an answer though it was told not to",
             ));
         }
-        let total: usize = head.headers.iter().map(|(n, v)| n.as_str().len() + v.len()).sum();
+        let total: usize = head
+            .headers
+            .iter()
+            .map(|(n, v)| n.as_str().len() + v.len())
+            .sum();
         if total > MAX_ANSWER_HEADERS {
-            let why = format!("the headers of the answer have {total} bytes, more than {MAX_ANSWER_HEADERS}");
+            let why = format!(
+                "the headers of the answer have {total} bytes, more than {MAX_ANSWER_HEADERS}"
+            );
             return Err(error(ErrorKind::Protocol, why));
         }
-        let headers = head.headers.iter().map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec()));
-        Ok(Self { status: head.status.as_u16(), headers: headers.collect(), incoming: Some(incoming) })
+        let headers = head
+            .headers
+            .iter()
+            .map(|(n, v)| (n.as_str().to_owned(), v.as_bytes().to_vec()));
+        Ok(Self {
+            status: head.status.as_u16(),
+            headers: headers.collect(),
+            incoming: Some(incoming),
+        })
     }
 
     fn rehearsed(answer: &RehearsedAnswer) -> Self {
-        let headers = answer.headers.iter().map(|(name, value)| (name.clone(), value.clone().into_bytes()));
-        Self { status: answer.status, headers: headers.collect(), incoming: None }
+        let headers = answer
+            .headers
+            .iter()
+            .map(|(name, value)| (name.clone(), value.clone().into_bytes()));
+        Self {
+            status: answer.status,
+            headers: headers.collect(),
+            incoming: None,
+        }
     }
 }
 
 /// The headers that a token stands in.
 fn in_headers(token: &Token) -> impl Iterator<Item = &str> {
-    token.from.iter().filter_map(|place| place.strip_prefix("header:"))
+    token
+        .from
+        .iter()
+        .filter_map(|place| place.strip_prefix("header:"))
 }
 
 impl GuestResponse {
@@ -318,10 +400,13 @@ impl GuestResponse {
     /// sees none of it before, also where the rest of a token is to be read still.
     fn mask(&mut self, context: &Context, of_place: &[&str]) {
         let tokens = of_place.iter().filter_map(|name| context.tokens.get(*name));
-        let places: Vec<(&str, &Token)> =
-            tokens.flat_map(|token| in_headers(token).map(move |place| (place, token))).collect();
+        let places: Vec<(&str, &Token)> = tokens
+            .flat_map(|token| in_headers(token).map(move |place| (place, token)))
+            .collect();
         for (name, value) in &mut self.headers {
-            let of = places.iter().find(|(place, _)| place.eq_ignore_ascii_case(name));
+            let of = places
+                .iter()
+                .find(|(place, _)| place.eq_ignore_ascii_case(name));
             if let Some((_, token)) = of {
                 // The same may stand elsewhere in this answer or the next.
                 if let Some(secret) = tokens::in_value(value, token) {
@@ -341,7 +426,9 @@ impl GuestResponse {
     fn take(&mut self, context: &Context, in_head: bool) -> Result<(), Error> {
         let body = if in_head { None } else { self.read.as_deref() };
         for name in std::mem::take(&mut self.untaken) {
-            let Some(token) = context.tokens.get(&name) else { continue };
+            let Some(token) = context.tokens.get(&name) else {
+                continue;
+            };
             if in_head && !tokens::is_in_head(token) {
                 self.untaken.push(name);
                 continue;
@@ -356,8 +443,15 @@ impl GuestResponse {
     }
 
     /// Reads the whole of a document, once; what is kept has no secret.
-    async fn read_whole(&mut self, context: &Arc<Context>, most: u32, cpu: &CpuTime) -> Result<(), Error> {
-        let Some(mut incoming) = self.incoming.take() else { return Ok(()) };
+    async fn read_whole(
+        &mut self,
+        context: &Arc<Context>,
+        most: u32,
+        cpu: &CpuTime,
+    ) -> Result<(), Error> {
+        let Some(mut incoming) = self.incoming.take() else {
+            return Ok(());
+        };
         let mut whole = BytesMut::new();
         loop {
             match tokio::time::timeout(IDLE, incoming.frame()).await {
@@ -367,10 +461,13 @@ impl GuestResponse {
                     let why = format!("the answer broke off: {}", causes(&e));
                     return Err(error(ErrorKind::Unavailable, why));
                 }
-                Ok(Some(Ok(frame))) => whole.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                Ok(Some(Ok(frame))) => {
+                    whole.extend_from_slice(&frame.into_data().unwrap_or_default())
+                }
             }
             if whole.len() > most as usize {
-                let why = format!("the answer passes {most} bytes, or what `memory_mib` leaves for it");
+                let why =
+                    format!("the answer passes {most} bytes, or what `memory_mib` leaves for it");
                 return Err(error(ErrorKind::TooLarge, why));
             }
         }
@@ -392,13 +489,24 @@ impl GuestResponse {
 
 /// Whether a document is in the one charset in which secrets are found in it.
 fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
-    let charset =
-        content_type.and_then(|t| t.to_ascii_lowercase().split_once("charset=").map(|(_, c)| c.to_owned()));
-    let charset =
-        charset.as_deref().map(|c| c.trim_matches(['"', ' ']).split([';', '"']).next().unwrap_or_default());
+    let charset = content_type.and_then(|t| {
+        t.to_ascii_lowercase()
+            .split_once("charset=")
+            .map(|(_, c)| c.to_owned())
+    });
+    let charset = charset.as_deref().map(|c| {
+        c.trim_matches(['"', ' '])
+            .split([';', '"'])
+            .next()
+            .unwrap_or_default()
+    });
     // Error pages in Latin-1 are ASCII but for words; NULs are what UTF-16 and UTF-32 have between them.
-    let known = charset
-        .is_none_or(|c| matches!(c, "utf-8" | "utf8" | "us-ascii" | "ascii" | "iso-8859-1" | "latin1"));
+    let known = charset.is_none_or(|c| {
+        matches!(
+            c,
+            "utf-8" | "utf8" | "us-ascii" | "ascii" | "iso-8859-1" | "latin1"
+        )
+    });
     known && !document.contains(&0)
 }
 
@@ -408,9 +516,12 @@ async fn redacted(context: &Arc<Context>, whole: bytes::Bytes, cpu: &CpuTime) ->
         return context.redaction.apply(&whole);
     }
     // One at a time for each cloud: a search takes many times the document's memory.
-    let Ok(_turn) = context.searches.acquire().await else { return Vec::new() };
+    let Ok(_turn) = context.searches.acquire().await else {
+        return Vec::new();
+    };
     let context = context.clone();
-    let searched = tokio::task::spawn_blocking(move || cpu::timed(|| context.redaction.apply(&whole))).await;
+    let searched =
+        tokio::task::spawn_blocking(move || cpu::timed(|| context.redaction.apply(&whole))).await;
     // Nothing is shown of what could not be searched.
     let (searched, used) = searched.unwrap_or_default();
     cpu.add(used);
@@ -450,10 +561,12 @@ impl http::HostResponse for Call {
         let room = self.room_for_answer();
         let response = self.table.get(&handle)?;
         // Not a part of one: a secret that is cut in two is not found.
-        let is_whole =
-            response.status < 300 && response.status != 206 && response.header("content-range").is_none();
+        let is_whole = response.status < 300
+            && response.status != 206
+            && response.header("content-range").is_none();
         let is_document =
-            (response.document || !response.untaken.is_empty() || !response.taken.is_empty()) && is_whole;
+            (response.document || !response.untaken.is_empty() || !response.taken.is_empty())
+                && is_whole;
         if response.status < 400 && !is_document {
             let of = &response.asked;
             return Ok(Err(refused(format!(
@@ -471,17 +584,26 @@ impl http::HostResponse for Call {
         }
         match &self.table.get(&handle)?.read {
             Some(read) => Ok(Ok(read.to_vec())),
-            None => Ok(Err(error(ErrorKind::Protocol, "the answer could not be read the first time"))),
+            None => Ok(Err(error(
+                ErrorKind::Protocol,
+                "the answer could not be read the first time",
+            ))),
         }
     }
 
-    async fn into_body(&mut self, response: Resource<GuestResponse>) -> Outcome<Resource<GuestBody>> {
+    async fn into_body(
+        &mut self,
+        response: Resource<GuestResponse>,
+    ) -> Outcome<Resource<GuestBody>> {
         let range = self.range;
         // A call returns one; each holds a connection.
         let table = &self.table;
-        self.bodies.retain(|rep| table.get(&Resource::<GuestBody>::new_borrow(*rep)).is_ok());
+        self.bodies
+            .retain(|rep| table.get(&Resource::<GuestBody>::new_borrow(*rep)).is_ok());
         if self.bodies.len() >= MAX_BODIES {
-            return Ok(Err(refused(format!("a call holds {MAX_BODIES} bodies at most"))));
+            return Ok(Err(refused(format!(
+                "a call holds {MAX_BODIES} bodies at most"
+            ))));
         }
         let response = self.table.delete(response)?;
         self.limits.release(response.held());
@@ -511,7 +633,10 @@ impl http::HostResponse for Call {
         }
         match self.table.get(&handle)?.taken.get(&name).cloned() {
             Some(secret) => Ok(Ok(self.table.push(SecretHandle(secret))?)),
-            None => Ok(Err(error(ErrorKind::Protocol, format!("the answer has no {name}")))),
+            None => Ok(Err(error(
+                ErrorKind::Protocol,
+                format!("the answer has no {name}"),
+            ))),
         }
     }
 
@@ -523,34 +648,60 @@ impl http::HostResponse for Call {
 }
 
 /// The object, or the part of it that was asked for, out of an answer: by what its headers promise.
-fn body_of(response: GuestResponse, range: Option<raic_cloud::ByteRange>) -> Result<GuestBody, Error> {
+fn body_of(
+    response: GuestResponse,
+    range: Option<raic_cloud::ByteRange>,
+) -> Result<GuestBody, Error> {
     let protocol = |why: &str| error(ErrorKind::Protocol, why);
     if !response.object || !matches!(response.status, 200 | 206) {
         return Err(protocol(
             "only a GET, or a POST of the manifest's `objects`, answered by 200 or 206 has an object's bytes",
         ));
     }
-    let sent: Option<u64> = response.header("content-length").and_then(|l| l.trim().parse().ok());
+    let sent: Option<u64> = response
+        .header("content-length")
+        .and_then(|l| l.trim().parse().ok());
     let sent = sent.ok_or_else(|| protocol("the answer does not tell its length"))?;
     let promised = response.header("content-range");
-    let incoming = response.incoming.ok_or_else(|| protocol("the answer was read already"))?;
+    let incoming = response
+        .incoming
+        .ok_or_else(|| protocol("the answer was read already"))?;
     let Some(range) = range else {
         return if response.status == 200 {
-            Ok(GuestBody { incoming, skip: 0, length: sent })
+            Ok(GuestBody {
+                incoming,
+                skip: 0,
+                length: sent,
+            })
         } else {
             Err(protocol("a whole object was asked, a part answered"))
         };
     };
     if response.status == 200 {
         let part = range.within(sent).ok_or_else(|| {
-            error(ErrorKind::RangeNotSatisfiable, "the range begins past the end of the object")
+            error(
+                ErrorKind::RangeNotSatisfiable,
+                "the range begins past the end of the object",
+            )
         })?;
-        return Ok(GuestBody { incoming, skip: part.start, length: part.end - part.start });
+        return Ok(GuestBody {
+            incoming,
+            skip: part.start,
+            length: part.end - part.start,
+        });
     }
-    let start = promised.as_deref().and_then(|r| r.trim().strip_prefix("bytes "));
-    let start = start.and_then(|r| r.split('-').next()).and_then(|s| s.parse::<u64>().ok());
+    let start = promised
+        .as_deref()
+        .and_then(|r| r.trim().strip_prefix("bytes "));
+    let start = start
+        .and_then(|r| r.split('-').next())
+        .and_then(|s| s.parse::<u64>().ok());
     if start != Some(range.offset) || sent > range.length.get() {
         return Err(protocol("another range was answered than was asked"));
     }
-    Ok(GuestBody { incoming, skip: 0, length: sent })
+    Ok(GuestBody {
+        incoming,
+        skip: 0,
+        length: sent,
+    })
 }

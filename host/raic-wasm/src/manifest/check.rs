@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{Document, Endpoint, Manifest, Network, Sending, SettingType, Signing, Values, learned_in};
+use super::{
+    Document, Endpoint, Manifest, Network, Sending, SettingType, Signing, Values, learned_in,
+};
 use crate::{ConnectorError, MEMORY_MIB, approval::is_hash};
 
 /// The longest text of a manifest, in bytes.
@@ -28,7 +30,9 @@ impl Manifest {
         let wrong = |why: String| ConnectorError::Manifest(crate::shown(&why));
         let text = std::str::from_utf8(text).map_err(|e| wrong(e.to_string()))?;
         let told = |e: toml::de::Error| {
-            let line = e.span().map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+            let line = e
+                .span()
+                .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
             wrong(match line {
                 Some(line) => format!("line {line}: {}", e.message()),
                 None => e.message().to_owned(),
@@ -45,7 +49,10 @@ impl Manifest {
         self.check_lengths()?;
         self.check_names()?;
         if !(1..=MEMORY_MIB).contains(&self.memory_mib) {
-            return Err(format!("memory_mib = {}: it is 1 to {MEMORY_MIB}", self.memory_mib));
+            return Err(format!(
+                "memory_mib = {}: it is 1 to {MEMORY_MIB}",
+                self.memory_mib
+            ));
         }
         self.check_settings()?;
         self.check_secrets()?;
@@ -57,7 +64,11 @@ impl Manifest {
     fn check_lengths(&self) -> Result<(), String> {
         for (what, length, most) in [
             ("[[network]]", self.network.len(), MAX_NETWORKS),
-            ("[[documents]]", self.documents.len() + self.objects.len(), MAX_DOCUMENTS),
+            (
+                "[[documents]]",
+                self.documents.len() + self.objects.len(),
+                MAX_DOCUMENTS,
+            ),
             ("[settings]", self.settings.len(), MAX_SETTINGS),
             ("[credentials]", self.credentials.len(), MAX_CREDENTIALS),
             ("[tokens]", self.tokens.len(), MAX_TOKENS),
@@ -65,7 +76,9 @@ impl Manifest {
             ("[endpoints]", self.endpoints.len(), MAX_ENDPOINTS),
         ] {
             if length > most {
-                return Err(format!("{what} has {length} entries; a manifest has at most {most}"));
+                return Err(format!(
+                    "{what} has {length} entries; a manifest has at most {most}"
+                ));
             }
         }
         Ok(())
@@ -74,7 +87,9 @@ impl Manifest {
     fn check_names(&self) -> Result<(), String> {
         let named = |text: &str| {
             (1..=64).contains(&text.len())
-                && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
         let names = std::iter::once(&self.name)
             .chain(self.settings.keys())
@@ -93,8 +108,10 @@ impl Manifest {
                 self.name
             ));
         }
-        if let Some(twice) =
-            self.logins.iter().find(|login| self.logins.iter().filter(|l| l == login).count() > 1)
+        if let Some(twice) = self
+            .logins
+            .iter()
+            .find(|login| self.logins.iter().filter(|l| l == login).count() > 1)
         {
             return Err(format!("the login {twice:?} is listed twice"));
         }
@@ -105,13 +122,25 @@ impl Manifest {
         for (name, setting) in &self.settings {
             let choice = setting.kind == SettingType::Choice;
             if choice == setting.choices.is_empty() {
-                return Err(format!("setting {name:?}: `choices` belong to a choice, and only there"));
+                return Err(format!(
+                    "setting {name:?}: `choices` belong to a choice, and only there"
+                ));
             }
-            if choice && setting.default.as_ref().is_some_and(|d| !setting.choices.contains(d)) {
-                return Err(format!("setting {name:?}: its default is not one of its choices"));
+            if choice
+                && setting
+                    .default
+                    .as_ref()
+                    .is_some_and(|d| !setting.choices.contains(d))
+            {
+                return Err(format!(
+                    "setting {name:?}: its default is not one of its choices"
+                ));
             }
             if setting.kind == SettingType::Url {
-                setting.default.iter().try_for_each(|url| is_ascii("a default URL", url))?;
+                setting
+                    .default
+                    .iter()
+                    .try_for_each(|url| is_ascii("a default URL", url))?;
             }
         }
         Ok(())
@@ -130,7 +159,9 @@ impl Manifest {
                 return Err(format!("part {name:?}: only a secret has `sign` or `send`"));
             }
             if part.encoding.is_some() && !part.send.is_empty() {
-                return Err(format!("part {name:?}: a key that is encoded is to sign with, not to send"));
+                return Err(format!(
+                    "part {name:?}: a key that is encoded is to sign with, not to send"
+                ));
             }
         }
         for (name, token) in &self.tokens {
@@ -153,7 +184,9 @@ impl Manifest {
             if let Signing::Jwt { lifetime_s, .. } = signing
                 && !(1..=MAX_LIFETIME_S).contains(lifetime_s)
             {
-                return Err(format!("lifetime_s = {lifetime_s}: it is 1 to {MAX_LIFETIME_S}"));
+                return Err(format!(
+                    "lifetime_s = {lifetime_s}: it is 1 to {MAX_LIFETIME_S}"
+                ));
             }
         }
         self.sendings().try_for_each(Sending::check)
@@ -170,11 +203,14 @@ impl Manifest {
             }
             for method in &network.methods {
                 if method.is_empty() || !method.bytes().all(|b| b.is_ascii_uppercase()) {
-                    return Err(format!("{method:?} is not an HTTP method: they are words such as GET"));
+                    return Err(format!(
+                        "{method:?} is not an HTTP method: they are words such as GET"
+                    ));
                 }
             }
             // What is granted to "api", and which secret goes there, must have one answer.
-            let same = |other: &&Network| other.name == network.name && !std::ptr::eq(*other, network);
+            let same =
+                |other: &&Network| other.name == network.name && !std::ptr::eq(*other, network);
             if let Some(other) = self.network.iter().find(same)
                 && !exclude(&network.when, &other.when)
             {
@@ -184,16 +220,25 @@ impl Manifest {
                 ));
             }
         }
-        self.endpoints.iter().try_for_each(|(name, endpoint)| endpoint.check(name))
+        self.endpoints
+            .iter()
+            .try_for_each(|(name, endpoint)| endpoint.check(name))
     }
 
     fn check_documents(&self) -> Result<(), String> {
         let answers = self.tokens.values().flat_map(|t| &t.answers);
         for document in self.documents.iter().chain(answers).chain(&self.objects) {
             is_ascii("a path", &document.path)?;
-            document.query.iter().try_for_each(|item| is_ascii("a query", item))?;
+            document
+                .query
+                .iter()
+                .try_for_each(|item| is_ascii("a query", item))?;
         }
-        for document in self.documents.iter().chain(self.tokens.values().flat_map(|t| &t.answers)) {
+        for document in self
+            .documents
+            .iter()
+            .chain(self.tokens.values().flat_map(|t| &t.answers))
+        {
             if !document.path.contains('*') {
                 continue;
             }
@@ -216,7 +261,10 @@ impl Manifest {
                 .iter()
                 .any(|d| d.network == object.network && d.method == "POST" && d.path == object.path)
             {
-                return Err(format!("objects {:?}: an answer is a document or an object", object.path));
+                return Err(format!(
+                    "objects {:?}: an answer is a document or an object",
+                    object.path
+                ));
             }
         }
         Ok(())
@@ -228,19 +276,34 @@ impl Manifest {
         match document.method.as_str() {
             "PROPFIND" => true,
             "POST" => {
-                self.network.iter().filter(|n| n.name == document.network).all(only_posts)
-                    && !self.objects.iter().any(|object| object.network == document.network)
+                self.network
+                    .iter()
+                    .filter(|n| n.name == document.network)
+                    .all(only_posts)
+                    && !self
+                        .objects
+                        .iter()
+                        .any(|object| object.network == document.network)
             }
             _ => false,
         }
     }
 
     fn check_references(&self) -> Result<(), String> {
-        let references = self.documents.iter().chain(&self.objects).map(|d| &d.network);
+        let references = self
+            .documents
+            .iter()
+            .chain(&self.objects)
+            .map(|d| &d.network);
         let references = references
             .chain(self.sendings().map(|s| &s.network))
             .chain(self.signings().filter_map(Signing::network))
-            .chain(self.tokens.values().flat_map(|t| &t.answers).map(|answer| &answer.network));
+            .chain(
+                self.tokens
+                    .values()
+                    .flat_map(|t| &t.answers)
+                    .map(|answer| &answer.network),
+            );
         for reference in references {
             if !self.network.iter().any(|n| n.name == *reference) {
                 return Err(format!("there is no network named {reference:?}"));
@@ -248,10 +311,16 @@ impl Manifest {
         }
         for network in &self.network {
             let learned: Vec<_> = learned_in(&network.url).collect();
-            if let Some(unknown) = learned.iter().find(|name| !self.endpoints.contains_key(**name)) {
-                return Err(format!("there is no endpoint {unknown:?} that could be learned"));
+            if let Some(unknown) = learned
+                .iter()
+                .find(|name| !self.endpoints.contains_key(**name))
+            {
+                return Err(format!(
+                    "there is no endpoint {unknown:?} that could be learned"
+                ));
             }
-            let is_below = |name: &&str| self.endpoints.get(*name).is_some_and(|e| e.below.is_some());
+            let is_below =
+                |name: &&str| self.endpoints.get(*name).is_some_and(|e| e.below.is_some());
             // The whole of the host: `{learned:up}.example.com` would be another's.
             let head = |name: &str| {
                 let rest = network.url.strip_prefix(&format!("{{learned:{name}}}"));
@@ -264,8 +333,11 @@ impl Manifest {
                 ));
             }
         }
-        let conditions =
-            self.network.iter().map(|n| &n.when).chain(self.credentials.values().map(|c| &c.when));
+        let conditions = self
+            .network
+            .iter()
+            .map(|n| &n.when)
+            .chain(self.credentials.values().map(|c| &c.when));
         for setting in conditions.flat_map(BTreeMap::keys) {
             if !self.settings.contains_key(setting) {
                 return Err(format!("`when` names {setting:?}, which is not a setting"));
@@ -276,18 +348,24 @@ impl Manifest {
 
     fn sendings(&self) -> impl Iterator<Item = &Sending> {
         let parts = self.credentials.values().flat_map(|c| c.parts.values());
-        parts.flat_map(|p| &p.send).chain(self.tokens.values().flat_map(|t| &t.send))
+        parts
+            .flat_map(|p| &p.send)
+            .chain(self.tokens.values().flat_map(|t| &t.send))
     }
 
     fn signings(&self) -> impl Iterator<Item = &Signing> {
         let parts = self.credentials.values().flat_map(|c| c.parts.values());
-        parts.flat_map(|p| &p.sign).chain(self.tokens.values().flat_map(|t| &t.sign))
+        parts
+            .flat_map(|p| &p.sign)
+            .chain(self.tokens.values().flat_map(|t| &t.sign))
     }
 }
 
 impl Endpoint {
     fn check(&self, name: &str) -> Result<(), String> {
-        let Some(below) = &self.below else { return Ok(()) };
+        let Some(below) = &self.below else {
+            return Ok(());
+        };
         is_ascii("a domain", below)?;
         if self.several {
             return Err(format!(
@@ -295,7 +373,11 @@ impl Endpoint {
             ));
         }
         // What settings fill in is checked when a cloud is opened.
-        if below.contains('{') { Ok(()) } else { super::domain(below).map(drop) }
+        if below.contains('{') {
+            Ok(())
+        } else {
+            super::domain(below).map(drop)
+        }
     }
 }
 
@@ -306,15 +388,20 @@ impl Sending {
         }
         match (&self.header, self.form.as_str()) {
             (Some(header), "raw" | "basic") if *header == header.to_ascii_lowercase() => Ok(()),
-            (Some(header), "raw" | "basic") => Err(format!("the header {header:?} is not in lower case")),
-            (Some(_), "basic-auth") => {
-                Err("form \"basic-auth\" is the call's name; in the manifest it is \"basic\"".to_owned())
+            (Some(header), "raw" | "basic") => {
+                Err(format!("the header {header:?} is not in lower case"))
             }
-            (Some(_), other) => Err(format!("form {other:?} in a header is neither raw nor basic")),
+            (Some(_), "basic-auth") => Err(
+                "form \"basic-auth\" is the call's name; in the manifest it is \"basic\""
+                    .to_owned(),
+            ),
+            (Some(_), other) => Err(format!(
+                "form {other:?} in a header is neither raw nor basic"
+            )),
             (None, "raw" | "query" | "json" | "form") => Ok(()),
-            (None, other) => {
-                Err(format!("form {other:?} is none of raw, query, json and form, or lacks its header"))
-            }
+            (None, other) => Err(format!(
+                "form {other:?} is none of raw, query, json and form, or lacks its header"
+            )),
         }
     }
 }
@@ -322,7 +409,9 @@ impl Sending {
 /// Whether two conditions cannot hold at once: a setting must have one value for the one and another for the other.
 fn exclude(one: &BTreeMap<String, Values>, other: &BTreeMap<String, Values>) -> bool {
     one.iter().any(|(name, values)| {
-        other.get(name).is_some_and(|others| !values.all().any(|value| others.has(value)))
+        other
+            .get(name)
+            .is_some_and(|others| !values.all().any(|value| others.has(value)))
     })
 }
 
@@ -331,7 +420,9 @@ fn is_ascii(what: &str, text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
     }
-    Err(format!("{text:?}: {what} is of ASCII characters without spaces; write other scripts as punycode"))
+    Err(format!(
+        "{text:?}: {what} is of ASCII characters without spaces; write other scripts as punycode"
+    ))
 }
 
 /// Every text of a manifest is shown to the operator who approves it: none may hide another, or lie about its order.
@@ -348,9 +439,9 @@ fn check_texts(value: &toml::Value) -> Result<(), String> {
     match value {
         toml::Value::String(text) => check(text),
         toml::Value::Array(values) => values.iter().try_for_each(check_texts),
-        toml::Value::Table(table) => {
-            table.iter().try_for_each(|(key, value)| check(key).and_then(|()| check_texts(value)))
-        }
+        toml::Value::Table(table) => table
+            .iter()
+            .try_for_each(|(key, value)| check(key).and_then(|()| check_texts(value))),
         _ => Ok(()),
     }
 }
@@ -359,8 +450,7 @@ fn check_texts(value: &toml::Value) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    const BASE: &str =
-        "name = \"x\"\nversion = \"1\"\ndescription = \"d\"\nlicense = \"MIT\"\ncontract = \"0.1.0\"\n";
+    const BASE: &str = "name = \"x\"\nversion = \"1\"\ndescription = \"d\"\nlicense = \"MIT\"\ncontract = \"0.1.0\"\n";
 
     fn parse(rest: &str) -> Result<Manifest, ConnectorError> {
         Manifest::parse(format!("{BASE}{rest}").as_bytes())
@@ -380,15 +470,24 @@ mod tests {
             "x = \"\u{9b}2J",
         ] {
             let told = Manifest::parse(text.as_bytes()).unwrap_err().to_string();
-            assert!(!told.chars().any(|c| crate::hides(c) && c != '\n'), "{told:?}");
+            assert!(
+                !told.chars().any(|c| crate::hides(c) && c != '\n'),
+                "{told:?}"
+            );
         }
-        assert!(Manifest::parse(b"name = \"x\"\n\n  y = = 1\n").unwrap_err().to_string().contains("line 3"));
+        assert!(
+            Manifest::parse(b"name = \"x\"\n\n  y = = 1\n")
+                .unwrap_err()
+                .to_string()
+                .contains("line 3")
+        );
     }
 
     #[test]
     fn hosts_in_other_scripts_are_refused() {
         // The second a is Cyrillic.
-        let told = parse(&network("n", "").replace("h.example", "storage.google\u{430}pis.com")).unwrap_err();
+        let told = parse(&network("n", "").replace("h.example", "storage.google\u{430}pis.com"))
+            .unwrap_err();
         assert!(told.to_string().contains("ASCII"), "{told}");
         assert!(parse(&network("n", "").replace("h.example", "*.example.com")).is_err());
     }
@@ -400,13 +499,21 @@ mod tests {
         let networks: String = (0..17).map(|i| network(&format!("n{i}"), "")).collect();
         assert!(parse(&networks).is_err());
         let logins: Vec<_> = (0..9).map(|i| format!("\"l{i}\"")).collect();
-        assert!(parse(&format!("logins = [{}]\n{}", logins.join(", "), network("n", ""))).is_err());
+        assert!(
+            parse(&format!(
+                "logins = [{}]\n{}",
+                logins.join(", "),
+                network("n", "")
+            ))
+            .is_err()
+        );
         assert!(parse(&(format!("description2 = \"{}\"", "\u{ad}") + &network("n", ""))).is_err());
     }
 
     #[test]
     fn one_name_has_one_network_at_a_time() {
-        let settings = "[settings.how]\ntype = \"choice\"\nchoices = [\"a\", \"b\"]\nhelp = \"h\"\n";
+        let settings =
+            "[settings.how]\ntype = \"choice\"\nchoices = [\"a\", \"b\"]\nhelp = \"h\"\n";
         let when = |value: &str| network("api", &format!("when = {{ how = \"{value}\" }}"));
         assert!(parse(&(network("api", "") + &network("api", ""))).is_err());
         assert!(parse(&(when("a") + &when("a") + settings)).is_err());
@@ -415,8 +522,9 @@ mod tests {
 
     #[test]
     fn a_wide_document_is_one_by_which_no_object_can_come() {
-        let document =
-            |method: &str| format!("[[documents]]\nnetwork = \"n\"\nmethod = \"{method}\"\npath = \"/*\"\n");
+        let document = |method: &str| {
+            format!("[[documents]]\nnetwork = \"n\"\nmethod = \"{method}\"\npath = \"/*\"\n")
+        };
         assert!(parse(&(network("n", "") + &document("PROPFIND"))).is_ok());
         assert!(parse(&(network("n", "") + &document("GET"))).is_err());
         assert!(parse(&(network("n", "") + &document("POST"))).is_err());
@@ -431,7 +539,9 @@ mod tests {
     fn a_domain_of_many_owners_is_no_domain_to_lie_below() {
         let endpoint = |below: &str| {
             let network = network("n", "").replace("https://h.example", "{learned:up}/x");
-            parse(&format!("{network}[endpoints.up]\nhelp = \"h\"\nbelow = \"{below}\"\n"))
+            parse(&format!(
+                "{network}[endpoints.up]\nhelp = \"h\"\nbelow = \"{below}\"\n"
+            ))
         };
         assert!(endpoint("backblazeb2.com").is_ok());
         for bad in [
@@ -457,11 +567,18 @@ mod tests {
                 "{head}[credentials.c]\nhelp = \"h\"\n[credentials.c.parts.key]\nfrom = \"text\"\nsecret = true\nsign = [{sign}]\n"
             ))
         };
-        assert!(part("{ form = \"jwt\", network = \"login\", scopes = [\"s\"], lifetime_s = 3600 }").is_ok());
         assert!(
-            part("{ form = \"jwt\", network = \"login\", scopes = [\"s\"], lifetime_s = 3601 }").is_err()
+            part("{ form = \"jwt\", network = \"login\", scopes = [\"s\"], lifetime_s = 3600 }")
+                .is_ok()
         );
-        assert!(part("{ form = \"jwt\", network = \"other\", scopes = [\"s\"], lifetime_s = 60 }").is_err());
+        assert!(
+            part("{ form = \"jwt\", network = \"login\", scopes = [\"s\"], lifetime_s = 3601 }")
+                .is_err()
+        );
+        assert!(
+            part("{ form = \"jwt\", network = \"other\", scopes = [\"s\"], lifetime_s = 60 }")
+                .is_err()
+        );
         assert!(part("{ form = \"hmac\" }").is_err(), "any message");
     }
 }

@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, time::Duration};
 use raic_cloud::{
     Cloud, ErrorKind, Retry, RetryPolicy,
     conformance::{
-        Finding, Verdict, clock_skew, container, missing_container, read_only, throttled, unauthenticated,
-        unavailable,
+        Finding, Verdict, clock_skew, container, missing_container, read_only, throttled,
+        unauthenticated, unavailable,
     },
 };
 use raic_wasm::{
@@ -106,7 +106,10 @@ impl SetUp<'_> {
             Way::Credentials => wrong_credentials(self.connector, self.configuration, prefix).await,
             Way::Clock => {
                 let clock_ahead_ms = -i64::try_from(OFF.as_millis()).unwrap_or(i64::MAX);
-                let late = self.cloud.rehearsing(Rehearsal { clock_ahead_ms, ..Rehearsal::default() });
+                let late = self.cloud.rehearsing(Rehearsal {
+                    clock_ahead_ms,
+                    ..Rehearsal::default()
+                });
                 clock_skew(&late, prefix, OFF).await
             }
             Way::Throttling => {
@@ -130,13 +133,18 @@ impl SetUp<'_> {
     /// The cloud while every request is answered so.
     fn answered(&self, status: u16, headers: Vec<(String, String)>) -> ConnectorCloud {
         let answer = Some(RehearsedAnswer { status, headers });
-        self.cloud.rehearsing(Rehearsal { answer, ..Rehearsal::default() })
+        self.cloud.rehearsing(Rehearsal {
+            answer,
+            ..Rehearsal::default()
+        })
     }
 
     async fn failures(&self, prefix: &str) -> Verdict {
         for status in [500, 502, 503, 504] {
             let failing = self.answered(status, Vec::new());
-            unavailable(&failing, prefix).await.map_err(|why| format!("{status}: {why}"))?;
+            unavailable(&failing, prefix)
+                .await
+                .map_err(|why| format!("{status}: {why}"))?;
         }
         Ok(Finding::Holds)
     }
@@ -144,7 +152,10 @@ impl SetUp<'_> {
     async fn container(&self, prefix: &str) -> Verdict {
         let mut settings = self.configuration.settings.clone();
         settings.extend(self.missing.clone());
-        let cloud = patient(self.open(Configuration { settings, ..self.configuration.clone() })?);
+        let cloud = patient(self.open(Configuration {
+            settings,
+            ..self.configuration.clone()
+        })?);
         // Only what is known not to be there is made and removed.
         missing_container(&cloud, prefix).await?;
         let checked = container(&cloud, prefix).await;
@@ -158,11 +169,15 @@ impl SetUp<'_> {
     fn with(&self, others: &CredentialDocuments) -> Verdict<ConnectorCloud> {
         let mut credentials = self.configuration.credentials.clone();
         credentials.extend(others.clone());
-        self.open(Configuration { credentials, ..self.configuration.clone() })
+        self.open(Configuration {
+            credentials,
+            ..self.configuration.clone()
+        })
     }
 
     fn open(&self, configuration: Configuration) -> Verdict<ConnectorCloud> {
-        ConnectorCloud::new(self.cloud.name(), self.connector, &configuration).map_err(|e| e.to_string())
+        ConnectorCloud::new(self.cloud.name(), self.connector, &configuration)
+            .map_err(|e| e.to_string())
     }
 }
 
@@ -178,13 +193,17 @@ async fn wrong_credentials(connector: &Connector, right: &Configuration, prefix:
         return Ok(Finding::Lacks("the connector takes no secrets".to_owned()));
     };
     // A private key that is changed is none any more; whose key it is can be changed.
-    let opened = ConnectorCloud::new("test", connector, &secrets).ok().or_else(|| {
-        let plain = with_garbled(connector, right, |part| !part.secret)?;
-        ConnectorCloud::new("test", connector, &plain).ok()
-    });
+    let opened = ConnectorCloud::new("test", connector, &secrets)
+        .ok()
+        .or_else(|| {
+            let plain = with_garbled(connector, right, |part| !part.secret)?;
+            ConnectorCloud::new("test", connector, &plain).ok()
+        });
     match opened {
         Some(cloud) => unauthenticated(&cloud, prefix).await,
-        None => Ok(Finding::Lacks("a wrong credential does not pass the host's own checks".to_owned())),
+        None => Ok(Finding::Lacks(
+            "a wrong credential does not pass the host's own checks".to_owned(),
+        )),
     }
 }
 
@@ -197,12 +216,17 @@ fn with_garbled(
     let mut credentials = right.credentials.clone();
     let mut is_changed = false;
     for (name, credential) in &connector.manifest().credentials {
-        let Some(document) = credentials.get_mut(name) else { continue };
+        let Some(document) = credentials.get_mut(name) else {
+            continue;
+        };
         for part in credential.parts.values().filter(|part| which(part)) {
             is_changed |= garble(document, &part.from);
         }
     }
-    is_changed.then(|| Configuration { credentials, ..right.clone() })
+    is_changed.then(|| Configuration {
+        credentials,
+        ..right.clone()
+    })
 }
 
 /// Changes a part of a document by one character in its middle; false where it is not there, or is a URL, which says where to go.
@@ -213,7 +237,9 @@ fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
         }
         let mut bytes = text.as_bytes().to_vec();
         let middle = bytes.len() / 2;
-        let at = (middle..bytes.len()).chain(0..middle).find(|i| bytes[*i].is_ascii_alphanumeric())?;
+        let at = (middle..bytes.len())
+            .chain(0..middle)
+            .find(|i| bytes[*i].is_ascii_alphanumeric())?;
         bytes[at] = match bytes[at] {
             b'a' | b'A' | b'0' => bytes[at] + 1,
             b if b.is_ascii_digit() => b'0',
@@ -222,16 +248,22 @@ fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
         };
         String::from_utf8(bytes).ok()
     };
-    let Ok(text) = std::str::from_utf8(document) else { return false };
+    let Ok(text) = std::str::from_utf8(document) else {
+        return false;
+    };
     let whole = match from.strip_prefix("json:") {
         None => changed(text),
-        Some(pointer) => serde_json::from_str(text).ok().and_then(|mut json: serde_json::Value| {
-            let value = json.pointer_mut(pointer)?;
-            *value = changed(value.as_str()?)?.into();
-            Some(json.to_string())
-        }),
+        Some(pointer) => serde_json::from_str(text)
+            .ok()
+            .and_then(|mut json: serde_json::Value| {
+                let value = json.pointer_mut(pointer)?;
+                *value = changed(value.as_str()?)?.into();
+                Some(json.to_string())
+            }),
     };
-    whole.map(|whole| *document = Zeroizing::new(whole.into_bytes())).is_some()
+    whole
+        .map(|whole| *document = Zeroizing::new(whole.into_bytes()))
+        .is_some()
 }
 
 #[cfg(test)]
@@ -248,6 +280,9 @@ mod tests {
         assert!(garble(&mut json, "json:/k/s"));
         assert_eq!(&json[..], br#"{"a":"b","k":{"s":"1"}}"#);
         assert!(!garble(&mut json, "json:/none"));
-        assert!(!garble(&mut Zeroizing::new(b"https://h/token".to_vec()), "text"));
+        assert!(!garble(
+            &mut Zeroizing::new(b"https://h/token".to_vec()),
+            "text"
+        ));
     }
 }
