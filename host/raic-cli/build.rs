@@ -1,5 +1,6 @@
-//! Takes the connectors of a release into the binary: `RAIC_CONNECTORS` names the folder that `cargo xtask connectors` made. Without it there
-//! are none, and connectors wait for the operator's approval.
+//! Takes the connectors of a release into the binary: `RAIC_CONNECTORS` names the folder that
+//! `cargo xtask connectors` made. Without it there are none, and connectors wait for the operator's
+//! approval.
 
 use std::{env, fmt::Write as _, fs, path::Path};
 

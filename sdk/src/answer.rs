@@ -2,7 +2,8 @@
 
 use crate::{Error, ErrorKind, ObjectInfo, Response, Result, error, now_unix_ms, time};
 
-/// What a status means where the provider has no word of its own for it (RFC 9110 section 15, RFC 6585, RFC 4918).
+/// What a status means where the provider has no word of its own for it (RFC 9110 section 15, RFC
+/// 6585, RFC 4918).
 pub fn kind_of_status(status: u16) -> ErrorKind {
     match status {
         // To a conditional write some services say so what others say by 412.
@@ -25,8 +26,9 @@ pub fn kind_of_status(status: u16) -> ErrorKind {
     }
 }
 
-/// An error of a kind with what every answer has: its status, how long to wait by its `retry-after`, and the header that names the
-/// request. A message that is empty becomes the status.
+/// An error of a kind with what every answer has: its status, how long to wait by its
+/// `retry-after`, and the header that names the request. A message that is empty becomes the
+/// status.
 pub fn error_of(
     answer: &Response,
     kind: ErrorKind,
@@ -49,8 +51,8 @@ pub fn error_of(
     }
 }
 
-/// How long the service asks to wait, in milliseconds: by seconds, by a date (RFC 9110 section 10.2.3), or by a fraction, which some
-/// services send.
+/// How long the service asks to wait, in milliseconds: by seconds, by a date (RFC 9110 section
+/// 10.2.3), or by a fraction, which some services send.
 fn retry_after_ms(answer: &Response) -> Option<u64> {
     if let Some(ms) = answer
         .header("x-ms-retry-after-ms")
@@ -72,7 +74,8 @@ fn retry_after_ms(answer: &Response) -> Option<u64> {
         .checked_mul(1000)
 }
 
-/// How far the service's clock may be from the host's before requests that are signed with a time are refused for it.
+/// How far the service's clock may be from the host's before requests that are signed with a time
+/// are refused for it.
 const SKEW_MS: u64 = 15 * 60 * 1000;
 /// Codes of errors that no clock causes: credentials that ended are read anew, and not waited for.
 const NO_CLOCK: [&str; 6] = [
@@ -84,9 +87,10 @@ const NO_CLOCK: [&str; 6] = [
     "invalid_client",
 ];
 
-/// An error of a request that was signed with a time. Services tell a clock that is off in words of their own, or only as a signature that
-/// is wrong; but each of their answers has a date, so that decides: where it is more than fifteen minutes from the host's clock, an error of
-/// signature or permission becomes `clock-skew`.
+/// An error of a request that was signed with a time. Services tell a clock that is off in words of
+/// their own, or only as a signature that is wrong; but each of their answers has a date, so that
+/// decides: where it is more than fifteen minutes from the host's clock, an error of signature or
+/// permission becomes `clock-skew`.
 #[must_use]
 pub fn dated(answer: &Response, e: Error) -> Error {
     if !matches!(
@@ -153,8 +157,9 @@ impl Described {
     }
 }
 
-/// Ok where the status is one of those wanted, else the error that the answer describes. `id_header` names the request in the
-/// provider's own records; `describe` gets the answer and its document, which is empty where there is none (a HEAD's).
+/// Ok where the status is one of those wanted, else the error that the answer describes.
+/// `id_header` names the request in the provider's own records; `describe` gets the answer and its
+/// document, which is empty where there is none (a HEAD's).
 ///
 /// ```
 /// # use raic_sdk::{ErrorKind, Request, answer::{Described, expect}, testing::{Answer, Host}};
@@ -205,7 +210,8 @@ pub fn strong_etag(etag: &str) -> Option<String> {
     (!etag.is_empty() && !etag.starts_with("W/")).then(|| etag.to_owned())
 }
 
-/// A strong etag without its quotes: some services put them around in headers and not in listings. Conditions want them: [`quoted`].
+/// A strong etag without its quotes: some services put them around in headers and not in listings.
+/// Conditions want them: [`quoted`].
 pub fn bare_etag(etag: &str) -> Option<String> {
     let etag = strong_etag(etag)?;
     let bare = etag

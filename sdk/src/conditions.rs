@@ -4,7 +4,8 @@
 //! use raic_sdk::{ErrorKind, ObjectInfo, WriteMode, conditions, error};
 //!
 //! // A delete by etag, for a service whose DELETE takes no condition: by a HEAD before it.
-//! let found = ObjectInfo { size: 7, etag: Some("v2".to_owned()), last_modified_unix_ms: None, extra: vec![] };
+//! let etag = Some("v2".to_owned());
+//! let found = ObjectInfo { size: 7, etag, last_modified_unix_ms: None, extra: vec![] };
 //! assert!(conditions::still_has(Ok(found.clone()), "v2").unwrap());
 //! let e = conditions::still_has(Ok(found), "v1").unwrap_err();
 //! assert_eq!(e.kind, ErrorKind::PreconditionFailed);
@@ -20,8 +21,8 @@
 
 use crate::{Error, ErrorKind, ObjectInfo, Result, WriteMode, error};
 
-/// Whether an object that is to be deleted only while it has `etag` is to be deleted, by what a HEAD of it gave just now:
-/// not atomic, for services whose delete takes no condition.
+/// Whether an object that is to be deleted only while it has `etag` is to be deleted, by what a
+/// HEAD of it gave just now: not atomic, for services whose delete takes no condition.
 ///
 /// # Errors
 /// `precondition-failed` where it has another, and whatever the HEAD failed with.
@@ -37,7 +38,8 @@ pub fn still_has(head: Result<ObjectInfo>, etag: &str) -> Result<bool> {
     }
 }
 
-/// That there is no object, by what a HEAD of it gave just now: create-only as `describe` calls it `emulated`.
+/// That there is no object, by what a HEAD of it gave just now: create-only as `describe` calls it
+/// `emulated`.
 ///
 /// # Errors
 /// `already-exists`, and whatever the HEAD failed with.
@@ -49,8 +51,9 @@ pub fn is_absent(head: Result<ObjectInfo>) -> Result<()> {
     }
 }
 
-/// The error of a put: to a create-only one a condition that failed means that the object exists. What is not found is the object that one
-/// by etag was to replace, and else can only be the container.
+/// The error of a put: to a create-only one a condition that failed means that the object exists.
+/// What is not found is the object that one by etag was to replace, and else can only be the
+/// container.
 pub fn of_put(mut e: Error, mode: &WriteMode) -> Error {
     e.kind = match (e.kind, mode) {
         (ErrorKind::PreconditionFailed, WriteMode::CreateOnly) => ErrorKind::AlreadyExists,

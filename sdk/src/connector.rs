@@ -5,12 +5,14 @@ use crate::{
     error,
 };
 
-/// A provider's API, as the host calls it. Every call runs in a fresh instance: nothing in memory outlives it.
+/// A provider's API, as the host calls it. Every call runs in a fresh instance: nothing in memory
+/// outlives it.
 ///
-/// The methods from `create_container` on are optional abilities: their defaults answer `unsupported`, which
-/// means to the host that the connector does not have them.
+/// The methods from `create_container` on are optional abilities: their defaults answer
+/// `unsupported`, which means to the host that the connector does not have them.
 pub trait Connector {
-    /// Capabilities, such as `create-only` (`native`, `emulated` or `none`). Must be true: the host plans by it.
+    /// Capabilities, such as `create-only` (`native`, `emulated` or `none`). Must be true: the host
+    /// plans by it.
     fn describe() -> Result<Extra>;
     /// The cheapest call that proves credentials and container.
     fn probe() -> Result<()>;

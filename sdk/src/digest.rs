@@ -52,7 +52,8 @@ impl Digests for crate::Payload {
     }
 }
 
-/// A digest that the contract promises. A host that broke its promise would have the service refuse an empty one.
+/// A digest that the contract promises. A host that broke its promise would have the service refuse
+/// an empty one.
 fn known(payload: &crate::Payload, name: &str) -> Vec<u8> {
     payload.digest(name).unwrap_or_default()
 }

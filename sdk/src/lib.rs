@@ -1,13 +1,15 @@
 //! All that the author of a RAIC connector depends on.
 //!
-//! A connector speaks one provider's API: it builds a request, sends it, and says what the answer means. The host
-//! retries, holds the secrets and moves the bytes, so a connector is straight-line code. Implement [`Connector`] for a
-//! type without fields and export it by [`connector!`]; `raic connector build` makes the component.
-//! `docs/connector-guide.md` leads from nothing to a connector that runs, `wit/connector.wit` has every rule of the contract.
+//! A connector speaks one provider's API: it builds a request, sends it, and says what the answer
+//! means. The host retries, holds the secrets and moves the bytes, so a connector is straight-line
+//! code. Implement [`Connector`] for a type without fields and export it by [`connector!`];
+//! `raic connector build` makes the component. `docs/connector-guide.md` leads from nothing to a
+//! connector that runs, `wit/connector.wit` has every rule of the contract.
 //!
 //! ```
 //! use raic_sdk::{
-//!     Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Request, Response, Result, WriteMode,
+//!     Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Request, Response,
+//!     Result, WriteMode,
 //!     answer, error, required_setting, secrets, uri,
 //! };
 //!
@@ -36,10 +38,16 @@
 //!     }
 //!     // and so on
 //! #   fn probe() -> Result<()> { Ok(()) }
-//! #   fn put(_: String, _: &Payload, _: WriteMode) -> Result<ObjectInfo> { Err(error(ErrorKind::Unsupported, "")) }
-//! #   fn get(_: String, _: Option<ByteRange>, _: Option<String>) -> Result<(ObjectInfo, Body)> { Err(error(ErrorKind::Unsupported, "")) }
+//! #   fn put(_: String, _: &Payload, _: WriteMode) -> Result<ObjectInfo> {
+//! #       Err(error(ErrorKind::Unsupported, ""))
+//! #   }
+//! #   fn get(_: String, _: Option<ByteRange>, _: Option<String>) -> Result<(ObjectInfo, Body)> {
+//! #       Err(error(ErrorKind::Unsupported, ""))
+//! #   }
 //! #   fn delete(_: String, _: Option<String>) -> Result<()> { Ok(()) }
-//! #   fn list(_: String, _: Option<String>, _: u32) -> Result<Page> { Ok(Page { entries: vec![], next: None }) }
+//! #   fn list(_: String, _: Option<String>, _: u32) -> Result<Page> {
+//! #       Ok(Page { entries: vec![], next: None })
+//! #   }
 //! }
 //!
 //! // Unit tests run it natively, against answers that they give themselves.
@@ -54,8 +62,9 @@
 //! assert_eq!(sent[0].header("authorization"), Some("Bearer s3cret"));
 //! ```
 //!
-//! Connectors are built for `wasm32-unknown-unknown`, on stable Rust. There the standard library's clock and randomness
-//! panic: use [`now_unix_ms`] and [`random_bytes`], and `BTreeMap` rather than `HashMap`, whose seed would be constant.
+//! Connectors are built for `wasm32-unknown-unknown`, on stable Rust. There the standard library's
+//! clock and randomness panic: use [`now_unix_ms`] and [`random_bytes`], and `BTreeMap` rather than
+//! `HashMap`, whose seed would be constant.
 
 #[cfg(all(target_family = "wasm", not(target_os = "unknown")))]
 compile_error!(
@@ -141,7 +150,8 @@ pub mod secrets {
 /// Shorthand for results of connector calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Exports a type that implements [`Connector`] as the component's one connector. Native builds, for tests, export nothing.
+/// Exports a type that implements [`Connector`] as the component's one connector. Native builds,
+/// for tests, export nothing.
 #[macro_export]
 macro_rules! connector {
     ($connector:ident) => {

@@ -1,4 +1,5 @@
-//! Logins: made once for all calls of a cloud, kept by the host, made anew when the service refuses them.
+//! Logins: made once for all calls of a cloud, kept by the host, made anew when the service refuses
+//! them.
 
 use crate::{
     Error, ErrorKind, Response, Result, Secret,
@@ -19,7 +20,8 @@ pub struct Made {
 }
 
 impl Made {
-    /// A login that lasts so long, in milliseconds. It should end a little before the service ends it.
+    /// A login that lasts so long, in milliseconds. It should end a little before the service ends
+    /// it.
     pub fn lasting(ttl_ms: u64) -> Self {
         Self {
             values: Vec::new(),
@@ -47,8 +49,9 @@ impl Made {
     }
 }
 
-/// What a token's answer gives in OAuth 2.0 (RFC 6749 section 5.1): the token that the manifest has as `token`, under the name `token`,
-/// until `margin_s` seconds before its end, or for most of a short life.
+/// What a token's answer gives in OAuth 2.0 (RFC 6749 section 5.1): the token that the manifest has
+/// as `token`, under the name `token`, until `margin_s` seconds before its end, or for most of a
+/// short life.
 ///
 /// # Errors
 /// `protocol` where it does not say how long the token lasts, or has none.
@@ -86,8 +89,8 @@ impl Login {
         })
     }
 
-    /// Drops it, so that it is made anew: where the service refuses it in another way than by 401, or a text of it is no longer
-    /// true. Does nothing if another call has made it anew meanwhile.
+    /// Drops it, so that it is made anew: where the service refuses it in another way than by 401,
+    /// or a text of it is no longer true. Does nothing if another call has made it anew meanwhile.
     pub fn invalidate(self) {
         cloud::cache_invalidate(&self.name, self.hit.generation);
     }
@@ -115,12 +118,14 @@ impl Login {
     }
 }
 
-/// The login of that name, which the manifest lists under `logins`: what the host keeps, or what `make` gives, which is
-/// called by one call at a time. `make` may itself ask for logins that the manifest lists before this one.
+/// The login of that name, which the manifest lists under `logins`: what the host keeps, or what
+/// `make` gives, which is called by one call at a time. `make` may itself ask for logins that the
+/// manifest lists before this one.
 ///
 /// # Errors
-/// `make`'s, to all calls that wait, and to others for half a minute where asking again would be refused again. What a login does not
-/// find is no object of the call that needed it: its `not-found` and the like become `misconfigured`, and the login is named.
+/// `make`'s, to all calls that wait, and to others for half a minute where asking again would be
+/// refused again. What a login does not find is no object of the call that needed it: its
+/// `not-found` and the like become `misconfigured`, and the login is named.
 pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
     let hit = match cloud::cache_acquire(name)? {
         Acquired::Hit(hit) => hit,
@@ -143,10 +148,12 @@ pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
     })
 }
 
-/// Sends a request with a login. Where the service answers 401, the login is dropped and made anew, once.
+/// Sends a request with a login. Where the service answers 401, the login is dropped and made anew,
+/// once.
 ///
 /// ```
-/// use raic_sdk::{Login, Made, Request, Response, Result, oauth, secrets, testing::{Answer, Host}, with_login};
+/// use raic_sdk::{Login, Made, Request, Response, Result, oauth, secrets, with_login};
+/// use raic_sdk::testing::{Answer, Host};
 ///
 /// fn log_in() -> Result<Made> {
 ///     let secret = secrets::required("application.client-secret")?.placeholder("form")?;
@@ -184,15 +191,18 @@ pub fn with_login(
     with_login_judging(name, make, send, |answer| answer.status() == 401)
 }
 
-/// The same, where `is_ended` says whether an answer means that the login has ended. Some services answer 401 also to what the
-/// login may not do: to drop it then would make every call log in anew, and the host lets logins be two seconds apart.
+/// The same, where `is_ended` says whether an answer means that the login has ended. Some services
+/// answer 401 also to what the login may not do: to drop it then would make every call log in anew,
+/// and the host lets logins be two seconds apart.
 ///
 /// ```
-/// use raic_sdk::{Login, Made, Request, Response, Result, json, testing::{Answer, Host}, with_login_judging};
+/// use raic_sdk::{Login, Made, Request, Response, Result, json, with_login_judging};
+/// use raic_sdk::testing::{Answer, Host};
 ///
 /// fn ended(answer: &Response) -> bool {
 ///     let document = answer.read(64 << 10).ok().and_then(|d| json::parse(&d).ok());
-///     answer.status() == 401 && document.is_some_and(|d| json::text(&d, "/code") == Some("expired_auth_token"))
+///     let code = document.as_ref().and_then(|d| json::text(d, "/code"));
+///     answer.status() == 401 && code == Some("expired_auth_token")
 /// }
 ///
 /// let make = || Ok(Made::lasting(60_000));
@@ -220,7 +230,8 @@ pub fn with_login_judging(
     send(&login(name, make)?)
 }
 
-/// A login's error as the call has it that needed the login: a delete whose login is not found has deleted nothing.
+/// A login's error as the call has it that needed the login: a delete whose login is not found has
+/// deleted nothing.
 fn of_login(name: &str, e: Error) -> Error {
     let kind = match e.kind {
         ErrorKind::NotFound
@@ -271,7 +282,8 @@ mod tests {
         Ok(Made::lasting(1000))
     }
 
-    /// The metadata server answers 404 where no account is attached; a delete once took that for an object that is gone.
+    /// The metadata server answers 404 where no account is attached; a delete once took that for an
+    /// object that is gone.
     #[test]
     fn a_login_that_is_not_found_deletes_nothing() {
         let delete = || {

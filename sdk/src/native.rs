@@ -1,5 +1,5 @@
-//! The contract's types and calls in a native build: what `wit-bindgen` generates for a guest, answered by the
-//! [`testing`](crate::testing) host of the thread.
+//! The contract's types and calls in a native build: what `wit-bindgen` generates for a guest,
+//! answered by the [`testing`](crate::testing) host of the thread.
 
 /// What the host gives a connector.
 pub mod raic {
@@ -10,7 +10,8 @@ pub mod raic {
             /// Open vocabulary: pairs of texts.
             pub type Extra = Vec<(String, String)>;
 
-            /// What went wrong, as far as the host acts on it differently. `wit/connector.wit` has the rule of each.
+            /// What went wrong, as far as the host acts on it differently. `wit/connector.wit` has
+            /// the rule of each.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
             #[allow(missing_docs, reason = "the contract has the meaning of each")]
             pub enum ErrorKind {
@@ -90,7 +91,8 @@ pub mod raic {
                 pub fn size(&self) -> u64 {
                     self.0.len() as u64
                 }
-                /// A digest of all of it: `sha256`, `sha1`, `md5` or `crc32c` (big-endian); none for another name.
+                /// A digest of all of it: `sha256`, `sha1`, `md5` or `crc32c` (big-endian); none
+                /// for another name.
                 pub fn digest(&self, name: &str) -> Option<Vec<u8>> {
                     match name {
                         "sha256" => Some(crate::sha256(&self.0)),
@@ -152,14 +154,16 @@ pub mod raic {
                         canonical_request,
                     )
                 }
-                /// A signature by RSASSA-PKCS1-v1_5 with SHA-256. The test host's is the SHA-256 of key and message.
+                /// A signature by RSASSA-PKCS1-v1_5 with SHA-256. The test host's is the SHA-256 of
+                /// key and message.
                 ///
                 /// # Errors
                 /// None in a test.
                 pub fn rsa_sha256(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
                     Ok(crate::sha256(&[self.0.as_bytes(), message].concat()))
                 }
-                /// A text in whose place the host sends the secret, in the form `raw`, `json`, `form` or `query`.
+                /// A text in whose place the host sends the secret, in the form `raw`, `json`,
+                /// `form` or `query`.
                 ///
                 /// # Errors
                 /// `refused-by-host` for another form.
@@ -177,7 +181,8 @@ pub mod raic {
                 }
             }
 
-            /// The secret of that name, `CREDENTIAL.PART` of the manifest; none where the credential has none.
+            /// The secret of that name, `CREDENTIAL.PART` of the manifest; none where the
+            /// credential has none.
             ///
             /// # Errors
             /// None in a test.
@@ -237,7 +242,8 @@ pub mod raic {
                     let values: Vec<&str> = same.map(|(_, value)| value.as_str()).collect();
                     (!values.is_empty()).then(|| values.join(", "))
                 }
-                /// The whole answer, where it is an error's or one that the manifest calls a document.
+                /// The whole answer, where it is an error's or one that the manifest calls a
+                /// document.
                 ///
                 /// # Errors
                 /// `too-large` past the limit.
@@ -284,7 +290,8 @@ pub mod raic {
             pub fn setting(name: &str) -> Option<String> {
                 testing::setting(name)
             }
-            /// Tells an endpoint that was learned at login; gives its URL back as requests are to be made of it.
+            /// Tells an endpoint that was learned at login; gives its URL back as requests are to
+            /// be made of it.
             ///
             /// # Errors
             /// None in a test; outside of one, until the operator has pinned it.

@@ -5,7 +5,8 @@ use crate::{
     bindings::raic::connector::http::{self, Request as Raw},
 };
 
-/// An HTTP request. The host adds `host`, `content-length`, `user-agent` and `accept-encoding: identity`.
+/// An HTTP request. The host adds `host`, `content-length`, `user-agent` and
+/// `accept-encoding: identity`.
 ///
 /// ```
 /// use raic_sdk::{Request, testing::{Answer, Host, payload}};
@@ -16,7 +17,8 @@ use crate::{
 ///     request.header("content-type", "text/plain").send(Some(&payload("hello"))).unwrap().status()
 /// });
 /// assert_eq!(status, 201);
-/// assert_eq!((sent[0].method.as_str(), sent[0].header("Content-Type")), ("PUT", Some("text/plain")));
+/// assert_eq!(sent[0].method, "PUT");
+/// assert_eq!(sent[0].header("Content-Type"), Some("text/plain"));
 /// ```
 #[derive(Debug)]
 pub struct Request {

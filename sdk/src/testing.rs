@@ -1,5 +1,6 @@
-//! A host for unit tests: runs a connector's calls natively, with settings, secrets and a clock that the test gives, and
-//! answers in the place of the service. What the connector sent is there to look at, secrets filled in.
+//! A host for unit tests: runs a connector's calls natively, with settings, secrets and a clock
+//! that the test gives, and answers in the place of the service. What the connector sent is there
+//! to look at, secrets filled in.
 //!
 //! It checks no manifest: what a connector may reach and read is found by `raic connector test`.
 

@@ -64,7 +64,8 @@ pub fn parse_http(text: &str) -> Option<u64> {
     )
 }
 
-/// Reads a date of RFC 3339 in UTC (`2009-10-12T17:50:30.000Z`) as milliseconds, without its fraction.
+/// Reads a date of RFC 3339 in UTC (`2009-10-12T17:50:30.000Z`) as milliseconds, without its
+/// fraction.
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
     let mut date = date.split('-').map(|part| part.parse::<u64>().ok());

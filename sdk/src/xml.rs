@@ -7,12 +7,14 @@ use crate::{Error, ErrorKind, error};
 /// How deep elements may nest: providers' documents need five or so.
 const MAX_DEPTH: usize = 32;
 
-/// An element: its local name, its text, and the elements in it. Attributes and namespaces are dropped.
+/// An element: its local name, its text, and the elements in it. Attributes and namespaces are
+/// dropped.
 ///
 /// ```
 /// use raic_sdk::xml::Element;
 ///
-/// let listing = b"<List xmlns='urn:x'><Object><Key>a&amp;b</Key><Size>7</Size></Object><Object/></List>";
+/// let listing = b"<List xmlns='urn:x'>\
+///     <Object><Key>a&amp;b</Key><Size>7</Size></Object><Object/></List>";
 /// let list = Element::parse(listing).unwrap();
 /// let first = list.all("Object").next().unwrap();
 /// assert_eq!((first.text_of("Key"), first.text_of("Size")), (Some("a&b"), Some("7")));
@@ -39,14 +41,17 @@ impl Element {
         Self::each(document, "", |_| Ok(()))
     }
 
-    /// Reads a document whose elements `name` are many, such as a listing: each is handed to `take` as soon as it ends, and is not in the
-    /// tree that is returned. So a listing of megabytes takes no more memory than its entries.
+    /// Reads a document whose elements `name` are many, such as a listing: each is handed to `take`
+    /// as soon as it ends, and is not in the tree that is returned. So a listing of megabytes takes
+    /// no more memory than its entries.
     ///
     /// ```
     /// use raic_sdk::xml::Element;
     ///
     /// let mut keys = Vec::new();
-    /// let list = Element::each(b"<List><Object><Key>a</Key></Object><More>x</More><Object><Key>b</Key></Object></List>", "Object", |object| {
+    /// let document = b"<List><Object><Key>a</Key></Object><More>x</More>\
+    ///     <Object><Key>b</Key></Object></List>";
+    /// let list = Element::each(document, "Object", |object| {
     ///     keys.push(object.text_of("Key").unwrap_or_default().to_owned());
     ///     Ok(())
     /// });

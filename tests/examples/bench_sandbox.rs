@@ -1,5 +1,6 @@
-//! What the sandbox costs: puts and gets through the S3 connector beside object_store's native client, on one server in this
-//! process, interleaved; medians of runs, as ratios. `cargo xtask bench sandbox`.
+//! What the sandbox costs: puts and gets through the S3 connector beside object_store's native
+//! client, on one server in this process, interleaved; medians of runs, as ratios.
+//! `cargo xtask bench sandbox`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,6 +1,8 @@
-//! A `Cloud` as a store of arrow's object_store, so that its public integration tests run over ours.
+//! A `Cloud` as a store of arrow's object_store, so that its public integration tests run over
+//! ours.
 //!
-//! Their paths hold what object keys do not, so all but letters, digits, `.`, `-` and `/` is written as `_XX`.
+//! Their paths hold what object keys do not, so all but letters, digits, `.`, `-` and `/` is
+//! written as `_XX`.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 

@@ -44,7 +44,8 @@ impl Azurite {
         Self::start_with(target_tmp, None)
     }
 
-    /// Starts it with TLS, so that it takes tokens of Entra's too; it checks their issuer, audience and times.
+    /// Starts it with TLS, so that it takes tokens of Entra's too; it checks their issuer, audience
+    /// and times.
     ///
     /// # Panics
     /// As `start`.
@@ -119,7 +120,8 @@ impl Drop for Azurite {
     }
 }
 
-/// A shared access signature for the container `container` ("Create a service SAS", version 2020-12-06 and later).
+/// A shared access signature for the container `container` ("Create a service SAS", version
+/// 2020-12-06 and later).
 ///
 /// # Panics
 /// Never: the key is one.

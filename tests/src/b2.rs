@@ -1,4 +1,5 @@
-//! Backblaze B2's native API on loopback, emulated: see `tests/clouds/b2_server.py` for what checks what.
+//! Backblaze B2's native API on loopback, emulated: see `tests/clouds/b2_server.py` for what checks
+//! what.
 
 use raic_wasm::TlsSettings;
 

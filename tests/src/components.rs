@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, path::Path};
 use raic_wasm::{Configuration, ConnectorCloud, ConnectorError, Engine, Package, TlsSettings};
 use zeroize::Zeroizing;
 
-/// Reads a component from the target folder's `connectors`; `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
+/// Reads a component from the target folder's `connectors`; `target_tmp` is the test's
+/// `CARGO_TARGET_TMPDIR`.
 pub fn package(target_tmp: &str, name: &str) -> Package {
     let file = Path::new(target_tmp)
         .with_file_name("connectors")
@@ -25,7 +26,8 @@ pub fn s3_keys(access_key: &str, secret_key: &str) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(document.into_bytes())
 }
 
-/// A cloud behind a connector, of the connector's name: settings, credentials and pinned endpoints by name.
+/// A cloud behind a connector, of the connector's name: settings, credentials and pinned endpoints
+/// by name.
 pub fn connected(
     target_tmp: &str,
     connector: &str,

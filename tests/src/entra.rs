@@ -1,4 +1,5 @@
-//! Microsoft Entra's token endpoint on loopback, emulated: see `tests/clouds/entra_server.py` for what checks what.
+//! Microsoft Entra's token endpoint on loopback, emulated: see `tests/clouds/entra_server.py` for
+//! what checks what.
 
 use crate::{free_port, python_server::PythonServer};
 

@@ -1,4 +1,5 @@
-//! Google Cloud Storage on loopback, emulated: see `tests/clouds/gcs_server.py` for what checks what.
+//! Google Cloud Storage on loopback, emulated: see `tests/clouds/gcs_server.py` for what checks
+//! what.
 
 use std::{
     io::{Read as _, Write as _},

@@ -39,8 +39,8 @@ pub async fn conforms(cloud: &dyn Cloud, prefix: &str) {
     .await;
 }
 
-/// What every connector says where its service refuses: `missing` is the same cloud with a container that is not there. What was found of a
-/// clock that is off: services mind it, or do not.
+/// What every connector says where its service refuses: `missing` is the same cloud with a
+/// container that is not there. What was found of a clock that is off: services mind it, or do not.
 ///
 /// # Panics
 /// With what is wrong.

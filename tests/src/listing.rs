@@ -9,7 +9,8 @@ use raic_storage::{
     StorageIndex,
 };
 
-/// 12,000 objects under one prefix, by pages of 1,000: a walk finds every one. The first RAIC lost those past the first page.
+/// 12,000 objects under one prefix, by pages of 1,000: a walk finds every one. The first RAIC lost
+/// those past the first page.
 ///
 /// # Panics
 /// Where one is not found.

@@ -1,4 +1,5 @@
-//! Servers of `tests/clouds/`: scripts in Python, in an environment that `cargo xtask test` installs.
+//! Servers of `tests/clouds/`: scripts in Python, in an environment that `cargo xtask test`
+//! installs.
 
 use std::{
     fs::File,
@@ -20,7 +21,8 @@ pub(crate) struct PythonServer {
 }
 
 impl PythonServer {
-    /// Starts a script of `tests/clouds` in an environment and waits for a line that `is_ready`; returns it too.
+    /// Starts a script of `tests/clouds` in an environment and waits for a line that `is_ready`;
+    /// returns it too.
     pub(crate) fn start(
         target_tmp: &str,
         environment_name: &str,

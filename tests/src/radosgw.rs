@@ -1,4 +1,5 @@
-//! Ceph RADOS Gateway on loopback: one monitor, one OSD in memory, one gateway with HTTP and TLS ports.
+//! Ceph RADOS Gateway on loopback: one monitor, one OSD in memory, one gateway with HTTP and TLS
+//! ports.
 
 use std::{
     fs,
@@ -36,7 +37,8 @@ pub struct Radosgw {
     pub tls_url: String,
     /// That authority, in PEM.
     pub ca: Vec<u8>,
-    /// A gateway of its own that gives temporary keys and takes them: such a one has no word for a wrong signature.
+    /// A gateway of its own that gives temporary keys and takes them: such a one has no word for a
+    /// wrong signature.
     pub sts_url: String,
     /// Gateways, OSD, monitor: in the order they stop.
     processes: Vec<Child>,
@@ -47,7 +49,8 @@ impl Radosgw {
     /// Starts it; takes about 12 s.
     ///
     /// # Panics
-    /// Where the packages are missing or a daemon does not come up; the message has the end of its log.
+    /// Where the packages are missing or a daemon does not come up; the message has the end of its
+    /// log.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("raic-rgw-")
@@ -125,7 +128,8 @@ impl Radosgw {
         gateway
     }
 
-    /// Temporary keys by AssumeRole, as the connector takes them, that end after so many seconds. By curl, which signs on its own.
+    /// Temporary keys by AssumeRole, as the connector takes them, that end after so many seconds.
+    /// By curl, which signs on its own.
     ///
     /// # Panics
     /// Where the service gives none.

@@ -1,4 +1,5 @@
-//! s3s-fs, an S3 service on a directory: quick to start, checks signatures, no reference for conditional writes.
+//! s3s-fs, an S3 service on a directory: quick to start, checks signatures, no reference for
+//! conditional writes.
 
 use std::path::Path;
 

@@ -106,11 +106,13 @@ async fn the_azure_connector_conforms_on_azurite() {
     }
 }
 
-/// Azurite checks the tokens' times, issuer and audience, the emulator of Entra the application's secret.
+/// Azurite checks the tokens' times, issuer and audience, the emulator of Entra the application's
+/// secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_azure_connector_conforms_on_azurite_by_entra() {
-    // Tokens end while the test runs. Azurite answers one that has ended by 403, as if it were wrong, where Azure has 401: its life must be
-    // longer than a request waits at a server that is busy.
+    // Tokens end while the test runs. Azurite answers one that has ended by 403, as if it were
+    // wrong, where Azure has 401: its life must be longer than a request waits at a server that is
+    // busy.
     let seconds = if std::env::var_os("RAIC_FULL").is_some() {
         40
     } else {

@@ -53,7 +53,8 @@ async fn a_connector_of_0_1_0_stores_and_reads() {
     }
 }
 
-/// Between them they use every import: logins, taken tokens, learned endpoints, placeholders, signatures, payloads.
+/// Between them they use every import: logins, taken tokens, learned endpoints, placeholders,
+/// signatures, payloads.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_connector_of_0_1_0_loads_and_is_called() {
     let nowhere = ("endpoint", "http://127.0.0.1:1");

@@ -38,8 +38,8 @@ async fn kind_of_put(cloud: &dyn Cloud) -> ErrorKind {
         .kind
 }
 
-/// One test, since the service takes its time to start: everything the connector does, and every way to be
-/// refused that the service has.
+/// One test, since the service takes its time to start: everything the connector does, and every
+/// way to be refused that the service has.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_s3_connector_conforms_on_radosgw() {
     let service = tokio::task::spawn_blocking(Radosgw::start)
@@ -195,7 +195,8 @@ async fn the_s3_connector_conforms_on_s3s_fs() {
     }
 }
 
-/// S3's API as OpenStack Swift has it: of another making than Ceph's, and as strict about signatures.
+/// S3's API as OpenStack Swift has it: of another making than Ceph's, and as strict about
+/// signatures.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_s3_connector_conforms_on_openstack_by_s3api() {
     let service = tokio::task::spawn_blocking(|| TempAuthSwift::start(TMP))

@@ -379,7 +379,8 @@ fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
     module.finish()
 }
 
-/// A component that exports what every connector must and nothing more; whatever is called of it traps.
+/// A component that exports what every connector must and nothing more; whatever is called of it
+/// traps.
 fn least_connector() -> Package {
     let mut resolve = Resolve::default();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");

@@ -220,7 +220,8 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
     conformance::put_get_head_delete(&by_id, "by-id/")
         .await
         .expect("conforms");
-    // A login for a domain succeeds; Swift's accounts are projects', so that it has no storage there.
+    // A login for a domain succeeds; Swift's accounts are projects', so that it has no storage
+    // there.
     let of_domain = |domain| {
         connect(
             &[settings[0], settings[1], ("domain", domain)],

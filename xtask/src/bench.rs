@@ -1,7 +1,8 @@
 //! `cargo xtask bench`: jobs beside a peer in the same run, interleaved; medians, as ratios.
 //!
-//! Clouds and files of up to 2 GiB lie in memory (`/dev/shm`), or the disk is what would be measured. Contents are verified by
-//! SHA-256 after every read. A job prints a table for people and one line of JSON for programs.
+//! Clouds and files of up to 2 GiB lie in memory (`/dev/shm`), or the disk is what would be
+//! measured. Contents are verified by SHA-256 after every read. A job prints a table for people and
+//! one line of JSON for programs.
 
 mod rclone;
 mod rig;
@@ -42,9 +43,11 @@ pub(crate) enum Job {
     Down,
     /// Leases: renewal, usage, collection and the database's size at 10^4 to --shares shares
     Leasedb,
-    /// Each backend: MB/s of a share of --size MiB, patches of a mutable one, allocations, peak memory
+    /// Each backend: MB/s of a share of --size MiB, patches of a mutable one, allocations, peak
+    /// memory
     Backend,
-    /// What the sandbox costs: the S3 connector beside object_store's native client, on one server, at 4 KiB to 4 MiB
+    /// What the sandbox costs: the S3 connector beside object_store's native client, on one server,
+    /// at 4 KiB to 4 MiB
     Sandbox,
 }
 
@@ -191,7 +194,8 @@ fn down(
                 rig.measure(&mut rig.raic(["get", "file", &text(&copy)]))?,
             );
             verify()?;
-            // With services down rclone's union gives an error or the file, by its policy: only the sound case is fair.
+            // With services down rclone's union gives an error or the file, by its policy: only the
+            // sound case is fair.
             if let Some(peer) = peer.filter(|_| lost == 0) {
                 report.add(
                     "rclone get, all up",

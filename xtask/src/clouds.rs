@@ -1,4 +1,5 @@
-//! The cloud servers that connectors are tested against, in pinned versions, below the target folder.
+//! The cloud servers that connectors are tested against, in pinned versions, below the target
+//! folder.
 
 use std::{fs, process::Command};
 
@@ -15,7 +16,8 @@ const OPENSTACK: [&str; 4] = [
     "gunicorn==27.0.1",
 ];
 
-/// An emulator of Google Cloud Storage, of PyPI, and what stands before it in `tests/clouds/gcs_server.py`.
+/// An emulator of Google Cloud Storage, of PyPI, and what stands before it in
+/// `tests/clouds/gcs_server.py`.
 const GCS: [&str; 6] = [
     "gcp-storage-emulator==2026.7.19",
     "authlib==1.9.9",
@@ -37,7 +39,8 @@ pub(crate) fn openstack() -> Outcome {
     )
 }
 
-/// Installs what the GCS connector is tested against, unless these versions are there. Needs `python3`.
+/// Installs what the GCS connector is tested against, unless these versions are there. Needs
+/// `python3`.
 pub(crate) fn gcs() -> Outcome {
     python("gcs", &GCS, "the GCS connector is tested against")
 }

@@ -1,4 +1,5 @@
-//! The examples that are not in Rust: their tools are installed below the target folder, in pinned versions.
+//! The examples that are not in Rust: their tools are installed below the target folder, in pinned
+//! versions.
 
 use std::{
     fs,

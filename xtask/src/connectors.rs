@@ -10,7 +10,8 @@ use crate::{
     wasm_toolchain,
 };
 
-/// Builds every connector, `for_tests` the examples and the hostile one too; returns the folder they are in.
+/// Builds every connector, `for_tests` the examples and the hostile one too; returns the folder
+/// they are in.
 pub(crate) fn connectors(for_tests: bool) -> Outcome<PathBuf> {
     let toolchain = wasm_toolchain::find()?;
     let out = target_folder().join("connectors");

@@ -10,8 +10,9 @@ use crate::stage::{Outcome, root};
 /// The version that is frozen, and so the name of its copy in `wit/frozen`.
 const FROZEN: &str = "0.1.0";
 
-/// Parses the contract, resolves its worlds, and compares it with the frozen one: interfaces may be added, those there stay as they
-/// are but for their comments, and a connector must export no more than it had to.
+/// Parses the contract, resolves its worlds, and compares it with the frozen one: interfaces may be
+/// added, those there stay as they are but for their comments, and a connector must export no more
+/// than it had to.
 pub(crate) fn check() -> Outcome {
     let start = Instant::now();
     let folder = root().join("wit");

@@ -34,8 +34,8 @@ pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The workspace's root: that of the `cargo xtask` which runs this. Clones that share a target folder may share the
-/// binary too, so where it was compiled says nothing.
+/// The workspace's root: that of the `cargo xtask` which runs this. Clones that share a target
+/// folder may share the binary too, so where it was compiled says nothing.
 pub(crate) fn root() -> PathBuf {
     let here =
         env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());

@@ -9,7 +9,8 @@ use crate::stage::{Outcome, stage};
 /// A compiler, the source of its standard library, and a linker. They stand beside rustup's.
 const PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld"];
 
-/// Finds a toolchain, installing what it lacks. `RAIC_WASM_TOOLCHAIN` picks the way; unset tries rustup first.
+/// Finds a toolchain, installing what it lacks. `RAIC_WASM_TOOLCHAIN` picks the way; unset tries
+/// rustup first.
 pub(crate) fn find() -> Outcome<Toolchain> {
     let ready = |toolchain: Toolchain| {
         if toolchain == Toolchain::Debian {

@@ -50,7 +50,8 @@ fn describe(document: &[u8]) -> Option<(String, String)> {
     })
 }
 
-/// What a code means ("Status and error codes" and "Blob service error codes"); none of one that is not listed, whose status says it.
+/// What a code means ("Status and error codes" and "Blob service error codes"); none of one that is
+/// not listed, whose status says it.
 fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
     let is_skew =
         message.contains("not within") || message.contains("too old") || message.contains("clock");

@@ -13,7 +13,8 @@ use signing::Unsigned;
 
 /// The most that is read of a listing: 1000 blobs with their properties.
 const MAX_LISTING: u32 = 4 << 20;
-/// Pages that are looked at in search of an object: with what else a call does, fewer than its requests.
+/// Pages that are looked at in search of an object: with what else a call does, fewer than its
+/// requests.
 const MAX_PAGES: usize = 24;
 
 /// The connector.
@@ -136,8 +137,8 @@ impl Connector for Azure {
     }
 
     fn delete_container() -> Result<()> {
-        // Delete Container takes all that is in it.
-        // Folders of an account with a hierarchical namespace are nothing: pages of them are empty and go on.
+        // Delete Container takes all that is in it. Folders of an account with a hierarchical
+        // namespace are nothing: pages of them are empty and go on.
         let mut cursor = None;
         for _ in 0..MAX_PAGES {
             cursor = match list_page("", cursor, 1000) {

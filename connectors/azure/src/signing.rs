@@ -1,5 +1,5 @@
-//! How requests are authorised: SharedKey ("Authorize with Shared Key"), a shared access signature, or a token of Microsoft
-//! Entra (OAuth 2.0, RFC 6749 section 4.4).
+//! How requests are authorised: SharedKey ("Authorize with Shared Key"), a shared access signature,
+//! or a token of Microsoft Entra (OAuth 2.0, RFC 6749 section 4.4).
 
 use raic_sdk::{
     BASE64, Login, Made, Payload, Request, Response, Result, now_unix_ms, required_setting,
@@ -186,7 +186,8 @@ fn log_in() -> Result<Made> {
 mod tests {
     use super::*;
 
-    /// The form of the example "Get Container Metadata" of "Authorize with Shared Key", with this version.
+    /// The form of the example "Get Container Metadata" of "Authorize with Shared Key", with this
+    /// version.
     #[test]
     fn the_text_that_is_signed_has_every_line() {
         let query = vec![

@@ -10,11 +10,13 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     let outcome = raic_sdk::answer::expect(answer, wanted, ID_HEADER, |answer, document| {
         describe(answer.status(), document)
     });
-    // What is signed with our clock are requests by HMAC key and assertions; a token has been had already.
+    // What is signed with our clock are requests by HMAC key and assertions; a token has been had
+    // already.
     outcome.map_err(|e| raic_sdk::answer::dated(answer, e))
 }
 
-/// The JSON API's errors, the token endpoint's, the XML API's, and the plain text of a media download's.
+/// The JSON API's errors, the token endpoint's, the XML API's, and the plain text of a media
+/// download's.
 fn describe(status: u16, document: &[u8]) -> Described {
     let described = |code: &str, message: &str| {
         let message = message.lines().next().unwrap_or_default().trim().to_owned();
@@ -40,8 +42,8 @@ fn describe(status: u16, document: &[u8]) -> Described {
     described("", &Described::text(document).message)
 }
 
-/// By the code ("HTTP status and error codes" of the JSON and of the XML API, and of OAuth 2.0 for service accounts); none of
-/// one that is not listed, whose status says it.
+/// By the code ("HTTP status and error codes" of the JSON and of the XML API, and of OAuth 2.0 for
+/// service accounts); none of one that is not listed, whose status says it.
 fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
     Some(match code {
         "notFound" | ""

@@ -1,5 +1,5 @@
-//! Tokens: of a service account, by an assertion signed with its key (RFC 7523; "Using OAuth 2.0 for server to server
-//! applications"), or of the metadata server.
+//! Tokens: of a service account, by an assertion signed with its key (RFC 7523; "Using OAuth 2.0
+//! for server to server applications"), or of the metadata server.
 
 use raic_sdk::{
     BASE64URL_NOPAD, Login, Made, Payload, Request, Response, Result, json::quote, now_unix_ms,
@@ -10,7 +10,8 @@ use crate::answer::expect;
 
 /// Objects and buckets, but no permissions of others.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
-/// How long before its end a token is made anew: the metadata server gives another one for its last 5 minutes.
+/// How long before its end a token is made anew: the metadata server gives another one for its last
+/// 5 minutes.
 const MARGIN_S: u64 = 270;
 /// How long an assertion lasts.
 const ASSERTION_S: u64 = 3600;

@@ -1,5 +1,5 @@
-//! Signatures by HMAC keys ("V4 signing process", "Canonical requests"), up to the canonical request; from there on it is the
-//! host's, with the secret.
+//! Signatures by HMAC keys ("V4 signing process", "Canonical requests"), up to the canonical
+//! request; from there on it is the host's, with the secret.
 
 use raic_sdk::{Request, Result, hex, now_unix_ms, required_setting, secrets, time, uri};
 

@@ -1,4 +1,5 @@
-//! The XML API ("Cloud Storage XML API"), in Google's own words rather than Amazon's: under those its conditions are ignored.
+//! The XML API ("Cloud Storage XML API"), in Google's own words rather than Amazon's: under those
+//! its conditions are ignored.
 
 use raic_sdk::{
     Body, ByteRange, Digests as _, Error, ErrorKind, Listed, ObjectInfo, Page, Payload, Response,

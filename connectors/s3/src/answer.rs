@@ -7,7 +7,8 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     let outcome =
         raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |answer, document| {
             let mut described = describe(document);
-            // A HEAD has no document: 405 is its word for an object that was deleted in a bucket with versions, and 301 for another region.
+            // A HEAD has no document: 405 is its word for an object that was deleted in a bucket
+            // with versions, and 301 for another region.
             if answer.status() == 405
                 && answer.header("x-amz-delete-marker").as_deref() == Some("true")
             {
@@ -57,7 +58,8 @@ fn describe(document: &[u8]) -> Described {
     }
 }
 
-/// What a code means (S3 API reference, "Error responses"); none of one that is not listed, whose status says it.
+/// What a code means (S3 API reference, "Error responses"); none of one that is not listed, whose
+/// status says it.
 pub(crate) fn kind_of(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "NoSuchKey" | "NoSuchVersion" => ErrorKind::NotFound,

@@ -1,6 +1,7 @@
 //! Amazon S3, and every service that speaks its API.
 //!
-//! Sources: the Amazon S3 API reference (REST), and "Signature Version 4" of the AWS general reference.
+//! Sources: the Amazon S3 API reference (REST), and "Signature Version 4" of the AWS general
+//! reference.
 
 mod answer;
 mod signing;
@@ -106,8 +107,8 @@ impl Connector for S3 {
             .request("HEAD", &[], Vec::new(), Vec::new)?
             .send(None)?;
         match answer::expect(&answer, &[200]) {
-            // A HEAD has no document: an ended token is a bare 400, a key that was revoked and a clock that is off a bare 403. A listing
-            // says which.
+            // A HEAD has no document: an ended token is a bare 400, a key that was revoked and a
+            // clock that is off a bare 403. A listing says which.
             Err(e) if matches!(e.http_status, Some(400 | 403)) && e.provider_code.is_none() => {
                 list_page("", None, 1)?;
                 Err(e)
@@ -120,7 +121,8 @@ impl Connector for S3 {
     }
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
-        // DeleteObject takes If-Match at Amazon only, so it is checked before: not atomic, and not said to be.
+        // DeleteObject takes If-Match at Amazon only, so it is checked before: not atomic, and not
+        // said to be.
         if let Some(etag) = if_match
             && !conditions::still_has(Self::head(key.clone()), &etag)?
         {
@@ -278,8 +280,8 @@ fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
     }
 }
 
-/// A page by ListObjectsV2.
-/// An error of a request for the bucket: nothing else can be missing, whoever says so in what words.
+/// A page by ListObjectsV2. An error of a request for the bucket: nothing else can be missing,
+/// whoever says so in what words.
 fn of_bucket(e: Error) -> Error {
     match e.kind {
         ErrorKind::NotFound => Error {

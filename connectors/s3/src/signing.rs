@@ -1,4 +1,5 @@
-//! Signature Version 4, up to the canonical request; from there on it is the host's, with the secret key.
+//! Signature Version 4, up to the canonical request; from there on it is the host's, with the
+//! secret key.
 
 use raic_sdk::{
     ErrorKind, Request, Result, error, hex, now_unix_ms, required_setting, secrets, time, uri,
@@ -57,8 +58,8 @@ impl Target {
         })
     }
 
-    /// A signed request. `query` is in the order of its names; `digest` gives the content's SHA-256 where the
-    /// signature covers it: over TLS it does not, since TLS already does.
+    /// A signed request. `query` is in the order of its names; `digest` gives the content's SHA-256
+    /// where the signature covers it: over TLS it does not, since TLS already does.
     pub(crate) fn request(
         &self,
         method: &str,

@@ -14,7 +14,8 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     })
 }
 
-/// Where Swift means something of its own by a status (Swift API reference), or by the text where quotas share one with sizes.
+/// Where Swift means something of its own by a status (Swift API reference), or by the text where
+/// quotas share one with sizes.
 fn kind_of(status: u16, text: &str) -> Option<ErrorKind> {
     match status {
         413 if text.to_ascii_lowercase().contains("quota") => Some(ErrorKind::QuotaExceeded),

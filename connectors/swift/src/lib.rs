@@ -1,7 +1,8 @@
 //! OpenStack Swift (API reference, "Object Storage API").
 //!
-//! An object is put whole, with its MD5 as the etag that the service must find, and listed by markers. `If-None-Match: *` is
-//! checked before the object is written, so that writers who race may all pass: create-only is emulated.
+//! An object is put whole, with its MD5 as the etag that the service must find, and listed by
+//! markers. `If-None-Match: *` is checked before the object is written, so that writers who race
+//! may all pass: create-only is emulated.
 
 mod answer;
 mod login;
@@ -253,7 +254,8 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
             },
         });
     }
-    // Only an empty page is the last: sharded containers, proxies that filter and RADOSGW give short ones that go on.
+    // Only an empty page is the last: sharded containers, proxies that filter and RADOSGW give
+    // short ones that go on.
     let next = entries.last().map(|last| last.key.clone());
     Ok(Page { entries, next })
 }
@@ -336,7 +338,8 @@ mod tests {
         );
     }
 
-    /// The token's life is told by the service's clock, so it counts from the moment that the service says it was issued.
+    /// The token's life is told by the service's clock, so it counts from the moment that the
+    /// service says it was issued.
     #[test]
     fn a_clock_that_is_ahead_does_not_log_in_at_every_call() {
         let document = r#"{"token":{"issued_at":"2023-11-14T22:13:20.000000Z","expires_at":"2023-11-14T23:13:20.000000Z","catalog":[{"type":"object-store","endpoints":[{"interface":"public","region_id":"r","url":"https://h/v1/AUTH_p"}]}]}}"#;

@@ -21,7 +21,8 @@ const MARGIN_MS: u64 = 60 * 1000;
 const TOKEN: &str = "token";
 const STORAGE: &str = "storage";
 
-/// Sends a request for the container, whose URL `build` gets, with a token, which is made anew where it is refused.
+/// Sends a request for the container, whose URL `build` gets, with a token, which is made anew
+/// where it is refused.
 pub(crate) fn send(
     build: impl Fn(&str) -> Request,
     upload: Option<&raic_sdk::Payload>,
@@ -70,8 +71,8 @@ fn made(token: Secret, storage: &str, ttl_ms: u64) -> Result<Made> {
         .text(STORAGE, endpoint(STORAGE, storage)?))
 }
 
-/// How long a token is kept that ends at a moment; a short one for most of its life.
-/// Both moments are of the service's clock: from the one to the other it is right, however far ours is off.
+/// How long a token is kept that ends at a moment; a short one for most of its life. Both moments
+/// are of the service's clock: from the one to the other it is right, however far ours is off.
 fn ttl(ends_ms: Option<u64>, issued_ms: Option<u64>) -> u64 {
     let since = issued_ms.unwrap_or_else(now_unix_ms);
     let left = ends_ms.map_or(UNKNOWN_MS, |ends| ends.saturating_sub(since));
@@ -204,7 +205,8 @@ fn post(path: &str, content: String) -> Result<Response> {
         .send(None)
 }
 
-/// Ok where a login's answer has one of those statuses; that nothing is there means that `auth-url` leads elsewhere.
+/// Ok where a login's answer has one of those statuses; that nothing is there means that `auth-url`
+/// leads elsewhere.
 fn expect_login(answer: &Response, wanted: &[u16]) -> Result<()> {
     expect(answer, wanted).map_err(|e| match e.http_status {
         Some(404 | 405) => {

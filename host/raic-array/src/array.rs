@@ -31,8 +31,9 @@ pub struct ArrayConfig {
     pub segment_size: u32,
     /// Further clouds that may be lost right after a write was acknowledged.
     pub survive: usize,
-    /// How long an upload's clouds that keep up wait for one that takes nothing; [`Self::PATIENCE`] unless there is a
-    /// reason. One without which there are too few is waited for five times as long.
+    /// How long an upload's clouds that keep up wait for one that takes nothing; [`Self::PATIENCE`]
+    /// unless there is a reason. One without which there are too few is waited for five times as
+    /// long.
     pub patience: Duration,
     /// The keys.
     pub keyring: Keyring,
@@ -57,7 +58,8 @@ impl ArrayConfig {
     pub const PATIENCE: Duration = Duration::from_secs(120);
 }
 
-/// An array, running. Dropping it stops its work beside; nothing is lost, since that work is recorded.
+/// An array, running. Dropping it stops its work beside; nothing is lost, since that work is
+/// recorded.
 #[derive(Debug)]
 pub struct Array {
     inner: Arc<Inner>,
@@ -140,17 +142,19 @@ pub struct CloudState {
 }
 
 impl Array {
-    /// Opens an array and begins its work beside. Uploads that a crash ended are turned into deletions first.
+    /// Opens an array and begins its work beside. Uploads that a crash ended are turned into
+    /// deletions first.
     ///
     /// # Errors
-    /// [`ArrayError::Geometry`], [`ArrayError::Keyring`] where the database is another array's, or the database's.
+    /// [`ArrayError::Geometry`], [`ArrayError::Keyring`] where the database is another array's, or
+    /// the database's.
     pub async fn open(config: ArrayConfig) -> Result<Self> {
         let catalog = Catalog::open(config.leasedb.clone(), config.keyring.array).await?;
         Self::start(config, catalog).await
     }
 
-    /// An array of another configuration in the place of this one, on the same database. Uploads and reads under way
-    /// here go on, and their shares are safe from its deletions.
+    /// An array of another configuration in the place of this one, on the same database. Uploads
+    /// and reads under way here go on, and their shares are safe from its deletions.
     ///
     /// # Errors
     /// As [`Array::open`].
@@ -221,7 +225,8 @@ impl Array {
     /// A file and its content, or a range of it, cut at its end; `transfer` counts along.
     ///
     /// # Errors
-    /// [`ArrayError::NoSuchFile`], [`ArrayError::Range`]; [`ArrayError::Unreadable`] may also come out of the content.
+    /// [`ArrayError::NoSuchFile`], [`ArrayError::Range`]; [`ArrayError::Unreadable`] may also come
+    /// out of the content.
     pub async fn get(
         &self,
         name: &str,
@@ -264,7 +269,8 @@ impl Array {
         Ok(self.inner.catalog.file(name.to_owned()).await?.0)
     }
 
-    /// Up to `limit` files after `after`, whose names begin with `prefix`, in the order of their names.
+    /// Up to `limit` files after `after`, whose names begin with `prefix`, in the order of their
+    /// names.
     ///
     /// # Errors
     /// The database's.
@@ -416,8 +422,8 @@ impl Inner {
         (usize::from(self.geometry.k) + self.survive).min(self.servers.len())
     }
 
-    /// Asks servers that failed whether they are back: a probe passes where a circuit breaker lets nothing else pass,
-    /// and closes it. Returns those that answer.
+    /// Asks servers that failed whether they are back: a probe passes where a circuit breaker lets
+    /// nothing else pass, and closes it. Returns those that answer.
     pub(crate) async fn that_answer(&self, servers: Vec<&Arc<StorageServer>>) -> Vec<String> {
         let probes = servers.into_iter().map(|server| async move {
             let probed = tokio::time::timeout(PROBE, server.probe()).await;

@@ -1,10 +1,13 @@
-//! The catalog: which files there are, of which streams they are made, and where the streams' shares are.
+//! The catalog: which files there are, of which streams they are made, and where the streams'
+//! shares are.
 //!
-//! raic-array's tables in the one database file; where the streams' shares are, leasedb's say. A file is a list of extents of
-//! streams; a stream is what one storage index names. Every change that a person can see is one transaction:
+//! raic-array's tables in the one database file; where the streams' shares are, leasedb's say. A
+//! file is a list of extents of streams; a stream is what one storage index names. Every change
+//! that a person can see is one transaction:
 //!
 //! - `begin` allocates the shares an upload is about to write, before the first byte goes out;
-//! - `commit` makes the file and its stream, turns the upload's leases into lasting ones, and ends those of what it replaces;
+//! - `commit` makes the file and its stream, turns the upload's leases into lasting ones, and ends
+//!   those of what it replaces;
 //! - `abandon`, and a restart, give up what began and did not commit. Collection does the rest.
 
 use std::collections::BTreeMap;
@@ -272,7 +275,8 @@ impl Catalog {
             .await
     }
 
-    /// Removes a file. The leases on what it held and nothing else holds end in the same transaction.
+    /// Removes a file. The leases on what it held and nothing else holds end in the same
+    /// transaction.
     pub(crate) async fn remove(&self, name: String) -> Result<()> {
         let leasedb = self.leasedb.clone();
         self.database
@@ -333,7 +337,8 @@ impl Catalog {
         found.await
     }
 
-    /// Up to `limit` files after `after` whose name begins with `prefix`, in the order of their names' bytes.
+    /// Up to `limit` files after `after` whose name begins with `prefix`, in the order of their
+    /// names' bytes.
     pub(crate) async fn list(
         &self,
         prefix: String,

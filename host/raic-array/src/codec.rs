@@ -1,7 +1,9 @@
-//! The erasure code of a geometry: Reed-Solomon over GF(2^8) with the matrix of `reed-solomon-erasure`.
+//! The erasure code of a geometry: Reed-Solomon over GF(2^8) with the matrix of
+//! `reed-solomon-erasure`.
 //!
-//! The library gives the coefficients, by coding blocks of one byte; the blocks themselves are coded by
-//! [`crate::galois`], which is many times faster than the library's portable code and gives the same bytes.
+//! The library gives the coefficients, by coding blocks of one byte; the blocks themselves are
+//! coded by [`crate::galois`], which is many times faster than the library's portable code and
+//! gives the same bytes.
 
 use std::{
     collections::HashMap,
@@ -67,7 +69,8 @@ impl Codec {
         })))
     }
 
-    /// Adds parity block `number` (from 0) of the k data blocks to `out`, which is zero and as long as they are.
+    /// Adds parity block `number` (from 0) of the k data blocks to `out`, which is zero and as long
+    /// as they are.
     pub(crate) fn parity(&self, number: usize, data: &[&[u8]], out: &mut [u8]) {
         self.0.parity[number]
             .iter()

@@ -1,4 +1,5 @@
-//! Reading a stream: blocks from any k clouds, each verified; a cloud that fails or lies is replaced by another.
+//! Reading a stream: blocks from any k clouds, each verified; a cloud that fails or lies is
+//! replaced by another.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -35,7 +36,8 @@ const BATCH: u64 = 64;
 const FIRST_BATCH: u64 = 8;
 /// Batches fetched ahead of the reader, its own included.
 const AHEAD: usize = 3;
-/// How long a cloud may take before another is asked too, while nothing is known of the clouds' pace.
+/// How long a cloud may take before another is asked too, while nothing is known of the clouds'
+/// pace.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
 /// And at least.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
@@ -145,8 +147,9 @@ impl Inner {
         );
         let pieces = pieces.map(move |(batch, reserved)| {
             let (reader, range) = (reader.clone(), range.clone());
-            // A task of its own, so that what was begun ends although the reader pauses: else a paused reader would
-            // hold its clouds' places, and its waiting would be taken for theirs.
+            // A task of its own, so that what was begun ends although the reader pauses: else a
+            // paused reader would hold its clouds' places, and its waiting would be taken for
+            // theirs.
             let fetching = Fetching(tokio::spawn(reader.read(batch.clone())));
             async move {
                 let segments = fetching.await??;
@@ -188,8 +191,9 @@ impl Drop for Fetching {
     }
 }
 
-/// Cuts segments into batches that cross no group: the first is small, for a quick first byte, and so are those that there
-/// is no memory for. A small one needs none reserved, so that a read always goes on.
+/// Cuts segments into batches that cross no group: the first is small, for a quick first byte, and
+/// so are those that there is no memory for. A small one needs none reserved, so that a read always
+/// goes on.
 struct Batches {
     at: u64,
     end: u64,
@@ -272,7 +276,8 @@ impl StreamReader {
                 }
             };
             let Some((source, fetched)) = fetched else {
-                // Before it is given up: one that failed, or was left alone since it did, may be back.
+                // Before it is given up: one that failed, or was left alone since it did, may be
+                // back.
                 if !std::mem::replace(&mut tried_again, true) {
                     untried = self.that_answer_again(&mut failed).await.into_iter();
                     if untried.len() > 0 {
@@ -336,15 +341,16 @@ impl StreamReader {
         failed.extract_if(.., |source| answers(source)).collect()
     }
 
-    /// How long a cloud may take for so many blocks before another is asked too: by what the clouds took lately.
+    /// How long a cloud may take for so many blocks before another is asked too: by what the clouds
+    /// took lately.
     fn patience(&self, blocks: usize) -> Duration {
         let usual =
             lock(&self.pace).map(|pace| pace * u32::try_from(blocks).unwrap_or(u32::MAX) * 4);
         usual.map_or(FIRST_PATIENCE, |usual| usual.max(LEAST_PATIENCE))
     }
 
-    /// Sources in the order to try them: without fault first, then those whose cloud served lately, then data before
-    /// parity, since that needs no decoding.
+    /// Sources in the order to try them: without fault first, then those whose cloud served lately,
+    /// then data before parity, since that needs no decoding.
     fn by_preference(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
         order.sort_by_key(|i| {

@@ -4,9 +4,10 @@
 //! header | group 0: blocks, hash page | group 1: blocks, hash page | ... | trailer
 //! ```
 //!
-//! A file is cut into segments; each segment, sealed, gives one block to every share. After every [`GROUP`] blocks
-//! follows a page of their hashes, so neither writer nor reader ever holds the hashes of a whole share. The root of
-//! a share is a hash over its header and pages. Numbers are big-endian.
+//! A file is cut into segments; each segment, sealed, gives one block to every share. After every
+//! [`GROUP`] blocks follows a page of their hashes, so neither writer nor reader ever holds the
+//! hashes of a whole share. The root of a share is a hash over its header and pages. Numbers are
+//! big-endian.
 
 use raic_storage::{ShareNum, StorageIndex};
 
@@ -24,7 +25,8 @@ pub const WRAPPED_KEY: usize = 48;
 const HEADER_MAGIC: &[u8; 8] = b"RAICSHR1";
 const TRAILER_MAGIC: &[u8; 8] = b"RAICTRL1";
 const END_MAGIC: &[u8; 8] = b"RAICEND1";
-/// Trailer hash, trailer length, magic: the end of every share, by which it can be read without a catalog.
+/// Trailer hash, trailer length, magic: the end of every share, by which it can be read without a
+/// catalog.
 const FOOTER: usize = HASH + 8 + 8;
 
 /// A hash.

@@ -1,6 +1,7 @@
 //! Arithmetic of GF(2^8) on whole blocks: `out += coefficient * input`.
 //!
-//! The field is that of `reed-solomon-erasure`, whose own tables make the ones here, so the two cannot differ.
+//! The field is that of `reed-solomon-erasure`, whose own tables make the ones here, so the two
+//! cannot differ.
 
 use reed_solomon_erasure::galois_8;
 
@@ -24,7 +25,8 @@ fn portable(coefficient: u8, input: &[u8], out: &mut [u8]) {
 fn fast(coefficient: u8, input: &[u8], out: &mut [u8]) -> usize {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // A product is the sum of its nibbles' products: two tables of 16, which one shuffle looks up 32 times.
+        // A product is the sum of its nibbles' products: two tables of 16, which one shuffle looks
+        // up 32 times.
         let low = std::array::from_fn(|x| galois_8::mul(coefficient, x as u8));
         let high = std::array::from_fn(|x| galois_8::mul(coefficient, (x as u8) << 4));
         #[allow(unsafe_code, reason = "the processor was asked")]
@@ -84,7 +86,8 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The fast way and the portable one give the library's product, at every length and alignment.
+        /// The fast way and the portable one give the library's product, at every length and
+        /// alignment.
         #[test]
         fn every_way_gives_the_same_bytes(
             coefficient: u8, bytes in proptest::collection::vec(any::<u8>(), 0..300), skip in 0..40_usize, before: u8,

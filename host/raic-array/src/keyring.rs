@@ -1,4 +1,5 @@
-//! Keys: the recovery key opens the keyring; the keyring holds the array's keys; they wrap the key of every stream.
+//! Keys: the recovery key opens the keyring; the keyring holds the array's keys; they wrap the key
+//! of every stream.
 
 use data_encoding::BASE32_NOPAD;
 use raic_storage::StorageIndex;
@@ -133,7 +134,8 @@ impl Keyring {
         })
     }
 
-    /// What containers' owner objects and mutable shares are authenticated by: of the first generation, so that it stays.
+    /// What containers' owner objects and mutable shares are authenticated by: of the first
+    /// generation, so that it stays.
     pub fn owner_key(&self) -> [u8; KEY] {
         let mut key = [0; KEY];
         let first = self.generations.first().map_or(&[][..], |key| &**key);
@@ -206,8 +208,8 @@ impl Keyring {
         Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Wraps a stream's key by the newest generation. The nonce is fixed: the wrapping key is used for this stream
-    /// and this key alone.
+    /// Wraps a stream's key by the newest generation. The nonce is fixed: the wrapping key is used
+    /// for this stream and this key alone.
     pub(crate) fn wrap(
         &self,
         index: StorageIndex,

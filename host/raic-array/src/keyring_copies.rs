@@ -1,7 +1,8 @@
-//! The keyring's copies: one on every cloud, so that the clouds and the recovery key suffice to rebuild everything.
+//! The keyring's copies: one on every cloud, so that the clouds and the recovery key suffice to
+//! rebuild everything.
 //!
-//! What a row says of a cloud is verified once in every run of the array, by reading the copy: the cloud may have been
-//! wiped, or another one may stand under its name.
+//! What a row says of a cloud is verified once in every run of the array, by reading the copy: the
+//! cloud may have been wiped, or another one may stand under its name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -69,9 +70,9 @@ impl Inner {
         Ok(holders)
     }
 
-    /// Makes sure that the keyring may be used: a generation may ever after it was on n-k+1 clouds, since then any k clouds
-    /// had it. A copy that is lost later is made anew, as a share is, and refuses no write: of two clouds that were emptied or lie all must
-    /// go on.
+    /// Makes sure that the keyring may be used: a generation may ever after it was on n-k+1 clouds,
+    /// since then any k clouds had it. A copy that is lost later is made anew, as a share is, and
+    /// refuses no write: of two clouds that were emptied or lie all must go on.
     ///
     /// # Errors
     /// [`ArrayError::KeyringNotStored`].
@@ -104,8 +105,9 @@ impl Inner {
         }
     }
 
-    /// Verifies the copies that were not yet, and makes those that are missing; returns when `enough` clouds have
-    /// one, or each has had its chance. May run more than once at a time: the copies are all the same.
+    /// Verifies the copies that were not yet, and makes those that are missing; returns when
+    /// `enough` clouds have one, or each has had its chance. May run more than once at a time: the
+    /// copies are all the same.
     async fn copy_keyring(&self, enough: Option<usize>) -> Result<()> {
         let mut holders: BTreeSet<String> = self.keyring_holders().await?.into_iter().collect();
         let verified = lock(&self.keyring_copies.verified).clone();
@@ -132,7 +134,8 @@ impl Inner {
                 Ok::<_, ArrayError>((cloud, copied))
             })
             .collect();
-        // Nothing else is awaited in between: copies that wait for the database would hold its readers, and not be polled.
+        // Nothing else is awaited in between: copies that wait for the database would hold its
+        // readers, and not be polled.
         while let Some(copied) = copies.next().await {
             let (cloud, copied) = copied?;
             match copied {
@@ -156,7 +159,8 @@ impl Inner {
     /// Fails with what is wrong; with none where the storage server tells that itself.
     async fn copy_keyring_to(&self, server: &StorageServer) -> Result<(), Option<String>> {
         let name = format!("keyring.{}", self.keyring.generation());
-        // Of a container that may not be written to there is another word, and it is told until that is mended.
+        // Of a container that may not be written to there is another word, and it is told until
+        // that is mended.
         let told = |e: StorageError| match e {
             StorageError::ReadOnly { .. } => None,
             e => Some(e.to_string()),

@@ -1,4 +1,5 @@
-//! Segments: sealed, coded into blocks, and back. All of it is computation; callers run it off the runtime.
+//! Segments: sealed, coded into blocks, and back. All of it is computation; callers run it off the
+//! runtime.
 
 use bytes::{Bytes, BytesMut};
 use raic_storage::{ShareNum, StorageIndex};
@@ -17,8 +18,8 @@ const FORMAT: u8 = 1;
 
 /// Seals and opens the segments of one stream.
 ///
-/// The nonce is the segment's number and a mark on the last; the key is the stream's own, so no pair of the two is
-/// used twice, and segments cannot be cut, swapped or replayed.
+/// The nonce is the segment's number and a mark on the last; the key is the stream's own, so no
+/// pair of the two is used twice, and segments cannot be cut, swapped or replayed.
 pub(crate) struct Sealer {
     key: LessSafeKey,
     associated: [u8; 38],

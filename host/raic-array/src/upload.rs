@@ -1,9 +1,9 @@
-//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of all until it is
-//! given up.
+//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of
+//! all until it is given up.
 //!
-//! Order of writes: a transaction allocates the shares that are about to be written; then shares go out; then one
-//! transaction makes the file. A crash before it leaves shares that are COMING, for collection; after it the
-//! file is whole. See `docs/decisions/0001-order-of-writes.md`.
+//! Order of writes: a transaction allocates the shares that are about to be written; then shares go
+//! out; then one transaction makes the file. A crash before it leaves shares that are COMING, for
+//! collection; after it the file is whole. See `docs/decisions/0001-order-of-writes.md`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -63,8 +63,8 @@ const SAMPLE: usize = 64 << 10;
 /// How long that may take; a cloud that is slower is no liar.
 const SAMPLING: Duration = Duration::from_secs(10);
 
-/// The beginning of a share, read back once it is stored: a cloud that loses or changes what it takes is found while the content is still
-/// elsewhere, and not when it is needed.
+/// The beginning of a share, read back once it is stored: a cloud that loses or changes what it
+/// takes is found while the content is still elsewhere, and not when it is needed.
 #[derive(Debug, Default)]
 struct Sample(Vec<u8>);
 
@@ -216,8 +216,8 @@ async fn write_share(
 }
 
 impl Inner {
-    /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of one cloud more than
-    /// is missing now.
+    /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of
+    /// one cloud more than is missing now.
     pub(crate) async fn store<S, E>(
         &self,
         name: String,
@@ -309,7 +309,8 @@ impl Inner {
             self.health.failed(cloud, Work::Storing, why);
         }
         if stored.is_err() {
-            // A commit that came through although it was reported as failed has left nothing to abandon.
+            // A commit that came through although it was reported as failed has left nothing to
+            // abandon.
             if let Err(e) = self.catalog.abandon(index, targets).await {
                 tracing::warn!("the shares of {index} are deleted after the next start only: {e}");
             }
@@ -389,7 +390,8 @@ impl Inner {
         {
             let mut piece = piece.map_err(|e| ArrayError::Content(e.to_string()))?;
             received += piece.len() as u64;
-            // What was reserved and asked for is what was announced; a file that changes while it is sent is another file.
+            // What was reserved and asked for is what was announced; a file that changes while it
+            // is sent is another file.
             if let Some(Announced { size, .. }) =
                 announced.filter(|announced| received > announced.size)
             {
@@ -617,7 +619,8 @@ impl Uploads {
     }
 }
 
-/// What came of each; waits for as many as are needed, and then for the others for as long as one still comes.
+/// What came of each; waits for as many as are needed, and then for the others for as long as one
+/// still comes.
 async fn patiently<F: Future>(
     mut waiting: FuturesUnordered<F>,
     needed: usize,

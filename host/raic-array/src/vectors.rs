@@ -1,5 +1,5 @@
-//! Share format v1 against test vectors that were made once and are kept: what was written then reads now, and is
-//! written the same.
+//! Share format v1 against test vectors that were made once and are kept: what was written then
+//! reads now, and is written the same.
 
 use std::{fs, path::PathBuf};
 

@@ -512,7 +512,8 @@ async fn a_container_of_another_array_keeps_its_keyring_and_does_not_count() {
     );
 }
 
-/// Any two clouds may be emptied or lie: copies of the keyring that are lost are made again, and refuse no write.
+/// Any two clouds may be emptied or lie: copies of the keyring that are lost are made again, and
+/// refuse no write.
 #[tokio::test]
 async fn a_keyring_that_was_once_stored_may_be_used_ever_after() {
     let rig = Rig::new(4);
@@ -741,7 +742,8 @@ async fn another_geometry_reads_what_was_stored_before() {
         content(30_000)
     );
     drop(array);
-    // The second cloud goes; the last two keep their shares under numbers that a 2-of-3 array has not.
+    // The second cloud goes; the last two keep their shares under numbers that a 2-of-3 array has
+    // not.
     rig.clouds.remove(1);
     rig.clouds.remove(0);
     let array = rig.open_with(2, rig.keyring.clone()).await.unwrap();
@@ -775,7 +777,8 @@ async fn reading_while_the_file_is_replaced_gives_one_version_whole() {
     writing.await.unwrap();
 }
 
-/// That a cloud is left alone after a failure must not make a file unreadable, or a write refused, once it is back.
+/// That a cloud is left alone after a failure must not make a file unreadable, or a write refused,
+/// once it is back.
 #[tokio::test]
 async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() {
     let rig = Rig::new(4);
@@ -815,7 +818,8 @@ async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() 
     assert_eq!(array.stat("new").await.unwrap().lacking, []);
 }
 
-/// One cloud hangs for good, one is wiped, and the one that is needed comes back only while the reader waits.
+/// One cloud hangs for good, one is wiped, and the one that is needed comes back only while the
+/// reader waits.
 #[tokio::test]
 async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
     let rig = Rig::new(4);
@@ -842,7 +846,8 @@ async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
 /// Two clouds that fail together count as one.
 #[tokio::test]
 async fn shares_of_one_failure_domain_do_not_make_a_write_survive() {
-    // Of a, b and c any two survive the loss of one. With a and c alone, the loss of a would leave one share.
+    // Of a, b and c any two survive the loss of one. With a and c alone, the loss of a would leave
+    // one share.
     for (down, is_stored) in [(0, true), (2, false)] {
         let mut rig = Rig::new(4);
         rig.domains = vec!["a", "a", "b", "c"];
@@ -888,7 +893,8 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
         shares == 4 && (40_000..60_000).contains(&bytes),
         "{shares} {bytes}"
     );
-    // Refused before a byte is sent where the size is known, else when all was: nothing stays either way.
+    // Refused before a byte is sent where the size is known, else when all was: nothing stays
+    // either way.
     for size in [Some(50_000), None] {
         let refused = store("two", 50_000, size).await.unwrap_err();
         assert!(
@@ -958,7 +964,8 @@ async fn a_share_that_vanished_is_lacking_and_read_last() {
     assert_eq!(get(&array, "file", None).await.unwrap(), content(5_000));
 }
 
-/// A cloud whose container lost its owner object, or is another's, takes nothing; the array goes on with the others.
+/// A cloud whose container lost its owner object, or is another's, takes nothing; the array goes on
+/// with the others.
 #[tokio::test]
 async fn a_cloud_that_was_emptied_takes_nothing_before_it_is_adopted() {
     let rig = Rig::new(4);

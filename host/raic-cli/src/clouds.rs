@@ -44,7 +44,8 @@ const QUIET: Duration = Duration::from_secs(3);
 
 #[derive(Subcommand)]
 pub(crate) enum CloudCommand {
-    /// Adds a cloud to config.toml, keeping its comments but for those within a cloud that it replaces; a running daemon reads it again
+    /// Adds a cloud to config.toml, keeping its comments but for those within a cloud that it
+    /// replaces; a running daemon reads it again
     Add(AddArguments),
     /// Lists the configured clouds
     List,
@@ -73,19 +74,22 @@ pub(crate) enum CloudCommand {
         /// Which
         name: String,
     },
-    /// Moves a cloud to another approved version of its connector, a newer or an older one; what is under way ends on the one before
+    /// Moves a cloud to another approved version of its connector, a newer or an older one; what is
+    /// under way ends on the one before
     Upgrade {
         /// Which
         name: String,
         /// The version, by its SHA-256 (8 digits or more) [default: the one approved last]
         sha256: Option<String>,
     },
-    /// Says that a cloud which is not in config.toml any more is lost for good, with every share there
+    /// Says that a cloud which is not in config.toml any more is lost for good, with every share
+    /// there
     Gone {
         /// Which
         name: String,
     },
-    /// Pins what a cloud's login says of where its endpoints are, such as a storage URL out of a catalogue
+    /// Pins what a cloud's login says of where its endpoints are, such as a storage URL out of a
+    /// catalogue
     Pin {
         /// Which
         name: String,
@@ -398,7 +402,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     }
     clouds.insert(&name, Item::Table(table));
     let mut waiting = Waiting::new(json, &name);
-    // In a cloud that does not answer there is nothing to learn; what is wrong with it is told below.
+    // In a cloud that does not answer there is nothing to learn; what is wrong with it is told
+    // below.
     let learned = pin_learned(home, &mut document, &name, false);
     let learned = waiting.on(learned).await.unwrap_or_else(|| Ok(Vec::new()));
     for (endpoint, url) in learned? {
@@ -429,7 +434,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     if let Some(old) = &arguments.replace
         && shares_on(home, old)? > 0
     {
-        // Forced: before the configuration loses it, so that nothing stands that a start would refuse.
+        // Forced: before the configuration loses it, so that nothing stands that a start would
+        // refuse.
         say_gone(home, old).await?;
     }
     replace(&path, &text, &changed)?;
@@ -466,7 +472,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     Ok(())
 }
 
-/// Waits for a cloud to answer several questions, and says so after a moment; not longer than anybody would watch.
+/// Waits for a cloud to answer several questions, and says so after a moment; not longer than
+/// anybody would watch.
 struct Waiting<'a> {
     json: bool,
     name: &'a str,
@@ -657,8 +664,8 @@ fn table_of(arguments: &AddArguments) -> Outcome<Table> {
     Ok(table)
 }
 
-/// Replaces a file as a whole, or not at all, keeping its mode; and only if it is still as it was when it was read: another hand may have changed it
-/// while the cloud was asked.
+/// Replaces a file as a whole, or not at all, keeping its mode; and only if it is still as it was
+/// when it was read: another hand may have changed it while the cloud was asked.
 fn replace(path: &Path, before: &str, after: &str) -> Outcome {
     if home::read(path)? != before.as_bytes() {
         return Err(Failed::configuration(format!(

@@ -107,7 +107,8 @@ pub(crate) struct Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConnectorsSection {
-    /// minisign's public keys, by one of which whatever is approved must be signed; none asks for no signature.
+    /// minisign's public keys, by one of which whatever is approved must be signed; none asks for
+    /// no signature.
     pub(crate) signed_by: Vec<String>,
 }
 
@@ -158,7 +159,8 @@ pub(crate) struct StorageSection {
     pub(crate) spool: ByteSize,
     #[serde(deserialize_with = "size")]
     pub(crate) memory: ByteSize,
-    /// How long things are waited for before they are destroyed, in seconds: set lower by tests only.
+    /// How long things are waited for before they are destroyed, in seconds: set lower by tests
+    /// only.
     late_seconds: Option<u64>,
     upload_seconds: Option<u64>,
     suspicion_seconds: Option<u64>,

@@ -1,11 +1,13 @@
-//! Watches the folder that connectors are dropped into: what is new waits for the operator's approval.
+//! Watches the folder that connectors are dropped into: what is new waits for the operator's
+//! approval.
 
 use std::{sync::PoisonError, time::Duration};
 
 use raic_gateway::admin::{WaitingConnector, WaitingConnectors};
 use raic_wasm::{ApprovalStore, Waiting};
 
-/// How often the folder is looked at. Looking costs a listing of it; files are read when one has changed.
+/// How often the folder is looked at. Looking costs a listing of it; files are read when one has
+/// changed.
 const EVERY: Duration = Duration::from_secs(2);
 
 /// Looks again and again, and tells `told`; never ends.

@@ -30,9 +30,11 @@ use show::show;
 
 #[derive(Subcommand)]
 pub(crate) enum ConnectorCommand {
-    /// Lists the approved connectors, and those that were dropped into the home's folder `connectors` and wait for approval
+    /// Lists the approved connectors, and those that were dropped into the home's folder
+    /// `connectors` and wait for approval
     List,
-    /// Shows what a connector is, takes and may reach: a file, one that waits for approval, or an approved one, by name
+    /// Shows what a connector is, takes and may reach: a file, one that waits for approval, or an
+    /// approved one, by name
     Inspect {
         /// Name, SHA-256 (8 digits or more) or file
         connector: String,
@@ -45,7 +47,8 @@ pub(crate) enum ConnectorCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Takes an approval back: no cloud can run that connector from the daemon's next start, or `raic reload`, on
+    /// Takes an approval back: no cloud can run that connector from the daemon's next start, or
+    /// `raic reload`, on
     Revoke {
         /// Name, or SHA-256 (8 digits or more)
         connector: String,
@@ -57,7 +60,8 @@ pub(crate) enum ConnectorCommand {
     New(scaffold::NewArguments),
     /// Makes a connector of a crate, or of a component or module in any language and a manifest
     Build(build::BuildArguments),
-    /// Tries a connector's file on a real service: what holds, what the service lacks, and what is wrong and where
+    /// Tries a connector's file on a real service: what holds, what the service lacks, and what is
+    /// wrong and where
     Test(trial::TestArguments),
     /// Runs a simple HTTP object service on loopback, for connectors to be tried on
     Practice(PracticeArguments),
@@ -168,7 +172,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             if !yes && !confirmed()? {
                 return Err(Failed::other("not approved"));
             }
-            // Only now: what a person would refuse costs nothing. And before it is kept: what does not fit the contract is not approved.
+            // Only now: what a person would refuse costs nothing. And before it is kept: what does
+            // not fit the contract is not approved.
             if !json {
                 say!("compiling it");
             }

@@ -43,8 +43,9 @@ use crate::{
 /// How long requests under way may take to end when the daemon is told to stop.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Which version of a connector a cloud runs: approving another moves no cloud by itself. It counts for as long as the
-/// configuration names the connector the same; naming a SHA-256 there moves the cloud.
+/// Which version of a connector a cloud runs: approving another moves no cloud by itself. It counts
+/// for as long as the configuration names the connector the same; naming a SHA-256 there moves the
+/// cloud.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Pin {
     pub(crate) connector: String,
@@ -68,7 +69,8 @@ async fn load_pins(database: &Database) -> Result<Pins, DatabaseError> {
     database.read(|c| Ok(pins_in(c)?)).await
 }
 
-/// The pins as the daemon left them, for commands that open a cloud themselves; none where there is no database yet.
+/// The pins as the daemon left them, for commands that open a cloud themselves; none where there is
+/// no database yet.
 pub(crate) fn read_pins(home: &Home) -> Outcome<Pins> {
     let pins = read_only(home, |c| {
         if c.table_exists(None, "pins")? {
@@ -118,7 +120,8 @@ async fn store_pins(
     store.await
 }
 
-/// What the backends of the daemon share: where versions of mutable shares are, and where parts of uploads wait.
+/// What the backends of the daemon share: where versions of mutable shares are, and where parts of
+/// uploads wait.
 #[derive(Clone)]
 pub(crate) struct Places {
     leasedb: LeaseDb,
@@ -145,8 +148,8 @@ impl Clouds {
         })
     }
 
-    /// The storage server of one of `n` clouds. Sends nothing yet; blocks while a connector compiles. `pins` says which
-    /// version of its connector it runs, and learns it the first time.
+    /// The storage server of one of `n` clouds. Sends nothing yet; blocks while a connector
+    /// compiles. `pins` says which version of its connector it runs, and learns it the first time.
     pub(crate) fn open(
         &self,
         n: usize,
@@ -184,8 +187,8 @@ impl Clouds {
         }
     }
 
-    /// Whether opening a cloud takes as long as compiling its connector. One that runs no known version yet is opened at once: which it is
-    /// must be stored.
+    /// Whether opening a cloud takes as long as compiling its connector. One that runs no known
+    /// version yet is opened at once: which it is must be stored.
     fn must_compile(&self, name: &str, section: &CloudSection, pins: &Pins) -> bool {
         let CloudSection::Cloud { connector, .. } = section else {
             return false;
@@ -479,8 +482,8 @@ async fn open_array(
     Ok(opened)
 }
 
-/// A cloud with shares that is not in the configuration any more is a share less of every file there: that is said, and never done by a
-/// line that was deleted.
+/// A cloud with shares that is not in the configuration any more is a share less of every file
+/// there: that is said, and never done by a line that was deleted.
 fn refuse_if_dropped(config: &Config, servers: Vec<ServerShares>) -> Outcome {
     let dropped = servers.into_iter().filter(|server| {
         server.shares > 0 && !server.is_gone && !config.clouds.contains_key(&server.name)
@@ -511,7 +514,8 @@ struct Opened {
 enum Compiling {
     /// Before the clouds count as opened.
     First,
-    /// While the other clouds serve already: after an upgrade of this program, when all have to be, that takes minutes.
+    /// While the other clouds serve already: after an upgrade of this program, when all have to be,
+    /// that takes minutes.
     WhileServing,
 }
 
@@ -546,7 +550,8 @@ fn open_backends(
         clouds
             .open(n, name, section, &mut pins, Some(places))
             .unwrap_or_else(|failed| {
-                // Any n-k clouds may fail in any way; that one cannot be opened must not keep the others from serving.
+                // Any n-k clouds may fail in any way; that one cannot be opened must not keep the
+                // others from serving.
                 tracing::error!("{}", failed.sentence);
                 faults.push(failed.sentence.clone());
                 Arc::new(UnusableBackend::new(
@@ -571,7 +576,8 @@ fn open_backends(
     })
 }
 
-/// The right to change a home's database, for as long as the file is open; none while a daemon has it.
+/// The right to change a home's database, for as long as the file is open; none while a daemon has
+/// it.
 pub(crate) fn lock(home: &Home) -> Outcome<Option<fs::File>> {
     let lock = fs::OpenOptions::new()
         .create(true)
@@ -591,7 +597,8 @@ pub(crate) fn lock(home: &Home) -> Outcome<Option<fs::File>> {
     Ok(locked.is_ok().then_some(lock))
 }
 
-/// Pins what a cloud was added with, where no daemon runs that would do it when it reads the configuration.
+/// Pins what a cloud was added with, where no daemon runs that would do it when it reads the
+/// configuration.
 pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
     if pins.is_empty() {
         return Ok(());

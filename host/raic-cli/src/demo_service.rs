@@ -1,4 +1,5 @@
-//! An S3 service of another's making (s3s-fs) on loopback, for the demo: one process each, so that it can be stopped.
+//! An S3 service of another's making (s3s-fs) on loopback, for the demo: one process each, so that
+//! it can be stopped.
 
 use std::path::PathBuf;
 

@@ -247,7 +247,8 @@ enum Destination {
 
 impl Destination {
     fn new(file: &Path) -> io::Result<Self> {
-        // By any of these names it is what the shell opened, where it stands and as it was opened: opened anew, it would begin at its first byte.
+        // By any of these names it is what the shell opened, where it stands and as it was opened:
+        // opened anew, it would begin at its first byte.
         let output = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
         if output.iter().any(|name| file == Path::new(name)) {
             return Ok(Self::Output);
@@ -275,7 +276,8 @@ impl Destination {
         let new = tempfile::Builder::new()
             .prefix(".raic-")
             .tempfile_in(folder)?;
-        // A temporary file is its owner's alone; this is a file like any other, or like the one it replaces.
+        // A temporary file is its owner's alone; this is a file like any other, or like the one it
+        // replaces.
         let permissions = there.map_or_else(
             || {
                 let umask = rustix::process::umask(rustix::fs::Mode::empty());
@@ -307,7 +309,8 @@ impl Destination {
     }
 }
 
-/// The head of the answer was gone before the fault was known: the part that could not be read is asked again.
+/// The head of the answer was gone before the fault was known: the part that could not be read is
+/// asked again.
 async fn why_it_broke_off(home: &Home, name: &str, received: u64, length: u64) -> Failed {
     let range = [("range", format!("bytes={received}-{received}"))];
     let again = Client(home)

@@ -110,7 +110,8 @@ impl Home {
         )))
     }
 
-    /// Makes the home its owner's alone: names of files and sizes are in it in clear. What else is in an open folder is not ours to hide.
+    /// Makes the home its owner's alone: names of files and sizes are in it in clear. What else is
+    /// in an open folder is not ours to hide.
     pub(crate) fn close_to_others(&self) -> Outcome {
         let failed = |e: io::Error| Failed::io(self.0.display(), &e);
         let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();

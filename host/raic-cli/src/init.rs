@@ -16,10 +16,11 @@ use crate::{
     output::say,
 };
 
-/// Makes keys, configuration and the folders it names. A home that is there stays as it is; one that broke off is finished.
+/// Makes keys, configuration and the folders it names. A home that is there stays as it is; one
+/// that broke off is finished.
 ///
-/// Order of writes: the keys in a folder of their own, which is renamed when they are whole; then the configuration. Keys that are there are
-/// used and never replaced.
+/// Order of writes: the keys in a folder of their own, which is renamed when they are whole; then
+/// the configuration. Keys that are there are used and never replaced.
 pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     home.require_short()?;
     if home.config().exists() {

@@ -35,10 +35,12 @@ use crate::{
     after_help = EXIT_CODES
 )]
 struct Arguments {
-    /// The folder with configuration, keys and database [default: $RAIC_HOME, else $XDG_DATA_HOME/raic, else ~/.local/share/raic]
+    /// The folder with configuration, keys and database [default: $RAIC_HOME, else
+    /// $XDG_DATA_HOME/raic, else ~/.local/share/raic]
     #[arg(long, global = true, value_name = "FOLDER")]
     home: Option<PathBuf>,
-    /// Print JSON instead of text: one value, or one a line where there may be several; an error is one too, on standard error
+    /// Print JSON instead of text: one value, or one a line where there may be several; an error is
+    /// one too, on standard error
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -65,7 +67,8 @@ enum Command {
     Get {
         /// Which
         name: String,
-        /// Where to, a file or a folder [default: the name's last part in the current folder]; replaces what is there; - is standard output
+        /// Where to, a file or a folder [default: the name's last part in the current folder];
+        /// replaces what is there; - is standard output
         file: Option<PathBuf>,
     },
     /// Lists files
@@ -101,7 +104,8 @@ enum Command {
         #[arg(long, value_enum, default_value_t = storage::By::Account)]
         by: storage::By,
     },
-    /// Leases: lists and renews them, collects what has none, compares clouds with them, rebuilds them
+    /// Leases: lists and renews them, collects what has none, compares clouds with them, rebuilds
+    /// them
     #[command(subcommand)]
     Lease(storage::LeaseCommand),
     /// Inspects, approves and lists connectors; begins, builds and tries new ones
@@ -110,9 +114,11 @@ enum Command {
     /// The clock of this machine, where it was set while leases waited for it
     #[command(subcommand)]
     Clock(storage::ClockCommand),
-    /// Shows all of it on this machine: four S3 services, two of them stopped, one with its data damaged
+    /// Shows all of it on this machine: four S3 services, two of them stopped, one with its data
+    /// damaged
     Demo(demo::DemoArguments),
-    /// Prints a completion script for a shell, such as `raic completions bash > /etc/bash_completion.d/raic`
+    /// Prints a completion script for a shell, such as
+    /// `raic completions bash > /etc/bash_completion.d/raic`
     Completions {
         /// Which shell
         shell: clap_complete::Shell,
@@ -188,8 +194,8 @@ fn start_log(is_daemon: bool) -> Outcome {
             ))
         })?,
     };
-    // A log that cannot be written, on a full disk or to a collector that died, must fail no request: neither the writer nor the
-    // subscriber says so.
+    // A log that cannot be written, on a full disk or to a collector that died, must fail no
+    // request: neither the writer nor the subscriber says so.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false);
@@ -198,8 +204,8 @@ fn start_log(is_daemon: bool) -> Outcome {
     Ok(())
 }
 
-/// Allows as many open files as the system lets this process have: connections, database and shares of every cloud count among them, and
-/// shells begin with 1024.
+/// Allows as many open files as the system lets this process have: connections, database and shares
+/// of every cloud count among them, and shells begin with 1024.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

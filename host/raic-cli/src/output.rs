@@ -21,7 +21,8 @@ macro_rules! tell {
 }
 pub(crate) use tell;
 
-/// Writes a line to standard error, as [`line()`] does to standard output, and ends nothing if it cannot be written.
+/// Writes a line to standard error, as [`line()`] does to standard output, and ends nothing if it
+/// cannot be written.
 pub(crate) fn error_line(text: Arguments<'_>) {
     let text = raic_wasm::shown(&text.to_string());
     let _ = writeln!(io::stderr(), "{text}");
@@ -43,8 +44,9 @@ impl<W: io::Write> io::Write for Unheeded<W> {
     }
 }
 
-/// Writes a line. What comes from a file, a connector or a service may hold what moves the cursor, hides or reorders text: it is escaped.
-/// Where nobody reads any longer the command has done its work; where it cannot be written it has failed.
+/// Writes a line. What comes from a file, a connector or a service may hold what moves the cursor,
+/// hides or reorders text: it is escaped. Where nobody reads any longer the command has done its
+/// work; where it cannot be written it has failed.
 pub(crate) fn line(text: Arguments<'_>) {
     let text = raic_wasm::shown(&text.to_string());
     let mut out = io::stdout().lock();

@@ -1,5 +1,6 @@
-//! `raic connector practice`: a simple HTTP object service on loopback, for connectors to be tried on. Objects are in memory.
-//! Its protocol stands in `connectors/examples/practice/src/lib.rs`, the connector that `raic connector new` begins with.
+//! `raic connector practice`: a simple HTTP object service on loopback, for connectors to be tried
+//! on. Objects are in memory. Its protocol stands in `connectors/examples/practice/src/lib.rs`, the
+//! connector that `raic connector new` begins with.
 
 use std::{
     collections::BTreeMap,
@@ -40,7 +41,8 @@ pub(crate) struct PracticeArguments {
     /// The port; a free one unless set
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Where to write the token, or where it was written before; below the folder for temporary files unless set, and gone at the end
+    /// Where to write the token, or where it was written before; below the folder for temporary
+    /// files unless set, and gone at the end
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }

@@ -1,4 +1,5 @@
-//! Progress on a terminal: a bar for the whole, a line for each cloud; nothing where there is no terminal.
+//! Progress on a terminal: a bar for the whole, a line for each cloud; nothing where there is no
+//! terminal.
 
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 

@@ -10,7 +10,8 @@ use crate::{
 /// SHA-256 and component of each; none in a binary that was built without them (`build.rs`).
 const RELEASED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/released.rs"));
 
-/// The approved connectors of a home, with those of this release. What the operator has revoked stays so.
+/// The approved connectors of a home, with those of this release. What the operator has revoked
+/// stays so.
 pub(crate) fn approvals(home: &Home) -> Outcome<ApprovalStore> {
     let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
     if let Err(e) = take_in(&store, RELEASED) {

@@ -188,7 +188,8 @@ const SHOWN: usize = 1000;
 
 #[derive(Subcommand)]
 pub(crate) enum ClockCommand {
-    /// Says that the clock is right, although it was set far ahead or back: only then do leases end again
+    /// Says that the clock is right, although it was set far ahead or back: only then do leases end
+    /// again
     Accept,
 }
 
@@ -219,13 +220,14 @@ pub(crate) enum LeaseCommand {
     },
     /// Compares what the clouds hold with the leases, now rather than when it is due
     Reconcile,
-    /// Takes the containers over after the database was lost, and gives every whole share there a starter lease
+    /// Takes the containers over after the database was lost, and gives every whole share there a
+    /// starter lease
     Rebuild {
         /// First move a damaged database away, while no daemon runs
         #[arg(long)]
         replace_database: bool,
-        /// First tell the database that it was restored from a backup, while no daemon runs: what happened since is looked for
-        /// in the containers
+        /// First tell the database that it was restored from a backup, while no daemon runs: what
+        /// happened since is looked for in the containers
         #[arg(long, conflicts_with = "replace_database")]
         restored_backup: bool,
     },

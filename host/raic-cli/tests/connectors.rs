@@ -1,4 +1,5 @@
-//! Connectors as an operator and an author meet them: dropped in, approved, moved to other versions, signed, begun, built, tried.
+//! Connectors as an operator and an author meet them: dropped in, approved, moved to other
+//! versions, signed, begun, built, tried.
 
 mod rig;
 
@@ -267,7 +268,8 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     ];
     rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
         .ok();
-    // The service comes back empty, with another token, which the operator puts where the old one was.
+    // The service comes back empty, with another token, which the operator puts where the old one
+    // was.
     drop(service);
     fs::remove_file(&token).expect("the old token");
     let _service = Practice::start(&rig, &port, &token);
@@ -373,7 +375,8 @@ fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, whole);
 }
 
-/// After an upgrade of raic every connector is compiled anew: once nobody was served until all were.
+/// After an upgrade of raic every connector is compiled anew: once nobody was served until all
+/// were.
 #[test]
 fn a_daemon_serves_while_it_compiles_its_connectors() {
     let mut rig = Rig::new();
@@ -600,7 +603,8 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
     };
     test(&credential).ok();
     test(&wrong).fails(4, &["the token is missing", "nothing was tried"]);
-    // What the author sets up is tried too: a bucket that is not there, and keys that are not good any more.
+    // What the author sets up is tried too: a bucket that is not there, and keys that are not good
+    // any more.
     let mut rig = rig;
     let endpoint = format!("endpoint={}", rig.service("s3"));
     let keys = |name: &str, secret: &str| {

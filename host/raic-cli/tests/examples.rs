@@ -1,5 +1,5 @@
-//! The connectors that strangers wrote, in three languages, as an operator meets them: dropped in, approved, added, and one file stored over
-//! all three and a folder.
+//! The connectors that strangers wrote, in three languages, as an operator meets them: dropped in,
+//! approved, added, and one file stored over all three and a folder.
 
 mod rig;
 

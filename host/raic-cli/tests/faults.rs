@@ -157,7 +157,8 @@ fn what_is_wrong_with_a_cloud_is_told() {
     rig.raic(&["connector", "revoke", "s3"])
         .fails(4, &["is run by s3", "--force"]);
 
-    // Another version is approved, under the same name and with a grant that leads nowhere: the cloud stays with its own.
+    // Another version is approved, under the same name and with a grant that leads nowhere: the
+    // cloud stays with its own.
     rig.kill();
     let mut other = fs::read(component()).unwrap();
     let text = b"url = \"{endpoint}/{bucket}\"";
@@ -278,7 +279,8 @@ fn secrets_are_their_owners_alone() {
     }
 }
 
-/// A full disk: the write is refused with the reason, what was there stays, and there is room again after a removal.
+/// A full disk: the write is refused with the reason, what was there stays, and there is room again
+/// after a removal.
 #[test]
 fn a_full_disk_is_told_and_loses_nothing() {
     let mut rig = Rig::new();
@@ -323,7 +325,8 @@ fn a_full_disk_is_told_and_loses_nothing() {
         .ok();
 }
 
-/// The file passes through the daemon and is never held whole: its memory stays far below the file's size.
+/// The file passes through the daemon and is never held whole: its memory stays far below the
+/// file's size.
 #[test]
 fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     const MEBIBYTES: usize = 384;

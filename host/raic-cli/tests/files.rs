@@ -74,7 +74,8 @@ fn nothing_readable_lies_in_the_clouds() {
         &b"a telling content, ".repeat(1000),
     )
     .ok();
-    // A share, a keyring, an owner and a run in each; the last keyring may come after the file was acknowledged.
+    // A share, a keyring, an owner and a run in each; the last keyring may come after the file was
+    // acknowledged.
     Rig::until("the clouds hold 16 files", || {
         Rig::files(&rig.home("clouds")).len() == 16
     });
@@ -222,7 +223,8 @@ fn where_a_file_is_read_to_stays_what_it_is() {
     assert_eq!(fs::read(rig.path("folder/file")).unwrap(), b"content");
     rig.raic(&["get", "file", &path("none/")])
         .fails(1, &["there is no folder"]);
-    // A link that leads to nothing yet is followed, and what the system shows as a file is written to.
+    // A link that leads to nothing yet is followed, and what the system shows as a file is written
+    // to.
     std::os::unix::fs::symlink(rig.path("later"), rig.path("dangling")).unwrap();
     rig.raic(&["get", "file", &path("dangling")]).ok();
     assert_eq!(fs::read(rig.path("later")).unwrap(), b"content");
@@ -383,7 +385,8 @@ fn told_twice_to_stop_the_daemon_ends_though_somebody_still_reads() {
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, original);
 }
 
-/// What the daemon acknowledged is there after kill -9 at any moment; what it did not is whole or absent.
+/// What the daemon acknowledged is there after kill -9 at any moment; what it did not is whole or
+/// absent.
 #[test]
 fn kill_9_at_any_moment_of_a_put_loses_nothing_acknowledged() {
     let mut rig = Rig::new();
@@ -410,7 +413,8 @@ fn kill_9_at_any_moment_of_a_put_loses_nothing_acknowledged() {
         );
         whole += usize::from(read.code == 0);
     }
-    // What the rest left is no file's, and rests: the daemon of a home that this one is a copy of might go on with it.
+    // What the rest left is no file's, and rests: the daemon of a home that this one is a copy of
+    // might go on with it.
     let shares = Rig::files(&rig.home("clouds/1/shares")).len();
     assert!(
         (1 + whole..=13).contains(&shares),

@@ -260,7 +260,8 @@ fn containers_that_are_emptied_swapped_or_anothers_are_told_and_left_alone() {
     rig.kill();
     fs::write(rig.home("config.toml"), &config).unwrap();
 
-    // A second array does not take the first one's container, nor this one a container of its own twice.
+    // A second array does not take the first one's container, nor this one a container of its own
+    // twice.
     let other = Rig::new();
     let place = rig.home("clouds/3").display().to_string();
     other

@@ -25,19 +25,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 const HANGING: Duration = Duration::from_secs(30);
 /// How long the probe after a pause may take.
 const PROBE: Duration = Duration::from_secs(20);
-/// How long a put may take to a cloud that has taken none since one failed there, beside the time for its bytes.
+/// How long a put may take to a cloud that has taken none since one failed there, beside the time
+/// for its bytes.
 const DISTRUSTED: Duration = Duration::from_secs(5);
 /// The most that it waits for others, beside the time for its own bytes.
 const LONGEST: Duration = Duration::from_secs(60);
 /// What such a cloud must take in a second, in bytes.
 const SLOWEST: u64 = 64 << 10;
 
-/// A circuit breaker. After a request that the cloud could not be reached for, others fail at once, until a probe of its own, after a pause, has
-/// found the cloud again. No caller is the one that tries: whoever stores a file a minute would wait each time.
+/// A circuit breaker. After a request that the cloud could not be reached for, others fail at once,
+/// until a probe of its own, after a pause, has found the cloud again. No caller is the one that
+/// tries: whoever stores a file a minute would wait each time.
 ///
-/// A probe may be answered by a cloud that takes no puts. So after a failed put each further one is given seconds, until one succeeds.
+/// A probe may be answered by a cloud that takes no puts. So after a failed put each further one is
+/// given seconds, until one succeeds.
 ///
-/// Stands around [`crate::Retry`], so that a failure is one that retries did not help. [`Cloud::probe`] always passes.
+/// Stands around [`crate::Retry`], so that a failure is one that retries did not help.
+/// [`Cloud::probe`] always passes.
 ///
 /// Dropping it ends the probe that is under way.
 #[derive(Debug)]
@@ -86,7 +90,8 @@ fn lock(circuit: &Mutex<Circuit>) -> MutexGuard<'_, Circuit> {
 }
 
 impl Circuit {
-    /// A request that began at `began` failed. Gives the pause before the next is tried, unless it is one failure with another.
+    /// A request that began at `began` failed. Gives the pause before the next is tried, unless it
+    /// is one failure with another.
     fn failed(&mut self, began: Instant, reason: String) -> Option<Duration> {
         // Requests under way together fail together, and that is one failure.
         if self.failed_at.is_some_and(|before| began < before) {
@@ -105,7 +110,8 @@ impl Circuit {
     /// The cloud answered.
     fn answered(&mut self) {
         (self.failures, self.failed_at, self.is_open) = (0, None, false);
-        // Whoever probes just now has nothing to find out any more; a probe that says so ends by itself.
+        // Whoever probes just now has nothing to find out any more; a probe that says so ends by
+        // itself.
         self.reason.clear();
     }
 }

@@ -8,7 +8,8 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{CloudError, ErrorKind, ObjectKey, Operation, Payload, Result};
 
-/// The most entries a page of a listing is asked for: S3's own limit, and small enough for one guest call.
+/// The most entries a page of a listing is asked for: S3's own limit, and small enough for one
+/// guest call.
 pub const MAX_PAGE: u32 = 1000;
 
 /// A part of an object. What lies past the object's end is cut, as HTTP does.
@@ -42,8 +43,8 @@ impl ByteRange {
 pub struct ObjectInfo {
     /// Bytes of the whole object, also when a range was asked.
     pub size: u64,
-    /// A text that changes with the content and that `if-match` takes, the same from put, get, head and
-    /// list; none where the provider's is weak.
+    /// A text that changes with the content and that `if-match` takes, the same from put, get, head
+    /// and list; none where the provider's is weak.
     pub etag: Option<String>,
     /// When it was written, by the provider's clock.
     pub last_modified: Option<SystemTime>,
@@ -54,8 +55,8 @@ pub struct ObjectInfo {
 pub enum WriteMode {
     /// Replaces it.
     Overwrite,
-    /// Fails with [`ErrorKind::AlreadyExists`] where the service can tell (capability `create-only`):
-    /// an optimisation and an alarm, never a lock.
+    /// Fails with [`ErrorKind::AlreadyExists`] where the service can tell (capability
+    /// `create-only`): an optimisation and an alarm, never a lock.
     CreateOnly,
     /// Replaces it only while its etag is this one, else [`ErrorKind::PreconditionFailed`].
     IfMatch(String),
@@ -102,15 +103,15 @@ pub struct Page {
 
 /// One configured place for objects: a container at a provider.
 ///
-/// Every method may be cancelled by dropping its future; a write so abandoned may still land. Errors name
-/// the cloud, the operation and the object. Implementations are shared between tasks.
+/// Every method may be cancelled by dropping its future; a write so abandoned may still land.
+/// Errors name the cloud, the operation and the object. Implementations are shared between tasks.
 #[async_trait]
 pub trait Cloud: Send + Sync + fmt::Debug {
     /// The configured name, as in messages.
     fn name(&self) -> &str;
 
-    /// Capabilities as text pairs, an open list: `max-object-size`, `create-only` (`native`, `emulated`,
-    /// `none`), `if-match`, `ordered-list`, `consistency`.
+    /// Capabilities as text pairs, an open list: `max-object-size`, `create-only` (`native`,
+    /// `emulated`, `none`), `if-match`, `ordered-list`, `consistency`.
     async fn describe(&self) -> Result<Vec<(String, String)>>;
 
     /// The cheapest request that proves credentials and container.
@@ -119,7 +120,8 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// Stores an object. When it returns, a reader sees the whole object; never a part of it.
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo>;
 
-    /// Opens an object, or a range of it, for reading; with `if_match` only while its etag is that one.
+    /// Opens an object, or a range of it, for reading; with `if_match` only while its etag is that
+    /// one.
     ///
     /// # Errors
     /// [`ErrorKind::RangeNotSatisfiable`] where the range begins at or past the end.
@@ -133,7 +135,8 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     /// What the provider says of an object.
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo>;
 
-    /// Removes an object; succeeds when it is already gone. With `if_match` only while its etag is that one.
+    /// Removes an object; succeeds when it is already gone. With `if_match` only while its etag is
+    /// that one.
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()>;
 
     /// A page of at most `limit` (1 to [`MAX_PAGE`]) objects whose key begins with `prefix`.
@@ -151,7 +154,8 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         ))
     }
 
-    /// Removes the container, where it is empty; succeeds when it is already gone. An optional ability.
+    /// Removes the container, where it is empty; succeeds when it is already gone. An optional
+    /// ability.
     ///
     /// # Errors
     /// [`ErrorKind::PreconditionFailed`] where it is not empty;
@@ -176,8 +180,9 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         ))
     }
 
-    /// Removes up to [`MAX_PAGE`] objects by one request; gives those that could not be removed, each with its reason. One that is
-    /// gone already counts as removed. An optional ability: [`delete_all`] does without where it must.
+    /// Removes up to [`MAX_PAGE`] objects by one request; gives those that could not be removed,
+    /// each with its reason. One that is gone already counts as removed. An optional ability:
+    /// [`delete_all`] does without where it must.
     ///
     /// # Errors
     /// Where it is not known which were removed; [`ErrorKind::Unsupported`] where none was tried.
@@ -193,7 +198,8 @@ pub trait Cloud: Send + Sync + fmt::Debug {
 /// Single deletions of one call that are under way at once.
 const DELETIONS: usize = 8;
 
-/// Removes objects, several by a request where the cloud can, else some at once and in no order, until one cannot be removed.
+/// Removes objects, several by a request where the cloud can, else some at once and in no order,
+/// until one cannot be removed.
 ///
 /// # Errors
 /// That one's; others may have been removed.

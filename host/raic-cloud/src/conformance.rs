@@ -1,7 +1,9 @@
-//! What every [`Cloud`] must do: a list of behaviours, in the manner of arrow object_store's `integration.rs`.
+//! What every [`Cloud`] must do: a list of behaviours, in the manner of arrow object_store's
+//! `integration.rs`.
 //!
-//! [`BEHAVIOURS`] is the list, [`check`] runs one of them: `raic connector test` makes its report of it. Tests call [`all`], or a
-//! behaviour by its function, with a cloud and a key prefix that is theirs alone. Each removes what it stored, unless it fails.
+//! [`BEHAVIOURS`] is the list, [`check`] runs one of them: `raic connector test` makes its report
+//! of it. Tests call [`all`], or a behaviour by its function, with a cloud and a key prefix that is
+//! theirs alone. Each removes what it stored, unless it fails.
 
 /// Fails with a sentence unless something holds.
 macro_rules! ensure {

@@ -14,8 +14,8 @@ pub enum ErrorKind {
     NotFound,
     /// The container does not exist. Final: the operator must create it.
     ContainerNotFound,
-    /// A create-only put found an object of that name. Final; after an attempt without an answer the
-    /// content decides (see [`Retry`](crate::Retry)).
+    /// A create-only put found an object of that name. Final; after an attempt without an answer
+    /// the content decides (see [`Retry`](crate::Retry)).
     AlreadyExists,
     /// An `if-match` did not hold. Final.
     PreconditionFailed,
@@ -217,7 +217,8 @@ pub struct CloudError {
     pub request_id: Option<String>,
     /// How long the provider asks us to wait.
     pub retry_after: Option<Duration>,
-    /// Whether a write that ended so may have been done, or may yet be: by the kind, and by attempts before the last.
+    /// Whether a write that ended so may have been done, or may yet be: by the kind, and by
+    /// attempts before the last.
     pub may_land: bool,
 }
 

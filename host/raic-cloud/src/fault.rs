@@ -40,12 +40,13 @@ pub struct FaultPlan {
     pub lost_write: f64,
     /// A put or delete is done and answered by a timeout.
     pub lost_answer: f64,
-    /// A put or delete is answered by a timeout and not done until [`Faulty::land`]: a request that was given up and
-    /// lands later.
+    /// A put or delete is answered by a timeout and not done until [`Faulty::land`]: a request that
+    /// was given up and lands later.
     pub late: f64,
     /// An object that is there is left out of a page of a listing, as where a service lists late.
     pub omit_listed: f64,
-    /// Objects whose names have this in them are left out of every listing; nothing where it is empty.
+    /// Objects whose names have this in them are left out of every listing; nothing where it is
+    /// empty.
     pub omit_named: String,
     /// A listing ends after a page though there are more.
     pub truncate_list: f64,
@@ -114,7 +115,8 @@ impl Default for FaultPlan {
     }
 }
 
-/// A cloud that fails by plan. The same seed and the same requests in the same order give the same faults.
+/// A cloud that fails by plan. The same seed and the same requests in the same order give the same
+/// faults.
 #[derive(Debug)]
 pub struct Faulty<C> {
     inner: C,
@@ -162,7 +164,8 @@ impl<C: Cloud> Faulty<C> {
         }
     }
 
-    /// Lets the oldest request that is late land; false where there is none. That it fails then is nobody's to hear.
+    /// Lets the oldest request that is late land; false where there is none. That it fails then is
+    /// nobody's to hear.
     pub async fn land(&self) -> bool {
         let oldest = self.state().late.pop_front();
         match oldest {

@@ -7,11 +7,11 @@ pub const MAX_KEY_LEN: usize = 512;
 /// The longest segment of a key, in bytes: some services and file systems take no longer names.
 pub(crate) const MAX_SEGMENT_LEN: usize = 200;
 
-/// The name of an object: 1 to 512 bytes of `[A-Za-z0-9._/-]`, in segments between slashes of which none is
-/// empty, `.`, `..` or longer than 200 bytes.
+/// The name of an object: 1 to 512 bytes of `[A-Za-z0-9._/-]`, in segments between slashes of which
+/// none is empty, `.`, `..` or longer than 200 bytes.
 ///
-/// The host chooses keys so that none is a folder of another; every provider can then hold them, also one
-/// that maps them to paths.
+/// The host chooses keys so that none is a folder of another; every provider can then hold them,
+/// also one that maps them to paths.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(Arc<str>);
 

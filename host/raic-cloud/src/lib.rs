@@ -1,11 +1,12 @@
 //! One interface to all clouds.
 //!
-//! A [`Cloud`] holds *objects*: immutable named byte strings in one container at one provider. The trait
-//! mirrors the connector contract in `wit/`, so that a connector, the in-memory cloud and every decorator
-//! can stand in for each other:
+//! A [`Cloud`] holds *objects*: immutable named byte strings in one container at one provider. The
+//! trait mirrors the connector contract in `wit/`, so that a connector, the in-memory cloud and
+//! every decorator can stand in for each other:
 //!
 //! - [`MemoryCloud`] keeps objects in memory, for tests;
-//! - [`Retry`], [`Limit`], [`Meter`] and [`Breaker`] are what the daemon puts around every connector;
+//! - [`Retry`], [`Limit`], [`Meter`] and [`Breaker`] are what the daemon puts around every
+//!   connector;
 //! - [`Prefix`] is a part of a container, so that arrays share one;
 //! - [`Faulty`] makes a cloud misbehave by a seed, for tests.
 //!

@@ -11,7 +11,8 @@ use crate::{
     WriteMode,
 };
 
-/// At most so many requests at once; others wait in order. A get counts until its body ended or was dropped.
+/// At most so many requests at once; others wait in order. A get counts until its body ended or was
+/// dropped.
 #[derive(Debug)]
 pub struct Limit<C> {
     inner: C,

@@ -48,7 +48,8 @@ impl MemoryCloud {
         self.write().clear();
     }
 
-    /// Flips one bit of the byte at `offset` in an object, as a lying cloud; false where there is none.
+    /// Flips one bit of the byte at `offset` in an object, as a lying cloud; false where there is
+    /// none.
     pub fn corrupt(&self, key: &ObjectKey, offset: usize) -> bool {
         let mut objects = self.write();
         let Some(stored) = objects.get_mut(key).filter(|o| offset < o.content.len()) else {

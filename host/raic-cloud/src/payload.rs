@@ -10,9 +10,9 @@ use sha2::Digest;
 
 /// The whole content of one object, kept by the host for as long as a put may be retried.
 ///
-/// Cheap to clone: clones share bytes and digests. An object is a chunk, so a payload is at most one chunk
-/// (a few MiB); shares and files are never held whole. The bytes lie in parts as they were gathered, so
-/// that assembling a chunk copies nothing.
+/// Cheap to clone: clones share bytes and digests. An object is a chunk, so a payload is at most
+/// one chunk (a few MiB); shares and files are never held whole. The bytes lie in parts as they
+/// were gathered, so that assembling a chunk copies nothing.
 #[derive(Clone)]
 pub struct Payload(Arc<Inner>);
 

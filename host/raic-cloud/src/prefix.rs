@@ -10,7 +10,8 @@ use crate::{
 /// The longest prefix, in bytes: it leaves keys room for what the array names its objects.
 pub const MAX_PREFIX: usize = 256;
 
-/// Objects whose key begins with a prefix, as if they were all there is; their keys are what follows it.
+/// Objects whose key begins with a prefix, as if they were all there is; their keys are what
+/// follows it.
 #[derive(Debug)]
 pub struct Prefix<C> {
     inner: C,

@@ -30,8 +30,8 @@ pub struct RetryPolicy {
     pub cap: Duration,
     /// After so long since the first attempt there is no further one.
     pub patience: Duration,
-    /// Retries this cloud may have outstanding in its budget: each takes one, every success gives back a
-    /// tenth, so that a cloud that is down is not asked many times over by everyone.
+    /// Retries this cloud may have outstanding in its budget: each takes one, every success gives
+    /// back a tenth, so that a cloud that is down is not asked many times over by everyone.
     pub budget: u32,
 }
 
@@ -49,7 +49,8 @@ impl Default for RetryPolicy {
     }
 }
 
-/// How much longer the backoff is where the service says that it is asked too much: what it is too busy for lasts seconds.
+/// How much longer the backoff is where the service says that it is asked too much: what it is too
+/// busy for lasts seconds.
 const THROTTLED: u32 = 5;
 
 /// The attempts at one request, or at one body since its last piece.
@@ -70,11 +71,13 @@ impl Attempts {
     }
 }
 
-/// Repeats requests whose error kind says that it can help, with exponential backoff and full jitter.
+/// Repeats requests whose error kind says that it can help, with exponential backoff and full
+/// jitter.
 ///
-/// - A create-only put that was repeated after an attempt without an answer and then finds the object is a
-///   success exactly if the object's content is this payload.
-/// - A body that breaks is continued from where it broke, with `if-match` on the etag it began with.
+/// - A create-only put that was repeated after an attempt without an answer and then finds the
+///   object is a success exactly if the object's content is this payload.
+/// - A body that breaks is continued from where it broke, with `if-match` on the etag it began
+///   with.
 #[derive(Debug)]
 pub struct Retry<C>(Arc<Shared<C>>);
 
@@ -212,7 +215,8 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
                 WriteMode::Overwrite => false,
             };
             if found && unanswered {
-                // It was done, by an attempt that was not heard, whatever keeps that from being seen now.
+                // It was done, by an attempt that was not heard, whatever keeps that from being
+                // seen now.
                 let unseen = |e: CloudError| CloudError {
                     may_land: true,
                     operation: Operation::Put,
@@ -336,8 +340,8 @@ impl<C: Cloud> Reading<C> {
                 Ok(None) => return Ok(None),
                 Err(error) => error,
             };
-            // Bytes already handed on cannot be taken back: an error that speaks of them (a checksum), or that comes
-            // after the last of them, is the reader's to know.
+            // Bytes already handed on cannot be taken back: an error that speaks of them (a
+            // checksum), or that comes after the last of them, is the reader's to know.
             let left = self.end.saturating_sub(self.next);
             let Some(rest) = NonZeroU64::new(left).filter(|_| error.kind != ErrorKind::Integrity)
             else {

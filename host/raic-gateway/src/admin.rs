@@ -8,11 +8,12 @@
 //! | `GET /v1/stat/NAME` | the file, its shares and what it lacks |
 //! | `GET /v1/files?prefix=&after=&limit=` | a page of files |
 //! | `GET /v1/status` | clouds, totals |
-//! | `GET /v1/transfers/ID` | bytes by cloud of the `PUT` or `GET` under way that named itself with `?transfer=ID` |
+//! | `GET /v1/transfers/ID` | bytes by cloud of the request under way with `?transfer=ID` |
 //! | `POST /v1/reload` | reads the configuration again; its body, if any, goes to whoever does |
 //!
-//! `storage.rs` has the part for storage servers. Errors are `{"error": sentence, "code": word}`. A content that breaks off on its way out ends the connection
-//! before its length: the client must count.
+//! `storage.rs` has the part for storage servers. Errors are `{"error": sentence, "code": word}`. A
+//! content that breaks off on its way out ends the connection before its length: the client must
+//! count.
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +57,8 @@ pub struct Admin {
 /// Opens the array anew in the place of the one before; what the request for it said, if anything.
 pub type Reopen = dyn Fn(Arc<Array>, Option<serde_json::Value>) -> Reload + Send + Sync;
 
-/// The connectors that wait for the operator's approval, as whoever watches for them last saw. A std lock: held while it is copied.
+/// The connectors that wait for the operator's approval, as whoever watches for them last saw. A
+/// std lock: held while it is copied.
 pub type WaitingConnectors = Arc<Mutex<Vec<WaitingConnector>>>;
 
 impl std::fmt::Debug for Admin {
@@ -378,8 +380,8 @@ async fn store(
     let array = admin.array();
     let (size, account) = (named.size, named.account.clone());
     let registered = admin.transfers.register(named);
-    // Shared, so that what is left of the content can be read after the array has refused it. Nobody waits for the
-    // lock: the array's stream is gone by then.
+    // Shared, so that what is left of the content can be read after the array has refused it.
+    // Nobody waits for the lock: the array's stream is gone by then.
     let body = Arc::new(tokio::sync::Mutex::new(body.into_data_stream()));
     let content = stream::unfold(body.clone(), |body| async move {
         let piece = body.lock().await.next().await;
@@ -439,7 +441,8 @@ async fn read(
         .array()
         .get(&name, asked.clone(), registered.transfer.clone())
         .await?;
-    // Before the head of the answer, so that a content that cannot be read at all is an error like any other.
+    // Before the head of the answer, so that a content that cannot be read at all is an error like
+    // any other.
     let first = content.try_next().await?;
     let content =
         content.inspect_err(|e| tracing::warn!("a content broke off on its way out: {e}"));

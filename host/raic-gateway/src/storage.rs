@@ -1,4 +1,5 @@
-//! The admin door's part for storage servers: accounts, usage, leases, collection, reconciliation and rebuilding.
+//! The admin door's part for storage servers: accounts, usage, leases, collection, reconciliation
+//! and rebuilding.
 //!
 //! | request | answer |
 //! | --- | --- |
@@ -7,13 +8,13 @@
 //! | `POST /v1/accounts/NAME` | changes an account |
 //! | `GET /v1/usage?by=account\|cloud\|day` | what is used |
 //! | `GET /v1/leases?account=&index=&after=` | a page of leases |
-//! | `POST /v1/leases/renew?account=&index=` | adds or renews an account's lease on a storage index's shares |
+//! | `POST /v1/leases/renew?account=&index=` | adds or renews an account's lease on its shares |
 //! | `GET /v1/collect` | what collection would take |
 //! | `POST /v1/collect` | collects what is due |
 //! | `POST /v1/walks/reconcile`, `POST /v1/walks/rebuild` | begins a walk through all containers |
 //! | `GET /v1/walks` | how far it is |
 //! | `POST /v1/clouds/NAME/adopt` | gives a container its owner object again |
-//! | `POST /v1/clouds/NAME/gone` | says that a cloud that is not configured any more is lost, with all its shares |
+//! | `POST /v1/clouds/NAME/gone` | says that a cloud which is not configured is lost |
 //! | `POST /v1/clock/accept` | takes the machine's clock for right, and says how far it had moved |
 
 use std::{
@@ -542,7 +543,8 @@ async fn adopt(State(admin): Shared, Path(name): Path<String>) -> Result<StatusC
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Begins a walk. One that does as much already is told of; a reconciliation makes way for a rebuild, which goes on where it was.
+/// Begins a walk. One that does as much already is told of; a reconciliation makes way for a
+/// rebuild, which goes on where it was.
 async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> Answer<Walk> {
     let _one_at_a_time = admin.walks.beginning.lock().await;
     let under_way = {

@@ -1,4 +1,5 @@
-//! `cargo xtask bench backend`: MB/s of each backend for a share written and read, mutable patches, allocations and peak memory.
+//! `cargo xtask bench backend`: MB/s of each backend for a share written and read, mutable patches,
+//! allocations and peak memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -47,7 +48,8 @@ fn peak() -> u64 {
 async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
     let piece: Bytes = (0..PIECE).map(|i| (i * 31 % 251) as u8).collect();
     let (index, share) = (StorageIndex([1; 16]), ShareNum(0));
-    // 5 resets the peak to what is resident now (proc(5)); where it may not be, the peak is the process's.
+    // 5 resets the peak to what is resident now (proc(5)); where it may not be, the peak is the
+    // process's.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let (allocations, live) = (COUNTING.stats().allocations, peak());
     let began = Instant::now();

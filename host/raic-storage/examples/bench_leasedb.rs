@@ -1,5 +1,6 @@
-//! `cargo xtask bench leasedb`: what renewing a lease, asking for usage and a step of collection cost, by the number of shares;
-//! and how large the database becomes. Every size is measured in one run, in rounds that take turns.
+//! `cargo xtask bench leasedb`: what renewing a lease, asking for usage and a step of collection
+//! cost, by the number of shares; and how large the database becomes. Every size is measured in one
+//! run, in rounds that take turns.
 
 #![allow(
     clippy::unwrap_used,

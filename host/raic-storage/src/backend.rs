@@ -67,7 +67,8 @@ pub struct FoundShare {
     pub share: ShareNum,
     /// What there is of it.
     pub found: Found,
-    /// When the newest of it was written, in milliseconds since 1970, as far as the container tells.
+    /// When the newest of it was written, in milliseconds since 1970, as far as the container
+    /// tells.
     pub newest_ms: Option<i64>,
 }
 
@@ -99,8 +100,8 @@ pub enum Recovered {
     Whole(MutableShare),
     /// It was deleted, or never committed: what is there of it goes.
     Deleted,
-    /// No version is whole. With an object that is not found by its name and would make one so; none where that cannot be
-    /// told, because a commit cannot be read.
+    /// No version is whole. With an object that is not found by its name and would make one so;
+    /// none where that cannot be told, because a commit cannot be read.
     Torn(Option<String>),
 }
 
@@ -117,8 +118,8 @@ impl Found {
 
 /// Where a storage server keeps shares.
 ///
-/// Every method may be cancelled by dropping its future; then a share may be there in part, for `remove` to clear, and a
-/// mutable share has its old or its new content.
+/// Every method may be cancelled by dropping its future; then a share may be there in part, for
+/// `remove` to clear, and a mutable share has its old or its new content.
 #[async_trait]
 pub trait Backend: Send + Sync + fmt::Debug {
     /// The configured name, as in messages.
@@ -127,8 +128,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Begins a share. It is not there before [`ShareWriter::finish`] returns.
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>>;
 
-    /// Begins, or goes on with, a share of `length` bytes that is written in any order. `received` is what was written
-    /// before, as the one who asks has recorded it; nothing where it begins.
+    /// Begins, or goes on with, a share of `length` bytes that is written in any order. `received`
+    /// is what was written before, as the one who asks has recorded it; nothing where it begins.
     async fn upload(
         &self,
         index: StorageIndex,
@@ -140,8 +141,9 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Reads a part of a share. Memory is bounded whatever the part's length.
     ///
     /// # Errors
-    /// [`crate::StorageError::NotFound`] where the share or a piece of it is not there, [`crate::StorageError::Short`]
-    /// where it ends before the range does; either may also come out of the stream.
+    /// [`crate::StorageError::NotFound`] where the share or a piece of it is not there,
+    /// [`crate::StorageError::Short`] where it ends before the range does; either may also come out
+    /// of the stream.
     async fn read(
         &self,
         index: StorageIndex,
@@ -154,9 +156,10 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     /// Removes a share, or what there is of it. Removing what is not there succeeds.
     ///
-    /// `objects` is what [`ShareWriter::finish`] told: so many are removed by their names, whatever a listing shows. None
-    /// where it did not finish: then what an upload is known to have sent is removed by its names, and what a listing shows
-    /// of the share. Of a mutable share nothing is. Once no more is to be removed, [`Backend::forget_upload`] follows.
+    /// `objects` is what [`ShareWriter::finish`] told: so many are removed by their names, whatever
+    /// a listing shows. None where it did not finish: then what an upload is known to have sent is
+    /// removed by its names, and what a listing shows of the share. Of a mutable share nothing is.
+    /// Once no more is to be removed, [`Backend::forget_upload`] follows.
     async fn remove(
         &self,
         index: StorageIndex,
@@ -164,13 +167,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
         objects: Option<u64>,
     ) -> Result<()>;
 
-    /// Removes some chunks of an immutable share by their names: those beyond its end, which an older upload left.
+    /// Removes some chunks of an immutable share by their names: those beyond its end, which an
+    /// older upload left.
     async fn remove_chunks(&self, _: StorageIndex, _: ShareNum, _: Range<u64>) -> Result<()> {
         Ok(())
     }
 
-    /// The bytes of an immutable share's chunk, by its name; `None` if it is not there, which is certain. It decides over the share's wholeness,
-    /// whatever a listing says.
+    /// The bytes of an immutable share's chunk, by its name; `None` if it is not there, which is
+    /// certain. It decides over the share's wholeness, whatever a listing says.
     ///
     /// # Errors
     /// Where it cannot be told, also because the container is not the one it was.
@@ -181,8 +185,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
         chunk: u64,
     ) -> Result<Option<u64>>;
 
-    /// What is known of a mutable share; none where there is none. A write that a crash or silence left open is settled
-    /// first.
+    /// What is known of a mutable share; none where there is none. A write that a crash or silence
+    /// left open is settled first.
     ///
     /// # Errors
     /// [`crate::StorageError::NotKnown`] where it cannot be settled yet.
@@ -199,11 +203,13 @@ pub trait Backend: Send + Sync + fmt::Debug {
         range: Range<u64>,
     ) -> Result<ShareStream>;
 
-    /// Changes a mutable share, whole or not at all; makes it where it is not there. Returns its length.
+    /// Changes a mutable share, whole or not at all; makes it where it is not there. Returns its
+    /// length.
     ///
     /// # Errors
-    /// [`crate::StorageError::NotKnown`] where it may still come to be done, [`crate::StorageError::Busy`] where another
-    /// was faster, [`crate::StorageError::PastEnd`] where it would be longer than a share can be.
+    /// [`crate::StorageError::NotKnown`] where it may still come to be done,
+    /// [`crate::StorageError::Busy`] where another was faster, [`crate::StorageError::PastEnd`]
+    /// where it would be longer than a share can be.
     async fn write_mutable(
         &self,
         index: StorageIndex,
@@ -217,16 +223,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// As [`Backend::write_mutable`].
     async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()>;
 
-    /// Removes what earlier versions of a mutable share left and what may be removed by now. Returns whether nothing is left
-    /// of a share that was deleted.
+    /// Removes what earlier versions of a mutable share left and what may be removed by now.
+    /// Returns whether nothing is left of a share that was deleted.
     async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool>;
 
-    /// Mutable shares that have something [`Backend::tidy_mutable`] may remove by now, up to `limit`.
+    /// Mutable shares that have something [`Backend::tidy_mutable`] may remove by now, up to
+    /// `limit`.
     async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>>;
 
-    /// Compares a mutable share with what a complete listing found of it. Where the database was lost, the newest whole
-    /// version is taken, and the share is read-only until the next listing shows the same. What no version names, such as
-    /// what an older host sent late, goes with [`Backend::tidy_mutable`].
+    /// Compares a mutable share with what a complete listing found of it. Where the database was
+    /// lost, the newest whole version is taken, and the share is read-only until the next listing
+    /// shows the same. What no version names, such as what an older host sent late, goes with
+    /// [`Backend::tidy_mutable`].
     async fn recover_mutable(
         &self,
         index: StorageIndex,
@@ -234,14 +242,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
         found: &Found,
     ) -> Result<Recovered>;
 
-    /// After a complete listing: what is known of mutable shares by an earlier listing only, `listed` does not have, and is not found by its
-    /// name either, is forgotten.
+    /// After a complete listing: what is known of mutable shares by an earlier listing only,
+    /// `listed` does not have, and is not found by its name either, is forgotten.
     async fn forget_unlisted(&self, _: Span, _: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
         Ok(())
     }
 
-    /// A mutable share of which no version is whole, and none will be: what is there of it goes with
-    /// [`Backend::tidy_mutable`].
+    /// A mutable share of which no version is whole, and none will be: what is there of it goes
+    /// with [`Backend::tidy_mutable`].
     async fn give_up_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<()> {
         Ok(())
     }
@@ -252,8 +260,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Where it cannot be had to its end, or has more: then nothing is known.
     async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>>;
 
-    /// An object of a mutable share's current version that a walk did not find and that is not found by its name either;
-    /// none where all are there.
+    /// An object of a mutable share's current version that a walk did not find and that is not
+    /// found by its name either; none where all are there.
     async fn lacks_mutable(
         &self,
         index: StorageIndex,
@@ -261,36 +269,40 @@ pub trait Backend: Send + Sync + fmt::Debug {
         found: &Found,
     ) -> Result<Option<String>>;
 
-    /// Removes what unfinished writes left beside the shares and nobody touched since `before_ms`, in milliseconds since
+    /// Removes what unfinished writes left beside the shares and nobody touched since `before_ms`,
+    /// in milliseconds since
     /// 1970. Returns how much there was.
     async fn sweep(&self, _before_ms: i64) -> Result<u64> {
         Ok(0)
     }
 
-    /// An upload by offset is complete, and recorded to be, or what it left has gone: what it needed to go on goes.
+    /// An upload by offset is complete, and recorded to be, or what it left has gone: what it
+    /// needed to go on goes.
     async fn forget_upload(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
         Ok(())
     }
 
-    /// Bytes of which every chunk of an immutable share is a multiple, but for a share's last: so a share's only chunk tells whether it was
-    /// filled.
+    /// Bytes of which every chunk of an immutable share is a multiple, but for a share's last: so a
+    /// share's only chunk tells whether it was filled.
     fn chunk_unit(&self) -> u64 {
         crate::cloud::CHUNK_UNIT as u64
     }
 
-    /// Whether a deletion that was answered may be done once more later, by an attempt that was given up before.
+    /// Whether a deletion that was answered may be done once more later, by an attempt that was
+    /// given up before.
     fn deletions_may_land(&self) -> bool {
         false
     }
 
-    /// Whether the container may be written to. Where it may not, a write that was left open stays so: settling it could take
-    /// a new commit.
+    /// Whether the container may be written to. Where it may not, a write that was left open stays
+    /// so: settling it could take a new commit.
     fn set_writable(&self, _: bool) {}
 
     /// Names the object below `raic/` that, when it can be read, proves that a not-found is one.
     fn set_owner(&self, object: Option<String>);
 
-    /// Keeps a small object that is no share, such as the keyring, whole under `raic/NAME`, replacing the one there.
+    /// Keeps a small object that is no share, such as the keyring, whole under `raic/NAME`,
+    /// replacing the one there.
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()>;
 
     /// The object that [`Backend::store_object`] keeps under that name; none where there is none.
@@ -305,7 +317,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Where there are more than ever were stored: then nothing is known.
     async fn objects(&self, prefix: &str) -> Result<Vec<String>>;
 
-    /// Removes the object that [`Backend::store_object`] keeps under that name. Removing what is not there succeeds.
+    /// Removes the object that [`Backend::store_object`] keeps under that name. Removing what is
+    /// not there succeeds.
     async fn remove_object(&self, name: &str) -> Result<()>;
 
     /// Bytes that may still be written; none where there is no telling, as in a cloud.
@@ -343,7 +356,7 @@ pub trait ShareUpload: Send {
         false
     }
 
-    /// All was written: makes the share visible. Once more after a crash it does the same; then comes
-    /// [`Backend::forget_upload`].
+    /// All was written: makes the share visible. Once more after a crash it does the same; then
+    /// comes [`Backend::forget_upload`].
     async fn finish(self: Box<Self>) -> Result<Stored>;
 }

@@ -1,7 +1,9 @@
-//! One budget for the bytes of shares that are held in memory on their way, over all uploads and reads of a process.
+//! One budget for the bytes of shares that are held in memory on their way, over all uploads and
+//! reads of a process.
 //!
-//! **Invariant:** who reserves holds nothing reserved: all that one operation will hold is reserved at once, before the first
-//! byte of it is there. So nobody holds a part while waiting for another, and every wait ends.
+//! **Invariant:** who reserves holds nothing reserved: all that one operation will hold is reserved
+//! at once, before the first byte of it is there. So nobody holds a part while waiting for another,
+//! and every wait ends.
 
 use std::sync::Arc;
 

@@ -41,7 +41,8 @@ impl ChunkUpload {
             if range.is_empty() || !self.received.contains(&range) {
                 return Ok(());
             }
-            // The bytes are durable: whoever waits for the answer does not wait for memory without end.
+            // The bytes are durable: whoever waits for the answer does not wait for memory without
+            // end.
             let reserved =
                 tokio::time::timeout(PATIENCE, self.budget.reserve(range.end - range.start)).await;
             let Ok(_reserved) = reserved else {

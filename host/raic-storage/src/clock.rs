@@ -1,4 +1,5 @@
-//! What time it is, by two clocks: the wall's, which somebody may set, and the one that counts since the machine started.
+//! What time it is, by two clocks: the wall's, which somebody may set, and the one that counts
+//! since the machine started.
 
 use std::{
     sync::{
@@ -10,7 +11,8 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Milliseconds since 1970, and since the machine started, by the system or as a test sets them. Clones are one clock.
+/// Milliseconds since 1970, and since the machine started, by the system or as a test sets them.
+/// Clones are one clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Manual>>);
 
@@ -48,14 +50,16 @@ impl Clock {
         }
     }
 
-    /// Sets the wall clock of a manual clock, forward or back, as a wrong time server does: no time passes.
+    /// Sets the wall clock of a manual clock, forward or back, as a wrong time server does: no time
+    /// passes.
     pub fn set(&self, ms: i64) {
         if let Some(manual) = &self.0 {
             manual.wall.store(ms, Ordering::SeqCst);
         }
     }
 
-    /// What a start of the machine does to a manual clock: the time that it counts from the start begins again.
+    /// What a start of the machine does to a manual clock: the time that it counts from the start
+    /// begins again.
     pub fn start_anew(&self) {
         if let Some(manual) = &self.0 {
             manual
@@ -77,7 +81,8 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since the machine started, those that it was suspended included (Linux: `CLOCK_BOOTTIME`). Nobody sets it.
+    /// Milliseconds since the machine started, those that it was suspended included (Linux:
+    /// `CLOCK_BOOTTIME`). Nobody sets it.
     pub fn boot_ms(&self) -> i64 {
         match &self.0 {
             Some(manual) => manual.boot.load(Ordering::SeqCst),

@@ -1,7 +1,8 @@
 //! The `cloud` backend: a share is cut into chunks, objects of one size that any provider can hold.
 //!
-//! `object.rs` has the objects' names. The size of chunk 0 is the share's chunk size; only the last chunk is smaller. An array's
-//! shares are written from the beginning to the end; uploads by offset wait in the spool for what fills a chunk.
+//! `object.rs` has the objects' names. The size of chunk 0 is the share's chunk size; only the last
+//! chunk is smaller. An array's shares are written from the beginning to the end; uploads by offset
+//! wait in the spool for what fills a chunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -35,18 +36,21 @@ use crate::{
     read_ahead::{gathered, read_ahead},
 };
 
-/// The chunk size of new shares: large enough that requests cost little, small enough to hold a few in memory.
+/// The chunk size of new shares: large enough that requests cost little, small enough to hold a few
+/// in memory.
 pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
 
 /// All sizes of new shares' chunks are multiples of it: see [`Backend::chunk_unit`].
 pub(crate) const CHUNK_UNIT: usize = 64 << 10;
 
-/// The chunk size of an array of `n` shares: what its n writers hold together stays what eight would hold.
+/// The chunk size of an array of `n` shares: what its n writers hold together stays what eight
+/// would hold.
 pub fn chunk_size_for(n: usize) -> usize {
     DEFAULT_CHUNK_SIZE * 8 / n.max(8) / CHUNK_UNIT * CHUNK_UNIT
 }
 
-/// What the `n` writers of an array's stream hold together, at most, in bytes; each writes a share of `share_length`.
+/// What the `n` writers of an array's stream hold together, at most, in bytes; each writes a share
+/// of `share_length`.
 pub fn held_by_writers(n: usize, share_length: u64) -> u64 {
     let at_most = chunk_size_for(n) * (IN_FLIGHT + 1);
     n as u64 * share_length.min(at_most as u64)
@@ -54,7 +58,8 @@ pub fn held_by_writers(n: usize, share_length: u64) -> u64 {
 
 /// Chunks of one read that are asked for at once; their bytes wait in the connection.
 const READ_AHEAD: usize = 2;
-/// Objects of one shareset, at most: 256 shares of the largest size, in the smallest chunks, have fewer.
+/// Objects of one shareset, at most: 256 shares of the largest size, in the smallest chunks, have
+/// fewer.
 const MOST_OF_SHARESET: u64 = 20_000_000;
 /// Objects beside the shares, at most: owners, runs and keyrings.
 const MOST_OBJECTS: u64 = 10_000;
@@ -83,7 +88,8 @@ impl Container {
         Err(StorageError::ReadOnly { backend, reason })
     }
 
-    /// After a not-found: whether it counts. Some services answer the same for a container that is not there.
+    /// After a not-found: whether it counts. Some services answer the same for a container that is
+    /// not there.
     pub(crate) async fn proves_absence(&self) -> Result<()> {
         let owner = self
             .owner
@@ -119,7 +125,8 @@ pub struct CloudBackend {
     container: Arc<Container>,
     budget: ChunkBudget,
     chunk_size: usize,
-    /// The same, or less where the cloud takes no object so large; known once the cloud has said so.
+    /// The same, or less where the cloud takes no object so large; known once the cloud has said
+    /// so.
     fitting: OnceCell<usize>,
     mutable: Option<Arc<MutableShares>>,
     spool: Option<Spool>,
@@ -128,9 +135,10 @@ pub struct CloudBackend {
 }
 
 impl CloudBackend {
-    /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). What parts of uploads and changes of mutable
-    /// shares hold comes from `budget`; who writes whole shares reserves for all of them. It takes whole shares only, until
-    /// it gets [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
+    /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). What parts of
+    /// uploads and changes of mutable shares hold comes from `budget`; who writes whole shares
+    /// reserves for all of them. It takes whole shares only, until it gets
+    /// [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
     pub fn new(cloud: Arc<dyn Cloud>, chunk_size: usize, budget: ChunkBudget) -> Self {
         let container = Arc::new(Container {
             cloud: cloud.clone(),
@@ -437,7 +445,8 @@ impl Backend for CloudBackend {
                 gathered(object.body.map_err(StorageError::from)).await
             }
         };
-        // The next chunk is asked for while one is taken. The first is awaited, so that a share that is not there is an error at once.
+        // The next chunk is asked for while one is taken. The first is awaited, so that a share
+        // that is not there is an error at once.
         let read = read_ahead(stream::iter(pieces).map(open), READ_AHEAD).await;
         read.inspect_err(|_| self.forget_size(index, share))
     }

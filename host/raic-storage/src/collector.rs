@@ -1,4 +1,5 @@
-//! Collection: what has no lease goes, in steps that can each be stopped: STABLE, GOING, objects deleted, row deleted.
+//! Collection: what has no lease goes, in steps that can each be stopped: STABLE, GOING, objects
+//! deleted, row deleted.
 //!
 //! **Invariant:** nothing is destroyed in a container that is not known, just now, to be ours.
 
@@ -23,13 +24,15 @@ const EXAMINED: u32 = 4;
 const AT_ONCE: usize = 4;
 /// How often what failed, or was too early, is looked for.
 const PAUSE: Duration = Duration::from_secs(20);
-/// How often it is looked whose the container is, though there is nothing to do: of two daemons on copies of one home, the older one stops then.
+/// How often it is looked whose the container is, though there is nothing to do: of two daemons on
+/// copies of one home, the older one stops then.
 const OWNER_PAUSE: Duration = Duration::from_secs(120);
 /// How often the run's number rises, where something changed.
 const RUN_PAUSE: Duration = Duration::from_secs(600);
 /// Objects that are deleted between two looks at whether the share is still to be deleted.
 const OBJECTS: u64 = 64;
-/// How long such a batch may take: one that brings nothing to an end is given up, however large the share is.
+/// How long such a batch may take: one that brings nothing to an end is given up, however large the
+/// share is.
 const LONGEST_BATCH: Duration = Duration::from_secs(600);
 /// How long one share's deletion goes on before others have their turn.
 const TURN: Duration = Duration::from_secs(60);
@@ -113,7 +116,8 @@ impl StorageServer {
         }
     }
 
-    /// What collection would take: shares without a lease, and those whose leases would end by what is set; with the reason.
+    /// What collection would take: shares without a lease, and those whose leases would end by what
+    /// is set; with the reason.
     ///
     /// # Errors
     /// The database's.
@@ -137,8 +141,8 @@ impl StorageServer {
             .collect())
     }
 
-    /// One bounded step of collection, which takes as long as what it deleted may take: a great collection leaves the
-    /// cloud to others.
+    /// One bounded step of collection, which takes as long as what it deleted may take: a great
+    /// collection leaves the cloud to others.
     ///
     /// # Errors
     /// As [`StorageServer::collect_step`].
@@ -162,7 +166,8 @@ impl StorageServer {
     /// The database's. What fails at the cloud is recorded and tried again.
     pub async fn collect_step(&self) -> Result<Collected> {
         let mut step = Collected::default();
-        // Whoever collects here, by itself or for an operator, and before or after the configuration was read anew: one at a time.
+        // Whoever collects here, by itself or for an operator, and before or after the
+        // configuration was read anew: one at a time.
         let _turn = self.uploads.collecting.lock().await;
         let leasedb = &self.leasedb;
         leasedb.keep_time().await?;
@@ -281,7 +286,8 @@ impl StorageServer {
         Ok(())
     }
 
-    /// Deletes a share's objects, or as many as there is time for. Whether it is still to be deleted is asked anew before each batch.
+    /// Deletes a share's objects, or as many as there is time for. Whether it is still to be
+    /// deleted is asked anew before each batch.
     async fn delete(&self, going: &Going) -> Result<Deletion> {
         let ShareRow {
             index,
@@ -320,7 +326,8 @@ impl StorageServer {
         let mut left = if going.is_whole { objects } else { 0 };
         let is_large = left > OBJECTS;
         if is_large {
-            // Without chunk 0 the share is not there, whatever follows; then from its end, so that the row tells what is left.
+            // Without chunk 0 the share is not there, whatever follows; then from its end, so that
+            // the row tells what is left.
             self.in_time(going, self.backend.remove_chunks(index, share, 0..1))
                 .await?;
         }
@@ -366,8 +373,8 @@ impl StorageServer {
             })
     }
 
-    /// Uploads of earlier runs whose rest is over: one that is whole in the container rests for another day, since the daemon of a home that this
-    /// one is a copy of may have recorded it.
+    /// Uploads of earlier runs whose rest is over: one that is whole in the container rests for
+    /// another day, since the daemon of a home that this one is a copy of may have recorded it.
     async fn rest_whole_uploads(&self) -> Result<()> {
         for row in self.leasedb.rested_uploads(self.id, EXAMINED).await? {
             let examined =
@@ -461,7 +468,8 @@ impl StorageServer {
         }
     }
 
-    /// Walks all leases, from where the step before ended; the place is kept, so that a restart goes on.
+    /// Walks all leases, from where the step before ended; the place is kept, so that a restart
+    /// goes on.
     async fn end_by_cutoff(&self, cutoff: i64) -> Result<usize> {
         let from = self.leasedb.cutoff_walk(self.id).await?;
         let Some(from) = from else { return Ok(0) };
@@ -573,7 +581,8 @@ mod tests {
         step
     }
 
-    /// Two collectors of one cloud: the slower one once deleted what had been stored anew meanwhile.
+    /// Two collectors of one cloud: the slower one once deleted what had been stored anew
+    /// meanwhile.
     #[tokio::test]
     async fn a_collector_that_was_slow_deletes_no_share_that_was_stored_since() {
         let (clock, folder) = (
@@ -609,7 +618,7 @@ mod tests {
                 b"e",
                 SECRET,
                 [].into(),
-                &[0..9],
+                std::slice::from_ref(&(0..9)),
             )
             .await;
         assert_eq!(read.unwrap().data[&SHARE], [Bytes::from_static(b"slot")]);

@@ -1,11 +1,12 @@
-//! The container header: what a share's first bytes say of it, so that its length tells whole from torn.
+//! The container header: what a share's first bytes say of it, so that its length tells whole from
+//! torn.
 //!
 //! | first bytes | what | its length |
 //! | --- | --- | --- |
-//! | `RAICSHR1` | a share of an array | at its end: the trailer ends with its own length and `RAICEND1` |
-//! | version 1 or 2, size, 0 (32 bits each) | an immutable share of Tahoe-LAFS, the lease count zero | in the header |
+//! | `RAICSHR1` | a share of an array | in its trailer, which ends with `RAICEND1` |
+//! | version 1 or 2, size, 0 (32 bits each) | an immutable Tahoe share, no leases | in the header |
 //! | `RAICIMM1`, size (64 bits) | the same, where 32 bits cannot say the size | in the header |
-//! | `RAICMUT1`, size (64 bits), enabler's hash | a mutable share in one file (disk) | in the header |
+//! | `RAICMUT1`, size (64 bits), enabler's hash | a mutable share in a file | in the header |
 //!
 //! Numbers are big-endian. Source of the Tahoe header: its specification of the share file format.
 
@@ -46,7 +47,8 @@ pub enum Container {
 }
 
 impl Container {
-    /// Reads the beginning of a share, as much of 48 bytes as it has; none where it is no share of ours.
+    /// Reads the beginning of a share, as much of 48 bytes as it has; none where it is no share of
+    /// ours.
     pub fn parse(beginning: &[u8]) -> Option<Self> {
         let number = |at: usize| {
             let bytes = beginning.get(at..at + 8)?;
@@ -93,7 +95,8 @@ impl Container {
             Self::Immutable { header, length } => header.checked_add(*length) == Some(total),
             Self::Mutable { length, .. } => MUTABLE_HEADER.checked_add(*length) == Some(total),
             Self::Array => {
-                // The trailer's own length, in bytes: it lies after the header and ends where the share does.
+                // The trailer's own length, in bytes: it lies after the header and ends where the
+                // share does.
                 let trailer = end
                     .get(..8)
                     .and_then(|b| b.try_into().ok())
@@ -104,7 +107,8 @@ impl Container {
     }
 }
 
-/// Whether a share's last 16 bytes look like the end of an array's with some bits changed: content does so by chance once in many millions.
+/// Whether a share's last 16 bytes look like the end of an array's with some bits changed: content
+/// does so by chance once in many millions.
 pub(crate) fn resembles_an_end(end: &[u8]) -> bool {
     let magic = end.get(8..16).map(|end| {
         end.iter()

@@ -1,8 +1,8 @@
 //! The one database file: SQLite, with one writer for all floors and group commit.
 //!
-//! WAL, `synchronous=FULL`, foreign keys on. [`Database::write`] hands a job to the writer's thread, which runs the
-//! jobs that wait as savepoints of one transaction and answers each after the commit is durable. So a job that
-//! returned is on disk, and many jobs share one sync.
+//! WAL, `synchronous=FULL`, foreign keys on. [`Database::write`] hands a job to the writer's
+//! thread, which runs the jobs that wait as savepoints of one transaction and answers each after
+//! the commit is durable. So a job that returned is on disk, and many jobs share one sync.
 
 use std::{
     fs, io,
@@ -25,11 +25,13 @@ const GROUP: usize = 64;
 const WRITER_CACHE_KIB: i64 = 32 << 10;
 /// Pages of the write-ahead log (4 KiB each) after which it is written into the file.
 const CHECKPOINT_PAGES: i64 = 1_000;
-/// What the write-ahead log is cut to after it was written into the file, in bytes: a reader may have let it grow.
+/// What the write-ahead log is cut to after it was written into the file, in bytes: a reader may
+/// have let it grow.
 const LOG_LIMIT: i64 = 16 << 20;
 /// Statements that a connection keeps prepared: the writer has about fifty.
 const STATEMENTS: usize = 128;
-/// The largest file that is read through when it is opened, in bytes; a larger one is for [`Database::check`].
+/// The largest file that is read through when it is opened, in bytes; a larger one is for
+/// [`Database::check`].
 const CHECKED_AT_OPEN: u64 = 64 << 20;
 /// Connections for reading, at most.
 const READERS: usize = 4;
@@ -152,12 +154,13 @@ impl Database {
                 connection
                     .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
-            // Rows of millions of shares lie all over the file: what is read again should be here, and what is written again
-            // should be in one checkpoint.
+            // Rows of millions of shares lie all over the file: what is read again should be here,
+            // and what is written again should be in one checkpoint.
             connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             connection.pragma_update(None, "journal_size_limit", LOG_LIMIT)?;
-            // Finds a damaged file now, rather than in the middle of an upload; of a large one its beginning.
+            // Finds a damaged file now, rather than in the middle of an upload; of a large one its
+            // beginning.
             let check = if size <= CHECKED_AT_OPEN {
                 "PRAGMA quick_check(1)"
             } else {
@@ -229,8 +232,8 @@ impl Database {
         .await
     }
 
-    /// Runs `work` in a transaction. When it returns `Ok`, what it did is durable; when it returns an error, nothing
-    /// was done. Cancelling the wait cancels nothing.
+    /// Runs `work` in a transaction. When it returns `Ok`, what it did is durable; when it returns
+    /// an error, nothing was done. Cancelling the wait cancels nothing.
     ///
     /// # Errors
     /// What `work` fails with, or the commit.
@@ -260,14 +263,14 @@ impl Database {
         answered.await.map_err(|_| DatabaseError::Closed)?
     }
 
-    /// Waits until the writer has ended, which it does only when the last handle is dropped, or by a fault: then nothing can be written any
-    /// more, and the process should end.
+    /// Waits until the writer has ended, which it does only when the last handle is dropped, or by
+    /// a fault: then nothing can be written any more, and the process should end.
     pub async fn closed(&self) {
         self.jobs.closed().await;
     }
 
-    /// Reads a file through, for damage, that was too large for that when it was opened: minutes, where it is not in memory. Others read and write
-    /// meanwhile.
+    /// Reads a file through, for damage, that was too large for that when it was opened: minutes,
+    /// where it is not in memory. Others read and write meanwhile.
     ///
     /// # Errors
     /// [`DatabaseError::Open`] if it is damaged.
@@ -336,7 +339,8 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the file for its owner alone, or takes others' rights to it away: it has all names and wrapped keys. SQLite gives its log the same mode.
+/// Makes the file for its owner alone, or takes others' rights to it away: it has all names and
+/// wrapped keys. SQLite gives its log the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = fs::OpenOptions::new()
         .create(true)
@@ -364,7 +368,8 @@ fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What may be wrong with a file that cannot be opened. Only what is certainly damaged is called so: the advice costs the catalog.
+/// What may be wrong with a file that cannot be opened. Only what is certainly damaged is called
+/// so: the advice costs the catalog.
 fn advice_of_opening(e: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode;
     match (e, e.sqlite_error_code()) {
@@ -394,7 +399,8 @@ fn advice_of_opening(e: &rusqlite::Error) -> &'static str {
     }
 }
 
-/// Writes the log into the file and cuts it to nothing, unless somebody reads: a copy of the file alone is then whole.
+/// Writes the log into the file and cuts it to nothing, unless somebody reads: a copy of the file
+/// alone is then whole.
 fn fold_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
@@ -405,13 +411,15 @@ fn in_savepoint<T, E: From<DatabaseError>>(
 ) -> Result<T, E> {
     let sql = |text: &str| tx.execute_batch(text).map_err(|e| E::from(e.into()));
     sql("SAVEPOINT job")?;
-    // A fault in one job must not end the writer: the daemon would go on serving, and write nothing any more.
+    // A fault in one job must not end the writer: the daemon would go on serving, and write nothing
+    // any more.
     let outcome = catch_unwind(AssertUnwindSafe(|| work(tx))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(E::from(DatabaseError::Panicked(text.unwrap_or_default())))
     });
-    // A full disk makes SQLite end the transaction by itself: then the reason is the job's, and there is nothing to go back to.
+    // A full disk makes SQLite end the transaction by itself: then the reason is the job's, and
+    // there is nothing to go back to.
     if tx.is_autocommit() {
         return outcome;
     }
@@ -564,7 +572,8 @@ mod tests {
         assert_eq!((works.await.unwrap(), count(&database).await), (1, 1));
     }
 
-    /// A backup tool that holds the file was told as damage, with the advice to throw the catalog away.
+    /// A backup tool that holds the file was told as damage, with the advice to throw the catalog
+    /// away.
     #[test]
     fn a_file_that_another_holds_is_not_called_damaged() {
         let folder = tempfile::tempdir().unwrap();

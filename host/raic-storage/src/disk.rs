@@ -1,8 +1,9 @@
 //! The `disk` backend: a share is one file below a directory.
 //!
-//! `shares/ST/SI/SHNUM`, written as `incoming/SI.SHNUM` first. Order of a share's end: the file's bytes are synced,
-//! then it is renamed, then the directories that name it are synced. So a name that is there has a whole share. A mutable
-//! share has the container header of its own and is replaced as a whole, in the same order.
+//! `shares/ST/SI/SHNUM`, written as `incoming/SI.SHNUM` first. Order of a share's end: the file's
+//! bytes are synced, then it is renamed, then the directories that name it are synced. So a name
+//! that is there has a whole share. A mutable share has the container header of its own and is
+//! replaced as a whole, in the same order.
 
 use std::{
     io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
@@ -49,7 +50,8 @@ pub struct DiskBackend {
 }
 
 impl DiskBackend {
-    /// Opens a directory. It must be there: a disk that is not mounted must not look like an empty one.
+    /// Opens a directory. It must be there: a disk that is not mounted must not look like an empty
+    /// one.
     ///
     /// # Errors
     /// [`StorageError::Disk`].
@@ -324,7 +326,8 @@ impl Backend for DiskBackend {
                         other => other?,
                     }
                 }
-                // Folders that are empty now go too; others are not. What was removed is so durably.
+                // Folders that are empty now go too; others are not. What was removed is so
+                // durably.
                 let Some(folder) = path.parent() else {
                     return Ok(());
                 };
@@ -683,7 +686,8 @@ struct FileWriter {
 }
 
 impl Drop for FileWriter {
-    /// What was given up takes no room until its row is collected: on a full disk there may be none to write that down.
+    /// What was given up takes no room until its row is collected: on a full disk there may be none
+    /// to write that down.
     fn drop(&mut self) {
         if self.is_finished {
             return;

@@ -142,7 +142,8 @@ pub enum StorageError {
         /// Whose.
         index: StorageIndex,
     },
-    /// A mutable share's write ended without an answer: whether it was done is known once the cloud answers.
+    /// A mutable share's write ended without an answer: whether it was done is known once the cloud
+    /// answers.
     #[error(
         "cloud {backend:?}: whether share {share} of {index} was written is not known yet: {reason}; ask again"
     )]

@@ -1,12 +1,14 @@
 //! Storage servers: where shares are kept, and the leases that keep them.
 //!
-//! A [`Backend`] keeps shares by storage index and share number. [`CloudBackend`] cuts them into chunks, objects
-//! of a `Cloud`; [`DiskBackend`] keeps each as one file; [`MemoryBackend`] and [`NullBackend`] are for tests and
-//! measurements. [`LeaseDb`] knows which shares there are, who holds leases on them and what that costs. A
-//! [`StorageServer`] is the two together. [`Database`] is the one database file, with the one writer that all floors share.
+//! A [`Backend`] keeps shares by storage index and share number. [`CloudBackend`] cuts them into
+//! chunks, objects of a `Cloud`; [`DiskBackend`] keeps each as one file; [`MemoryBackend`] and
+//! [`NullBackend`] are for tests and measurements. [`LeaseDb`] knows which shares there are, who
+//! holds leases on them and what that costs. A [`StorageServer`] is the two together. [`Database`]
+//! is the one database file, with the one writer that all floors share.
 //!
-//! **Invariant:** backends know neither files nor keys; a share is bytes. An immutable share is written once, under a name
-//! that no other bytes get while a request for it may still land. Mutable shares keep to decision 0004.
+//! **Invariant:** backends know neither files nor keys; a share is bytes. An immutable share is
+//! written once, under a name that no other bytes get while a request for it may still land.
+//! Mutable shares keep to decision 0004.
 
 mod backend;
 mod budget;

@@ -1,4 +1,5 @@
-//! Listings of a cloud, page by page, to their end or to an error: what a cloud lists is not believed without bounds.
+//! Listings of a cloud, page by page, to their end or to an error: what a cloud lists is not
+//! believed without bounds.
 
 use std::sync::Arc;
 
@@ -6,8 +7,8 @@ use raic_cloud::{Cloud, CloudError, ErrorKind, Listed, MAX_PAGE, Operation};
 
 use crate::Result;
 
-/// Pages of one listing that may be empty and go on, one after another: where much was deleted, some services list what was there, and
-/// folders that are left are walked two dozen at a time.
+/// Pages of one listing that may be empty and go on, one after another: where much was deleted,
+/// some services list what was there, and folders that are left are walked two dozen at a time.
 const MAX_EMPTY: u32 = 4096;
 
 /// A listing that is read page by page.
@@ -52,8 +53,8 @@ impl Pages {
     /// The next page; `None` after the last.
     ///
     /// # Errors
-    /// The cloud's; and if the listing has more entries than were allowed, goes on without any, or is out of order though the cloud says that
-    /// it is ordered.
+    /// The cloud's; and if the listing has more entries than were allowed, goes on without any, or
+    /// is out of order though the cloud says that it is ordered.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Listed>>> {
         if self.is_at_end {
             return Ok(None);

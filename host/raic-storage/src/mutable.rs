@@ -25,7 +25,8 @@ pub const MUTABLE_CHUNK_SIZE: u32 = 256 << 10;
 
 /// Chunks of one write on their way up at once.
 const AT_ONCE: usize = 4;
-/// Chunks of one read on their way down at once, the one being read included: each was asked for whole.
+/// Chunks of one read on their way down at once, the one being read included: each was asked for
+/// whole.
 const READ_AHEAD: usize = 4;
 
 /// The mutable shares of one cloud.
@@ -116,7 +117,8 @@ impl MutableShares {
         {
             // The same bytes may be sent again; other bytes never have this name.
             Err(e) if e.kind == ErrorKind::AlreadyExists => {
-                // It is there, by an attempt that was not heard: whatever fails now says nothing against that.
+                // It is there, by an attempt that was not heard: whatever fails now says nothing
+                // against that.
                 let landed = |e: CloudError| CloudError {
                     may_land: true,
                     ..e
@@ -193,8 +195,9 @@ impl MutableShares {
                         self.record(at, &commit, current.as_ref()).await?;
                         continue;
                     }
-                    // What the cloud has under that name is no commit of ours, and can never be the version. Its own bytes cannot be put over
-                    // it: the decision is made anew, under a higher name, as where nothing is found.
+                    // What the cloud has under that name is no commit of ours, and can never be the
+                    // version. Its own bytes cannot be put over it: the decision is made anew,
+                    // under a higher name, as where nothing is found.
                     Err(e) => {
                         tracing::error!("{e}; its version before stays");
                         is_changed = true;
@@ -239,7 +242,8 @@ impl MutableShares {
         }
     }
 
-    /// Makes an answered commit current. What it replaced goes when nothing can ask for it any longer.
+    /// Makes an answered commit current. What it replaced goes when nothing can ask for it any
+    /// longer.
     async fn record(&self, at: At, commit: &Commit, old: Option<&Commit>) -> Result<bool> {
         let replaced = old.map(|old| (old.generation, old.named_beside(commit)));
         self.slots
@@ -288,7 +292,8 @@ impl MutableShares {
         read_ahead(pieces, READ_AHEAD).await
     }
 
-    /// A chunk's bytes of a version, as long as the share goes there: what the object does not have is zeros.
+    /// A chunk's bytes of a version, as long as the share goes there: what the object does not have
+    /// is zeros.
     async fn chunk(&self, at: At, commit: &Commit, number: u64) -> Result<Bytes> {
         let size = u64::from(commit.chunk_size);
         let length = commit.length.saturating_sub(number * size).min(size) as usize;
@@ -408,7 +413,8 @@ impl MutableShares {
         Ok(())
     }
 
-    /// Sends a commit whose chunks were all answered. When it returns, it is current; or somebody settled it otherwise.
+    /// Sends a commit whose chunks were all answered. When it returns, it is current; or somebody
+    /// settled it otherwise.
     async fn commit(&self, at: At, commit: &Commit, old: Option<&Commit>) -> Result<()> {
         let bytes = self.encode(at, commit);
         match self
@@ -528,7 +534,8 @@ impl MutableShares {
         }
         match (slot.current, current) {
             (Some(mark), Some(generation)) if mark.is_deleted => {
-                // It rests as long as what it replaced did, which has gone: nothing older can land any longer.
+                // It rests as long as what it replaced did, which has gone: nothing older can land
+                // any longer.
                 self.remove(at, ShareObject::Commit(generation)).await?;
                 self.container.proves_absence().await?;
                 self.slots.remove(at, fence).await

@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use data_encoding::{Encoding, Specification};
 
-/// 16 random bytes that name a file's shares; written in lower-case base32 (RFC 4648 alphabet), 26 characters.
+/// 16 random bytes that name a file's shares; written in lower-case base32 (RFC 4648 alphabet), 26
+/// characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StorageIndex(pub [u8; 16]);
 

@@ -1,8 +1,9 @@
 //! The names of a share's objects in a cloud.
 //!
-//! Immutable share `SHNUM` of `SI` is `shares/ST/SI/SHNUM` (chunk 0) and `shares/ST/SI/SHNUM.i` (i > 0), `ST` the first
-//! two characters of `SI`. A mutable one is chunks `SHNUM.i.G` (i >= 0) and commits `SHNUM.v.G`, `G` a [`Generation`].
-//! Source: the RAIC specification's mapping of shares to objects. Names are matched whole: share 1 is not share 10.
+//! Immutable share `SHNUM` of `SI` is `shares/ST/SI/SHNUM` (chunk 0) and `shares/ST/SI/SHNUM.i`
+//! (every later chunk i), `ST` the first two characters of `SI`. A mutable one is chunks
+//! `SHNUM.i.G` and commits `SHNUM.v.G`, `G` a [`Generation`]. Source: the RAIC specification's
+//! mapping of shares to objects. Names are matched whole: share 1 is not share 10.
 
 use std::{fmt, str::FromStr};
 
@@ -10,7 +11,8 @@ use raic_cloud::ObjectKey;
 
 use crate::{ShareNum, StorageIndex};
 
-/// When a mutable share was written: rises across restarts, lost databases and hosts, by epoch, clock, and chance.
+/// When a mutable share was written: rises across restarts, lost databases and hosts, by epoch,
+/// clock, and chance.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation {
     /// Of the container's owner.

@@ -1,5 +1,5 @@
-//! Every container has an owner: the object `raic/owner.EPOCH.DBID`, which says which array's which cloud it is, and which
-//! database may change what is in it.
+//! Every container has an owner: the object `raic/owner.EPOCH.DBID`, which says which array's which
+//! cloud it is, and which database may change what is in it.
 //!
 //! | bytes | | |
 //! | --- | --- | --- |
@@ -10,9 +10,10 @@
 //! | 32 | 16 | database id |
 //! | 48 | 32 | BLAKE3 keyed by the array's key over all above |
 //!
-//! Beside it lies the **run** of the daemon that uses the container, `raic/run.DBID.RUN.NONCE`: its content is BLAKE3 over its name, keyed
-//! alike. A daemon writes it before anything else. RUN rises in the database first, so that whoever starts from a copy of the
-//! home, or from an older state of it, finds a higher one, or its own with another NONCE.
+//! Beside it lies the **run** of the daemon that uses the container, `raic/run.DBID.RUN.NONCE`: its
+//! content is BLAKE3 over its name, keyed alike. A daemon writes it before anything else. RUN rises
+//! in the database first, so that whoever starts from a copy of the home, or from an older state of
+//! it, finds a higher one, or its own with another NONCE.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +31,8 @@ const MOST_FOREIGN: usize = 64;
 pub struct Owner {
     /// The array.
     pub array: [u8; 16],
-    /// Under which owner objects, and the commits of mutable shares, are authenticated; derived from the array's key.
+    /// Under which owner objects, and the commits of mutable shares, are authenticated; derived
+    /// from the array's key.
     pub key: [u8; 32],
     /// The database, and its epoch.
     pub identity: Identity,
@@ -74,7 +76,8 @@ pub enum Ownership {
     OursBefore,
     /// It has no owner.
     Unowned,
-    /// An older host of this array had it, of this or a lower epoch, as this cloud; its database is another.
+    /// An older host of this array had it, of this or a lower epoch, as this cloud; its database is
+    /// another.
     OtherDatabase {
         /// The highest epoch that was seen.
         epoch: u32,
@@ -144,7 +147,8 @@ impl Owner {
         })
     }
 
-    /// Reads what a container's owner objects say, and whether another daemon runs on it with a copy of this home.
+    /// Reads what a container's owner objects say, and whether another daemon runs on it with a
+    /// copy of this home.
     ///
     /// # Errors
     /// Where they cannot be had: then nothing is known.
@@ -210,9 +214,10 @@ impl Owner {
             Some(epoch) => Ownership::OtherDatabase { epoch },
             None => Ownership::Unowned,
         };
-        // A larger number does not win: whoever starts more often is not the one that is up to date. A run that this database never issued is
-        // another one's, which goes on or went on without it.
-        // Each is read. A few are there where daemons came and went; of more, made up, none could be told to be the true one.
+        // A larger number does not win: whoever starts more often is not the one that is up to
+        // date. A run that this database never issued is another one's, which goes on or went on
+        // without it. Each is read. A few are there where daemons came and went; of more, made up,
+        // none could be told to be the true one.
         if foreign.len() > MOST_FOREIGN {
             let reason = format!(
                 "its container has {} objects below raic/{RUN_PREFIX} that this database knows nothing of",
@@ -259,10 +264,12 @@ impl Owner {
         (is_own && parts.next().is_none()).then_some(run)
     }
 
-    /// Tells a container that has its owner of this run, unless another daemon's is there; `told` is the number that it was told before by this
-    /// process. What this database's older runs left goes. Nothing else may be sent to it before. Returns the number that it was told.
+    /// Tells a container that has its owner of this run, unless another daemon's is there; `told`
+    /// is the number that it was told before by this process. What this database's older runs left
+    /// goes. Nothing else may be sent to it before. Returns the number that it was told.
     ///
-    /// Where listings are late, another daemon that starts at the same time is seen at the next look only.
+    /// Where listings are late, another daemon that starts at the same time is seen at the next
+    /// look only.
     ///
     /// # Errors
     /// Where the container cannot be had, or was told nothing: then nothing may be written there.
@@ -284,7 +291,8 @@ impl Owner {
             && (runs.contains(&own) || backend.load_object(&own).await?.is_some());
         if !is_there {
             if let Err(e) = self.tell(backend, &own, &runs).await {
-                // A number that has not risen shows less of what is new, and is this process's own all the same.
+                // A number that has not risen shows less of what is new, and is this process's own
+                // all the same.
                 let before = told.filter(|told| {
                     runs.contains(&self.run_object(Run {
                         number: *told,
@@ -295,7 +303,8 @@ impl Owner {
                 tracing::debug!("run {} goes on as {before}: {e}", run.number);
                 return Ok((found, Some(before)));
             }
-            // Of two that began at once, one at least sees the other now, and both at their next look.
+            // Of two that began at once, one at least sees the other now, and both at their next
+            // look.
             let (found, seen) = self.look(backend, server, issued).await?;
             if let Ownership::Copied { .. } = found {
                 return Ok((found, None));
@@ -327,7 +336,8 @@ impl Owner {
         }
     }
 
-    /// Writes this database's owner object into a container, and looks whether another did at the same time.
+    /// Writes this database's owner object into a container, and looks whether another did at the
+    /// same time.
     ///
     /// # Errors
     /// The backend's.
@@ -437,7 +447,8 @@ mod tests {
             ours.claim(&backend, first, &only(1, 1)).await.unwrap(),
             Ownership::Ours
         );
-        // The same container under another name; another array; a database that knows nothing of it.
+        // The same container under another name; another array; a database that knows nothing of
+        // it.
         assert_eq!(
             ours.check(&backend, second, &only(1, 1)).await.unwrap(),
             Ownership::OtherCloud { number: 1 }
@@ -456,7 +467,8 @@ mod tests {
                 .unwrap(),
             Ownership::OtherDatabase { epoch: 1 }
         );
-        // Taken over by a higher epoch: the old host sees it, the new one is not disturbed by the old object.
+        // Taken over by a higher epoch: the old host sees it, the new one is not disturbed by the
+        // old object.
         let newer = owner(1, 2, 2);
         assert_eq!(
             newer.claim(&backend, first, &only(1, 1)).await.unwrap(),
@@ -515,7 +527,8 @@ mod tests {
         assert_eq!(begin(&[(5, 1), (6, 2)], None).await, Ownership::Ours);
         let runs = backend.objects("run.").await.unwrap();
         assert_eq!(runs.len(), 1, "{runs:?}");
-        // A copy of the home as it was at its fifth start, however often it is started; an older state of this one's sixth.
+        // A copy of the home as it was at its fifth start, however often it is started; an older
+        // state of this one's sixth.
         for number in [6, 7, 99] {
             let copy = begin(&[(5, 1), (number, 3)], None).await;
             assert_eq!(
@@ -613,7 +626,8 @@ mod tests {
         assert!(refused.contains("65 objects below raic/run."), "{refused}");
     }
 
-    /// The contract lets a page be empty and go on, and Azure's are; the one fence between two hosts was open then.
+    /// The contract lets a page be empty and go on, and Azure's are; the one fence between two
+    /// hosts was open then.
     #[tokio::test]
     async fn an_owner_is_found_behind_empty_pages() {
         let (server, ours, newer) = (ServerId(1), owner(1, 1, 1), owner(1, 2, 2));

@@ -1,8 +1,8 @@
 //! Reads of several objects in a row, of which the next comes while one is taken.
 //!
-//! A request that was begun holds one of its cloud's places, and a clock of the breaker's, until its body has come. So a task of its own
-//! brings each object to its end, whatever the reader does: one that is slow, or stops, holds memory, which is bounded, and no
-//! place that others need.
+//! A request that was begun holds one of its cloud's places, and a clock of the breaker's, until
+//! its body has come. So a task of its own brings each object to its end, whatever the reader does:
+//! one that is slow, or stops, holds memory, which is bounded, and no place that others need.
 
 use std::{
     pin::Pin,
@@ -24,8 +24,8 @@ pub(crate) async fn gathered(body: impl Stream<Item = Result<Bytes>> + Unpin) ->
     body.try_collect().await
 }
 
-/// The objects that `requests` bring, in their order. At most `ahead` are under way and two wait to be taken. The first is awaited here, so that
-/// what is not there is an error at once.
+/// The objects that `requests` bring, in their order. At most `ahead` are under way and two wait to
+/// be taken. The first is awaited here, so that what is not there is an error at once.
 ///
 /// Dropping the stream ends the requests under way.
 pub(crate) async fn read_ahead<F>(

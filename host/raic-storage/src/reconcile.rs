@@ -1,8 +1,8 @@
-//! Reconciliation: what a container holds against what leasedb knows, by complete paged listings, a prefix of storage indexes at
-//! a time, so that it resumes.
+//! Reconciliation: what a container holds against what leasedb knows, by complete paged listings, a
+//! prefix of storage indexes at a time, so that it resumes.
 //!
-//! **Invariant:** a listing alone destroys nothing and marks nothing as lost: the object that decides must be not-found by
-//! name in two passes a day apart, in a container that is ours.
+//! **Invariant:** a listing alone destroys nothing and marks nothing as lost: the object that
+//! decides must be not-found by name in two passes a day apart, in a container that is ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,11 +60,14 @@ const RECONCILE: &str = "reconcile";
 const LEFTOVERS: usize = 1000;
 /// How often it is looked whether one is due.
 const PAUSE: Duration = Duration::from_secs(300);
-/// Shares, and objects, of a server that is walked in one go rather than by its 1024 prefixes: a few pages of a listing.
+/// Shares, and objects, of a server that is walked in one go rather than by its 1024 prefixes: a
+/// few pages of a listing.
 const IN_ONE_GO: u64 = 4_000;
-/// Objects that a listing may have beside those that the rows tell of: leftovers, versions, and what was lost with a database.
+/// Objects that a listing may have beside those that the rows tell of: leftovers, versions, and
+/// what was lost with a database.
 const BESIDE: u64 = 100_000;
-/// Shares of one server that something is said against, at most: a cloud that makes up names fills no database.
+/// Shares of one server that something is said against, at most: a cloud that makes up names fills
+/// no database.
 const MOST_SUSPECTS: u64 = 100_000;
 
 type At = (StorageIndex, ShareNum);
@@ -80,10 +83,12 @@ enum Examined {
 }
 
 impl StorageServer {
-    /// Walks through the container from where the walk of that name ended, to its end; a new one begins at the first.
+    /// Walks through the container from where the walk of that name ended, to its end; a new one
+    /// begins at the first.
     ///
     /// # Errors
-    /// Where a listing ends early or the container is not ours: what was done stays, and the walk goes on there.
+    /// Where a listing ends early or the container is not ours: what was done stays, and the walk
+    /// goes on there.
     pub async fn reconcile(&self, walk: &'static str, told: &Reconciled) -> Result<()> {
         let (next, _) = self.leasedb.walk(self.id, walk).await?;
         told.prefixes.store(u64::from(next), Ordering::Relaxed);
@@ -92,7 +97,8 @@ impl StorageServer {
             .leasedb
             .read(move |c| leasedb::count(c, server))
             .await?;
-        // A small container costs a few requests, and not a thousand. Where it turns out to be larger it is walked by prefixes.
+        // A small container costs a few requests, and not a thousand. Where it turns out to be
+        // larger it is walked by prefixes.
         let is_done = next == 0 && rows <= IN_ONE_GO && self.reconcile_whole(walk, told).await?;
         if is_done {
             told.prefixes
@@ -151,7 +157,8 @@ impl StorageServer {
         }
     }
 
-    /// Reconciles all prefixes at once; false where there is too much for that, and nothing was done.
+    /// Reconciles all prefixes at once; false where there is too much for that, and nothing was
+    /// done.
     async fn reconcile_whole(&self, walk: &'static str, told: &Reconciled) -> Result<bool> {
         let before = self.below(Span::Whole).await?;
         match self.backend.scan(Span::Whole, IN_ONE_GO).await {
@@ -189,7 +196,8 @@ impl StorageServer {
         found: Vec<FoundShare>,
         told: &Reconciled,
     ) -> Result<()> {
-        // Read again after the listing: a row is there before its first object, and until after its last.
+        // Read again after the listing: a row is there before its first object, and until after its
+        // last.
         let after = self.below(span).await?;
         // What is destroyed looks again.
         match self.seen_owner().await? {
@@ -246,7 +254,8 @@ impl StorageServer {
         Ok(())
     }
 
-    /// What fails for one share alone must not keep the walk from the others: no bad object holds it up for ever.
+    /// What fails for one share alone must not keep the walk from the others: no bad object holds
+    /// it up for ever.
     fn failed_alone(&self, (index, share): At, seen: Result<()>, told: &Reconciled) -> Result<()> {
         match seen {
             Err(e @ (StorageError::Database(_) | StorageError::ReadOnly { .. })) => Err(e),
@@ -292,7 +301,8 @@ impl StorageServer {
             .await
     }
 
-    /// Whether a suspicion of the same object is old enough for the second pass. By a clock that is off none is.
+    /// Whether a suspicion of the same object is old enough for the second pass. By a clock that is
+    /// off none is.
     fn is_second_pass(&self, before: Option<&Suspect>, what: Suspicion, object: &str) -> bool {
         if self.leasedb.clock_is_off().is_some() {
             return false;
@@ -414,8 +424,9 @@ impl StorageServer {
         }
     }
 
-    /// Whether chunks without a gap look like all of a share, though its header or its end says otherwise: one that never was complete ends with
-    /// a whole chunk of the size that new shares have, and has no end.
+    /// Whether chunks without a gap look like all of a share, though its header or its end says
+    /// otherwise: one that never was complete ends with a whole chunk of the size that new shares
+    /// have, and has no end.
     async fn has_an_end(
         &self,
         share: &FoundShare,
@@ -456,8 +467,9 @@ impl StorageServer {
         Ok(crate::container::resembles_an_end(&end))
     }
 
-    /// What an immutable share is that was listed, or a file; torn where its header is none that is known, none where it is
-    /// not whole. What lies beyond its end is a leftover, and says nothing against it.
+    /// What an immutable share is that was listed, or a file; torn where its header is none that is
+    /// known, none where it is not whole. What lies beyond its end is a leftover, and says nothing
+    /// against it.
     async fn whole(
         &self,
         share: &FoundShare,
@@ -526,7 +538,8 @@ impl StorageServer {
         }
     }
 
-    /// The object that would make a torn share whole, where it is not found by its name; none where it is there.
+    /// The object that would make a torn share whole, where it is not found by its name; none where
+    /// it is there.
     async fn decisive(
         &self,
         share: &FoundShare,
@@ -601,11 +614,13 @@ impl StorageServer {
                 return self.unlisted(row, before, told).await;
             }
             let beyond = chunks.within(&(row.objects..u64::MAX));
-            // An array's storage index never recurs: what is beyond its share's end is nobody's, and harms nothing.
+            // An array's storage index never recurs: what is beyond its share's end is nobody's,
+            // and harms nothing.
             if let Some(leftover) = beyond.first().filter(|_| row.kind == ShareKind::Immutable) {
                 return self.leftover(row, leftover.start, &beyond, before).await;
             }
-            // A share's length is its row's. What a listing says of it is asked of the objects by their names before it counts.
+            // A share's length is its row's. What a listing says of it is asked of the objects by
+            // their names before it counts.
             let differs = bytes < row.used_space
                 || (row.kind == ShareKind::Immutable && bytes != row.used_space);
             if beyond.is_empty()
@@ -634,8 +649,8 @@ impl StorageServer {
         Ok(Some(total))
     }
 
-    /// Objects beyond a share's end, of an older upload under its name: they go when two passes a day apart have seen them, and each is found by
-    /// its name.
+    /// Objects beyond a share's end, of an older upload under its name: they go when two passes a
+    /// day apart have seen them, and each is found by its name.
     async fn leftover(
         &self,
         row: &ShareRow,
@@ -697,8 +712,8 @@ impl StorageServer {
         self.clear(at).await
     }
 
-    /// A STABLE share is there, whatever was said of it: unless it was found just after a take-over, when what the host
-    /// before had sent could still delete it.
+    /// A STABLE share is there, whatever was said of it: unless it was found just after a
+    /// take-over, when what the host before had sent could still delete it.
     async fn is_there(&self, row: &ShareRow, is_suspect: bool) -> Result<()> {
         if !row.is_lost && !is_suspect {
             return Ok(());
@@ -716,8 +731,8 @@ impl StorageServer {
             .await
     }
 
-    /// All its objects are there, and hold other bytes than were stored: it counts as lost when the next pass, a day later,
-    /// says the same. Nothing is destroyed.
+    /// All its objects are there, and hold other bytes than were stored: it counts as lost when the
+    /// next pass, a day later, says the same. Nothing is destroyed.
     async fn shortened(
         &self,
         row: &ShareRow,

@@ -1,5 +1,5 @@
-//! Mutable shares in a cloud against what a complete listing shows of them: decision 0004's rules for a lost database, for what
-//! an older host left, and for what never will be whole.
+//! Mutable shares in a cloud against what a complete listing shows of them: decision 0004's rules
+//! for a lost database, for what an older host left, and for what never will be whole.
 
 use std::collections::BTreeSet;
 
@@ -43,7 +43,8 @@ impl MutableShares {
         Ok(None)
     }
 
-    /// An object of the current version that a walk did not find, and that is not found by its name.
+    /// An object of the current version that a walk did not find, and that is not found by its
+    /// name.
     pub(crate) async fn lacks(&self, at: At, found: &Found) -> Result<Option<String>> {
         let slot = self.settled(at).await?;
         let Some(commit) = slot.version() else {
@@ -75,7 +76,8 @@ impl MutableShares {
                 let current = slot.and_then(|slot| slot.current);
                 let current =
                     current.and_then(|bytes| Commit::decode(&bytes, &self.slots.key, at.0, at.1));
-                // What an earlier listing, or a backup, showed: a listing that leaves it out takes nothing back.
+                // What an earlier listing, or a backup, showed: a listing that leaves it out takes
+                // nothing back.
                 let known = current.map(|commit| commit.generation);
                 self.newest_whole(at, commits.iter().copied().chain(known).collect(), chunks)
                     .await
@@ -83,8 +85,8 @@ impl MutableShares {
         }
     }
 
-    /// The database says which version is current: what neither it names nor a write under way is an older host's, and goes
-    /// as what is superseded does.
+    /// The database says which version is current: what neither it names nor a write under way is
+    /// an older host's, and goes as what is superseded does.
     async fn note_strays(
         &self,
         at: At,
@@ -128,7 +130,8 @@ impl MutableShares {
             return Ok(());
         }
         for generation in &writers {
-            // One that cannot be read may be a version that was acknowledged: it and what it may name stay.
+            // One that cannot be read may be a version that was acknowledged: it and what it may
+            // name stay.
             let there = self.get(at, ShareObject::Commit(*generation)).await?;
             if let Some(bytes) = there
                 && let Err(e) = self.decode(at, &bytes)
@@ -159,19 +162,22 @@ impl MutableShares {
         self.slots.supersede_strays(at, slot.fence, old).await
     }
 
-    /// The database was lost: the newest version whose commit is authentic and whose chunks are all there.
+    /// The database was lost: the newest version whose commit is authentic and whose chunks are all
+    /// there.
     async fn newest_whole(
         &self,
         at: At,
         mut commits: BTreeSet<Generation>,
         chunks: &BTreeSet<NamedChunk>,
     ) -> Result<Recovered> {
-        // A commit has the generation of the chunks it was written with: one that was not listed is asked for by name.
+        // A commit has the generation of the chunks it was written with: one that was not listed is
+        // asked for by name.
         commits.extend(chunks.iter().map(|(_, generation)| *generation));
         let highest = commits.last().copied();
         let mut whole: Option<Commit> = None;
         let mut older = Vec::new();
-        // A commit that cannot be read may name any chunk: then none is stray, and nothing is given up.
+        // A commit that cannot be read may name any chunk: then none is stray, and nothing is given
+        // up.
         let (mut torn, mut is_unreadable) = (None, false);
         let mut named: BTreeSet<NamedChunk> = BTreeSet::new();
         for generation in commits.into_iter().rev() {
@@ -217,7 +223,8 @@ impl MutableShares {
         }
         let whole = match (whole, highest) {
             (Some(whole), _) => whole,
-            // Chunks of a first write that was never committed: the share is as one that was deleted.
+            // Chunks of a first write that was never committed: the share is as one that was
+            // deleted.
             (None, Some(highest)) if torn.is_none() && !is_unreadable => {
                 Commit::deletion(highest, None)
             }
@@ -245,8 +252,9 @@ impl MutableShares {
         }))
     }
 
-    /// What one listing showed, and the next, complete one does not at all, had gone by then: such as the mark of a deletion that an older
-    /// host ended. It is asked for by its name before it is forgotten.
+    /// What one listing showed, and the next, complete one does not at all, had gone by then: such
+    /// as the mark of a deletion that an older host ended. It is asked for by its name before it is
+    /// forgotten.
     pub(crate) async fn forget_unlisted(&self, span: Span, listed: &BTreeSet<At>) -> Result<()> {
         for at in self
             .slots

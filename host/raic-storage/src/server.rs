@@ -39,8 +39,8 @@ impl Default for ServerSettings {
     }
 }
 
-/// What this process has open, over all servers and every configuration since it started: what is being read, and must not be
-/// deleted by it meanwhile; uploads; writers of slots. Clones are one.
+/// What this process has open, over all servers and every configuration since it started: what is
+/// being read, and must not be deleted by it meanwhile; uploads; writers of slots. Clones are one.
 #[derive(Clone, Debug, Default)]
 pub struct Holds {
     reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
@@ -231,7 +231,8 @@ impl StorageServer {
         }
     }
 
-    /// Looks for other daemons, and tells the container of this one's run, before anything else is sent. A read-only cloud is not told.
+    /// Looks for other daemons, and tells the container of this one's run, before anything else is
+    /// sent. A read-only cloud is not told.
     async fn begin_run(&self) -> Result<Ownership> {
         let issued = self.leasedb.issued_runs().await?;
         if self.settings.is_read_only {
@@ -263,7 +264,8 @@ impl StorageServer {
     /// Gives the container an owner object again, which has lost it.
     ///
     /// # Errors
-    /// [`StorageError::ReadOnly`] where it is another's, or config.toml says that nothing is written there.
+    /// [`StorageError::ReadOnly`] where it is another's, or config.toml says that nothing is
+    /// written there.
     pub async fn adopt(&self) -> Result<()> {
         self.require_configured_writable()?;
         let mut found = self.begin_run().await?;
@@ -317,7 +319,8 @@ impl StorageServer {
         }
     }
 
-    /// Begins a share of an array, which a transaction of the array's has allocated; of `length` bytes, where that is known.
+    /// Begins a share of an array, which a transaction of the array's has allocated; of `length`
+    /// bytes, where that is known.
     ///
     /// # Errors
     /// The backend's; [`StorageError::ReadOnly`]; [`StorageError::NoSpace`] where it would not fit.
@@ -378,7 +381,8 @@ impl StorageServer {
         self.backend.probe().await
     }
 
-    /// After objects were found missing, or deleted: whether the container is the one in which that counts.
+    /// After objects were found missing, or deleted: whether the container is the one in which that
+    /// counts.
     pub(crate) async fn require_owned(&self) -> Result<()> {
         match self.backend.load_object(&self.owner.object()).await? {
             Some(_) => Ok(()),

@@ -1,4 +1,5 @@
-//! Which version of a mutable share in a cloud is current, and what is under way: decision 0004's tables.
+//! Which version of a mutable share in a cloud is current, and what is under way: decision 0004's
+//! tables.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -128,8 +129,9 @@ impl Slots {
             .await
     }
 
-    /// Sets an intent, where there is none and the slot is as it was read. Returns its generation; none where another was
-    /// faster. The chunks it will write are to go, should it come to nothing.
+    /// Sets an intent, where there is none and the slot is as it was read. Returns its generation;
+    /// none where another was faster. The chunks it will write are to go, should it come to
+    /// nothing.
     pub(crate) async fn begin(
         &self,
         (index, share): At,
@@ -171,7 +173,8 @@ impl Slots {
             .await
     }
 
-    /// Records an intent's end: its commit is current, `replaced` is superseded. False where the intent is another's by now.
+    /// Records an intent's end: its commit is current, `replaced` is superseded. False where the
+    /// intent is another's by now.
     pub(crate) async fn record(
         &self,
         (index, share): At,
@@ -230,8 +233,8 @@ impl Slots {
             .await
     }
 
-    /// Decides that an intent is not the version: a commit of the current one again, made by `again` of its generation, is
-    /// the intent from now on. None where another decided meanwhile.
+    /// Decides that an intent is not the version: a commit of the current one again, made by
+    /// `again` of its generation, is the intent from now on. None where another decided meanwhile.
     pub(crate) async fn decide_again(
         &self,
         (index, share): At,
@@ -381,8 +384,8 @@ impl Slots {
             .await
     }
 
-    /// The database was lost: what a listing showed is current; doubtful until another listing shows the same, after all that
-    /// the host before had sent must have landed.
+    /// The database was lost: what a listing showed is current; doubtful until another listing
+    /// shows the same, after all that the host before had sent must have landed.
     pub(crate) async fn recover(
         &self,
         (index, share): At,
@@ -415,7 +418,8 @@ impl Slots {
             .await
     }
 
-    /// What a complete listing showed and the slot does not name is superseded, where the slot is as it was read.
+    /// What a complete listing showed and the slot does not name is superseded, where the slot is
+    /// as it was read.
     pub(crate) async fn supersede_strays(
         &self,
         (index, share): At,
@@ -439,7 +443,8 @@ impl Slots {
             .await
     }
 
-    /// A share of which no version is whole is as one that was deleted, unless there is a slot of it by now.
+    /// A share of which no version is whole is as one that was deleted, unless there is a slot of
+    /// it by now.
     pub(crate) async fn give_up(
         &self,
         (index, share): At,

@@ -1,7 +1,9 @@
-//! Where parts of uploads wait that cannot go to a cloud yet: files below the home, for their owner alone.
+//! Where parts of uploads wait that cannot go to a cloud yet: files below the home, for their owner
+//! alone.
 //!
-//! A file has the count of chunks that went out already and the size of a chunk (8 bytes each, big-endian), then from 4096 on the share's bytes at
-//! their places. What went out is cut out of the file, after the count is durable: so a byte is in the spool or in the cloud.
+//! A file has the count of chunks that went out already and the size of a chunk (8 bytes each,
+//! big-endian), then from 4096 on the share's bytes at their places. What went out is cut out of
+//! the file, after the count is durable: so a byte is in the spool or in the cloud.
 
 use std::{
     collections::BTreeMap,
@@ -44,7 +46,8 @@ pub struct Spool {
     root: Arc<Dir>,
     path: Arc<PathBuf>,
     room: Arc<Semaphore>,
-    /// Room that files take which no upload has opened yet since the start. A std lock: held while a number is moved.
+    /// Room that files take which no upload has opened yet since the start. A std lock: held while
+    /// a number is moved.
     lying: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
@@ -106,7 +109,8 @@ impl Spool {
         format!("{cloud}.{index}.{share}")
     }
 
-    /// Removes the files of uploads that `lives` does not know: what a crash left. The others take their room. Blocks.
+    /// Removes the files of uploads that `lives` does not know: what a crash left. The others take
+    /// their room. Blocks.
     ///
     /// # Errors
     /// The filesystem's.
@@ -140,8 +144,8 @@ impl Spool {
             .map_err(self.failed(&name, "remove"))
     }
 
-    /// An upload is given up: its bytes go, and what is told is how many chunks of it went out, for as long as its file
-    /// stays; none where there is no such file.
+    /// An upload is given up: its bytes go, and what is told is how many chunks of it went out, for
+    /// as long as its file stays; none where there is no such file.
     pub(crate) async fn end(&self, name: String) -> Result<Option<u64>> {
         let (root, of) = (self.root.clone(), name.clone());
         let end = move || {
@@ -174,7 +178,8 @@ impl Spool {
         }
     }
 
-    /// The file of an upload; `chunk_size` is of one that begins, and `received` what was written to it before.
+    /// The file of an upload; `chunk_size` is of one that begins, and `received` what was written
+    /// to it before.
     pub(crate) async fn file(
         &self,
         name: String,
@@ -183,7 +188,8 @@ impl Spool {
     ) -> Result<SpoolFile> {
         use cap_std::fs::OpenOptionsExt as _;
         let (root, of) = (self.root.clone(), name.clone());
-        // What was acknowledged must be here or in the cloud: a file that was lost is not made anew, with zeros in the place of bytes.
+        // What was acknowledged must be here or in the cloud: a file that was lost is not made
+        // anew, with zeros in the place of bytes.
         let (is_new, last) = (
             received.ranges().is_empty(),
             received.ranges().last().map_or(0, |range| range.end),
@@ -271,8 +277,8 @@ impl SpoolFile {
             .map_err(self.spool.failed(&self.name, operation))
     }
 
-    /// Durable when it returns. Waits for room, unless it `completes` the chunk that goes out next: that frees more than it takes, and all who
-    /// wait would wait for each other.
+    /// Durable when it returns. Waits for room, unless it `completes` the chunk that goes out next:
+    /// that frees more than it takes, and all who wait would wait for each other.
     pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes, completes: bool) -> Result<()> {
         let length = bytes.len() as u64;
         let held = if completes {

@@ -1,6 +1,8 @@
-//! What a Tahoe-LAFS storage server does with shares: uploads by offset, and mutable slots that are tested, read and written.
+//! What a Tahoe-LAFS storage server does with shares: uploads by offset, and mutable slots that are
+//! tested, read and written.
 //!
-//! Source: the Tahoe-LAFS storage protocol (http-storage-node-protocol); how shares are stored is ours.
+//! Source: the Tahoe-LAFS storage protocol (http-storage-node-protocol); how shares are stored is
+//! ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -17,8 +19,8 @@ use crate::{
     StorageIndex, StorageServer, Upload, leasedb,
 };
 
-/// The longest part of a mutable share that a test may ask for, and the most that all reads of one request may, in bytes: it
-/// is held whole.
+/// The longest part of a mutable share that a test may ask for, and the most that all reads of one
+/// request may, in bytes: it is held whole.
 pub const MAX_VECTOR: u64 = 32 << 20;
 
 /// Pieces of one upload that do not touch, at most.
@@ -80,8 +82,8 @@ pub struct TestWrite {
     pub new_length: Option<u64>,
 }
 
-/// An answer to [`StorageServer::read_test_write`]: whether the tests held and all was written; and what was asked of each
-/// share of the slot, as it was before.
+/// An answer to [`StorageServer::read_test_write`]: whether the tests held and all was written; and
+/// what was asked of each share of the slot, as it was before.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadTestWritten {
     /// Whether it was written.
@@ -108,8 +110,9 @@ async fn whole(mut stream: ShareStream) -> Result<Bytes> {
 }
 
 impl StorageServer {
-    /// Bytes that may still be allocated; none where there is no telling, as in a cloud. Uploads that were allocated and
-    /// have not begun count as written: the backend knows nothing of them yet.
+    /// Bytes that may still be allocated; none where there is no telling, as in a cloud. Uploads
+    /// that were allocated and have not begun count as written: the backend knows nothing of them
+    /// yet.
     ///
     /// # Errors
     /// The backend's.
@@ -125,10 +128,12 @@ impl StorageServer {
         Ok(Some(available.saturating_sub(promised)))
     }
 
-    /// Allocates shares of one size for an upload that is known by its secret, as many as there is room for, and renews the account's lease on
-    /// those that are there: also on a cloud that is full or read-only, which allocates none. A share that another upload writes, or that is
-    /// being deleted, is in neither set of the answer; so is one that was lost, whose remains go first, and every new one for a while
-    /// after the container was taken over from another database.
+    /// Allocates shares of one size for an upload that is known by its secret, as many as there is
+    /// room for, and renews the account's lease on those that are there: also on a cloud that is
+    /// full or read-only, which allocates none. A share that another upload writes, or that is
+    /// being deleted, is in neither set of the answer; so is one that was lost, whose remains go
+    /// first, and every new one for a while after the container was taken over from another
+    /// database.
     ///
     /// # Errors
     /// The account's; [`StorageError::TooLarge`].
@@ -172,7 +177,7 @@ impl StorageServer {
                 for row in &there {
                     match row.state {
                         ShareState::Stable if !row.is_lost => {
-                            drop(answer.already_have.insert(row.share))
+                            answer.already_have.insert(row.share);
                         }
                         ShareState::Coming
                             if shares.contains(&row.share)
@@ -262,7 +267,8 @@ impl StorageServer {
             .clone()
     }
 
-    /// Takes an upload out of those that are open; whoever waits for its place finds that it is no longer there.
+    /// Takes an upload out of those that are open; whoever waits for its place finds that it is no
+    /// longer there.
     pub(crate) fn close(&self, at: At) {
         self.uploads
             .open
@@ -313,11 +319,12 @@ impl StorageServer {
         Ok(open)
     }
 
-    /// Writes bytes of an upload, in any order. They are durable when it returns; the share is there when nothing is
-    /// required any longer. The same bytes may be written again.
+    /// Writes bytes of an upload, in any order. They are durable when it returns; the share is
+    /// there when nothing is required any longer. The same bytes may be written again.
     ///
     /// # Errors
-    /// [`StorageError::NoUpload`], [`StorageError::Conflict`] where other bytes are there, [`StorageError::PastEnd`].
+    /// [`StorageError::NoUpload`], [`StorageError::Conflict`] where other bytes are there,
+    /// [`StorageError::PastEnd`].
     pub async fn write(
         self: &Arc<Self>,
         index: StorageIndex,
@@ -353,7 +360,8 @@ impl StorageServer {
     ) -> Result<Written> {
         self.require_writable().await?;
         let (index, share) = at;
-        // One writer at a time for each share: it waits for the disk or the cloud, and others for it.
+        // One writer at a time for each share: it waits for the disk or the cloud, and others for
+        // it.
         let mut opened = self.lock_place(at).await;
         let row = self.leasedb.coming(self.id, index, share).await?;
         // What is open is of an upload that has ended, where its row is another one by now.
@@ -437,7 +445,8 @@ impl StorageServer {
             let finished = self.finish(at, open).await;
             self.close(at);
             if let Err(StorageError::Taken { .. }) = &finished {
-                // It can never be complete: it goes, and what lies in its way with it, or each try would keep both there.
+                // It can never be complete: it goes, and what lies in its way with it, or each try
+                // would keep both there.
                 self.give_up(at).await?;
             }
             finished?;
@@ -486,7 +495,8 @@ impl StorageServer {
     /// Gives an upload up. Its name can be used again when what was sent has gone.
     ///
     /// # Errors
-    /// [`StorageError::NoUpload`] where there is none of that secret, [`StorageError::Taken`] where the share is complete.
+    /// [`StorageError::NoUpload`] where there is none of that secret, [`StorageError::Taken`] where
+    /// the share is complete.
     pub async fn abort(
         &self,
         index: StorageIndex,
@@ -576,7 +586,8 @@ impl StorageServer {
             .await
     }
 
-    /// Adds or renews a lease on all shares of a storage index that are whole and not lost. Returns which.
+    /// Adds or renews a lease on all shares of a storage index that are whole and not lost. Returns
+    /// which.
     ///
     /// # Errors
     /// The database's.
@@ -609,12 +620,13 @@ impl StorageServer {
         lock
     }
 
-    /// Tests a slot's shares, reads them, and writes to them where all tests hold: mutable shares of one storage index,
-    /// guarded by one write enabler. The account's leases are renewed where it is written.
+    /// Tests a slot's shares, reads them, and writes to them where all tests hold: mutable shares
+    /// of one storage index, guarded by one write enabler. The account's leases are renewed where
+    /// it is written.
     ///
     /// # Errors
-    /// [`StorageError::WriteEnabler`] where it is another's, and nothing was written; [`StorageError::NotKnown`] where a
-    /// write may still come to be done; the account's.
+    /// [`StorageError::WriteEnabler`] where it is another's, and nothing was written;
+    /// [`StorageError::NotKnown`] where a write may still come to be done; the account's.
     pub async fn read_test_write(
         self: &Arc<Self>,
         account: AccountId,
@@ -625,10 +637,12 @@ impl StorageServer {
         reads: &[Range<u64>],
     ) -> Result<ReadTestWritten> {
         let (this, enabler, reads) = (self.clone(), self.enabler_hash(enabler), reads.to_vec());
-        // A task of its own: the slot's turn lasts until its write has ended, though the client goes away.
+        // A task of its own: the slot's turn lasts until its write has ended, though the client
+        // goes away.
         let turn = tokio::spawn(async move {
             let lock = this.slot_lock(index);
-            // Writers of a slot in this process take turns; those of others meet the fence in the database.
+            // Writers of a slot in this process take turns; those of others meet the fence in the
+            // database.
             let _turn = lock.lock().await;
             this.read_test_write_in_turn(account, index, enabler, renew, vectors, &reads)
                 .await
@@ -705,7 +719,8 @@ impl StorageServer {
                 .iter()
                 .any(|row| row.share == share && row.state == ShareState::Going);
             if is_going && vector.new_length == Some(0) {
-                // Collected, and perhaps not marked as deleted yet: with the database lost it would be found again.
+                // Collected, and perhaps not marked as deleted yet: with the database lost it would
+                // be found again.
                 self.require_writable().await?;
                 self.backend.delete_mutable(index, share).await?;
             }
@@ -860,7 +875,8 @@ impl StorageServer {
                 share,
             });
         }
-        // A writer's intent is its own to settle: readers wait for its turn to end. What they read then rests long enough.
+        // A writer's intent is its own to settle: readers wait for its turn to end. What they read
+        // then rests long enough.
         let lock = self.slot_lock(index);
         let _turn = lock.lock().await;
         self.backend.read_mutable(index, share, range).await

@@ -23,9 +23,9 @@ const PAUSE: Duration = Duration::from_secs(5);
 /// Opens a storage server, or says in a sentence that names it why it cannot be. May block.
 pub type Open = Box<dyn Fn() -> Result<Arc<dyn Backend>, String> + Send + Sync>;
 
-/// Holds a cloud's place in the array and answers everything with the reason why it cannot be used, so that one cloud
-/// that fails does not keep the others from serving. When asked it tries to open it again now and then, and from then
-/// on is that cloud.
+/// Holds a cloud's place in the array and answers everything with the reason why it cannot be used,
+/// so that one cloud that fails does not keep the others from serving. When asked it tries to open
+/// it again now and then, and from then on is that cloud.
 pub struct UnusableBackend {
     name: String,
     open: Arc<Open>,
@@ -57,8 +57,8 @@ impl UnusableBackend {
         Self::tried_at(name, reason, open, Some(Instant::now()))
     }
 
-    /// In the place of the cloud `name`, which takes long to open, as `reason` says: that begins when it is asked first, and goes on
-    /// if whoever asked waits no longer.
+    /// In the place of the cloud `name`, which takes long to open, as `reason` says: that begins
+    /// when it is asked first, and goes on if whoever asked waits no longer.
     pub fn opening(name: &str, reason: String, open: Open) -> Self {
         Self::tried_at(name, reason, open, None)
     }
@@ -96,7 +96,8 @@ impl UnusableBackend {
             }
             (state.tried, state.is_opening) = (Some(Instant::now()), true);
         }
-        // One at a time, and to its end: whoever asked may give up meanwhile, and the next finds what came of it.
+        // One at a time, and to its end: whoever asked may give up meanwhile, and the next finds
+        // what came of it.
         let (open, state, name) = (self.open.clone(), self.state.clone(), self.name.clone());
         let opening = tokio::task::spawn_blocking(move || {
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| open()));

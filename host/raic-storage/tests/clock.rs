@@ -74,7 +74,8 @@ async fn what_waits_since_a_wrong_future_is_not_waited_for() {
     assert_eq!(rig.objects().len(), 1, "the share that is whole");
 }
 
-/// Moments that are written down while the clock is off count as if it had been right: a lease of 1970 would be over at once.
+/// Moments that are written down while the clock is off count as if it had been right: a lease of
+/// 1970 would be over at once.
 #[tokio::test]
 async fn a_lease_that_is_given_while_the_clock_is_behind_lasts_as_long_as_any() {
     let rig = with_leases_that_end().await;

@@ -191,7 +191,8 @@ async fn files_that_a_crash_left_beside_the_shares_go_when_nobody_can_want_them(
     assert_eq!(done.required, []);
 }
 
-/// The disk of the database is full: a clear error, nothing acknowledged is lost, and it goes on when there is room.
+/// The disk of the database is full: a clear error, nothing acknowledged is lost, and it goes on
+/// when there is room.
 #[tokio::test]
 async fn a_full_disk_under_the_database_is_told_and_loses_nothing() {
     let Some(home) = SmallDisk::mount("4m") else {

@@ -204,7 +204,8 @@ async fn an_upload_has_a_bounded_number_of_gaps() {
     assert!((1000..4000).contains(&at), "{at}");
 }
 
-/// The highest id was once given again, so that what waited for the old one wrote into another's row.
+/// The highest id was once given again, so that what waited for the old one wrote into another's
+/// row.
 #[tokio::test]
 async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
     let rig = Rig::new().await;
@@ -238,10 +239,12 @@ async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
     }
 }
 
-/// What a cloud lists is not believed without bounds: ten million such names once took gigabytes, and a row each.
+/// What a cloud lists is not believed without bounds: ten million such names once took gigabytes,
+/// and a row each.
 #[tokio::test]
 async fn a_million_names_that_a_cloud_makes_up_end_its_listing_and_take_no_row() {
-    /// In the order of their numbers, and after all others, since this cloud's listings are ordered.
+    /// In the order of their numbers, and after all others, since this cloud's listings are
+    /// ordered.
     fn name(number: u64) -> String {
         let digits = format!("{number:023x}");
         let letters = digits.bytes().map(|b| match b {
@@ -371,7 +374,8 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
 }
 
-/// A proxy before a service may take objects of a megabyte only: once every larger share was refused there, though `cloud test` held.
+/// A proxy before a service may take objects of a megabyte only: once every larger share was
+/// refused there, though `cloud test` held.
 #[tokio::test]
 async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
     let mut rig = Rig::new().await;

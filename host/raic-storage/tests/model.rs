@@ -1,5 +1,6 @@
-//! Random sequences of everything a storage server does, over a cloud that fails by a seed, with crashes and lost databases,
-//! against a model in memory. The same seed gives the same run; RAIC_MODEL_STEPS and RAIC_MODEL_SEED set how long and which.
+//! Random sequences of everything a storage server does, over a cloud that fails by a seed, with
+//! crashes and lost databases, against a model in memory. The same seed gives the same run;
+//! RAIC_MODEL_STEPS and RAIC_MODEL_SEED set how long and which.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,7 +39,8 @@ struct Known {
     leased_until: i64,
     /// What it held last: with the database lost, one that was being collected is found again.
     last: Option<Vec<u8>>,
-    /// What a lost host may have written and nobody saw yet: its commit may land, and be found, as long as nobody writes.
+    /// What a lost host may have written and nobody saw yet: its commit may land, and be found, as
+    /// long as nobody writes.
     late: BTreeSet<Option<Vec<u8>>>,
 }
 
@@ -345,7 +347,8 @@ impl World {
         }
         let at = uploads[self.pick(uploads.len() as u64) as usize];
         let mut sent = self.model.uploads[&at].clone();
-        // What was not acknowledged, or from where it came to, or a part of what is there once more.
+        // What was not acknowledged, or from where it came to, or a part of what is there once
+        // more.
         let came_to = sent.content.len();
         let (start, new) = if !sent.open.is_empty() {
             (came_to, sent.open.clone())
@@ -624,7 +627,8 @@ impl World {
             self.server.take_over().await.unwrap();
             self.walk(true).await;
             self.walk(true).await;
-            // Starter leases are of the account's length; who knows what lasts is the model of before.
+            // Starter leases are of the account's length; who knows what lasts is the model of
+            // before.
             let now = self.clock.now_ms();
             let lease = now + LEASE.as_millis() as i64;
             for known in self

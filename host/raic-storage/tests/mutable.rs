@@ -1,5 +1,5 @@
-//! Mutable shares on an object store: whatever step of a write the host stops at, with the database or without it, a reader
-//! sees the old or the new version whole (decision 0004).
+//! Mutable shares on an object store: whatever step of a write the host stops at, with the database
+//! or without it, a reader sees the old or the new version whole (decision 0004).
 
 #![allow(
     clippy::unwrap_used,
@@ -219,7 +219,8 @@ fn index() -> StorageIndex {
     StorageIndex([7; 16])
 }
 
-/// A host: its database and its clock stay over restarts, and its container over the loss of the database.
+/// A host: its database and its clock stay over restarts, and its container over the loss of the
+/// database.
 struct Host {
     folder: tempfile::TempDir,
     clock: Clock,
@@ -461,12 +462,13 @@ async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
     }
 }
 
-/// The walk: every script, every request, every fate; with the database, without it, and with late requests landing at
-/// three moments.
+/// The walk: every script, every request, every fate; with the database, without it, and with late
+/// requests landing at three moments.
 #[tokio::test]
 async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
     let mut walked = 0;
-    // All of it takes a minute: `cargo xtask test slow`. Each kind of write is in the scripts that are always walked.
+    // All of it takes a minute: `cargo xtask test slow`. Each kind of write is in the scripts that
+    // are always walked.
     let scripts = if std::env::var_os("RAIC_SLOW").is_some() {
         scripts()
     } else {
@@ -537,7 +539,8 @@ async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
                         "{what}: tidied, without the database"
                     );
                     if !database_lost && !stopped {
-                        // All is told by the names that are left: one commit, and the chunks it names.
+                        // All is told by the names that are left: one commit, and the chunks it
+                        // names.
                         let commits = host
                             .container
                             .keys()

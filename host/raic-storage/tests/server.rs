@@ -1,5 +1,5 @@
-//! Storage servers: leases, collection and reconciliation over a cloud that lists late, loses, and lies. The known faults of
-//! the first RAIC are here by name.
+//! Storage servers: leases, collection and reconciliation over a cloud that lists late, loses, and
+//! lies. The known faults of the first RAIC are here by name.
 
 #![allow(
     clippy::unwrap_used,
@@ -72,7 +72,8 @@ async fn known_fault_2_listings_were_not_paginated_and_shares_past_the_first_pag
                     format!("{share}.{chunk}")
                 };
                 if chunk == 0 {
-                    // Chunks of twelve bytes: the first is the header, which tells what the others are together.
+                    // Chunks of twelve bytes: the first is the header, which tells what the others
+                    // are together.
                     content = [2, 3999 * 12, 0].map(u32::to_be_bytes).concat();
                 }
                 let si = index(1).to_string();
@@ -585,7 +586,8 @@ async fn what_never_was_whole_is_destroyed_by_two_passes_and_a_late_chunk_saves_
     assert_eq!(rig.read(index(2), 0).await.unwrap(), whole);
 }
 
-/// Two passes, but the container is another one, or has lost its owner: nothing counts as gone, nothing is destroyed.
+/// Two passes, but the container is another one, or has lost its owner: nothing counts as gone,
+/// nothing is destroyed.
 #[tokio::test]
 async fn in_a_container_without_its_owner_nothing_counts_as_gone() {
     let rig = Rig::with(ServerSettings {
@@ -949,7 +951,8 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
     let read = run(&rig.server, Default::default()).await.unwrap().data;
     assert_eq!(read[&ShareNum(0)], [Bytes::from_static(b"second")]);
     for _ in 0..2 {
-        // The host before may still delete what this one has found: another listing after that decides.
+        // The host before may still delete what this one has found: another listing after that
+        // decides.
         assert!(matches!(
             run(&rig.server, write(b"third")).await,
             Err(StorageError::ReadOnly { .. })
@@ -961,7 +964,8 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
     assert!(run(&rig.server, write(b"third")).await.unwrap().is_written);
 }
 
-/// It once went back to the version before: the database was lost, one listing showed the newest, and the next left it out.
+/// It once went back to the version before: the database was lost, one listing showed the newest,
+/// and the next left it out.
 #[tokio::test]
 async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
     let mut rig = Rig::new().await;
@@ -1016,7 +1020,8 @@ async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
     }
 }
 
-/// The mark of a deletion went, by the host before, after one listing had shown it: once its share was going for ever.
+/// The mark of a deletion went, by the host before, after one listing had shown it: once its share
+/// was going for ever.
 #[tokio::test]
 async fn a_slot_whose_mark_has_gone_goes_too() {
     let mut rig = Rig::with(ServerSettings {
@@ -1056,7 +1061,8 @@ async fn a_slot_whose_mark_has_gone_goes_too() {
     assert_eq!(rig.used().await, (0, 0));
 }
 
-/// A chunk of the host before lands after its container was taken over: no new share gets its name meanwhile.
+/// A chunk of the host before lands after its container was taken over: no new share gets its name
+/// meanwhile.
 #[tokio::test]
 async fn after_a_take_over_no_name_is_used_that_an_older_request_may_still_take() {
     let mut rig = Rig::new().await;
@@ -1083,7 +1089,8 @@ async fn after_a_take_over_no_name_is_used_that_an_older_request_may_still_take(
     rig.store(index(2), 0, b"a new one").await;
 }
 
-/// A chunk that an older, longer upload left beyond a share's end says nothing against the share, and goes.
+/// A chunk that an older, longer upload left beyond a share's end says nothing against the share,
+/// and goes.
 #[tokio::test]
 async fn a_leftover_beyond_a_shares_end_neither_tears_it_nor_stays() {
     let mut rig = Rig::new().await;
@@ -1155,7 +1162,8 @@ async fn what_an_upload_sent_goes_though_no_listing_shows_it() {
     );
 }
 
-/// A lease that ends while its share is being written: the write that is acknowledged is there afterwards.
+/// A lease that ends while its share is being written: the write that is acknowledged is there
+/// afterwards.
 #[tokio::test]
 async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
     let rig = Rig::with(ServerSettings {
@@ -1214,7 +1222,8 @@ async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
     }
 }
 
-/// A backup that is restored knows less than the containers: nothing that was acknowledged since is destroyed.
+/// A backup that is restored knows less than the containers: nothing that was acknowledged since is
+/// destroyed.
 #[tokio::test]
 async fn a_restored_backup_destroys_nothing_that_came_after_it() {
     let run = async |server: &Arc<StorageServer>, bytes: &'static [u8]| {
@@ -1346,7 +1355,8 @@ async fn a_share_that_cannot_be_examined_holds_up_no_other() {
     );
 }
 
-/// The cloud has a share's objects, and fewer bytes in them: that is told, and repaired by nobody's bookkeeping.
+/// The cloud has a share's objects, and fewer bytes in them: that is told, and repaired by nobody's
+/// bookkeeping.
 #[tokio::test]
 async fn a_share_that_was_cut_short_is_lost_by_two_passes() {
     let rig = Rig::new().await;
@@ -1370,7 +1380,8 @@ async fn a_share_that_was_cut_short_is_lost_by_two_passes() {
     assert_eq!(rig.used().await, (1, 2512));
 }
 
-/// What an older host sent before its container was taken over, and what lands later, goes; nothing known does.
+/// What an older host sent before its container was taken over, and what lands later, goes; nothing
+/// known does.
 #[tokio::test]
 async fn strays_of_a_mutable_share_go_and_its_version_stays() {
     let mut rig = Rig::new().await;
@@ -1385,7 +1396,8 @@ async fn strays_of_a_mutable_share_go_and_its_version_stays() {
             .await
     };
     run(&rig.server, b"first").await.unwrap();
-    // The old host writes once more, and what it sent lands when the new one has settled what there was.
+    // The old host writes once more, and what it sent lands when the new one has settled what there
+    // was.
     let old = rig.server.clone();
     let before = rig.cloud.inner().keys();
     run(&old, b"old").await.unwrap();

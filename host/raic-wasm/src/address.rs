@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address may be reached without the operator having typed it: neither private, loopback,
-/// link-local (where clouds' metadata services are), shared, multicast nor reserved. Addresses that carry an
-/// IPv4 address (mapped, NAT64, 6to4) are judged by it. Source: IANA's special-purpose address registries.
+/// Whether an address may be reached without the operator having typed it: neither private,
+/// loopback, link-local (where clouds' metadata services are), shared, multicast nor reserved.
+/// Addresses that carry an IPv4 address (mapped, NAT64, 6to4) are judged by it. Source: IANA's
+/// special-purpose address registries.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -49,8 +50,9 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
     }
 }
 
-/// Whether an address is where clouds have their metadata services: link-local ones, Azure's WireServer, and those of Amazon and
-/// Google by IPv6. They hand credentials to whoever asks from the machine, so they are reached only if the operator typed the address.
+/// Whether an address is where clouds have their metadata services: link-local ones, Azure's
+/// WireServer, and those of Amazon and Google by IPv6. They hand credentials to whoever asks from
+/// the machine, so they are reached only if the operator typed the address.
 pub(crate) fn is_metadata(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip == Ipv4Addr::new(168, 63, 129, 16),

@@ -1,5 +1,5 @@
-//! What the operator approved: components by their hash, in a folder of the daemon's home. And what waits to be: any file that
-//! is dropped into the folder above.
+//! What the operator approved: components by their hash, in a folder of the daemon's home. And what
+//! waits to be: any file that is dropped into the folder above.
 
 use std::{
     fs,
@@ -11,12 +11,13 @@ use std::{
 
 use crate::{ConnectorError, Manifest, Package};
 
-/// The approved connectors: `approved/SHA256.wasm` in a folder of mode 0700, and what was compiled of them.
+/// The approved connectors: `approved/SHA256.wasm` in a folder of mode 0700, and what was compiled
+/// of them.
 ///
 /// Beside them in that folder lies what was dropped in: a name there approves nothing.
 ///
-/// **Invariant:** what is loaded is what was approved: the bytes are hashed when they are approved and again each
-/// time they are read.
+/// **Invariant:** what is loaded is what was approved: the bytes are hashed when they are approved
+/// and again each time they are read.
 #[derive(Clone, Debug)]
 pub struct ApprovalStore {
     /// Where connectors are dropped.
@@ -39,7 +40,8 @@ pub struct Waiting {
     pub package: Result<Dropped, ConnectorError>,
 }
 
-/// What a dropped file was when it was looked at. Its bytes are read again when it is approved, and may be others then.
+/// What a dropped file was when it was looked at. Its bytes are read again when it is approved, and
+/// may be others then.
 #[derive(Debug)]
 pub struct Dropped {
     /// The connector's name.
@@ -65,7 +67,8 @@ impl ApprovalStore {
                 .create(made)
                 .map_err(ConnectorError::io(made))?;
         }
-        // What lies in them is run as native code: nobody else may have made them, or may put other folders in their place.
+        // What lies in them is run as native code: nobody else may have made them, or may put other
+        // folders in their place.
         for (place, others) in [(folder, 0o022), (&approved, 0o077), (&compiled, 0o077)] {
             let meta = fs::symlink_metadata(place).map_err(ConnectorError::io(place))?;
             let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
@@ -85,7 +88,8 @@ impl ApprovalStore {
         })
     }
 
-    /// The files that were dropped in and are not approved, by their names; 64 of them at most, out of 1024. One at a time is in memory.
+    /// The files that were dropped in and are not approved, by their names; 64 of them at most, out
+    /// of 1024. One at a time is in memory.
     ///
     /// # Errors
     /// [`ConnectorError::Io`] for the folder's.
@@ -173,7 +177,8 @@ impl ApprovalStore {
         self.folder.join(format!("{sha256}.revoked"))
     }
 
-    /// Takes the approval of a connector back: its bytes go. What was compiled of them is never loaded without them.
+    /// Takes the approval of a connector back: its bytes go. What was compiled of them is never
+    /// loaded without them.
     ///
     /// # Errors
     /// [`ConnectorError::Io`].
@@ -188,7 +193,8 @@ impl ApprovalStore {
             .map_err(ConnectorError::io(&self.folder))
     }
 
-    /// Every approved connector, the latest approved first; an error in the place of a file that is none any longer.
+    /// Every approved connector, the latest approved first; an error in the place of a file that is
+    /// none any longer.
     ///
     /// # Errors
     /// [`ConnectorError::Io`] for the folder's.
@@ -208,11 +214,12 @@ impl ApprovalStore {
         Ok(files.into_iter().rev().map(|(_, path)| path))
     }
 
-    /// The connector of that name approved last, or the one whose SHA-256 begins so (8 digits or more).
+    /// The connector of that name approved last, or the one whose SHA-256 begins so (8 digits or
+    /// more).
     ///
     /// # Errors
-    /// [`ConnectorError::NotApproved`] where there is none, [`ConnectorError::Tampered`] where the file of that SHA-256
-    /// is not what its name says.
+    /// [`ConnectorError::NotApproved`] where there is none, [`ConnectorError::Tampered`] where the
+    /// file of that SHA-256 is not what its name says.
     pub fn find(&self, name: &str) -> Result<Package, ConnectorError> {
         // No connector has such a name, so that none can pass for another's hash.
         if is_hash(name) {

@@ -29,8 +29,8 @@ use crate::{
 
 /// CPU time for a call, looked at in every epoch.
 const MAX_CPU: Duration = Duration::from_millis(200);
-/// Data a guest may hand to the host in one call of an import: it is refilled for each. What the host keeps of it is counted by
-/// [`Limits::hold`].
+/// Data a guest may hand to the host in one call of an import: it is refilled for each. What the
+/// host keeps of it is counted by [`Limits::hold`].
 const HOSTCALL_FUEL: usize = 1 << 20;
 const MAX_HANDLES: usize = 256;
 /// Requests of one call: a put and a login need three.
@@ -53,11 +53,13 @@ pub(crate) struct Context {
     pub(crate) client: HttpClient,
     /// The tokens of the manifest, by name.
     pub(crate) tokens: BTreeMap<String, Token>,
-    /// The names under which logins are kept, in the manifest's order: one may need those before it.
+    /// The names under which logins are kept, in the manifest's order: one may need those before
+    /// it.
     pub(crate) login_names: Vec<String>,
     /// The manifest's endpoints, by name.
     pub(crate) endpoints: BTreeMap<String, EndpointRule>,
-    /// What calls learned of endpoints that are not pinned, or otherwise. A std lock: held while a text is copied.
+    /// What calls learned of endpoints that are not pinned, or otherwise. A std lock: held while a
+    /// text is copied.
     pub(crate) learned: Mutex<BTreeMap<String, String>>,
     /// How much the connector may write to the log. A std lock: held while a number is changed.
     pub(crate) log_room: Mutex<LogRoom>,
@@ -71,8 +73,8 @@ pub(crate) enum EndpointRule {
     Below(String, u16),
 }
 
-/// The lines of the log that one cloud's connector may still write: a bucket that fills with time, so that a connector cannot fill the
-/// operator's disk.
+/// The lines of the log that one cloud's connector may still write: a bucket that fills with time,
+/// so that a connector cannot fill the operator's disk.
 pub(crate) struct LogRoom {
     lines: f64,
     since: Instant,

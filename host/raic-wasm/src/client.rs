@@ -37,7 +37,8 @@ use crate::{
 };
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// Informational answers (RFC 9110 section 15.2) that may come before an answer: a service may send a few, and is read for no more.
+/// Informational answers (RFC 9110 section 15.2) that may come before an answer: a service may send
+/// a few, and is read for no more.
 const INFORMATIONAL: usize = 32;
 /// How long the head of an answer, or the next piece of a body, may take.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
@@ -185,8 +186,9 @@ fn tls_config(tls: &TlsSettings) -> Result<ClientConfig, ConnectorError> {
         .with_no_client_auth())
 }
 
-/// Looks names up; drops addresses that are not public unless any will do, and those of metadata services in any case: nobody who typed
-/// a name meant them, and whoever owns the name chooses its addresses. What is connected to are the addresses that were judged.
+/// Looks names up; drops addresses that are not public unless any will do, and those of metadata
+/// services in any case: nobody who typed a name meant them, and whoever owns the name chooses its
+/// addresses. What is connected to are the addresses that were judged.
 #[derive(Clone)]
 struct JudgedResolver {
     any_address: bool,
@@ -333,7 +335,8 @@ mod tests {
         }
     }
 
-    /// A service that refuses an upload says so before it has read it, and closes: the answer counts, and not the connection that broke.
+    /// A service that refuses an upload says so before it has read it, and closes: the answer
+    /// counts, and not the connection that broke.
     #[tokio::test]
     async fn an_answer_that_comes_before_the_upload_has_gone_counts() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -347,7 +350,8 @@ mod tests {
                 let answer =
                     b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong";
                 stream.write_all(answer).await.unwrap();
-                // What came so far is read, or closing would take the answer back (RFC 9112 section 9.6).
+                // What came so far is read, or closing would take the answer back (RFC 9112 section
+                // 9.6).
                 let drain = async {
                     while stream
                         .read(&mut [0; 65536])

@@ -49,7 +49,8 @@ pub struct Configuration {
     pub credentials: CredentialDocuments,
     /// How TLS servers are trusted.
     pub tls: TlsSettings,
-    /// The endpoints learned at login that the operator pinned, by the manifest's names; several where the manifest says so.
+    /// The endpoints learned at login that the operator pinned, by the manifest's names; several
+    /// where the manifest says so.
     pub endpoints: Pins,
 }
 
@@ -170,8 +171,9 @@ impl ConnectorCloud {
         })
     }
 
-    /// The same cloud in a rehearsal: for `raic connector test` and for tests. It has the logins that there are, unless its clock is to be
-    /// off; what happens to them there changes nothing here.
+    /// The same cloud in a rehearsal: for `raic connector test` and for tests. It has the logins
+    /// that there are, unless its clock is to be off; what happens to them there changes nothing
+    /// here.
     #[must_use]
     pub fn rehearsing(&self, rehearsal: Rehearsal) -> Self {
         let logins = if rehearsal.clock_ahead_ms == 0 {
@@ -334,7 +336,8 @@ impl ConnectorCloud {
         CloudError::new(ErrorKind::Internal, &self.context.cloud, operation, text)
     }
 
-    /// What a guest says of an object: an etag is a short line of text (RFC 9110 section 8.8.3), since it is kept and shown.
+    /// What a guest says of an object: an etag is a short line of text (RFC 9110 section 8.8.3),
+    /// since it is kept and shown.
     fn info(&self, operation: Operation, info: wit::ObjectInfo) -> Result<ObjectInfo> {
         let is_etag = |etag: &String| {
             (1..=MAX_ETAG).contains(&etag.len()) && etag.bytes().all(|b| (0x20..0x7f).contains(&b))

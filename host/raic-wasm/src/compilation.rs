@@ -1,8 +1,11 @@
-//! Compiling connectors: in a process of its own with limits, once for each version of the engine, and kept with a hash.
+//! Compiling connectors: in a process of its own with limits, once for each version of the engine,
+//! and kept with a hash.
 //!
-//! A component of a few kilobytes can be made so that compiling it takes minutes and gigabytes. So the daemon and the commands leave
-//! it to a child, [`CompilerProcess`], which limits itself before it reads the component. What comes out is native code: it is kept in a
-//! folder that only this user writes, with its SHA-256 before it, and is compiled again if a disk has changed a bit of it.
+//! A component of a few kilobytes can be made so that compiling it takes minutes and gigabytes. So
+//! the daemon and the commands leave it to a child, [`CompilerProcess`], which limits itself before
+//! it reads the component. What comes out is native code: it is kept in a folder that only this
+//! user writes, with its SHA-256 before it, and is compiled again if a disk has changed a bit of
+//! it.
 
 use std::{
     ffi::OsString,
@@ -22,13 +25,15 @@ use crate::{ConnectorError, Package, engine};
 /// How long native code of another version of the engine is kept.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
 const MAX_ADDRESS_SPACE: u64 = 3 << 30;
-/// The CPU time of a compiler, in seconds, all threads together: guests that carry an interpreter take a quarter of it in a debug build.
+/// The CPU time of a compiler, in seconds, all threads together: guests that carry an interpreter
+/// take a quarter of it in a debug build.
 const MAX_CPU_S: u64 = 240;
 /// What is kept of what a compiler says before it ends.
 const MAX_SAID: u64 = 2 << 10;
 const HASH: usize = 32;
 
-/// How to start a process that compiles one component: it must end by [`compile_file`] with the two paths that follow its arguments.
+/// How to start a process that compiles one component: it must end by [`compile_file`] with the two
+/// paths that follow its arguments.
 #[derive(Clone, Debug)]
 pub struct CompilerProcess {
     /// The program, such as the one that runs.
@@ -37,11 +42,12 @@ pub struct CompilerProcess {
     pub arguments: Vec<OsString>,
 }
 
-/// Compiles the component in `component`, which is not trusted, into `output`. Limits this process first, for good: it can do nothing
-/// else afterwards.
+/// Compiles the component in `component`, which is not trusted, into `output`. Limits this process
+/// first, for good: it can do nothing else afterwards.
 ///
 /// # Errors
-/// [`ConnectorError::Compile`] and [`ConnectorError::Io`]. Where a limit is hit, the process ends by a signal or an abort.
+/// [`ConnectorError::Compile`] and [`ConnectorError::Io`]. Where a limit is hit, the process ends
+/// by a signal or an abort.
 pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorError> {
     let limit = |most: u64| Rlimit {
         current: Some(most),
@@ -141,8 +147,9 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
     let Some(code) = read(file).map_err(ConnectorError::io(file))? else {
         return Ok(None);
     };
-    // SAFETY: the folder is in the daemon's home, mode 0700, and only `write` writes there, what an engine of the same settings
-    // compiled: the name carries the component's hash and the engine's compatibility, and the code's own hash was just checked.
+    // SAFETY: the folder is in the daemon's home, mode 0700, and only `write` writes there, what an
+    // engine of the same settings compiled: the name carries the component's hash and the engine's
+    // compatibility, and the code's own hash was just checked.
     #[allow(unsafe_code)]
     match unsafe { Component::deserialize(engine, &code) } {
         Ok(component) => Ok(Some(component)),
@@ -153,7 +160,8 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
     }
 }
 
-/// Removes what other versions of the engine compiled of the same connector, and nobody used for long: a daemon may run on after an upgrade.
+/// Removes what other versions of the engine compiled of the same connector, and nobody used for
+/// long: a daemon may run on after an upgrade.
 fn forget_older(package: &Package, folder: &Path, kept: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let ours = entry
@@ -182,7 +190,8 @@ impl CompilerProcess {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .args([component.path(), output])
-            // Threads and their arenas reserve address space, of which it has a limit, whatever they use.
+            // Threads and their arenas reserve address space, of which it has a limit, whatever
+            // they use.
             .env("RAYON_NUM_THREADS", "4")
             .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())

@@ -1,4 +1,5 @@
-//! The CPU time that a call uses: what its thread used while it ran, so that a busy machine charges nobody for waiting.
+//! The CPU time that a call uses: what its thread used while it ran, so that a busy machine charges
+//! nobody for waiting.
 
 use std::{
     future::{Future, poll_fn},

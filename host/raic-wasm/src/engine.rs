@@ -22,13 +22,15 @@ use crate::{
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// The most linear memory a guest may have.
 const MAX_MEMORY: usize = (MEMORY_MIB as usize) << 20;
-/// The most linear memory of a guest whose instances come from the pool of small ones, in MiB: what a connector in Rust declares.
+/// The most linear memory of a guest whose instances come from the pool of small ones, in MiB: what
+/// a connector in Rust declares.
 const SMALL_MIB: u32 = 8;
 const STACK: usize = 512 << 10;
 const ASYNC_STACK: usize = 2 << 20;
 /// Core instances of one component: componentize-py makes one of each of its 38 libraries.
 const MAX_CORE_INSTANCES: u32 = 64;
-/// Linear memories of one component. The pool has room for as many in each call, so that no cloud runs another's out of it.
+/// Linear memories of one component. The pool has room for as many in each call, so that no cloud
+/// runs another's out of it.
 const MAX_MEMORIES: u32 = 4;
 /// Calls that run at once, all clouds together; more wait. The pool has a slot for each.
 const MAX_CALLS: u32 = 256;
@@ -42,8 +44,9 @@ pub struct Engine {
     compiler: Option<CompilerProcess>,
 }
 
-/// Where instances of one size come from. What an instance touched is given back to the system in batches, since that costs an interrupt on
-/// every other core; a batch counts instances, so those that may be large have a pool in which each is given back at once.
+/// Where instances of one size come from. What an instance touched is given back to the system in
+/// batches, since that costs an interrupt on every other core; a batch counts instances, so those
+/// that may be large have a pool in which each is given back at once.
 #[derive(Clone)]
 struct Pool {
     engine: wasmtime::Engine,
@@ -158,7 +161,8 @@ impl Connector {
         self.exports.batch_delete.is_some()
     }
 
-    /// Waits for the room that a call takes. What was waited for is given back where the future is dropped.
+    /// Waits for the room that a call takes. What was waited for is given back where the future is
+    /// dropped.
     pub(crate) async fn room(&self) -> Room {
         let memory = self
             .memory
@@ -207,8 +211,8 @@ impl HasData for Imports {
 }
 
 impl Engine {
-    /// Starts an engine and its clock, a thread that ends with the engine. Instances come from a pool where the
-    /// address space has room for one, else each from the system.
+    /// Starts an engine and its clock, a thread that ends with the engine. Instances come from a
+    /// pool where the address space has room for one, else each from the system.
     ///
     /// # Errors
     /// [`ConnectorError::Compile`] where this machine cannot run WebAssembly at all.
@@ -242,8 +246,8 @@ impl Engine {
         })
     }
 
-    /// The same, which leaves compiling to a process with limits. Without it, whoever loads a connector trusts it not to take minutes and
-    /// gigabytes.
+    /// The same, which leaves compiling to a process with limits. Without it, whoever loads a
+    /// connector trusts it not to take minutes and gigabytes.
     #[must_use]
     pub fn compiling_by(self, compiler: CompilerProcess) -> Self {
         Self {
@@ -265,13 +269,15 @@ impl Engine {
         }
     }
 
-    /// Whether [`load`](Self::load) would have to compile a connector, as where another version of this host did so last.
+    /// Whether [`load`](Self::load) would have to compile a connector, as where another version of
+    /// this host did so last.
     pub fn must_compile(&self, package: &Package, cache: &Path) -> bool {
         !compilation::is_kept(&self.pool(package).engine, package, cache)
     }
 
-    /// Compiles a connector, or takes what was compiled before from `cache`, a folder that only this host writes.
-    /// Blocks for 0.1 to 0.3 s for a guest in Rust, seconds for one that carries an interpreter.
+    /// Compiles a connector, or takes what was compiled before from `cache`, a folder that only
+    /// this host writes. Blocks for 0.1 to 0.3 s for a guest in Rust, seconds for one that carries
+    /// an interpreter.
     ///
     /// # Errors
     /// [`ConnectorError::Compile`] where it does not fit the contract's types.
@@ -314,8 +320,8 @@ pub(crate) fn for_compiling() -> Result<wasmtime::Engine, ConnectorError> {
     wasmtime::Engine::new(&config(None)).map_err(|e| ConnectorError::Compile(format!("{e:#}")))
 }
 
-/// The settings of an engine: with a pool, for instances of so much memory that are given back in batches of so many, or without one. What
-/// is compiled by one runs on all.
+/// The settings of an engine: with a pool, for instances of so much memory that are given back in
+/// batches of so many, or without one. What is compiled by one runs on all.
 fn config(pool: Option<(usize, usize)>) -> Config {
     let mut config = Config::new();
     config

@@ -1,7 +1,7 @@
 //! The one gate to the network: which requests may leave, and which answers are documents.
 //!
-//! **Invariant:** the URL that is judged here is the URL that is sent, byte for byte, and redirects are never
-//! followed. Names are judged here; the addresses they resolve to, in [`crate::client`].
+//! **Invariant:** the URL that is judged here is the URL that is sent, byte for byte, and redirects
+//! are never followed. Names are judged here; the addresses they resolve to, in [`crate::client`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -60,15 +60,17 @@ pub(crate) struct Passed<'a> {
     pub(crate) object: bool,
     /// The tokens that a 2xx answer holds.
     pub(crate) tokens: Vec<&'a str>,
-    /// All tokens that answers from this place may hold: a service may take other requests for a login than the manifest thinks of.
+    /// All tokens that answers from this place may hold: a service may take other requests for a
+    /// login than the manifest thinks of.
     pub(crate) of_place: Vec<&'a str>,
 }
 
 impl Gate {
     /// Fills a cloud's settings into what the manifest asks for.
     ///
-    /// `plain` are the readable parts of credentials: a URL there counts as typed. `learned` are the endpoints that the operator
-    /// pinned; a network that needs another one is not granted yet, and one that needs an endpoint with several has a grant for each.
+    /// `plain` are the readable parts of credentials: a URL there counts as typed. `learned` are
+    /// the endpoints that the operator pinned; a network that needs another one is not granted yet,
+    /// and one that needs an endpoint with several has a grant for each.
     pub(crate) fn new(
         manifest: &Manifest,
         settings: &Settings,
@@ -97,7 +99,8 @@ impl Gate {
                 let pinned = pinned.filter_map(|url| Url::parse(url).ok());
                 let mut by_operator = settings.typed_urls(manifest).chain(pinned);
                 let typed = match below {
-                    // The domain and its port are the operator's where a setting that was typed gives them.
+                    // The domain and its port are the operator's where a setting that was typed
+                    // gives them.
                     Some(template) => settings.typed_in(template),
                     None => by_operator.any(|by_operator| is_host_of(&url, &by_operator)),
                 };
@@ -129,8 +132,9 @@ impl Gate {
         })
     }
 
-    /// Whether a URL's scheme, host and port are those of a grant that the operator typed. The scheme counts: a service that says
-    /// that its https endpoint is at http now would have tokens sent in clear.
+    /// Whether a URL's scheme, host and port are those of a grant that the operator typed. The
+    /// scheme counts: a service that says that its https endpoint is at http now would have tokens
+    /// sent in clear.
     pub(crate) fn names_host_of(&self, url: &str) -> bool {
         Url::parse(url).is_ok_and(|url| {
             self.grants.iter().any(|g| {
@@ -160,7 +164,8 @@ impl Gate {
         self.grants.iter().filter(move |g| g.name == network)
     }
 
-    /// That an endpoint's URL lies below its domain: what may be sent requests without being pinned.
+    /// That an endpoint's URL lies below its domain: what may be sent requests without being
+    /// pinned.
     ///
     /// # Errors
     /// One line.
@@ -270,7 +275,8 @@ impl Grant {
         }
     }
 
-    /// What of a URL's path lies below this grant's; `None` if a request by `method` is not granted by it.
+    /// What of a URL's path lies below this grant's; `None` if a request by `method` is not granted
+    /// by it.
     fn rest<'u>(&self, url: &'u Url, method: &str) -> Option<&'u str> {
         let here = self.scheme == url.scheme()
             && url.host_str().is_some_and(|host| self.is_host(host))
@@ -305,8 +311,8 @@ impl std::fmt::Display for Grant {
 /// The endpoints that the operator pinned, by the manifest's names.
 pub type Pins = BTreeMap<String, Vec<String>>;
 
-/// A network's values for each way in which its endpoints are pinned, and the domain's template of one that has `below`; nothing where one is
-/// not pinned.
+/// A network's values for each way in which its endpoints are pinned, and the domain's template of
+/// one that has `below`; nothing where one is not pinned.
 #[allow(
     clippy::type_complexity,
     reason = "a list of pairs, taken apart at once"
@@ -368,15 +374,17 @@ impl Settings {
     }
 }
 
-/// Whether a host lies below a domain and is the same owner's: below `amazonaws.com`, which is one's, lie names that anybody may have
-/// (`s3.amazonaws.com` is a suffix of the private section of the list).
+/// Whether a host lies below a domain and is the same owner's: below `amazonaws.com`, which is
+/// one's, lie names that anybody may have (`s3.amazonaws.com` is a suffix of the private section of
+/// the list).
 fn is_below(host: &str, domain: &str) -> bool {
     host.strip_suffix(domain)
         .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
         && psl::domain_str(host) == psl::domain_str(domain)
 }
 
-/// Whether a URL leads to the scheme, host and port that the operator typed, or to a name below that host.
+/// Whether a URL leads to the scheme, host and port that the operator typed, or to a name below
+/// that host.
 fn is_host_of(url: &Url, typed: &Url) -> bool {
     let below = || match (url.host(), typed.host()) {
         (Some(Host::Domain(host)), Some(Host::Domain(typed))) => host
@@ -410,8 +418,9 @@ fn literal_address(url: &Url) -> Option<IpAddr> {
     }
 }
 
-/// What of `path` lies below `prefix`, by whole segments, however they are escaped: a container `tenant:a` may be sent as `tenant%3Aa`.
-/// Within the prefix a segment that holds an escaped slash is no other's.
+/// What of `path` lies below `prefix`, by whole segments, however they are escaped: a container
+/// `tenant:a` may be sent as `tenant%3Aa`. Within the prefix a segment that holds an escaped slash
+/// is no other's.
 fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     let decoded = |segment: &str| {
         let bytes: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
@@ -429,7 +438,8 @@ fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
-/// Whether a server that decodes slashes or dots early, or twice, or takes `..;x` for `..` (Java's do), would climb.
+/// Whether a server that decodes slashes or dots early, or twice, or takes `..;x` for `..` (Java's
+/// do), would climb.
 fn has_dot_segments(path: &str) -> bool {
     let once = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     let twice = percent_encoding::percent_decode_str(&once).decode_utf8_lossy();
@@ -502,7 +512,8 @@ mod tests {
         }
     }
 
-    /// The endpoint was typed, but it is the manifest that gives the host: no private address by that.
+    /// The endpoint was typed, but it is the manifest that gives the host: no private address by
+    /// that.
     #[test]
     fn a_typed_setting_opens_its_own_host_and_no_other() {
         let text =

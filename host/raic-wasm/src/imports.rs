@@ -46,7 +46,8 @@ fn refused(message: impl Into<String>) -> Error {
 const MAX_LOG_LINE: usize = 1024;
 /// The longest name of a login's value, in bytes.
 const MAX_LOGIN_NAME: usize = 64;
-/// What all texts of a login may have together, in bytes: they are kept for days. With 8 logins that is 64 KiB a cloud.
+/// What all texts of a login may have together, in bytes: they are kept for days. With 8 logins
+/// that is 64 KiB a cloud.
 const MAX_LOGIN_TEXT: usize = 8 << 10;
 /// What is kept of an error of a login, in characters of each of its texts.
 const MAX_LOGIN_ERROR: usize = 512;
@@ -284,7 +285,8 @@ impl cloud::Host for Call {
         else {
             return Ok(Err(refused(format!("the manifest has no login {name:?}"))));
         };
-        // Calls that hold one ticket wait for tickets in one order, so that no two wait for each other.
+        // Calls that hold one ticket wait for tickets in one order, so that no two wait for each
+        // other.
         if self.tickets.iter().any(|held| *held <= place) {
             return Ok(Err(refused(format!(
                 "a call that is logging in asks for logins that the manifest lists before that one, and {name:?} is not"
@@ -452,7 +454,8 @@ impl log::Host for Call {
                 "the connector wrote {left_out} lines more than it may"
             );
         }
-        // A guest's text may hold what would forge a line of the log, or a secret an answer repeated.
+        // A guest's text may hold what would forge a line of the log, or a secret an answer
+        // repeated.
         let message = self
             .context
             .redaction

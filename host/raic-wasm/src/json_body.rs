@@ -1,7 +1,7 @@
 //! Small JSON bodies that carry a secret: whole documents, in which no key stands twice.
 //!
-//! Of a key that stands twice some parsers take the first and others the last, so that one service could read another body than the
-//! one that a person, or a proxy before it, reads.
+//! Of a key that stands twice some parsers take the first and others the last, so that one service
+//! could read another body than the one that a person, or a proxy before it, reads.
 
 use std::{collections::BTreeSet, fmt};
 

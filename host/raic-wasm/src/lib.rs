@@ -1,16 +1,17 @@
 //! Runs connectors: sandboxed WebAssembly components that each speak one provider's API.
 //!
-//! A [`Package`] is a connector's file, read without running it; the [`ApprovalStore`] keeps those the operator
-//! approved; the [`Engine`] compiles them; a [`ConnectorCloud`] is a `Cloud` whose every call runs in a fresh
-//! instance. What a guest may do is the contract's imports, and each has its file here:
+//! A [`Package`] is a connector's file, read without running it; the [`ApprovalStore`] keeps those
+//! the operator approved; the [`Engine`] compiles them; a [`ConnectorCloud`] is a `Cloud` whose
+//! every call runs in a fresh instance. What a guest may do is the contract's imports, and each has
+//! its file here:
 //!
 //! - `gate` judges every request by the manifest and the cloud's settings, `client` sends it;
-//! - `secrets` signs with credentials and sends them where the manifest says, `redaction` cuts them out of
-//!   answers;
+//! - `secrets` signs with credentials and sends them where the manifest says, `redaction` cuts them
+//!   out of answers;
 //! - `imports` is the host's side of each import; `call` the state and the limits of one call.
 //!
-//! **Invariant:** a guest sees neither plaintext nor ciphertext, no raw secret, and no host that was not granted.
-//! **Invariant:** nothing of a guest outlives its call.
+//! **Invariant:** a guest sees neither plaintext nor ciphertext, no raw secret, and no host that
+//! was not granted. **Invariant:** nothing of a guest outlives its call.
 
 mod address;
 mod approval;
@@ -61,14 +62,16 @@ pub const CONTRACT: &str = "0.1.0";
 /// The custom section of a component that holds its manifest, the text of `connector.toml`.
 pub const MANIFEST_SECTION: &str = "raic:connector.toml";
 
-/// Whether a character hides itself or its neighbours where it is shown: controls, marks of direction, and what has no width.
+/// Whether a character hides itself or its neighbours where it is shown: controls, marks of
+/// direction, and what has no width.
 ///
 /// Everything that comes from a file, a connector or a service is shown without them, by [`shown`].
 pub fn hides(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
-            // Default-ignorable code points (Unicode's DerivedCoreProperties), separators of lines, and interlinear marks.
+            // Default-ignorable code points (Unicode's DerivedCoreProperties), separators of lines,
+            // and interlinear marks.
             '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
                 | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
                 | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
@@ -76,7 +79,8 @@ pub fn hides(c: char) -> bool {
         )
 }
 
-/// A text from outside as a terminal or a log may have it: what [`hides`] is escaped, line feeds stay.
+/// A text from outside as a terminal or a log may have it: what [`hides`] is escaped, line feeds
+/// stay.
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,7 +1,9 @@
-//! What logins gave, shared by all calls on one cloud: a token is fetched once for all that wait for it.
+//! What logins gave, shared by all calls on one cloud: a token is fetched once for all that wait
+//! for it.
 //!
-//! **Invariant:** of one name at most one ticket is out. A ticket that is dropped unfilled wakes the next who waits. Who
-//! holds a ticket waits only for names that the manifest lists before it, so that no two wait for each other.
+//! **Invariant:** of one name at most one ticket is out. A ticket that is dropped unfilled wakes
+//! the next who waits. Who holds a ticket waits only for names that the manifest lists before it,
+//! so that no two wait for each other.
 
 #![allow(
     unreachable_pub,
@@ -95,8 +97,8 @@ impl Logins {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The login of that name, the right to make it, or a failure that was recorded (not where `is_probe`). Waits for
-    /// whoever is logging in.
+    /// The login of that name, the right to make it, or a failure that was recorded (not where
+    /// `is_probe`). Waits for whoever is logging in.
     ///
     /// Cancelled, it takes nothing.
     pub(crate) async fn acquire(

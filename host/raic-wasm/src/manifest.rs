@@ -1,7 +1,8 @@
 //! The manifest: what a connector is, may be told, and may reach.
 //!
-//! `connector.toml`, embedded by the build as a custom section, so that it can be read and shown without
-//! running the connector. Unknown fields are errors: a permission that is misspelt must not vanish.
+//! `connector.toml`, embedded by the build as a custom section, so that it can be read and shown
+//! without running the connector. Unknown fields are errors: a permission that is misspelt must not
+//! vanish.
 
 mod check;
 mod settings;
@@ -35,8 +36,8 @@ pub struct Manifest {
     pub license: String,
     /// The version of the contract it was written for.
     pub contract: String,
-    /// The linear memory of a call, in MiB, 1 to 64: what an interpreter carries counts too. All calls of a cloud share
-    /// [`MEMORY_MIB`]; those that find no room wait.
+    /// The linear memory of a call, in MiB, 1 to 64: what an interpreter carries counts too. All
+    /// calls of a cloud share [`MEMORY_MIB`]; those that find no room wait.
     #[serde(default = "four")]
     pub memory_mib: u32,
     /// What a cloud may set.
@@ -56,11 +57,12 @@ pub struct Manifest {
     /// The secrets that logins answer with.
     #[serde(default)]
     pub tokens: BTreeMap<String, Token>,
-    /// What is kept of logins from call to call, by name. A login may need those that are listed before it.
+    /// What is kept of logins from call to call, by name. A login may need those that are listed
+    /// before it.
     #[serde(default)]
     pub logins: Vec<String>,
-    /// Places in the network that are known only after a login, such as from a catalogue: `{learned:NAME}` in a
-    /// network's URL.
+    /// Places in the network that are known only after a login, such as from a catalogue:
+    /// `{learned:NAME}` in a network's URL.
     #[serde(default)]
     pub endpoints: BTreeMap<String, Endpoint>,
 }
@@ -90,7 +92,8 @@ pub struct Setting {
 pub enum SettingType {
     /// Any text without control characters.
     Text,
-    /// An `http` or `https` URL, without query; reaches the guest normalised and without trailing slash.
+    /// An `http` or `https` URL, without query; reaches the guest normalised and without trailing
+    /// slash.
     Url,
     /// One of `choices`.
     Choice,
@@ -145,7 +148,8 @@ pub enum Encoding {
 pub struct Token {
     /// The requests that are answered with it.
     pub answers: Vec<Document>,
-    /// Where it is in the answer, every place: `header:NAME`, `json:/pointer` (RFC 6901), `xml:A/B` (below the root), `text`.
+    /// Where it is in the answer, every place: `header:NAME`, `json:/pointer` (RFC 6901), `xml:A/B`
+    /// (below the root), `text`.
     pub from: Vec<String>,
     /// Whether a success may lack it.
     #[serde(default)]
@@ -158,13 +162,15 @@ pub struct Token {
     pub send: Vec<Sending>,
 }
 
-/// An endpoint that is told by the service. The operator pins it when the cloud is added, or approves a domain that it lies below.
+/// An endpoint that is told by the service. The operator pins it when the cloud is added, or
+/// approves a domain that it lies below.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
     /// One line for a person.
     pub help: String,
-    /// A domain, optionally with a port, and settings as `{x}`: any https host below it will do, and none is pinned.
+    /// A domain, optionally with a port, and settings as `{x}`: any https host below it will do,
+    /// and none is pinned.
     pub below: Option<String>,
     /// Whether the service may name several, all of which are pinned.
     #[serde(default)]
@@ -173,9 +179,10 @@ pub struct Endpoint {
 
 /// A kind of signature, and what may be signed by it.
 ///
-/// A key that signed whatever a connector handed to the host could make credentials that outlive the connector's approval, such as a shared
-/// access signature for a whole account. So only SigV4, which is bound to a granted host, takes any request; the other kinds name the
-/// shape of the message, which the host checks.
+/// A key that signed whatever a connector handed to the host could make credentials that outlive
+/// the connector's approval, such as a shared access signature for a whole account. So only SigV4,
+/// which is bound to a granted host, takes any request; the other kinds name the shape of the
+/// message, which the host checks.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "form", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Signing {
@@ -188,8 +195,8 @@ pub enum Signing {
         /// The network grant that the request goes to.
         network: String,
     },
-    /// A JSON Web Token as RFC 7523 has it, by RSASSA-PKCS1-v1_5 with SHA-256 and a private key in PEM (PKCS #8): the audience is the URL
-    /// of `network`, and the token is of now.
+    /// A JSON Web Token as RFC 7523 has it, by RSASSA-PKCS1-v1_5 with SHA-256 and a private key in
+    /// PEM (PKCS #8): the audience is the URL of `network`, and the token is of now.
     Jwt {
         /// The network grant whose URL is the audience.
         network: String,
@@ -240,8 +247,9 @@ pub struct Sending {
     pub network: String,
     /// The header, in lower case; none where it goes into the query or the content.
     pub header: Option<String>,
-    /// In a header: `raw`, or `basic` for base64(user:value). In the query: `raw`, as whole items between `&`, or `query`,
-    /// percent-encoded. In the content: `json`, inside the quotes of a text, or `form`, percent-encoded.
+    /// In a header: `raw`, or `basic` for base64(user:value). In the query: `raw`, as whole items
+    /// between `&`, or `query`, percent-encoded. In the content: `json`, inside the quotes of a
+    /// text, or `form`, percent-encoded.
     pub form: String,
 }
 
@@ -304,9 +312,10 @@ pub struct Document {
     pub network: String,
     /// The HTTP method.
     pub method: String,
-    /// The path, exactly, after the grant's: what is below a container are objects, and no documents. `/*`, all that is below, only where
-    /// no object can come by it: of PROPFIND, which answers with properties (RFC 4918 section 9.1), and of POST to a network whose only
-    /// method it is.
+    /// The path, exactly, after the grant's: what is below a container are objects, and no
+    /// documents. `/*`, all that is below, only where no object can come by it: of PROPFIND, which
+    /// answers with properties (RFC 4918 section 9.1), and of POST to a network whose only method
+    /// it is.
     #[serde(default)]
     pub path: String,
     /// Items the query must have, such as `list-type=2`, each name once.
@@ -324,8 +333,9 @@ pub(crate) fn is_plain(url: &Url) -> bool {
         && url.fragment().is_none()
 }
 
-/// A domain below which any https host is granted: in lower case, not an address, and one owner's, so no public suffix, the suffixes of
-/// private registries (`github.io`) included. A port may follow.
+/// A domain below which any https host is granted: in lower case, not an address, and one owner's,
+/// so no public suffix, the suffixes of private registries (`github.io`) included. A port may
+/// follow.
 pub(crate) fn domain(text: &str) -> Result<(String, u16), String> {
     let wrong = |why: &str| {
         Err(format!(

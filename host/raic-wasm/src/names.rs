@@ -1,8 +1,9 @@
 //! Name look-ups of one cloud: bounded, shared, and kept for a moment.
 //!
-//! The system's resolver blocks a thread for as long as a name server stays silent, and cannot be called off. A guest may give up
-//! its request at once and begin another. So the permit of a look-up moves into the thread that blocks: a look-up that was given
-//! up counts until it ends, and one cloud never has more than [`LOOK_UPS`] threads of the pool that all disk and database work
+//! The system's resolver blocks a thread for as long as a name server stays silent, and cannot be
+//! called off. A guest may give up its request at once and begin another. So the permit of a
+//! look-up moves into the thread that blocks: a look-up that was given up counts until it ends, and
+//! one cloud never has more than [`LOOK_UPS`] threads of the pool that all disk and database work
 //! shares.
 
 use std::{
@@ -161,8 +162,8 @@ fn given(found: Found) -> io::Result<Vec<SocketAddr>> {
     found.map_err(|e| io::Error::new(e.kind(), e.to_string()))
 }
 
-/// Whether a name lies below `localhost`: this machine, whatever the system's resolver makes of it (RFC 6761 section 6.3). So a service
-/// on loopback has virtual hosts without a name server.
+/// Whether a name lies below `localhost`: this machine, whatever the system's resolver makes of it
+/// (RFC 6761 section 6.3). So a service on loopback has virtual hosts without a name server.
 fn is_local(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     name.ends_with(".localhost")

@@ -30,7 +30,8 @@ pub struct Package {
 const MAX_MANIFEST: usize = 64 << 10;
 
 impl Package {
-    /// Reads a file that anybody may have put there: no link, no pipe that never ends, and no more of it than a connector has.
+    /// Reads a file that anybody may have put there: no link, no pipe that never ends, and no more
+    /// of it than a connector has.
     ///
     /// # Errors
     /// As [`Package::read`], and [`ConnectorError::Io`].
@@ -54,8 +55,8 @@ impl Package {
         Self::read(bytes)
     }
 
-    /// Checks a file's bytes: that they are a whole, valid component with a manifest, that it imports nothing
-    /// but the contract, and exports `object-store`.
+    /// Checks a file's bytes: that they are a whole, valid component with a manifest, that it
+    /// imports nothing but the contract, and exports `object-store`.
     ///
     /// # Errors
     /// One variant of [`ConnectorError`] for each of these.

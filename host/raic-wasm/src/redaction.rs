@@ -1,12 +1,14 @@
 //! Secrets that an answer repeats are cut out of what the guest reads.
 //!
-//! Honest services repeat what they were sent: S3's SignatureDoesNotMatch dumps the canonical request, session token
-//! included, as text and in hex. So every secret of 8 bytes or more is looked for in five views of a document: as it
-//! stands, with the escapes of URLs, JSON and XML undone once and twice, without the white space that breaks base64 into
-//! lines, and without what separates the digits of hex. In each view an automaton finds the first [`WINDOW`] bytes of a
+//! Honest services repeat what they were sent: S3's SignatureDoesNotMatch dumps the canonical
+//! request, session token included, as text and in hex. So every secret of 8 bytes or more is
+//! looked for in five views of a document: as it stands, with the escapes of URLs, JSON and XML
+//! undone once and twice, without the white space that breaks base64 into lines, and without what
+//! separates the digits of hex. In each view an automaton finds the first [`WINDOW`] bytes of a
 //! secret, so that a part of one is cut, too, and the match goes on for as long as the secret does.
 //!
-//! **Invariant:** a search costs time linear in the document, whatever the document and the secrets are, and holds no lock.
+//! **Invariant:** a search costs time linear in the document, whatever the document and the secrets
+//! are, and holds no lock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -56,7 +58,8 @@ impl Redactor {
         let mut forms = Vec::new();
         for secret in credentials.secret.values() {
             add_forms(&mut forms, secret.text());
-            // A shared access signature: a service may repeat its items one by one, as they are or decoded.
+            // A shared access signature: a service may repeat its items one by one, as they are or
+            // decoded.
             for item in secret
                 .text()
                 .split('&')
@@ -113,7 +116,8 @@ impl Redactor {
         tokens
             .iter()
             .for_each(|token| add_forms(&mut forms, token.text()));
-        // A token is kilobytes at most, so an automaton of the beginnings is made in less than a millisecond.
+        // A token is kilobytes at most, so an automaton of the beginnings is made in less than a
+        // millisecond.
         state.searched = Arc::new(Searched::new(forms.into_iter()));
     }
 
@@ -128,7 +132,8 @@ impl Redactor {
         searched.cut(document)
     }
 
-    /// The same for a text of which only the first `most` bytes are kept: no more of it is searched than they can need.
+    /// The same for a text of which only the first `most` bytes are kept: no more of it is searched
+    /// than they can need.
     pub(crate) fn apply_up_to(&self, document: &[u8], most: usize) -> Vec<u8> {
         // An escape has at most 12 bytes for one.
         let enough = most.saturating_mul(12).saturating_add(1 << 10);
@@ -185,7 +190,8 @@ fn add_forms(forms: &mut Vec<Form>, secret: &str) {
         Alphabet::Hex,
         HEXLOWER.encode(secret.as_bytes()).into_bytes(),
     );
-    // A secret begins at one of three places in a group of base64; what depends on its neighbours is left out.
+    // A secret begins at one of three places in a group of base64; what depends on its neighbours
+    // is left out.
     for lead in 0..3_usize {
         let padded = Zeroizing::new([&[0; 2][..lead], secret.as_bytes()].concat());
         let whole = padded.len() / 3 * 4;
@@ -302,8 +308,9 @@ impl Automaton {
                 }
                 _ => found.push(place),
             }
-            // Another may begin in the last bytes of what only began like a secret. Each byte is compared a bounded
-            // number of times: the search goes on by at least one, and compares again fewer than a window.
+            // Another may begin in the last bytes of what only began like a secret. Each byte is
+            // compared a bounded number of times: the search goes on by at least one, and compares
+            // again fewer than a window.
             at = (hit.start() + 1).max(end.saturating_sub(WINDOW - 1));
         }
     }
@@ -390,8 +397,9 @@ fn masked(document: &[u8], mut found: Vec<Range<usize>>) -> Vec<u8> {
     out
 }
 
-/// A text with its escapes undone, each once: `%41` (RFC 3986 section 2.1), `\u0041` and `\n` (RFC 8259 section 7), `&#65;`,
-/// `&#x41;` and `&amp;` (XML 1.0 sections 4.1 and 4.6). Its places are those of `text`.
+/// A text with its escapes undone, each once: `%41` (RFC 3986 section 2.1), `\u0041` and `\n` (RFC
+/// 8259 section 7), `&#65;`, `&#x41;` and `&amp;` (XML 1.0 sections 4.1 and 4.6). Its places are
+/// those of `text`.
 fn unescaped(text: &[u8]) -> View {
     let mut view = View {
         bytes: Vec::with_capacity(text.len()),
@@ -525,7 +533,8 @@ mod tests {
         }
     }
 
-    /// S3 answers a wrong signature with what it signed, as text and in hex, the session token in it.
+    /// S3 answers a wrong signature with what it signed, as text and in hex, the session token in
+    /// it.
     #[test]
     fn what_s3_says_of_a_wrong_signature_holds_no_token() {
         let token = "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMSJHMEUCIQ==";
@@ -582,7 +591,8 @@ mod tests {
         assert!(began.elapsed().as_millis() < 2000, "{:?}", began.elapsed());
     }
 
-    /// One login during one long search once stopped every worker that handled an answer of that cloud.
+    /// One login during one long search once stopped every worker that handled an answer of that
+    /// cloud.
     #[test]
     fn a_search_keeps_nobody_from_learning_a_token() {
         let redactor = Arc::new(redaction("a-secret-of-some-length"));

@@ -1,4 +1,5 @@
-//! Credentials that change while the daemon runs: when the service refuses those at hand, the operator's documents are read again.
+//! Credentials that change while the daemon runs: when the service refuses those at hand, the
+//! operator's documents are read again.
 
 use std::{
     fmt,
@@ -15,17 +16,18 @@ use tokio::sync::Mutex;
 
 use crate::{Configuration, Connector, ConnectorCloud, ConnectorError, CredentialDocuments};
 
-/// The least time between two readings of the documents: a command may cost something, and a key that stays wrong is asked for
-/// by every call.
+/// The least time between two readings of the documents: a command may cost something, and a key
+/// that stays wrong is asked for by every call.
 const BETWEEN: Duration = Duration::from_secs(10);
 
 /// Reads a cloud's credential documents; may block.
 pub type ReadCredentials = dyn Fn() -> Result<CredentialDocuments, String> + Send + Sync;
 
-/// A cloud behind a connector, whose credentials are read again where the service refuses them; a call that was refused is then
-/// made once more.
+/// A cloud behind a connector, whose credentials are read again where the service refuses them; a
+/// call that was refused is then made once more.
 ///
-/// **Invariant:** a call has one generation of credentials throughout. Those under way end with the one that they began with.
+/// **Invariant:** a call has one generation of credentials throughout. Those under way end with the
+/// one that they began with.
 pub struct RotatingCloud {
     name: String,
     connector: Connector,
@@ -33,7 +35,8 @@ pub struct RotatingCloud {
     read: Arc<ReadCredentials>,
     // A std lock: held while an Arc is copied.
     current: RwLock<Arc<ConnectorCloud>>,
-    /// What the current one has, and when the documents were read last. Held while they are read: one reads for all.
+    /// What the current one has, and when the documents were read last. Held while they are read:
+    /// one reads for all.
     documents: Mutex<(CredentialDocuments, Option<Instant>)>,
 }
 
@@ -46,8 +49,8 @@ impl fmt::Debug for RotatingCloud {
 }
 
 impl RotatingCloud {
-    /// A cloud with the credentials that `read` gives now, and gives anew when they are refused. Sends nothing; reads, so it may
-    /// block.
+    /// A cloud with the credentials that `read` gives now, and gives anew when they are refused.
+    /// Sends nothing; reads, so it may block.
     ///
     /// # Errors
     /// As [`ConnectorCloud::new`], and [`ConnectorError::Credentials`] with what `read` says.

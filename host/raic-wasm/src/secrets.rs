@@ -30,7 +30,8 @@ const MAX_USER: usize = 256;
 const MAX_PLACEHOLDERS: usize = 64;
 /// The longest URL after its placeholders were filled, in bytes.
 const MAX_URL: usize = 32 << 10;
-/// The longest content after its placeholders were filled, in bytes: what a guest may hand over unfilled.
+/// The longest content after its placeholders were filled, in bytes: what a guest may hand over
+/// unfilled.
 const MAX_CONTENT: usize = 1 << 20;
 /// The longest canonical request, before and after its placeholders were filled, in bytes.
 const MAX_CANONICAL: usize = 64 << 10;
@@ -179,7 +180,8 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
         }
         Some(serde_json::Value::String(value)) => {
             let value = Zeroizing::new(value.clone());
-            // Newlines that were escaped twice on their way through an environment: a key in PEM has no backslash.
+            // Newlines that were escaped twice on their way through an environment: a key in PEM
+            // has no backslash.
             let value = if is_key {
                 Zeroizing::new(value.replace("\\n", "\n").replace('\r', ""))
             } else {
@@ -209,7 +211,8 @@ impl SecretValue {
         }
     }
 
-    /// Whether the value is what its uses need, so that a wrong key is told when the cloud is opened.
+    /// Whether the value is what its uses need, so that a wrong key is told when the cloud is
+    /// opened.
     fn check(&self) -> Result<(), String> {
         if self.rule.encoding == Some(Encoding::Base64) {
             self.key()?;
@@ -253,7 +256,8 @@ impl SecretValue {
         self.may("rsa-sha256", |s| matches!(s, Signing::Jwt { .. }))
     }
 
-    /// The signature of `message`, whose shape was checked, by RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017 section 8.2).
+    /// The signature of `message`, whose shape was checked, by RSASSA-PKCS1-v1_5 with SHA-256 (RFC
+    /// 8017 section 8.2).
     pub(crate) fn rsa_sha256(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         self.rsa_shape()?;
         let key = self.rsa_key()?;
@@ -297,8 +301,8 @@ impl SecretValue {
         }
     }
 
-    /// The signature of a canonical request (AWS general reference, "Create a signed AWS API request", steps 2 to
-    /// 4; Google's V4 signing differs in its words).
+    /// The signature of a canonical request (AWS general reference, "Create a signed AWS API
+    /// request", steps 2 to 4; Google's V4 signing differs in its words).
     pub(crate) fn sigv4(
         &self,
         scheme: &str,
@@ -371,7 +375,8 @@ impl Placeholders {
         })
     }
 
-    /// A text that stands for the secret in a form of the contract, or with `user` for base64(user:value).
+    /// A text that stands for the secret in a form of the contract, or with `user` for
+    /// base64(user:value).
     pub(crate) fn issue(
         &mut self,
         secret: &Arc<SecretValue>,
@@ -418,7 +423,8 @@ impl Placeholders {
         Ok(text)
     }
 
-    /// A header's value with placeholders replaced, where the manifest allows them in that header of that grant; at most `most` bytes.
+    /// A header's value with placeholders replaced, where the manifest allows them in that header
+    /// of that grant; at most `most` bytes.
     pub(crate) fn fill(
         &self,
         grant: &str,
@@ -539,8 +545,8 @@ impl Placeholders {
         self.replaced(value, most)
     }
 
-    /// A text with every placeholder replaced. The length is known before anything is: one text stands for kilobytes, and may stand
-    /// thousands of times.
+    /// A text with every placeholder replaced. The length is known before anything is: one text
+    /// stands for kilobytes, and may stand thousands of times.
     fn replaced(&self, text: &str, most: usize) -> Result<Zeroizing<String>, String> {
         let mut length = text.len();
         for placeholder in &self.0 {

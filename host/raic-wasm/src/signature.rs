@@ -1,4 +1,5 @@
-//! Detached signatures of connectors (Ed25519, in minisign's form), for operators who list the keys they trust.
+//! Detached signatures of connectors (Ed25519, in minisign's form), for operators who list the keys
+//! they trust.
 
 use std::{
     io::Read as _,
@@ -19,12 +20,12 @@ pub fn signature_file(file: &Path) -> PathBuf {
     name.into()
 }
 
-/// Checks that a connector's file is signed by one of `keys` (minisign's public keys, in base64); gives the key's number in the
-/// list, and the trusted comment.
+/// Checks that a connector's file is signed by one of `keys` (minisign's public keys, in base64);
+/// gives the key's number in the list, and the trusted comment.
 ///
 /// # Errors
-/// [`ConnectorError::Signature`] where the signature is missing, malformed or by none of them; a key that is malformed is told as
-/// such, and trusts nobody.
+/// [`ConnectorError::Signature`] where the signature is missing, malformed or by none of them; a
+/// key that is malformed is told as such, and trusts nobody.
 pub fn verify_signature(
     package: &Package,
     file: &Path,

@@ -1,8 +1,9 @@
-//! What may be signed by a key that signs any bytes: messages of the shape that the manifest declares, and of now.
+//! What may be signed by a key that signs any bytes: messages of the shape that the manifest
+//! declares, and of now.
 //!
-//! A connector that is approved for one container holds, by handle, a key that opens the whole account. If the host signed what it
-//! is handed, the connector could sign itself a shared access signature for years, or a token for every scope. So the host reads what
-//! it signs.
+//! A connector that is approved for one container holds, by handle, a key that opens the whole
+//! account. If the host signed what it is handed, the connector could sign itself a shared access
+//! signature for years, or a token for every scope. So the host reads what it signs.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -53,8 +54,9 @@ pub(crate) fn check(
     }
 }
 
-/// The string to sign of "Authorize with Shared Key": twelve lines, the `x-ms-` headers, and the resource. An account's or service's shared
-/// access signature begins with other lines and names no path.
+/// The string to sign of "Authorize with Shared Key": twelve lines, the `x-ms-` headers, and the
+/// resource. An account's or service's shared access signature begins with other lines and names no
+/// path.
 fn shared_key(
     text: &str,
     account: &str,
@@ -111,8 +113,9 @@ fn shared_key(
     }
 }
 
-/// That a canonical request of SigV4 (AWS, "Create a signed request", step 1) is one that could be sent now: of a granted method, host and
-/// path, of this time, and no URL that carries its own signature, which would let others in for a week.
+/// That a canonical request of SigV4 (AWS, "Create a signed request", step 1) is one that could be
+/// sent now: of a granted method, host and path, of this time, and no URL that carries its own
+/// signature, which would let others in for a week.
 ///
 /// # Errors
 /// One line.
@@ -201,7 +204,8 @@ fn jwt(
     if of("aud") != Some(audience) {
         return Err(format!("its audience is not {audience}"));
     }
-    // A service account may act for others, if its administrator allows it: not by way of a connector.
+    // A service account may act for others, if its administrator allows it: not by way of a
+    // connector.
     if claims.contains_key("sub") && of("sub") != of("iss") {
         return Err("it acts for another subject".to_owned());
     }
@@ -291,7 +295,8 @@ mod tests {
         }
     }
 
-    /// With such a text signed, a connector has the account for as long as it likes ("Create an account SAS").
+    /// With such a text signed, a connector has the account for as long as it likes ("Create an
+    /// account SAS").
     #[test]
     fn shared_access_signatures_are_not_signed() {
         for sas in [

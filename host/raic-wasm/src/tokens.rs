@@ -7,7 +7,8 @@ use zeroize::Zeroizing;
 
 use crate::{manifest::Token, redaction::SHORTEST, secrets::SecretValue};
 
-/// The longest token: Keystone's with a catalogue in it had a few thousand bytes. It is kept in every form that is looked for.
+/// The longest token: Keystone's with a catalogue in it had a few thousand bytes. It is kept in
+/// every form that is looked for.
 const LONGEST: usize = 16 << 10;
 
 /// How deep an element may lie.
@@ -21,7 +22,8 @@ pub(crate) fn is_in_head(token: &Token) -> bool {
 /// The token out of an answer's headers and, where it was read, its body.
 ///
 /// # Errors
-/// One line, without the answer's words, where a place is not there, places differ, or what is there is no token.
+/// One line, without the answer's words, where a place is not there, places differ, or what is
+/// there is no token.
 pub(crate) fn find(
     name: &str,
     token: &Token,

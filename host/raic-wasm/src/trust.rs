@@ -1,4 +1,5 @@
-//! Which TLS servers are trusted: those of an authority, and the very certificates that the operator named.
+//! Which TLS servers are trusted: those of an authority, and the very certificates that the
+//! operator named.
 
 use std::sync::Arc;
 
@@ -14,11 +15,12 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Trusts what the authorities vouch for, and also a server that shows one of the operator's certificates itself: what
-/// `openssl req -x509` makes is marked as an authority's, and no verifier takes such a one for a server's.
+/// Trusts what the authorities vouch for, and also a server that shows one of the operator's
+/// certificates itself: what `openssl req -x509` makes is marked as an authority's, and no verifier
+/// takes such a one for a server's.
 ///
-/// The certificate must still be the one that was named, to the last byte, and name the host that was asked. The handshake proves
-/// that the server has its key.
+/// The certificate must still be the one that was named, to the last byte, and name the host that
+/// was asked. The handshake proves that the server has its key.
 #[derive(Debug)]
 pub(crate) struct PinnedOrTrusted {
     trusted: Arc<WebPkiServerVerifier>,

@@ -1,4 +1,5 @@
-//! `docs/connector-toml.md`, made from the comments of the manifest's types: what the host reads and what the page says are one.
+//! `docs/connector-toml.md`, made from the comments of the manifest's types: what the host reads
+//! and what the page says are one.
 //!
 //! `RAIC_WRITE=1 cargo nextest run -p raic-wasm -E 'binary(reference)'` writes it anew.
 

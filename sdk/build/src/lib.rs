@@ -1,4 +1,5 @@
-//! Makes connectors: a crate is compiled, a core module becomes a component, a component gets its manifest.
+//! Makes connectors: a crate is compiled, a core module becomes a component, a component gets its
+//! manifest.
 
 mod toolchain;
 
@@ -89,8 +90,8 @@ impl ConnectorCrate<'_> {
     }
 }
 
-/// Flags that keep the machine's paths out of the component, in which panics would name them; the same for every crate, so that
-/// what they depend on is compiled once.
+/// Flags that keep the machine's paths out of the component, in which panics would name them; the
+/// same for every crate, so that what they depend on is compiled once.
 fn remapped() -> Vec<String> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
@@ -113,7 +114,8 @@ fn remapped() -> Vec<String> {
         .collect()
 }
 
-/// Makes a connector of a component, or of a core module that carries the types of its world, and a manifest.
+/// Makes a connector of a component, or of a core module that carries the types of its world, and a
+/// manifest.
 ///
 /// # Errors
 /// [`BuildError::NoWasm`] and [`BuildError::Componentize`].

@@ -45,7 +45,8 @@ impl Toolchain {
         }
     }
 
-    /// The one that is named, or rustup's, made ready: rustup adds its target; of Debian's packages nothing is installed.
+    /// The one that is named, or rustup's, made ready: rustup adds its target; of Debian's packages
+    /// nothing is installed.
     ///
     /// # Errors
     /// [`ToolchainError`].

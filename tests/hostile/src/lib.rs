@@ -1,4 +1,5 @@
-//! A connector that misbehaves: the object's key says how. Every way must end its call and nothing else.
+//! A connector that misbehaves: the object's key says how. Every way must end its call and nothing
+//! else.
 
 use raic_sdk::{
     Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, Made, ObjectInfo, Page, Payload,

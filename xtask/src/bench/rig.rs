@@ -1,4 +1,5 @@
-//! Four S3 services, a home and a daemon, all of one temporary folder in memory; and what a command costs there.
+//! Four S3 services, a home and a daemon, all of one temporary folder in memory; and what a command
+//! costs there.
 
 use std::{
     fs,

@@ -46,13 +46,15 @@ pub(crate) fn code(answer: &Response) -> Option<String> {
     json::text(&document, "/code").map(str::to_owned)
 }
 
-/// Whether the account's token has ended. 401 alone does not tell: so answers the service also where a key may not do something.
+/// Whether the account's token has ended. 401 alone does not tell: so answers the service also
+/// where a key may not do something.
 pub(crate) fn has_ended(answer: &Response) -> bool {
     answer.status() == 401
         && code(answer).is_some_and(|code| code == "expired_auth_token" || code == "bad_auth_token")
 }
 
-/// By the code ("Error handling" of the native API, and each call's own list); none of one whose status says it.
+/// By the code ("Error handling" of the native API, and each call's own list); none of one whose
+/// status says it.
 fn kind_of(status: u16, code: &str) -> Option<ErrorKind> {
     Some(match (status, code) {
         // To a login with a wrong key it answers so as well: that call makes its own of it.

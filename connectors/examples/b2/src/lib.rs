@@ -1,7 +1,8 @@
 //! Backblaze B2, by its native API (v3).
 //!
-//! Every put makes a version: the newest is the object, and an object's etag is its newest version's id. A delete takes them all, the
-//! oldest first, so that none comes to light; in a bucket that `create_container` made, older ones go by themselves after a day.
+//! Every put makes a version: the newest is the object, and an object's etag is its newest
+//! version's id. A delete takes them all, the oldest first, so that none comes to light; in a
+//! bucket that `create_container` made, older ones go by themselves after a day.
 
 mod answer;
 mod login;
@@ -17,7 +18,8 @@ use raic_sdk::{
     required_setting, uri,
 };
 
-/// Versions of an object that one call deletes: a call may send 32 requests, and some of them may be logins.
+/// Versions of an object that one call deletes: a call may send 32 requests, and some of them may
+/// be logins.
 const DELETES: usize = 24;
 /// Versions that are listed for it.
 const VERSIONS: u32 = 100;
@@ -100,7 +102,8 @@ impl Connector for B2 {
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
-        // A HEAD of the object has no document, and so tells no token that has ended from a key that may not read.
+        // A HEAD of the object has no document, and so tells no token that has ended from a key
+        // that may not read.
         let page = names(&key, Some(&key), 1)?;
         let found = page.entries.into_iter().find(|entry| entry.key == key);
         found
@@ -217,8 +220,9 @@ fn info_of(file: &json::Value) -> Result<ObjectInfo> {
     })
 }
 
-/// An upload's error: a host that refuses the token it was named with is full or on its way out, and the next upload is told another
-/// ("Uploading files"); what is not found can only be the bucket.
+/// An upload's error: a host that refuses the token it was named with is full or on its way out,
+/// and the next upload is told another ("Uploading files"); what is not found can only be the
+/// bucket.
 fn of_upload(mut e: Error) -> Error {
     e.kind = match (e.kind, e.provider_code.as_deref()) {
         (_, Some("expired_auth_token" | "bad_auth_token")) => ErrorKind::Unavailable,

@@ -52,7 +52,8 @@ fn log_in() -> Result<Made> {
         .secret(TOKEN, answer.take_secret("account")?))
 }
 
-/// The bucket's id by its name; an empty one where there is none. That is no error here, since one would be a login's that failed.
+/// The bucket's id by its name; an empty one where there is none. That is no error here, since one
+/// would be a login's that failed.
 fn find_bucket() -> Result<Made> {
     let name = required_setting("bucket")?;
     let answer = call("b2_list_buckets", |account| {
@@ -127,7 +128,8 @@ pub(crate) fn download(path: &str, build: impl Fn(Request) -> Request) -> Result
     with_login_judging(ACCOUNT, log_in, send, has_ended)
 }
 
-/// Sends an object to the host, and with the token, that the service names for this one upload; `build` adds what the request needs.
+/// Sends an object to the host, and with the token, that the service names for this one upload;
+/// `build` adds what the request needs.
 pub(crate) fn upload(content: &Payload, build: impl Fn(Request) -> Request) -> Result<Response> {
     let answer = call_bucket(
         "b2_get_upload_url",

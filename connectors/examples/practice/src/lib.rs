@@ -5,7 +5,7 @@
 //! | `PUT /objects/KEY` | 201, `etag`; 412 where `if-none-match: *` or `if-match` does not hold |
 //! | `GET`, `HEAD /objects/KEY` | the object, or the part that `range` names |
 //! | `DELETE /objects/KEY` | 204 |
-//! | `GET /objects?prefix=&after=&limit=` | `{"objects": [{"key", "size", "etag", "modified"}], "next"}` |
+//! | `GET /objects?prefix=&after=&limit=` | `{"objects": [{"key", "size", ..}], "next"}` |
 //!
 //! Every request has `authorization: Bearer TOKEN`. Errors are `{"code", "message"}`.
 
@@ -37,7 +37,8 @@ fn object(method: &str, key: &str) -> Result<Request> {
     request(method, &format!("/{}", uri::encode_path(key)))
 }
 
-/// Ok where the status is one of those wanted; else the error that the service's own words describe.
+/// Ok where the status is one of those wanted; else the error that the service's own words
+/// describe.
 fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     answer::expect(answer, wanted, "x-request-id", |_, document| {
         let Ok(document) = json::parse(document) else {

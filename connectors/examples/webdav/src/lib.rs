@@ -1,7 +1,8 @@
 //! A folder of a WebDAV server (RFC 4918) as a cloud.
 //!
-//! A key's segments are folders. A put goes to a name of its own and is moved into place, since servers show what has come so
-//! far; a listing walks the folders, since WebDAV lists one at a time and knows no pages.
+//! A key's segments are folders. A put goes to a name of its own and is moved into place, since
+//! servers show what has come so far; a listing walks the folders, since WebDAV lists one at a time
+//! and knows no pages.
 
 mod listing;
 
@@ -34,7 +35,8 @@ fn url_of(path: &str) -> Result<String> {
     Ok(format!("{}{separator}{path}", required_setting("url")?))
 }
 
-/// Where a file is moved: by its URL, or by its path alone, for a server that knows itself by another name than the proxy before it.
+/// Where a file is moved: by its URL, or by its path alone, for a server that knows itself by
+/// another name than the proxy before it.
 fn destination(path: &str) -> Result<String> {
     let url = url_of(path)?;
     if required_setting("destination")? == "url" {
@@ -84,7 +86,8 @@ fn make_folders(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends a request that needs the folders of a path; makes them where they are missing, and sends it again.
+/// Sends a request that needs the folders of a path; makes them where they are missing, and sends
+/// it again.
 fn with_folders(path: &str, send: impl Fn() -> Result<Response>) -> Result<Response> {
     let answer = send()?;
     // 500 is Apache's word for it.
@@ -138,7 +141,8 @@ impl Connector for WebDav {
         };
         let moved = with_folders(&path, rename).and_then(|answer| expect(&answer, &[201, 204]));
         if let Err(e) = moved {
-            // What cannot be moved is of no use; the error that says why matters more than this one's.
+            // What cannot be moved is of no use; the error that says why matters more than this
+            // one's.
             let _ = request("DELETE", &incoming)?.send(None);
             return Err(conditions::of_put(e, &mode));
         }

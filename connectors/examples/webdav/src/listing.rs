@@ -9,7 +9,8 @@ use crate::{INCOMING, expect, request};
 
 /// The most that is read of a folder's entries.
 const MAX_FOLDER: u32 = 4 << 20;
-/// Folders that one call asks for: a call has 32 requests, and a folder that is missing costs one more.
+/// Folders that one call asks for: a call has 32 requests, and a folder that is missing costs one
+/// more.
 const MAX_FOLDERS: usize = 24;
 const PROPERTIES: &[u8] =
     b"<?xml version=\"1.0\" encoding=\"utf-8\"?><propfind xmlns=\"DAV:\"><prop><resourcetype/>\
@@ -40,7 +41,8 @@ pub(crate) fn own_folder() -> Result<()> {
     expect(&ask("", "0")?, &[207]).map_err(of_folder)
 }
 
-/// The entries of a folder (`""`, or a key's beginning that ends with `/`), in the order of the keys below them.
+/// The entries of a folder (`""`, or a key's beginning that ends with `/`), in the order of the
+/// keys below them.
 pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
     let path = uri::encode_path(folder.trim_end_matches('/'));
     // With its slash, or Apache answers with a redirect.
@@ -51,7 +53,8 @@ pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
     };
     let answer = ask(&path, "1")?;
     match expect(&answer, &[207]) {
-        // A folder may go while its parent is listed, or have never been; unless all of them have not.
+        // A folder may go while its parent is listed, or have never been; unless all of them have
+        // not.
         Err(e) if e.kind == ErrorKind::NotFound && !folder.is_empty() => {
             return own_folder().map(|()| Vec::new());
         }
@@ -68,7 +71,8 @@ pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
         is_itself |= own;
         !own
     });
-    // Entries that lie elsewhere were skipped: if the folder itself did, they are all of another path.
+    // Entries that lie elsewhere were skipped: if the folder itself did, they are all of another
+    // path.
     if !is_itself {
         return Err(other_path(&base));
     }
@@ -117,7 +121,8 @@ fn other_path(asked: &str) -> Error {
     error(ErrorKind::Misconfigured, why)
 }
 
-/// The path that an href means: it is a whole URL, a path (some servers double its first slash), or relative to what was asked.
+/// The path that an href means: it is a whole URL, a path (some servers double its first slash), or
+/// relative to what was asked.
 fn path_in(href: &str, base: &str) -> Option<String> {
     let path = match href.split_once("://") {
         Some(_) => uri::split(href)?.2.to_owned(),
@@ -131,8 +136,8 @@ fn path_in(href: &str, base: &str) -> Option<String> {
     uri::decode(&path)
 }
 
-/// Reads a multistatus (RFC 4918 section 14.16). Entries are named by what follows `base`, which of a folder ends with `/`; what lies
-/// elsewhere is skipped.
+/// Reads a multistatus (RFC 4918 section 14.16). Entries are named by what follows `base`, which of
+/// a folder ends with `/`; what lies elsewhere is skipped.
 fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let document = Element::each(document, "response", |response| {
@@ -201,11 +206,13 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
     Ok(entries)
 }
 
-/// What a cursor ends with that names a folder which was walked to its end. No key has that character.
+/// What a cursor ends with that names a folder which was walked to its end. No key has that
+/// character.
 const DONE: char = '~';
 
-/// At most `limit` objects whose keys begin with `prefix`, after `after`: a key, or a folder that was walked to its end. A page may be short
-/// or empty and go on, since a call may ask for so many folders and no more.
+/// At most `limit` objects whose keys begin with `prefix`, after `after`: a key, or a folder that
+/// was walked to its end. A page may be short or empty and go on, since a call may ask for so many
+/// folders and no more.
 pub(crate) fn page(prefix: &str, after: Option<&str>, limit: usize) -> Result<Page> {
     let folder = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
     let mut walk = Walk {
@@ -363,7 +370,8 @@ mod tests {
         }
     }
 
-    /// A proxy that rewrites paths once made every folder count as empty, and every file as missing.
+    /// A proxy that rewrites paths once made every folder count as empty, and every file as
+    /// missing.
     #[test]
     fn a_server_that_knows_itself_by_another_path_is_an_error_and_no_empty_folder() {
         let other = || multistatus(&[folder("/internal/raic/"), file("/internal/raic/a")]);

@@ -29,8 +29,9 @@ struct Learned {
     is_one_of_several: bool,
 }
 
-/// What the service says of endpoints that are not pinned, or pinned otherwise; nothing where it cannot be asked. `thoroughly` also stores
-/// and removes a small object: some endpoints are told only then.
+/// What the service says of endpoints that are not pinned, or pinned otherwise; nothing where it
+/// cannot be asked. `thoroughly` also stores and removes a small object: some endpoints are told
+/// only then.
 async fn learn(
     home: &Home,
     name: &str,
@@ -103,8 +104,8 @@ fn set(document: &mut DocumentMut, cloud: &str, learned: &Learned) {
     };
 }
 
-/// Pins in the document what the cloud's service says, until it says nothing new: what lies on a host that the operator named, or with
-/// `thoroughly` all that is told. Gives what was pinned.
+/// Pins in the document what the cloud's service says, until it says nothing new: what lies on a
+/// host that the operator named, or with `thoroughly` all that is told. Gives what was pinned.
 pub(super) async fn pin_learned(
     home: &Home,
     document: &mut DocumentMut,

@@ -1,4 +1,5 @@
-//! Which version of its connector a cloud runs, and what makes a running daemon take another one up.
+//! Which version of its connector a cloud runs, and what makes a running daemon take another one
+//! up.
 
 use hyper::Method;
 use raic_cloud::Cloud as _;
@@ -17,7 +18,8 @@ use crate::{
     released::approvals,
 };
 
-/// Makes a running daemon read the configuration again, with versions of connectors that clouds are to run; false where none runs.
+/// Makes a running daemon read the configuration again, with versions of connectors that clouds are
+/// to run; false where none runs.
 pub(super) async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
     let body = document(pins)?;
     let headers = [("content-type", "application/json".to_owned())];

@@ -62,7 +62,8 @@ pub(crate) struct NewArguments {
     /// The folder to make [default: NAME]
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// The folder of the crate raic-sdk [default: that of the tree raic was built from, where it is still there]
+    /// The folder of the crate raic-sdk [default: that of the tree raic was built from, where it is
+    /// still there]
     #[arg(long)]
     sdk: Option<PathBuf>,
 }

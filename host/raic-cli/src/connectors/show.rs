@@ -34,7 +34,8 @@ fn any_host(manifest: &Manifest, url: &str) -> String {
     })
 }
 
-/// Networks that secrets of credentials are sent to, whose answers may be read and have no token that would be hidden.
+/// Networks that secrets of credentials are sent to, whose answers may be read and have no token
+/// that would be hidden.
 fn unhidden_logins(manifest: &Manifest) -> BTreeSet<&str> {
     let parts = manifest.credentials.values().flat_map(|c| c.parts.values());
     let sent_to: BTreeSet<_> = parts

@@ -42,7 +42,8 @@ pub(crate) struct TestArguments {
     /// The file with a credential's document
     #[arg(long = "credential", value_name = "NAME=FILE")]
     credentials: Vec<String>,
-    /// Where a login says that something is, such as Swift's storage, if it lies on another host than the settings name, or only a put says it
+    /// Where a login says that something is, such as Swift's storage, if it lies on another host
+    /// than the settings name, or only a put says it
     #[arg(long = "endpoint", value_name = "NAME=URL")]
     endpoints: Vec<String>,
     /// An authority (PEM) to trust beside the system's
@@ -54,7 +55,8 @@ pub(crate) struct TestArguments {
     /// Objects to 64 MiB and listings of 2,500 names; a real provider charges for them
     #[arg(long)]
     full: bool,
-    /// A setting by which the container is one that is not there: it is made and removed, where the connector can
+    /// A setting by which the container is one that is not there: it is made and removed, where the
+    /// connector can
     #[arg(long, value_name = "NAME=VALUE")]
     missing: Vec<String>,
     /// The file with a credential that may only read the container
@@ -94,7 +96,8 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         )));
     }
     let package = super::read(&arguments.file)?;
-    // A guest that carries an interpreter takes many seconds to compile: once, where there is a home.
+    // A guest that carries an interpreter takes many seconds to compile: once, where there is a
+    // home.
     let store = home
         .config()
         .exists()
@@ -212,7 +215,8 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     }
 }
 
-/// Pins what a login says of endpoints, one after the other: to reach the second, the first may be needed.
+/// Pins what a login says of endpoints, one after the other: to reach the second, the first may be
+/// needed.
 async fn follow_endpoints(
     json: bool,
     connector: &Connector,
@@ -226,7 +230,8 @@ async fn follow_endpoints(
             break;
         }
         for (name, url) in learned {
-            // As `cloud add` does: a stranger's connector says where its service is, and could name anything within reach.
+            // As `cloud add` does: a stranger's connector says where its service is, and could name
+            // anything within reach.
             if !cloud.names_host_of(&url) {
                 return Err(Failed::configuration(format!(
                     "its login says that its {name} is at {url}, on a host that no setting names; if that is right, add --endpoint {name}={url}"

@@ -7,7 +7,8 @@ use futures::{StreamExt as _, stream};
 use super::{Verdict, capability, delete, key, list_all, pattern, put, remove};
 use crate::Cloud;
 
-/// `count` keys by pages of `limit` are all listed, once each, by pages that are no longer than asked.
+/// `count` keys by pages of `limit` are all listed, once each, by pages that are no longer than
+/// asked.
 pub async fn listing_pages(cloud: &dyn Cloud, prefix: &str, count: usize, limit: u32) -> Verdict {
     let expected: BTreeSet<_> = (0..count)
         .map(|i| key(prefix, &format!("{count}/{i:05}")))

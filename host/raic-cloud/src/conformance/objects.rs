@@ -299,7 +299,8 @@ pub async fn if_match(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 
 /// Keys at both ends of the alphabet and of the length.
 pub async fn awkward_keys(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    // The longest there is, less the prefix of an array that shares its container; in segments that a folder's names may have too.
+    // The longest there is, less the prefix of an array that shares its container; in segments that
+    // a folder's names may have too.
     let mut long = "x".repeat((MAX_KEY_LEN - LONGEST_PREFIX).saturating_sub(prefix.len()));
     for at in (200..long.len().saturating_sub(1)).step_by(201) {
         long.replace_range(at..=at, "/");

@@ -1,5 +1,6 @@
-//! What a cloud says where the service refuses. The service must be set up for each of these, so they are none of [`BEHAVIOURS`](super::BEHAVIOURS): whoever has
-//! a container that is not there, or a key that may only read, calls them.
+//! What a cloud says where the service refuses. The service must be set up for each of these, so
+//! they are none of [`BEHAVIOURS`](super::BEHAVIOURS): whoever has a container that is not there,
+//! or a key that may only read, calls them.
 
 use std::time::Duration;
 
@@ -70,8 +71,8 @@ pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// A container that is not there is made, is kept while it has objects, and is removed; also where something of that is wrong, as far as it can
-/// be, so that the next check finds none.
+/// A container that is not there is made, is kept while it has objects, and is removed; also where
+/// something of that is wrong, as far as it can be, so that the next check finds none.
 pub async fn container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let checked = made_and_removed(cloud, prefix).await;
     if checked.is_err() {
@@ -124,7 +125,8 @@ async fn made_and_removed(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// A key that may only read reads; what it may not is said to be the permission. `writer` stores what is read.
+/// A key that may only read reads; what it may not is said to be the permission. `writer` stores
+/// what is read.
 pub async fn read_only(cloud: &dyn Cloud, writer: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     put(writer, &key, pattern(50)).await?;
@@ -193,7 +195,8 @@ pub async fn unauthenticated(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// Where the clock by which the connector signs is `off`, the service refuses, and that is said to be the reason.
+/// Where the clock by which the connector signs is `off`, the service refuses, and that is said to
+/// be the reason.
 pub async fn clock_skew(cloud: &dyn Cloud, prefix: &str, off: Duration) -> Verdict {
     let key = key(prefix, "object")?;
     match cloud.probe().await {
@@ -218,12 +221,14 @@ pub async fn clock_skew(cloud: &dyn Cloud, prefix: &str, off: Duration) -> Verdi
     Ok(Finding::Holds)
 }
 
-/// While the service answers every request by "too many" and names a time to wait, every operation fails so and tells that time.
+/// While the service answers every request by "too many" and names a time to wait, every operation
+/// fails so and tells that time.
 pub async fn throttled(cloud: &dyn Cloud, prefix: &str, wait: Duration) -> Verdict {
     busy(cloud, prefix, &[ErrorKind::Throttled], Some(wait)).await
 }
 
-/// While the service answers every request by an error of its own, every operation fails in a way that is tried again.
+/// While the service answers every request by an error of its own, every operation fails in a way
+/// that is tried again.
 pub async fn unavailable(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     busy(
         cloud,

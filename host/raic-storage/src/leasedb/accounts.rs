@@ -96,7 +96,8 @@ pub(crate) fn admit(c: &Connection, id: AccountId, asked: u64) -> Result<()> {
     if account.is_disabled {
         return Err(StorageError::AccountDisabled(account.name));
     }
-    // What asks for nothing more is no reason to refuse it, also where a quota was lowered below what is used.
+    // What asks for nothing more is no reason to refuse it, also where a quota was lowered below
+    // what is used.
     if asked == 0 || (account.hard_quota.is_none() && account.soft_quota.is_none()) {
         return Ok(());
     }

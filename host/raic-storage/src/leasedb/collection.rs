@@ -28,7 +28,8 @@ pub struct Going {
     pub is_whole: bool,
     /// Until when requests may land that were given up.
     pub until_ms: i64,
-    /// When its objects were deleted for good; what is left is to wait until that cannot be done once more.
+    /// When its objects were deleted for good; what is left is to wait until that cannot be done
+    /// once more.
     pub deleted_ms: Option<i64>,
     /// Of whoever took it up.
     fence: i64,
@@ -37,7 +38,8 @@ pub struct Going {
 /// After a failure it is tried again with a growing pause, of an hour at most.
 const FIRST_PAUSE_MS: i64 = 5_000;
 const LONGEST_PAUSE_MS: i64 = 3_600_000;
-/// Whoever took up a deletion has so long before another may; it is renewed before each batch of objects.
+/// Whoever took up a deletion has so long before another may; it is renewed before each batch of
+/// objects.
 const CLAIM: Duration = Duration::from_secs(3600);
 /// The longest that a deletion waits for anything.
 pub(super) const LONGEST_WAIT: Duration = CLAIM;
@@ -71,7 +73,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Ends uploads that nobody carries on, up to `limit`; returns how many. Mutable shares are for the caller to settle.
+    /// Ends uploads that nobody carries on, up to `limit`; returns how many. Mutable shares are for
+    /// the caller to settle.
     ///
     /// # Errors
     /// The database's.
@@ -84,7 +87,8 @@ impl LeaseDb {
                    AND (shares.kind <> 0 OR coming.owner = zeroblob(16))
                  ORDER BY coming.expires_ms LIMIT ?3",
             )?;
-            // An array's upload of this run ends by itself, or is waited for; one of an earlier run was looked at first.
+            // An array's upload of this run ends by itself, or is waited for; one of an earlier run
+            // was looked at first.
             let rows = statement.query_map(params![server.0, leasedb.now_ms(), limit], |r| {
                 r.get::<_, i64>(0)
             })?;
@@ -97,7 +101,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Mutable shares that began and whose first write was not seen to end, and are past their time.
+    /// Mutable shares that began and whose first write was not seen to end, and are past their
+    /// time.
     pub(crate) async fn expired_mutable(
         &self,
         server: ServerId,
@@ -118,7 +123,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Takes up deletions that are due, up to `limit`, by compare-and-set: no other gets them for a while.
+    /// Takes up deletions that are due, up to `limit`, by compare-and-set: no other gets them for a
+    /// while.
     ///
     /// # Errors
     /// The database's.
@@ -152,8 +158,9 @@ impl LeaseDb {
         .await
     }
 
-    /// Whether a deletion that was taken up is still this caller's, just now: then it is for as long as a claim lasts. Asked immediately before
-    /// objects are deleted: the share may have gone meanwhile, and been stored again.
+    /// Whether a deletion that was taken up is still this caller's, just now: then it is for as
+    /// long as a claim lasts. Asked immediately before objects are deleted: the share may have gone
+    /// meanwhile, and been stored again.
     pub(crate) async fn still_claimed(&self, going: &Going) -> Result<bool> {
         let (id, fence, claimed) = (going.row.id, going.fence, self.after(CLAIM));
         self.write(move |tx| {
@@ -182,8 +189,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Deletions that another run of the daemon took up, or that wait after a failure, are due: it was stopped. Those of this run go on, also
-    /// where the configuration was read anew.
+    /// Deletions that another run of the daemon took up, or that wait after a failure, are due: it
+    /// was stopped. Those of this run go on, also where the configuration was read anew.
     pub(crate) async fn release_claims(&self, server: ServerId) -> Result<()> {
         let (now, run) = (self.now_ms(), self.run);
         self.write(move |tx| {
@@ -214,8 +221,8 @@ impl LeaseDb {
         .await
     }
 
-    /// What came of a deletion: its objects are gone, and the row with them once nothing can land any longer; or it failed
-    /// and is tried again later. Returns whether the row has gone.
+    /// What came of a deletion: its objects are gone, and the row with them once nothing can land
+    /// any longer; or it failed and is tried again later. Returns whether the row has gone.
     ///
     /// # Errors
     /// The database's.
@@ -233,7 +240,8 @@ impl LeaseDb {
                 if !rests {
                     return gone(tx, id, fence);
                 }
-                // An attempt at the deletion that was given up may be done later: until then the name has no other bytes.
+                // An attempt at the deletion that was given up may be done later: until then the
+                // name has no other bytes.
                 tx.prepare_cached("UPDATE going SET deleted_ms = ?2, next_ms = ?3 WHERE share = ?1 AND fence = ?4")?
                     .execute(params![id, now, rested, fence])?;
                 return Ok(false);
@@ -248,7 +256,8 @@ impl LeaseDb {
         .await
     }
 
-    /// How many shares are in each state on all servers: COMING, STABLE, GOING, and those that are lost.
+    /// How many shares are in each state on all servers: COMING, STABLE, GOING, and those that are
+    /// lost.
     ///
     /// # Errors
     /// The database's.
@@ -274,7 +283,8 @@ impl LeaseDb {
         .await
     }
 
-    /// What expiry by age would end next if it were at `now_ms`: shares whose every lease has an end that is over.
+    /// What expiry by age would end next if it were at `now_ms`: shares whose every lease has an
+    /// end that is over.
     ///
     /// # Errors
     /// The database's.

@@ -34,8 +34,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Says that a server is gone for good, with all that it holds: its shares count as lost. One that is opened again is there again, and what
-    /// it still holds is.
+    /// Says that a server is gone for good, with all that it holds: its shares count as lost. One
+    /// that is opened again is there again, and what it still holds is.
     ///
     /// # Errors
     /// [`StorageError::Unusable`] where there never was one of that name; the database's.

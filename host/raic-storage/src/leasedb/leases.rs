@@ -103,8 +103,8 @@ pub(super) fn holds(c: &Connection, share: i64, account: AccountId) -> Result<bo
 }
 
 impl LeaseDb {
-    /// Ends the leases without a client's secret on all shares of a storage index, on every server: what named it is
-    /// gone. Collection does the rest. Returns whether there were any.
+    /// Ends the leases without a client's secret on all shares of a storage index, on every server:
+    /// what named it is gone. Collection does the rest. Returns whether there were any.
     ///
     /// # Errors
     /// The database's.
@@ -120,7 +120,8 @@ impl LeaseDb {
         Ok(ended > 0)
     }
 
-    /// Adds or renews an account's lease on all shares of a shareset that are whole, and not lost. Returns which.
+    /// Adds or renews an account's lease on all shares of a shareset that are whole, and not lost.
+    /// Returns which.
     ///
     /// # Errors
     /// The database's.
@@ -139,7 +140,8 @@ impl LeaseDb {
     /// As [`LeaseDb::renew`], in a transaction.
     ///
     /// # Errors
-    /// The database's, and the account's: it is disabled, or its quota does not hold what it would pay for.
+    /// The database's, and the account's: it is disabled, or its quota does not hold what it would
+    /// pay for.
     pub fn renew_in(
         &self,
         tx: &Connection,
@@ -166,8 +168,8 @@ impl LeaseDb {
         Ok(renewed)
     }
 
-    /// Leases, in the order of storage indexes on each server: up to `limit` after a storage index on a server, of one
-    /// account or all.
+    /// Leases, in the order of storage indexes on each server: up to `limit` after a storage index
+    /// on a server, of one account or all.
     ///
     /// # Errors
     /// The database's.
@@ -247,8 +249,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Ends leases of accounts that were renewed last before a moment, walking all leases from `from` on, a bounded
-    /// number at a time. Returns where to go on; none at the end.
+    /// Ends leases of accounts that were renewed last before a moment, walking all leases from
+    /// `from` on, a bounded number at a time. Returns where to go on; none at the end.
     ///
     /// # Errors
     /// The database's.

@@ -1,7 +1,8 @@
 //! leasedb: which shares there are, who holds leases on them, and what that costs.
 //!
-//! raic-storage's tables in the one database file. Functions that take a transaction are for whoever changes tables of its
-//! own with them; methods of [`LeaseDb`] are whole transactions. States of shares change by compare-and-set.
+//! raic-storage's tables in the one database file. Functions that take a transaction are for
+//! whoever changes tables of its own with them; methods of [`LeaseDb`] are whole transactions.
+//! States of shares change by compare-and-set.
 
 mod accounts;
 mod collection;
@@ -67,17 +68,19 @@ pub struct Identity {
 /// How long things are waited for before they are given up or destroyed; tests shorten them.
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
-    /// A request that was given up may still land until then: other bytes under its name, and a deletion's end, wait.
+    /// A request that was given up may still land until then: other bytes under its name, and a
+    /// deletion's end, wait.
     pub late: Duration,
     /// An upload that nobody carries on ends.
     pub upload: Duration,
-    /// Between the two passes that must agree before anything is destroyed, or marked lost, on a listing's word.
+    /// Between the two passes that must agree before anything is destroyed, or marked lost, on a
+    /// listing's word.
     pub suspicion: Duration,
 }
 
 impl Patience {
-    /// How long the uploads of earlier runs rest before they are given up: longer than a copy of this home goes on without looking whose its
-    /// containers are.
+    /// How long the uploads of earlier runs rest before they are given up: longer than a copy of
+    /// this home goes on without looking whose its containers are.
     pub fn of_other_runs(&self) -> Duration {
         self.upload * 2 / 3
     }
@@ -101,7 +104,8 @@ pub struct LeaseDb {
     patience: Patience,
     /// Of this run of the process: uploads of another one were ended by a crash.
     run: [u8; 16],
-    /// The number of this run, which rises at each start, and while things change: see [`crate::Ownership::Copied`].
+    /// The number of this run, which rises at each start, and while things change: see
+    /// [`crate::Ownership::Copied`].
     run_number: Arc<AtomicU64>,
     /// Whether shares changed since that number rose.
     has_changed: Arc<AtomicBool>,
@@ -111,7 +115,8 @@ pub struct LeaseDb {
 /// A run of the daemon on its containers, as they see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Rises at each start of a daemon, and every ten minutes in which something changed: in the database first.
+    /// Rises at each start of a daemon, and every ten minutes in which something changed: in the
+    /// database first.
     pub number: u64,
     /// Of this process alone: two copies of one home that start at once have the same number.
     pub nonce: StorageIndex,
@@ -186,8 +191,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Issues the next number. It is told to nobody before it is durable here: a container that knows more than this database would take it for
-    /// a copy.
+    /// Issues the next number. It is told to nobody before it is durable here: a container that
+    /// knows more than this database would take it for a copy.
     async fn raise_run(&self) -> Result<()> {
         let nonce = self.run;
         let raise = self.write(move |tx| {
@@ -208,8 +213,9 @@ impl LeaseDb {
         self.has_changed.store(true, Ordering::Relaxed);
     }
 
-    /// Raises the run's number if shares changed since it rose last, so that an older state of this database can be told from this one. The
-    /// containers are told by the next look at their owners.
+    /// Raises the run's number if shares changed since it rose last, so that an older state of this
+    /// database can be told from this one. The containers are told by the next look at their
+    /// owners.
     ///
     /// # Errors
     /// The database's.
@@ -252,7 +258,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Raises the epoch above one that was seen in a container: this database takes the containers over.
+    /// Raises the epoch above one that was seen in a container: this database takes the containers
+    /// over.
     ///
     /// # Errors
     /// The database's.
@@ -270,8 +277,8 @@ impl LeaseDb {
         Ok(taken > 0 && taken > self.over_since(self.patience.late))
     }
 
-    /// When a walk through a server's container must have ended last, for another not to be due: after all that the host
-    /// before may have sent had landed.
+    /// When a walk through a server's container must have ended last, for another not to be due:
+    /// after all that the host before may have sent had landed.
     pub(crate) async fn settled_ms(&self, server: ServerId) -> Result<i64> {
         let late = crate::clock::millis(self.patience.late);
         self.read(move |c| Ok(taken_ms(c, server)?.saturating_add(late)))
@@ -291,8 +298,9 @@ impl LeaseDb {
         .await
     }
 
-    /// A backup of the database was restored: it is another database from now on, that knows of no write under way, takes
-    /// what it knows of mutable shares for doubtful, and must take its containers over.
+    /// A backup of the database was restored: it is another database from now on, that knows of no
+    /// write under way, takes what it knows of mutable shares for doubtful, and must take its
+    /// containers over.
     ///
     /// # Errors
     /// The database's.

@@ -1,7 +1,8 @@
 //! The tables of leasedb, by versions.
 //!
-//! `shares.leases`, `usage` and `server_usage` are kept by triggers, in the transaction that changes what they count: so they
-//! are exact after any crash, and a quota check reads one row for each server.
+//! `shares.leases`, `usage` and `server_usage` are kept by triggers, in the transaction that
+//! changes what they count: so they are exact after any crash, and a quota check reads one row for
+//! each server.
 
 /// States of a share. They change by compare-and-set only.
 ///

@@ -45,7 +45,8 @@ pub struct ShareRow {
     pub objects: u64,
     /// Leases on it.
     pub leases: u64,
-    /// Whether it vanished from its container, as two passes agreed; or was found after a take-over and not yet once more.
+    /// Whether it vanished from its container, as two passes agreed; or was found after a take-over
+    /// and not yet once more.
     pub is_lost: bool,
     /// Whether it vanished.
     pub has_vanished: bool,
@@ -219,7 +220,8 @@ fn insert(
 /// # Errors
 /// The database's.
 pub fn placed(c: &Connection, index: StorageIndex) -> rusqlite::Result<Vec<Placed>> {
-    // One lookup for each server: an index of its own for this would cost every share an entry more.
+    // One lookup for each server: an index of its own for this would cost every share an entry
+    // more.
     let mut statement = c.prepare_cached(
         "SELECT servers.name, shares.share, shares.objects, shares.lost_ms IS NOT NULL OR servers.gone_ms IS NOT NULL FROM servers
          CROSS JOIN shares ON shares.server = servers.id AND shares.storage_index = ?1
@@ -302,11 +304,12 @@ impl LeaseDb {
         )
     }
 
-    /// A share that was written is STABLE. Its upload's lease ends; the lease of `account` begins, for good (`expires_ms`
-    /// none) or until then.
+    /// A share that was written is STABLE. Its upload's lease ends; the lease of `account` begins,
+    /// for good (`expires_ms` none) or until then.
     ///
     /// # Errors
-    /// [`StorageError::NoUpload`] where it is not COMING; the account's, where it became larger than was reserved.
+    /// [`StorageError::NoUpload`] where it is not COMING; the account's, where it became larger
+    /// than was reserved.
     pub fn complete(
         &self,
         tx: &Connection,
@@ -346,7 +349,8 @@ impl LeaseDb {
         Ok(())
     }
 
-    /// A share that is COMING is given up: it is GOING, and gone no sooner than requests may land that were given up.
+    /// A share that is COMING is given up: it is GOING, and gone no sooner than requests may land
+    /// that were given up.
     ///
     /// # Errors
     /// The database's. One that is not COMING stays as it is.
@@ -408,8 +412,8 @@ impl LeaseDb {
         Ok(())
     }
 
-    /// Uploads of an array that a crash ended are given up, after a rest: this home may be the copy of one whose daemon goes on with them.
-    /// Those by offset go on.
+    /// Uploads of an array that a crash ended are given up, after a rest: this home may be the copy
+    /// of one whose daemon goes on with them. Those by offset go on.
     ///
     /// # Errors
     /// The database's.
@@ -422,7 +426,8 @@ impl LeaseDb {
         Ok(())
     }
 
-    /// An upload of an earlier run was looked at, and rests so long: longer where it is whole, since somebody may have recorded that elsewhere.
+    /// An upload of an earlier run was looked at, and rests so long: longer where it is whole,
+    /// since somebody may have recorded that elsewhere.
     pub(crate) async fn rest_upload(&self, id: i64, by: std::time::Duration) -> Result<()> {
         let until = self.after(by);
         self.write(move |tx| {
@@ -467,7 +472,8 @@ impl LeaseDb {
         .await
     }
 
-    /// A Tahoe share that was lost and that a client would store again: whoever held it holds nothing any more, and what may be there of it goes.
+    /// A Tahoe share that was lost and that a client would store again: whoever held it holds
+    /// nothing any more, and what may be there of it goes.
     pub(crate) fn condemn_lost(
         &self,
         tx: &Connection,
@@ -535,9 +541,9 @@ impl LeaseDb {
         .await
     }
 
-    /// A share that a listing showed and no row: STABLE, with a starter lease that lasts until somebody's takes its place.
-    /// Where it is not `confirmed`, because a deletion of the host before may still land, it counts as lost until the next
-    /// listing.
+    /// A share that a listing showed and no row: STABLE, with a starter lease that lasts until
+    /// somebody's takes its place. Where it is not `confirmed`, because a deletion of the host
+    /// before may still land, it counts as lost until the next listing.
     pub(crate) fn discover(
         &self,
         tx: &Connection,
@@ -594,8 +600,9 @@ impl LeaseDb {
         self.condemn(tx, server, id, false, false)
     }
 
-    /// A mutable share is about to be written and will take so many bytes; made where it is not there. An account is
-    /// asked for what it grows, and its lease begins now: else the share could be collected while it is written.
+    /// A mutable share is about to be written and will take so many bytes; made where it is not
+    /// there. An account is asked for what it grows, and its lease begins now: else the share could
+    /// be collected while it is written.
     pub(crate) fn begin_mutable_write(
         &self,
         tx: &Connection,
@@ -654,7 +661,8 @@ impl LeaseDb {
         }
     }
 
-    /// A mutable share takes so many bytes now. One that was COMING is STABLE, and `account` holds its lease.
+    /// A mutable share takes so many bytes now. One that was COMING is STABLE, and `account` holds
+    /// its lease.
     pub(crate) fn end_mutable_write(
         &self,
         tx: &Connection,
@@ -683,7 +691,8 @@ impl LeaseDb {
         }
     }
 
-    /// What is done to a mutable share is not seen to end yet: what it takes, or whether it is there, is to be measured.
+    /// What is done to a mutable share is not seen to end yet: what it takes, or whether it is
+    /// there, is to be measured.
     pub(crate) fn unmeasure(
         &self,
         tx: &Connection,
@@ -711,7 +720,8 @@ impl LeaseDb {
         self.condemn(tx, server, row.id, true, true)
     }
 
-    /// Uploads by offset that go on, or whose objects are being removed: the server's name, and the share.
+    /// Uploads by offset that go on, or whose objects are being removed: the server's name, and the
+    /// share.
     ///
     /// # Errors
     /// The database's.

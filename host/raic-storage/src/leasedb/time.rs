@@ -1,7 +1,8 @@
 //! Whether the wall clock can be believed: nothing is destroyed by one that somebody has set wrong.
 //!
-//! **Invariant:** while the wall clock and the machine's own disagree by more than [`TOLERATED`] with what was accepted, nothing expires, no
-//! rest ends and nothing is destroyed. `raic clock accept` ends that: every moment that protects against late requests, or that
+//! **Invariant:** while the wall clock and the machine's own disagree by more than [`TOLERATED`]
+//! with what was accepted, nothing expires, no rest ends and nothing is destroyed.
+//! `raic clock accept` ends that: every moment that protects against late requests, or that
 //! somebody waits for, moves with the clock, so that what is left of each wait stays what it was.
 
 use std::{
@@ -17,7 +18,8 @@ use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use super::LeaseDb;
 use crate::{Clock, Result, clock::millis};
 
-/// How far a clock may be corrected without anybody being asked: less than what is left of every rest after the longest request.
+/// How far a clock may be corrected without anybody being asked: less than what is left of every
+/// rest after the longest request.
 const TOLERATED: Duration = Duration::from_secs(5 * 60);
 /// How often the latest moment is written down.
 const WRITTEN: Duration = Duration::from_secs(10 * 60);
@@ -31,7 +33,8 @@ struct State {
     ahead_ms: AtomicI64,
     written_ms: AtomicI64,
     is_told: AtomicBool,
-    /// Whether the machine started anew with a clock that is behind: then only how early it cannot be is known.
+    /// Whether the machine started anew with a clock that is behind: then only how early it cannot
+    /// be is known.
     is_lower_bound: AtomicBool,
 }
 
@@ -87,8 +90,8 @@ impl Accepted {
 }
 
 impl LeaseDb {
-    /// How far the wall clock is ahead of what was accepted, in milliseconds, if that is more than can be tolerated: then nothing may expire
-    /// or be destroyed.
+    /// How far the wall clock is ahead of what was accepted, in milliseconds, if that is more than
+    /// can be tolerated: then nothing may expire or be destroyed.
     pub fn clock_is_off(&self) -> Option<i64> {
         let off =
             ahead(&self.clock).saturating_sub(self.accepted.0.ahead_ms.load(Ordering::Relaxed));
@@ -102,8 +105,9 @@ impl LeaseDb {
         Some(off)
     }
 
-    /// Now, in milliseconds since 1970: by the wall clock, or, while that is off, by what was accepted and has passed since. What is written
-    /// down then is moved with the rest when the clock is accepted.
+    /// Now, in milliseconds since 1970: by the wall clock, or, while that is off, by what was
+    /// accepted and has passed since. What is written down then is moved with the rest when the
+    /// clock is accepted.
     pub fn now_ms(&self) -> i64 {
         match self.clock_is_off() {
             None => self.clock.now_ms(),
@@ -159,8 +163,8 @@ impl LeaseDb {
         self.write(move |tx| Ok(accepted.write(tx, &clock)?)).await
     }
 
-    /// Takes the wall clock for right: what waits goes on waiting for as long as it had to. Leases keep their dates. Returns how far the clock
-    /// had moved, in milliseconds; 0 if it was right.
+    /// Takes the wall clock for right: what waits goes on waiting for as long as it had to. Leases
+    /// keep their dates. Returns how far the clock had moved, in milliseconds; 0 if it was right.
     ///
     /// # Errors
     /// The database's.
@@ -208,7 +212,8 @@ impl LeaseDb {
         }
     }
 
-    /// Moments further ahead than anything waits for are of a clock that was wrong when they were written: they are cut back to their own waits.
+    /// Moments further ahead than anything waits for are of a clock that was wrong when they were
+    /// written: they are cut back to their own waits.
     pub(crate) async fn cut_back(&self, server: super::ServerId) -> Result<()> {
         let (now, late) = (self.now_ms(), self.after(self.patience.late));
         let (upload, claim) = (

@@ -71,7 +71,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Writes down what is used today, unless that was done; days are UTC's. Returns whether it was this time.
+    /// Writes down what is used today, unless that was done; days are UTC's. Returns whether it was
+    /// this time.
     ///
     /// # Errors
     /// The database's.
@@ -88,8 +89,8 @@ impl LeaseDb {
         .await
     }
 
-    /// The history, newest day first: whole days before `before` (`YYYY-MM-DD`), as many as make up to `limit` lines, one
-    /// at least.
+    /// The history, newest day first: whole days before `before` (`YYYY-MM-DD`), as many as make up
+    /// to `limit` lines, one at least.
     ///
     /// # Errors
     /// The database's.

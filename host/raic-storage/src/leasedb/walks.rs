@@ -1,4 +1,5 @@
-//! What walks through a container leave in the tables: how far they came, and what only a listing said.
+//! What walks through a container leave in the tables: how far they came, and what only a listing
+//! said.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
@@ -10,9 +11,11 @@ use crate::{IndexPrefix, Result, ShareNum, Span, StorageIndex};
 pub enum Suspicion {
     /// Objects without a row that make no whole share: never complete, to be destroyed.
     Torn,
-    /// A STABLE share whose objects are not there, or hold fewer bytes than were stored: to be marked as lost.
+    /// A STABLE share whose objects are not there, or hold fewer bytes than were stored: to be
+    /// marked as lost.
     Vanished,
-    /// Objects beyond the end of a STABLE share: of an older upload under the same name, to be destroyed.
+    /// Objects beyond the end of a STABLE share: of an older upload under the same name, to be
+    /// destroyed.
     Leftover,
 }
 
@@ -93,7 +96,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Where the walk through all leases by their cutoff goes on; none where it ended less than a day ago.
+    /// Where the walk through all leases by their cutoff goes on; none where it ended less than a
+    /// day ago.
     pub(crate) async fn cutoff_walk(&self, server: ServerId) -> Result<Option<u64>> {
         let day_ago = self.over_since(std::time::Duration::from_secs(24 * 3600));
         let now = self.now_ms();

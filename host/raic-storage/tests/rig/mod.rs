@@ -1,4 +1,5 @@
-//! A storage server over a cloud in memory that can fail in every way, with a clock that the test sets.
+//! A storage server over a cloud in memory that can fail in every way, with a clock that the test
+//! sets.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 

@@ -23,7 +23,8 @@ use crate::{
     tokens,
 };
 
-/// Bodies that a call holds: the one that it returns, and one that its language has not dropped yet.
+/// Bodies that a call holds: the one that it returns, and one that its language has not dropped
+/// yet.
 const MAX_BODIES: usize = 2;
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 32 << 10;
@@ -33,7 +34,8 @@ const MAX_ANSWER_HEADERS: usize = 64 << 10;
 const MAX_LOGIN: u32 = 256 << 10;
 /// The most that is read of an answer of 400 and above.
 const MAX_ERROR: u32 = 64 << 10;
-/// The most of a document, whatever limit the guest names: the engine bounds what crosses by its own fuel.
+/// The most of a document, whatever limit the guest names: the engine bounds what crosses by its
+/// own fuel.
 const MAX_DOCUMENT: u32 = 4 << 20;
 /// A document that is searched for secrets at once.
 const SHORT: usize = 8 << 10;
@@ -106,8 +108,8 @@ impl http::Host for Call {
 }
 
 impl Call {
-    /// Leaves room for one more answer that is not read: the oldest is closed, and its connection with it. Guests whose language drops
-    /// handles late do not notice.
+    /// Leaves room for one more answer that is not read: the oldest is closed, and its connection
+    /// with it. Guests whose language drops handles late do not notice.
     fn close_oldest(&mut self) {
         let Self { answers, table, .. } = self;
         let mut unread = Vec::new();
@@ -239,8 +241,9 @@ impl Call {
     }
 }
 
-/// Whether a header names an object that the service reads in the place of the request's content, by a path that says nothing to the gate:
-/// S3's `x-amz-copy-source`, Google's, Swift's `x-copy-from` and its manifests and links, Azure's `x-ms-rename-source`. Azure's
+/// Whether a header names an object that the service reads in the place of the request's content,
+/// by a path that says nothing to the gate: S3's `x-amz-copy-source`, Google's, Swift's
+/// `x-copy-from` and its manifests and links, Azure's `x-ms-rename-source`. Azure's
 /// `x-ms-copy-source` is a URL, and judged as one.
 fn is_source(name: &str) -> bool {
     let reads = [
@@ -259,8 +262,9 @@ fn is_source(name: &str) -> bool {
         )
 }
 
-/// That a header's value which is a URL leads where the request goes: services fetch what such headers name, or write there (WebDAV's
-/// `destination`, RFC 4918 section 10.3; Azure's `x-ms-copy-source`), and what the URL holds leaves with it.
+/// That a header's value which is a URL leads where the request goes: services fetch what such
+/// headers name, or write there (WebDAV's `destination`, RFC 4918 section 10.3; Azure's
+/// `x-ms-copy-source`), and what the URL holds leaves with it.
 fn check_urls(gate: &Gate, grant: &Grant, name: &str, value: &str) -> Result<(), Error> {
     let value = value.trim();
     // A path alone is one of the same server, so it is judged there.
@@ -284,8 +288,8 @@ fn check_urls(gate: &Gate, grant: &Grant, name: &str, value: &str) -> Result<(),
 }
 
 impl Call {
-    /// What may be read of an answer: with the guest's own memory it is no more than the guest may have, twice counted since a copy is
-    /// made without secrets.
+    /// What may be read of an answer: with the guest's own memory it is no more than the guest may
+    /// have, twice counted since a copy is made without secrets.
     fn room_for_answer(&self) -> u32 {
         let room = (self.limits.room() / 2).min(MAX_READ.saturating_sub(self.read));
         u32::try_from(room).unwrap_or(u32::MAX)
@@ -396,8 +400,9 @@ fn in_headers(token: &Token) -> impl Iterator<Item = &str> {
 }
 
 impl GuestResponse {
-    /// Hides what stands in the headers that have tokens, whatever request was answered with them, and what repeats a secret. The guest
-    /// sees none of it before, also where the rest of a token is to be read still.
+    /// Hides what stands in the headers that have tokens, whatever request was answered with them,
+    /// and what repeats a secret. The guest sees none of it before, also where the rest of a token
+    /// is to be read still.
     fn mask(&mut self, context: &Context, of_place: &[&str]) {
         let tokens = of_place.iter().filter_map(|name| context.tokens.get(*name));
         let places: Vec<(&str, &Token)> = tokens
@@ -500,7 +505,8 @@ fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
             .next()
             .unwrap_or_default()
     });
-    // Error pages in Latin-1 are ASCII but for words; NULs are what UTF-16 and UTF-32 have between them.
+    // Error pages in Latin-1 are ASCII but for words; NULs are what UTF-16 and UTF-32 have between
+    // them.
     let known = charset.is_none_or(|c| {
         matches!(
             c,
@@ -510,7 +516,8 @@ fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
     known && !document.contains(&0)
 }
 
-/// A document without secrets; a long one is searched off the runtime. What it costs is the guest's.
+/// A document without secrets; a long one is searched off the runtime. What it costs is the
+/// guest's.
 async fn redacted(context: &Arc<Context>, whole: bytes::Bytes, cpu: &CpuTime) -> Vec<u8> {
     if whole.len() <= SHORT {
         return context.redaction.apply(&whole);

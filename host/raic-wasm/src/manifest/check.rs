@@ -1,4 +1,5 @@
-//! What makes a manifest wrong: names, references, and everything by which the operator who approves it could be misled.
+//! What makes a manifest wrong: names, references, and everything by which the operator who
+//! approves it could be misled.
 
 use std::collections::BTreeMap;
 
@@ -24,8 +25,8 @@ impl Manifest {
     /// Reads and checks a manifest.
     ///
     /// # Errors
-    /// [`ConnectorError::Manifest`] with the field that is wrong, and its line. Nothing of the text is quoted raw: the operator sees the error
-    /// before anything was approved.
+    /// [`ConnectorError::Manifest`] with the field that is wrong, and its line. Nothing of the text
+    /// is quoted raw: the operator sees the error before anything was approved.
     pub fn parse(text: &[u8]) -> Result<Self, ConnectorError> {
         let wrong = |why: String| ConnectorError::Manifest(crate::shown(&why));
         let text = std::str::from_utf8(text).map_err(|e| wrong(e.to_string()))?;
@@ -406,7 +407,8 @@ impl Sending {
     }
 }
 
-/// Whether two conditions cannot hold at once: a setting must have one value for the one and another for the other.
+/// Whether two conditions cannot hold at once: a setting must have one value for the one and
+/// another for the other.
 fn exclude(one: &BTreeMap<String, Values>, other: &BTreeMap<String, Values>) -> bool {
     one.iter().any(|(name, values)| {
         other
@@ -415,7 +417,8 @@ fn exclude(one: &BTreeMap<String, Values>, other: &BTreeMap<String, Values>) -> 
     })
 }
 
-/// A name in another script can look like one of Google's, and be another: hosts are typed as they are resolved (punycode).
+/// A name in another script can look like one of Google's, and be another: hosts are typed as they
+/// are resolved (punycode).
 fn is_ascii(what: &str, text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
@@ -425,7 +428,8 @@ fn is_ascii(what: &str, text: &str) -> Result<(), String> {
     ))
 }
 
-/// Every text of a manifest is shown to the operator who approves it: none may hide another, or lie about its order.
+/// Every text of a manifest is shown to the operator who approves it: none may hide another, or lie
+/// about its order.
 fn check_texts(value: &toml::Value) -> Result<(), String> {
     let check = |text: &str| {
         if text.len() > MAX_TEXT || text.chars().any(crate::hides) {

@@ -48,7 +48,8 @@ impl Manifest {
                 None => {}
             }
         }
-        // Defaults may name what was given or other defaults; twice round is deeper than any manifest needs.
+        // Defaults may name what was given or other defaults; twice round is deeper than any
+        // manifest needs.
         for _ in 0..2 {
             for (name, setting) in &self.settings {
                 let Some(default) = setting
@@ -118,7 +119,8 @@ pub(crate) fn expand(template: &str, values: &BTreeMap<String, String>) -> Resul
         let (name, after) = after
             .split_once('}')
             .ok_or_else(|| format!("{template:?} has an open brace"))?;
-        // `credential.part` is a value by that name; of others what follows the point is a part of a URL.
+        // `credential.part` is a value by that name; of others what follows the point is a part of
+        // a URL.
         let whole = values.contains_key(name);
         let (setting, field) = name
             .split_once('.')

@@ -1,5 +1,5 @@
-//! What a connector says where the service refuses: with credentials that are made wrong, in rehearsals, and with what the author has
-//! set up at the service.
+//! What a connector says where the service refuses: with credentials that are made wrong, in
+//! rehearsals, and with what the author has set up at the service.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,7 +15,8 @@ use raic_wasm::{
 };
 use zeroize::Zeroizing;
 
-/// How far off the connector's clock is put: more than the quarter of an hour that signatures allow.
+/// How far off the connector's clock is put: more than the quarter of an hour that signatures
+/// allow.
 const OFF: Duration = Duration::from_secs(2 * 3600);
 /// The time to wait that a service names.
 const WAIT: Duration = Duration::from_secs(7);
@@ -92,7 +93,8 @@ pub(super) struct SetUp<'a> {
     /// The cloud that works.
     pub(super) cloud: &'a ConnectorCloud,
     pub(super) prefix: &'a str,
-    /// Settings of a container that is not there; credentials that may only read, and that have ended. Empty where none were given.
+    /// Settings of a container that is not there; credentials that may only read, and that have
+    /// ended. Empty where none were given.
     pub(super) missing: BTreeMap<String, String>,
     pub(super) read_only: CredentialDocuments,
     pub(super) expired: CredentialDocuments,
@@ -229,7 +231,8 @@ fn with_garbled(
     })
 }
 
-/// Changes a part of a document by one character in its middle; false where it is not there, or is a URL, which says where to go.
+/// Changes a part of a document by one character in its middle; false where it is not there, or is
+/// a URL, which says where to go.
 fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
     let changed = |text: &str| -> Option<String> {
         if text.contains("://") {
