@@ -67,7 +67,7 @@ def refused(e):
         (exception.UnsatisfiableRange, 416, "range_not_satisfiable"),
     ]:
         if isinstance(e, kind):
-            message = "Sha1 did not match data received" if kind is exception.FileSha1Mismatch else str(e)
+            message = "Checksum did not match data received" if kind is exception.FileSha1Mismatch else str(e)
             return Refused(status, code, message)
     return e
 

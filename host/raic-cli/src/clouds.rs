@@ -10,7 +10,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::pin,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use clap::{Args, Subcommand};
@@ -37,7 +37,7 @@ use endpoints::{pin_endpoints, pin_learned};
 pub(crate) use versions::reload;
 use versions::{reopen, upgrade};
 
-/// How long a cloud that is added is asked at most; it is added all the same.
+/// How long a cloud that is added may take for one question; it is added all the same.
 const LONGEST_TRY: Duration = Duration::from_secs(15);
 /// After how long it is said what is waited for.
 const QUIET: Duration = Duration::from_secs(3);
@@ -201,12 +201,20 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                 )),
                 _ => Failed::cloud(&e),
             })?;
+            if !json {
+                say!("cloud {name:?} has its container");
+            }
             // What a running daemon knows of the cloud is no longer so.
-            let in_use = reopen(home, &Pins::new()).await?;
+            let in_use = reopen(home, &Pins::new()).await.unwrap_or_else(|failed| {
+                tell!(
+                    "warning: the daemon does not use it yet: {}",
+                    failed.sentence
+                );
+                false
+            });
             if json {
                 return print_json(&json!({"cloud": name, "created": true, "in_use": in_use}));
             }
-            say!("cloud {name:?} has its container");
             Ok(())
         }
         CloudCommand::Delete { name } => {
@@ -401,35 +409,41 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         table.set_position(old.position());
     }
     clouds.insert(&name, Item::Table(table));
+    let open = |document: &DocumentMut, pins: &mut Pins| {
+        let config = Config::parse(&document.to_string(), home.path()).map_err(wrong)?;
+        config.require_geometry().map_err(wrong)?;
+        let opened = tokio::task::block_in_place(|| {
+            let section = section(&config, &name)?;
+            Clouds::new(home)?.open(config.clouds.len(), &name, section, pins, None)
+        })?;
+        Ok::<_, Failed>((config, opened))
+    };
+    // Compiled and opened before it is asked anything, and before it is written: a cloud that cannot
+    // be configured is not added.
+    open(&document, &mut Pins::new())?;
     let mut waiting = Waiting::new(json, &name);
-    // In a cloud that does not answer there is nothing to learn; what is wrong with it is told
-    // below.
-    let learned = pin_learned(home, &mut document, &name, false);
-    let learned = waiting.on(learned).await.unwrap_or_else(|| Ok(Vec::new()));
-    for (endpoint, url) in learned? {
-        if !json {
-            say!("pinned: its {endpoint} is at {url}, as its login says");
-        }
-    }
-    let changed = document.to_string();
-    let config = Config::parse(&changed, home.path()).map_err(wrong)?;
-    config.require_geometry().map_err(wrong)?;
-    // Opened before it is written: a cloud that cannot be configured is not added.
-    let mut pins = Pins::new();
-    let opened = tokio::task::block_in_place(|| {
-        Clouds::new(home)?.open(
-            config.clouds.len(),
-            &name,
-            section(&config, &name)?,
-            &mut pins,
-            None,
-        )
-    })?;
-    // What cannot be told now is told when it is used.
-    waiting
-        .on(refuse_if_owned(home, &name, &*opened))
+    // In a copy, which counts if it came to its end.
+    let mut pinned = document.clone();
+    if let Some(learned) = waiting
+        .on(pin_learned(home, &mut pinned, &name, false))
         .await
-        .unwrap_or(Ok(()))?;
+    {
+        for (endpoint, url) in learned? {
+            if !json {
+                say!("pinned: its {endpoint} is at {url}, as its login says");
+            }
+        }
+        document = pinned;
+    }
+    let mut pins = Pins::new();
+    let (config, opened) = open(&document, &mut pins)?;
+    let changed = document.to_string();
+    match waiting.on(refuse_if_owned(home, &name, &*opened)).await {
+        Some(may_be_added) => may_be_added?,
+        None => tell!(
+            "warning: whose its container is was not found out; the daemon does, before it writes there"
+        ),
+    }
     warn_of_shared_domains(&config, home, &name);
     if let Some(old) = &arguments.replace
         && shares_on(home, old)? > 0
@@ -472,13 +486,13 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     Ok(())
 }
 
-/// Waits for a cloud to answer several questions, and says so after a moment; not longer than
-/// anybody would watch.
+/// Waits for a cloud to answer questions, and says so after a moment; one that leaves one unanswered
+/// is asked no other.
 struct Waiting<'a> {
     json: bool,
     name: &'a str,
-    began: Instant,
     is_told: bool,
+    is_silent: bool,
 }
 
 impl<'a> Waiting<'a> {
@@ -486,19 +500,22 @@ impl<'a> Waiting<'a> {
         Self {
             json,
             name,
-            began: Instant::now(),
             is_told: false,
+            is_silent: false,
         }
     }
 
     /// The answer; none where it takes too long.
     async fn on<T>(&mut self, answer: impl Future<Output = T>) -> Option<T> {
+        if self.is_silent {
+            return None;
+        }
         let mut answer = pin!(answer);
+        let quiet = if self.is_told { LONGEST_TRY } else { QUIET };
+        if let Ok(answered) = tokio::time::timeout(quiet, &mut answer).await {
+            return Some(answered);
+        }
         if !self.is_told {
-            let quiet = QUIET.saturating_sub(self.began.elapsed());
-            if let Ok(answered) = tokio::time::timeout(quiet, &mut answer).await {
-                return Some(answered);
-            }
             self.is_told = true;
             if !self.json {
                 tell!(
@@ -507,9 +524,12 @@ impl<'a> Waiting<'a> {
                     LONGEST_TRY.as_secs()
                 );
             }
+            if let Ok(answered) = tokio::time::timeout(LONGEST_TRY - QUIET, answer).await {
+                return Some(answered);
+            }
         }
-        let left = LONGEST_TRY.saturating_sub(self.began.elapsed());
-        tokio::time::timeout(left, answer).await.ok()
+        self.is_silent = true;
+        None
     }
 }
 

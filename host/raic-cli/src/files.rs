@@ -22,7 +22,7 @@ use crate::{
     client::{Client, encode, nothing, path_of, pieces, streamed},
     error::{Class, Failed, Outcome},
     home::Home,
-    output::{say, tell},
+    output::{as_json, say, tell},
     progress::{self, Progress},
 };
 
@@ -348,7 +348,7 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
         let page: Vec<File> = Client(home).ask(Method::GET, &path, nothing()).await?;
         for file in &page {
             let more = if json {
-                let line = serde_json::to_string(file).map_err(Failed::other)?;
+                let line = as_json(file)?;
                 print(format_args!("{line}\n"))?
             } else {
                 print(format_args!(
@@ -427,7 +427,7 @@ pub(crate) async fn stat(home: &Home, json: bool, name: &str) -> Outcome {
 }
 
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Outcome {
-    say!("{}", serde_json::to_string(value).map_err(Failed::other)?);
+    say!("{}", as_json(value)?);
     Ok(())
 }
 

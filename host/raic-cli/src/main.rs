@@ -175,7 +175,10 @@ fn ended(outcome: Outcome, json: bool) -> ExitCode {
         Err(failed) => {
             if json {
                 let error = serde_json::json!({"error": failed.sentence, "code": failed.code()});
-                output::error_line(format_args!("{error}"));
+                output::error_line(format_args!(
+                    "{}",
+                    output::as_json(&error).unwrap_or_default()
+                ));
             } else {
                 output::error_line(format_args!("raic: {}", failed.sentence));
             }

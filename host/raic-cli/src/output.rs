@@ -6,7 +6,7 @@ use std::{
     process,
 };
 
-use crate::error::Failed;
+use crate::error::{Failed, Outcome};
 
 /// As `println!`, for output that may be closed.
 macro_rules! say {
@@ -26,6 +26,26 @@ pub(crate) use tell;
 pub(crate) fn error_line(text: Arguments<'_>) {
     let text = raic_wasm::shown(&text.to_string());
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A value as one line of JSON, in which nothing hides: what does is escaped as JSON escapes it.
+///
+/// # Errors
+/// If the value cannot be written as JSON.
+pub(crate) fn as_json(value: &impl serde::Serialize) -> Outcome<String> {
+    let text = serde_json::to_string(value).map_err(Failed::other)?;
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if raic_wasm::hides(c) {
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            out.push(c);
+        }
+    }
+    Ok(out)
 }
 
 /// A writer that never fails: what cannot be written is lost.
@@ -61,5 +81,19 @@ pub(crate) fn line(text: Arguments<'_>) {
             error_line(format_args!("raic: {}", failed.sentence));
             process::exit(failed.class as i32);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_hides_nothing_and_stays_json() {
+        let text = "a\u{202e}b\u{fe0f}\u{e0041}\n\u{7f}\u{e9}\"";
+        let line = as_json(&text).unwrap();
+        assert!(!line.chars().any(raic_wasm::hides), "{line}");
+        assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        assert_eq!(raic_wasm::shown(&line), line);
     }
 }

@@ -403,8 +403,45 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
         "--replace",
         "local-1",
     ];
-    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
-        .ok();
+    rig.raic(
+        &[
+            &add[..],
+            &[
+                "--set",
+                &endpoint,
+                "--credential",
+                &credential,
+                "--prefix",
+                "a",
+            ],
+        ]
+        .concat(),
+    )
+    .ok();
+    let add = [
+        "cloud",
+        "add",
+        "other",
+        "--connector",
+        "practice",
+        "--replace",
+        "local-2",
+    ];
+    rig.raic(
+        &[
+            &add[..],
+            &[
+                "--set",
+                &endpoint,
+                "--credential",
+                &credential,
+                "--prefix",
+                "b",
+            ],
+        ]
+        .concat(),
+    )
+    .ok();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
     rig.kill();
     for compiled in Rig::files(&rig.home("connectors/compiled")) {
@@ -413,18 +450,21 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
     fs::remove_file(rig.path("log")).expect("the log begins anew");
     rig.serve();
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, b"content");
-    Rig::until("the cloud works", || {
-        let status = rig.raic(&["status"]).ok().text;
-        status
-            .lines()
-            .any(|line| line.contains("mine") && line.contains("works"))
+    Rig::until("both clouds work", || {
+        let status = rig.raic(&["status"]).text;
+        let works = |name| {
+            status
+                .lines()
+                .any(|l| l.contains(name) && l.contains("works"))
+        };
+        works("mine") && works("other")
     });
     let log = fs::read_to_string(rig.path("log")).expect("the log");
     let at = |what| {
         log.find(what)
             .unwrap_or_else(|| panic!("no {what:?}: {log}"))
     };
-    assert!(at("serving ") < at("compiling connector practice"), "{log}");
+    assert!(at("serving ") < at("can be used now"), "{log}");
     assert_eq!(
         log.matches("compiling connector").count(),
         1,

@@ -58,13 +58,12 @@ impl ChunkUpload {
         }
     }
 
-    /// Something of before lies under the upload's names, and stays for as long as it lives.
-    fn other_bytes(&self) -> StorageError {
-        StorageError::Taken {
+    fn other_bytes(&self, chunk: u64) -> StorageError {
+        StorageError::InTheWay {
             backend: self.cloud.name().to_owned(),
             index: self.index,
             share: self.share,
-            state: "is there in part, of an upload that was lost",
+            chunk,
         }
     }
 
@@ -83,7 +82,7 @@ impl ChunkUpload {
                 if is_same {
                     Ok(())
                 } else {
-                    Err(self.other_bytes())
+                    Err(self.other_bytes(chunk))
                 }
             }
             put => Ok(put.map(drop)?),
@@ -102,9 +101,13 @@ impl ShareUpload for ChunkUpload {
         self.file.write_at(offset, bytes, completes).await?;
         self.received = after;
         // The bytes are durable; that a chunk cannot go out just now is tried again with the next.
-        if let Err(e) = self.drain().await {
-            self.may_land = true;
-            tracing::debug!("a chunk waits in the spool: {e}");
+        match self.drain().await {
+            Err(e @ StorageError::InTheWay { .. }) => return Err(e),
+            Err(e) => {
+                self.may_land = true;
+                tracing::debug!("a chunk waits in the spool: {e}");
+            }
+            Ok(()) => {}
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ use crate::{
 /// in memory.
 pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
 
+/// What a cloud must take in one object: a commit of a large mutable share has so many bytes.
+const LEAST_OBJECT: usize = 1 << 20;
 /// All sizes of new shares' chunks are multiples of it: see [`Backend::chunk_unit`].
 pub(crate) const CHUNK_UNIT: usize = 64 << 10;
 
@@ -184,14 +186,21 @@ impl CloudBackend {
             let described = self.cloud.describe().await?;
             let largest = described.iter().find(|(name, _)| name == "max-object-size");
             let largest: Option<usize> = largest.and_then(|(_, bytes)| bytes.parse().ok());
+            if let Some(largest) = largest.filter(|largest| *largest < LEAST_OBJECT) {
+                let why = format!(
+                    "takes objects of {largest} bytes at most, and must take {LEAST_OBJECT}; correct \
+                     what it is told (`max-object-size`), or the limit of a proxy before it"
+                );
+                let error = CloudError::new(
+                    ErrorKind::Misconfigured,
+                    self.cloud.name(),
+                    Operation::Describe,
+                    why,
+                );
+                return Err(error);
+            }
             Ok::<_, CloudError>(match largest {
-                // Whole units, for as long as one fits.
-                Some(largest) if largest < self.chunk_size => {
-                    match largest / CHUNK_UNIT * CHUNK_UNIT {
-                        0 => largest.max(1),
-                        units => units,
-                    }
-                }
+                Some(largest) if largest < self.chunk_size => largest / CHUNK_UNIT * CHUNK_UNIT,
                 _ => self.chunk_size,
             })
         });
@@ -657,12 +666,11 @@ impl Backend for CloudBackend {
     }
 
     fn chunk_unit(&self) -> u64 {
-        // Tests, and clouds of small objects, have small ones.
-        let chunk_size = *self.fitting.get().unwrap_or(&self.chunk_size);
-        if chunk_size.is_multiple_of(CHUNK_UNIT) {
+        // Tests have small ones.
+        if self.chunk_size.is_multiple_of(CHUNK_UNIT) {
             CHUNK_UNIT as u64
         } else {
-            chunk_size as u64
+            self.chunk_size as u64
         }
     }
 

@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     AccountId, Container, Expiry, Going, MAX_SHARE, Ownership, RenewSecret, Result, ShareKind,
-    ShareRow, StorageError, StorageServer,
+    ShareNum, ShareRow, StorageError, StorageIndex, StorageServer,
     container::{FOOTER, HEADER},
 };
 
@@ -377,8 +377,11 @@ impl StorageServer {
     /// another day, since the daemon of a home that this one is a copy of may have recorded it.
     async fn rest_whole_uploads(&self) -> Result<()> {
         for row in self.leasedb.rested_uploads(self.id, EXAMINED).await? {
-            let examined =
-                tokio::time::timeout(LONGEST_BATCH, self.is_whole_array_share(&row)).await;
+            let examined = tokio::time::timeout(
+                LONGEST_BATCH,
+                self.whole_by_its_chunks((row.index, row.share)),
+            )
+            .await;
             let slow = || StorageError::NotKnown {
                 backend: self.name().to_owned(),
                 index: row.index,
@@ -386,8 +389,8 @@ impl StorageServer {
                 reason: format!("it was not examined within {LONGEST_BATCH:?}"),
             };
             match examined.unwrap_or_else(|_| Err(slow())) {
-                Ok(false) => self.leasedb.rest_upload(row.id, Duration::ZERO).await?,
-                Ok(true) => {
+                Ok(None) => self.leasedb.rest_upload(row.id, Duration::ZERO).await?,
+                Ok(Some(_)) => {
                     let by = self.leasedb.patience().suspicion;
                     tracing::warn!(
                         "cloud {:?}: share {} of {} is whole, and no file has it: it is deleted after a day; if another daemon runs with a \
@@ -408,40 +411,41 @@ impl StorageServer {
         Ok(())
     }
 
-    /// Whether an array's share is whole, by the names of its chunks and its own end.
-    async fn is_whole_array_share(&self, row: &ShareRow) -> Result<bool> {
-        let mut total = 0_u64;
+    /// What an immutable share is that is whole, by the names of its chunks, its header and its end:
+    /// its kind, and its objects and bytes.
+    pub(crate) async fn whole_by_its_chunks(
+        &self,
+        (index, share): (StorageIndex, ShareNum),
+    ) -> Result<Option<(ShareKind, (u64, u64))>> {
+        let (mut total, mut objects) = (0_u64, 0);
         for chunk in 0.. {
-            match self
-                .backend
-                .chunk_length(row.index, row.share, chunk)
-                .await?
-            {
-                Some(length) => total = total.saturating_add(length.max(1)),
+            match self.backend.chunk_length(index, share, chunk).await? {
+                Some(length) => total = total.saturating_add(length),
                 None => break,
             }
+            objects += 1;
             // A cloud that has one of every name.
-            if total > MAX_SHARE {
-                return Ok(false);
+            if total > MAX_SHARE || objects > MAX_SHARE {
+                return Ok(None);
             }
         }
-        if total < (HEADER + FOOTER) as u64 {
-            return Ok(false);
-        }
         let part = async |range| -> Result<Vec<u8>> {
-            let read = self.backend.read(row.index, row.share, range).await?;
+            let read = self.backend.read(index, share, range).await?;
             Ok(futures::TryStreamExt::try_collect::<Vec<_>>(read)
                 .await?
                 .concat())
         };
-        let beginning = match part(0..HEADER as u64).await {
-            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(false),
+        let beginning = match part(0..total.min(HEADER as u64)).await {
+            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(None),
             read => read?,
         };
-        let end = part(total - FOOTER as u64..total).await?;
-        Ok(
-            matches!(Container::parse(&beginning), Some(array @ Container::Array) if array.is_whole(total, &end)),
-        )
+        let end = part(total.saturating_sub(FOOTER as u64)..total).await?;
+        let container = Container::parse(&beginning).filter(|found| found.is_whole(total, &end));
+        Ok(container.and_then(|container| match container {
+            Container::Array => Some((ShareKind::Array, (objects, total))),
+            Container::Immutable { .. } => Some((ShareKind::Immutable, (objects, total))),
+            Container::Mutable { .. } => None,
+        }))
     }
 
     /// Finds out what a mutable share's write came to that was not seen to end.

@@ -100,6 +100,20 @@ pub enum StorageError {
         /// What it is doing there.
         state: &'static str,
     },
+    /// Other bytes lie under the name of a chunk of an upload, which can never be complete.
+    #[error(
+        "cloud {backend:?}: share {share} of {index} cannot be stored: chunk {chunk} is there with other bytes, of an upload that was lost"
+    )]
+    InTheWay {
+        /// The backend's name.
+        backend: String,
+        /// Whose share.
+        index: StorageIndex,
+        /// Which.
+        share: ShareNum,
+        /// The chunk's number.
+        chunk: u64,
+    },
     /// No upload of that share, or not that uploader's.
     #[error("cloud {backend:?}: share {share} of {index} is not being written by this upload")]
     NoUpload {
@@ -220,9 +234,9 @@ pub enum StorageError {
         /// The hard one, in bytes.
         hard: u64,
     },
-    /// A share has all the leases that it can have.
+    /// An account has all the leases of a share that it can have.
     #[error(
-        "the share has {most} leases, as many as it can have; those that are not renewed end by themselves"
+        "the account has {most} leases of the share, as many as it can have; renew it by a secret that it was leased by"
     )]
     TooManyLeases {
         /// How many.

@@ -269,13 +269,16 @@ impl MutableShares {
             let current = slot.current.as_deref();
             let current =
                 current.and_then(|bytes| Commit::decode(bytes, &self.slots.key, at.0, at.1));
-            if let Some(commit) = current
-                && self
-                    .get(at, ShareObject::Commit(commit.generation))
-                    .await?
-                    .is_some()
-            {
-                continue;
+            if let Some(commit) = current {
+                match self.get(at, ShareObject::Commit(commit.generation)).await {
+                    Ok(None) => {}
+                    Ok(Some(_)) => continue,
+                    // No bad object holds the walk up.
+                    Err(e) => {
+                        tracing::debug!("whether a share's mark is gone: {e}");
+                        continue;
+                    }
+                }
             }
             self.container.proves_absence().await?;
             self.slots.forget_doubtful(at, slot.fence).await?;

@@ -240,7 +240,11 @@ impl StorageServer {
                     room = left;
                     answer.allocated.insert(share);
                 }
-                leasedb.renew_in(tx, server, index, account, renew)?;
+                match leasedb.renew_in(tx, server, index, account, renew) {
+                    // What there is has leases enough of this account.
+                    Err(StorageError::TooManyLeases { .. }) => {}
+                    renewed => drop(renewed?),
+                }
                 Ok(answer)
             })
             .await;
@@ -359,6 +363,22 @@ impl StorageServer {
         bytes: Bytes,
     ) -> Result<Written> {
         self.require_writable().await?;
+        let written = self.write_in_turn(at, secret, offset, bytes).await;
+        if let Err(StorageError::InTheWay { chunk, .. }) = &written {
+            // It can never be complete: each try would keep it and what lies in its way.
+            self.close(at);
+            self.give_up(at, secret, *chunk).await?;
+        }
+        written
+    }
+
+    async fn write_in_turn(
+        &self,
+        at: At,
+        secret: RenewSecret,
+        offset: u64,
+        bytes: Bytes,
+    ) -> Result<Written> {
         let (index, share) = at;
         // One writer at a time for each share: it waits for the disk or the cloud, and others for
         // it.
@@ -444,11 +464,6 @@ impl StorageServer {
             };
             let finished = self.finish(at, open).await;
             self.close(at);
-            if let Err(StorageError::Taken { .. }) = &finished {
-                // It can never be complete: it goes, and what lies in its way with it, or each try
-                // would keep both there.
-                self.give_up(at).await?;
-            }
             finished?;
         }
         Ok(Written {
@@ -459,10 +474,30 @@ impl StorageServer {
         })
     }
 
-    async fn give_up(&self, at: At) -> Result<()> {
+    /// Ends an upload that met other bytes under the name of a chunk. A whole share that is there, which
+    /// no walk had found yet, is found now; what is not whole goes.
+    async fn give_up(&self, at: At, secret: RenewSecret, chunk: u64) -> Result<()> {
+        // Behind a chunk of its own, what lies there is no other share.
+        let there = match chunk {
+            0 => self.whole_by_its_chunks(at).await?,
+            _ => None,
+        };
         let (leasedb, server) = (self.leasedb.clone(), self.id);
         self.leasedb
-            .write(move |tx| leasedb.abandon(tx, server, at, true))
+            .write(move |tx| {
+                let row = leasedb::find(tx, server, at.0, at.1)?;
+                let Some(row) = row.filter(|row| row.state == ShareState::Coming) else {
+                    return Ok(());
+                };
+                // Another upload has begun there since.
+                if leasedb::upload_of(tx, row.id)? != Some(secret) {
+                    return Ok(());
+                }
+                match there {
+                    Some((kind, stored)) => leasedb.found_instead(tx, server, &row, kind, stored),
+                    None => leasedb.abandon(tx, server, at, true),
+                }
+            })
             .await?;
         self.wake();
         Ok(())
@@ -727,7 +762,11 @@ impl StorageServer {
             self.apply(account, (index, share), before, enabler, renew, vector)
                 .await?;
         }
-        self.leasedb.renew(self.id, index, account, renew).await?;
+        match self.leasedb.renew(self.id, index, account, renew).await {
+            // The write is done.
+            Err(StorageError::TooManyLeases { .. }) => {}
+            renewed => drop(renewed?),
+        }
         Ok(answer)
     }
 

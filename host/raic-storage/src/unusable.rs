@@ -11,6 +11,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::sync::Notify;
 
 use crate::{
     Backend, Found, FoundShare, MutableShare, MutableWrite, RangeSet, Recovered, Result, ShareNum,
@@ -19,6 +20,9 @@ use crate::{
 
 /// How often opening is tried again, where somebody asks.
 const PAUSE: Duration = Duration::from_secs(5);
+
+/// How long a share that is to be stored waits for an opening that is under way.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Opens a storage server, or says in a sentence that names it why it cannot be. May block.
 pub type Open = Box<dyn Fn() -> Result<Arc<dyn Backend>, String> + Send + Sync>;
@@ -36,9 +40,10 @@ pub struct UnusableBackend {
 struct State {
     opened: Option<Arc<dyn Backend>>,
     reason: String,
-    /// When opening was begun last; none: not yet.
-    tried: Option<Instant>,
-    is_opening: bool,
+    /// When opening is tried again.
+    next: Instant,
+    /// While it is being opened: whoever stores waits for that a moment.
+    opening: Option<Arc<Notify>>,
     owner: Option<String>,
     is_writable: bool,
 }
@@ -54,21 +59,21 @@ impl fmt::Debug for UnusableBackend {
 impl UnusableBackend {
     /// In the place of the cloud `name`, which `open` could not open just now for `reason`.
     pub fn new(name: &str, reason: String, open: Open) -> Self {
-        Self::tried_at(name, reason, open, Some(Instant::now()))
+        Self::tried_from(name, reason, open, Instant::now() + PAUSE)
     }
 
     /// In the place of the cloud `name`, which takes long to open, as `reason` says: that begins
     /// when it is asked first, and goes on if whoever asked waits no longer.
     pub fn opening(name: &str, reason: String, open: Open) -> Self {
-        Self::tried_at(name, reason, open, None)
+        Self::tried_from(name, reason, open, Instant::now())
     }
 
-    fn tried_at(name: &str, reason: String, open: Open, tried: Option<Instant>) -> Self {
+    fn tried_from(name: &str, reason: String, open: Open, next: Instant) -> Self {
         let state = State {
             opened: None,
             reason,
-            tried,
-            is_opening: false,
+            next,
+            opening: None,
             owner: None,
             is_writable: true,
         };
@@ -83,28 +88,45 @@ impl UnusableBackend {
         locked(&self.state)
     }
 
+    async fn wait_for_opening(&self) {
+        let opening = self.state().opening.clone();
+        if let Some(opening) = opening {
+            let ended = opening.notified();
+            // It may have ended since.
+            if self.state().opening.is_some() {
+                // It goes on if it takes longer.
+                let _ = tokio::time::timeout(LONGEST_WAIT, ended).await;
+            }
+        }
+    }
+
     async fn opened(&self) -> Result<Arc<dyn Backend>> {
         {
             let mut state = self.state();
             if let Some(opened) = &state.opened {
                 return Ok(opened.clone());
             }
-            if state.is_opening || state.tried.is_some_and(|at| at.elapsed() < PAUSE) {
+            if state.opening.is_some() || Instant::now() < state.next {
                 return Err(StorageError::Unusable {
                     reason: state.reason.clone(),
                 });
             }
-            (state.tried, state.is_opening) = (Some(Instant::now()), true);
+            state.opening = Some(Arc::default());
         }
         // One at a time, and to its end: whoever asked may give up meanwhile, and the next finds
         // what came of it.
         let (open, state, name) = (self.open.clone(), self.state.clone(), self.name.clone());
         let opening = tokio::task::spawn_blocking(move || {
+            let began = Instant::now();
             let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| open()));
             let outcome =
                 outcome.unwrap_or_else(|_| Err(format!("cloud {name:?}: opening it panicked")));
             let mut state = locked(&state);
-            (state.tried, state.is_opening) = (Some(Instant::now()), false);
+            // What takes long and fails, such as compiling, is not tried all the time.
+            state.next = Instant::now() + PAUSE.max(began.elapsed() * 10);
+            if let Some(opening) = state.opening.take() {
+                opening.notify_waiters();
+            }
             match outcome {
                 Ok(opened) => {
                     tracing::info!("cloud {name:?} can be used now");
@@ -138,6 +160,8 @@ impl Backend for UnusableBackend {
     }
 
     async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+        // A share that is stored a moment later is better than one that is lacking.
+        self.wait_for_opening().await;
         self.opened().await?.create(index, share).await
     }
 

@@ -7,12 +7,12 @@
 
 mod rig;
 
-use std::fs;
+use std::{fs, sync::Arc, time::Duration};
 
-use raic_cloud::{Cloud as _, FaultPlan, Invented, ObjectKey, WriteMode};
+use raic_cloud::{Cloud as _, FaultPlan, Faulty, Invented, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{
-    AccountChange, AccountId, Reconciled, RenewSecret, ServerSettings, ShareNum, StorageError,
-    StorageIndex,
+    AccountChange, AccountId, Backend as _, ChunkBudget, CloudBackend, DEFAULT_CHUNK_SIZE,
+    Reconciled, RenewSecret, ServerSettings, ShareNum, StorageError, StorageIndex,
 };
 use rig::{DAY, Rig, content, index, loaded, renew, upload};
 
@@ -358,7 +358,10 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
         .unwrap();
     rig.allocate(index(2), &[0], 2500).await.unwrap();
     let refused = rig.write(index(2), 0, 0, &content(2500)).await.unwrap_err();
-    assert!(matches!(refused, StorageError::Taken { .. }), "{refused}");
+    assert!(
+        matches!(refused, StorageError::InTheWay { .. }),
+        "{refused}"
+    );
     let again = rig.write(index(2), 0, 0, &content(2500)).await.unwrap_err();
     assert!(matches!(again, StorageError::NoUpload { .. }), "{again}");
     assert!(
@@ -374,23 +377,51 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
 }
 
-/// A proxy before a service may take objects of a megabyte only: once every larger share was
-/// refused there, though `cloud test` held.
+/// A proxy before a service may take objects of a megabyte only: once every larger share was refused
+/// there, though `cloud test` held.
 #[tokio::test]
 async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
+    let store = async |max_object_size| {
+        let plan = FaultPlan {
+            max_object_size,
+            ..FaultPlan::default()
+        };
+        let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), 1, plan));
+        let backend = CloudBackend::new(cloud.clone(), DEFAULT_CHUNK_SIZE, ChunkBudget::default());
+        let mut writer = backend.create(index(1), ShareNum(0)).await?;
+        writer.write(content(2_600_000).into()).await?;
+        writer.finish().await
+    };
+    assert_eq!(store(None).await.unwrap().objects, 1);
+    assert_eq!(store(Some(1 << 20)).await.unwrap().objects, 3);
+    // Whole units: so a torn share's only chunk tells that it was filled.
+    assert_eq!(store(Some((1 << 20) + 1)).await.unwrap().objects, 3);
+    let refused = store(Some(100)).await.unwrap_err();
+    assert!(refused.to_string().contains("max-object-size"), "{refused}");
+}
+
+/// What lies there may be a whole share that no walk has found yet.
+#[tokio::test]
+async fn an_upload_that_meets_a_whole_share_finds_it() {
     let mut rig = Rig::new().await;
-    rig.cloud.set(FaultPlan {
-        max_object_size: Some(300),
-        ..FaultPlan::default()
-    });
-    rig.restart().await;
     rig.store(index(1), 0, &content(2500)).await;
-    assert_eq!(rig.objects().len(), 9, "2512 bytes in chunks of 300");
-    assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
-    // Those of before and after are read as they are.
-    rig.cloud.set(FaultPlan::default());
-    rig.restart().await;
-    rig.store(index(2), 0, &content(2500)).await;
-    assert_eq!(rig.objects().len(), 9 + 3);
+    rig.lose_database().await;
+    // By the clock nothing of the host before can land any more.
+    rig.clock.advance(Duration::from_secs(16 * 60));
+    assert_eq!(
+        rig.allocate(index(1), &[0], 3500)
+            .await
+            .unwrap()
+            .allocated
+            .len(),
+        1
+    );
+    let refused = rig.write(index(1), 0, 0, &vec![1; 1200]).await.unwrap_err();
+    assert!(
+        matches!(refused, StorageError::InTheWay { chunk: 0, .. }),
+        "at its first chunk: {refused}"
+    );
+    rig.collect_to_the_end().await;
+    assert_eq!(rig.shares(index(1)).await, [0]);
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
 }

@@ -288,7 +288,7 @@ impl World {
                 .await;
             self.cloud.set(self.faults.clone());
             let written = match written {
-                Err(StorageError::Taken { .. }) => return drop(self.model.uploads.remove(&at)),
+                Err(StorageError::InTheWay { .. }) => return self.gives_way(at),
                 written => written.unwrap_or_else(|e| panic!("{}\n{at:?}: {e}", self.told(at))),
             };
             let required: u64 = written
@@ -392,12 +392,23 @@ impl World {
                 }
             }
             // Given up by time, or because something of before lies in its way.
-            Err(StorageError::NoUpload { .. } | StorageError::Taken { .. }) => {
-                drop(self.model.uploads.remove(&at));
-            }
+            Err(StorageError::NoUpload { .. }) => drop(self.model.uploads.remove(&at)),
+            Err(StorageError::InTheWay { .. }) => self.gives_way(at),
             Err(StorageError::Cloud(_)) => drop(self.model.uploads.insert(at, sent)),
             Err(e) => panic!("{at:?}: {e}"),
         }
+    }
+
+    /// An upload ends only for something that is there, of before the database was lost.
+    fn gives_way(&mut self, at: At) {
+        assert!(self.databases > 0, "{at:?}");
+        let name = format!("{}/{}", at.0, at.1);
+        let mut keys = self.cloud.inner().keys().into_iter();
+        assert!(
+            keys.any(|key| key.as_str().contains(&name)),
+            "{at:?}: nothing is there"
+        );
+        self.model.uploads.remove(&at);
     }
 
     async fn abort(&mut self) {
@@ -520,6 +531,20 @@ impl World {
         } else {
             Some(done.await)
         };
+        if outcome.is_none() {
+            // It goes on without its client; whoever comes next waits for its turn.
+            for _ in 0..2 {
+                let next = self.server.read_test_write(
+                    AccountId::ANONYMOUS,
+                    at.0,
+                    b"enabler",
+                    renew(),
+                    [].into(),
+                    &[],
+                );
+                let _ = next.await;
+            }
+        }
         let now = self.clock.now_ms();
         self.tell(format!(
             "write {at:?} {:?} {new_length:?}: {outcome:?}",

@@ -13,6 +13,7 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use rustix::process::{Resource, Rlimit, setrlimit};
@@ -119,6 +120,12 @@ pub(crate) fn cached(
     folder: &Path,
 ) -> Result<Component, ConnectorError> {
     let file = file_of(engine, package, folder);
+    if let Some(component) = load(engine, &file)? {
+        return Ok(component);
+    }
+    // One compiler at a time: each may take gigabytes, and the next may find that it need not.
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(component) = load(engine, &file)? {
         return Ok(component);
     }

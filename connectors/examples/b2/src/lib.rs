@@ -168,6 +168,8 @@ impl Connector for B2 {
     }
 
     fn delete_container() -> Result<()> {
+        // By its name, which may be another bucket's by now.
+        forget_bucket()?;
         let Some(id) = bucket_id()? else {
             return Ok(());
         };
@@ -227,8 +229,8 @@ fn of_upload(mut e: Error) -> Error {
     e.kind = match (e.kind, e.provider_code.as_deref()) {
         (_, Some("expired_auth_token" | "bad_auth_token")) => ErrorKind::Unavailable,
         (ErrorKind::NotFound, _) => ErrorKind::ContainerNotFound,
-        // "Sha1 did not match data received".
-        (ErrorKind::Misconfigured, _) if e.message.to_ascii_lowercase().contains("sha1") => {
+        // "Checksum did not match data received", or "Sha1 did not".
+        (ErrorKind::Misconfigured, _) if e.message.contains("did not match data received") => {
             ErrorKind::Integrity
         }
         (kind, _) => kind,
@@ -303,6 +305,22 @@ mod tests {
                 .answer(answered(status, &error_body(code)))
                 .run(|| B2::put("k".to_owned(), &payload("hello"), WriteMode::Overwrite));
             assert_eq!(e.unwrap_err().kind, ErrorKind::Unavailable, "{code}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_changed_on_their_way_are_no_wrong_setting() {
+        for text in [
+            "Checksum did not match data received",
+            "Sha1 did not match data received",
+        ] {
+            let error = error_body("bad_request").replace("why", text);
+            let (e, _) = host()
+                .answer(answered(200, BUCKETS))
+                .answer(answered(200, UPLOAD))
+                .answer(answered(400, &error))
+                .run(|| B2::put("k".to_owned(), &payload("hello"), WriteMode::Overwrite));
+            assert_eq!(e.unwrap_err().kind, ErrorKind::Integrity, "{text}");
         }
     }
 

@@ -188,6 +188,7 @@ fn apply(tx: &Connection, name: &str, change: AccountChange, now: i64) -> Result
     let hard_quota = change.hard_quota.unwrap_or(before.hard_quota);
     if let (Some(soft), Some(hard)) = (soft_quota, hard_quota)
         && soft > hard
+        && (change.soft_quota.is_some() || change.hard_quota.is_some())
     {
         return Err(StorageError::Quotas {
             account: name.to_owned(),

@@ -33,7 +33,8 @@ impl RenewSecret {
     }
 }
 
-/// Leases that one share can have: a client has one, and no honest account has so many clients.
+/// Leases that an account can have of one share: a client has one, and no honest account has so many
+/// clients. Others' leases are not counted: they would shut it out.
 const MOST_LEASES: u64 = 1024;
 
 /// A lease, as it is told.
@@ -58,9 +59,6 @@ pub struct LeaseInfo {
 }
 
 /// Adds a lease, or renews it where it is there; a lease is never shortened.
-///
-/// # Errors
-/// [`StorageError::TooManyLeases`]: the transaction must then be given up.
 pub(super) fn insert(
     tx: &Connection,
     share: i64,
@@ -75,11 +73,22 @@ pub(super) fn insert(
              ELSE max(expires_ms, excluded.expires_ms) END",
     )?
     .execute(params![share, account.0, renew.0, now, expires_ms])?;
-    let leases = tx.prepare_cached("SELECT leases FROM shares WHERE id = ?1")?;
-    match { leases }.query_row([share], |row| row.get(0)).map(uint)? {
-        leases if leases > MOST_LEASES => Err(StorageError::TooManyLeases { most: MOST_LEASES }),
-        _ => Ok(()),
-    }
+    Ok(())
+}
+
+/// Whether an account has all the leases of a share that it can have, and none of that secret.
+pub(super) fn is_full(
+    c: &Connection,
+    share: i64,
+    account: AccountId,
+    renew: RenewSecret,
+) -> Result<bool> {
+    let sql = "SELECT count(*) >= ?4 AND NOT EXISTS(SELECT 1 FROM leases
+                 WHERE share = ?1 AND account = ?2 AND renew_secret = ?3)
+               FROM leases WHERE share = ?1 AND account = ?2";
+    let most = int(MOST_LEASES);
+    Ok(c.prepare_cached(sql)?
+        .query_row(params![share, account.0, renew.0, most], |r| r.get(0))?)
 }
 
 /// Ends the leases of a share: all, or those of one secret.
@@ -155,15 +164,22 @@ impl LeaseDb {
         let there = rows
             .iter()
             .filter(|row| row.state == shares::ShareState::Stable && !row.is_lost);
-        let mut renewed = BTreeSet::new();
+        let (mut renewed, mut is_refused) = (BTreeSet::new(), false);
         super::admit(tx, account, 0)?;
         for row in there {
+            if is_full(tx, row.id, account, renew)? {
+                is_refused = true;
+                continue;
+            }
             // Whoever takes a lease pays for the whole share.
             if !holds(tx, row.id, account)? {
                 super::admit(tx, account, row.used_space)?;
             }
             insert(tx, row.id, account, renew, self.now_ms(), Some(expires))?;
             renewed.insert(row.share);
+        }
+        if is_refused && renewed.is_empty() {
+            return Err(StorageError::TooManyLeases { most: MOST_LEASES });
         }
         Ok(renewed)
     }

@@ -580,6 +580,27 @@ impl LeaseDb {
         Ok(true)
     }
 
+    /// In the place of an upload a share was found that is whole.
+    pub(crate) fn found_instead(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        upload: &ShareRow,
+        kind: ShareKind,
+        stored: (u64, u64),
+    ) -> Result<()> {
+        leases::end(tx, upload.id, None)?;
+        for sql in [
+            "DELETE FROM coming WHERE share = ?1",
+            "DELETE FROM shares WHERE id = ?1",
+        ] {
+            tx.execute(sql, [upload.id])?;
+        }
+        self.changed();
+        let at = (upload.index, upload.share);
+        self.discover(tx, server, at, kind, stored, true).map(drop)
+    }
+
     /// What a listing showed that never was whole is GOING, unless there is a row of it by now.
     pub(crate) fn condemn_unknown(
         &self,
@@ -652,7 +673,9 @@ impl LeaseDb {
                 // While it is negative in `objects`, what it takes is to be measured again.
                 tx.prepare_cached("UPDATE shares SET used_space = ?2, objects = -1 WHERE id = ?1")?
                     .execute(params![row.id, used])?;
-                if row.state == ShareState::Stable {
+                if row.state == ShareState::Stable
+                    && !leases::is_full(tx, row.id, new.account, renew)?
+                {
                     let expires = self.after(accounts::by_id(tx, new.account)?.lease);
                     leases::insert(tx, row.id, new.account, renew, self.now_ms(), Some(expires))?;
                 }
