@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
-use raic_gateway::admin::Status;
+use raic_gateway::admin::{Status, Traffic};
 use raic_storage::{Backend, Identity, IssuedRuns, Owner, Ownership, Run, ServerId, StorageIndex};
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
@@ -418,8 +418,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         })?;
         Ok::<_, Failed>((config, opened))
     };
-    // Compiled and opened before it is asked anything, and before it is written: a cloud that cannot
-    // be configured is not added.
+    // Compiled and opened before it is asked anything, and before it is written: a cloud that
+    // cannot be configured is not added.
     open(&document, &mut Pins::new())?;
     let mut waiting = Waiting::new(json, &name);
     // In a copy, which counts if it came to its end.
@@ -486,8 +486,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     Ok(())
 }
 
-/// Waits for a cloud to answer questions, and says so after a moment; one that leaves one unanswered
-/// is asked no other.
+/// Waits for a cloud to answer questions, and says so after a moment; one that leaves one
+/// unanswered is asked no other.
 struct Waiting<'a> {
     json: bool,
     name: &'a str,
@@ -706,7 +706,7 @@ fn replace(path: &Path, before: &str, after: &str) -> Outcome {
     written().map_err(|e| Failed::io(format!("cannot write {}", path.display()), &e))
 }
 
-pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
+pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
     let status: Status = Client(home)
         .ask(Method::GET, "/v1/status", nothing())
         .await?;
@@ -768,6 +768,9 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
             "cloud      {:<16} {fault}{lacking}{free}{keyring}",
             cloud.name
         );
+        if let Some(traffic) = cloud.traffic.as_ref().filter(|_| verbose) {
+            show(traffic);
+        }
         for last in &cloud.last {
             let at = when(i64::try_from(last.at_ms).unwrap_or(i64::MAX));
             say!(
@@ -779,6 +782,27 @@ pub(crate) async fn status(home: &Home, json: bool) -> Outcome {
         }
     }
     require_enough(&status)
+}
+
+/// What was asked of a cloud since the daemon started, and how that went.
+fn show(traffic: &Traffic) {
+    for asked in &traffic.operations {
+        say!(
+            "           {:<16} {}: {}, {} failed, half within {} ms, 95% within {} ms",
+            "",
+            asked.operation,
+            counted(asked.requests, "request"),
+            asked.errors,
+            asked.p50_ms,
+            asked.p95_ms
+        );
+    }
+    say!(
+        "           {:<16} {} sent, {} received",
+        "",
+        progress::bytes(traffic.bytes_up),
+        progress::bytes(traffic.bytes_down)
+    );
 }
 
 /// Whether a file can be stored.

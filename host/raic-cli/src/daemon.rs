@@ -11,7 +11,7 @@ use std::{
 use hyper::Method;
 
 use raic_array::{Array, ArrayConfig, Geometry, Keyring};
-use raic_cloud::{Breaker, Cloud, Limit, Meter, Prefix, Retry, RetryPolicy};
+use raic_cloud::{Breaker, Cloud, Limit, Meter, Meters, Prefix, Retry, RetryPolicy};
 use raic_gateway::admin::{Admin, Reload, WaitingConnectors};
 use raic_storage::{
     Backend, ChunkBudget, Clock, CloudBackend, Database, DatabaseError, DiskBackend, Holds,
@@ -137,6 +137,8 @@ pub(crate) struct Clouds {
     home: Home,
     engine: Engine,
     approved: ApprovalStore,
+    /// What is asked of clouds, whichever configuration they were opened by.
+    meters: Meters,
 }
 
 impl Clouds {
@@ -145,6 +147,7 @@ impl Clouds {
             home: home.clone(),
             engine: engine()?,
             approved: approvals(home)?,
+            meters: Meters::default(),
         })
     }
 
@@ -223,7 +226,7 @@ impl Clouds {
         else {
             return Ok(Arc::new(cloud));
         };
-        let limited = Limit::new(Meter::new(cloud), (*requests).max(1));
+        let limited = Limit::new(Meter::with(cloud, self.meters.of(name)), (*requests).max(1));
         let cloud = Breaker::new(Retry::new(limited, RetryPolicy::default()));
         match prefix {
             None => Ok(Arc::new(cloud)),
@@ -716,7 +719,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
 
     let checked_database = database.clone();
     let reload_home = home.clone();
-    let waiting = WaitingConnectors::default();
+    let (waiting, meters) = (WaitingConnectors::default(), clouds.meters.clone());
     let watch = connector_watch::watch(clouds.approved.clone(), waiting.clone());
     let reload = Box::new(
         move |before: Arc<Array>, with: Option<serde_json::Value>| -> Reload {
@@ -771,7 +774,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
             tracing::error!("{e}");
         }
     }));
-    let admin = Admin::new(array, reload, waiting).serve(listener, stop.cancelled_owned());
+    let admin = Admin::new(array, reload, waiting, meters).serve(listener, stop.cancelled_owned());
     let served = tokio::select! {
         served = admin => served.map_err(Failed::other),
         // What is cut off here is tidied up at the next start, as after a crash.

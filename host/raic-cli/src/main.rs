@@ -89,7 +89,11 @@ enum Command {
         name: String,
     },
     /// Shows how clouds and array are; ends with 6 where too few clouds work to store a file
-    Status,
+    Status {
+        /// Also what was asked of each cloud since the daemon started, and how long it took
+        #[arg(long, short)]
+        verbose: bool,
+    },
     /// Makes the daemon read config.toml and the credentials again
     Reload,
     /// Adds, lists and tests clouds, and moves them to other versions of their connectors
@@ -240,7 +244,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Ls { prefix } => files::ls(&home, json, &prefix).await,
         Command::Rm { names } => files::rm(&home, json, &names).await,
         Command::Stat { name } => files::stat(&home, json, &name).await,
-        Command::Status => clouds::status(&home, json).await,
+        Command::Status { verbose } => clouds::status(&home, json, verbose).await,
         Command::Reload => clouds::reload(&home, json).await,
         Command::Cloud(command) => clouds::run(&home, json, command).await,
         Command::Account(command) => storage::account(&home, json, command).await,

@@ -443,6 +443,12 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
     )
     .ok();
     rig.raic_with(&["put", "-", "file"], b"content").ok();
+    let status = rig.raic(&["status", "--verbose"]).ok().text;
+    assert!(
+        status.contains("put: ") && status.contains(" sent, "),
+        "{status}"
+    );
+    assert!(!rig.raic(&["status"]).ok().text.contains("put: "));
     rig.kill();
     for compiled in Rig::files(&rig.home("connectors/compiled")) {
         fs::remove_file(compiled).expect("it goes");

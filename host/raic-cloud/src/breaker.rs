@@ -224,6 +224,7 @@ async fn probe_until_found<C: Cloud>(
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<C: Cloud + 'static> Cloud for Breaker<C> {
     fn name(&self) -> &str {

@@ -105,6 +105,9 @@ pub struct Page {
 ///
 /// Every method may be cancelled by dropping its future; a write so abandoned may still land.
 /// Errors name the cloud, the operation and the object. Implementations are shared between tasks.
+///
+/// A cloud around a cloud carries `#[deny(clippy::missing_trait_methods)]`: an ability that is
+/// added here must be forwarded there, or refused on purpose.
 #[async_trait]
 pub trait Cloud: Send + Sync + fmt::Debug {
     /// The configured name, as in messages.
@@ -242,6 +245,7 @@ pub struct CloudUsage {
     pub extra: Vec<(String, String)>,
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<C: Cloud + ?Sized> Cloud for Arc<C> {
     fn name(&self) -> &str {

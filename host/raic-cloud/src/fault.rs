@@ -264,6 +264,7 @@ impl<C: Cloud> Faulty<C> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<C: Cloud> Cloud for Faulty<C> {
     fn name(&self) -> &str {
@@ -414,6 +415,17 @@ impl<C: Cloud> Cloud for Faulty<C> {
     async fn usage(&self) -> Result<CloudUsage> {
         self.before(Operation::Usage, None).await?;
         self.inner.usage().await
+    }
+
+    /// Refused on purpose: so each object's deletion has a fault of its own.
+    async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+        let why = "deletes one by one, so that each can fail by itself";
+        Err(CloudError::new(
+            ErrorKind::Unsupported,
+            self.name(),
+            Operation::DeleteMany,
+            why,
+        ))
     }
 }
 

@@ -37,7 +37,7 @@ pub use fault::{FaultPlan, Faulty, Invented};
 pub use key::{InvalidKey, MAX_KEY_LEN, ObjectKey};
 pub use limit::Limit;
 pub use memory::MemoryCloud;
-pub use meter::{LatencySummary, Meter, Metering};
+pub use meter::{LatencySummary, Meter, Metering, Meters};
 pub use payload::{Digests, Payload};
 pub use prefix::{MAX_PREFIX, Prefix};
 pub use retry::{Retry, RetryPolicy};

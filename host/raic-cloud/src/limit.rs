@@ -36,6 +36,7 @@ impl<C: Cloud> Limit<C> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<C: Cloud> Cloud for Limit<C> {
     fn name(&self) -> &str {

@@ -1,8 +1,10 @@
-//! Counts what a cloud is asked for.
+//! Counts what a cloud is asked for: every attempt, also those that were given up, and bodies that
+//! broke off. So a meter sits below whatever repeats requests.
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -36,14 +38,36 @@ struct OperationCounters {
 /// How long the requests of one operation took.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LatencySummary {
-    /// Requests answered, errors among them.
+    /// Requests, those that failed or were given up among them.
     pub requests: u64,
-    /// Requests that failed.
+    /// Requests that failed or were given up, and bodies that broke off.
     pub errors: u64,
     /// Mean time to the answer; for a get, to its head.
     pub mean: Duration,
-    /// An upper bound of the 95th percentile: the next power of two milliseconds.
+    /// An upper bound of the median: the next power of two milliseconds.
+    pub p50: Duration,
+    /// The same of the 95th percentile.
     pub p95: Duration,
+}
+
+/// The counters of several clouds, by their names. Clones are one: they outlive clouds that are
+/// opened anew.
+#[derive(Clone, Debug, Default)]
+// A std lock: held while a map is read or changed.
+pub struct Meters(Arc<Mutex<BTreeMap<String, Arc<Metering>>>>);
+
+impl Meters {
+    /// The counters of a cloud, fresh ones the first time.
+    pub fn of(&self, cloud: &str) -> Arc<Metering> {
+        let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.entry(cloud.to_owned()).or_default().clone()
+    }
+
+    /// The counters of a cloud, if it has any.
+    pub fn get(&self, cloud: &str) -> Option<Arc<Metering>> {
+        let meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        meters.get(cloud).cloned()
+    }
 }
 
 impl Metering {
@@ -61,35 +85,48 @@ impl Metering {
     pub fn operation(&self, operation: Operation) -> LatencySummary {
         let counters = &self.operations[operation as usize];
         let requests = counters.requests.load(Relaxed);
-        let mut seen = 0;
-        let p95 = counters.buckets.iter().position(|bucket| {
-            seen += bucket.load(Relaxed);
-            requests > 0 && seen * 100 >= requests * 95
-        });
+        let buckets: Vec<u64> = counters.buckets.iter().map(|b| b.load(Relaxed)).collect();
+        let percentile = |percent: u64| {
+            let mut seen = 0;
+            let bucket = buckets.iter().position(|bucket| {
+                seen += bucket;
+                requests > 0 && seen * 100 >= requests * percent
+            });
+            bucket.map_or(Duration::ZERO, |i| Duration::from_millis(1 << i))
+        };
+        let micros = counters.micros.load(Relaxed);
         LatencySummary {
             requests,
             errors: counters.errors.load(Relaxed),
-            mean: Duration::from_micros(
-                counters
-                    .micros
-                    .load(Relaxed)
-                    .checked_div(requests)
-                    .unwrap_or(0),
-            ),
-            p95: p95.map_or(Duration::ZERO, |i| Duration::from_millis(1 << i)),
+            mean: Duration::from_micros(micros.checked_div(requests).unwrap_or(0)),
+            p50: percentile(50),
+            p95: percentile(95),
         }
     }
 
-    fn record<T>(&self, operation: Operation, since: Instant, result: &Result<T>) {
+    fn record(&self, operation: Operation, since: Instant, has_failed: bool) {
         let counters = &self.operations[operation as usize];
         let took = since.elapsed();
         counters.requests.fetch_add(1, Relaxed);
-        counters
-            .errors
-            .fetch_add(u64::from(result.is_err()), Relaxed);
+        counters.errors.fetch_add(u64::from(has_failed), Relaxed);
         counters.micros.fetch_add(took.as_micros() as u64, Relaxed);
         let bucket = (u128::BITS - took.as_millis().leading_zeros()) as usize;
         counters.buckets[bucket.min(counters.buckets.len() - 1)].fetch_add(1, Relaxed);
+    }
+}
+
+/// A request under way; one that is dropped before its answer was given up.
+struct UnderWay<'a> {
+    metering: &'a Metering,
+    operation: Operation,
+    since: Instant,
+    has_failed: bool,
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.metering
+            .record(self.operation, self.since, self.has_failed);
     }
 }
 
@@ -121,13 +158,19 @@ impl<C: Cloud> Meter<C> {
         operation: Operation,
         request: impl Future<Output = Result<T>>,
     ) -> Result<T> {
-        let start = Instant::now();
+        let mut under_way = UnderWay {
+            metering: &self.metering,
+            operation,
+            since: Instant::now(),
+            has_failed: true,
+        };
         let result = request.await;
-        self.metering.record(operation, start, &result);
+        under_way.has_failed = result.is_err();
         result
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<C: Cloud> Cloud for Meter<C> {
     fn name(&self) -> &str {
@@ -161,9 +204,13 @@ impl<C: Cloud> Cloud for Meter<C> {
             .timed(Operation::Get, self.inner.get(key, range, if_match))
             .await?;
         let metering = self.metering.clone();
-        let body = body.inspect(move |piece| {
-            if let Ok(piece) = piece {
+        let body = body.inspect(move |piece| match piece {
+            Ok(piece) => {
                 metering.bytes_down.fetch_add(piece.len() as u64, Relaxed);
+            }
+            Err(_) => {
+                let counters = &metering.operations[Operation::Get as usize];
+                counters.errors.fetch_add(1, Relaxed);
             }
         });
         Ok(Object {
@@ -243,5 +290,38 @@ mod tests {
             ),
             (1, 0)
         );
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_and_what_breaks_off_counts_as_failed() {
+        use crate::{FaultPlan, Faulty};
+
+        let plan = FaultPlan {
+            hang: 1.0,
+            ..FaultPlan::default()
+        };
+        let cloud = Meter::new(Faulty::new(MemoryCloud::new("m"), 1, plan));
+        let given_up = tokio::time::timeout(Duration::from_millis(5), cloud.probe()).await;
+        assert!(given_up.is_err());
+        let m = cloud.metering();
+        let probes = m.operation(Operation::Probe);
+        assert_eq!((probes.requests, probes.errors), (1, 1));
+        assert!(probes.p50 >= Duration::from_millis(4), "{probes:?}");
+
+        cloud.inner.set(FaultPlan::default());
+        let key = ObjectKey::new("a").unwrap();
+        let content = Payload::from(vec![7; 1000]);
+        cloud
+            .put(&key, content, WriteMode::Overwrite)
+            .await
+            .unwrap();
+        cloud.inner.set(FaultPlan {
+            short_body: 1.0,
+            ..FaultPlan::default()
+        });
+        let object = cloud.get(&key, None, None).await.unwrap();
+        collect_body("m", object.body, 1000).await.unwrap_err();
+        let gets = m.operation(Operation::Get);
+        assert_eq!((gets.requests, gets.errors), (1, 1));
     }
 }

@@ -48,6 +48,7 @@ impl<C: Cloud> Prefix<C> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<C: Cloud> Cloud for Prefix<C> {
     fn name(&self) -> &str {

@@ -183,6 +183,7 @@ impl<C: Cloud> Retry<C> {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl<C: Cloud + 'static> Cloud for Retry<C> {
     fn name(&self) -> &str {

@@ -34,6 +34,7 @@ use axum::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_array::{Array, ArrayError, CloudState, FileInfo, PutOptions, Transfer};
+use raic_cloud::{Metering, Meters, Operation};
 use raic_storage::StorageError;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
@@ -50,6 +51,7 @@ pub struct Admin {
     pub(crate) walks: Walks,
     reload: Box<Reopen>,
     waiting: WaitingConnectors,
+    meters: Meters,
     /// Held while the array is opened anew, so that of two who ask each opens what the other left.
     reloading: tokio::sync::Mutex<()>,
 }
@@ -215,6 +217,56 @@ pub struct CloudStatus {
     /// The last failure of each kind since the daemon started.
     #[serde(default)]
     pub last: Vec<LastFailure>,
+    /// What was asked of it since the daemon started; none of a folder.
+    #[serde(default)]
+    pub traffic: Option<Traffic>,
+}
+
+/// What was asked of a cloud: each attempt, also those that were given up.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Bytes of objects that the cloud took.
+    pub bytes_up: u64,
+    /// Bytes of objects that it gave.
+    pub bytes_down: u64,
+    /// By operation, those that there were.
+    pub operations: Vec<OperationTraffic>,
+}
+
+/// How requests of one kind went.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct OperationTraffic {
+    /// Such as `put`.
+    pub operation: String,
+    /// Requests, failed ones among them.
+    pub requests: u64,
+    /// Requests that failed or were given up, and bodies that broke off.
+    pub errors: u64,
+    /// An upper bound of the median time to the answer, in milliseconds.
+    pub p50_ms: u64,
+    /// The same of the 95th percentile.
+    pub p95_ms: u64,
+}
+
+impl Traffic {
+    fn of(metering: &Metering) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let operations = Operation::ALL.iter().map(|operation| {
+            let summary = metering.operation(*operation);
+            OperationTraffic {
+                operation: operation.to_string(),
+                requests: summary.requests,
+                errors: summary.errors,
+                p50_ms: ms(summary.p50),
+                p95_ms: ms(summary.p95),
+            }
+        });
+        Self {
+            bytes_up: metering.bytes_up(),
+            bytes_down: metering.bytes_down(),
+            operations: operations.filter(|asked| asked.requests > 0).collect(),
+        }
+    }
 }
 
 /// The last failure of a kind.
@@ -321,13 +373,19 @@ pub(crate) type Shared = State<Arc<Admin>>;
 
 impl Admin {
     /// A door to `array`, which `reload` opens anew.
-    pub fn new(array: Array, reload: Box<Reopen>, waiting: WaitingConnectors) -> Self {
+    pub fn new(
+        array: Array,
+        reload: Box<Reopen>,
+        waiting: WaitingConnectors,
+        meters: Meters,
+    ) -> Self {
         Self {
             array: RwLock::new(Arc::new(array)),
             transfers: Transfers::default(),
             walks: Walks::default(),
             reload,
             waiting,
+            meters,
             reloading: tokio::sync::Mutex::default(),
         }
     }
@@ -512,7 +570,11 @@ async fn status(State(admin): Shared) -> Result<Json<Status>, Refused> {
         at_ms: f.at_ms,
         text: f.text,
     };
+    let meters = &admin.meters;
     let cloud = |state: CloudState| CloudStatus {
+        traffic: meters
+            .get(&state.name)
+            .map(|metering| Traffic::of(&metering)),
         name: state.name,
         fault: state.fault,
         stores: state.stores,

@@ -5,7 +5,7 @@ use std::{collections::VecDeque, sync::Arc};
 use async_trait::async_trait;
 use bytes::Bytes;
 use raic_cloud::{Cloud, CloudError, ErrorKind, Operation, Payload, WriteMode};
-use tokio::task::JoinHandle;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Result, ShareNum, ShareWriter, StorageIndex, Stored, object::ShareObject};
 
@@ -26,13 +26,7 @@ pub(crate) struct ChunkWriter {
 }
 
 /// A put that ends with its owner.
-struct Put(JoinHandle<Result<(), CloudError>>);
-
-impl Drop for Put {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+type Put = AbortOnDropHandle<Result<(), CloudError>>;
 
 impl ChunkWriter {
     pub(crate) fn new(
@@ -63,7 +57,7 @@ impl ChunkWriter {
         let key = ShareObject::Chunk(self.next).key(self.index, self.share);
         self.next += 1;
         let cloud = self.cloud.clone();
-        self.in_flight.push_back(Put(tokio::spawn(async move {
+        self.in_flight.push_back(Put::new(tokio::spawn(async move {
             // The name was never used: one that is there already is an alarm.
             cloud
                 .put(&key, payload, WriteMode::CreateOnly)
@@ -78,7 +72,7 @@ impl ChunkWriter {
         let Some(put) = self.in_flight.front_mut() else {
             return Ok(());
         };
-        let outcome = (&mut put.0).await.unwrap_or_else(|e| {
+        let outcome = put.await.unwrap_or_else(|e| {
             Err(CloudError::new(
                 ErrorKind::Internal,
                 self.cloud.name(),

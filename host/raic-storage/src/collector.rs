@@ -411,8 +411,8 @@ impl StorageServer {
         Ok(())
     }
 
-    /// What an immutable share is that is whole, by the names of its chunks, its header and its end:
-    /// its kind, and its objects and bytes.
+    /// What an immutable share is that is whole, by the names of its chunks, its header and its
+    /// end: its kind, and its objects and bytes.
     pub(crate) async fn whole_by_its_chunks(
         &self,
         (index, share): (StorageIndex, ShareNum),

@@ -474,8 +474,8 @@ impl StorageServer {
         })
     }
 
-    /// Ends an upload that met other bytes under the name of a chunk. A whole share that is there, which
-    /// no walk had found yet, is found now; what is not whole goes.
+    /// Ends an upload that met other bytes under the name of a chunk. A whole share that is there,
+    /// which no walk had found yet, is found now; what is not whole goes.
     async fn give_up(&self, at: At, secret: RenewSecret, chunk: u64) -> Result<()> {
         // Behind a chunk of its own, what lies there is no other share.
         let there = match chunk {

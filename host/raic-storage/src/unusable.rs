@@ -153,6 +153,7 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Backend for UnusableBackend {
     fn name(&self) -> &str {

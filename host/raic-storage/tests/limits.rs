@@ -377,8 +377,8 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
 }
 
-/// A proxy before a service may take objects of a megabyte only: once every larger share was refused
-/// there, though `cloud test` held.
+/// A proxy before a service may take objects of a megabyte only: once every larger share was
+/// refused there, though `cloud test` held.
 #[tokio::test]
 async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
     let store = async |max_object_size| {

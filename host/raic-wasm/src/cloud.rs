@@ -360,6 +360,7 @@ impl ConnectorCloud {
     }
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Cloud for ConnectorCloud {
     fn name(&self) -> &str {

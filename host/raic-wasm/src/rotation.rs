@@ -154,6 +154,7 @@ macro_rules! rotating {
     }};
 }
 
+#[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl Cloud for RotatingCloud {
     fn name(&self) -> &str {

@@ -33,8 +33,8 @@ impl RenewSecret {
     }
 }
 
-/// Leases that an account can have of one share: a client has one, and no honest account has so many
-/// clients. Others' leases are not counted: they would shut it out.
+/// Leases that an account can have of one share: a client has one, and no honest account has so
+/// many clients. Others' leases are not counted: they would shut it out.
 const MOST_LEASES: u64 = 1024;
 
 /// A lease, as it is told.
