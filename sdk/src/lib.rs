@@ -73,6 +73,7 @@ compile_error!(
 );
 
 pub mod answer;
+mod capabilities;
 pub mod conditions;
 mod connector;
 mod digest;
@@ -116,6 +117,7 @@ pub use bindings::{
         types::{ByteRange, Error, ErrorKind, Extra, ObjectInfo},
     },
 };
+pub use capabilities::{Capabilities, CreateOnly};
 pub use connector::Connector;
 pub use data_encoding::{BASE64, BASE64URL_NOPAD};
 pub use digest::{Digests, hex, md5, sha1, sha256};

@@ -5,9 +5,9 @@ mod signing;
 
 use answer::expect;
 use raic_sdk::{
-    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo,
-    Page, Payload, Response, Result, WriteMode, conditions, error, required_setting, time,
-    xml::Element,
+    BASE64, Body, ByteRange, Capabilities, Connector, CreateOnly, Digests as _, Error, ErrorKind,
+    Extra, Listed, ObjectInfo, Page, Payload, Response, Result, WriteMode, conditions, error,
+    required_setting, time, xml::Element,
 };
 use signing::Unsigned;
 
@@ -45,17 +45,13 @@ fn if_match(request: Unsigned, etag: Option<&str>) -> Unsigned {
 
 impl Connector for Azure {
     fn describe() -> Result<Extra> {
-        let pairs = [
-            ("create-only", "native"),
-            ("if-match", "native"),
-            // 5000 MiB, what one Put Blob takes.
-            ("max-object-size", "5242880000"),
-            ("ordered-list", "yes"),
-            ("consistency", "strong"),
-        ];
-        Ok(pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into())
+        let capabilities = Capabilities::new(CreateOnly::Native).if_match();
+        // What one Put Blob takes.
+        Ok(capabilities
+            .ordered()
+            .strong()
+            .max_object_size(5000 << 20)
+            .describe())
     }
 
     fn probe() -> Result<()> {

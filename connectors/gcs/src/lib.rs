@@ -9,8 +9,8 @@ mod signing;
 mod xml_api;
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Response, Result,
-    WriteMode, conditions, error, required_setting,
+    Body, ByteRange, Capabilities, Connector, CreateOnly, ErrorKind, Extra, ObjectInfo, Page,
+    Payload, Response, Result, WriteMode, conditions, error, required_setting,
 };
 
 /// The connector.
@@ -32,17 +32,12 @@ macro_rules! api {
 
 impl Connector for Gcs {
     fn describe() -> Result<Extra> {
-        let pairs = [
-            ("create-only", "native"),
-            ("if-match", "native"),
-            // 5 TiB.
-            ("max-object-size", "5497558138880"),
-            ("ordered-list", "yes"),
-            ("consistency", "strong"),
-        ];
-        Ok(pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into())
+        let capabilities = Capabilities::new(CreateOnly::Native).if_match();
+        Ok(capabilities
+            .ordered()
+            .strong()
+            .max_object_size(5 << 40)
+            .describe())
     }
 
     fn probe() -> Result<()> {

@@ -7,8 +7,8 @@ mod answer;
 mod signing;
 
 use raic_sdk::{
-    BASE64, Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo,
-    Page, Payload, Request, Response, Result, WriteMode,
+    BASE64, Body, ByteRange, Capabilities, Connector, CreateOnly, Digests as _, Error, ErrorKind,
+    Extra, Listed, ObjectInfo, Page, Payload, Request, Response, Result, WriteMode,
     answer::{bare_etag, quoted},
     conditions, error, required_setting, setting, uri,
     xml::Element,
@@ -27,20 +27,18 @@ raic_sdk::connector!(S3);
 
 impl Connector for S3 {
     fn describe() -> Result<Extra> {
-        let pairs = [
-            (
-                "create-only",
-                setting("create-only").unwrap_or_else(|| "native".to_owned()),
-            ),
-            (
-                "if-match",
-                setting("if-match").unwrap_or_else(|| "native".to_owned()),
-            ),
-            ("max-object-size", (5_u64 << 30).to_string()),
-            ("ordered-list", "yes".to_owned()),
-            ("consistency", "strong".to_owned()),
-        ];
-        Ok(pairs.map(|(name, value)| (name.to_owned(), value)).into())
+        let way = setting("create-only").unwrap_or_else(|| "native".to_owned());
+        let capabilities = Capabilities::new(CreateOnly::of_setting("create-only", &way)?);
+        let capabilities = match setting("if-match").as_deref() {
+            Some("none") => capabilities,
+            _ => capabilities.if_match(),
+        };
+        // What one put takes.
+        Ok(capabilities
+            .ordered()
+            .strong()
+            .max_object_size(5 << 30)
+            .describe())
     }
 
     fn probe() -> Result<()> {

@@ -9,8 +9,9 @@ mod login;
 
 use answer::expect;
 use raic_sdk::{
-    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
-    Payload, Request, Result, Usage, WriteMode, conditions, error, hex, json, setting, time, uri,
+    Body, ByteRange, Capabilities, Connector, CreateOnly, Digests as _, Error, ErrorKind, Extra,
+    Listed, ObjectInfo, Page, Payload, Request, Result, Usage, WriteMode, conditions, error, hex,
+    json, setting, time, uri,
 };
 
 /// The most that is read of a listing: 1000 names of the longest kind, with room to spare.
@@ -28,16 +29,15 @@ fn object(container: &str, key: &str) -> String {
 
 impl Connector for Swift {
     fn describe() -> Result<Extra> {
-        let is_none = setting("create-only").as_deref() == Some("none");
-        let pairs = [
-            ("create-only", if is_none { "none" } else { "emulated" }),
-            ("max-object-size", "5368709120"),
-            ("ordered-list", "yes"),
-            ("consistency", "eventual"),
-        ];
-        Ok(pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into())
+        let create_only = match setting("create-only").as_deref() {
+            Some("none") => CreateOnly::None,
+            _ => CreateOnly::Emulated,
+        };
+        Ok(Capabilities::new(create_only)
+            .ordered()
+            .eventual()
+            .max_object_size(5 << 30)
+            .describe())
     }
 
     fn probe() -> Result<()> {

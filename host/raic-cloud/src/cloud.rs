@@ -198,6 +198,34 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     }
 }
 
+/// Stores an object whose name never has other bytes. If it is there already with this content,
+/// from an attempt whose answer was lost, that is success.
+///
+/// # Errors
+/// The put's; [`ErrorKind::AlreadyExists`] if other bytes have the name. Whatever fails after the
+/// object was found there keeps `may_land`: it is there by an attempt that was not heard.
+pub async fn put_same<C: Cloud + ?Sized>(cloud: &C, key: &ObjectKey, content: Bytes) -> Result<()> {
+    let payload = Payload::from(content.clone());
+    match cloud.put(key, payload, WriteMode::CreateOnly).await {
+        Err(e) if e.kind == ErrorKind::AlreadyExists => {
+            let landed = |e: CloudError| CloudError {
+                may_land: true,
+                ..e
+            };
+            let there = cloud.get(key, None, None).await.map_err(landed)?;
+            // A larger one is not read to its end.
+            if there.info.size == content.len() as u64 {
+                let there = collect_body(cloud.name(), there.body, content.len()).await;
+                if there.map_err(landed)? == content {
+                    return Ok(());
+                }
+            }
+            Err(landed(e))
+        }
+        put => put.map(drop),
+    }
+}
+
 /// Single deletions of one call that are under way at once.
 const DELETIONS: usize = 8;
 

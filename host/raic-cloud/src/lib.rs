@@ -11,6 +11,28 @@
 //! - [`Faulty`] makes a cloud misbehave by a seed, for tests.
 //!
 //! **Invariant:** nothing here knows a provider, a connector or a share.
+//!
+//! ```
+//! use raic_cloud::{
+//!     Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, Payload, Retry, RetryPolicy, WriteMode,
+//!     collect_body,
+//! };
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // A cloud that fails once and works from then on, behind the decorator that asks again.
+//! let plan = FaultPlan { error: 1.0, first: Some(1), ..FaultPlan::default() };
+//! let faulty = Faulty::new(MemoryCloud::new("memory"), 1, plan);
+//! let cloud = Retry::new(faulty, RetryPolicy::default());
+//!
+//! let key = ObjectKey::new("notes/today")?;
+//! let content = Payload::from(&b"hello"[..]);
+//! cloud.put(&key, content, WriteMode::CreateOnly).await?;
+//! let object = cloud.get(&key, None, None).await?;
+//! assert_eq!(collect_body("memory", object.body, 1024).await?, "hello");
+//! # Ok(())
+//! # }
+//! ```
 
 mod breaker;
 mod cloud;
@@ -30,7 +52,7 @@ pub mod conformance;
 pub use breaker::Breaker;
 pub use cloud::{
     Body, ByteRange, Cloud, CloudUsage, Listed, MAX_PAGE, Object, ObjectInfo, Page, WriteMode,
-    body_of, collect_body, delete_all, empty_body,
+    body_of, collect_body, delete_all, empty_body, put_same,
 };
 pub use error::{CloudError, ErrorKind, Operation, Result};
 pub use fault::{FaultPlan, Faulty, Invented};

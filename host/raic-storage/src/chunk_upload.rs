@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use raic_cloud::{ByteRange, Cloud, ErrorKind, WriteMode, collect_body};
+use raic_cloud::{ByteRange, Cloud, ErrorKind, collect_body, put_same};
 
 use crate::{
     ChunkBudget, RangeSet, Result, ShareNum, ShareUpload, StorageError, StorageIndex, Stored,
@@ -69,23 +69,10 @@ impl ChunkUpload {
 
     async fn put(&self, chunk: u64, bytes: Bytes) -> Result<()> {
         let key = ShareObject::Chunk(chunk).key(self.index, self.share);
-        match self
-            .cloud
-            .put(&key, bytes.clone().into(), WriteMode::CreateOnly)
-            .await
-        {
-            // Sent before a crash that the count did not survive.
-            Err(e) if e.kind == ErrorKind::AlreadyExists => {
-                let there = self.cloud.get(&key, None, None).await?;
-                let is_same = there.info.size == bytes.len() as u64
-                    && collect_body(self.cloud.name(), there.body, bytes.len()).await? == bytes;
-                if is_same {
-                    Ok(())
-                } else {
-                    Err(self.other_bytes(chunk))
-                }
-            }
-            put => Ok(put.map(drop)?),
+        match put_same(&self.cloud, &key, bytes).await {
+            Err(e) if e.kind == ErrorKind::AlreadyExists => Err(self.other_bytes(chunk)),
+            // Also if it was sent before a crash that the count did not survive.
+            put => Ok(put?),
         }
     }
 }

@@ -9,6 +9,29 @@
 //! **Invariant:** backends know neither files nor keys; a share is bytes. An immutable share is
 //! written once, under a name that no other bytes get while a request for it may still land.
 //! Mutable shares keep to decision 0004.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use futures::TryStreamExt as _;
+//! use raic_cloud::MemoryCloud;
+//! use raic_storage::{Backend, ChunkBudget, CloudBackend, ShareNum, StorageIndex};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Shares in a cloud, cut into chunks of four bytes.
+//! let cloud = Arc::new(MemoryCloud::new("memory"));
+//! let backend = CloudBackend::new(cloud.clone(), 4, ChunkBudget::default());
+//! let (index, share) = (StorageIndex([7; 16]), ShareNum(0));
+//! let mut writer = backend.create(index, share).await?;
+//! writer.write("a share".into()).await?;
+//! assert_eq!(writer.finish().await?.objects, 2);
+//!
+//! let read = backend.read(index, share, 2..7).await?;
+//! assert_eq!(read.try_collect::<Vec<_>>().await?.concat(), b"share");
+//! # Ok(())
+//! # }
+//! ```
 
 mod backend;
 mod budget;

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use raic_cloud::{CloudError, ErrorKind, WriteMode, collect_body};
+use raic_cloud::{CloudError, ErrorKind, collect_body, put_same};
 
 use crate::{
     ChunkBudget, Generation, MAX_OBJECT, MutableShare, MutableWrite, Result, ShareNum, ShareStream,
@@ -108,30 +108,8 @@ impl MutableShares {
         object: ShareObject,
         content: Bytes,
     ) -> Result<(), CloudError> {
-        let key = object.key(index, share);
-        match self
-            .container
-            .cloud
-            .put(&key, content.clone().into(), WriteMode::CreateOnly)
-            .await
-        {
-            // The same bytes may be sent again; other bytes never have this name.
-            Err(e) if e.kind == ErrorKind::AlreadyExists => {
-                // It is there, by an attempt that was not heard: whatever fails now says nothing
-                // against that.
-                let landed = |e: CloudError| CloudError {
-                    may_land: true,
-                    ..e
-                };
-                let there = self.get((index, share), object).await.map_err(landed)?;
-                if there.is_some_and(|there| there == content) {
-                    Ok(())
-                } else {
-                    Err(landed(e))
-                }
-            }
-            put => put.map(drop),
-        }
+        // The same bytes may be sent again; other bytes never have this name.
+        put_same(&self.container.cloud, &object.key(index, share), content).await
     }
 
     pub(crate) async fn get(

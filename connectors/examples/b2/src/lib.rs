@@ -10,8 +10,8 @@ mod login;
 use answer::{document, expect, text};
 use login::{bucket_id, call, call_bucket, download, forget_bucket, upload};
 use raic_sdk::{
-    Body, ByteRange, Connector, Digests as _, Error, ErrorKind, Extra, Listed, ObjectInfo, Page,
-    Payload, Response, Result, WriteMode,
+    Body, ByteRange, Capabilities, Connector, CreateOnly, Digests as _, Error, ErrorKind, Extra,
+    Listed, ObjectInfo, Page, Payload, Response, Result, WriteMode,
     answer::range_header,
     conditions, error, hex,
     json::{self, json},
@@ -32,16 +32,12 @@ raic_sdk::connector!(B2);
 
 impl Connector for B2 {
     fn describe() -> Result<Extra> {
-        let pairs = [
-            ("create-only", "emulated"),
-            ("ordered-list", "yes"),
-            ("consistency", "strong"),
-            // "Maximum file size" of a file that is sent at once.
-            ("max-object-size", "5000000000"),
-        ];
-        Ok(pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into())
+        // "Maximum file size" of a file that is sent at once.
+        Ok(Capabilities::new(CreateOnly::Emulated)
+            .ordered()
+            .strong()
+            .max_object_size(5_000_000_000)
+            .describe())
     }
 
     fn probe() -> Result<()> {

@@ -10,8 +10,8 @@
 //! Every request has `authorization: Bearer TOKEN`. Errors are `{"code", "message"}`.
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, Listed, ObjectInfo, Page, Payload, Request,
-    Response, Result, WriteMode,
+    Body, ByteRange, Capabilities, Connector, CreateOnly, ErrorKind, Extra, Listed, ObjectInfo,
+    Page, Payload, Request, Response, Result, WriteMode,
     answer::{self, Described},
     conditions, error, json, required_setting, secrets, time, uri,
 };
@@ -73,15 +73,11 @@ fn if_match(request: Request, etag: Option<&str>) -> Request {
 impl Connector for Practice {
     fn describe() -> Result<Extra> {
         // Only what is true: `raic connector test` tries it.
-        let pairs = [
-            ("create-only", "native"),
-            ("if-match", "native"),
-            ("ordered-list", "yes"),
-            ("consistency", "strong"),
-        ];
-        Ok(pairs
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into())
+        Ok(Capabilities::new(CreateOnly::Native)
+            .if_match()
+            .ordered()
+            .strong()
+            .describe())
     }
 
     fn probe() -> Result<()> {

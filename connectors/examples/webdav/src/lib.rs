@@ -7,8 +7,8 @@
 mod listing;
 
 use raic_sdk::{
-    Body, ByteRange, Connector, ErrorKind, Extra, ObjectInfo, Page, Payload, Request, Response,
-    Result, WriteMode,
+    Body, ByteRange, Capabilities, Connector, CreateOnly, ErrorKind, Extra, ObjectInfo, Page,
+    Payload, Request, Response, Result, WriteMode,
     answer::{self, Described},
     conditions, error, hex, random_bytes, required_setting, secrets, uri,
     xml::Element,
@@ -102,17 +102,19 @@ fn with_folders(path: &str, send: impl Fn() -> Result<Response>) -> Result<Respo
 
 impl Connector for WebDav {
     fn describe() -> Result<Extra> {
-        let pairs = [
-            ("create-only", "emulated"),
-            ("ordered-list", "yes"),
-            ("consistency", "strong"),
-        ];
-        let mut pairs = Vec::from(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        pairs.push((
-            "max-object-size".to_owned(),
-            required_setting("max-object-size")?,
-        ));
-        Ok(pairs)
+        let name = "max-object-size";
+        let largest = required_setting(name)?.parse();
+        let largest = largest.map_err(|_| {
+            error(
+                ErrorKind::Misconfigured,
+                format!("{name} is no number of bytes"),
+            )
+        })?;
+        Ok(Capabilities::new(CreateOnly::Emulated)
+            .ordered()
+            .strong()
+            .max_object_size(largest)
+            .describe())
     }
 
     fn probe() -> Result<()> {
