@@ -147,8 +147,10 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> Outcome {
         file.write_all(content)?;
         file.sync_all()?;
         // Its name is durable once its folder is.
-        path.parent()
-            .map_or(Ok(()), |folder| fs::File::open(folder)?.sync_all())
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        fs::File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
     };
     written().map_err(|e| Failed::io(format!("cannot write {}", path.display()), &e))
 }

@@ -116,6 +116,15 @@ impl StorageServer {
         }
     }
 
+    /// What ends leases by now: a cutoff that lies in the future ends none, or a year that was
+    /// mistyped would end all.
+    fn expiry_now(&self) -> Expiry {
+        match self.settings.expiry {
+            Expiry::Cutoff(cutoff) if cutoff > self.leasedb.now_ms() => Expiry::Never,
+            expiry => expiry,
+        }
+    }
+
     /// What collection would take: shares without a lease, and those whose leases would end by what
     /// is set; with the reason.
     ///
@@ -130,7 +139,7 @@ impl StorageServer {
             .map(|row| (row, "has no lease"));
         let expiring = self
             .leasedb
-            .would_expire(self.id, self.settings.expiry, limit)
+            .would_expire(self.id, self.expiry_now(), limit)
             .await?;
         Ok(unleased
             .chain(
@@ -176,7 +185,7 @@ impl StorageServer {
         }
         leasedb.cut_back(self.id).await?;
         self.rest_whole_uploads().await?;
-        step.expired = match self.settings.expiry {
+        step.expired = match self.expiry_now() {
             Expiry::Never => 0,
             Expiry::Age => leasedb.end_expired(leasedb.now_ms(), BATCH * 4).await?,
             Expiry::Cutoff(cutoff) => self.end_by_cutoff(cutoff).await?,

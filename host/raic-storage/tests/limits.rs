@@ -425,3 +425,40 @@ async fn an_upload_that_meets_a_whole_share_finds_it() {
     assert_eq!(rig.shares(index(1)).await, [0]);
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
 }
+
+/// What an account pays for files of the array counts beside what it leases.
+#[tokio::test]
+async fn a_quota_holds_over_leases_and_files_together() {
+    let rig = Rig::new().await;
+    let leasedb = rig.server.leasedb();
+    let quota = AccountChange {
+        hard_quota: Some(Some(1000)),
+        ..AccountChange::default()
+    };
+    let alice = leasedb.create_account("alice", quota).await.unwrap().id;
+    let reserved = leasedb
+        .create_account("system", AccountChange::default())
+        .await;
+    assert!(matches!(reserved, Err(StorageError::AccountExists(_))));
+    let pay = async |before, after| {
+        let db = leasedb.clone();
+        let database = leasedb.database();
+        database
+            .write::<_, StorageError>(move |tx| db.pay_for_files(tx, alice, before, after))
+            .await
+    };
+    pay(0, 900).await.unwrap();
+    rig.store(index(1), 0, &content(150)).await;
+    let refused = rig
+        .server
+        .renew(alice, index(1), renew(9))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(refused, StorageError::QuotaExceeded { used: 900, .. }),
+        "{refused}"
+    );
+    pay(900, 500).await.unwrap();
+    rig.server.renew(alice, index(1), renew(9)).await.unwrap();
+    assert!(pay(500, 900).await.is_err());
+}

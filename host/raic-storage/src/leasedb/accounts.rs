@@ -16,6 +16,9 @@ impl AccountId {
     pub const ANONYMOUS: Self = Self(0);
     /// Holds the leases of shares that were found without any.
     pub const STARTER: Self = Self(1);
+    /// Holds the leases of array shares that files of several accounts lie in. Its name and number
+    /// are reserved: customers' accounts begin at 16.
+    pub const SYSTEM: Self = Self(2);
 }
 
 /// An account, as it is set.
@@ -79,9 +82,11 @@ fn by_name(c: &Connection, name: &str) -> Result<Account> {
     found.ok_or_else(|| StorageError::NoAccount(name.to_owned()))
 }
 
-/// What an account uses and has reserved, in bytes, over all servers.
+/// What an account uses and has reserved, in bytes: by its leases over all servers, and by its
+/// files in the array.
 pub(super) fn used(c: &Connection, id: AccountId) -> rusqlite::Result<u64> {
-    let sql = "SELECT coalesce(sum(bytes), 0) FROM usage WHERE account = ?1";
+    let sql = "SELECT (SELECT coalesce(sum(bytes), 0) FROM usage WHERE account = ?1)
+                 + (SELECT coalesce(sum(bytes), 0) FROM array_usage WHERE account = ?1)";
     c.prepare_cached(sql)?
         .query_row([id.0], |row| row.get(0))
         .map(uint)
@@ -178,6 +183,29 @@ impl LeaseDb {
                 .collect::<rusqlite::Result<_>>()?)
         })
         .await
+    }
+}
+
+impl LeaseDb {
+    /// Changes what an account pays for its files in the array, in the transaction that changes
+    /// them.
+    ///
+    /// # Errors
+    /// The database's; [`StorageError::AccountDisabled`] and [`StorageError::QuotaExceeded`] if it
+    /// is to pay for more.
+    pub fn pay_for_files(
+        &self,
+        tx: &Connection,
+        account: AccountId,
+        before: u64,
+        after: u64,
+    ) -> Result<()> {
+        admit(tx, account, after.saturating_sub(before))?;
+        tx.prepare_cached("INSERT INTO array_usage VALUES(?1, 0) ON CONFLICT DO NOTHING")?
+            .execute([account.0])?;
+        tx.prepare_cached("UPDATE array_usage SET bytes = bytes + ?2 - ?3 WHERE account = ?1")?
+            .execute(params![account.0, int(after), int(before)])?;
+        Ok(())
     }
 }
 

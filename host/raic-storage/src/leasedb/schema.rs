@@ -24,6 +24,9 @@ CREATE TABLE accounts(
     soft_quota INTEGER, hard_quota INTEGER, lease_seconds INTEGER NOT NULL);
 INSERT INTO accounts VALUES(0, 'anonymous', 0, NULL, NULL, NULL, 2678400);
 INSERT INTO accounts VALUES(1, 'starter', 0, NULL, NULL, NULL, 2678400);
+INSERT INTO accounts VALUES(2, 'system', 0, NULL, NULL, NULL, 2678400);
+-- Those below 16 are the program's own.
+UPDATE sqlite_sequence SET seq = 15 WHERE name = 'accounts';
 
 -- Ids are never given again: what waits for one outlives its row.
 CREATE TABLE shares(
@@ -56,6 +59,10 @@ CREATE INDEX leases_expires ON leases(expires_ms) WHERE expires_ms IS NOT NULL;
 CREATE TABLE usage(
     account INTEGER NOT NULL REFERENCES accounts, server INTEGER NOT NULL REFERENCES servers, shares INTEGER NOT NULL,
     bytes INTEGER NOT NULL CHECK(typeof(bytes) = 'integer' AND bytes >= 0), PRIMARY KEY(account, server)) WITHOUT ROWID;
+-- What accounts pay for files of the array, whose shares are leased by `system`.
+CREATE TABLE array_usage(
+    account INTEGER PRIMARY KEY REFERENCES accounts,
+    bytes INTEGER NOT NULL CHECK(typeof(bytes) = 'integer' AND bytes >= 0));
 CREATE TABLE server_usage(
     server INTEGER PRIMARY KEY REFERENCES servers, shares INTEGER NOT NULL,
     bytes INTEGER NOT NULL CHECK(typeof(bytes) = 'integer' AND bytes >= 0));
