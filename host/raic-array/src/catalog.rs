@@ -175,6 +175,8 @@ impl Catalog {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
+                // The whole at once, so that a refusal says what the file takes.
+                leasedb.admit(tx, account, reserve.saturating_mul(targets.len() as u64))?;
                 for Target {
                     share,
                     server,

@@ -626,6 +626,15 @@ async fn a_quota_that_a_file_just_fits_takes_it() {
         let before = rig.clouds[0].inner().keys().len();
         let stored = store("a file", account).await;
         assert_eq!(stored.is_ok(), name == "fits", "{stored:?}");
+        if let Err(e) = &stored {
+            let whole = ArrayError::Storage(StorageError::QuotaExceeded {
+                account: name.to_owned(),
+                quota,
+                used: 0,
+                asked: used,
+            });
+            assert_eq!(e.to_string(), whole.to_string(), "what the file takes");
+        }
         if name == "not" {
             assert_eq!(
                 rig.clouds[0].inner().keys().len(),

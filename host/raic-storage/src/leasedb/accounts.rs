@@ -187,6 +187,15 @@ impl LeaseDb {
 }
 
 impl LeaseDb {
+    /// Asks whether an account may use so many bytes more, in all that a transaction is about to
+    /// allocate for it: asked for each part alone, a refusal would count the parts before.
+    ///
+    /// # Errors
+    /// The database's; [`StorageError::AccountDisabled`], [`StorageError::QuotaExceeded`].
+    pub fn admit(&self, tx: &Connection, account: AccountId, asked: u64) -> Result<()> {
+        admit(tx, account, asked)
+    }
+
     /// Changes what an account pays for its files in the array, in the transaction that changes
     /// them.
     ///
