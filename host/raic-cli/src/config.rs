@@ -42,7 +42,7 @@ survive = 1
 [storage]
 # What all clouds have in common. These are the defaults.
 # lease_expiry = "never"      # "age": accounts' leases end when they were not renewed in time; "cutoff": those renewed last
-# lease_cutoff = "2026-10-01T00:00:00Z"       # before this moment
+# lease_cutoff = "2026-10-01T00:00:00Z"       # before this moment, once it is past
 # deletions_per_second = 100  # on each cloud
 # reconcile_hours = 24        # how often what a cloud holds is compared with the leases
 # spool = "1 GiB"             # room below the home for parts of uploads that wait

@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long, global = true, value_name = "FOLDER")]
     home: Option<PathBuf>,
     /// Print JSON instead of text: one value, or one a line where there may be several; an error is
-    /// one too, on standard error
+    /// one too, the last line on standard error, unless the command line itself is wrong
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
