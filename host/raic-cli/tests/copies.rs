@@ -122,7 +122,10 @@ fn a_home_that_was_copied_during_an_upload_takes_nothing_of_it() {
     let mut input = put.stdin.take().unwrap();
     input.write_all(&original[..9_000_000]).unwrap();
     // It knows all that the other one did when it begins, so that it is the one that goes on.
+    // The daemon stands still meanwhile, so that the copy is of one moment, as a snapshot is.
+    rig.signal("-STOP");
     let mut copy = copied(&rig);
+    rig.signal("-CONT");
     copy.serve();
     copy.raic_with(&["put", "-", "of the copy"], b"x").ok();
     let before = shares(&rig);

@@ -136,12 +136,10 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
     rig.raic(&["rm", "with four"]).ok();
     gone(&rig, 2);
     rig.kill();
-    rig.serve();
-
+    // Emptied while no daemon runs, which would go on writing into the folder.
     fs::remove_dir_all(rig.home("clouds/4")).unwrap();
     fs::create_dir(rig.home("clouds/4")).unwrap();
     fs::write(rig.home("clouds/4/incoming"), b"in the way").unwrap();
-    rig.kill();
     rig.serve();
     rig.raic_with(&["put", "-", "with two"], &original)
         .fails(6, &["2 of 4", "local-2", "local-4"]);
@@ -173,9 +171,10 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
         .for_each(|(from, to)| fs::rename(to, from).unwrap());
     rig.serve();
 
-    let share = &Rig::files(&rig.home("clouds/1/shares"))[0];
-    fs::remove_file(share).unwrap();
-    fs::remove_file(&Rig::files(&rig.home("clouds/1/shares"))[0]).unwrap();
+    for share in Rig::files(&rig.home("clouds/1/shares")) {
+        // The daemon may be deleting the shares of files that went.
+        let _ = fs::remove_file(share);
+    }
     rig.raic(&["get", "before", "-"])
         .fails(6, &["local-1", "local-2", "local-4"]);
 }
