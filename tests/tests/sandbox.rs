@@ -81,6 +81,10 @@ async fn listen() -> (String, Arc<AtomicUsize>) {
                     let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 1048576\r\n\r\n";
                     head.to_owned() + &"x".repeat(1 << 20)
                 }
+                "/own/encoded" => {
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-encoding: gzip\r\ncontent-length: 7\r\n\r\ncontent"
+                        .to_owned()
+                }
                 "/own/document?part" => {
                     "HTTP/1.1 206 Part\r\nconnection: close\r\ncontent-range: bytes 0-3/7\r\ncontent-length: 4\r\n\r\ncont"
                         .to_owned()
@@ -676,6 +680,11 @@ async fn lies_are_found_and_bytes_stay_in_the_host() {
     assert_eq!(
         head_error(&cloud, "hoards-answers").await.kind,
         ErrorKind::TooLarge
+    );
+    let encoded = head_error(&cloud, "reads-encoded").await;
+    assert!(
+        encoded.kind == ErrorKind::Protocol && encoded.to_string().contains("encoded"),
+        "gzip though identity was asked for: {encoded}"
     );
     let part = head_error(&cloud, "reads-a-part").await;
     assert_eq!(

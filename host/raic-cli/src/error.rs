@@ -48,6 +48,14 @@ impl Failed {
         }
     }
 
+    /// A command line that is wrong.
+    pub(crate) fn usage(sentence: impl std::fmt::Display) -> Self {
+        Self {
+            class: Class::Usage,
+            sentence: sentence.to_string(),
+        }
+    }
+
     pub(crate) fn configuration(sentence: impl std::fmt::Display) -> Self {
         Self {
             class: Class::Configuration,

@@ -381,7 +381,12 @@ pub(crate) async fn rm(home: &Home, json: bool, names: &[String]) -> Outcome {
             // Without a daemon, none can be.
             Err(failed) if failed.class == Class::NoDaemon => return Err(failed),
             Err(failed) => {
-                if names.len() > 1 {
+                if names.len() > 1 && json {
+                    let error = serde_json::json!({
+                        "name": name, "error": failed.sentence, "code": failed.code(),
+                    });
+                    tell!("{}", as_json(&error)?);
+                } else if names.len() > 1 {
                     tell!("{name:?}: {}", failed.sentence);
                 }
                 first.get_or_insert(failed);

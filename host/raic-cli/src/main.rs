@@ -40,7 +40,7 @@ struct Arguments {
     #[arg(long, global = true, value_name = "FOLDER")]
     home: Option<PathBuf>,
     /// Print JSON instead of text: one value, or one a line where there may be several; an error is
-    /// one too, the last line on standard error, unless the command line itself is wrong
+    /// one too, the last line on standard error
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -146,7 +146,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => return not_parsed(&e),
+    };
     let json = arguments.json;
     if let Command::CompileConnector { component, output } = &arguments.command {
         // Before there are threads: the limits are this process's.
@@ -170,6 +173,20 @@ fn main() -> ExitCode {
     // Reading standard input cannot be cancelled; do not wait for it.
     runtime.shutdown_background();
     ended(outcome, json)
+}
+
+/// The exit code of a command line that clap answers by itself: an error, or a text that was asked
+/// for.
+fn not_parsed(e: &clap::Error) -> ExitCode {
+    let asks_for_json = std::env::args_os()
+        .take_while(|argument| argument != "--")
+        .any(|argument| argument == "--json");
+    if asks_for_json && e.use_stderr() {
+        let sentence = e.render().to_string();
+        let sentence = sentence.trim().trim_start_matches("error: ").to_owned();
+        return ended(Err(Failed::usage(sentence)), true);
+    }
+    e.exit()
 }
 
 /// The exit code of a command that ended so, after its sentence was shown.

@@ -446,6 +446,17 @@ fn an_error_is_json_where_json_is_asked_for() {
         error(rig.raic(&["--json", "cloud", "test", "nosuch"])),
         (4, "configuration".to_owned())
     );
+    assert_eq!(
+        error(rig.raic(&["--json", "get"])),
+        (2, "usage".to_owned()),
+        "a command line that is wrong"
+    );
+    let removed = rig.raic(&["--json", "rm", "one", "two"]);
+    for line in removed.errors.lines() {
+        let error: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(error["code"], "no-such-file", "{line}");
+    }
+    assert_eq!(removed.errors.lines().count(), 3, "each name, and the command");
 }
 
 #[test]

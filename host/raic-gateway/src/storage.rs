@@ -18,7 +18,7 @@
 //! | `POST /v1/clock/accept` | takes the machine's clock for right, and says how far it had moved |
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -34,7 +34,7 @@ use axum::{
 };
 use raic_array::{Array, ArrayError};
 use raic_storage::{
-    Account, AccountChange, IndexPrefix, LeaseDb, Ownership, Reconciled, RenewSecret, ShareNum,
+    Account, AccountChange, Expiry, IndexPrefix, LeaseDb, Ownership, Reconciled, RenewSecret, ShareNum,
     StorageError, StorageIndex, StorageServer,
 };
 use serde::{Deserialize, Serialize};
@@ -424,13 +424,21 @@ async fn leases(State(admin): Shared, Query(which): Query<Which>) -> Answer<Vec<
         .leases(account, index, after, PAGE)
         .await
         .map_err(refused)?;
+    // A lease that nothing ends by itself has no end to show.
+    let lasts: BTreeSet<String> = admin
+        .array()
+        .servers()
+        .iter()
+        .filter(|server| server.expiry() == Expiry::Never)
+        .map(|server| server.name().to_owned())
+        .collect();
     let line = |l: raic_storage::LeaseInfo| LeaseLine {
+        expires_ms: l.expires_ms.filter(|_| !lasts.contains(&l.server)),
         cloud: l.server,
         storage_index: l.index.to_string(),
         share: l.share.0,
         account: l.account,
         renewed_ms: l.renewed_ms,
-        expires_ms: l.expires_ms,
         bytes: l.used_space,
         state: l.state.to_owned(),
     };

@@ -176,6 +176,11 @@ impl StorageServer {
         self.settings.domain.as_deref().unwrap_or(self.name())
     }
 
+    /// When accounts' leases end by themselves.
+    pub fn expiry(&self) -> Expiry {
+        self.settings.expiry
+    }
+
     /// What keeps the shares.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend

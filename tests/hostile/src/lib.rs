@@ -93,6 +93,10 @@ impl Connector for Hostile {
                 etag: Some("e".repeat(5000)),
                 ..object(7)
             }),
+            "reads-encoded" => {
+                let answer = Request::new("GET", own("encoded")?).send(None)?;
+                Ok(object(answer.read(4096)?.len() as u64))
+            }
             "hoards-answers" => {
                 let mut all = Vec::new();
                 loop {

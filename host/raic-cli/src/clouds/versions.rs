@@ -1,14 +1,17 @@
 //! Which version of its connector a cloud runs, and what makes a running daemon take another one
 //! up.
 
+use std::collections::BTreeMap;
+
 use hyper::Method;
 use raic_cloud::Cloud as _;
+use raic_gateway::admin::Status;
 use raic_wasm::is_hash;
 use serde_json::json;
 
 use super::section;
 use crate::{
-    client::{Client, document},
+    client::{Client, document, nothing},
     config::{CloudSection, Config},
     daemon::{Clouds, Pin, Pins, pin, read_pins},
     error::{Class, Failed, Outcome},
@@ -41,10 +44,21 @@ pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
             sentence: "no daemon runs that could read it; it is read at the start".to_owned(),
         });
     }
+    let status: Status = Client(home)
+        .ask(Method::GET, "/v1/status", nothing())
+        .await?;
+    let faults: BTreeMap<_, _> = status
+        .clouds
+        .into_iter()
+        .filter_map(|cloud| Some((cloud.name, cloud.fault?)))
+        .collect();
     if json {
-        return print_json(&json!({"reloaded": true}));
+        return print_json(&json!({"reloaded": true, "faults": faults}));
     }
     say!("the daemon has read the configuration and the credentials again");
+    for (name, fault) in faults {
+        tell!("warning: cloud {name:?} does not work: {fault}");
+    }
     Ok(())
 }
 
