@@ -2,11 +2,11 @@
 
 use crate::{Error, ErrorKind, ObjectInfo, Response, Result, error, now_unix_ms, time};
 
-/// What a status means where the provider has no word of its own for it (RFC 9110 section 15, RFC
-/// 6585, RFC 4918).
+/// The kind of error that an HTTP status means, if the provider has no code of its own for it (RFC
+/// 9110 section 15, RFC 6585, RFC 4918).
 pub fn kind_of_status(status: u16) -> ErrorKind {
     match status {
-        // To a conditional write some services say so what others say by 412.
+        // If the condition of a write fails, some services answer 304 and others 412.
         304 | 412 => ErrorKind::PreconditionFailed,
         300..=399 => ErrorKind::Misconfigured,
         401 => ErrorKind::Unauthenticated,
@@ -16,7 +16,7 @@ pub fn kind_of_status(status: u16) -> ErrorKind {
         409 => ErrorKind::Conflict,
         413 => ErrorKind::TooLarge,
         416 => ErrorKind::RangeNotSatisfiable,
-        // RFC 8470: while the service still looks at what came before.
+        // RFC 8470 (Too Early): the service is not ready for this request yet.
         425 => ErrorKind::Unavailable,
         429 => ErrorKind::Throttled,
         501 => ErrorKind::Unsupported,
@@ -26,9 +26,9 @@ pub fn kind_of_status(status: u16) -> ErrorKind {
     }
 }
 
-/// An error of a kind with what every answer has: its status, how long to wait by its
-/// `retry-after`, and the header that names the request. A message that is empty becomes the
-/// status.
+/// Makes an error of a kind out of an answer. It takes over the status, the wait that the answer
+/// asks for, and the request's id, which stands in the header `id_header`. If `message` is empty,
+/// the error gives the status instead. An empty `code` means that there is none.
 pub fn error_of(
     answer: &Response,
     kind: ErrorKind,
@@ -51,8 +51,9 @@ pub fn error_of(
     }
 }
 
-/// How long the service asks to wait, in milliseconds: by seconds, by a date (RFC 9110 section
-/// 10.2.3), or by a fraction, which some services send.
+/// How long the service asks to wait, in milliseconds. `x-ms-retry-after-ms` counts first. Else
+/// `retry-after` has seconds or a date (RFC 9110 section 10.2.3), or a fraction of seconds, which
+/// some services send.
 fn retry_after_ms(answer: &Response) -> Option<u64> {
     if let Some(ms) = answer
         .header("x-ms-retry-after-ms")
@@ -62,8 +63,8 @@ fn retry_after_ms(answer: &Response) -> Option<u64> {
     }
     let text = answer.header("retry-after")?;
     let text = text.trim();
-    if let Some(at) = time::parse_http(text) {
-        return Some(at.saturating_sub(now_unix_ms()));
+    if let Some(date) = time::parse_http(text) {
+        return Some(date.saturating_sub(now_unix_ms()));
     }
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let is_number = |digits: &str| digits.bytes().all(|b| b.is_ascii_digit());
@@ -74,10 +75,11 @@ fn retry_after_ms(answer: &Response) -> Option<u64> {
         .checked_mul(1000)
 }
 
-/// How far the service's clock may be from the host's before requests that are signed with a time
-/// are refused for it.
+/// How far apart the clocks of service and host may be, in milliseconds. Further apart, services
+/// refuse requests that are signed with a time.
 const SKEW_MS: u64 = 15 * 60 * 1000;
-/// Codes of errors that no clock causes: credentials that ended are read anew, and not waited for.
+/// Codes of errors that a wrong clock never causes. These errors keep their kind, since the host
+/// reads credentials again if they have expired.
 const NO_CLOCK: [&str; 6] = [
     "ExpiredToken",
     "InvalidToken",
@@ -87,10 +89,10 @@ const NO_CLOCK: [&str; 6] = [
     "invalid_client",
 ];
 
-/// An error of a request that was signed with a time. Services tell a clock that is off in words of
-/// their own, or only as a signature that is wrong; but each of their answers has a date, so that
-/// decides: where it is more than fifteen minutes from the host's clock, an error of signature or
-/// permission becomes `clock-skew`.
+/// Corrects the error of a request that was signed with a time. Services report a wrong clock in
+/// words of their own, or only as a wrong signature. But each answer has a date, and that decides:
+/// if it is more than 15 minutes from the host's clock, `unauthenticated` and `permission-denied`
+/// become `clock-skew`. Codes that no clock causes, such as `ExpiredToken`, keep their kind.
 #[must_use]
 pub fn dated(answer: &Response, e: Error) -> Error {
     if !matches!(
@@ -124,22 +126,23 @@ pub fn dated(answer: &Response, e: Error) -> Error {
     }
 }
 
-/// The most that is read of an error document.
+/// The most that is read of an error document, in bytes.
 const MAX_ERROR: u32 = 64 << 10;
 
 /// What an error document says, in the provider's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Described {
-    /// What the code means; by the status where it is none.
+    /// What the code means; `None` leaves it to the status.
     pub kind: Option<ErrorKind>,
-    /// The provider's code, or nothing.
+    /// The provider's code; empty if there is none.
     pub code: String,
-    /// One line for a person, or nothing.
+    /// One line for a person; empty if there is none.
     pub message: String,
 }
 
 impl Described {
-    /// An error that is a text, of which the first line is shown.
+    /// Describes an error whose document is plain text. The first line becomes the message, cut
+    /// after 200 characters.
     pub fn text(text: &[u8]) -> Self {
         let text = String::from_utf8_lossy(text);
         let message = text
@@ -157,9 +160,10 @@ impl Described {
     }
 }
 
-/// Ok where the status is one of those wanted, else the error that the answer describes.
-/// `id_header` names the request in the provider's own records; `describe` gets the answer and its
-/// document, which is empty where there is none (a HEAD's).
+/// Returns `Ok` if the status is one of those wanted, else the error that the answer describes. The
+/// header `id_header` has the request's id in the provider's own records. `describe` gets the
+/// answer and its document. That is empty if there is none (after a HEAD), or if the status is
+/// below 400.
 ///
 /// ```
 /// # use raic_sdk::{ErrorKind, Request, answer::{Described, expect}, testing::{Answer, Host}};
@@ -174,7 +178,7 @@ impl Described {
 /// ```
 ///
 /// # Errors
-/// As above.
+/// The error that the answer describes, if its status is another.
 pub fn expect(
     answer: &Response,
     wanted: &[u16],
@@ -199,19 +203,19 @@ pub fn expect(
     Err(error_of(answer, kind, &code, &message, id_header))
 }
 
-/// The etag, where it is a strong one, as it stands in the header.
+/// The etag as it stands in the header; `None` if it is missing or weak.
 pub fn etag(answer: &Response) -> Option<String> {
     answer.header("etag").as_deref().and_then(strong_etag)
 }
 
-/// An etag, unless it is empty or a weak one (RFC 9110 section 8.8.3).
+/// Returns an etag trimmed; `None` if it is empty or weak (RFC 9110 section 8.8.3).
 pub fn strong_etag(etag: &str) -> Option<String> {
     let etag = etag.trim();
     (!etag.is_empty() && !etag.starts_with("W/")).then(|| etag.to_owned())
 }
 
-/// A strong etag without its quotes: some services put them around in headers and not in listings.
-/// Conditions want them: [`quoted`].
+/// A strong etag without its quotes; `None` if it is empty or weak. Some services write the quotes
+/// in headers but not in listings. Conditions need them again: see [`quoted`].
 pub fn bare_etag(etag: &str) -> Option<String> {
     let etag = strong_etag(etag)?;
     let bare = etag
@@ -221,7 +225,7 @@ pub fn bare_etag(etag: &str) -> Option<String> {
     (!bare.is_empty()).then(|| bare.to_owned())
 }
 
-/// An etag as conditions have it.
+/// An etag in quotes, as conditions such as `if-match` take it.
 pub fn quoted(bare: &str) -> String {
     format!("\"{bare}\"")
 }
@@ -229,7 +233,7 @@ pub fn quoted(bare: &str) -> String {
 /// What the headers of a GET or HEAD say of the whole object.
 ///
 /// # Errors
-/// `protocol` where they do not tell its size.
+/// `protocol` if they do not give its size.
 pub fn info(answer: &Response) -> Result<ObjectInfo> {
     let size = match answer.header("content-range") {
         Some(range) => total(&range),
@@ -240,7 +244,7 @@ pub fn info(answer: &Response) -> Result<ObjectInfo> {
     let size = size.ok_or_else(|| {
         error(
             ErrorKind::Protocol,
-            "the answer does not tell the object's size",
+            "the answer does not give the object's size",
         )
     })?;
     Ok(ObjectInfo {
@@ -253,7 +257,7 @@ pub fn info(answer: &Response) -> Result<ObjectInfo> {
     })
 }
 
-/// The `range` header's value for a range.
+/// The value of the `range` header that asks for a range.
 pub fn range_header(range: crate::ByteRange) -> String {
     format!(
         "bytes={}-{}",
@@ -262,7 +266,7 @@ pub fn range_header(range: crate::ByteRange) -> String {
     )
 }
 
-/// The object's size out of `bytes 0-9/100` (RFC 9110 section 14.4).
+/// The object's size out of a `content-range` such as `bytes 0-9/100` (RFC 9110 section 14.4).
 fn total(content_range: &str) -> Option<u64> {
     content_range
         .trim()
@@ -314,7 +318,7 @@ mod tests {
         assert_eq!(waits("retry-after", "18446744073709551615"), None);
     }
 
-    /// rclone's S3 server tells a clock that is off as AccessDenied.
+    /// rclone's S3 server reports a wrong clock as AccessDenied.
     #[test]
     fn a_clock_that_is_off_is_told_by_the_answers_date() {
         use crate::testing::{Answer, Host};

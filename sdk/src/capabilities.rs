@@ -2,14 +2,14 @@
 
 use crate::{ErrorKind, Extra, Result, error};
 
-/// How a service creates an object only if there is none of its key.
+/// What a service does with a create-only put, which must not replace an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CreateOnly {
-    /// Of writers that race to create a key exactly one wins.
+    /// Of writers that race to create a key, exactly one wins.
     Native,
-    /// A later writer is refused; of those that race several may win.
+    /// A later writer is refused, but of writers that race several may win.
     Emulated,
-    /// It overwrites.
+    /// The put overwrites the object.
     None,
 }
 
@@ -39,7 +39,7 @@ impl CreateOnly {
     }
 }
 
-/// What `describe` returns. Only what is true: `raic connector test` tries it.
+/// The pairs that `describe` returns. State only what is true: `raic connector test` tries it.
 ///
 /// ```
 /// use raic_sdk::{Capabilities, CreateOnly};
@@ -58,7 +58,7 @@ impl CreateOnly {
 pub struct Capabilities(Extra);
 
 impl Capabilities {
-    /// A service that can do nothing but that.
+    /// Capabilities of a service that treats create-only puts so, and has no other ability.
     pub fn new(create_only: CreateOnly) -> Self {
         Self(Extra::new()).with("create-only", create_only.word())
     }
@@ -68,32 +68,33 @@ impl Capabilities {
         self
     }
 
-    /// Get, put and delete take an etag as their condition, atomically.
+    /// States that a put takes an etag as its condition, atomically. Get and delete take one in any
+    /// case.
     pub fn if_match(self) -> Self {
         self.with("if-match", "native")
     }
 
-    /// Pages of a listing come in the order of their keys' bytes.
+    /// States that the pages of a listing come in the order of their keys' bytes.
     pub fn ordered(self) -> Self {
         self.with("ordered-list", "yes")
     }
 
-    /// What was written is read and listed at once.
+    /// States that what was written is read and listed at once.
     pub fn strong(self) -> Self {
         self.with("consistency", "strong")
     }
 
-    /// What was written may be read or listed some time later only.
+    /// States that what was written may not be read or listed until some time later.
     pub fn eventual(self) -> Self {
         self.with("consistency", "eventual")
     }
 
-    /// The largest object that one put takes, in bytes; 1 MiB or more.
+    /// States the largest object that one put takes, in bytes; 1 MiB or more.
     pub fn max_object_size(self, bytes: u64) -> Self {
         self.with("max-object-size", &bytes.to_string())
     }
 
-    /// The pairs, as the contract has them.
+    /// Returns the pairs as the contract has them.
     #[must_use]
     pub fn describe(self) -> Extra {
         self.0

@@ -1,4 +1,5 @@
-//! Conditions of writes, where the service leaves them to the connector or words them its own way.
+//! Conditions of writes, for services that leave them to the connector or answer them in their own
+//! way.
 //!
 //! ```
 //! use raic_sdk::{ErrorKind, ObjectInfo, WriteMode, conditions, error};
@@ -10,22 +11,23 @@
 //! let e = conditions::still_has(Ok(found), "v1").unwrap_err();
 //! assert_eq!(e.kind, ErrorKind::PreconditionFailed);
 //!
-//! // A put that must not replace: 412 means that there is one.
+//! // A put that must not replace an object: 412 means that there is one.
 //! let e = conditions::of_put(error(ErrorKind::PreconditionFailed, "412"), &WriteMode::CreateOnly);
 //! assert_eq!(e.kind, ErrorKind::AlreadyExists);
 //!
-//! // What is gone is deleted.
+//! // An object that is gone counts as deleted.
 //! let deleted = conditions::or_gone(Err(error(ErrorKind::NotFound, "404")), ErrorKind::NotFound);
 //! assert!(deleted.is_ok());
 //! ```
 
 use crate::{Error, ErrorKind, ObjectInfo, Result, WriteMode, error};
 
-/// Whether an object that is to be deleted only while it has `etag` is to be deleted, by what a
-/// HEAD of it gave just now: not atomic, for services whose delete takes no condition.
+/// Returns whether there is an object to delete, if it may be deleted only while it has `etag`.
+/// `head` is what a HEAD of it returned just now; false means that the object is gone already. For
+/// services whose delete takes no condition: it is not atomic.
 ///
 /// # Errors
-/// `precondition-failed` where it has another, and whatever the HEAD failed with.
+/// `precondition-failed` if the object has another etag, and whatever else the HEAD failed with.
 pub fn still_has(head: Result<ObjectInfo>, etag: &str) -> Result<bool> {
     match head {
         Ok(info) if info.etag.as_deref() == Some(etag) => Ok(true),
@@ -38,11 +40,11 @@ pub fn still_has(head: Result<ObjectInfo>, etag: &str) -> Result<bool> {
     }
 }
 
-/// That there is no object, by what a HEAD of it gave just now: create-only as `describe` calls it
-/// `emulated`.
+/// Checks that there is no object. `head` is what a HEAD of it returned just now. This is the
+/// create-only that `describe` calls `emulated`.
 ///
 /// # Errors
-/// `already-exists`, and whatever the HEAD failed with.
+/// `already-exists` if the object is there, and whatever else the HEAD failed with.
 pub fn is_absent(head: Result<ObjectInfo>) -> Result<()> {
     match head {
         Ok(_) => Err(error(ErrorKind::AlreadyExists, "the object exists")),
@@ -51,9 +53,11 @@ pub fn is_absent(head: Result<ObjectInfo>) -> Result<()> {
     }
 }
 
-/// The error of a put: to a create-only one a condition that failed means that the object exists.
-/// What is not found is the object that one by etag was to replace, and else can only be the
-/// container.
+/// Corrects the error of a put by its mode.
+///
+/// - If the condition of a create-only put fails, the object exists: `already-exists`.
+/// - If a put by etag finds nothing, the object to replace is gone: `precondition-failed`.
+/// - If another put finds nothing, only the container can be missing: `container-not-found`.
 pub fn of_put(mut e: Error, mode: &WriteMode) -> Error {
     e.kind = match (e.kind, mode) {
         (ErrorKind::PreconditionFailed, WriteMode::CreateOnly) => ErrorKind::AlreadyExists,
@@ -64,10 +68,10 @@ pub fn of_put(mut e: Error, mode: &WriteMode) -> Error {
     e
 }
 
-/// Success where what was to be removed is gone already.
+/// Turns the error kind `gone` of a removal into success: what was to be removed is gone already.
 ///
 /// # Errors
-/// All others.
+/// The removal's error of any other kind.
 pub fn or_gone(removed: Result<()>, gone: ErrorKind) -> Result<()> {
     match removed {
         Err(e) if e.kind == gone => Ok(()),

@@ -1,4 +1,4 @@
-//! What a connector implements.
+//! The trait that a connector implements.
 
 use crate::{
     Body, ByteRange, Error, ErrorKind, Extra, ObjectInfo, Page, Payload, Result, Usage, WriteMode,
@@ -8,15 +8,16 @@ use crate::{
 /// A provider's API, as the host calls it. Every call runs in a fresh instance: nothing in memory
 /// outlives it.
 ///
-/// The methods from `create_container` on are optional abilities: their defaults answer
+/// The methods from `create_container` on are optional abilities. Their defaults return
 /// `unsupported`, which means to the host that the connector does not have them.
 pub trait Connector {
-    /// Capabilities, such as `create-only` (`native`, `emulated` or `none`). Must be true: the host
-    /// plans by it.
+    /// Returns what the service can do, best made by [`Capabilities`](crate::Capabilities). Each
+    /// pair must be true: the host chooses the size of chunks by `max-object-size` and checks
+    /// listings by `ordered-list`. `raic connector test` tries what is stated.
     fn describe() -> Result<Extra>;
-    /// The cheapest call that proves credentials and container.
+    /// Makes the cheapest call that proves credentials and container.
     fn probe() -> Result<()>;
-    /// Stores an object whole.
+    /// Stores an object whole: a reader sees all of it or none of it.
     fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo>;
     /// Opens an object, or a range of it.
     fn get(
@@ -24,39 +25,41 @@ pub trait Connector {
         range: Option<ByteRange>,
         if_match: Option<String>,
     ) -> Result<(ObjectInfo, Body)>;
-    /// What the provider says of an object.
+    /// Returns what the provider says of an object, without its bytes.
     fn head(key: String) -> Result<ObjectInfo>;
-    /// Removes an object; succeeds when it is already gone.
+    /// Removes an object; succeeds if it is already gone.
     fn delete(key: String, if_match: Option<String>) -> Result<()>;
-    /// A page of objects whose key begins with `prefix`.
+    /// Returns a page of at most `limit` objects whose key begins with `prefix`. `cursor` is the
+    /// `next` of the previous page.
     fn list(prefix: String, cursor: Option<String>, limit: u32) -> Result<Page>;
 
-    /// Makes the container.
+    /// Creates the container that the settings name; succeeds if this account already owns it.
     fn create_container() -> Result<()> {
-        Err(unsupported("a way to create containers"))
+        Err(unsupported("create containers"))
     }
-    /// Removes the empty container.
+    /// Removes the container, only if it is empty; succeeds if it is already gone.
     fn delete_container() -> Result<()> {
-        Err(unsupported("removing containers"))
+        Err(unsupported("remove containers"))
     }
-    /// What the account holds and may hold.
+    /// Returns what the account uses and may use.
     fn usage() -> Result<Usage> {
-        Err(unsupported("usage reports"))
+        Err(unsupported("report what is used"))
     }
-    /// Removes several objects; returns those that could not be, each with its reason.
+    /// Removes several objects in one request. Returns those that could not be removed, each with
+    /// its reason.
     fn delete_many(_keys: Vec<String>) -> Result<Vec<(String, Error)>> {
-        Err(unsupported("deleting several objects at once"))
+        Err(unsupported("remove several objects at once"))
     }
 }
 
-fn unsupported(what: &str) -> Error {
+fn unsupported(ability: &str) -> Error {
     error(
         ErrorKind::Unsupported,
-        format!("this connector does not have {what}"),
+        format!("this connector cannot {ability}"),
     )
 }
 
-/// What the component exports.
+/// The component's exports, which call the connector.
 #[cfg(target_family = "wasm")]
 mod guest {
     use super::*;

@@ -1,4 +1,5 @@
-//! Digests of what a guest holds itself. A payload's come from the host, far cheaper.
+//! Digests of bytes that a guest holds itself. The host computes those of a payload, which is far
+//! cheaper.
 
 use sha2::Digest as _;
 
@@ -11,13 +12,13 @@ pub fn sha256(content: &[u8]) -> Vec<u8> {
     sha2::Sha256::digest(content).to_vec()
 }
 
-/// MD5 of a small body, where a protocol still wants one.
+/// MD5 of a small body, for a protocol that still wants one.
 pub fn md5(content: &[u8]) -> Vec<u8> {
     use md5::Digest as _;
     md5::Md5::digest(content).to_vec()
 }
 
-/// SHA-1 of a small body, where a protocol still wants one.
+/// SHA-1 of a small body, for a protocol that still wants one.
 pub fn sha1(content: &[u8]) -> Vec<u8> {
     use sha1::Digest as _;
     sha1::Sha1::digest(content).to_vec()
@@ -52,8 +53,8 @@ impl Digests for crate::Payload {
     }
 }
 
-/// A digest that the contract promises. A host that broke its promise would have the service refuse
-/// an empty one.
+/// A digest that the contract promises. If a host broke that promise, the digest would be empty,
+/// and the service would refuse it.
 fn known(payload: &crate::Payload, name: &str) -> Vec<u8> {
     payload.digest(name).unwrap_or_default()
 }

@@ -20,10 +20,10 @@ pub fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
     }
 }
 
-/// A setting the connector cannot do without.
+/// Returns a setting that the connector cannot do without.
 ///
 /// # Errors
-/// `misconfigured` where it is neither set nor has a default in the manifest.
+/// `misconfigured` if it is not set and has no default in the manifest.
 pub fn required_setting(name: &str) -> Result<String> {
     setting(name).ok_or_else(|| {
         error(
@@ -33,7 +33,7 @@ pub fn required_setting(name: &str) -> Result<String> {
     })
 }
 
-/// An error that a credential lacks a part.
+/// The error for a credential that lacks a part.
 pub fn lacks(part: &str) -> Error {
     error(
         ErrorKind::Misconfigured,

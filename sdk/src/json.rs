@@ -16,12 +16,12 @@ use crate::{ErrorKind, Result, error};
 /// ```
 ///
 /// # Errors
-/// `protocol` where it is none.
+/// `protocol` if it is not a JSON document.
 pub fn parse(document: &[u8]) -> Result<Value> {
     // serde_json's messages may quote the document.
     let bad = |e: serde_json::Error| {
         format!(
-            "the answer is no JSON document (line {}, column {})",
+            "the answer is not a JSON document (line {}, column {})",
             e.line(),
             e.column()
         )
@@ -29,18 +29,18 @@ pub fn parse(document: &[u8]) -> Result<Value> {
     serde_json::from_slice(document).map_err(|e| error(ErrorKind::Protocol, bad(e)))
 }
 
-/// The text at a pointer (RFC 6901).
+/// The text at a pointer (RFC 6901); `None` if there is no text.
 pub fn text<'a>(document: &'a Value, pointer: &str) -> Option<&'a str> {
     document.pointer(pointer)?.as_str()
 }
 
-/// The number at a pointer, also where it is written as a text, as Google's int64 are.
+/// The number at a pointer (RFC 6901), also if it is written as a text, as Google's int64 are.
 pub fn number(document: &Value, pointer: &str) -> Option<u64> {
     let value = document.pointer(pointer)?;
     value.as_u64().or_else(|| value.as_str()?.parse().ok())
 }
 
-/// `text` in quotes, escaped.
+/// `text` as a JSON string: in quotes, escaped.
 ///
 /// ```
 /// assert_eq!(raic_sdk::json::quote("say \"x\""), r#""say \"x\"""#);

@@ -4,7 +4,7 @@
 //! means. The host retries, holds the secrets and moves the bytes, so a connector is straight-line
 //! code. Implement [`Connector`] for a type without fields and export it by [`connector!`];
 //! `raic connector build` makes the component. `docs/connector-guide.md` leads from nothing to a
-//! connector that runs, `wit/connector.wit` has every rule of the contract.
+//! connector that runs, and `wit/connector.wit` has every rule of the contract.
 //!
 //! ```
 //! use raic_sdk::{
@@ -18,7 +18,7 @@
 //!
 //! fn request(method: &str, key: &str) -> Result<Request> {
 //!     let url = format!("{}/{}", required_setting("endpoint")?, uri::encode_path(key));
-//!     // Never the secret itself: the host puts it in the place of this text as it sends.
+//!     // Not the secret itself: as the host sends, it replaces this text with the secret.
 //!     let token = secrets::required("account.token")?.placeholder("raw")?;
 //!     Ok(Request::new(method, url).header("authorization", &format!("Bearer {token}")))
 //! }
@@ -50,7 +50,7 @@
 //! #   }
 //! }
 //!
-//! // Unit tests run it natively, against answers that they give themselves.
+//! // Unit tests run it natively, with answers that the test gives.
 //! use raic_sdk::testing::{Answer, Host};
 //! let (info, sent) = Host::new()
 //!     .setting("endpoint", "https://notes.example.com")
@@ -68,8 +68,9 @@
 
 #[cfg(all(target_family = "wasm", not(target_os = "unknown")))]
 compile_error!(
-    "RAIC connectors are built for wasm32-unknown-unknown: wasm32-wasip1 and wasm32-wasip2 link the standard library to WASI, \
-     and the host gives a connector no WASI, so that what it imports is all that it may do"
+    "RAIC connectors are built for wasm32-unknown-unknown. wasm32-wasip1 and wasm32-wasip2 link \
+     the standard library to WASI, and the host gives a connector no WASI: its imports are all \
+     that it may do"
 );
 
 pub mod answer;
@@ -140,10 +141,10 @@ pub mod secrets {
     use crate::Result;
     pub use crate::bindings::raic::connector::secrets::{Secret, open};
 
-    /// The secret of that name, `CREDENTIAL.PART` of the manifest.
+    /// Returns the secret of that name, `CREDENTIAL.PART` of the manifest.
     ///
     /// # Errors
-    /// `misconfigured` where the operator's credential has no such part.
+    /// `misconfigured` if the operator's credential has no such part.
     pub fn required(name: &str) -> Result<Secret> {
         open(name)?.ok_or_else(|| crate::lacks(name))
     }
@@ -152,8 +153,8 @@ pub mod secrets {
 /// Shorthand for results of connector calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Exports a type that implements [`Connector`] as the component's one connector. Native builds,
-/// for tests, export nothing.
+/// Exports a type that implements [`Connector`] as the component's one connector. In a native
+/// build, which is for tests, it exports nothing.
 #[macro_export]
 macro_rules! connector {
     ($connector:ident) => {

@@ -1,5 +1,5 @@
-//! Logins: made once for all calls of a cloud, kept by the host, made anew when the service refuses
-//! them.
+//! Logins: made once for all calls of a cloud, kept by the host, and made again if the service
+//! refuses them.
 
 use crate::{
     Error, ErrorKind, Response, Result, Secret,
@@ -7,12 +7,12 @@ use crate::{
     error, json,
 };
 
-/// The longest a failure is kept by the host, in milliseconds.
+/// How long the host is asked to keep the error of a login that would fail again, in milliseconds.
 const FAILURE_MS: u64 = 30_000;
-/// The most that is read of a token's answer.
+/// The most that is read of a token's answer, in bytes.
 const MAX_TOKEN: u32 = 64 << 10;
 
-/// What a login gives, by names of the connector's own choice.
+/// The values that a login gave, under names of the connector's own choice.
 #[derive(Debug, Default)]
 pub struct Made {
     values: Vec<(String, Value)>,
@@ -20,8 +20,8 @@ pub struct Made {
 }
 
 impl Made {
-    /// A login that lasts so long, in milliseconds. It should end a little before the service ends
-    /// it.
+    /// A login without values that the host keeps for `ttl_ms` milliseconds. That time should end a
+    /// little before the service ends the login.
     pub fn lasting(ttl_ms: u64) -> Self {
         Self {
             values: Vec::new(),
@@ -29,19 +29,19 @@ impl Made {
         }
     }
 
-    /// How long it lasts, in milliseconds.
+    /// How long the host keeps the login, in milliseconds.
     pub fn ttl_ms(&self) -> u64 {
         self.ttl_ms
     }
 
-    /// With a secret that was taken out of an answer.
+    /// Adds a secret that was taken out of an answer.
     #[must_use]
     pub fn secret(mut self, name: &str, secret: Secret) -> Self {
         self.values.push((name.to_owned(), Value::Secret(secret)));
         self
     }
 
-    /// With a text, such as a storage URL.
+    /// Adds a text, such as a storage URL.
     #[must_use]
     pub fn text(mut self, name: &str, text: String) -> Self {
         self.values.push((name.to_owned(), Value::Text(text)));
@@ -49,12 +49,14 @@ impl Made {
     }
 }
 
-/// What a token's answer gives in OAuth 2.0 (RFC 6749 section 5.1): the token that the manifest has
-/// as `token`, under the name `token`, until `margin_s` seconds before its end, or for most of a
-/// short life.
+/// Makes a login of a token's answer in OAuth 2.0 (RFC 6749 section 5.1).
+///
+/// `token` is the manifest's name for the token; the login has it under the name `token`. The login
+/// ends `margin_s` seconds before the token, or after three quarters of the token's life if that is
+/// later.
 ///
 /// # Errors
-/// `protocol` where it does not say how long the token lasts, or has none.
+/// `protocol` if the answer does not say how long the token lasts, or has no token.
 pub fn oauth(answer: &Response, token: &str, margin_s: u64) -> Result<Made> {
     let document = json::parse(&answer.read(MAX_TOKEN)?)?;
     let seconds = json::number(&document, "/expires_in");
@@ -66,7 +68,7 @@ pub fn oauth(answer: &Response, token: &str, margin_s: u64) -> Result<Made> {
     Ok(Made::lasting(kept).secret("token", answer.take_secret(token)?))
 }
 
-/// A login, as this call has it.
+/// A login, with handles for this call.
 #[derive(Debug)]
 pub struct Login {
     name: String,
@@ -75,13 +77,13 @@ pub struct Login {
 
 impl Login {
     fn value(&self, name: &str) -> Result<&Value> {
-        let found = self
+        let value = self
             .hit
             .values
             .iter()
             .find(|(n, _)| n == name)
             .map(|(_, value)| value);
-        found.ok_or_else(|| {
+        value.ok_or_else(|| {
             error(
                 ErrorKind::Internal,
                 format!("the login {:?} has no {name:?}", self.name),
@@ -89,16 +91,17 @@ impl Login {
         })
     }
 
-    /// Drops it, so that it is made anew: where the service refuses it in another way than by 401,
-    /// or a text of it is no longer true. Does nothing if another call has made it anew meanwhile.
+    /// Drops the login, so that the next call that needs it logs in again. For a service that
+    /// refuses a login in another way than by 401, or if a text of the login is no longer true.
+    /// Does nothing if another call has logged in again meanwhile.
     pub fn invalidate(self) {
         cloud::cache_invalidate(&self.name, self.hit.generation);
     }
 
-    /// A secret of it.
+    /// Returns a secret of the login.
     ///
     /// # Errors
-    /// `internal` where it has none of that name.
+    /// `internal` if the login has no secret of that name.
     pub fn secret(&self, name: &str) -> Result<&Secret> {
         match self.value(name)? {
             Value::Secret(secret) => Ok(secret),
@@ -106,10 +109,10 @@ impl Login {
         }
     }
 
-    /// A text of it.
+    /// Returns a text of the login.
     ///
     /// # Errors
-    /// `internal` where it has none of that name.
+    /// `internal` if the login has no text of that name.
     pub fn text(&self, name: &str) -> Result<&str> {
         match self.value(name)? {
             Value::Text(text) => Ok(text),
@@ -118,14 +121,15 @@ impl Login {
     }
 }
 
-/// The login of that name, which the manifest lists under `logins`: what the host keeps, or what
-/// `make` gives, which is called by one call at a time. `make` may itself ask for logins that the
-/// manifest lists before this one.
+/// Returns the login of that name, which the manifest lists under `logins`. If the host keeps none,
+/// `make` logs in; one call at a time does so, while the others wait. `make` may itself ask for
+/// logins that the manifest lists before this one.
 ///
 /// # Errors
-/// `make`'s, to all calls that wait, and to others for half a minute where asking again would be
-/// refused again. What a login does not find is no object of the call that needed it: its
-/// `not-found` and the like become `misconfigured`, and the login is named.
+/// The error of `make`, which all waiting calls get. If another try would be refused again, new
+/// calls get it for half a minute, too. What a login does not find is not an object of the call
+/// that needed it: `not-found` and the like become `misconfigured`, and the message names the
+/// login.
 pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
     let hit = match cloud::cache_acquire(name)? {
         Acquired::Hit(hit) => hit,
@@ -148,8 +152,8 @@ pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
     })
 }
 
-/// Sends a request with a login. Where the service answers 401, the login is dropped and made anew,
-/// once.
+/// Sends a request with a login. If the service answers 401, it drops the login, logs in again and
+/// sends the request once more.
 ///
 /// ```
 /// use raic_sdk::{Login, Made, Request, Response, Result, oauth, secrets, with_login};
@@ -159,7 +163,7 @@ pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
 ///     let secret = secrets::required("application.client-secret")?.placeholder("form")?;
 ///     let request = Request::new("POST", "https://login.example.com/token".to_owned());
 ///     let answer = request.content(format!("client_secret={secret}").into_bytes()).send(None)?;
-///     // The token is taken out by the host; `access-token` is the manifest's name for it.
+///     // The host takes the token out of the answer; the manifest calls it `access-token`.
 ///     oauth(&answer, "access-token", 60)
 /// }
 ///
@@ -182,7 +186,7 @@ pub fn login(name: &str, make: impl FnOnce() -> Result<Made>) -> Result<Login> {
 /// ```
 ///
 /// # Errors
-/// As [`login`] and `send`. An answer of 401 to the fresh login is `Ok`, as every answer is.
+/// Those of [`login`] and of `send`. A 401 to the fresh login is `Ok`, as every answer is.
 pub fn with_login(
     name: &str,
     make: impl Fn() -> Result<Made>,
@@ -191,9 +195,10 @@ pub fn with_login(
     with_login_judging(name, make, send, |answer| answer.status() == 401)
 }
 
-/// The same, where `is_ended` says whether an answer means that the login has ended. Some services
-/// answer 401 also to what the login may not do: to drop it then would make every call log in anew,
-/// and the host lets logins be two seconds apart.
+/// Sends a request with a login, as [`with_login`] does, but `is_ended` decides whether an answer
+/// means that the login has ended. Some services answer 401 also to a request that the login does
+/// not permit. To drop the login then would make every call log in again, and the host keeps logins
+/// two seconds apart.
 ///
 /// ```
 /// use raic_sdk::{Login, Made, Request, Response, Result, json, with_login_judging};
@@ -214,7 +219,7 @@ pub fn with_login(
 /// ```
 ///
 /// # Errors
-/// As [`with_login`].
+/// Those of [`with_login`].
 pub fn with_login_judging(
     name: &str,
     make: impl Fn() -> Result<Made>,
@@ -230,8 +235,8 @@ pub fn with_login_judging(
     send(&login(name, make)?)
 }
 
-/// A login's error as the call has it that needed the login: a delete whose login is not found has
-/// deleted nothing.
+/// The error of a login as the call gets it that needed the login. Errors about an object become
+/// `misconfigured`: a delete whose login is not found has deleted nothing.
 fn of_login(name: &str, e: Error) -> Error {
     let kind = match e.kind {
         ErrorKind::NotFound
@@ -261,7 +266,7 @@ fn is_transient(kind: ErrorKind) -> bool {
             | ErrorKind::Conflict
             | ErrorKind::Integrity
             | ErrorKind::Protocol
-            // Pinned by the operator at any moment.
+            // The operator may pin the endpoint at any moment.
             | ErrorKind::RefusedByHost
     )
 }
@@ -282,7 +287,7 @@ mod tests {
         Ok(Made::lasting(1000))
     }
 
-    /// The metadata server answers 404 where no account is attached; a delete once took that for an
+    /// The metadata server answers 404 if no account is attached. A delete once took that for an
     /// object that is gone.
     #[test]
     fn a_login_that_is_not_found_deletes_nothing() {

@@ -1,17 +1,17 @@
-//! The contract's types and calls in a native build: what `wit-bindgen` generates for a guest,
-//! answered by the [`testing`](crate::testing) host of the thread.
+//! The contract's types and calls in a native build. They have the shapes that `wit-bindgen`
+//! generates for a guest, and the [`testing`](crate::testing) host of the thread answers them.
 
-/// What the host gives a connector.
+/// The interfaces that a connector imports.
 pub mod raic {
     /// Package `raic:connector`.
     pub mod connector {
-        /// Errors and what is known of objects.
+        /// Errors, and what is known of objects.
         pub mod types {
-            /// Open vocabulary: pairs of texts.
+            /// Text pairs with an open vocabulary.
             pub type Extra = Vec<(String, String)>;
 
-            /// What went wrong, as far as the host acts on it differently. `wit/connector.wit` has
-            /// the rule of each.
+            /// What went wrong. The host reacts to each kind in its own way; `wit/connector.wit`
+            /// has the meaning and the retry rule of each.
             #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
             #[allow(missing_docs, reason = "the contract has the meaning of each")]
             pub enum ErrorKind {
@@ -38,44 +38,46 @@ pub mod raic {
                 Internal,
             }
 
-            /// A failure.
+            /// The error of a call.
             #[derive(Clone, Debug)]
             pub struct Error {
-                /// What the host does next depends on it.
+                /// What went wrong; it decides what the host does next.
                 pub kind: ErrorKind,
                 /// One line for a person, without secrets.
                 pub message: String,
                 /// The provider's own code (`SlowDown`, `BlobNotFound`).
                 pub provider_code: Option<String>,
-                /// The HTTP status.
+                /// The status of the HTTP answer, if there was one.
                 pub http_status: Option<u16>,
                 /// The provider's name for the request.
                 pub request_id: Option<String>,
-                /// How long to wait, in milliseconds.
+                /// How long the provider asks to wait, in milliseconds.
                 pub retry_after_ms: Option<u64>,
-                /// More, by names of the connector's choice.
+                /// Further pairs, under names of the connector's choice.
                 pub extra: Extra,
             }
 
             /// A part of an object, in bytes.
             #[derive(Clone, Copy, Debug)]
             pub struct ByteRange {
-                /// Where it begins.
+                /// Where the part begins.
                 pub offset: u64,
-                /// 1 or more; what lies past the object's end is cut.
+                /// The length of the part, 1 or more. It is cut at the object's end.
                 pub length: u64,
             }
 
             /// What is known of a whole object.
             #[derive(Clone, Debug)]
             pub struct ObjectInfo {
-                /// In bytes.
+                /// The size of the whole object, in bytes.
                 pub size: u64,
-                /// A text that changes with the content, the same from put, get, head and list.
+                /// A text that changes with the content, the same from put, get, head and list;
+                /// `None` if the provider's etag is weak.
                 pub etag: Option<String>,
-                /// When it was written, by the provider's clock.
+                /// When the object was written, by the provider's clock, in milliseconds since
+                /// 1970.
                 pub last_modified_unix_ms: Option<u64>,
-                /// More, by names of the connector's choice.
+                /// Further pairs, under names of the connector's choice.
                 pub extra: Extra,
             }
         }
@@ -87,12 +89,12 @@ pub mod raic {
             pub struct Payload(pub(crate) Vec<u8>);
 
             impl Payload {
-                /// In bytes.
+                /// The number of bytes.
                 pub fn size(&self) -> u64 {
                     self.0.len() as u64
                 }
-                /// A digest of all of it: `sha256`, `sha1`, `md5` or `crc32c` (big-endian); none
-                /// for another name.
+                /// A digest of the whole payload: `sha256`, `sha1`, `md5` or `crc32c`
+                /// (big-endian). `None` for another name.
                 pub fn digest(&self, name: &str) -> Option<Vec<u8>> {
                     match name {
                         "sha256" => Some(crate::sha256(&self.0)),
@@ -109,7 +111,7 @@ pub mod raic {
             pub struct Body(pub(crate) Vec<u8>);
 
             impl Body {
-                /// In bytes, where it is known.
+                /// The number of bytes, if it is known; the test host always knows it.
                 pub fn size(&self) -> Option<u64> {
                     Some(self.0.len() as u64)
                 }
@@ -121,22 +123,23 @@ pub mod raic {
             use super::types::Error;
             use crate::testing;
 
-            /// A secret, as a handle.
+            /// A handle to a secret.
             #[derive(Clone, Debug)]
             pub struct Secret(pub(crate) String);
 
             impl Secret {
-                /// HMAC of a message, with the hash `sha256`.
+                /// Returns the HMAC of a message; `hash` is `sha256`.
                 ///
                 /// # Errors
                 /// `refused-by-host` for another hash.
                 pub fn hmac(&self, hash: &str, message: &[u8]) -> Result<Vec<u8>, Error> {
                     testing::hmac(&self.0, hash, message)
                 }
-                /// The signature of a canonical request, by the scheme `AWS4` or `GOOG4`.
+                /// Returns the SigV4 signature of a canonical request, by the scheme `AWS4` or
+                /// `GOOG4`.
                 ///
                 /// # Errors
-                /// `refused-by-host` for what is none.
+                /// `refused-by-host` for another scheme.
                 pub fn sigv4(
                     &self,
                     scheme: &str,
@@ -154,23 +157,23 @@ pub mod raic {
                         canonical_request,
                     )
                 }
-                /// A signature by RSASSA-PKCS1-v1_5 with SHA-256. The test host's is the SHA-256 of
-                /// key and message.
+                /// Returns a signature by RSASSA-PKCS1-v1_5 with SHA-256. The test host returns the
+                /// SHA-256 of key and message instead.
                 ///
                 /// # Errors
                 /// None in a test.
                 pub fn rsa_sha256(&self, message: &[u8]) -> Result<Vec<u8>, Error> {
                     Ok(crate::sha256(&[self.0.as_bytes(), message].concat()))
                 }
-                /// A text in whose place the host sends the secret, in the form `raw`, `json`,
-                /// `form` or `query`.
+                /// Returns a text that the host replaces by the secret as it sends, in the form
+                /// `raw`, `json`, `form` or `query`.
                 ///
                 /// # Errors
                 /// `refused-by-host` for another form.
                 pub fn placeholder(&self, form: &str) -> Result<String, Error> {
                     testing::placeholder(&self.0, form)
                 }
-                /// A text in whose place the host sends base64(user:value).
+                /// Returns a text that the host replaces by base64(user:value) as it sends.
                 ///
                 /// # Errors
                 /// None in a test.
@@ -181,8 +184,8 @@ pub mod raic {
                 }
             }
 
-            /// The secret of that name, `CREDENTIAL.PART` of the manifest; none where the
-            /// credential has none.
+            /// Returns the secret of that name, `CREDENTIAL.PART` of the manifest; `None` if the
+            /// credential has no such part.
             ///
             /// # Errors
             /// None in a test.
@@ -205,13 +208,14 @@ pub mod raic {
             pub struct Request {
                 /// The method, in upper case.
                 pub method: String,
-                /// As a URL parser would write it.
+                /// The URL, as a URL parser would write it.
                 pub url: String,
-                /// Names and values.
+                /// The names and values of the headers.
                 pub headers: Vec<(String, Vec<u8>)>,
-                /// A small body; empty where a payload goes up.
+                /// A small body; empty if a payload goes up.
                 pub content: Vec<u8>,
-                /// How long to wait for an answer.
+                /// How long to wait for an answer, in milliseconds; `None` for the host's own
+                /// deadline.
                 pub timeout_ms: Option<u32>,
             }
 
@@ -232,7 +236,8 @@ pub mod raic {
                         .map(|(name, value)| (name.clone(), value.clone().into_bytes()))
                         .collect()
                 }
-                /// A header by its name, in any case; several are joined by `, `.
+                /// The value of a header, whose name may be in any case. Several values are joined
+                /// by `, `.
                 pub fn header(&self, name: &str) -> Option<String> {
                     let same = self
                         .0
@@ -242,18 +247,18 @@ pub mod raic {
                     let values: Vec<&str> = same.map(|(_, value)| value.as_str()).collect();
                     (!values.is_empty()).then(|| values.join(", "))
                 }
-                /// The whole answer, where it is an error's or one that the manifest calls a
-                /// document.
+                /// Returns the whole body. Outside of a test, the answer must be an error or a
+                /// document of the manifest.
                 ///
                 /// # Errors
-                /// `too-large` past the limit.
+                /// `too-large` if the body is longer than `limit` bytes.
                 pub fn read(&self, limit: u32) -> Result<Vec<u8>, Error> {
                     testing::bounded(&self.0.body, limit)
                 }
-                /// The object's bytes out of an answer of 200 or 206.
+                /// Returns the object's bytes out of an answer of 200 or 206.
                 ///
                 /// # Errors
-                /// `protocol` where it is another.
+                /// `protocol` for another status.
                 pub fn into_body(this: Self) -> Result<Body, Error> {
                     match this.0.status {
                         200 | 206 => Ok(Body(this.0.body)),
@@ -263,10 +268,10 @@ pub mod raic {
                         )),
                     }
                 }
-                /// The token that the manifest has under that name, out of this answer.
+                /// Takes the token that the manifest has under that name out of this answer.
                 ///
                 /// # Errors
-                /// `protocol` where the test gave none.
+                /// `protocol` if the test gave no such token.
                 pub fn take_secret(&self, name: &str) -> Result<Secret, Error> {
                     testing::token(name).map(Secret)
                 }
@@ -275,7 +280,7 @@ pub mod raic {
             /// Sends a request.
             ///
             /// # Errors
-            /// What the test gave in the place of an answer.
+            /// The error that the test gave instead of an answer.
             pub fn send(request: &Request, upload: Option<&Payload>) -> Result<Response, Error> {
                 testing::send(request, upload).map(Response)
             }
@@ -290,11 +295,11 @@ pub mod raic {
             pub fn setting(name: &str) -> Option<String> {
                 testing::setting(name)
             }
-            /// Tells an endpoint that was learned at login; gives its URL back as requests are to
-            /// be made of it.
+            /// Reports an endpoint that a login named. Returns its URL as requests must be made of
+            /// it.
             ///
             /// # Errors
-            /// None in a test; outside of one, until the operator has pinned it.
+            /// None in a test. Outside of one, `refused-by-host` until the operator has pinned it.
             pub fn endpoint(_name: &str, url: &str) -> Result<String, Error> {
                 Ok(url.trim_end_matches('/').to_owned())
             }
@@ -302,7 +307,7 @@ pub mod raic {
             pub fn now_unix_ms() -> u64 {
                 testing::now_unix_ms()
             }
-            /// Random bytes; the same in every test.
+            /// Returns `len` bytes: random ones outside of a test, and in a test always the same.
             pub fn random_bytes(len: u32) -> Vec<u8> {
                 (0..len).map(|i| i as u8).collect()
             }
@@ -310,47 +315,47 @@ pub mod raic {
             /// A value of a login.
             #[derive(Debug)]
             pub enum Value {
-                /// Readable.
+                /// A text that the connector may read.
                 Text(String),
-                /// A handle.
+                /// A handle to a secret.
                 Secret(Secret),
             }
-            /// What one login gave.
+            /// The values that one login gave.
             #[derive(Debug)]
             pub struct Hit {
-                /// By names of the connector's choice.
+                /// The values, under names of the connector's choice.
                 pub values: Vec<(String, Value)>,
-                /// Which login it is.
+                /// Says which login it is, for [`cache_invalidate`].
                 pub generation: u64,
             }
-            /// The right to log in.
+            /// The right to log in, while other calls wait.
             #[derive(Debug)]
             pub struct Ticket(pub(crate) String);
 
             impl Ticket {
-                /// Stores what the login gave.
+                /// Stores what the login gave, and returns it with handles for this call.
                 pub fn fill(this: Self, values: Vec<(String, Value)>, _ttl_ms: u64) -> Hit {
                     testing::fill_login(&this.0, values)
                 }
-                /// Tells all who wait that it failed.
+                /// Gives the error to all waiting calls; a test has none.
                 pub fn fail(_this: Self, _error: &Error, _ttl_ms: u64) {}
             }
-            /// What asking for a login gave.
+            /// The host's answer to [`cache_acquire`].
             #[derive(Debug)]
             pub enum Acquired {
-                /// It is there.
+                /// The login, which the host has kept.
                 Hit(Hit),
-                /// It is to be made.
+                /// The ticket to log in.
                 Refresh(Ticket),
             }
-            /// Asks for a login of the manifest.
+            /// Returns a login of the manifest, or the ticket to make it.
             ///
             /// # Errors
             /// None in a test.
             pub fn cache_acquire(name: &str) -> Result<Acquired, Error> {
                 Ok(testing::acquire_login(name))
             }
-            /// Drops a login, if it is still that one.
+            /// Drops a login, only if it is still of that generation.
             pub fn cache_invalidate(name: &str, generation: u64) {
                 testing::drop_login(name, generation);
             }
@@ -360,7 +365,7 @@ pub mod raic {
         pub mod log {
             /// How much a line matters.
             #[derive(Clone, Copy, Debug)]
-            #[allow(missing_docs, reason = "as everywhere")]
+            #[allow(missing_docs, reason = "the names are those of every log")]
             pub enum Level {
                 Trace,
                 Debug,
@@ -368,7 +373,7 @@ pub mod raic {
                 Warn,
                 Error,
             }
-            /// Writes a line.
+            /// Writes a line; in a test to standard error.
             pub fn write(level: Level, message: &str) {
                 eprintln!("{level:?}: {message}");
             }
@@ -376,58 +381,59 @@ pub mod raic {
     }
 }
 
-/// What a connector exports.
+/// The interfaces that a connector exports.
 pub mod exports {
-    /// Its own package.
+    /// The contract's namespace.
     pub mod raic {
         /// Package `raic:connector`.
         pub mod connector {
-            /// Usage.
+            /// What the account uses and may use.
             pub mod account {
                 use crate::Extra;
 
-                /// What the provider says this account uses, none where it does not say.
+                /// What the provider reports of this account. A field is `None` if the provider
+                /// does not report it.
                 #[derive(Clone, Debug)]
                 pub struct Usage {
-                    /// In bytes.
+                    /// The bytes that are used.
                     pub bytes_used: Option<u64>,
-                    /// How many objects.
+                    /// The number of objects.
                     pub objects: Option<u64>,
-                    /// The most it may use, in bytes.
+                    /// The most that the account may use, in bytes.
                     pub quota_bytes: Option<u64>,
-                    /// More, by names of the connector's choice.
+                    /// Further pairs, under names of the connector's choice.
                     pub extra: Extra,
                 }
             }
 
-            /// Objects.
+            /// Objects and listings.
             pub mod object_store {
                 use crate::ObjectInfo;
 
-                /// How a put treats an object that is there.
+                /// What a put does if the key has an object already.
                 #[derive(Clone, Debug)]
                 pub enum WriteMode {
-                    /// Replaces it.
+                    /// The put replaces the object.
                     Overwrite,
-                    /// Is refused.
+                    /// The put fails with `already-exists`.
                     CreateOnly,
-                    /// Replaces it only while it has this etag.
+                    /// The put replaces the object only while its etag is this one.
                     IfMatch(String),
                 }
                 /// One entry of a listing.
                 #[derive(Clone, Debug)]
                 pub struct Listed {
-                    /// As the provider has it.
+                    /// The object's key, as the provider has it.
                     pub key: String,
-                    /// What the listing says of it.
+                    /// What the listing says of the object.
                     pub info: ObjectInfo,
                 }
                 /// A page of a listing.
                 #[derive(Clone, Debug)]
                 pub struct Page {
-                    /// At most the entries asked.
+                    /// The entries, at most as many as were asked for.
                     pub entries: Vec<Listed>,
-                    /// Where the next page begins; none at the end.
+                    /// The cursor of the next page; `None` at the end of the listing.
                     pub next: Option<String>,
                 }
             }

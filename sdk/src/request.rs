@@ -26,7 +26,8 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request without headers or content. `url` stands as a URL parser would write it.
+    /// A request without headers or content. The host refuses a `url` that is not spelled as a URL
+    /// parser would write it.
     pub fn new(method: &str, url: String) -> Self {
         Self {
             raw: Raw {
@@ -55,10 +56,10 @@ impl Request {
         self
     }
 
-    /// Sends it, with an object's bytes as its body where `upload` is given.
+    /// Sends the request. If `upload` is given, the object's bytes are its body.
     ///
     /// # Errors
-    /// Whatever kept an answer from coming; every answer, 4xx and 5xx too, is `Ok`.
+    /// Whatever kept an answer from coming. Every answer is `Ok`, also 4xx and 5xx.
     pub fn send(self, upload: Option<&Payload>) -> Result<Response> {
         http::send(&self.raw, upload)
     }

@@ -1,8 +1,8 @@
-//! A host for unit tests: runs a connector's calls natively, with settings, secrets and a clock
-//! that the test gives, and answers in the place of the service. What the connector sent is there
-//! to look at, secrets filled in.
+//! A host for unit tests. It runs a connector's calls natively, with settings, secrets and a clock
+//! that the test gives, and with answers instead of a service. It returns the requests that the
+//! connector sent, with the secrets filled in.
 //!
-//! It checks no manifest: what a connector may reach and read is found by `raic connector test`.
+//! It checks no manifest: `raic connector test` finds what a connector may reach and read.
 
 use std::{
     cell::RefCell,
@@ -33,7 +33,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// With that status, without headers or body.
+    /// An answer with that status, without headers or body.
     pub fn new(status: u16) -> Self {
         Self {
             status,
@@ -56,36 +56,36 @@ impl Answer {
     }
 }
 
-/// A request that a connector sent, as the service gets it.
+/// A request that a connector sent, as the service would get it.
 #[derive(Clone, Debug)]
 pub struct Sent {
     /// The method.
     pub method: String,
     /// The URL.
     pub url: String,
-    /// Names and values, in the connector's order.
+    /// The names and values of the headers, in the connector's order.
     pub headers: Vec<(String, String)>,
-    /// The content, or the payload.
+    /// The content of the request, or the payload if one went up.
     pub body: Vec<u8>,
 }
 
 impl Sent {
-    /// The first header of that name, in any case.
+    /// The value of the first header of that name, which may be in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        let found = self
+        let header = self
             .headers
             .iter()
             .find(|(n, _)| n.eq_ignore_ascii_case(name));
-        found.map(|(_, value)| value.as_str())
+        header.map(|(_, value)| value.as_str())
     }
 }
 
-/// An object's bytes, for a put.
+/// Makes a payload of bytes, for a put.
 pub fn payload(content: impl AsRef<[u8]>) -> Payload {
     Payload(content.as_ref().to_vec())
 }
 
-/// What calls meet while a test runs them.
+/// The host that calls meet while a test runs them.
 #[derive(Debug, Default)]
 pub struct Host {
     settings: BTreeMap<String, String>,
@@ -94,13 +94,15 @@ pub struct Host {
     answers: VecDeque<Result<Answer>>,
     now_unix_ms: u64,
     sent: Vec<Sent>,
-    /// By their text.
+    /// Each placeholder's text, and the value that it stands for.
     placeholders: BTreeMap<String, String>,
+    /// The generation and the values of each login, by its name.
     logins: BTreeMap<String, (u64, Vec<(String, Kept)>)>,
+    /// The generation of the last login.
     generation: u64,
 }
 
-/// A value of a login, as it is kept.
+/// A value of a login, as the host keeps it.
 #[derive(Clone, Debug)]
 enum Kept {
     Text(String),
@@ -108,33 +110,33 @@ enum Kept {
 }
 
 impl Host {
-    /// Without settings or secrets, in 1970.
+    /// A host without settings or secrets, whose clock stands at the beginning of 1970.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// With a setting, or a plain part of a credential (`CREDENTIAL.PART`).
+    /// Adds a setting, or a plain part of a credential (`CREDENTIAL.PART`).
     #[must_use]
     pub fn setting(mut self, name: &str, value: &str) -> Self {
         self.settings.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// With a secret part of a credential (`CREDENTIAL.PART`).
+    /// Adds a secret part of a credential (`CREDENTIAL.PART`).
     #[must_use]
     pub fn secret(mut self, name: &str, value: &str) -> Self {
         self.secrets.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// With a token that `take_secret` finds in any answer.
+    /// Adds a token that `take_secret` finds in any answer.
     #[must_use]
     pub fn token(mut self, name: &str, value: &str) -> Self {
         self.tokens.insert(name.to_owned(), value.to_owned());
         self
     }
 
-    /// At that time, in milliseconds since 1970.
+    /// Sets the clock, in milliseconds since 1970.
     #[must_use]
     pub fn now(mut self, unix_ms: u64) -> Self {
         self.now_unix_ms = unix_ms;
@@ -148,17 +150,17 @@ impl Host {
         self
     }
 
-    /// Fails the next request that has no answer yet, as when the service cannot be reached.
+    /// Fails the next request that has no answer yet, as if the service could not be reached.
     #[must_use]
     pub fn failure(mut self, error: Error) -> Self {
         self.answers.push_back(Err(error));
         self
     }
 
-    /// Runs a connector's calls; gives what they returned, and every request that they sent.
+    /// Runs a connector's calls. Returns what they returned, and every request that they sent.
     ///
     /// # Panics
-    /// Where a request is sent that has no answer, or answers are left over.
+    /// If a request is sent that has no answer, or if answers are left over.
     pub fn run<T>(self, call: impl FnOnce() -> T) -> (T, Vec<Sent>) {
         HOST.with_borrow_mut(|host| {
             assert!(host.replace(self).is_none(), "a test host runs another")
@@ -175,7 +177,7 @@ impl Host {
     }
 }
 
-/// Takes the host away, also where the call panics.
+/// Takes the thread's host away when it is dropped, also if the call panics.
 struct Left;
 
 impl Drop for Left {
@@ -204,8 +206,8 @@ pub(crate) fn secret(name: &str) -> Option<String> {
 }
 
 pub(crate) fn token(name: &str) -> Result<String> {
-    let found = with(|host| host.tokens.get(name).cloned());
-    found.ok_or_else(|| error(ErrorKind::Protocol, format!("the answer has no {name}")))
+    let token = with(|host| host.tokens.get(name).cloned());
+    token.ok_or_else(|| error(ErrorKind::Protocol, format!("the answer has no {name}")))
 }
 
 pub(crate) fn now_unix_ms() -> u64 {
@@ -217,12 +219,12 @@ pub(crate) fn bounded(body: &[u8], limit: u32) -> Result<Vec<u8>> {
         true => Ok(body.to_vec()),
         false => Err(error(
             ErrorKind::TooLarge,
-            format!("the answer passes {limit} bytes"),
+            format!("the answer is longer than {limit} bytes"),
         )),
     }
 }
 
-/// A text that stands for `value` in requests.
+/// Issues a placeholder: a text that stands for `value` in requests.
 pub(crate) fn issue(value: String) -> String {
     with(|host| {
         let text = format!("RAIC{:032x}", host.placeholders.len());
@@ -239,7 +241,7 @@ pub(crate) fn placeholder(value: &str, form: &str) -> Result<String> {
             let quoted = crate::json::quote(value);
             Ok(issue(quoted[1..quoted.len() - 1].to_owned()))
         }
-        other => refused(format!("{other:?} is none of raw, query, form and json")),
+        other => refused(format!("{other:?} is not raw, query, form or json")),
     }
 }
 

@@ -1,11 +1,11 @@
-//! Dates as cloud APIs write them. Proleptic Gregorian calendar, UTC.
+//! Dates as cloud APIs write them, in the proleptic Gregorian calendar and UTC.
 
 const DAY: u64 = 86_400;
 const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// `YYYYMMDDTHHMMSSZ`, the form SigV4 signs.
+/// Writes a moment as `YYYYMMDDTHHMMSSZ`, the form that SigV4 signs.
 ///
 /// ```
 /// assert_eq!(raic_sdk::time::basic(1_255_369_830_000), "20091012T175030Z");
@@ -22,7 +22,7 @@ pub fn basic(unix_ms: u64) -> String {
     )
 }
 
-/// An HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7).
+/// Writes a moment as an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7).
 ///
 /// ```
 /// use raic_sdk::time;
@@ -45,7 +45,8 @@ pub fn http(unix_ms: u64) -> String {
     )
 }
 
-/// Reads an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7) as milliseconds.
+/// Reads an HTTP date (`Sun, 06 Nov 1994 08:49:37 GMT`, RFC 9110 section 5.6.7), as milliseconds
+/// since 1970. `None` if it is not a date from 1970 on.
 pub fn parse_http(text: &str) -> Option<u64> {
     let mut words = text.split_once(", ")?.1.split(' ');
     let day = words.next()?.parse().ok()?;
@@ -64,8 +65,8 @@ pub fn parse_http(text: &str) -> Option<u64> {
     )
 }
 
-/// Reads a date of RFC 3339 in UTC (`2009-10-12T17:50:30.000Z`) as milliseconds, without its
-/// fraction.
+/// Reads a date of RFC 3339 in UTC (`2009-10-12T17:50:30.000Z`), as milliseconds since 1970,
+/// without the fraction of its second. `None` if it is not a date from 1970 on.
 pub fn parse_rfc3339(text: &str) -> Option<u64> {
     let (date, clock) = text.strip_suffix('Z')?.split_once('T')?;
     let mut date = date.split('-').map(|part| part.parse::<u64>().ok());
@@ -96,6 +97,7 @@ fn days(year: u64, month: u64, day: u64) -> u64 {
     era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
+/// Year, month and day at a number of days from 1970-01-01: the inverse of [`days`].
 fn civil(days: u64) -> (u64, u64, u64) {
     let days = days + 719_468;
     let (era, day_of_era) = (days / 146_097, days % 146_097);

@@ -11,7 +11,7 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
 
 const RESERVED_IN_PATH: &AsciiSet = &RESERVED.remove(b'/');
 
-/// `text` with all but unreserved characters as `%XX`, in upper case: a query's name or value.
+/// Encodes a name or value of a query: all but unreserved characters become `%XX`, in upper case.
 ///
 /// ```
 /// assert_eq!(raic_sdk::uri::encode("a b/c+d~"), "a%20b%2Fc%2Bd~");
@@ -20,7 +20,7 @@ pub fn encode(text: &str) -> String {
     utf8_percent_encode(text, RESERVED).to_string()
 }
 
-/// The same, keeping `/`: a path.
+/// Encodes a path: all but unreserved characters and `/` become `%XX`, in upper case.
 ///
 /// ```
 /// assert_eq!(raic_sdk::uri::encode_path("shares/ä 1"), "shares/%C3%A4%201");
@@ -29,12 +29,12 @@ pub fn encode_path(text: &str) -> String {
     utf8_percent_encode(text, RESERVED_IN_PATH).to_string()
 }
 
-/// Undoes `%XX`. None where that is not UTF-8.
+/// Decodes `%XX`; `None` if the result is not UTF-8.
 pub fn decode(text: &str) -> Option<String> {
     percent_decode_str(text).decode_utf8().ok().map(Into::into)
 }
 
-/// Undoes a form's encoding: `%XX`, and `+` for a space. None where that is not UTF-8.
+/// Decodes a form's encoding: `%XX`, and `+` for a space; `None` if the result is not UTF-8.
 ///
 /// ```
 /// use raic_sdk::uri::{decode, decode_form};
@@ -48,7 +48,7 @@ pub fn decode_form(text: &str) -> Option<String> {
         .map(Into::into)
 }
 
-/// A URL's scheme, authority (host and port) and path.
+/// A URL's scheme, authority (host and port) and path; `None` if it has no `://`.
 ///
 /// ```
 /// let parts = raic_sdk::uri::split("http://127.0.0.1:9000/bucket/key");

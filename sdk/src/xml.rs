@@ -4,10 +4,10 @@ use quick_xml::{Reader, events::Event};
 
 use crate::{Error, ErrorKind, error};
 
-/// How deep elements may nest: providers' documents need five or so.
+/// How deep elements may nest; providers' documents need about five levels.
 const MAX_DEPTH: usize = 32;
 
-/// An element: its local name, its text, and the elements in it. Attributes and namespaces are
+/// An XML element: its local name, its text, and the elements in it. Attributes and namespaces are
 /// dropped.
 ///
 /// ```
@@ -23,27 +23,27 @@ const MAX_DEPTH: usize = 32;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element {
-    /// The name, without prefix.
+    /// The local name, without prefix.
     pub name: String,
-    /// All text directly in it, unescaped.
+    /// All text directly in the element, unescaped.
     pub text: String,
-    /// The elements in it, in order.
+    /// The elements directly in it, in order.
     pub children: Vec<Element>,
 }
 
 impl Element {
-    /// Reads a document.
+    /// Reads a document and returns its root element.
     ///
     /// # Errors
-    /// `protocol` where it is not well-formed, has a document type, or nests deeper than 32.
+    /// `protocol` if it is not well-formed, has a document type, or nests deeper than 32 levels.
     pub fn parse(document: &[u8]) -> Result<Self, Error> {
-        // No element has no name.
+        // Every element has a name, so none has this one.
         Self::each(document, "", |_| Ok(()))
     }
 
-    /// Reads a document whose elements `name` are many, such as a listing: each is handed to `take`
-    /// as soon as it ends, and is not in the tree that is returned. So a listing of megabytes takes
-    /// no more memory than its entries.
+    /// Reads a document that has many elements called `name`, such as a listing. Each of them is
+    /// handed to `take` as soon as it ends, and is not in the tree that is returned. So a listing
+    /// of megabytes takes no more memory than its entries.
     ///
     /// ```
     /// use raic_sdk::xml::Element;
@@ -60,7 +60,7 @@ impl Element {
     /// ```
     ///
     /// # Errors
-    /// As [`Element::parse`], and `take`'s.
+    /// Those of [`Element::parse`] and of `take`.
     pub fn each(
         document: &[u8],
         name: &str,
@@ -69,7 +69,7 @@ impl Element {
         let bad = |why: String| {
             error(
                 ErrorKind::Protocol,
-                format!("the answer is no XML document: {why}"),
+                format!("the answer is not an XML document: {why}"),
             )
         };
         let text = std::str::from_utf8(document).map_err(|e| bad(e.to_string()))?;
@@ -79,7 +79,7 @@ impl Element {
             match reader.read_event().map_err(|e| bad(e.to_string()))? {
                 Event::Start(tag) => {
                     if open.len() > MAX_DEPTH {
-                        return Err(bad(format!("it nests deeper than {MAX_DEPTH}")));
+                        return Err(bad(format!("it nests deeper than {MAX_DEPTH} levels")));
                     }
                     open.push(Self::named(tag.local_name().as_ref()));
                 }
@@ -93,7 +93,7 @@ impl Element {
                 }
                 Event::End(_) => {
                     let (Some(done), Some(parent)) = (open.pop(), open.last_mut()) else {
-                        return Err(bad("an end without a beginning".to_owned()));
+                        return Err(bad("an element ends that did not begin".to_owned()));
                     };
                     if done.name == name {
                         take(done)?
@@ -149,17 +149,17 @@ impl Element {
         }
     }
 
-    /// The first child of that name.
+    /// Returns the first child of that name.
     pub fn child(&self, name: &str) -> Option<&Self> {
         self.children.iter().find(|c| c.name == name)
     }
 
-    /// The text of the first child of that name.
+    /// Returns the text of the first child of that name.
     pub fn text_of(&self, name: &str) -> Option<&str> {
         self.child(name).map(|c| c.text.as_str())
     }
 
-    /// Every child of that name.
+    /// Returns every child of that name, in order.
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a Self> {
         self.children.iter().filter(move |c| c.name == name)
     }

@@ -1,13 +1,17 @@
-"""Backblaze B2's native API on loopback, emulated: buckets, versions, capabilities and digests are kept and checked by the simulator that
-Backblaze tests its own SDK with (b2sdk's RawSimulator).
+"""Backblaze B2's native API on loopback, emulated. The simulator with which Backblaze tests its own
+SDK (b2sdk's RawSimulator) keeps buckets and versions, and checks capabilities and digests.
 
 b2_server.py FOLDER PORT
 
-Listens with TLS on 127.0.0.1, by the certificate in CERTIFICATE and KEY, as api.b2.localhost (logins), api001.b2.localhost (calls),
-f001.b2.localhost (downloads) and pod-N.b2.localhost (uploads, each told for one token). Prints READY. What the simulator has not is here:
-HTTP, hosts, tokens that end, ranges, that a bucket which is deleted is empty, that fields and headers are those of the documentation.
+Listens with TLS on 127.0.0.1, by the certificate in CERTIFICATE and KEY, as api.b2.localhost
+(logins), api001.b2.localhost (calls), f001.b2.localhost (downloads) and pod-N.b2.localhost
+(uploads, each pod for one token). Prints READY.
 
-The line "expire" on its input ends every token, the end of its input the server.
+What the simulator lacks is emulated here: HTTP, hosts, tokens that end, and ranges. So are two
+checks: that a bucket to delete is empty, and that fields and headers are those of the
+documentation.
+
+A line on its input ("expire") ends every token. The end of its input ends the server.
 """
 
 import base64
@@ -38,7 +42,7 @@ reader = simulator.create_key(
 
 ended = set()
 uploads = {}
-# What each call takes: required fields, and others.
+# The fields of each call: those it requires, and others that it takes.
 CALLS = {
     "b2_list_buckets": ({"accountId"}, {"bucketId", "bucketName", "bucketTypes"}),
     "b2_create_bucket": ({"accountId", "bucketName", "bucketType"}, {"lifecycleRules", "bucketInfo", "corsRules"}),
@@ -56,7 +60,7 @@ class Refused(Exception):
 
 
 def refused(e):
-    """A simulator's exception as the service words it: the inverse of b2sdk's interpret_b2_error."""
+    """An exception of the simulator in the service's words: the inverse of interpret_b2_error."""
     for kind, status, code in [
         (exception.NonExistentBucket, 400, "bad_bucket_id"),
         (exception.FileNotPresent, 400, "file_not_present"),
@@ -95,7 +99,8 @@ def call(name, token, fields):
     if "maxFileCount" in fields and not 1 <= fields["maxFileCount"] <= 10000:
         raise Refused(400, "bad_request", "maxFileCount out of range")
     at = (RawSimulator.API_URL, token)
-    # The simulator ends at the first name without the prefix, also before those with it.
+    # The simulator ends a listing at the first name without the prefix, also if names with the
+    # prefix follow.
     first = of("startFileName") or of("prefix")
     if name == "b2_list_buckets":
         return simulator.list_buckets(*at, of("accountId"), of("bucketId"), of("bucketName"))
@@ -122,7 +127,10 @@ def call(name, token, fields):
 
 
 def file_name(encoded):
-    """A file's name ("Files": at most 1024 bytes of UTF-8, no segment above 250, none below a space)."""
+    """Decodes and checks a file's name ("Files").
+
+    It has at most 1024 bytes of UTF-8, segments of at most 250 bytes and no control characters.
+    """
     if encoded is None or not re.fullmatch(r"(?:[A-Za-z0-9._~!$'()*;=:@/-]|%[0-9A-Fa-f]{2})+", encoded):
         raise Refused(400, "bad_request", "the file's name is not percent-encoded")
     name = urllib.parse.unquote(encoded, errors="strict")
@@ -134,7 +142,7 @@ def file_name(encoded):
 
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    # Against Nagle's algorithm: head and body are written one after the other.
+    # Nagle's algorithm would delay answers: head and body are written one after the other.
     wbufsize = -1
     disable_nagle_algorithm = True
 
@@ -165,7 +173,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return self.document(200, told)
         if API == f"https://{host}" and self.command == "POST" and path.path.startswith("/b2api/v3/"):
             if self.headers.get("content-type", "").split(";")[0] != "application/json":
-                raise Refused(400, "bad_request", "the content is no JSON")
+                raise Refused(400, "bad_request", "the content is not JSON")
             return self.document(200, call(path.path.removeprefix("/b2api/v3/"), token, json.loads(content)))
         if DOWNLOAD == f"https://{host}" and self.command == "GET" and path.path.startswith("/file/"):
             return self.download(path.path, authorized(token))
@@ -242,7 +250,7 @@ class Server(http.server.ThreadingHTTPServer):
             with self.context.wrap_socket(request, server_side=True) as tls:
                 super().finish_request(tls, client)
         except OSError:
-            # Whoever only looks whether the port is open.
+            # A client that only looks whether the port is open.
             pass
 
 

@@ -1,10 +1,12 @@
-"""Microsoft Entra's token endpoint on loopback, emulated: Authlib checks the client, and the words of errors are Entra's.
+"""Microsoft Entra's token endpoint on loopback, emulated. Authlib checks the client, and the texts
+of errors are Entra's.
 
 entra_server.py FOLDER PORT
 
-The tenant is "tenant", its application "raic-tests" with the secret "entra+secret/of=tests". Prints READY. The tokens are JWTs for
-Azure Storage: Azurite, started with --oauth basic, checks their issuer, audience and times by itself (and no signature, as there is
-no Entra to ask for keys).
+The tenant is "tenant", its application "raic-tests" with the secret "entra+secret/of=tests". Prints
+READY. The tokens are JWTs for Azure Storage. Azurite, started with --oauth basic, checks their
+issuer, audience and times by itself. It checks no signature, since there is no Entra to ask for
+keys.
 
   POST /TENANT/oauth2/v2.0/token      client credentials, RFC 6749 section 4.4
 """

@@ -1,16 +1,20 @@
-"""Google Cloud Storage on loopback: gcp-storage-emulator, and before it what the emulator does not check.
+"""Google Cloud Storage on loopback: gcp-storage-emulator, and before it what the emulator does not
+check.
 
 gcs_server.py FOLDER PORT
 
-Writes the keys of two service accounts, of which one may only read, to FOLDER/service-account.json and FOLDER/reader.json, and prints
-READY. Emulated here, and not by an independent party: what accounts may do, ifGenerationMatch, pages of listings, the headers of media downloads, and the XML API by HMAC keys. Authlib checks the
-service account's assertions and the tokens.
+Writes the keys of two service accounts to FOLDER/service-account.json and FOLDER/reader.json, and
+prints READY. The second account may only read.
 
-  POST /token                                          RFC 7523, and Google's own rules for assertions
-  GET  /computeMetadata/v1/.../default/token           the metadata server
-  *    /storage/v1/..., /upload/storage/v1/...         the JSON API, by a token
-  *    /BUCKET, /BUCKET/KEY                            the XML API, signed by GOOG4-HMAC-SHA256
-  POST /control/expire                                 ends every token
+Authlib checks the service accounts' assertions and the tokens. These are emulated here, and not by
+an independent party: what accounts may do, ifGenerationMatch, pages of listings, the headers of
+media downloads, and the XML API by HMAC keys.
+
+  POST /token                                    RFC 7523, and Google's own rules for assertions
+  GET  /computeMetadata/v1/.../default/token     the metadata server
+  *    /storage/v1/..., /upload/storage/v1/...   the JSON API, by a token
+  *    /BUCKET, /BUCKET/KEY                      the XML API, signed by GOOG4-HMAC-SHA256
+  POST /control/expire                           ends every token
 """
 
 import base64
@@ -70,7 +74,7 @@ for email, name in ((WRITER, "service-account"), (READER, "reader")):
 public = RSAKey.import_key(private.public_key().public_bytes(
     serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo))
 
-# It would write all it knows after every write; here nothing outlives it.
+# The emulator would write all it knows to a file after every change; here nothing outlives it.
 Storage._write_config_to_file = lambda self: None
 emulator = create_server("127.0.0.1", 0, in_memory=True)
 emulator.start()
@@ -126,7 +130,7 @@ class Grant(JWTBearerGrant):
 
     def process_assertion_claims(self, assertion):
         header, told = self.extract_assertion(assertion)
-        # Authlib's own word for it comes after.
+        # Checked before Authlib does, which has another text for it.
         if told.get("exp", 0) <= time.time():
             raise InvalidGrantError(description=UNTIMELY)
         if header.get("alg") != "RS256" or header.get("kid", KEY_ID) != KEY_ID:
@@ -166,7 +170,7 @@ server = AuthorizationServer(
 server.register_grant(Grant)
 protector = ResourceProtector()
 protector.register_token_validator(Validator())
-# The emulator's backlog is short: few connections, tried again when refused.
+# The emulator's backlog is short: so there are few connections, tried again if they are refused.
 http = urllib3.PoolManager(maxsize=4, block=True, retries=urllib3.Retry(
     total=None, connect=5, read=0, redirect=0, status=0, backoff_factor=0.05))
 writing = threading.Lock()
@@ -200,7 +204,7 @@ def generation(bucket, name):
 
 
 def store(bucket, name, content):
-    # In two parts: the emulator breaks off at a media upload of no bytes.
+    # As a multipart upload: the emulator fails at a media upload of no bytes.
     about = json.dumps({"name": name, "contentType": "application/octet-stream"}).encode()
     bound = secrets.token_hex(16).encode()
     body = (b"--" + bound + b"\r\ncontent-type: application/json\r\n\r\n" + about
@@ -229,7 +233,7 @@ def page(bucket, prefix, after, most):
 
 
 def media(bucket, name, found):
-    """The object's content, or the part that was asked for."""
+    """Returns the object's content, or the part that was asked for; None if that does not exist."""
     content = content_of(bucket, name)
     headers = {
         "content-type": "application/octet-stream", "x-goog-generation": found["generation"],
@@ -351,7 +355,7 @@ def of_object(bucket, _):
     refused = unauthorized(MAY_WRITE + ([MAY_READ] if request.method == "GET" else []))
     if refused:
         return refused
-    # A slash in a name is %2F; the framework's path has it decoded.
+    # A slash in a name is sent as %2F, which the framework's path has decoded.
     raw = request.environ["REQUEST_URI"].split("?")[0].split("/o/", 1)[1]
     if "/" in raw:
         return failure(404, "notFound", "Not Found")
@@ -380,7 +384,11 @@ def xml_failure(status, code, message):
 
 
 def signature_fault():
-    """Checks GOOG4-HMAC-SHA256 ("V4 signing process"), apart from how any client computes it."""
+    """Checks a GOOG4-HMAC-SHA256 signature ("V4 signing process").
+
+    Returns an error answer if it is wrong, else None. The check is written on its own, apart from
+    how any client computes the signature.
+    """
     form = (r"GOOG4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/storage/goog4_request, ?"
             r"SignedHeaders=([a-z0-9;-]+), ?Signature=([0-9a-f]{64})")
     parts = re.fullmatch(form, request.headers.get("authorization", ""))

@@ -2,9 +2,12 @@
 
 keystone_server.py FOLDER PORT SWIFT_URL
 
-User demo (demopassword) is a member of the project demo, reader (readerpassword) reads there, other (otherpassword) belongs to another
-project; all of the domain Default. The catalogue has SWIFT_URL as the object store of RegionOne. Prints, as one line of JSON, the id and
-the secret of an application credential of demo's and the id of its project, then serves.
+All users are of the domain Default. User demo (demopassword) is a member of the project demo,
+reader (readerpassword) may only read there, and other (otherpassword) is a member of the project
+other. The catalogue has SWIFT_URL as the object store of RegionOne.
+
+Prints one line of JSON, with the id and the secret of an application credential of demo's and the
+id of demo's project, then serves.
 """
 
 import json
@@ -124,7 +127,7 @@ server = subprocess.Popen(
     env={**os.environ, "OS_KEYSTONE_CONFIG_FILES": f"{folder}/keystone.conf"},
     stdout=open(f"{folder}/gunicorn.log", "w"), stderr=subprocess.STDOUT,
 )
-# Ends with whoever started it: its input is closed then.
+# The server ends with the process that started it: then its input is closed.
 sys.stdin.read()
 server.terminate()
 server.wait()

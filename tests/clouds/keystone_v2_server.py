@@ -1,9 +1,10 @@
-"""Keystone's API of version 2.0, which Keystone no longer has, before one of version 3: emulated here.
+"""Keystone's API of version 2.0, which Keystone no longer has, emulated before one of version 3.
 
 keystone_v2_server.py FOLDER PORT KEYSTONE_V3_URL
 
-A login is asked of the Keystone behind it, in the domain Default, and answered in the words of version 2.0 ("Identity API v2.0", POST
-/v2.0/tokens). The token is Keystone's own: who takes it asks Keystone about it. Prints READY.
+It passes each login on to the Keystone behind it, in the domain Default, and answers in the words
+of version 2.0 ("Identity API v2.0", POST /v2.0/tokens). The token is Keystone's own, so a service
+that gets it asks Keystone about it. Prints READY.
 """
 
 import json
@@ -16,7 +17,7 @@ port, keystone = int(sys.argv[2]), sys.argv[3]
 
 
 def log_in(name, password, project):
-    """Token and document of version 3."""
+    """Logs in by version 3. Returns the token and its document."""
     domain = {"name": "Default"}
     who = {"methods": ["password"], "password": {"user": {"name": name, "password": password, "domain": domain}}}
     body = {"auth": {"identity": who, "scope": {"project": {"name": project, "domain": domain}}}}

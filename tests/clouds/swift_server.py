@@ -1,9 +1,11 @@
-"""OpenStack Swift on loopback in one process: a proxy, and one account, container and object server behind it.
+"""OpenStack Swift on loopback in one process: a proxy, and behind it one account, one container and
+one object server.
 
 swift_server.py FOLDER PORT [KEYSTONE_URL]
 
-Logs in by TempAuth at /auth/v1.0 (test:tester, testing), which are access keys for S3's API too, or by the Keystone whose URL is given. Prints READY. Needs a filesystem
-with extended attributes; needs neither root nor memcached.
+Users log in by the Keystone whose URL is given, else by TempAuth at /auth/v1.0 (test:tester,
+testing). TempAuth's user and key are also access keys for S3's API. Prints READY. Needs a file
+system with extended attributes; needs neither root nor memcached.
 """
 
 import json
@@ -50,7 +52,7 @@ from swift.common.wsgi import loadapp
 
 
 class LogFile(logging.FileHandler):
-    """In the place of the system's log, which Swift writes to."""
+    """Stands in for the system's log, which Swift writes to."""
 
     LOG_LOCAL0 = 16
 
@@ -70,7 +72,7 @@ for module in list(sys.modules.values()):
 
 
 class Cache:
-    """In the place of memcached: tokens, and what is known of containers."""
+    """Stands in for memcached: it keeps tokens, and what is known of containers."""
 
     def __init__(self):
         self.entries = {}

@@ -1,8 +1,8 @@
-//! A `Cloud` as a store of arrow's object_store, so that its public integration tests run over
-//! ours.
+//! A `Cloud` as a store of arrow's object_store, whose public integration tests so run over RAIC's
+//! clouds.
 //!
-//! Their paths hold what object keys do not, so all but letters, digits, `.`, `-` and `/` is
-//! written as `_XX`.
+//! The paths of these tests have characters that no object key has. So every byte but letters,
+//! digits, `.`, `-` and `/` is written as `_XX`.
 
 use std::{fmt, sync::Arc, time::SystemTime};
 
@@ -19,7 +19,7 @@ use raic_cloud::{
     collect_body,
 };
 
-/// The most that is copied, or put in parts.
+/// The largest object that is copied, in bytes.
 const MAX_OBJECT: usize = 256 << 20;
 
 /// A cloud, as a store.
@@ -63,7 +63,8 @@ fn key(path: &Path) -> Result<ObjectKey> {
     })
 }
 
-fn told(e: CloudError, path: &Path) -> Error {
+/// The error of the store that a cloud's error means.
+fn failure(e: CloudError, path: &Path) -> Error {
     let (path, kind, source) = (path.to_string(), e.kind, Box::new(e));
     match kind {
         ErrorKind::NotFound => Error::NotFound { path, source },
@@ -98,7 +99,7 @@ impl CloudStore {
             .0
             .put(&key(location)?, Payload::from(content), mode)
             .await;
-        let info = info.map_err(|e| told(e, location))?;
+        let info = info.map_err(|e| failure(e, location))?;
         Ok(PutResult {
             e_tag: info.etag,
             version: None,
@@ -106,7 +107,7 @@ impl CloudStore {
         })
     }
 
-    /// Every object below a path, by segments.
+    /// Lists every object below a path; a path ends at a segment.
     fn below(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
         let cloud = self.0.clone();
         let prefix = prefix
@@ -121,7 +122,7 @@ impl CloudStore {
                     return Ok::<_, Error>(None);
                 };
                 let page = cloud.list(&prefix, cursor.as_deref(), 1000).await;
-                let page = page.map_err(|e| told(e, &Path::default()))?;
+                let page = page.map_err(|e| failure(e, &Path::default()))?;
                 let found = page.entries.into_iter().filter_map(|listed| {
                     let location = decoded(listed.key.as_str())?;
                     Some(Ok(meta(&location, &listed.info)))
@@ -164,7 +165,7 @@ impl ObjectStore for CloudStore {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let key = key(location)?;
-        let info = self.0.head(&key).await.map_err(|e| told(e, location))?;
+        let info = self.0.head(&key).await.map_err(|e| failure(e, location))?;
         let meta = meta(location, &info);
         options.check_preconditions(&meta)?;
         let range = match &options.range {
@@ -186,9 +187,9 @@ impl ObjectStore for CloudStore {
                 .0
                 .get(&key, asked, None)
                 .await
-                .map_err(|e| told(e, location))?;
+                .map_err(|e| failure(e, location))?;
             let location = location.clone();
-            GetResultPayload::Stream(object.body.map_err(move |e| told(e, &location)).boxed())
+            GetResultPayload::Stream(object.body.map_err(move |e| failure(e, &location)).boxed())
         };
         Ok(GetResult {
             payload,
@@ -211,7 +212,7 @@ impl ObjectStore for CloudStore {
                 cloud
                     .delete(&key(&location)?, None)
                     .await
-                    .map_err(|e| told(e, &location))?;
+                    .map_err(|e| failure(e, &location))?;
                 Ok(location)
             }
         };
@@ -252,10 +253,10 @@ impl ObjectStore for CloudStore {
             .0
             .get(&key(from)?, None, None)
             .await
-            .map_err(|e| told(e, from))?;
+            .map_err(|e| failure(e, from))?;
         let content = collect_body(self.0.name(), object.body, MAX_OBJECT)
             .await
-            .map_err(|e| told(e, from))?;
+            .map_err(|e| failure(e, from))?;
         let mode = match options.mode {
             CopyMode::Overwrite => WriteMode::Overwrite,
             CopyMode::Create => WriteMode::CreateOnly,
@@ -264,7 +265,7 @@ impl ObjectStore for CloudStore {
     }
 }
 
-/// An upload in parts, which are put together at its end.
+/// An upload in parts, which are joined and stored at its end.
 #[derive(Debug)]
 struct Parts {
     store: CloudStore,
@@ -275,7 +276,7 @@ struct Parts {
 #[async_trait]
 impl MultipartUpload for Parts {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        // Their order is that of these calls, whichever is awaited first.
+        // The order of the parts is that of these calls, whichever is awaited first.
         self.parts.push(data.into());
         async { Ok(()) }.boxed()
     }

@@ -11,9 +11,9 @@ use std::{
 
 use crate::{certificates::Certificates, free_port};
 
-/// The account, of Azurite's documentation.
+/// The account's name, from Azurite's documentation.
 pub const ACCOUNT: &str = "devstoreaccount1";
-/// Its key, which is no secret.
+/// The account's key, which is not a secret.
 pub const KEY: &str =
     "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
 
@@ -22,13 +22,13 @@ pub const KEY: &str =
 pub struct Azurite {
     /// The account's URL.
     pub url: String,
-    /// With TLS: the authority, in PEM, of the certificate for 127.0.0.1.
+    /// The authority, in PEM, of the certificate for 127.0.0.1; `None` without TLS.
     pub ca: Option<Vec<u8>>,
     process: Child,
     _folder: tempfile::TempDir,
 }
 
-/// Where `cargo xtask test` installs it; `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
+/// The program that `cargo xtask test` installs; `target_tmp` is the test's `CARGO_TARGET_TMPDIR`.
 fn program(target_tmp: &str) -> PathBuf {
     Path::new(target_tmp)
         .with_file_name("clouds")
@@ -36,19 +36,19 @@ fn program(target_tmp: &str) -> PathBuf {
 }
 
 impl Azurite {
-    /// Starts it; takes a few seconds.
+    /// Starts Azurite, which takes a few seconds.
     ///
     /// # Panics
-    /// Where it is not installed or does not come up.
+    /// If it is not installed or does not come up.
     pub fn start(target_tmp: &str) -> Self {
         Self::start_with(target_tmp, None)
     }
 
-    /// Starts it with TLS, so that it takes tokens of Entra's too; it checks their issuer, audience
-    /// and times.
+    /// Starts Azurite with TLS, so that it also takes Entra's tokens. It checks their issuer,
+    /// audience and times.
     ///
     /// # Panics
-    /// As `start`.
+    /// If it is not installed or does not come up.
     pub fn start_with_tokens(target_tmp: &str) -> Self {
         Self::start_with(target_tmp, Some(Certificates::new(&["127.0.0.1"])))
     }
@@ -124,7 +124,7 @@ impl Drop for Azurite {
 /// 2020-12-06 and later).
 ///
 /// # Panics
-/// Never: the key is one.
+/// Never, since [`KEY`] is base64 and HMAC takes a key of any length.
 pub fn shared_access_signature(permissions: &str, expiry: &str) -> String {
     use hmac::{Hmac, KeyInit as _, Mac as _};
     let version = "2023-11-03";

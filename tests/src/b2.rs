@@ -1,5 +1,5 @@
-//! Backblaze B2's native API on loopback, emulated: see `tests/clouds/b2_server.py` for what checks
-//! what.
+//! Backblaze B2's native API on loopback, emulated. `tests/clouds/b2_server.py` says which part
+//! checks what.
 
 use raic_wasm::TlsSettings;
 
@@ -8,24 +8,24 @@ use crate::{certificates::Certificates, free_port, python_server::PythonServer};
 /// A running emulator. Dropping it stops it.
 #[derive(Debug)]
 pub struct B2Server {
-    /// Where keys log in.
+    /// The URL that keys log in at.
     pub url: String,
-    /// The domain of all its hosts, with their port.
+    /// The domain of all the emulator's hosts, with their port.
     pub domain: String,
     /// The account's key, as the connector takes it.
     pub key: String,
-    /// A key that may only read.
+    /// A key that may only read, as the connector takes it.
     pub reader: String,
-    /// The authority of its certificates.
+    /// Settings that trust the authority of the emulator's certificates.
     pub tls: TlsSettings,
     server: PythonServer,
 }
 
 impl B2Server {
-    /// Starts it.
+    /// Starts the emulator.
     ///
     /// # Panics
-    /// Where it is not installed or does not come up.
+    /// If it is not installed or does not come up.
     pub fn start(target_tmp: &str) -> Self {
         let port = free_port();
         let certificates = Certificates::new(&["*.b2.localhost"]);
@@ -54,7 +54,7 @@ impl B2Server {
         }
     }
 
-    /// Ends every token that was given.
+    /// Ends every token that the emulator has given.
     pub fn expire_tokens(&mut self) {
         self.server.tell("expire", |line| line == "EXPIRED");
     }

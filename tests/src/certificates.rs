@@ -1,17 +1,17 @@
 //! Certificates for servers on loopback.
 
-/// An authority that nobody knows, and what it certified.
+/// An authority that nobody trusts, and a certificate by it.
 pub(crate) struct Certificates {
     /// The authority, in PEM.
     pub(crate) ca: Vec<u8>,
     /// The certificate, in PEM.
     pub(crate) certificate: String,
-    /// Its key, in PEM.
+    /// The certificate's private key, in PEM.
     pub(crate) key: String,
 }
 
 impl Certificates {
-    /// For names or addresses.
+    /// Makes an authority, and a certificate by it for these names or addresses.
     pub(crate) fn new(names: &[&str]) -> Self {
         let ca_key = rcgen::KeyPair::generate().expect("a key");
         let mut parameters = rcgen::CertificateParams::new(Vec::new()).expect("parameters");

@@ -20,14 +20,14 @@ pub fn package(target_tmp: &str, name: &str) -> Package {
     Package::read(bytes).expect("a connector")
 }
 
-/// Access keys in the form the S3 connector takes.
+/// Access keys in the form that the S3 connector takes.
 pub fn s3_keys(access_key: &str, secret_key: &str) -> Zeroizing<Vec<u8>> {
     let document = format!(r#"{{"AccessKeyId":"{access_key}","SecretAccessKey":"{secret_key}"}}"#);
     Zeroizing::new(document.into_bytes())
 }
 
-/// A cloud behind a connector, of the connector's name: settings, credentials and pinned endpoints
-/// by name.
+/// Opens a cloud behind a connector, under the connector's name. Settings, credentials and pinned
+/// endpoints are given by name.
 pub fn connected(
     target_tmp: &str,
     connector: &str,
@@ -45,7 +45,7 @@ pub fn connected(
     )
 }
 
-/// [`connected`], with an authority to trust.
+/// Opens a cloud as [`connected`] does, with settings of TLS.
 pub fn connected_by(
     target_tmp: &str,
     connector: &str,
@@ -76,7 +76,7 @@ pub fn connected_by(
     ConnectorCloud::new(connector, &loaded, &configuration)
 }
 
-/// A cloud behind the S3 connector.
+/// Opens a cloud behind the S3 connector.
 pub fn s3_cloud(
     target_tmp: &str,
     settings: &[(&str, &str)],

@@ -1,9 +1,9 @@
-//! Microsoft Entra's token endpoint on loopback, emulated: see `tests/clouds/entra_server.py` for
-//! what checks what.
+//! Microsoft Entra's token endpoint on loopback, emulated. `tests/clouds/entra_server.py` says
+//! which part checks what.
 
 use crate::{free_port, python_server::PythonServer};
 
-/// The tenant.
+/// The one tenant.
 pub const TENANT: &str = "tenant";
 /// An application that may log in, as the connector takes it.
 pub const APPLICATION: &str =
@@ -12,16 +12,16 @@ pub const APPLICATION: &str =
 /// A running emulator. Dropping it stops it.
 #[derive(Debug)]
 pub struct EntraServer {
-    /// Where logins go.
+    /// The URL that logins go to.
     pub url: String,
     _server: PythonServer,
 }
 
 impl EntraServer {
-    /// Starts it, with tokens that last so long.
+    /// Starts the emulator. Its tokens last `token_seconds`.
     ///
     /// # Panics
-    /// Where it is not installed or does not come up.
+    /// If it is not installed or does not come up.
     pub fn start(target_tmp: &str, token_seconds: u32) -> Self {
         let port = free_port();
         let (server, _) = PythonServer::start(

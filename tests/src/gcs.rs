@@ -1,4 +1,4 @@
-//! Google Cloud Storage on loopback, emulated: see `tests/clouds/gcs_server.py` for what checks
+//! Google Cloud Storage on loopback, emulated. `tests/clouds/gcs_server.py` says which part checks
 //! what.
 
 use std::{
@@ -12,27 +12,27 @@ use crate::{free_port, python_server::PythonServer};
 pub const HMAC_KEY: &str =
     r#"{"AccessId":"GOOG1EXAMPLEEXAMPLE","Secret":"bGoa+V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJ"}"#;
 
-/// One that may only read.
+/// An HMAC key that may only read, as the connector takes it.
 pub const READERS_HMAC_KEY: &str =
     r#"{"AccessId":"GOOG1EXAMPLEREADER","Secret":"V7g/yqDXvKRqq+JTFn4uQZbPiQJo4pf9RzJbGoa+"}"#;
 
 /// A running emulator. Dropping it stops it.
 #[derive(Debug)]
 pub struct GcsServer {
-    /// Where it listens.
+    /// The emulator's URL.
     pub url: String,
-    /// The service account's key file.
+    /// The key file of the service account.
     pub service_account: String,
-    /// The key file of one that may only read.
+    /// The key file of a service account that may only read.
     pub reader: String,
     _server: PythonServer,
 }
 
 impl GcsServer {
-    /// Starts it, with tokens that last so long; takes two seconds.
+    /// Starts the emulator, which takes two seconds. Its tokens last `token_seconds`.
     ///
     /// # Panics
-    /// Where it is not installed or does not come up.
+    /// If it is not installed or does not come up.
     pub fn start(target_tmp: &str, token_seconds: u32) -> Self {
         let port = free_port();
         let (server, _) = PythonServer::start(
@@ -59,10 +59,10 @@ impl GcsServer {
         self.url.trim_start_matches("http://")
     }
 
-    /// Ends every token that was given.
+    /// Ends every token that the emulator has given.
     ///
     /// # Panics
-    /// Where it does not answer.
+    /// If the emulator does not answer.
     pub fn expire_tokens(&self) {
         let mut stream = TcpStream::connect(self.address()).expect("the server");
         let request = "POST /control/expire HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";

@@ -25,10 +25,11 @@ use raic_cloud::{
 };
 use raic_wasm::{ConnectorCloud, Rehearsal, RehearsedAnswer};
 
-/// Every behaviour of a cloud: quickly in CI, in full for `cargo xtask test clouds`.
+/// Tries every behaviour of a cloud: quickly, or in full if `RAIC_FULL` is set, which
+/// `cargo xtask test clouds` does.
 ///
 /// # Panics
-/// With all that is wrong.
+/// If a behaviour is wrong; the message has all that are.
 pub async fn conforms(cloud: &dyn Cloud, prefix: &str) {
     let is_full = std::env::var_os("RAIC_FULL").is_some();
     all_to(
@@ -39,11 +40,11 @@ pub async fn conforms(cloud: &dyn Cloud, prefix: &str) {
     .await;
 }
 
-/// What every connector says where its service refuses: `missing` is the same cloud with a
-/// container that is not there. What was found of a clock that is off: services mind it, or do not.
+/// Checks what a connector reports if its service refuses. `missing` is the same cloud with a
+/// container that is not there. Returns whether the service minds a clock that is off.
 ///
 /// # Panics
-/// With what is wrong.
+/// If the connector reports something else; the message says what.
 pub async fn refusals(cloud: &ConnectorCloud, missing: &ConnectorCloud) -> Finding {
     let clock = rehearsals(cloud).await;
     conformance::missing_container(missing, "missing/")
@@ -55,10 +56,11 @@ pub async fn refusals(cloud: &ConnectorCloud, missing: &ConnectorCloud) -> Findi
     clock
 }
 
-/// What every connector says by a clock that is off, and of a service that is busy or fails.
+/// Checks what a connector reports by a clock that is off, and of a service that is busy or fails.
+/// Returns whether the service minds the clock.
 ///
 /// # Panics
-/// With what is wrong.
+/// If the connector reports something else; the message says what.
 pub async fn rehearsals(cloud: &ConnectorCloud) -> Finding {
     let off = Duration::from_secs(2 * 3600);
     let late = Rehearsal {
@@ -87,7 +89,7 @@ pub async fn rehearsals(cloud: &ConnectorCloud) -> Finding {
     clock
 }
 
-/// A port of loopback that was free a moment ago.
+/// Returns a port of loopback that was free a moment ago.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()

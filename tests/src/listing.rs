@@ -5,15 +5,15 @@ use std::sync::Arc;
 use futures::{StreamExt as _, stream};
 use raic_cloud::{Cloud, ObjectKey, Payload, WriteMode};
 use raic_storage::{
-    Backend as _, ChunkBudget, CloudBackend, Found, IndexPrefix, RangeSet, ShareNum, Span,
-    StorageIndex,
+    ChunkBudget, CloudBackend, Container as _, Found, IndexPrefix, RangeSet, ShareNum,
+    ShareStore as _, Span, StorageIndex,
 };
 
-/// 12,000 objects under one prefix, by pages of 1,000: a walk finds every one. The first RAIC lost
-/// those past the first page.
+/// Stores 12,000 objects under one prefix, and checks that a walk by pages of 1,000 finds every one
+/// of them. The first RAIC lost those past the first page.
 ///
 /// # Panics
-/// Where one is not found.
+/// If an object is not found.
 pub async fn twelve_thousand_objects_are_listed_to_the_last(cloud: Arc<dyn Cloud>) {
     let index = StorageIndex([0xab; 16]);
     let si = index.to_string();
@@ -44,8 +44,8 @@ pub async fn twelve_thousand_objects_are_listed_to_the_last(cloud: Arc<dyn Cloud
         .expect("a listing");
     let found: Vec<_> = found
         .into_iter()
-        .filter(|f| f.index == index)
-        .map(|f| (f.share, f.found))
+        .filter(|f| f.id.index == index)
+        .map(|f| (f.id.share, f.found))
         .collect();
     let chunks: RangeSet = std::iter::once(0..4_000).collect();
     let whole = |share| {

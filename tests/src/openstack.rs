@@ -2,7 +2,7 @@
 
 use crate::{free_port, python_server::PythonServer};
 
-/// The folder of its Python environment.
+/// The folder of the Python environment.
 const ENVIRONMENT: &str = "openstack";
 
 /// The TempAuth user's name and key.
@@ -11,18 +11,18 @@ pub const TEMPAUTH: (&str, &str) = ("test:tester", "testing");
 /// Swift with TempAuth.
 #[derive(Debug)]
 pub struct TempAuthSwift {
-    /// Where logins go.
+    /// The URL that logins go to.
     pub auth_url: String,
-    /// Where it speaks S3's API; the user and its key are access key and secret key.
+    /// The endpoint of S3's API, with [`TEMPAUTH`] as access key and secret key.
     pub s3_url: String,
     _server: PythonServer,
 }
 
 impl TempAuthSwift {
-    /// Starts it; takes a few seconds.
+    /// Starts Swift, which takes a few seconds.
     ///
     /// # Panics
-    /// Where it is not installed or does not come up.
+    /// If it is not installed or does not come up.
     pub fn start(target_tmp: &str) -> Self {
         let port = free_port();
         let arguments = [&*port.to_string()];
@@ -43,12 +43,12 @@ impl TempAuthSwift {
     }
 }
 
-/// Swift behind Keystone: users demo, reader and other, each with the password NAMEpassword.
+/// Swift with Keystone. Its users are demo, reader and other, each with the password NAMEpassword.
 #[derive(Debug)]
 pub struct KeystoneSwift {
-    /// Keystone v3.
+    /// The URL that logins by Keystone v3 go to.
     pub auth_url: String,
-    /// Keystone v2.0, emulated before that one.
+    /// The URL that logins by Keystone v2.0 go to, which is emulated before Keystone v3.
     pub v2_auth_url: String,
     /// The id of demo's project.
     pub project_id: String,
@@ -60,10 +60,10 @@ pub struct KeystoneSwift {
 }
 
 impl KeystoneSwift {
-    /// Starts both, with tokens that last so long; takes about 20 s.
+    /// Starts Swift and Keystone, which takes about 20 s. Keystone's tokens last `token_seconds`.
     ///
     /// # Panics
-    /// Where they are not installed or do not come up.
+    /// If they are not installed or do not come up.
     pub fn start(target_tmp: &str, token_seconds: u32) -> Self {
         let (port, keystone) = (free_port(), free_port());
         let (swift_url, auth_url) = (

@@ -16,13 +16,13 @@ use std::{
 pub(crate) struct PythonServer {
     process: Child,
     output: Lines<BufReader<ChildStdout>>,
-    /// What it was given to write to.
+    /// The folder that the script writes to.
     pub(crate) folder: tempfile::TempDir,
 }
 
 impl PythonServer {
-    /// Starts a script of `tests/clouds` in an environment and waits for a line that `is_ready`;
-    /// returns it too.
+    /// Starts a script of `tests/clouds` in a Python environment, and waits for a line of its
+    /// output that `is_ready`. Returns the server and that line.
     pub(crate) fn start(
         target_tmp: &str,
         environment_name: &str,
@@ -74,7 +74,7 @@ impl PythonServer {
         (server, ready)
     }
 
-    /// Gives it a line and waits for one that `is_done`.
+    /// Writes a line to the script's input, and waits for a line of its output that `is_done`.
     pub(crate) fn tell(&mut self, line: &str, is_done: impl Fn(&str) -> bool) {
         let input = self.process.stdin.as_mut().expect("its input");
         writeln!(input, "{line}").expect("it takes the line");
@@ -86,7 +86,8 @@ impl PythonServer {
         assert!(done.is_some(), "it ended after {line:?}");
     }
 
-    /// Waits until a port is listened on, for those that say they are ready a moment before.
+    /// Waits until the server listens on a port: some servers print that they are ready a moment
+    /// before.
     pub(crate) fn wait_for(&self, port: u16) {
         let began = Instant::now();
         while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
@@ -101,7 +102,7 @@ impl PythonServer {
 
 impl Drop for PythonServer {
     fn drop(&mut self) {
-        // Keystone's ends with its input, and ends its workers then.
+        // Keystone's script ends when its input ends, and ends its workers then.
         drop(self.process.stdin.take());
         let began = Instant::now();
         while began.elapsed() < Duration::from_secs(3) {

@@ -19,38 +19,40 @@ pub const SECRET_KEY: &str = "rgwsecretkey0000000000000000000000000001";
 
 /// The user's name in the Swift API.
 pub const SWIFT_USER: &str = "rgwuser:swift";
-/// Its key there.
+/// The user's key in the Swift API.
 pub const SWIFT_KEY: &str = "swiftsecretkey0000001";
 
-/// A role whose temporary keys may do all with objects.
+/// A role whose temporary keys permit everything with objects.
 pub const WRITER: &str = "writer";
-/// A role whose temporary keys may only read.
+/// A role whose temporary keys permit reading only.
 pub const READER: &str = "reader";
+/// The actions that [`READER`] permits.
 const READS: &str = r#""s3:GetObject","s3:ListBucket""#;
 
 /// A running gateway. Dropping it stops what it started, gateway first, and removes its folder.
 #[derive(Debug)]
 pub struct Radosgw {
-    /// Its HTTP endpoint.
+    /// The gateway's HTTP endpoint.
     pub url: String,
-    /// Its TLS endpoint, with a certificate for 127.0.0.1 by an authority nobody knows.
+    /// The gateway's TLS endpoint, with a certificate for 127.0.0.1 by an authority that nobody
+    /// trusts.
     pub tls_url: String,
     /// That authority, in PEM.
     pub ca: Vec<u8>,
-    /// A gateway of its own that gives temporary keys and takes them: such a one has no word for a
-    /// wrong signature.
+    /// The endpoint of a second gateway, which gives temporary keys and takes them. It is apart
+    /// because such a gateway has no error code for a wrong signature.
     pub sts_url: String,
-    /// Gateways, OSD, monitor: in the order they stop.
+    /// Gateways, OSD and monitor, in the order in which they are stopped.
     processes: Vec<Child>,
     folder: tempfile::TempDir,
 }
 
 impl Radosgw {
-    /// Starts it; takes about 12 s.
+    /// Starts the gateway, which takes about 12 s.
     ///
     /// # Panics
-    /// Where the packages are missing or a daemon does not come up; the message has the end of its
-    /// log.
+    /// If the packages are missing, or if a daemon does not come up. If that is radosgw, the
+    /// message has its output.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("raic-rgw-")
@@ -128,11 +130,11 @@ impl Radosgw {
         gateway
     }
 
-    /// Temporary keys by AssumeRole, as the connector takes them, that end after so many seconds.
-    /// By curl, which signs on its own.
+    /// Gets temporary keys of a role by AssumeRole, as the connector takes them. They expire after
+    /// `seconds`. curl makes the request, since it signs on its own.
     ///
     /// # Panics
-    /// Where the service gives none.
+    /// If the service gives no keys.
     pub fn session(&self, role: &str, seconds: u32) -> String {
         let form = format!(
             "Action=AssumeRole&Version=2011-06-15&RoleSessionName=tests&DurationSeconds={seconds}&RoleArn=arn:aws:iam:::role/{role}"
@@ -255,7 +257,7 @@ impl Radosgw {
         self.spawn("radosgw", &["-n", "client.rgw", "-f"]);
     }
 
-    /// Brings up the gateway with temporary keys, which finds the pools that the other made.
+    /// Brings up the gateway with temporary keys. It finds the pools that the first gateway made.
     fn with_sessions(&mut self, port: u16) {
         self.spawn("radosgw", &["-n", "client.sts", "-f"]);
         self.wait_for(port);
@@ -308,14 +310,14 @@ fn missing(program: &str, e: &std::io::Error) -> ! {
 impl Drop for Radosgw {
     fn drop(&mut self) {
         for process in &mut self.processes {
-            // Nothing to keep: what they hold is in memory.
+            // There is nothing to keep: what they hold is in memory.
             let _ = process.kill();
             let _ = process.wait();
         }
     }
 }
 
-/// A policy that allows actions: to the user who assumes a role, or on everything.
+/// A policy that allows actions: if `of_role`, to the user who assumes a role; else on everything.
 fn policy(actions: &str, of_role: bool) -> String {
     let to = if of_role {
         r#""Principal":{"AWS":["arn:aws:iam:::user/rgwuser"]}"#

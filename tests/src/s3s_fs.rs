@@ -1,5 +1,5 @@
-//! s3s-fs, an S3 service on a directory: quick to start, checks signatures, no reference for
-//! conditional writes.
+//! s3s-fs, an S3 service on a directory. It starts quickly and checks signatures, but it is not a
+//! reference for conditional writes.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 /// A running service; ends when dropped.
 #[derive(Debug)]
 pub struct S3sFs {
-    /// Its endpoint.
+    /// The service's endpoint.
     pub url: String,
     task: JoinHandle<()>,
 }
@@ -29,11 +29,11 @@ impl S3sFs {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let (server, service) = (server.clone(), service.clone());
-                // Or small answers wait for the client's acknowledgement.
+                // Otherwise small answers would wait for the client's acknowledgement.
                 let _ = stream.set_nodelay(true);
                 connections.spawn(async move {
                     let stream = hyper_util::rt::TokioIo::new(stream);
-                    // A client that goes away is no failure of the service.
+                    // A client that goes away is not a failure of the service.
                     let _ = server.serve_connection(stream, service).await;
                 });
             }

@@ -11,23 +11,23 @@ use std::{
 
 use crate::free_port;
 
-/// Who may only read; the password is the same.
+/// A user who may only read.
 pub const READER: &str = "reader";
-/// Whom to sign in as.
+/// The user to sign in as.
 pub const USER: &str = "me";
-/// The password.
+/// The password of both users.
 pub const PASSWORD: &str = "a-pass:word of dav";
 
 /// A running server. Dropping it stops it.
 #[derive(Debug)]
 pub struct WebDavServer {
-    /// Its root folder.
+    /// The URL of the server's root folder.
     pub url: String,
     process: Child,
     folder: tempfile::TempDir,
 }
 
-/// What Apache is told; FOLDER and PORT stand for those of the test.
+/// Apache's configuration. FOLDER, PORT and MODULES stand for those of the test.
 const CONFIGURATION: &str = r#"
 ServerRoot FOLDER
 ServerName localhost
@@ -63,10 +63,10 @@ Group www-data
 "#;
 
 impl WebDavServer {
-    /// Starts it; takes less than a second.
+    /// Starts the server, which takes less than a second.
     ///
     /// # Panics
-    /// Where it is not installed or does not come up.
+    /// If Apache is not installed or does not come up.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new()
             .prefix("raic-webdav-")
@@ -75,7 +75,7 @@ impl WebDavServer {
         let (home, port) = (folder.path(), free_port());
         for part in ["root", "locks"] {
             fs::create_dir(home.join(part)).expect("a folder");
-            // Apache gives its rights away where it is started by root.
+            // If root starts Apache, it drops root's rights.
             fs::set_permissions(home.join(part), fs::Permissions::from_mode(0o777))
                 .expect("its mode");
         }
@@ -125,11 +125,11 @@ impl WebDavServer {
 
 impl Drop for WebDavServer {
     fn drop(&mut self) {
-        // It ends its workers when it is told to, and not when it is killed.
-        let told = Command::new("kill")
+        // Apache ends its workers if it is terminated, but not if it is killed.
+        let sent = Command::new("kill")
             .arg(self.process.id().to_string())
             .status();
-        if !told.is_ok_and(|told| told.success()) {
+        if !sent.is_ok_and(|sent| sent.success()) {
             let _ = self.process.kill();
         }
         let _ = self.process.wait();

@@ -32,7 +32,7 @@ async fn kind_of_put(cloud: &dyn Cloud) -> ErrorKind {
         .kind
 }
 
-/// One test, since the service takes its time to start.
+/// One test, since the service takes long to start.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_azure_connector_conforms_on_azurite() {
     let service = tokio::task::spawn_blocking(|| Azurite::start(TMP))
@@ -69,12 +69,12 @@ async fn the_azure_connector_conforms_on_azurite() {
         ("endpoint", service.url.as_str()),
         ("container", "container"),
     ];
-    let told = connected(TMP, "azure", &settings, &[("key", "no base64!")], &[])
+    let message = connected(TMP, "azure", &settings, &[("key", "no base64!")], &[])
         .expect_err("no key")
         .to_string();
     assert!(
-        told.contains("base64") && !told.contains("no base64!"),
-        "{told}"
+        message.contains("base64") && !message.contains("no base64!"),
+        "{message}"
     );
 
     let sas = |permissions: &str, expiry: &str| shared_access_signature(permissions, expiry);
@@ -89,7 +89,7 @@ async fn the_azure_connector_conforms_on_azurite() {
     conformance::listing_pages(&all, "sas-list/", 12, 5)
         .await
         .expect("conforms");
-    // As a portal shows it.
+    // With a `?` before it, as a portal shows it.
     let read_only = by_sas(format!("?{}", sas("rl", "2099-01-01T00:00:00Z")));
     read_only.probe().await.expect("it may list");
     conformance::read_only(&read_only, &plain, "read-only/")
@@ -100,19 +100,19 @@ async fn the_azure_connector_conforms_on_azurite() {
         .await
         .expect("conforms");
     refusals(&plain, &by_key(&service, "nowhere", KEY)).await;
-    // `cargo xtask test slow`: in CI RADOSGW has them.
+    // Only in `cargo xtask test slow`: in CI, RADOSGW has these objects.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(plain)).await;
     }
 }
 
-/// Azurite checks the tokens' times, issuer and audience, the emulator of Entra the application's
-/// secret.
+/// Azurite checks the tokens' times, issuer and audience. The emulator of Entra checks the
+/// application's secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_azure_connector_conforms_on_azurite_by_entra() {
-    // Tokens end while the test runs. Azurite answers one that has ended by 403, as if it were
-    // wrong, where Azure has 401: its life must be longer than a request waits at a server that is
-    // busy.
+    // Tokens expire while the test runs. Azurite answers an expired token by 403, as if it were
+    // wrong, while Azure answers 401. So a token must live longer than a request waits at a busy
+    // server.
     let seconds = if std::env::var_os("RAIC_FULL").is_some() {
         40
     } else {

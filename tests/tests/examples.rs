@@ -138,7 +138,7 @@ async fn the_javascript_example_conforms_on_azurite_by_sas() {
     conformance::unauthenticated(&expired, "expired/")
         .await
         .expect("conforms");
-    // A signature is for one container: this one must go.
+    // The signature is for this container alone, so the container itself must go.
     rehearsals(&cloud).await;
     by_key.delete_container().await.expect("the container goes");
     conformance::missing_container(&cloud, "missing/")

@@ -7,7 +7,7 @@ use raic_tests::{components::s3_keys, s3s_fs::S3sFs};
 use raic_wasm::{Configuration, ConnectorCloud, Engine, Package};
 use zeroize::Zeroizing;
 
-/// A cloud behind the connector as it was compiled then.
+/// Opens a cloud behind a connector as it was compiled at the freeze.
 fn frozen(name: &str, settings: &[(&str, &str)], credential: (&str, &[u8])) -> ConnectorCloud {
     let file = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fixtures/0.1.0")
@@ -53,8 +53,8 @@ async fn a_connector_of_0_1_0_stores_and_reads() {
     }
 }
 
-/// Between them they use every import: logins, taken tokens, learned endpoints, placeholders,
-/// signatures, payloads.
+/// Together these connectors use every import: logins, tokens taken from answers, learned
+/// endpoints, placeholders, signatures and payloads.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_connector_of_0_1_0_loads_and_is_called() {
     let nowhere = ("endpoint", "http://127.0.0.1:1");

@@ -54,7 +54,7 @@ async fn conforms(cloud: &ConnectorCloud) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_gcs_connector_conforms_on_the_gcs_server_by_service_account() {
-    // Tokens end while the test runs: the connector makes others, unseen.
+    // Tokens expire while the test runs: the connector gets new ones, and no call fails.
     let service = started(4).await;
     let account = service.service_account.clone();
     let by_account = cloud(&service, &[], Some(("service-account", &account)));
@@ -74,7 +74,7 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_service_account() {
     .await;
     assert_eq!(clock, Finding::Holds);
 
-    // Another key of the right form.
+    // Another private key, of the right form.
     let other = started(3600).await;
     let theirs: serde_json::Value = serde_json::from_str(&other.service_account).expect("JSON");
     let mut mine: serde_json::Value = serde_json::from_str(&account).expect("JSON");
@@ -103,7 +103,7 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_the_metadata_server() {
         None,
     );
     conforms(&by_machine).await;
-    // Whoever gave no address of it did not grant it.
+    // An operator who gives no address of the metadata server does not grant it.
     let nowhere = connected(
         TMP,
         "gcs",
@@ -139,7 +139,7 @@ async fn the_gcs_connector_conforms_on_the_gcs_server_by_hmac_key() {
     )
     .await;
     assert_eq!(clock, Finding::Holds);
-    // `cargo xtask test slow`: in CI RADOSGW has them.
+    // Only in `cargo xtask test slow`: in CI, RADOSGW has these objects.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(by_key)).await;
     }

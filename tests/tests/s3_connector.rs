@@ -6,7 +6,9 @@ use raic_cloud::{
     Cloud, ErrorKind, ObjectKey, Payload, WriteMode,
     conformance::{self, Finding},
 };
-use raic_storage::{ChunkBudget, Clock, CloudBackend, Database, LeaseDb, Patience, Slots, Spool};
+use raic_storage::{
+    ChunkBudget, Clock, CloudBackend, Database, GracePeriods, LeaseDb, Slots, Spool,
+};
 use raic_tests::{
     components::{s3_cloud, s3_keys},
     listing::twelve_thousand_objects_are_listed_to_the_last,
@@ -38,14 +40,14 @@ async fn kind_of_put(cloud: &dyn Cloud) -> ErrorKind {
         .kind
 }
 
-/// One test, since the service takes its time to start: everything the connector does, and every
-/// way to be refused that the service has.
+/// One test, since the service takes long to start. It tries everything that the connector does,
+/// and every way in which the service refuses.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_s3_connector_conforms_on_radosgw() {
     let service = tokio::task::spawn_blocking(Radosgw::start)
         .await
         .expect("RADOSGW");
-    let at = |bucket| {
+    let settings = |bucket| {
         [
             ("endpoint", service.url.as_str()),
             ("bucket", bucket),
@@ -53,7 +55,7 @@ async fn the_s3_connector_conforms_on_radosgw() {
         ]
     };
 
-    let plain = cloud(&at("bucket"), ACCESS_KEY, SECRET_KEY);
+    let plain = cloud(&settings("bucket"), ACCESS_KEY, SECRET_KEY);
     assert_eq!(
         plain.probe().await.expect_err("no bucket yet").kind,
         ErrorKind::ContainerNotFound
@@ -70,14 +72,14 @@ async fn the_s3_connector_conforms_on_radosgw() {
     the_cloud_backend_conforms(plain.clone()).await;
     twelve_thousand_objects_are_listed_to_the_last(plain.clone()).await;
 
-    let wrong = cloud(&at("bucket"), ACCESS_KEY, "not-the-secret-key");
+    let wrong = cloud(&settings("bucket"), ACCESS_KEY, "not-the-secret-key");
     let e = wrong.probe().await.expect_err("a wrong secret");
     assert_eq!(
         (e.kind, e.provider_code.as_deref()),
         (ErrorKind::Unauthenticated, Some("SignatureDoesNotMatch"))
     );
     assert_eq!(kind_of_put(&wrong).await, ErrorKind::Unauthenticated);
-    let unknown = cloud(&at("bucket"), "NOBODYSKEY0000000001", SECRET_KEY);
+    let unknown = cloud(&settings("bucket"), "NOBODYSKEY0000000001", SECRET_KEY);
     assert_eq!(
         unknown.probe().await.expect_err("an unknown key").kind,
         ErrorKind::Unauthenticated
@@ -85,12 +87,12 @@ async fn the_s3_connector_conforms_on_radosgw() {
 
     let session = |role: &str, seconds| {
         let keys = zeroize::Zeroizing::new(service.session(role, seconds).into_bytes());
-        let there = [
+        let sts_settings = [
             ("endpoint", service.sts_url.as_str()),
             ("bucket", "bucket"),
             ("if-match", "none"),
         ];
-        s3_cloud(TMP, &there, keys, TlsSettings::default()).expect("a cloud")
+        s3_cloud(TMP, &sts_settings, keys, TlsSettings::default()).expect("a cloud")
     };
     let soon_ended = session(WRITER, 1);
     let temporary = session(WRITER, 900);
@@ -107,7 +109,7 @@ async fn the_s3_connector_conforms_on_radosgw() {
         .await
         .expect("conforms");
 
-    // The bucket in the host's name.
+    // With the bucket in the host's name.
     let by_host = service.url.replace("127.0.0.1", "localhost");
     let virtual_hosts = [
         ("endpoint", &*by_host),
@@ -118,10 +120,10 @@ async fn the_s3_connector_conforms_on_radosgw() {
     let by_host = cloud(&virtual_hosts, ACCESS_KEY, SECRET_KEY);
     raic_tests::conforms(&by_host, "by-host/").await;
 
-    let clock = refusals(&plain, &cloud(&at("nowhere"), ACCESS_KEY, SECRET_KEY)).await;
+    let clock = refusals(&plain, &cloud(&settings("nowhere"), ACCESS_KEY, SECRET_KEY)).await;
     assert_eq!(clock, Finding::Holds);
 
-    // Over TLS the payload goes unsigned; without the authority nothing goes at all.
+    // Over TLS the payload is unsigned. Without the authority nothing is sent at all.
     let tls = [("endpoint", service.tls_url.as_str()), ("bucket", "bucket")];
     let untrusted = cloud(&tls, ACCESS_KEY, SECRET_KEY);
     let e = untrusted.probe().await.expect_err("an unknown authority");
@@ -149,7 +151,7 @@ async fn the_s3_connector_conforms_on_radosgw() {
 async fn the_cloud_backend_conforms(cloud: Arc<ConnectorCloud>) {
     let folder = tempfile::tempdir().expect("a folder");
     let database = Database::open(&folder.path().join("db")).expect("a database");
-    let leasedb = LeaseDb::open(database, Clock::system(), Patience::default())
+    let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default())
         .await
         .expect("leasedb");
     let server = leasedb.server("s3").await.expect("a server");
@@ -171,7 +173,7 @@ async fn the_s3_connector_conforms_on_s3s_fs() {
         "ACCESS",
         "SECRET",
     );
-    // Not the conditional operations: s3s-fs lets several racing creators win.
+    // Conditional operations are not tried: s3s-fs lets several racing creators win.
     let connected = Arc::new(cloud);
     let cloud: &dyn Cloud = &*connected;
     conformance::put_get_head_delete(cloud, "a/")
@@ -189,20 +191,20 @@ async fn the_s3_connector_conforms_on_s3s_fs() {
     conformance::listing_matches_prefixes_exactly(cloud, "g/")
         .await
         .expect("conforms");
-    // `cargo xtask test slow`: in CI RADOSGW has them.
+    // Only in `cargo xtask test slow`: in CI, RADOSGW has these objects.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(connected).await;
     }
 }
 
-/// S3's API as OpenStack Swift has it: of another making than Ceph's, and as strict about
+/// OpenStack Swift's implementation of S3's API: independent of Ceph's, and as strict about
 /// signatures.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_s3_connector_conforms_on_openstack_by_s3api() {
     let service = tokio::task::spawn_blocking(|| TempAuthSwift::start(TMP))
         .await
         .expect("Swift");
-    let at = |bucket| {
+    let settings = |bucket| {
         let creates = [("create-only", "emulated"), ("if-match", "none")];
         [
             &[("endpoint", service.s3_url.as_str()), ("bucket", bucket)][..],
@@ -210,14 +212,14 @@ async fn the_s3_connector_conforms_on_openstack_by_s3api() {
         ]
         .concat()
     };
-    let plain = cloud(&at("bucket"), TEMPAUTH.0, TEMPAUTH.1);
+    let plain = cloud(&settings("bucket"), TEMPAUTH.0, TEMPAUTH.1);
     plain.create_container().await.expect("the bucket is made");
     raic_tests::conforms(&plain, "all/").await;
-    let wrong = cloud(&at("bucket"), TEMPAUTH.0, "not-the-key");
+    let wrong = cloud(&settings("bucket"), TEMPAUTH.0, "not-the-key");
     conformance::unauthenticated(&wrong, "wrong/")
         .await
         .expect("conforms");
-    let clock = refusals(&plain, &cloud(&at("nowhere"), TEMPAUTH.0, TEMPAUTH.1)).await;
+    let clock = refusals(&plain, &cloud(&settings("nowhere"), TEMPAUTH.0, TEMPAUTH.1)).await;
     assert_eq!(clock, Finding::Holds);
 }
 

@@ -1,19 +1,21 @@
-//! What a hostile connector can do: end its own call, with an error that names it and the cause.
+//! A hostile connector can end its own call, and nothing else. The error names the connector and
+//! the cause.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use raic_cloud::{
     Cloud, CloudError, ErrorKind, MemoryCloud, ObjectKey, Payload, Retry, RetryPolicy, WriteMode,
     collect_body, delete_all,
 };
-use raic_storage::{Backend as _, ChunkBudget, CloudBackend, Span};
+use raic_storage::{ChunkBudget, CloudBackend, Container as _, Span};
 use raic_tests::components::package;
 use raic_wasm::{Configuration, ConnectorCloud, Engine, Package};
 use tokio::{
@@ -32,10 +34,10 @@ use wit_parser::{
 use zeroize::Zeroizing;
 
 const SECRET: &str = "a-secret-of-the-operator";
-/// What a service answers a login with.
+/// The token with which the service answers a login.
 const ISSUED: &str = "a-token-of-the-service";
 
-/// A server that counts who connects, and answers by the path.
+/// Starts a server that answers by the path. Returns its URL, and the count of its connections.
 async fn listen() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}", listener.local_addr().expect("its address"));
@@ -171,7 +173,7 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
         format!("{endpoint}/own/%2e%2e/other"),
         elsewhere.replace("127.0.0.1", "localhost"),
         elsewhere.replace("127.0.0.1", "[::ffff:127.0.0.1]"),
-        // No URL, none of HTTP, or none that stands as a parser writes it.
+        // Not a URL, not one of HTTP, or not spelled as a parser writes it.
         "own/x".to_owned(),
         "http://".to_owned(),
         "http://[::1/own/x".to_owned(),
@@ -236,7 +238,7 @@ async fn a_request_to_a_host_not_granted_never_leaves() {
     );
 }
 
-/// Each once cost the host gigabytes, or gave the connector more than it was approved for.
+/// Each of these ways once cost the host gigabytes, or gave the connector more than was approved.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_guest_multiplies_signs_or_has_fetched_is_bounded() {
     let (endpoint, asked) = listen().await;
@@ -257,7 +259,7 @@ async fn what_a_guest_multiplies_signs_or_has_fetched_is_bounded() {
     assert_eq!(asked.load(Ordering::SeqCst), 0, "nothing was sent");
 }
 
-/// What a login keeps lives for days, and its error for a minute.
+/// The host keeps a login's values for days, and its error for up to a minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_login_keeps_is_bounded() {
     let (endpoint, _) = listen().await;
@@ -265,7 +267,7 @@ async fn what_a_login_keeps_is_bounded() {
     let e = head_error(&cloud, "keeps-a-long-name").await;
     assert!(e.message.contains("names of 64 bytes"), "{e}");
     head_error(&cloud, "keeps-a-long-error").await;
-    // Kept from the first, for another call.
+    // The other call gets the error that was kept from the first.
     let kept = head_error(&cloud, "keeps-a-long-name").await;
     assert_eq!(
         (kept.kind, kept.message.len()),
@@ -292,7 +294,7 @@ async fn a_login_may_need_those_that_are_listed_before_it() {
     );
 }
 
-/// Each answer that is not read holds a socket, and a process has a thousand.
+/// Each unread answer holds a socket, and a process has about a thousand.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_call_holds_few_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -325,7 +327,7 @@ async fn a_call_holds_few_connections() {
             .size,
         30
     );
-    // One more may be on its way out while the next comes in.
+    // One more may still be closing while the next one opens.
     assert!(most.load(Ordering::SeqCst) <= 4 + 2, "{most:?}");
 }
 
@@ -334,7 +336,7 @@ fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
     let (mut types, mut functions) = (TypeSection::new(), FunctionSection::new());
     let (mut exports, mut code) = (ExportSection::new(), CodeSection::new());
     let mut add = |name: &str, parameters: &[WasmType], results: &[WasmType]| {
-        // Memory of 32 bits: what is not wide is an i32.
+        // In a memory of 32 bits, every value that is not 64 bits wide or a float is an i32.
         let value = |t: &WasmType| match t {
             WasmType::I64 | WasmType::PointerOrI64 => ValType::I64,
             WasmType::F32 => ValType::F32,
@@ -383,8 +385,7 @@ fn trapping_module(resolve: &Resolve, world: WorldId) -> Vec<u8> {
     module.finish()
 }
 
-/// A component that exports what every connector must and nothing more; whatever is called of it
-/// traps.
+/// A component that exports what every connector must export, and nothing more. Every export traps.
 fn least_connector() -> Package {
     let mut resolve = Resolve::default();
     let wit = concat!(env!("CARGO_MANIFEST_DIR"), "/../wit");
@@ -445,13 +446,13 @@ async fn a_secret_that_an_answer_repeats_is_not_seen() {
     assert_eq!(e.message.trim(), "you sent ***, in hex ***  ***", "{e}");
 }
 
-/// What was logged at any level.
+/// Collects the log, at every level.
 #[derive(Clone, Default)]
 struct Logged(Arc<Mutex<Vec<u8>>>);
 
 impl std::io::Write for Logged {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("the log").extend_from_slice(bytes);
+        self.0.lock().extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -460,7 +461,7 @@ impl std::io::Write for Logged {
     }
 }
 
-/// In one thread, whose log is kept.
+/// Runs in one thread, whose log is collected.
 #[tokio::test]
 async fn a_secret_is_in_no_error_and_in_no_log() {
     let (logged, (endpoint, _)) = (Logged::default(), listen().await);
@@ -476,7 +477,7 @@ async fn a_secret_is_in_no_error_and_in_no_log() {
     assert!(!format!("{e} {e:?} {cloud:?}").contains(SECRET), "{e:?}");
     head_error(&cloud, "reads-an-issued-token").await;
     head_error(&cloud, "reads-a-kept-token-back").await;
-    let log = String::from_utf8(logged.0.lock().expect("the log").clone()).expect("text");
+    let log = String::from_utf8(logged.0.lock().clone()).expect("text");
     assert!(
         log.contains("connector: the secret is") && log.contains("connector: you sent ***"),
         "{log}"
@@ -484,7 +485,7 @@ async fn a_secret_is_in_no_error_and_in_no_log() {
     assert!(!log.contains(SECRET) && !log.contains(ISSUED), "{log}");
 }
 
-/// A token that a login was answered with is used as the manifest says, and seen nowhere.
+/// A token out of a login's answer can be used as the manifest says, and is seen nowhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issued_token_is_a_secret_like_any_other() {
     let (endpoint, asked) = listen().await;
@@ -514,7 +515,7 @@ async fn an_issued_token_is_a_secret_like_any_other() {
     );
 }
 
-/// No key but the whole signature of a request to a granted host can be had.
+/// A connector gets whole signatures of requests to granted hosts, and no intermediate key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signing_key_signs_whole_requests_to_granted_hosts_only() {
     let (endpoint, asked) = listen().await;
@@ -544,7 +545,8 @@ fn resident() -> u64 {
         * 1024
 }
 
-/// The slowest of a hundred calls to a cloud in memory, over and over for `time`.
+/// Puts to and gets from a cloud in memory for `time`. Returns the 99th percentile of what a put
+/// and a get took together.
 async fn p99_of_a_good_cloud(time: Duration) -> Duration {
     let (cloud, began, mut took) = (
         MemoryCloud::new("good"),
@@ -569,7 +571,7 @@ async fn p99_of_a_good_cloud(time: Duration) -> Duration {
     took[took.len() * 99 / 100]
 }
 
-/// Whatever hostile guests do, all at once, the host and its other clouds hardly notice.
+/// Whatever hostile guests do at the same time, it costs the host and its other clouds little.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_guests_cost_the_host_little() {
     let (endpoint, _) = listen().await;
@@ -585,7 +587,7 @@ async fn hostile_guests_cost_the_host_little() {
         "hoards-answers",
     ];
     for way in ways {
-        // Once before, for what is there whatever they do.
+        // Once before the measurement, for the memory that is taken once for all.
         let _ = cloud.head(&key(way)).await;
     }
     let alone = p99_of_a_good_cloud(Duration::from_secs(1)).await;
@@ -610,7 +612,7 @@ async fn hostile_guests_cost_the_host_little() {
         "resident memory grew by {grown} MiB; p99 of a good cloud: {alone:?} alone, {beside:?} beside"
     );
     assert!(grown <= 96, "resident memory grew by {grown} MiB");
-    // Time is asserted where nothing else runs: `cargo xtask test slow`.
+    // Time is asserted only if nothing else runs: in `cargo xtask test slow`.
     if std::env::var_os("RAIC_SLOW").is_some() {
         assert!(
             beside.saturating_sub(alone) <= Duration::from_millis(30),
@@ -716,7 +718,8 @@ async fn lies_are_found_and_bytes_stay_in_the_host() {
     );
 }
 
-/// What a deletion of several did not remove is known by name, or nothing is taken as removed.
+/// If several objects are deleted at once, those that are left are known by name. If they are not,
+/// none counts as removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_several_deletions_leave_is_told_or_tried_again() {
     let (endpoint, _) = listen().await;
@@ -775,7 +778,8 @@ async fn listings_are_bounded_and_hold_object_keys_only() {
     let page = cloud.list("same-cursor/", None, 10).await.expect("a page");
     let again = cloud.list("same-cursor/", page.next.as_deref(), 10).await;
     assert_eq!(again.expect_err("no end").kind, ErrorKind::Protocol);
-    // One that goes on for ever by other cursors each time ends where no container goes on.
+    // A listing that goes on for ever, by another cursor each time, ends with an error: after more
+    // empty pages than any container has.
     let backend = CloudBackend::new(
         Arc::new(hostile(&endpoint, "http://127.0.0.1:1/").await),
         4096,

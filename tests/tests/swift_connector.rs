@@ -18,7 +18,8 @@ fn account(user: &str, password: &str) -> String {
     format!(r#"{{"User":"{user}","Password":"{password}"}}"#)
 }
 
-/// A cloud as it is before and after the operator pinned what its login told.
+/// Opens a cloud, checks that its probe fails until the learned endpoints are pinned, and pins
+/// them. Returns the pinned cloud and those endpoints.
 async fn pinned(
     settings: &[(&str, &str)],
     credential: &str,
@@ -129,7 +130,7 @@ async fn the_swift_connector_conforms_on_radosgw_by_v1() {
         &pins,
     );
     refusals(&cloud, &missing.expect("a cloud")).await;
-    // A service that moves the account elsewhere is not followed.
+    // If the service moves the account elsewhere, the connector does not follow.
     let elsewhere = [("storage", "http://127.0.0.1:1/swift/v1")];
     let credential = account(SWIFT_USER, SWIFT_KEY);
     let moved = connected(
@@ -178,7 +179,7 @@ async fn the_swift_connector_conforms_on_openstack_by_tempauth() {
         &pins,
     );
     refusals(&cloud, &missing.expect("a cloud")).await;
-    // `cargo xtask test slow`: in CI RADOSGW has them.
+    // Only in `cargo xtask test slow`: in CI, RADOSGW has these objects.
     if std::env::var_os("RAIC_SLOW").is_some() {
         twelve_thousand_objects_are_listed_to_the_last(Arc::new(cloud)).await;
     }
@@ -186,18 +187,18 @@ async fn the_swift_connector_conforms_on_openstack_by_tempauth() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_swift_connector_conforms_on_openstack_by_keystone() {
-    // Tokens end while the test runs: the connector logs in again and again, unseen.
+    // Tokens expire while the test runs: the connector logs in again, and no call fails.
     let service = tokio::task::spawn_blocking(|| KeystoneSwift::start(TMP, 8))
         .await
         .expect("Swift and Keystone");
-    let of = |project| {
+    let settings_of = |project| {
         [
             ("auth-url", service.auth_url.as_str()),
             ("container", "container"),
             ("project", project),
         ]
     };
-    let settings = of("demo");
+    let settings = settings_of("demo");
     let (cloud, learned) = pinned(&settings, &account("demo", "demopassword"))
         .await
         .expect("a cloud");
@@ -220,8 +221,7 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
     conformance::put_get_head_delete(&by_id, "by-id/")
         .await
         .expect("conforms");
-    // A login for a domain succeeds; Swift's accounts are projects', so that it has no storage
-    // there.
+    // A login for a domain succeeds, but it has no storage: Swift's accounts belong to projects.
     let of_domain = |domain| {
         connect(
             &[settings[0], settings[1], ("domain", domain)],
@@ -240,14 +240,14 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
     let e = wrong.probe().await.expect_err("a wrong password");
     assert_eq!(e.kind, ErrorKind::Unauthenticated, "{e}");
     assert!(!e.to_string().contains("not-the-password"), "{e}");
-    // Told once to all, not asked by each.
+    // The host keeps the failure for all calls; not each of them asks the service.
     let again = wrong
         .head(&ObjectKey::new("some/key").expect("a key"))
         .await
         .expect_err("still wrong");
     assert_eq!(again.kind, ErrorKind::Unauthenticated, "{again}");
-    // Of another project, which has another storage URL: it is not where this cloud was pinned to.
-    let elsewhere = connect(&of("other"), &account("other", "otherpassword"));
+    // Another project has another storage URL, which is not the one that was pinned.
+    let elsewhere = connect(&settings_of("other"), &account("other", "otherpassword"));
     let e = elsewhere.probe().await.expect_err("another account");
     assert_eq!(e.kind, ErrorKind::RefusedByHost, "{e}");
     let reader = connect(&settings, &account("reader", "readerpassword"));
@@ -261,7 +261,7 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
         .expect_err("no such endpoint");
     assert_eq!(e.kind, ErrorKind::Misconfigured, "{e}");
 
-    // By version 2.0, whose tokens are the same Keystone's.
+    // By version 2.0, whose tokens are those of the same Keystone.
     let v2 = [
         ("auth", "v2"),
         ("auth-url", service.v2_auth_url.as_str()),
@@ -287,7 +287,7 @@ async fn the_swift_connector_conforms_on_openstack_by_keystone() {
     )
     .await;
 
-    // As many calls at once as the daemon makes, and a token that has ended beneath them.
+    // As many calls at once as the daemon makes, after their token has expired.
     tokio::time::sleep(std::time::Duration::from_secs(9)).await;
     let cloud = Arc::new(cloud);
     let calls = (0..16).map(|i| {

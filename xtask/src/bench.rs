@@ -1,13 +1,14 @@
-//! `cargo xtask bench`: jobs beside a peer in the same run, interleaved; medians, as ratios.
+//! `cargo xtask bench`: measures jobs beside a peer in the same run, interleaved, and prints
+//! medians.
 //!
-//! Clouds and files of up to 2 GiB lie in memory (`/dev/shm`), or the disk is what would be
-//! measured. Contents are verified by SHA-256 after every read. A job prints a table for people and
-//! one line of JSON for programs.
+//! Clouds and files of up to 2 GiB lie in memory (`/dev/shm`): otherwise the disk would be
+//! measured. Contents are verified by SHA-256 after every read. A job prints a table for people
+//! and, apart from `sandbox`, one line of JSON for programs.
 
 mod rclone;
 mod rig;
 
-use std::path::Path;
+use std::{ffi::OsString, path::Path};
 
 use clap::{Args, ValueEnum};
 
@@ -19,27 +20,27 @@ use crate::stage::{Outcome, cargo, stage, target_folder};
 
 #[derive(Args)]
 pub(crate) struct BenchArguments {
-    /// Which
+    /// The job to measure
     job: Job,
     /// The file's size in MiB
     #[arg(long, default_value_t = 1024)]
     size: u64,
-    /// Runs, of which the median counts
+    /// The number of runs, of which the median counts
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Measure without the peer, for a quick look
     #[arg(long)]
     alone: bool,
-    /// The most shares of the job leasedb
+    /// The most shares that the job leasedb measures
     #[arg(long, default_value_t = 10_000_000)]
     shares: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum Job {
-    /// A file up to four S3 services; the peer is rclone, crypt over a union of the four
+    /// Uploads a file to four S3 services; the peer is rclone, with crypt over a union of the four
     Up,
-    /// The file down again: all four up, one down, two down
+    /// Downloads the file again: with all four services up, with one down, with two down
     Down,
     /// Leases: renewal, usage, collection and the database's size at 10^4 to --shares shares
     Leasedb,
@@ -47,14 +48,26 @@ pub(crate) enum Job {
     /// memory
     Backend,
     /// What the sandbox costs: the S3 connector beside object_store's native client, on one server,
-    /// at 4 KiB to 4 MiB
+    /// with objects of 4 KiB to 4 MiB
     Sandbox,
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     match arguments.job {
-        Job::Leasedb => return example("bench_leasedb", arguments.shares),
-        Job::Backend => return example("bench_backend", arguments.size),
+        Job::Leasedb => {
+            return measure(
+                "raic-storage",
+                "leasedb",
+                &[arguments.shares.to_string().into()],
+            );
+        }
+        Job::Backend => {
+            return measure(
+                "raic-storage",
+                "backend",
+                &[arguments.size.to_string().into()],
+            );
+        }
         Job::Sandbox => return sandbox(arguments.runs),
         Job::Up | Job::Down => {}
     }
@@ -97,46 +110,29 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
     Ok(())
 }
 
-/// The connector and the native client in one process.
+/// Measures the connector beside the native client, in one process.
 fn sandbox(runs: usize) -> Outcome {
     crate::connectors::connectors(false)?;
-    let run = [
-        "run",
-        "--release",
-        "--locked",
-        "--package",
+    let folder = target_folder().join("tmp");
+    measure(
         "raic-tests",
-        "--example",
-        "bench_sandbox",
-        "--",
-    ];
-    stage(
-        "bench sandbox",
-        cargo()
-            .args(run)
-            .arg(runs.to_string())
-            .arg(target_folder().join("tmp")),
+        "sandbox",
+        &[runs.to_string().into(), folder.into()],
     )
 }
 
-/// A measurement of raic-storage alone.
-fn example(name: &str, of: u64) -> Outcome {
-    let run = [
-        "run",
-        "--release",
-        "--locked",
-        "--package",
-        "raic-storage",
-        "--example",
-        name,
-        "--",
-    ];
-    stage(name, cargo().args(run).arg(of.to_string()))
+/// Builds and runs a bench target of a package.
+fn measure(package: &str, name: &str, arguments: &[OsString]) -> Outcome {
+    let run = ["bench", "--locked", "--package", package, "--bench", name];
+    stage(
+        &format!("bench {name}"),
+        cargo().args(run).arg("--").args(arguments),
+    )
 }
 
 fn up(rig: &Rig, peer: Option<&Rclone>, file: &Path, runs: usize, report: &mut Report) -> Outcome {
     for run in 0..runs {
-        // Each run a new name: nothing is overwritten, and what the one before left is gone.
+        // Each run has a new name, so nothing is overwritten. What the previous run stored is gone.
         let name = format!("file-{run}");
         report.add(
             "raic put",
@@ -183,9 +179,9 @@ fn down(
     for (lost, what) in [(0, "all up"), (1, "one down"), (2, "two down")] {
         if lost > 0 {
             rig.stop_service(lost - 1);
-            // The read that finds it down is reported apart.
-            let found = rig.measure(&mut rig.raic(["get", "file", &text(&copy)]))?;
-            report.add(&format!("raic get, {what}, the first"), found);
+            // The read that finds the service down is reported apart.
+            let first = rig.measure(&mut rig.raic(["get", "file", &text(&copy)]))?;
+            report.add(&format!("raic get, {what}, the first"), first);
             verify()?;
         }
         for _ in 0..runs {
@@ -194,8 +190,8 @@ fn down(
                 rig.measure(&mut rig.raic(["get", "file", &text(&copy)]))?,
             );
             verify()?;
-            // With services down rclone's union gives an error or the file, by its policy: only the
-            // sound case is fair.
+            // With services down, rclone's union gives an error or the file, depending on its
+            // policy. So only the case with all services up is fair.
             if let Some(peer) = peer.filter(|_| lost == 0) {
                 report.add(
                     "rclone get, all up",
@@ -219,7 +215,7 @@ fn size_of(path: &Path) -> Outcome<u64> {
         .map_err(|e| format!("{}: {e}", path.display()))
 }
 
-/// What was measured, by what was done, in the order of its first run.
+/// The measurements of each command, in the order of the first runs.
 #[derive(Default)]
 struct Report {
     rows: Vec<(String, Vec<Usage>)>,
@@ -242,7 +238,7 @@ impl Report {
         );
         let mut json = Vec::new();
         for (what, runs) in &self.rows {
-            let middle = |of: fn(&Usage) -> f64| median(runs.iter().map(of).collect());
+            let middle = |value: fn(&Usage) -> f64| median(runs.iter().map(value).collect());
             let (wall, cpu, servers) = (
                 middle(|u| u.wall),
                 middle(|u| u.cpu),

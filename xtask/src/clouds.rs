@@ -1,14 +1,14 @@
-//! The cloud servers that connectors are tested against, in pinned versions, below the target
-//! folder.
+//! Installs the cloud servers that connectors are tested against, in pinned versions, below the
+//! target folder.
 
 use std::{fs, process::Command};
 
 use crate::stage::{Outcome, stage, target_folder};
 
-/// Azurite, of npm.
+/// Azurite, from npm.
 const AZURITE: &str = "azurite@3.37.0";
 
-/// OpenStack Swift and Keystone, of PyPI, and what runs Keystone.
+/// OpenStack Swift and Keystone, from PyPI, and what runs Keystone.
 const OPENSTACK: [&str; 4] = [
     "swift==2.38.3",
     "keystone==30.0.0",
@@ -16,8 +16,8 @@ const OPENSTACK: [&str; 4] = [
     "gunicorn==27.0.1",
 ];
 
-/// An emulator of Google Cloud Storage, of PyPI, and what stands before it in
-/// `tests/clouds/gcs_server.py`.
+/// An emulator of Google Cloud Storage, from PyPI, and the packages that
+/// `tests/clouds/gcs_server.py` puts before it.
 const GCS: [&str; 6] = [
     "gcp-storage-emulator==2026.7.19",
     "authlib==1.9.9",
@@ -27,7 +27,7 @@ const GCS: [&str; 6] = [
     "waitress==3.0.2",
 ];
 
-/// Backblaze's SDK of PyPI, whose simulator stands behind `tests/clouds/b2_server.py`.
+/// Backblaze's SDK, from PyPI. `tests/clouds/b2_server.py` uses its simulator.
 const B2: [&str; 1] = ["b2sdk==2.13.2"];
 
 /// Installs OpenStack Swift and Keystone, unless these versions are there. Needs `python3`.
@@ -39,18 +39,19 @@ pub(crate) fn openstack() -> Outcome {
     )
 }
 
-/// Installs what the GCS connector is tested against, unless these versions are there. Needs
-/// `python3`.
+/// Installs the emulator that the GCS connector is tested against, unless these versions are there.
+/// Needs `python3`.
 pub(crate) fn gcs() -> Outcome {
     python("gcs", &GCS, "the GCS connector is tested against")
 }
 
-/// Installs what the B2 example is tested against, unless that version is there. Needs `python3`.
+/// Installs the simulator that the B2 example is tested against, unless that version is there.
+/// Needs `python3`.
 pub(crate) fn b2() -> Outcome {
     python("b2", &B2, "the B2 example is tested against")
 }
 
-/// A Python environment with packages in exact versions.
+/// Makes a Python environment with packages in exact versions, unless it is there.
 fn python(name: &str, packages: &[&str], purpose: &str) -> Outcome {
     let folder = target_folder().join("clouds").join(name);
     let marker = folder.join(packages.join(" "));

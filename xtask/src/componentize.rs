@@ -1,5 +1,5 @@
-//! The examples that are not in Rust: their tools are installed below the target folder, in pinned
-//! versions.
+//! Builds the examples that are not in Rust. Their tools are installed below the target folder, in
+//! pinned versions.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use crate::stage::{Outcome, root, stage, target_folder};
 
-/// Makes components of Python.
+/// The tool that makes components of Python.
 const COMPONENTIZE_PY: &str = "componentize-py==0.25.1";
 
 /// Builds the example in Python. Needs `python3`.
@@ -40,7 +40,7 @@ pub(crate) fn python(out: &Path) -> Outcome {
             "componentize",
             "--stub-wasi",
         ]);
-        // Nothing beside the source.
+        // `PYTHONDONTWRITEBYTECODE` keeps files from being written beside the source.
         command
             .arg("-p")
             .arg(folder)
@@ -76,7 +76,7 @@ pub(crate) fn javascript(out: &Path) -> Outcome {
         fs::write(tools.join("installed.json"), &lock).map_err(cannot)?;
     }
     build("azure-sas-js", out, |folder, component| {
-        // Where the script stands is where node looks for what it imports.
+        // node looks for what a script imports beside the script, so it must lie with the tools.
         for file in ["app.js", "build.mjs"] {
             let copied = fs::copy(folder.join(file), tools.join(file));
             copied.map_err(|e| format!("cannot write below {}: {e}", tools.display()))?;
@@ -108,7 +108,7 @@ fn wit() -> Outcome<PathBuf> {
         .map_err(|e| format!("cannot find the contract: {e}"))
 }
 
-/// Runs the command that makes a component of an example, and makes a connector of it.
+/// Runs the command that makes a component of an example, and makes a connector of that component.
 fn build(
     name: &str,
     out: &Path,

@@ -10,13 +10,13 @@ use crate::{
     wasm_toolchain,
 };
 
-/// Builds every connector, `for_tests` the examples and the hostile one too; returns the folder
-/// they are in.
+/// Builds every connector, and `for_tests` also the examples and the hostile one. Returns the
+/// folder that they are in.
 pub(crate) fn connectors(for_tests: bool) -> Outcome<PathBuf> {
     let toolchain = wasm_toolchain::find()?;
     let out = target_folder().join("connectors");
     fs::create_dir_all(&out).map_err(|e| format!("cannot create {}: {e}", out.display()))?;
-    // Its own target folder: another compiler, and no waiting for the host's build.
+    // A target folder of its own: the compiler is another one, and no build waits for the host's.
     let build = target_folder().join("guests");
     let mut folders = crates_in("connectors")?;
     if for_tests {
@@ -54,7 +54,7 @@ pub(crate) fn connectors(for_tests: bool) -> Outcome<PathBuf> {
     Ok(out)
 }
 
-/// The folders below one that are connectors in Rust.
+/// Lists the folders below `folder` that are connectors in Rust.
 fn crates_in(folder: &str) -> Outcome<Vec<PathBuf>> {
     let sources = root().join(folder);
     let listed =

@@ -1,4 +1,4 @@
-//! The contract: that it parses, and that it still is what was frozen.
+//! Checks the contract: it must parse, and still be what was frozen.
 
 use std::{collections::BTreeMap, fs, path::Path, time::Instant};
 
@@ -7,12 +7,13 @@ use wit_parser::{PackageId, Resolve, WorldKey};
 
 use crate::stage::{Outcome, root};
 
-/// The version that is frozen, and so the name of its copy in `wit/frozen`.
+/// The frozen version, which is also the name of its copy in `wit/frozen`.
 const FROZEN: &str = "0.1.0";
 
-/// Parses the contract, resolves its worlds, and compares it with the frozen one: interfaces may be
-/// added, those there stay as they are but for their comments, and a connector must export no more
-/// than it had to.
+/// Parses the contract, resolves its worlds, and compares it with the frozen one.
+///
+/// Interfaces may be added. Those that were frozen must stay as they are, apart from comments. What
+/// a connector must export stays the same, and every frozen import stays.
 pub(crate) fn check() -> Outcome {
     let start = Instant::now();
     let folder = root().join("wit");
@@ -29,7 +30,8 @@ pub(crate) fn check() -> Outcome {
             }
             Some(is) if *is != was => {
                 return Err(format!(
-                    "wit/: the interface {name} is not what {FROZEN} froze; compiled connectors would not load:\n{}",
+                    "wit/: the interface {name} is not what {FROZEN} froze; \
+                     compiled connectors would not load:\n{}",
                     difference(&was, is)
                 ));
             }
@@ -39,19 +41,20 @@ pub(crate) fn check() -> Outcome {
     let (was, is) = (frozen.world("connector")?, current.world("connector")?);
     if was.1 != is.1 {
         return Err(format!(
-            "wit/: what a connector must export was {:?} and is {:?}",
+            "wit/: what a connector must export was {:?} and is now {:?}",
             was.1, is.1
         ));
     }
     if let Some(gone) = was.0.iter().find(|import| !is.0.contains(import)) {
         return Err(format!(
-            "wit/: the world connector imports {gone} no longer"
+            "wit/: the world connector no longer imports {gone}"
         ));
     }
     println!("== contract: {:.1} s", start.elapsed().as_secs_f64());
     Ok(())
 }
 
+/// A parsed contract.
 struct Contract {
     resolve: Resolve,
     package: PackageId,
@@ -84,7 +87,7 @@ impl Contract {
             .collect()
     }
 
-    /// What a world imports and exports.
+    /// The names of what a world imports, and of what it exports.
     fn world(&self, name: &str) -> Outcome<(Vec<String>, Vec<String>)> {
         let world = self.resolve.select_world(&[self.package], Some(name));
         let world =
@@ -102,7 +105,7 @@ impl Contract {
     }
 }
 
-/// The first line that differs.
+/// Shows the first line that differs, as it was and as it is.
 fn difference(was: &str, is: &str) -> String {
     let mut lines = was.lines().zip(is.lines().chain(std::iter::repeat("")));
     let (was, is) = lines

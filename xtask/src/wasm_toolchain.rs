@@ -1,4 +1,5 @@
-//! What the machine needs: a toolchain that compiles for WebAssembly, and Debian's packages.
+//! Installs what the machine needs: a toolchain that compiles for WebAssembly, and Debian's
+//! packages.
 
 use std::{fs, path::Path, process::Command};
 
@@ -6,11 +7,12 @@ use raic_sdk_build::Toolchain;
 
 use crate::stage::{Outcome, stage};
 
-/// A compiler, the source of its standard library, and a linker. They stand beside rustup's.
+/// Debian's packages of a compiler, of the source of its standard library, and of a linker. They
+/// are installed beside rustup's.
 const PACKAGES: [&str; 3] = ["rustc-web", "rust-web-src", "lld"];
 
-/// Finds a toolchain, installing what it lacks. `RAIC_WASM_TOOLCHAIN` picks the way; unset tries
-/// rustup first.
+/// Finds a toolchain and installs what it lacks. `RAIC_WASM_TOOLCHAIN` names the toolchain; if it
+/// is not set, rustup is tried first, then Debian's packages.
 pub(crate) fn find() -> Outcome<Toolchain> {
     let ready = |toolchain: Toolchain| {
         if toolchain == Toolchain::Debian {
@@ -34,7 +36,7 @@ pub(crate) fn find() -> Outcome<Toolchain> {
     }
 }
 
-/// Installs those of Debian's packages that are not there yet, after saying so.
+/// Installs those of Debian's packages that are not there yet, and prints that first.
 pub(crate) fn install_debian(packages: &[&str], purpose: &str) -> Outcome {
     let lacking: Vec<_> = packages
         .iter()
@@ -62,7 +64,7 @@ pub(crate) fn install_debian(packages: &[&str], purpose: &str) -> Outcome {
     stage("apt-get install", as_root().args(install).args(lacking))
 }
 
-/// Whether Debian's packages can be had here.
+/// Whether this system is Debian, so that its packages can be installed.
 pub(crate) fn is_debian() -> bool {
     let system = fs::read_to_string("/etc/os-release").unwrap_or_default();
     system.lines().any(|line| line == "ID=debian")
@@ -75,7 +77,8 @@ fn installed(package: &str) -> bool {
         .is_ok_and(|out| out.stdout == b"install ok installed")
 }
 
-/// `env`, or `sudo` where this is not run by root.
+/// A command that runs the rest of its line as root: `env` if root runs this or `sudo` is missing,
+/// else `sudo`.
 fn as_root() -> Command {
     let owner = fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
     let program = if owner.is_ok_and(|uid| uid == 0) || !Path::new("/usr/bin/sudo").exists() {

@@ -1,16 +1,16 @@
-//! The width of what people read beside the code: comments, the contract, and code in Markdown.
-//! rustfmt keeps the code's own.
+//! Checks the width of what people read beside the code: comments, the contract, and code in
+//! Markdown. rustfmt keeps the width of the code itself.
 
 use std::{fs, process::Command};
 
 use crate::stage::{Outcome, root};
 
-/// Columns that a comment or a line of the contract may take.
+/// The most columns of a comment or a line of the contract.
 const COMMENT: usize = 100;
-/// Columns that a line of code in Markdown may take.
+/// The most columns of a line of code in Markdown.
 const MARKDOWN_CODE: usize = 100;
 
-/// Checks every file that git knows.
+/// Checks every file that git tracks.
 pub(crate) fn check() -> Outcome {
     let listed = Command::new("git")
         .arg("ls-files")
@@ -30,7 +30,7 @@ pub(crate) fn check() -> Outcome {
             Some((_, "md")) => wide_code,
             _ => continue,
         };
-        // One that was removed and not committed yet.
+        // The file was removed, and the removal is not committed yet.
         let Ok(text) = fs::read_to_string(root().join(file)) else {
             continue;
         };
@@ -50,9 +50,10 @@ fn is_wider(line: &str, columns: usize) -> bool {
     line.chars().count() > columns
 }
 
+/// The line numbers, from 1 on, of lines that are wider than `columns`.
 fn numbers<'a>(lines: impl Iterator<Item = (usize, &'a str)>, columns: usize) -> Vec<usize> {
     let wide = lines.filter(|(_, line)| is_wider(line, columns));
-    wide.map(|(at, _)| at + 1).collect()
+    wide.map(|(index, _)| index + 1).collect()
 }
 
 fn wide_comments(text: &str) -> Vec<usize> {

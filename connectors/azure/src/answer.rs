@@ -1,15 +1,15 @@
-//! What the service's answers mean.
+//! What the answers of Azure and of Microsoft Entra mean.
 
 use raic_sdk::{ErrorKind, Response, Result, answer::Described, json, xml::Element};
 
-/// Ok where the status is one of those wanted, else the error that the answer describes.
+/// Returns `Ok` if the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     let outcome =
         raic_sdk::answer::expect(answer, wanted, "x-ms-request-id", |answer, document| {
             let (in_body, message) = describe(document).unwrap_or_default();
-            // A HEAD has the header only.
+            // The answer to a HEAD has the code in the header only.
             let code = answer.header("x-ms-error-code").unwrap_or(in_body);
-            // The second line names the request, which the error has already.
+            // The second line names the request, whose id the error has already.
             let message = message.lines().next().unwrap_or_default().to_owned();
             Described {
                 kind: kind_of(&code, &message),
@@ -17,7 +17,7 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
                 message,
             }
         });
-    // A shared access signature is signed with no time of ours.
+    // A request by a shared access signature is not signed with a time of this host.
     let is_dated = raic_sdk::setting("auth").as_deref() != Some("sas");
     outcome.map_err(|e| {
         if is_dated {
@@ -50,8 +50,8 @@ fn describe(document: &[u8]) -> Option<(String, String)> {
     })
 }
 
-/// What a code means ("Status and error codes" and "Blob service error codes"); none of one that is
-/// not listed, whose status says it.
+/// The kind of error that a code means ("Status and error codes" and "Blob service error codes").
+/// `None` for a code that is not listed: then the status decides.
 fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
     let is_skew =
         message.contains("not within") || message.contains("too old") || message.contains("clock");
@@ -62,7 +62,7 @@ fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
         "ConditionNotMet" | "TargetConditionNotMet" => ErrorKind::PreconditionFailed,
         "InvalidRange" => ErrorKind::RangeNotSatisfiable,
         "AuthenticationFailed" if is_skew => ErrorKind::ClockSkew,
-        // Azurite's word for a wrong signature.
+        // What Azurite answers to a wrong signature.
         "AuthorizationFailure" if message.contains("failed to authenticate") => {
             ErrorKind::Unauthenticated
         }
@@ -85,7 +85,7 @@ fn kind_of(code: &str, message: &str) -> Option<ErrorKind> {
         "ServerBusy" => ErrorKind::Throttled,
         "OperationTimedOut" => ErrorKind::Timeout,
         "InternalError" => ErrorKind::Unavailable,
-        // Entra's, of a tenant or an application that is not there.
+        // The first two are Entra's, for an unknown tenant or application.
         "invalid_request"
         | "unauthorized_client"
         | "InvalidResourceName"

@@ -11,19 +11,19 @@ use raic_sdk::{
 };
 use signing::Unsigned;
 
-/// The most that is read of a listing: 1000 blobs with their properties.
+/// The most that is read of a listing, in bytes: 1000 blobs with their properties.
 const MAX_LISTING: u32 = 4 << 20;
-/// Pages that are looked at in search of an object: with what else a call does, fewer than its
-/// requests.
+/// The most pages that are read in search of an object. With what else the call sends, that is
+/// fewer than the 32 requests it may send.
 const MAX_PAGES: usize = 24;
 
-/// The connector.
+/// The Azure connector.
 #[derive(Debug)]
 pub struct Azure;
 
 raic_sdk::connector!(Azure);
 
-/// Headers have etags in quotes, listings without: so do we.
+/// An etag without quotes: headers have them, listings do not.
 fn bare(etag: &str) -> String {
     etag.trim().trim_matches('"').to_owned()
 }
@@ -46,7 +46,7 @@ fn if_match(request: Unsigned, etag: Option<&str>) -> Unsigned {
 impl Connector for Azure {
     fn describe() -> Result<Extra> {
         let capabilities = Capabilities::new(CreateOnly::Native).if_match();
-        // What one Put Blob takes.
+        // One Put Blob takes 5,000 MiB.
         Ok(capabilities
             .ordered()
             .strong()
@@ -62,7 +62,7 @@ impl Connector for Azure {
         let mut request = Unsigned::object("PUT", &key)
             .header("x-ms-blob-type", "BlockBlob")
             .header("content-type", "application/octet-stream");
-        // TLS keeps the bytes as they are; without it their digest does.
+        // TLS protects the bytes; without it their digest does.
         if required_setting("endpoint")?.starts_with("http:") {
             request = request.header("content-md5", BASE64.encode(&content.md5()));
         }
@@ -97,7 +97,7 @@ impl Connector for Azure {
         let answer = request.send(None)?;
         expect(&answer, &[200, 206])?;
         let info = info(&answer)?;
-        // Azurite answers with nothing.
+        // Azurite does not refuse such a range: it answers without bytes.
         if range.is_some_and(|range| range.offset >= info.size) {
             let why = format!(
                 "the range begins past the end of the object ({} bytes)",
@@ -115,7 +115,8 @@ impl Connector for Azure {
     }
 
     fn delete(key: String, etag: Option<String>) -> Result<()> {
-        // Snapshots that somebody made of it go with it: else it could never be deleted.
+        // The blob's snapshots, if somebody made some, are deleted with it: else it could never be
+        // deleted.
         let request = Unsigned::object("DELETE", &key).header("x-ms-delete-snapshots", "include");
         let answer = if_match(request, etag.as_deref()).send(None)?;
         conditions::or_gone(expect(&answer, &[202]), ErrorKind::NotFound)
@@ -128,13 +129,14 @@ impl Connector for Azure {
     fn create_container() -> Result<()> {
         let answer =
             Unsigned::container("PUT", vec![("restype", "container".to_owned())]).send(None)?;
-        // One of this account is its own.
+        // A container of that name belongs to this account, since names are per account.
         conditions::or_gone(expect(&answer, &[201]), ErrorKind::AlreadyExists)
     }
 
     fn delete_container() -> Result<()> {
-        // Delete Container takes all that is in it. Folders of an account with a hierarchical
-        // namespace are nothing: pages of them are empty and go on.
+        // Delete Container removes all that is in the container, so objects are looked for before.
+        // Folders of an account with a hierarchical namespace do not count: a page that has only
+        // folders is empty, and the next may have objects.
         let mut cursor = None;
         for _ in 0..MAX_PAGES {
             cursor = match list_page("", cursor, 1000) {
@@ -188,7 +190,7 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
         let properties = blob
             .child("Properties")
             .ok_or_else(|| lacks("Properties"))?;
-        // Accounts with a hierarchical namespace list folders, which nobody stored.
+        // Accounts with a hierarchical namespace list folders too, which are not objects.
         if properties.text_of("ResourceType") == Some("directory") {
             return Ok(());
         }
@@ -209,11 +211,14 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     if result.name != "EnumerationResults" {
         return Err(error(
             ErrorKind::Protocol,
-            format!("a listing was asked, <{}> answered", result.name),
+            format!(
+                "a listing was answered by <{}> instead of <EnumerationResults>",
+                result.name
+            ),
         ));
     }
     result.child("Blobs").ok_or_else(|| lacks("Blobs"))?;
-    // A page may be empty and go on.
+    // An empty page may have a next one.
     let next = result
         .text_of("NextMarker")
         .filter(|marker| !marker.is_empty())
@@ -278,7 +283,7 @@ mod tests {
         assert_eq!(sent[0].header("x-ms-delete-snapshots"), Some("include"));
     }
 
-    /// A tenant or an application that is not there was tried five times.
+    /// A login for an unknown tenant or application was once retried five times.
     #[test]
     fn what_entra_does_not_know_is_a_setting() {
         let host = Host::new()

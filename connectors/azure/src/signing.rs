@@ -8,19 +8,19 @@ use raic_sdk::{
 
 use crate::answer::expect;
 
-/// The version of the service whose rules these are.
+/// The version of the service's API, by whose rules requests are made.
 const VERSION: &str = "2023-11-03";
-/// How long before its end a token is made anew.
+/// How long before its end a token is renewed, in seconds.
 const MARGIN_S: u64 = 120;
 
 /// A request that is not signed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Unsigned {
     pub(crate) method: &'static str,
-    /// Of the object; none for the container.
+    /// The object's key; `None` for the container.
     pub(crate) key: Option<String>,
     pub(crate) query: Vec<(&'static str, String)>,
-    /// In lower case.
+    /// The headers, their names in lower case.
     pub(crate) headers: Vec<(&'static str, String)>,
 }
 
@@ -66,7 +66,7 @@ impl Unsigned {
         items.collect::<Vec<_>>().join("&")
     }
 
-    /// Signs and sends it.
+    /// Signs the request and sends it.
     pub(crate) fn send(&self, upload: Option<&Payload>) -> Result<Response> {
         let url = self.url()?;
         let query = self.query();
@@ -116,12 +116,14 @@ impl Unsigned {
         }
     }
 
+    /// The text that SharedKey signs: twelve lines, the `x-ms-` headers, and the resource with the
+    /// query's items.
     fn string_to_sign(&self, account: &str, path: &str, date: &str, length: u64) -> String {
-        let of = |name: &str| {
-            let found = self.headers.iter().find(|(n, _)| *n == name);
-            found.map_or(String::new(), |(_, value)| value.trim().to_owned())
+        let header = |name: &str| {
+            let header = self.headers.iter().find(|(n, _)| *n == name);
+            header.map_or(String::new(), |(_, value)| value.trim().to_owned())
         };
-        // A length of zero is signed as nothing (since version 2015-02-21).
+        // A length of zero is signed as an empty line (since version 2015-02-21).
         let length = if length == 0 {
             String::new()
         } else {
@@ -129,17 +131,17 @@ impl Unsigned {
         };
         let plain = [
             self.method.to_owned(),
-            of("content-encoding"),
-            of("content-language"),
+            header("content-encoding"),
+            header("content-language"),
             length,
-            of("content-md5"),
-            of("content-type"),
+            header("content-md5"),
+            header("content-type"),
             String::new(),
-            of("if-modified-since"),
-            of("if-match"),
-            of("if-none-match"),
-            of("if-unmodified-since"),
-            of("range"),
+            header("if-modified-since"),
+            header("if-match"),
+            header("if-none-match"),
+            header("if-unmodified-since"),
+            header("range"),
         ];
         let own = self
             .headers

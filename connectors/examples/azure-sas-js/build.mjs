@@ -9,10 +9,10 @@ const out = process.argv[2] ?? here('component.wasm');
 
 const { component } = await componentize({
   sourcePath: here('app.js'),
-  // The contract, in the repository; elsewhere $RAIC_WIT is a folder or file with it.
+  // The contract as it lies in the repository, or the folder or file that $RAIC_WIT names.
   witPath: process.env.RAIC_WIT ?? here('../../../wit'),
   worldName: 'connector',
-  // All of them: what remains imports nothing of WASI.
+  // Every feature is disabled, so that the component imports nothing of WASI.
   disableFeatures: ['stdio', 'random', 'clocks', 'http', 'fetch-event'],
 });
 await writeFile(out, component);

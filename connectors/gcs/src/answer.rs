@@ -1,22 +1,21 @@
-//! What the service's answers mean.
+//! What the answers of Google Cloud Storage and of its logins mean.
 
 use raic_sdk::{ErrorKind, Response, Result, answer::Described, json, xml::Element};
 
-/// Names a request, in both APIs.
+/// The header that has a request's id, in both APIs.
 const ID_HEADER: &str = "x-guploader-uploadid";
 
-/// Ok where the status is one of those wanted, else the error that the answer describes.
+/// Returns `Ok` if the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     let outcome = raic_sdk::answer::expect(answer, wanted, ID_HEADER, |answer, document| {
         describe(answer.status(), document)
     });
-    // What is signed with our clock are requests by HMAC key and assertions; a token has been had
-    // already.
+    // Assertions, and requests by HMAC key, are signed with this host's clock.
     outcome.map_err(|e| raic_sdk::answer::dated(answer, e))
 }
 
-/// The JSON API's errors, the token endpoint's, the XML API's, and the plain text of a media
-/// download's.
+/// Reads an error document: of the JSON API, of the token endpoint, of the XML API, or the plain
+/// text that a media download fails with.
 fn describe(status: u16, document: &[u8]) -> Described {
     let described = |code: &str, message: &str| {
         let message = message.lines().next().unwrap_or_default().trim().to_owned();
@@ -42,8 +41,9 @@ fn describe(status: u16, document: &[u8]) -> Described {
     described("", &Described::text(document).message)
 }
 
-/// By the code ("HTTP status and error codes" of the JSON and of the XML API, and of OAuth 2.0 for
-/// service accounts); none of one that is not listed, whose status says it.
+/// The kind of error that a code means ("HTTP status and error codes" of the JSON and of the XML
+/// API, and of OAuth 2.0 for service accounts). `None` for a code that is not listed: then the
+/// status decides.
 fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
     Some(match code {
         "notFound" | ""
@@ -65,7 +65,7 @@ fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
         "conditionNotMet" | "PreconditionFailed" => ErrorKind::PreconditionFailed,
         "requestedRangeNotSatisfiable" | "InvalidRange" => ErrorKind::RangeNotSatisfiable,
         "authError" | "required" if status == 401 => ErrorKind::Unauthenticated,
-        // The account's clock is ours.
+        // The assertion has the time of this host's clock.
         "invalid_grant" if message.contains("reasonable timeframe") => ErrorKind::ClockSkew,
         "invalid_grant"
         | "invalid_client"
@@ -82,7 +82,7 @@ fn kind_of(status: u16, code: &str, message: &str) -> Option<ErrorKind> {
         "uploadTooLarge" | "EntityTooLarge" => ErrorKind::TooLarge,
         "BadDigest" => ErrorKind::Integrity,
         "backendError" | "internalError" | "InternalError" => ErrorKind::Unavailable,
-        // A bucket whose requesters pay, and no project that does.
+        // The bucket's requesters pay, and no project was named that does.
         "UserProjectMissing" | "UserProjectInconsistent" => ErrorKind::Misconfigured,
         _ if message.contains("requester pays") || message.contains("user project") => {
             ErrorKind::Misconfigured

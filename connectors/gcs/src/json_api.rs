@@ -9,11 +9,11 @@ use raic_sdk::{
 
 use crate::{answer::expect, info, login::send};
 
-/// The most that is read of a listing, or of an object's metadata.
+/// The most that is read of a listing, or of an object's metadata, in bytes.
 const MAX_LISTING: u32 = 4 << 20;
-/// Pages that are asked for in search of one object: they may be empty and go on.
+/// The most pages that are asked for in search of one object: an empty page may have a next one.
 const MAX_PAGES: usize = 8;
-/// What is wanted of an object's metadata.
+/// The fields that a listing asks for.
 const FIELDS: &str = "items(name,size,generation,updated),nextPageToken";
 
 fn bucket_url() -> Result<String> {
@@ -28,7 +28,8 @@ fn object_url(key: &str) -> Result<String> {
     Ok(format!("{}/o/{}", bucket_url()?, uri::encode(key)))
 }
 
-/// The query of a request; with the project that pays, where the bucket's requesters do.
+/// The query of a request, of the items that have a value. If the setting `user-project` names the
+/// project that pays, it is added.
 fn query(items: &[(&str, Option<&str>)]) -> String {
     let payer = setting("user-project");
     let payer = [("userProject", payer.as_deref())];
@@ -54,7 +55,7 @@ pub(crate) fn put(key: &str, content: &Payload, generation: Option<&str>) -> Res
     let answer = send(build, Some(content))?;
     expect(&answer, &[200])?;
     let stored = json::parse(&answer.read(MAX_LISTING)?)?;
-    // TLS keeps the bytes as they are; without it their digest does.
+    // TLS protects the bytes; without it their digest does.
     let digest = json::text(&stored, "/md5Hash").filter(|_| endpoint.starts_with("http:"));
     if digest.is_some_and(|digest| digest != BASE64.encode(&content.md5())) {
         return Err(error(
@@ -87,11 +88,12 @@ pub(crate) fn get(
     Ok((info(&answer)?, Response::into_body(answer)?))
 }
 
-/// By a listing: what is below a bucket are objects, and no documents that a connector may read.
+/// Asks for an object by a listing. Its own URL lies below the bucket, where answers are objects
+/// and not documents that a connector may read.
 pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
     let mut cursor = None;
     for _ in 0..MAX_PAGES {
-        // Of all names that begin with it, the name itself is the first.
+        // Of all names that begin with the key, the key itself comes first.
         let page = list(key, cursor, 1)?;
         match (page.entries.into_iter().next(), page.next) {
             (Some(entry), _) if entry.key == key => return Ok(entry.info),
@@ -122,7 +124,7 @@ pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<P
     let url = format!("{}/o?{query}", bucket_url()?);
     let answer = send(|| Ok(Request::new("GET", url.clone())), None)?;
     expect(&answer, &[200]).map_err(|mut e| {
-        // Of an object it would be the same; this was the bucket.
+        // A missing object is the same 404, but only the bucket can be missing here.
         if e.kind == ErrorKind::NotFound {
             e.kind = ErrorKind::ContainerNotFound;
         }
@@ -141,7 +143,7 @@ pub(crate) fn create_bucket() -> Result<()> {
     let project = project.ok_or_else(|| {
         error(
             ErrorKind::Misconfigured,
-            "a bucket is made in a project; set `project` to its id",
+            "a bucket is created in a project; set `project` to the project's id",
         )
     })?;
     let url = format!(
@@ -164,12 +166,12 @@ pub(crate) fn delete_bucket() -> Result<()> {
     )
 }
 
-/// What an object's resource says of it.
+/// What an object's resource, as the JSON API gives it, says of the object.
 fn info_of(resource: &json::Value) -> Result<ObjectInfo> {
     let lacks = |what: &str| {
         error(
             ErrorKind::Protocol,
-            format!("the object's metadata lack {what}"),
+            format!("the object's metadata lacks {what}"),
         )
     };
     Ok(ObjectInfo {
@@ -197,7 +199,7 @@ fn parse_listing(document: &[u8]) -> Result<Page> {
             info: info_of(item)?,
         })
     };
-    // A page may be empty and go on.
+    // An empty page may have a next one.
     Ok(Page {
         entries: items
             .into_iter()

@@ -13,12 +13,13 @@ use raic_sdk::{
     Payload, Response, Result, WriteMode, conditions, error, required_setting,
 };
 
-/// The connector.
+/// The Google Cloud Storage connector.
 #[derive(Debug)]
 pub struct Gcs;
 
 raic_sdk::connector!(Gcs);
 
+/// Whether the cloud's credential is an HMAC key, which only the XML API takes.
 fn by_hmac() -> Result<bool> {
     Ok(required_setting("auth")? == "hmac")
 }
@@ -75,7 +76,7 @@ impl Connector for Gcs {
 
     fn create_container() -> Result<()> {
         match api!(create_bucket()) {
-            // The JSON API tells its own from others' by the message alone.
+            // In the JSON API, only the message says that the bucket is this account's own.
             Err(e)
                 if e.kind == ErrorKind::AlreadyExists
                     && e.message.contains("you already own it") =>
@@ -96,7 +97,7 @@ impl Connector for Gcs {
 fn info(answer: &Response) -> Result<ObjectInfo> {
     let generation = answer.header("x-goog-generation");
     let generation =
-        generation.ok_or_else(|| error(ErrorKind::Protocol, "the answer names no generation"))?;
+        generation.ok_or_else(|| error(ErrorKind::Protocol, "the answer has no generation"))?;
     Ok(ObjectInfo {
         etag: Some(generation),
         ..raic_sdk::answer::info(answer)?

@@ -1,5 +1,5 @@
-//! Tokens: of a service account, by an assertion signed with its key (RFC 7523; "Using OAuth 2.0
-//! for server to server applications"), or of the metadata server.
+//! Tokens: those of a service account, by an assertion that is signed with its key (RFC 7523;
+//! "Using OAuth 2.0 for server to server applications"), or those of the metadata server.
 
 use raic_sdk::{
     BASE64URL_NOPAD, Login, Made, Payload, Request, Response, Result, json::quote, now_unix_ms,
@@ -8,15 +8,16 @@ use raic_sdk::{
 
 use crate::answer::expect;
 
-/// Objects and buckets, but no permissions of others.
+/// The scope of the token: objects and buckets, but not the permissions of others.
 const SCOPE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
-/// How long before its end a token is made anew: the metadata server gives another one for its last
-/// 5 minutes.
+/// How long before its end a token is renewed, in seconds. In the last 5 minutes of a token, the
+/// metadata server already gives another one.
 const MARGIN_S: u64 = 270;
-/// How long an assertion lasts.
+/// How long an assertion lasts, in seconds.
 const ASSERTION_S: u64 = 3600;
 
-/// Sends a request with a token, which is made anew where it is refused.
+/// Sends a request with a token. If the service refuses the token, the connector logs in again and
+/// sends the request once more.
 pub(crate) fn send(
     build: impl Fn() -> Result<Request>,
     upload: Option<&Payload>,

@@ -1,5 +1,5 @@
 //! Signatures by HMAC keys ("V4 signing process", "Canonical requests"), up to the canonical
-//! request; from there on it is the host's, with the secret.
+//! request. The host, which has the secret, does the rest.
 
 use raic_sdk::{Request, Result, hex, now_unix_ms, required_setting, secrets, time, uri};
 
@@ -7,12 +7,12 @@ use raic_sdk::{Request, Result, hex, now_unix_ms, required_setting, secrets, tim
 #[derive(Debug)]
 pub(crate) struct Unsigned {
     method: &'static str,
-    /// The bucket's, or an object's below it.
+    /// The object's key; `None` for the bucket.
     key: Option<String>,
-    /// In the order of names.
+    /// The items of the query, in the order of their names.
     query: Vec<(&'static str, String)>,
     headers: Vec<(&'static str, String)>,
-    /// SHA-256 of the content, or that it is not signed.
+    /// The content's SHA-256 in hexadecimal, or `UNSIGNED-PAYLOAD` if it is not signed.
     digest: String,
 }
 
@@ -76,7 +76,8 @@ impl Unsigned {
         let signature =
             secret.sigv4("GOOG4", &timestamp, "auto", "storage", canonical.as_bytes())?;
         let authorization = format!(
-            "GOOG4-HMAC-SHA256 Credential={}/{}/auto/storage/goog4_request, SignedHeaders={names}, Signature={}",
+            "GOOG4-HMAC-SHA256 Credential={}/{}/auto/storage/goog4_request, \
+             SignedHeaders={names}, Signature={}",
             required_setting("hmac-key.access-id")?,
             &timestamp[..8],
             hex(&signature)
@@ -127,13 +128,13 @@ mod tests {
 
     use super::*;
 
-    fn signature(keys: (&str, &str), at: &str, bucket: &str, request: Unsigned) -> String {
+    fn signature(keys: (&str, &str), date: &str, bucket: &str, request: Unsigned) -> String {
         let host = Host::new()
             .setting("endpoint", "https://storage.googleapis.com")
             .setting("bucket", bucket)
             .setting("hmac-key.access-id", keys.0)
             .secret("hmac-key.secret", keys.1)
-            .now(time::parse_rfc3339(at).unwrap())
+            .now(time::parse_rfc3339(date).unwrap())
             .answer(Answer::new(200));
         let (answer, sent) = host.run(|| request.signed()?.send(None));
         answer.unwrap();
@@ -146,7 +147,7 @@ mod tests {
             .to_owned()
     }
 
-    /// Google publishes no vectors for HMAC keys; these are of ClickHouse's tests, and of gusto's.
+    /// Google publishes no vectors for HMAC keys. These are from the tests of ClickHouse and gusto.
     #[test]
     fn published_signatures_are_ours() {
         let put = Unsigned::object("PUT", "dir/obj.txt").header("x-goog-if-generation-match", "0");

@@ -1,5 +1,5 @@
-//! The XML API ("Cloud Storage XML API"), in Google's own words rather than Amazon's: under those
-//! its conditions are ignored.
+//! The XML API ("Cloud Storage XML API"), with Google's own headers rather than Amazon's: together
+//! with Amazon's, its conditions are ignored.
 
 use raic_sdk::{
     Body, ByteRange, Digests as _, Error, ErrorKind, Listed, ObjectInfo, Page, Payload, Response,
@@ -8,10 +8,10 @@ use raic_sdk::{
 
 use crate::{answer::expect, info, signing::Unsigned};
 
-/// The most that is read of a listing.
+/// The most that is read of a listing, in bytes.
 const MAX_LISTING: u32 = 4 << 20;
 
-/// With the condition that the object has that generation; 0 is none at all.
+/// Adds the condition that the object has that generation; 0 means that there is no object.
 fn conditional(request: Unsigned, generation: Option<&str>) -> Unsigned {
     match generation {
         Some(generation) => request.header("x-goog-if-generation-match", generation),
@@ -20,7 +20,7 @@ fn conditional(request: Unsigned, generation: Option<&str>) -> Unsigned {
 }
 
 pub(crate) fn put(key: &str, content: &Payload, generation: Option<&str>) -> Result<ObjectInfo> {
-    // TLS keeps the bytes as they are; without it their digest does.
+    // TLS protects the bytes; without it their digest does.
     let is_plain = required_setting("endpoint")?.starts_with("http:");
     let digest = if is_plain {
         hex(&content.sha256())
@@ -59,7 +59,8 @@ pub(crate) fn get(
 pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
     let answer = Unsigned::object("HEAD", key).signed()?.send(None)?;
     match expect(&answer, &[200]) {
-        // A HEAD has no document that says what is wrong with a key or a clock; a listing has.
+        // A HEAD has no document that says what is wrong with a key or a clock. The error of a
+        // listing has one.
         Err(e) if matches!(e.http_status, Some(400 | 403)) && e.provider_code.is_none() => {
             list("", None, 1)?;
             Err(e)
@@ -139,7 +140,10 @@ fn parse_listing(document: &[u8]) -> Result<Page> {
     if result.name != "ListBucketResult" {
         return Err(error(
             ErrorKind::Protocol,
-            format!("a listing was asked, <{}> answered", result.name),
+            format!(
+                "a listing was answered by <{}> instead of <ListBucketResult>",
+                result.name
+            ),
         ));
     }
     let is_truncated = result.text_of("IsTruncated").map(str::trim) == Some("true");

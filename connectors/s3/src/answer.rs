@@ -1,14 +1,14 @@
-//! What the service's answers mean.
+//! What the S3 service's answers mean.
 
 use raic_sdk::{ErrorKind, Response, Result, answer::Described, xml::Element};
 
-/// Ok where the status is one of those wanted, else the error that the answer describes.
+/// Returns `Ok` if the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     let outcome =
         raic_sdk::answer::expect(answer, wanted, "x-amz-request-id", |answer, document| {
             let mut described = describe(document);
-            // A HEAD has no document: 405 is its word for an object that was deleted in a bucket
-            // with versions, and 301 for another region.
+            // A HEAD has no error document. It answers 405 for an object that was deleted in a
+            // bucket with versions, and 301 if the bucket is in another region.
             if answer.status() == 405
                 && answer.header("x-amz-delete-marker").as_deref() == Some("true")
             {
@@ -58,8 +58,8 @@ fn describe(document: &[u8]) -> Described {
     }
 }
 
-/// What a code means (S3 API reference, "Error responses"); none of one that is not listed, whose
-/// status says it.
+/// The kind of error that a code means (S3 API reference, "Error responses"). `None` for a code
+/// that is not listed: then the status decides.
 pub(crate) fn kind_of(code: &str) -> Option<ErrorKind> {
     Some(match code {
         "NoSuchKey" | "NoSuchVersion" => ErrorKind::NotFound,

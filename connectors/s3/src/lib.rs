@@ -16,11 +16,11 @@ use raic_sdk::{
 
 use crate::signing::Target;
 
-/// The connector.
+/// The S3 connector.
 #[derive(Debug)]
 pub struct S3;
 
-/// The largest answer to a listing of 1000 keys, with room to spare.
+/// The most that is read of a listing, in bytes: 1000 keys, with room to spare.
 const MAX_LISTING: u32 = 4 << 20;
 
 raic_sdk::connector!(S3);
@@ -33,7 +33,7 @@ impl Connector for S3 {
             Some("none") => capabilities,
             _ => capabilities.if_match(),
         };
-        // What one put takes.
+        // One PutObject takes 5 GiB.
         Ok(capabilities
             .ordered()
             .strong()
@@ -53,7 +53,7 @@ impl Connector for S3 {
             WriteMode::IfMatch(_) if setting("if-match").as_deref() == Some("none") => {
                 return Err(error(
                     ErrorKind::Unsupported,
-                    "this service does not replace by etag (setting if-match)",
+                    "this service does not replace by etag (its setting if-match is none)",
                 ));
             }
             WriteMode::IfMatch(etag) => headers.push(("if-match", quoted(etag))),
@@ -105,22 +105,22 @@ impl Connector for S3 {
             .request("HEAD", &[], Vec::new(), Vec::new)?
             .send(None)?;
         match answer::expect(&answer, &[200]) {
-            // A HEAD has no document: an ended token is a bare 400, a key that was revoked and a
-            // clock that is off a bare 403. A listing says which.
+            // A HEAD has no error document. An expired token is a bare 400; a revoked key or a
+            // wrong clock is a bare 403. The error of a listing says which it is.
             Err(e) if matches!(e.http_status, Some(400 | 403)) && e.provider_code.is_none() => {
                 list_page("", None, 1)?;
                 Err(e)
             }
             Err(e) => Err(e),
-            // Proxies drop the length of what has no content.
+            // Some proxies drop the length of an answer that has no content.
             Ok(()) if answer.header("content-length").is_none() => size_by_range(&key, &answer),
             Ok(()) => info(&answer),
         }
     }
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
-        // DeleteObject takes If-Match at Amazon only, so it is checked before: not atomic, and not
-        // said to be.
+        // Only Amazon's DeleteObject takes If-Match, so a HEAD checks the etag before. That is not
+        // atomic.
         if let Some(etag) = if_match
             && !conditions::still_has(Self::head(key.clone()), &etag)?
         {
@@ -142,7 +142,7 @@ impl Connector for S3 {
     fn create_container() -> Result<()> {
         let region = required_setting("region")?;
         let endpoint = required_setting("endpoint")?;
-        // The partitions: the world, China, and Europe's own.
+        // Amazon's partitions: worldwide, China, and the European Sovereign Cloud.
         let amazon = [".amazonaws.com", ".amazonaws.com.cn", ".amazonaws.eu"]
             .iter()
             .any(|end| endpoint.ends_with(end));
@@ -177,17 +177,17 @@ impl Connector for S3 {
         if setting("batch-delete").as_deref() == Some("none") {
             return Err(error(
                 ErrorKind::Unsupported,
-                "setting batch-delete: the service removes one by one",
+                "this service removes objects one by one (its setting batch-delete is none)",
             ));
         }
         let content = deletion(&keys).into_bytes();
-        // Amazon takes a checksum of other kinds too; other services want this one.
+        // Amazon also takes checksums of other kinds; other services want this one.
         let headers = vec![("content-md5", BASE64.encode(&raic_sdk::md5(&content)))];
         let digest = || raic_sdk::sha256(&content);
         let request = Target::bucket()?.request("POST", &[("delete", "")], headers, digest)?;
         let answer = request.content(content.clone()).send(None)?;
         answer::expect(&answer, &[200]).map_err(|e| {
-            // What services say that lack it.
+            // What services answer that lack DeleteObjects.
             let lacks = e.http_status == Some(405)
                 || matches!(
                     e.provider_code.as_deref(),
@@ -206,7 +206,8 @@ impl Connector for S3 {
     }
 }
 
-/// What the headers of an object's answer say. Some services quote etags there and not in listings.
+/// What the headers of an object's answer say. The etag is kept without its quotes, which some
+/// services write here but not in listings.
 fn info(answer: &Response) -> Result<ObjectInfo> {
     let info = raic_sdk::answer::info(answer)?;
     Ok(ObjectInfo {
@@ -215,7 +216,7 @@ fn info(answer: &Response) -> Result<ObjectInfo> {
     })
 }
 
-/// The size of an object whose HEAD does not tell it, by a GET of its first byte.
+/// What is known of an object whose HEAD gives no size: a GET of its first byte gives it.
 fn size_by_range(key: &str, head: &Response) -> Result<ObjectInfo> {
     let headers = vec![("range", "bytes=0-0".to_owned())];
     let answer = Target::object(key)?
@@ -236,31 +237,34 @@ fn size_by_range(key: &str, head: &Response) -> Result<ObjectInfo> {
     info(&answer)
 }
 
-/// The request of DeleteObjects, which answers with those it could not remove.
+/// The content of a DeleteObjects request. Asked to be quiet, the service answers only with the
+/// objects that it could not remove.
 fn deletion(keys: &[String]) -> String {
     let objects: String = keys
         .iter()
         .map(|key| format!("<Object><Key>{key}</Key></Object>"))
         .collect();
     format!(
-        "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}<Quiet>true</Quiet></Delete>"
+        "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{objects}\
+         <Quiet>true</Quiet></Delete>"
     )
 }
 
-/// Keys that could not be removed. An answer of 200 may be an error all the same.
+/// Reads the answer to DeleteObjects: the keys that could not be removed, each with its reason. An
+/// answer of 200 may be an error all the same.
 fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
-    // Asked to be quiet, some services say nothing where nothing failed.
+    // Asked to be quiet, some services answer with no document at all if nothing failed.
     if document.trim_ascii().is_empty() {
         return Ok(Vec::new());
     }
     let result = Element::parse(document)?;
-    let text = |of: &Element, name| of.text_of(name).unwrap_or_default().trim().to_owned();
-    let described = |of: &Element| {
-        let code = text(of, "Code");
+    let text = |e: &Element, name| e.text_of(name).unwrap_or_default().trim().to_owned();
+    let described = |e: &Element| {
+        let code = text(e, "Code");
         let kind = answer::kind_of(&code).unwrap_or(ErrorKind::Protocol);
         Error {
             provider_code: Some(code),
-            ..error(kind, text(of, "Message"))
+            ..error(kind, text(e, "Message"))
         }
     };
     match result.name.as_str() {
@@ -273,13 +277,13 @@ fn parse_deletion(document: &[u8]) -> Result<Vec<(String, Error)>> {
         "Error" => Err(described(&result)),
         other => Err(error(
             ErrorKind::Protocol,
-            format!("a deletion was asked, <{other}> answered"),
+            format!("a deletion was answered by <{other}> instead of <DeleteResult>"),
         )),
     }
 }
 
-/// A page by ListObjectsV2. An error of a request for the bucket: nothing else can be missing,
-/// whoever says so in what words.
+/// Corrects the error of a request for the bucket: nothing else can be missing, whatever words the
+/// service has for it.
 fn of_bucket(e: Error) -> Error {
     match e.kind {
         ErrorKind::NotFound => Error {
@@ -290,9 +294,11 @@ fn of_bucket(e: Error) -> Error {
     }
 }
 
+/// A page by ListObjectsV2.
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     let limit = limit.to_string();
-    // Names in the order the signature wants. `encoding-type`: a key may hold what XML cannot.
+    // The names are in the order that the signature wants. `encoding-type` is asked for since a key
+    // may hold what XML cannot.
     let mut query = vec![
         ("encoding-type", "url"),
         ("list-type", "2"),
@@ -311,7 +317,7 @@ fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
 fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     let lacks = |what| error(ErrorKind::Protocol, format!("the listing lacks {what}"));
     let mut entries = Vec::new();
-    // `EncodingType` may follow the entries.
+    // `EncodingType` may follow the entries, so keys are decoded after all of them.
     let result = Element::each(document, "Contents", |entry| {
         let key = entry
             .text_of("Key")
@@ -332,7 +338,10 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
     if result.name != "ListBucketResult" {
         return Err(error(
             ErrorKind::Protocol,
-            format!("a listing was asked, <{}> answered", result.name),
+            format!(
+                "a listing was answered by <{}> instead of <ListBucketResult>",
+                result.name
+            ),
         ));
     }
     if result.text_of("EncodingType") == Some("url") {
@@ -391,7 +400,7 @@ mod tests {
             .now(1_700_000_000_000)
     }
 
-    /// A HEAD without a document says 400 and 403 of whatever is wrong.
+    /// A HEAD, which has no document, answers 400 or 403 whatever is wrong.
     #[test]
     fn a_head_that_fails_without_a_code_asks_for_one() {
         let ended = "<Error><Code>ExpiredToken</Code><Message>ended</Message></Error>";
@@ -448,7 +457,7 @@ mod tests {
         assert_eq!(sent[0].header("if-match"), Some("\"e\""));
     }
 
-    /// 304 is one service's word for it.
+    /// One service answers 304 instead of 412.
     #[test]
     fn a_create_that_is_not_modified_found_something() {
         for status in [304, 412] {

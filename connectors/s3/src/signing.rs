@@ -1,15 +1,15 @@
-//! Signature Version 4, up to the canonical request; from there on it is the host's, with the
-//! secret key.
+//! Signature Version 4, up to the canonical request. The host, which has the secret key, does the
+//! rest.
 
 use raic_sdk::{
     ErrorKind, Request, Result, error, hex, now_unix_ms, required_setting, secrets, time, uri,
 };
 
-/// Where a request goes.
+/// The place that a request goes to: the bucket or an object.
 pub(crate) struct Target {
     scheme: String,
     authority: String,
-    /// Encoded as it is signed and sent.
+    /// The path, encoded as it is signed and sent.
     path: String,
 }
 
@@ -35,7 +35,7 @@ impl Target {
         .ok_or_else(|| {
             error(
                 ErrorKind::Misconfigured,
-                format!("the endpoint {endpoint:?} is no URL"),
+                format!("the endpoint {endpoint:?} is not a URL"),
             )
         })
     }
@@ -58,8 +58,9 @@ impl Target {
         })
     }
 
-    /// A signed request. `query` is in the order of its names; `digest` gives the content's SHA-256
-    /// where the signature covers it: over TLS it does not, since TLS already does.
+    /// Makes a signed request. `query` is in the order of its names. `digest` returns the content's
+    /// SHA-256, if the signature covers the content. That of a PUT over TLS is not covered, since
+    /// TLS already protects it.
     pub(crate) fn request(
         &self,
         method: &str,
@@ -87,8 +88,8 @@ impl Target {
         let signature =
             secret_key.sigv4("AWS4", &timestamp, &region, "s3", canonical.as_bytes())?;
         let authorization = format!(
-            "AWS4-HMAC-SHA256 Credential={access_key}/{}/{region}/s3/aws4_request, SignedHeaders={signed}, \
-             Signature={}",
+            "AWS4-HMAC-SHA256 Credential={access_key}/{}/{region}/s3/aws4_request, \
+             SignedHeaders={signed}, Signature={}",
             &timestamp[..8],
             hex(&signature)
         );
@@ -111,7 +112,7 @@ impl Target {
         )
     }
 
-    /// The canonical request, and the names of the headers it signs: all of them.
+    /// The canonical request, and the names of the headers that it signs: all of them.
     fn canonical_request(
         &self,
         method: &str,

@@ -1,8 +1,8 @@
-//! What the service's answers mean.
+//! What the answers of Swift and Keystone mean.
 
 use raic_sdk::{ErrorKind, Response, Result, answer::Described};
 
-/// Ok where the status is one of those wanted, else the error that the answer describes.
+/// Returns `Ok` if the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     raic_sdk::answer::expect(answer, wanted, "x-trans-id", |answer, text| {
         let message = plain(&String::from_utf8_lossy(text));
@@ -14,19 +14,19 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     })
 }
 
-/// Where Swift means something of its own by a status (Swift API reference), or by the text where
-/// quotas share one with sizes.
+/// The kind of error that Swift means by a status in its own way (Swift API reference); else
+/// `None`. Quotas share the status 413 with sizes, so there the text decides.
 fn kind_of(status: u16, text: &str) -> Option<ErrorKind> {
     match status {
         413 if text.to_ascii_lowercase().contains("quota") => Some(ErrorKind::QuotaExceeded),
         422 | 499 => Some(ErrorKind::Integrity),
-        // The ratelimit middleware's own.
+        // The ratelimit middleware's own status.
         498 => Some(ErrorKind::Throttled),
         _ => None,
     }
 }
 
-/// An HTML page's text, or a JSON error's message, in one line.
+/// The text of an HTML page, or the message of a JSON error, in one line of at most 200 characters.
 fn plain(text: &str) -> String {
     if let Ok(document) = raic_sdk::json::parse(text.as_bytes())
         && let Some(message) = raic_sdk::json::text(&document, "/error/message")

@@ -1,7 +1,7 @@
 //! OpenStack Swift (API reference, "Object Storage API").
 //!
-//! An object is put whole, with its MD5 as the etag that the service must find, and listed by
-//! markers. `If-None-Match: *` is checked before the object is written, so that writers who race
+//! A put sends an object whole, with its MD5 as the etag that the service must find. Listings go on
+//! by markers. Swift checks `If-None-Match: *` before it writes the object, so writers that race
 //! may all pass: create-only is emulated.
 
 mod answer;
@@ -14,10 +14,11 @@ use raic_sdk::{
     json, setting, time, uri,
 };
 
-/// The most that is read of a listing: 1000 names of the longest kind, with room to spare.
+/// The most that is read of a listing, in bytes: 1000 names of the longest kind, with room to
+/// spare.
 const MAX_LISTING: u32 = 4 << 20;
 
-/// The connector.
+/// The Swift connector.
 #[derive(Debug)]
 pub struct Swift;
 
@@ -107,7 +108,7 @@ impl Connector for Swift {
     }
 
     fn delete(key: String, if_match: Option<String>) -> Result<()> {
-        // Not atomic, and not said to be: Swift deletes whatever is there.
+        // Swift deletes whatever is there, so a HEAD checks the etag before. That is not atomic.
         if let Some(etag) = if_match
             && !conditions::still_has(Self::head(key.clone()), &etag)?
         {
@@ -153,40 +154,40 @@ impl Connector for Swift {
             login::send_to_account(|account| Request::new("HEAD", account.to_owned()), None)?;
         match expect(&account, &[200, 204]) {
             Ok(()) => {}
-            // Who may use one container only is not told of the account.
+            // A user of one container alone may not see the account.
             Err(e) if matches!(e.kind, ErrorKind::PermissionDenied | ErrorKind::NotFound) => {
                 return Ok(used(&container, "container"));
             }
             Err(e) => return Err(e),
         }
         let in_container = used(&container, "container");
-        let told = [
+        let pairs = [
             ("container-bytes-used", in_container.bytes_used),
             ("container-objects", in_container.objects),
             ("container-quota-bytes", in_container.quota_bytes),
         ];
-        let told = told
+        let extra = pairs
             .into_iter()
             .filter_map(|(name, n)| Some((name.to_owned(), n?.to_string())));
         let of_account = used(&account, "account");
-        // Whichever is reached first.
+        // The smaller of the two quotas counts.
         let quota_bytes = [of_account.quota_bytes, in_container.quota_bytes]
             .into_iter()
             .flatten()
             .min();
         Ok(Usage {
             quota_bytes,
-            extra: told.collect(),
+            extra: extra.collect(),
             ..of_account
         })
     }
 }
 
-/// What the headers of a container or an account say.
-fn used(answer: &raic_sdk::Response, of: &str) -> Usage {
+/// What the headers of a `container` or an `account`, as `holder` says, report of its usage.
+fn used(answer: &raic_sdk::Response, holder: &str) -> Usage {
     let number = |name: &str| {
         answer
-            .header(&format!("x-{of}-{name}"))
+            .header(&format!("x-{holder}-{name}"))
             .and_then(|n| n.trim().parse().ok())
     };
     Usage {
@@ -197,7 +198,8 @@ fn used(answer: &raic_sdk::Response, of: &str) -> Usage {
     }
 }
 
-/// Etags are the content's MD5; some services put them in quotes.
+/// What the headers of an object's answer say. Etags are the content's MD5, which some services put
+/// in quotes.
 fn info(answer: &raic_sdk::Response) -> Result<ObjectInfo> {
     let info = raic_sdk::answer::info(answer)?;
     Ok(ObjectInfo {
@@ -219,7 +221,7 @@ fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
     };
     let answer = login::send(build, None)?;
     expect(&answer, &[200, 204]).map_err(|mut e| {
-        // Of an object it would be the same; this was the container.
+        // A missing object is the same 404, but only the container can be missing here.
         if e.kind == ErrorKind::NotFound {
             e.kind = ErrorKind::ContainerNotFound;
         }
@@ -247,15 +249,15 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
             info: ObjectInfo {
                 size: json::number(row, "/bytes").ok_or_else(|| lacks("a size"))?,
                 etag: json::text(row, "/hash").map(str::to_owned),
-                // UTC, and not said to be.
+                // The date is in UTC, but the listing does not say so.
                 last_modified_unix_ms: modified
                     .and_then(|m| time::parse_rfc3339(&format!("{}Z", m.trim_end_matches('Z')))),
                 extra: Vec::new(),
             },
         });
     }
-    // Only an empty page is the last: sharded containers, proxies that filter and RADOSGW give
-    // short ones that go on.
+    // Only an empty page is the last: sharded containers, proxies that filter, and RADOSGW give
+    // short pages that go on.
     let next = entries.last().map(|last| last.key.clone());
     Ok(Page { entries, next })
 }
@@ -282,7 +284,7 @@ mod tests {
         assert_eq!(parse_listing(b"{}").unwrap_err().kind, ErrorKind::Protocol);
     }
 
-    /// RADOSGW gives pages shorter than it was asked for, in the midst of a listing.
+    /// In the midst of a listing, RADOSGW gives pages shorter than it was asked for.
     #[test]
     fn short_pages_are_followed_to_the_last_name() {
         let rows = |names: &[&str]| {
@@ -315,7 +317,7 @@ mod tests {
         assert!(sent[3].url.ends_with("&marker=d"), "{}", sent[3].url);
     }
 
-    /// A Keystone URL with a path too many, or without /v3.
+    /// For example a Keystone URL without /v3, or with a path too many.
     #[test]
     fn a_login_that_leads_nowhere_names_itself_and_not_the_container() {
         let host = Host::new()
@@ -338,8 +340,8 @@ mod tests {
         );
     }
 
-    /// The token's life is told by the service's clock, so it counts from the moment that the
-    /// service says it was issued.
+    /// The token's end is given by the service's clock, so its life counts from the moment of issue
+    /// that the service gives.
     #[test]
     fn a_clock_that_is_ahead_does_not_log_in_at_every_call() {
         let document = r#"{"token":{"issued_at":"2023-11-14T22:13:20.000000Z","expires_at":"2023-11-14T23:13:20.000000Z","catalog":[{"type":"object-store","endpoints":[{"interface":"public","region_id":"r","url":"https://h/v1/AUTH_p"}]}]}}"#;
@@ -353,7 +355,7 @@ mod tests {
             .setting("account.user", "u")
             .secret("account.password", "p4ssword")
             .token("token-v3", "t0ken-of-some-length")
-            // Three hours ahead.
+            // This host's clock is three hours ahead.
             .now(1_700_000_000_000 + 3 * 3_600_000)
             .answer(Answer::new(201).body(document));
         let (ttl, _) = host.run(|| login::log_in_for_tests().unwrap());

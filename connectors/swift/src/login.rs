@@ -1,4 +1,4 @@
-//! Logins: Keystone v3 and v2, and v1.
+//! Logins: by Keystone v3 and v2, and by v1, Swift's first login.
 
 use raic_sdk::{
     ErrorKind, Login, Made, Request, Response, Result, endpoint, error,
@@ -10,19 +10,19 @@ use raic_sdk::{
 
 use crate::answer::expect;
 
-/// The most that is read of a catalogue.
+/// The most that is read of a catalogue, in bytes.
 const MAX_CATALOGUE: u32 = 1 << 20;
-/// How long a token is kept where the service does not say how long it lasts.
+/// How long a token is kept if the service does not say how long it lasts, in milliseconds.
 const UNKNOWN_MS: u64 = 10 * 60 * 1000;
-/// How long before its end a token is made anew.
+/// How long before its end a token is renewed, in milliseconds.
 const MARGIN_MS: u64 = 60 * 1000;
 
-/// Names within a login.
+/// The names of a login's values: the token, and the account's storage URL.
 const TOKEN: &str = "token";
 const STORAGE: &str = "storage";
 
-/// Sends a request for the container, whose URL `build` gets, with a token, which is made anew
-/// where it is refused.
+/// Sends a request for the container with a token; `build` gets the container's URL. If the service
+/// refuses the token, the connector logs in again and sends the request once more.
 pub(crate) fn send(
     build: impl Fn(&str) -> Request,
     upload: Option<&raic_sdk::Payload>,
@@ -31,7 +31,8 @@ pub(crate) fn send(
     send_to_account(|storage| build(&format!("{storage}/{container}")), upload)
 }
 
-/// The same for the account, whose URL `build` gets.
+/// Sends a request for the account with a token, as [`send`] does for the container; `build` gets
+/// the account's URL.
 pub(crate) fn send_to_account(
     build: impl Fn(&str) -> Request,
     upload: Option<&raic_sdk::Payload>,
@@ -51,7 +52,7 @@ fn log_in() -> Result<Made> {
     }
 }
 
-/// How long the login that is made now would be kept, in milliseconds.
+/// Logs in, and returns how long the login would be kept, in milliseconds.
 #[cfg(test)]
 pub(crate) fn log_in_for_tests() -> Result<u64> {
     Ok(log_in()?.ttl_ms())
@@ -71,8 +72,9 @@ fn made(token: Secret, storage: &str, ttl_ms: u64) -> Result<Made> {
         .text(STORAGE, endpoint(STORAGE, storage)?))
 }
 
-/// How long a token is kept that ends at a moment; a short one for most of its life. Both moments
-/// are of the service's clock: from the one to the other it is right, however far ours is off.
+/// How long a token is kept, in milliseconds: until [`MARGIN_MS`] before its end, or for three
+/// quarters of a short life. Both moments are by the service's clock, so their distance is right,
+/// however wrong this host's clock is. If `issued_ms` is `None`, this host's clock stands in.
 fn ttl(ends_ms: Option<u64>, issued_ms: Option<u64>) -> u64 {
     let since = issued_ms.unwrap_or_else(now_unix_ms);
     let left = ends_ms.map_or(UNKNOWN_MS, |ends| ends.saturating_sub(since));
@@ -89,7 +91,7 @@ fn v1() -> Result<Made> {
     expect_login(&answer, &[200, 204])?;
     let storage = answer
         .header("x-storage-url")
-        .ok_or_else(|| protocol("the login told no X-Storage-Url"))?;
+        .ok_or_else(|| protocol("the login's answer has no X-Storage-Url"))?;
     let seconds = answer
         .header("x-auth-token-expires")
         .and_then(|s| s.trim().parse::<u64>().ok());
@@ -119,15 +121,16 @@ fn v2() -> Result<Made> {
     let services = document
         .pointer("/access/serviceCatalog")
         .and_then(|s| s.as_array());
-    let found = services
+    let stores = services
         .into_iter()
         .flatten()
         .filter(|s| json::text(s, "/type") == Some("object-store"));
-    let mut found = found
+    let mut endpoints = stores
         .filter_map(|s| s.pointer("/endpoints")?.as_array())
         .flatten();
-    let found = found.find(|e| region.is_none() || json::text(e, "/region") == region.as_deref());
-    let storage = found.and_then(|e| json::text(e, &format!("/{kind}URL")));
+    let endpoint =
+        endpoints.find(|e| region.is_none() || json::text(e, "/region") == region.as_deref());
+    let storage = endpoint.and_then(|e| json::text(e, &format!("/{kind}URL")));
     made(
         answer.take_secret("token-v2")?,
         storage.ok_or_else(no_endpoint)?,
@@ -135,7 +138,8 @@ fn v2() -> Result<Made> {
     )
 }
 
-/// What a v3 token is for ("Password authentication with scoped authorization").
+/// The scope of a v3 token, in JSON: a project or a domain ("Password authentication with scoped
+/// authorization").
 fn scope() -> Result<String> {
     if let Some(id) = setting("project-id") {
         return Ok(format!(r#"{{"project":{{"id":{}}}}}"#, quote(&id)));
@@ -179,18 +183,18 @@ fn v3() -> Result<Made> {
     let services = document
         .pointer("/token/catalog")
         .and_then(|s| s.as_array());
-    let found = services
+    let stores = services
         .into_iter()
         .flatten()
         .filter(|s| json::text(s, "/type") == Some("object-store"));
-    let mut found = found
+    let mut endpoints = stores
         .filter_map(|s| s.pointer("/endpoints")?.as_array())
         .flatten();
-    let found = found.find(|e| {
-        let of = json::text(e, "/region_id").or(json::text(e, "/region"));
-        json::text(e, "/interface") == Some(&kind) && (region.is_none() || of == region.as_deref())
+    let endpoint = endpoints.find(|e| {
+        let its = json::text(e, "/region_id").or(json::text(e, "/region"));
+        json::text(e, "/interface") == Some(&kind) && (region.is_none() || its == region.as_deref())
     });
-    let storage = found
+    let storage = endpoint
         .and_then(|e| json::text(e, "/url"))
         .ok_or_else(no_endpoint)?
         .to_owned();
@@ -205,8 +209,8 @@ fn post(path: &str, content: String) -> Result<Response> {
         .send(None)
 }
 
-/// Ok where a login's answer has one of those statuses; that nothing is there means that `auth-url`
-/// leads elsewhere.
+/// Returns `Ok` if a login's answer has one of those statuses. If there is nothing to log in at
+/// (404 or 405), `auth-url` is probably wrong, and the error says so.
 fn expect_login(answer: &Response, wanted: &[u16]) -> Result<()> {
     expect(answer, wanted).map_err(|e| match e.http_status {
         Some(404 | 405) => {
@@ -229,6 +233,7 @@ fn protocol(why: &str) -> raic_sdk::Error {
 }
 
 fn no_endpoint() -> raic_sdk::Error {
-    let why = "the catalogue has no object-store endpoint of that region and interface; set `region`, or give the user a role in the project";
+    let why = "the catalogue has no object-store endpoint of that region and interface; \
+               set `region`, or give the user a role in the project";
     error(ErrorKind::Misconfigured, why)
 }

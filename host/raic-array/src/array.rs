@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
-use raic_storage::{AccountId, ChunkBudget, Hold, Holds, LeaseDb, StorageServer};
-use tokio::task::JoinHandle;
+use raic_storage::{ChunkBudget, Hold, Holds, LeaseDb, StorageServer};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, Transfer,
@@ -18,8 +18,6 @@ use crate::{
 
 /// How long a cloud's probe may take.
 const PROBE: Duration = Duration::from_secs(10);
-/// How often it is looked whether a new day has begun.
-const DAYS: Duration = Duration::from_secs(60);
 const MAX_NAME: usize = 1024;
 
 /// What an array is made of.
@@ -43,8 +41,6 @@ pub struct ArrayConfig {
     pub servers: Vec<Arc<StorageServer>>,
     /// The leases of all of them.
     pub leasedb: LeaseDb,
-    /// How often what the clouds hold is reconciled with the leases; none: never by itself.
-    pub reconcile_every: Option<Duration>,
     /// What is being read: the servers' own.
     pub holds: Holds,
     /// What uploads and reads hold in memory comes from it.
@@ -63,7 +59,7 @@ impl ArrayConfig {
 #[derive(Debug)]
 pub struct Array {
     inner: Arc<Inner>,
-    tasks: Vec<JoinHandle<()>>,
+    _keyring_task: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -78,31 +74,22 @@ pub(crate) struct Inner {
     pub(crate) servers: Vec<Arc<StorageServer>>,
     pub(crate) catalog: Catalog,
     pub(crate) codec: Codec,
-    pub(crate) health: Health,
+    /// What is known of the clouds' health; shared with the array that takes this one's place.
+    pub(crate) health: Arc<Health>,
     /// Shared with the array that takes this one's place.
     holds: Holds,
     pub(crate) budget: ChunkBudget,
 }
 
-/// Of a file that is stored.
-#[derive(Clone, Debug)]
+/// How a file is stored.
+#[derive(Clone, Debug, Default)]
 pub struct PutOptions {
-    /// Counts along.
+    /// Counts the bytes that each cloud takes.
     pub transfer: Transfer,
-    /// Who pays for it.
-    pub account: AccountId,
-    /// Bytes of content, where they are known: reserved before the first is sent.
+    /// The name of the account that pays for the file; `None` is the account `anonymous`.
+    pub account: Option<String>,
+    /// Bytes of content, if they are known: reserved before the first is sent.
     pub size: Option<u64>,
-}
-
-impl Default for PutOptions {
-    fn default() -> Self {
-        Self {
-            transfer: Transfer::default(),
-            account: AccountId::ANONYMOUS,
-            size: None,
-        }
-    }
 }
 
 /// How an array is.
@@ -150,7 +137,7 @@ impl Array {
     /// the database's.
     pub async fn open(config: ArrayConfig) -> Result<Self> {
         let catalog = Catalog::open(config.leasedb.clone(), config.keyring.array).await?;
-        Self::start(config, catalog).await
+        Self::start(config, catalog, Arc::default()).await
     }
 
     /// An array of another configuration in the place of this one, on the same database. Uploads
@@ -162,10 +149,15 @@ impl Array {
         if config.keyring.array != self.inner.keyring.array {
             return Err(ArrayError::Keyring);
         }
-        Self::start(config, self.inner.catalog.clone()).await
+        Self::start(
+            config,
+            self.inner.catalog.clone(),
+            self.inner.health.clone(),
+        )
+        .await
     }
 
-    async fn start(config: ArrayConfig, catalog: Catalog) -> Result<Self> {
+    async fn start(config: ArrayConfig, catalog: Catalog, health: Arc<Health>) -> Result<Self> {
         let n = config.servers.len();
         if n != usize::from(config.geometry.n) {
             return Err(ArrayError::Geometry {
@@ -184,26 +176,15 @@ impl Array {
             sealed_keyring: config.sealed_keyring,
             keyring_copies: KeyringCopies::default(),
             servers: config.servers,
-            health: Health::default(),
+            health,
             holds: config.holds,
             budget: config.budget,
         });
-        // Each cloud has its own, so that one that hangs holds up none of the others.
-        let mut tasks: Vec<_> = inner
-            .servers
-            .iter()
-            .map(|server| tokio::spawn(server.clone().collect_for_ever()))
-            .collect();
-        if let Some(every) = config.reconcile_every {
-            let walks = inner
-                .servers
-                .iter()
-                .map(|server| tokio::spawn(server.clone().reconcile_for_ever(every)));
-            tasks.extend(walks);
-        }
-        tasks.push(tokio::spawn(record_days(config.leasedb)));
-        tasks.push(tokio::spawn(inner.clone().keep_keyring_copies()));
-        Ok(Self { inner, tasks })
+        let keyring_task = tokio::spawn(inner.clone().keep_keyring_copies());
+        Ok(Self {
+            inner,
+            _keyring_task: AbortOnDropHandle::new(keyring_task),
+        })
     }
 
     /// Stores `content` under `name`, replacing the file there. When it returns, the file is
@@ -296,6 +277,11 @@ impl Array {
         &self.inner.servers
     }
 
+    /// The leases of all its servers.
+    pub fn leasedb(&self) -> &LeaseDb {
+        self.inner.catalog.leasedb()
+    }
+
     /// How the array is; asks every cloud.
     ///
     /// # Errors
@@ -310,11 +296,8 @@ impl Array {
             .servers
             .iter()
             .map(|server| self.state(server, &holders, &lacking));
-        let leasedb = server_leasedb(&self.inner.servers);
-        let gone = match leasedb {
-            Some(leasedb) => leasedb.servers().await?,
-            None => Vec::new(),
-        };
+        let leasedb = self.leasedb();
+        let gone = leasedb.servers().await?;
         Ok(Status {
             geometry: self.inner.geometry,
             needed: self.inner.needed(),
@@ -325,7 +308,7 @@ impl Array {
                 .filter(|s| s.is_gone && s.shares > 0)
                 .map(|s| (s.name, s.shares))
                 .collect(),
-            clock: leasedb.and_then(LeaseDb::clock_fault),
+            clock: leasedb.clock_fault(),
         })
     }
 
@@ -377,26 +360,6 @@ impl Array {
             available,
             last: self.inner.health.last_failures(name),
         }
-    }
-}
-
-fn server_leasedb(servers: &[Arc<StorageServer>]) -> Option<&LeaseDb> {
-    servers.first().map(|server| server.leasedb())
-}
-
-/// Writes the usage of every day down, for as long as the array runs.
-async fn record_days(leasedb: LeaseDb) {
-    loop {
-        if let Err(e) = leasedb.record_day().await {
-            tracing::warn!("the day's usage is not written down yet: {e}");
-        }
-        tokio::time::sleep(DAYS).await;
-    }
-}
-
-impl Drop for Array {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
     }
 }
 

@@ -13,8 +13,8 @@
 use std::collections::BTreeMap;
 
 use raic_storage::{
-    AccountId, Allocation, Database, LeaseDb, RenewSecret, ServerId, ShareKind, ShareNum,
-    StorageIndex, Stored, placed,
+    AccountId, Allocation, Database, FirstLease, LateRequests, LeaseDb, ServerId, ShareId,
+    ShareKind, ShareNum, StorageIndex, Stored, placed,
 };
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
@@ -63,8 +63,19 @@ pub struct FileInfo {
     pub has_replaced: bool,
     /// The clouds that hold its shares, by share number.
     pub shares: Vec<(ShareNum, String)>,
-    /// The shares it lacks, with the cloud that did not take them and why.
-    pub lacking: Vec<(ShareNum, String, String)>,
+    /// The shares that it lacks.
+    pub lacking: Vec<Lacking>,
+}
+
+/// A share that a file lacks.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Lacking {
+    /// The share's number.
+    pub share: ShareNum,
+    /// The cloud that did not take the share, or lost it.
+    pub cloud: String,
+    /// Why, as a sentence that names the cloud.
+    pub reason: String,
 }
 
 /// What one storage index names.
@@ -101,7 +112,6 @@ pub(crate) struct Placement {
 pub(crate) struct Target {
     pub(crate) share: ShareNum,
     pub(crate) server: ServerId,
-    pub(crate) cloud: String,
 }
 
 /// A file about to be committed.
@@ -111,8 +121,8 @@ pub(crate) struct NewFile {
     pub(crate) stream: Stream,
     /// Shares that were stored.
     pub(crate) stored: Vec<(ShareNum, Stored)>,
-    /// Shares that were not stored: cloud and reason.
-    pub(crate) lacking: Vec<(ShareNum, String, String)>,
+    /// Shares that were not stored.
+    pub(crate) lacking: Vec<Lacking>,
 }
 
 /// Totals for `status`.
@@ -164,6 +174,10 @@ impl Catalog {
         Ok(Self { database, leasedb })
     }
 
+    pub(crate) fn leasedb(&self) -> &LeaseDb {
+        &self.leasedb
+    }
+
     /// Allocates the shares of a stream, for an account, that reserves so many bytes for each.
     pub(crate) async fn begin(
         &self,
@@ -177,23 +191,16 @@ impl Catalog {
             .write(move |tx| {
                 // The whole at once, so that a refusal says what the file takes.
                 leasedb.admit(tx, account, reserve.saturating_mul(targets.len() as u64))?;
-                for Target {
-                    share,
-                    server,
-                    cloud,
-                } in targets
-                {
-                    let kind = ShareKind::Array;
+                for Target { share, server } in targets {
                     let new = Allocation {
                         server,
-                        index,
-                        share,
-                        kind,
+                        id: ShareId { index, share },
+                        kind: ShareKind::Array,
                         account,
                         reserve,
                         upload: None,
                     };
-                    leasedb.allocate(tx, &cloud, &new)?;
+                    leasedb.allocate(tx, &new)?;
                 }
                 Ok(())
             })
@@ -204,9 +211,13 @@ impl Catalog {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
-                let abandon =
-                    |t: &Target| Ok(leasedb.abandon(tx, t.server, (index, t.share), true)?);
-                targets.iter().try_for_each(abandon)
+                targets.iter().try_for_each(|target| {
+                    let id = ShareId {
+                        index,
+                        share: target.share,
+                    };
+                    Ok(leasedb.abandon(tx, target.server, id, LateRequests::MayLand)?)
+                })
             })
             .await
     }
@@ -238,19 +249,22 @@ impl Catalog {
                         stream.roots.concat(),
                     ],
                 )?;
-                for Target { share, server, cloud } in &targets {
-                    let at = (stream.index, *share);
-                    match stored.iter().find(|(of, _)| of == share) {
-                        Some((_, Stored { objects, bytes })) => {
-                            let lease = (account, RenewSecret::NONE, None);
-                            leasedb.complete(tx, (*server, cloud), at, (*objects, *bytes), lease)?;
+                for Target { share, server } in &targets {
+                    let id = ShareId { index: stream.index, share: *share };
+                    match stored.iter().find(|(number, _)| number == share) {
+                        Some((_, stored)) => {
+                            let lease = FirstLease::Lasting(account);
+                            leasedb.complete(tx, *server, id, *stored, lease)?;
                         }
                         // What a cloud got of a share that failed goes.
-                        None => leasedb.abandon(tx, *server, at, true)?,
+                        None => leasedb.abandon(tx, *server, id, LateRequests::MayLand)?,
                     }
                 }
-                for (share, cloud, reason) in &lacking {
-                    tx.execute("INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)", params![index, share.0, cloud, reason])?;
+                for Lacking { share, cloud, reason } in &lacking {
+                    tx.execute(
+                        "INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)",
+                        params![index, share.0, cloud, reason],
+                    )?;
                 }
                 let has_replaced = drop_current(tx, &leasedb, &name)?;
                 let modified_ms = leasedb.now_ms();
@@ -319,19 +333,23 @@ impl Catalog {
                 let mut lacking =
                     c.prepare("SELECT share, cloud, reason FROM lacking WHERE storage_index = ?1")?;
                 let rows = lacking.query_map([index.0], |r| {
-                    Ok((ShareNum(r.get(0)?), r.get(1)?, r.get(2)?))
+                    Ok(Lacking {
+                        share: ShareNum(r.get(0)?),
+                        cloud: r.get(1)?,
+                        reason: r.get(2)?,
+                    })
                 })?;
                 info.lacking
                     .extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
             }
             let placements = streams.iter().flat_map(|stream| &stream.placements);
-            let lost = placements.filter(|placed| placed.is_lost).map(|placed| {
-                (
-                    placed.share,
-                    placed.cloud.clone(),
-                    "it has vanished from its cloud, or the cloud is gone".to_owned(),
-                )
-            });
+            let lost = placements
+                .filter(|placed| placed.is_lost)
+                .map(|placed| Lacking {
+                    share: placed.share,
+                    cloud: placed.cloud.clone(),
+                    reason: "it has vanished from its cloud, or the cloud is gone".to_owned(),
+                });
             info.lacking.extend(lost);
             info.lacking.sort_unstable();
             Ok((info, streams))
@@ -393,16 +411,16 @@ impl Catalog {
     /// Shares of files that each cloud should have and has not.
     pub(crate) async fn lacking(&self) -> Result<BTreeMap<String, u64>> {
         let lacking = self.database.read(|c| {
-            let mut statement = c.prepare(
-                "SELECT cloud, sum(shares) FROM (
-                     SELECT cloud, count(*) AS shares FROM lacking GROUP BY cloud UNION ALL
-                     SELECT servers.name, count(*) FROM servers CROSS JOIN shares ON server = servers.id
-                     WHERE lost_ms > 0 GROUP BY servers.id) GROUP BY cloud",
-            )?;
-            let rows = statement.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)?.unsigned_abs())))?;
+            let mut statement = c.prepare("SELECT cloud, count(*) FROM lacking GROUP BY cloud")?;
+            let rows =
+                statement.query_map([], |r| Ok((r.get(0)?, r.get::<_, i64>(1)?.unsigned_abs())))?;
             Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
         });
-        lacking.await
+        let mut lacking: BTreeMap<String, u64> = lacking.await?;
+        for (cloud, vanished) in self.leasedb.vanished().await? {
+            *lacking.entry(cloud).or_default() += vanished;
+        }
+        Ok(lacking)
     }
 
     /// Whether a generation of the keyring was once on enough clouds.

@@ -5,12 +5,10 @@
 //! coded by [`crate::galois`], which is many times faster than the library's portable code and
 //! gives the same bytes.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use raic_storage::ShareNum;
 use reed_solomon_erasure::galois_8::ReedSolomon;
 
@@ -106,7 +104,7 @@ impl Codec {
 
     fn data_coefficients(&self, shares: Vec<ShareNum>) -> Result<Arc<Vec<Coefficients>>> {
         let Inner { k, n, .. } = *self.0;
-        let lock = || self.0.data.lock().unwrap_or_else(PoisonError::into_inner);
+        let lock = || self.0.data.lock();
         if let Some(known) = lock().get(&shares) {
             return Ok(known.clone());
         }

@@ -5,8 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
-    task::{Context, Poll},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,8 +14,9 @@ use futures::{
     Stream, StreamExt as _, TryStreamExt as _,
     stream::{self, FuturesUnordered},
 };
-use raic_storage::{Hold, ShareNum, StorageError, StorageServer};
-use tokio::task::{JoinError, JoinHandle};
+use parking_lot::Mutex;
+use raic_storage::{Hold, ShareId, ShareNum, StorageError, StorageServer};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ArrayError, Fault, Result, Transfer,
@@ -68,10 +68,6 @@ struct StreamReader {
     transfer: Transfer,
     /// Keeps the shares from being deleted meanwhile.
     _reading: Hold,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Inner {
@@ -150,7 +146,7 @@ impl Inner {
             // A task of its own, so that what was begun ends although the reader pauses: else a
             // paused reader would hold its clouds' places, and its waiting would be taken for
             // theirs.
-            let fetching = Fetching(tokio::spawn(reader.read(batch.clone())));
+            let fetching = Fetching::new(tokio::spawn(reader.read(batch.clone())));
             async move {
                 let segments = fetching.await??;
                 let cut = segments
@@ -174,22 +170,8 @@ impl Inner {
     }
 }
 
-/// A batch on its way; stops when dropped.
-struct Fetching(JoinHandle<Result<Vec<Bytes>>>);
-
-impl Future for Fetching {
-    type Output = Result<Result<Vec<Bytes>>, JoinError>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        Pin::new(&mut self.0).poll(context)
-    }
-}
-
-impl Drop for Fetching {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
+/// A fetch of some blocks of one share, which ends with its owner.
+type Fetching = AbortOnDropHandle<Result<Vec<Bytes>>>;
 
 /// Cuts segments into batches that cross no group: the first is small, for a quick first byte, and
 /// so are those that there is no memory for. A small one needs none reserved, so that a read always
@@ -344,8 +326,10 @@ impl StreamReader {
     /// How long a cloud may take for so many blocks before another is asked too: by what the clouds
     /// took lately.
     fn patience(&self, blocks: usize) -> Duration {
-        let usual =
-            lock(&self.pace).map(|pace| pace * u32::try_from(blocks).unwrap_or(u32::MAX) * 4);
+        let usual = self
+            .pace
+            .lock()
+            .map(|pace| pace * u32::try_from(blocks).unwrap_or(u32::MAX) * 4);
         usual.map_or(FIRST_PATIENCE, |usual| usual.max(LEAST_PATIENCE))
     }
 
@@ -355,7 +339,7 @@ impl StreamReader {
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
         order.sort_by_key(|i| {
             let source = &self.sources[*i];
-            let faults = lock(&source.faults).len();
+            let faults = source.faults.lock().len();
             (
                 source.is_lost,
                 faults,
@@ -376,7 +360,7 @@ impl StreamReader {
         let count = u32::try_from(segments.end - segments.start).unwrap_or(u32::MAX);
         let fetched = self.fetch_from(source, segments).await;
         if fetched.is_ok() {
-            let (took, mut pace) = (began.elapsed() / count.max(1), lock(&self.pace));
+            let (took, mut pace) = (began.elapsed() / count.max(1), self.pace.lock());
             *pace = Some(pace.map_or(took, |pace| (pace * 3 + took) / 4));
         }
         (number, fetched)
@@ -410,7 +394,7 @@ impl StreamReader {
 
     /// A group's hash page, verified against the share's root in the catalog.
     async fn page(&self, source: &Source, group: u64) -> Result<Bytes, String> {
-        let known = lock(&source.page_cache).get(&group).cloned();
+        let known = source.page_cache.lock().get(&group).cloned();
         if let Some(page) = known {
             return Ok(page);
         }
@@ -423,7 +407,7 @@ impl StreamReader {
         if hashes.get(group as usize) != Some(&hash) {
             return Err(self.lie(source, "a page of hashes is not the one that was stored"));
         }
-        let mut cache = lock(&source.page_cache);
+        let mut cache = source.page_cache.lock();
         cache.insert(group, page.clone());
         while cache.len() > 4 {
             cache.pop_first();
@@ -432,7 +416,7 @@ impl StreamReader {
     }
 
     async fn page_hashes(&self, source: &Source) -> Result<Arc<Vec<Hash>>, String> {
-        let known = lock(&source.pages).clone();
+        let known = source.pages.lock().clone();
         if let Some(hashes) = known {
             return Ok(hashes);
         }
@@ -456,7 +440,7 @@ impl StreamReader {
             return Err(self.lie(source, "its hashes are not those that were stored"));
         }
         let hashes = Arc::new(hashes);
-        *lock(&source.pages) = Some(hashes.clone());
+        *source.pages.lock() = Some(hashes.clone());
         Ok(hashes)
     }
 
@@ -466,7 +450,13 @@ impl StreamReader {
         let gather = async {
             let mut pieces = source
                 .server
-                .read(self.stream.index, source.share, range)
+                .read(
+                    ShareId {
+                        index: self.stream.index,
+                        share: source.share,
+                    },
+                    range,
+                )
                 .await?;
             let mut whole = BytesMut::with_capacity(length);
             while let Some(piece) = pieces.try_next().await? {
@@ -497,7 +487,7 @@ impl StreamReader {
         self.inner
             .health
             .failed(source.server.name(), Work::Reading, &text);
-        let mut faults = lock(&source.faults);
+        let mut faults = source.faults.lock();
         if faults.len() < 16 {
             faults.push(text);
         }
@@ -527,7 +517,7 @@ impl StreamReader {
                 });
                 continue;
             };
-            if let Some(text) = lock(&source.faults).last().cloned() {
+            if let Some(text) = source.faults.lock().last().cloned() {
                 faults.push(Fault {
                     cloud: source.server.name().to_owned(),
                     text,

@@ -2,10 +2,10 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 /// How long a cloud that failed is asked last.
 const DISTRUST: Duration = Duration::from_secs(60);
 /// How often a sample of what was just stored is read back from a cloud.
@@ -55,8 +55,7 @@ pub(crate) struct Health(Mutex<HashMap<String, Known>>);
 
 impl Health {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
-        // Each change is of one field, so a panic elsewhere leaves it whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(crate) fn failed(&self, cloud: &str, work: Work, text: &str) {

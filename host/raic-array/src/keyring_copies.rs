@@ -7,13 +7,14 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use futures::{StreamExt as _, stream::FuturesUnordered};
+use parking_lot::Mutex;
 use raic_storage::{StorageError, StorageServer};
 
 use crate::{ArrayError, Result, array::Inner};
@@ -32,24 +33,21 @@ pub(crate) struct KeyringCopies {
     is_active: AtomicBool,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one call on a set or a map, so a panic elsewhere leaves it whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl KeyringCopies {
     /// Why a cloud has no copy.
     pub(crate) fn fault(&self, cloud: &str) -> Option<String> {
-        lock(&self.faults).get(cloud).cloned()
+        self.faults.lock().get(cloud).cloned()
     }
 
     fn failed(&self, cloud: &str, fault: Option<String>) {
         let Some(fault) = fault else {
-            lock(&self.faults).remove(cloud);
+            self.faults.lock().remove(cloud);
             return;
         };
         // Told once, not at every try.
-        if lock(&self.faults)
+        if self
+            .faults
+            .lock()
             .insert(cloud.to_owned(), fault.clone())
             .as_ref()
             != Some(&fault)
@@ -110,7 +108,7 @@ impl Inner {
     /// copies are all the same.
     async fn copy_keyring(&self, enough: Option<usize>) -> Result<()> {
         let mut holders: BTreeSet<String> = self.keyring_holders().await?.into_iter().collect();
-        let verified = lock(&self.keyring_copies.verified).clone();
+        let verified = self.keyring_copies.verified.lock().clone();
         let others = self
             .servers
             .iter()
@@ -140,8 +138,8 @@ impl Inner {
             let (cloud, copied) = copied?;
             match copied {
                 Ok(()) => {
-                    lock(&self.keyring_copies.faults).remove(&cloud);
-                    lock(&self.keyring_copies.verified).insert(cloud.clone());
+                    self.keyring_copies.faults.lock().remove(&cloud);
+                    self.keyring_copies.verified.lock().insert(cloud.clone());
                     holders.insert(cloud);
                 }
                 Err(fault) => {

@@ -25,7 +25,7 @@ mod upload;
 mod vectors;
 
 pub use array::{Array, ArrayConfig, CloudState, PutOptions, Status};
-pub use catalog::{FileInfo, Totals};
+pub use catalog::{FileInfo, Lacking, Totals};
 pub use download::Content;
 pub use error::{ArrayError, Fault, Result};
 pub use format::Geometry;

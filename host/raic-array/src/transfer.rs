@@ -1,17 +1,15 @@
 //! How far a put or get has come, for people who wait for it.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::BTreeMap, sync::Arc};
 
+use parking_lot::Mutex;
 /// The bytes of shares that each cloud has taken or given. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Transfer(Arc<Mutex<BTreeMap<String, u64>>>);
 
 impl Transfer {
     pub(crate) fn add(&self, cloud: &str, bytes: usize) {
-        let mut clouds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clouds = self.0.lock();
         match clouds.get_mut(cloud) {
             Some(sum) => *sum += bytes as u64,
             None => drop(clouds.insert(cloud.to_owned(), bytes as u64)),
@@ -20,9 +18,6 @@ impl Transfer {
 
     /// Bytes by cloud, of the clouds that took part so far.
     pub fn clouds(&self) -> BTreeMap<String, u64> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.0.lock().clone()
     }
 }

@@ -10,14 +10,16 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
 use raic_storage::{
-    ShareNum, ShareWriter, StorageError, StorageIndex, StorageServer, Stored, held_by_writers,
+    AccountId, ShareId, ShareNum, ShareWriter, StorageError, StorageIndex, StorageServer, Stored,
+    held_by_writers,
 };
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::sync::mpsc;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ArrayError, Fault, PutOptions, Result, Transfer,
     array::Inner,
-    catalog::{FileInfo, NewFile, Stream as CatalogStream, Target},
+    catalog::{FileInfo, Lacking, NewFile, Stream as CatalogStream, Target},
     format::{Header, Layout, Trailer},
     health::{Work, shortened},
     keyring::stream_key,
@@ -74,15 +76,10 @@ impl Sample {
         self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
     }
 
-    async fn compare(
-        self,
-        server: &StorageServer,
-        index: StorageIndex,
-        share: ShareNum,
-    ) -> Result<(), WriteFault> {
+    async fn compare(self, server: &StorageServer, id: ShareId) -> Result<(), WriteFault> {
         let cloud = server.name();
         let read = async {
-            let mut pieces = server.read(index, share, 0..self.0.len() as u64).await?;
+            let mut pieces = server.read(id, 0..self.0.len() as u64).await?;
             let mut at = 0;
             while let Some(piece) = pieces.next().await.transpose()? {
                 let past = at + piece.len();
@@ -129,7 +126,7 @@ struct ShareUpload {
     domain: String,
     /// None once it failed.
     queue: Option<mpsc::Sender<Piece>>,
-    task: JoinHandle<Result<Stored, WriteFault>>,
+    task: AbortOnDropHandle<Result<Stored, WriteFault>>,
 }
 
 /// Why a share was not stored.
@@ -157,27 +154,20 @@ impl From<String> for WriteFault {
     }
 }
 
-impl Drop for ShareUpload {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
 fn begin_share(
     server: Arc<StorageServer>,
-    index: StorageIndex,
-    share: ShareNum,
+    id: ShareId,
     length: Option<u64>,
     (transfer, takes_sample): (Transfer, bool),
 ) -> ShareUpload {
     let (queue, pieces) = mpsc::channel(QUEUE);
     let (cloud, domain) = (server.name().to_owned(), server.domain().to_owned());
-    let task = tokio::spawn(async move {
+    let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let sample = takes_sample.then(Sample::default);
-        write_share(&server, (index, share), length, pieces, (transfer, sample)).await
-    });
+        write_share(&server, id, length, pieces, (transfer, sample)).await
+    }));
     ShareUpload {
-        share,
+        share: id.share,
         cloud,
         domain,
         queue: Some(queue),
@@ -187,12 +177,12 @@ fn begin_share(
 
 async fn write_share(
     server: &StorageServer,
-    (index, share): (StorageIndex, ShareNum),
+    id: ShareId,
     length: Option<u64>,
     mut pieces: mpsc::Receiver<Piece>,
     (transfer, mut sample): (Transfer, Option<Sample>),
 ) -> Result<Stored, WriteFault> {
-    let mut writer: Box<dyn ShareWriter> = server.create(index, share, length).await?;
+    let mut writer: Box<dyn ShareWriter> = server.create(id, length).await?;
     while let Some(piece) = pieces.recv().await {
         match piece {
             Piece::Bytes(bytes) => {
@@ -206,7 +196,7 @@ async fn write_share(
             Piece::End => {
                 let stored = writer.finish().await?;
                 if let Some(sample) = sample {
-                    sample.compare(server, index, share).await?;
+                    sample.compare(server, id).await?;
                 }
                 return Ok(stored);
             }
@@ -243,10 +233,13 @@ impl Inner {
             account,
             size,
         } = options;
+        let account = match account {
+            Some(name) => self.catalog.leasedb().account(&name).await?.id,
+            None => AccountId::ANONYMOUS,
+        };
         let target = |(s, share): (&Arc<StorageServer>, u8)| Target {
             share: ShareNum(share),
             server: s.id(),
-            cloud: s.name().to_owned(),
         };
         let targets: Vec<Target> = self.servers.iter().zip(0..).map(target).collect();
         let layout = |length| Layout {
@@ -297,7 +290,7 @@ impl Inner {
             Ok(file) => file
                 .lacking
                 .iter()
-                .map(|(_, cloud, why)| (cloud.as_str(), why.as_str()))
+                .map(|lacking| (lacking.cloud.as_str(), lacking.reason.as_str()))
                 .collect(),
             Err(ArrayError::TooFewClouds { faults, .. }) => faults
                 .iter()
@@ -362,8 +355,10 @@ impl Inner {
                     let length = announced.map(|announced| announced.share_length);
                     begin_share(
                         s.clone(),
-                        index,
-                        ShareNum(i),
+                        ShareId {
+                            index,
+                            share: ShareNum(i),
+                        },
                         length,
                         (transfer.clone(), takes_sample),
                     )
@@ -474,7 +469,11 @@ impl Inner {
         let lacking = uploads
             .lacking
             .into_iter()
-            .map(|(share, cloud, fault)| (share, cloud, shortened(&fault.text)));
+            .map(|(share, cloud, fault)| Lacking {
+                share,
+                cloud,
+                reason: shortened(&fault.text),
+            });
         Ok(NewFile {
             name,
             content_hash,
@@ -536,7 +535,7 @@ impl Uploads {
                 self.give_up(i, sent.is_none()).await;
             }
         }
-        self.enough()
+        self.require_enough()
     }
 
     async fn finish(&mut self) -> Result<Vec<(ShareNum, Stored)>> {
@@ -568,7 +567,7 @@ impl Uploads {
                 }
             }
         }
-        self.enough()?;
+        self.require_enough()?;
         Ok(stored)
     }
 
@@ -586,7 +585,7 @@ impl Uploads {
         self.lacking.push((share.share, share.cloud.clone(), fault));
     }
 
-    fn enough(&self) -> Result<()> {
+    fn require_enough(&self) -> Result<()> {
         let n = self.shares.len();
         let stored = n - self.lacking.len();
         // Clouds of one failure domain are lost together.
@@ -646,6 +645,8 @@ fn too_slow(cloud: &str, patience: Duration) -> String {
 }
 
 /// How a share's task ended: with what it is kept in.
-async fn outcome(task: &mut JoinHandle<Result<Stored, WriteFault>>) -> Result<Stored, WriteFault> {
+async fn outcome(
+    task: &mut AbortOnDropHandle<Result<Stored, WriteFault>>,
+) -> Result<Stored, WriteFault> {
     task.await.unwrap_or_else(|e| Err(e.to_string().into()))
 }

@@ -10,12 +10,12 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_array::{
-    Array, ArrayConfig, ArrayError, Geometry, Keyring, PutOptions, RecoveryKey, Transfer,
+    Array, ArrayConfig, ArrayError, Geometry, Keyring, Lacking, PutOptions, RecoveryKey, Transfer,
 };
 use raic_cloud::{Breaker, Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{
-    AccountChange, ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience,
-    ServerSettings, StorageError, StorageServer,
+    AccountChange, ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb, Owner,
+    ServerSettings, StorageError, StorageServer, Supervisor,
 };
 
 struct Rig {
@@ -26,6 +26,21 @@ struct Rig {
     domains: Vec<&'static str>,
     budget: ChunkBudget,
     folder: tempfile::TempDir,
+}
+
+/// An array, and the work beside it.
+#[derive(Debug)]
+struct Running {
+    array: Array,
+    _supervisor: Supervisor,
+}
+
+impl std::ops::Deref for Running {
+    type Target = Array;
+
+    fn deref(&self) -> &Array {
+        &self.array
+    }
 }
 
 impl Rig {
@@ -47,9 +62,9 @@ impl Rig {
         }
     }
 
-    async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Array, ArrayError> {
+    async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Running, ArrayError> {
         let database = Database::open(&self.folder.path().join("raic.db")).unwrap();
-        let leasedb = LeaseDb::open(database, Clock::system(), Patience::default()).await?;
+        let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default()).await?;
         let identity = leasedb.identity().await?;
         let owner = Owner {
             array: keyring.array,
@@ -76,7 +91,8 @@ impl Rig {
             );
             servers.push(Arc::new(server.await?));
         }
-        Array::open(ArrayConfig {
+        let supervisor = Supervisor::start(leasedb.clone(), &servers, None);
+        let array = Array::open(ArrayConfig {
             geometry: Geometry {
                 k,
                 n: self.clouds.len() as u8,
@@ -88,14 +104,16 @@ impl Rig {
             keyring,
             servers,
             leasedb,
-            reconcile_every: None,
             holds,
             budget: self.budget.clone(),
+        });
+        Ok(Running {
+            array: array.await?,
+            _supervisor: supervisor,
         })
-        .await
     }
 
-    async fn open(&self) -> Array {
+    async fn open(&self) -> Running {
         self.open_with(2, self.keyring.clone()).await.unwrap()
     }
 
@@ -217,7 +235,7 @@ async fn any_two_of_four_clouds_may_be_wiped_or_lie() {
 }
 
 #[tokio::test]
-async fn with_three_gone_each_clouds_fault_is_told_and_no_byte_is_wrong() {
+async fn with_three_gone_each_clouds_fault_is_reported_and_no_byte_is_wrong() {
     let rig = Rig::new(4);
     let array = rig.open().await;
     put(&array, "file", content(50_000)).await.unwrap();
@@ -387,7 +405,7 @@ async fn a_cloud_that_takes_nothing_is_given_up_and_its_share_recorded_as_lackin
         put(&array, "file", content(length)).await.unwrap();
         let lacking = array.stat("file").await.unwrap().lacking;
         assert!(
-            matches!(&lacking[..], [(_, cloud, why)] if cloud == "c3" && why.contains("too slow")),
+            matches!(&lacking[..], [Lacking { cloud, reason, .. }] if cloud == "c3" && reason.contains("too slow")),
             "{lacking:?}"
         );
         assert_eq!(get(&array, "file", None).await.unwrap(), content(length));
@@ -593,22 +611,21 @@ async fn a_content_is_as_long_as_was_announced() {
 async fn a_quota_that_a_file_just_fits_takes_it() {
     let rig = Rig::new(4);
     let array = rig.open().await;
-    let leasedb = array.servers()[0].leasedb();
-    let store = async |name: &str, account| {
+    let leasedb = array.leasedb();
+    let store = async |name: &str, account: &str| {
         let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(10_000))];
         let options = PutOptions {
             size: Some(10_000),
-            account,
+            account: Some(account.to_owned()),
             ..PutOptions::default()
         };
         array.put(name, stream::iter(pieces), options).await
     };
-    let measure = leasedb
+    leasedb
         .create_account("measure", AccountChange::default())
         .await
-        .unwrap()
-        .id;
-    store("a file", measure).await.unwrap();
+        .unwrap();
+    store("a file", "measure").await.unwrap();
     let used = leasedb
         .usage_by_account()
         .await
@@ -622,9 +639,9 @@ async fn a_quota_that_a_file_just_fits_takes_it() {
             hard_quota: Some(Some(quota)),
             ..AccountChange::default()
         };
-        let account = leasedb.create_account(name, change).await.unwrap().id;
+        leasedb.create_account(name, change).await.unwrap();
         let before = rig.clouds[0].inner().keys().len();
-        let stored = store("a file", account).await;
+        let stored = store("a file", name).await;
         assert_eq!(stored.is_ok(), name == "fits", "{stored:?}");
         if let Err(e) = &stored {
             let whole = ArrayError::Storage(StorageError::QuotaExceeded {
@@ -664,7 +681,7 @@ async fn a_cloud_that_gives_other_bytes_back_is_found_when_it_stores() {
     let lacking = array.stat("file").await.unwrap().lacking;
     assert_eq!(lacking.len(), 1, "{lacking:?}");
     assert!(
-        lacking[0].1 == "c2" && lacking[0].2.contains("other bytes"),
+        lacking[0].cloud == "c2" && lacking[0].reason.contains("other bytes"),
         "{lacking:?}"
     );
     let state = &array.status().await.unwrap().clouds[2];
@@ -676,7 +693,7 @@ async fn what_a_cloud_that_is_gone_held_is_lost_and_a_cloud_that_comes_back_has_
     let mut rig = Rig::new(4);
     let array = rig.open().await;
     put(&array, "file", content(10)).await.unwrap();
-    array.servers()[0].leasedb().set_gone("c3").await.unwrap();
+    array.leasedb().set_gone("c3").await.unwrap();
     drop(array);
     let cloud = rig.clouds.pop().unwrap();
     let array = rig.open_with(2, rig.keyring.clone()).await.unwrap();
@@ -736,9 +753,9 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
 #[tokio::test]
 async fn another_geometry_reads_what_was_stored_before() {
     let mut rig = Rig::new(4);
-    put(&rig.open().await, "of 2-of-4", content(30_000))
-        .await
-        .unwrap();
+    let array = rig.open().await;
+    put(&array, "of 2-of-4", content(30_000)).await.unwrap();
+    drop(array);
     rig.clouds.push(Arc::new(Faulty::new(
         MemoryCloud::new("c4"),
         0,
@@ -873,7 +890,7 @@ async fn shares_of_one_failure_domain_do_not_make_a_write_survive() {
 async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
     let rig = Rig::new(4);
     let array = rig.open().await;
-    let leasedb = array.servers()[0].leasedb().clone();
+    let leasedb = array.leasedb().clone();
     let quota = AccountChange {
         hard_quota: Some(Some(100_000)),
         ..AccountChange::default()
@@ -882,7 +899,7 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
     let store = async |name: &str, length: usize, size| {
         let pieces: Vec<Result<Bytes, String>> = vec![Ok(content(length))];
         let options = PutOptions {
-            account: alice.id,
+            account: Some(alice.name.clone()),
             size,
             ..PutOptions::default()
         };
@@ -943,7 +960,7 @@ async fn a_share_that_vanished_is_lacking_and_read_last() {
     let rig = Rig::new(4);
     let array = rig.open().await;
     put(&array, "file", content(5_000)).await.unwrap();
-    let leasedb = array.servers()[0].leasedb();
+    let leasedb = array.leasedb();
     let vanish = leasedb.database().write(|tx| {
         tx.execute("UPDATE shares SET lost_ms = 1 WHERE share = 1", [])?;
         Ok::<_, StorageError>(())
@@ -953,7 +970,7 @@ async fn a_share_that_vanished_is_lacking_and_read_last() {
     let lacking: Vec<_> = file
         .lacking
         .iter()
-        .map(|(share, cloud, why)| (share.0, &**cloud, &**why))
+        .map(|lacking| (lacking.share.0, &*lacking.cloud, &*lacking.reason))
         .collect();
     assert_eq!(
         lacking,
@@ -986,7 +1003,7 @@ async fn a_cloud_that_was_emptied_takes_nothing_before_it_is_adopted() {
     put(&array, "other", content(5_000)).await.unwrap();
     let lacking = array.stat("other").await.unwrap().lacking;
     assert!(
-        matches!(&lacking[..], [(_, cloud, why)] if cloud == "c1" && why.contains("raic cloud adopt c1")),
+        matches!(&lacking[..], [Lacking { cloud, reason, .. }] if cloud == "c1" && reason.contains("raic cloud adopt c1")),
         "{lacking:?}"
     );
     assert_eq!(rig.clouds[1].inner().keys(), []);

@@ -6,12 +6,12 @@ use http_body_util::{BodyDataStream, BodyExt as _, Full, StreamBody, combinators
 use hyper::{Method, Request, Response, body::Frame, body::Incoming};
 use hyper_util::rt::TokioIo;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use raic_gateway::admin::Failure;
+use raic_gateway::wire::{Code, Failure};
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 
 use crate::{
-    error::{Class, Failed, Outcome},
+    error::{Failed, Outcome},
     home::Home,
 };
 
@@ -71,7 +71,7 @@ impl Client<'_> {
         if of_nothing || path.len() > LONGEST_PATH {
             let what = if of_nothing { "empty" } else { "too long" };
             return Err(Failed {
-                class: Class::Usage,
+                code: Code::Usage,
                 sentence: format!("the name is {what}"),
             });
         }
@@ -103,7 +103,10 @@ impl Client<'_> {
             .map_err(broke_off)?
             .to_bytes();
         Err(match serde_json::from_slice::<Failure>(&document) {
-            Ok(failure) => Failed::told(&failure.code, failure.error),
+            Ok(failure) => Failed {
+                code: failure.code,
+                sentence: failure.error,
+            },
             Err(_) => Failed::other(format!(
                 "the daemon answered {status}: {}",
                 String::from_utf8_lossy(&document)
@@ -132,7 +135,7 @@ impl Client<'_> {
             )
         };
         Failed {
-            class: Class::NoDaemon,
+            code: Code::NoDaemon,
             sentence,
         }
     }

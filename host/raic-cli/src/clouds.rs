@@ -17,18 +17,21 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
-use raic_gateway::admin::{Status, Traffic};
-use raic_storage::{Backend, Identity, IssuedRuns, Owner, Ownership, Run, ServerId, StorageIndex};
+use raic_gateway::wire::{Code, GoneCloud, Status, Traffic};
+use raic_storage::{
+    Backend, Identity, IssuedRuns, Owner, Ownership, Pins, Run, ServerId, StorageIndex,
+};
 use serde_json::json;
 use toml_edit::{DocumentMut, InlineTable, Item, Table, value};
 
 use crate::{
     client::{Client, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pins, pin, read_only, read_pins, set_gone, shares_on},
-    error::{Class, Failed, Outcome},
+    error::{Failed, Outcome},
     files::{print_json, when},
     home::{self, Home},
+    offline::{identity, pin, read_pins, set_gone, shares_on},
+    opener::Opener,
     output::{say, tell},
     progress::{self, counted},
 };
@@ -141,7 +144,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             for (name, section) in &Config::load(home)?.clouds {
                 let version = match section {
                     CloudSection::Cloud { connector, .. } => {
-                        pins.get(name).and_then(|pin| pin.of(connector))
+                        pins.get(name).and_then(|pin| pin.sha256_of(connector))
                     }
                     CloudSection::Disk { .. } => None,
                 };
@@ -296,15 +299,18 @@ fn section<'a>(config: &'a Config, name: &str) -> Outcome<&'a CloudSection> {
 fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
     let config = Config::load(home)?;
     tokio::task::block_in_place(|| {
-        Clouds::new(home)?.connect(name, section(&config, name)?, &mut read_pins(home)?)
+        let pins = &mut read_pins(home)?;
+        let (cloud, _) = Opener::for_command(home)?.connect(name, section(&config, name)?, pins)?;
+        Ok(cloud)
     })
 }
 
 async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
-        let backend =
-            Clouds::new(home)?.open(config.clouds.len(), name, section, &mut Pins::new(), None)?;
+        let opener = Opener::for_command(home)?;
+        let opened = opener.open(config.clouds.len(), name, section, &mut Pins::new(), None)?;
+        let backend = opened.backend;
         if section.is_read_only() {
             backend.objects("").await.map_err(Failed::other)?;
             tell(&format!(
@@ -314,7 +320,7 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
         }
         if let Some(0) = backend.available_space().await.map_err(Failed::other)? {
             return Err(Failed {
-                class: Class::Full,
+                code: Code::Full,
                 sentence: format!(
                     "cloud {name:?}: no space is left there, beyond what is reserved for others"
                 ),
@@ -414,7 +420,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         config.require_geometry().map_err(wrong)?;
         let opened = tokio::task::block_in_place(|| {
             let section = section(&config, &name)?;
-            Clouds::new(home)?.open(config.clouds.len(), &name, section, pins, None)
+            Opener::for_command(home)?.open(config.clouds.len(), &name, section, pins, None)
         })?;
         Ok::<_, Failed>((config, opened))
     };
@@ -438,7 +444,10 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     let mut pins = Pins::new();
     let (config, opened) = open(&document, &mut pins)?;
     let changed = document.to_string();
-    match waiting.on(refuse_if_owned(home, &name, &*opened)).await {
+    match waiting
+        .on(refuse_if_owned(home, &name, &*opened.backend))
+        .await
+    {
         Some(may_be_added) => may_be_added?,
         None => tell!(
             "warning: whose its container is was not found out; the daemon does, before it writes there"
@@ -462,7 +471,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
             );
         }
     }
-    let fault = match waiting.on(opened.probe()).await {
+    let fault = match waiting.on(opened.backend.probe()).await {
         Some(probed) => probed.err().map(|e| e.to_string()),
         None => Some(format!(
             "cloud {name:?}: no answer within {} s",
@@ -556,7 +565,7 @@ async fn say_gone(home: &Home, name: &str) -> Outcome {
     let path = format!("/v1/clouds/{}/gone", crate::client::encode(name));
     match Client(home).send(Method::POST, &path, &[], nothing()).await {
         Ok(_) => Ok(()),
-        Err(failed) if failed.class == Class::NoDaemon => set_gone(home, name).await,
+        Err(failed) if failed.code == Code::NoDaemon => set_gone(home, name).await,
         Err(failed) => Err(failed),
     }
 }
@@ -565,26 +574,15 @@ async fn say_gone(home: &Home, name: &str) -> Outcome {
 async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outcome {
     let keyring =
         Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
-    let known = read_only(home, |c| {
-        if !c.table_exists(None, "identity")? {
-            return Ok(None);
-        }
-        let of = |r: &rusqlite::Row<'_>| {
-            Ok((
-                r.get::<_, [u8; 16]>(0)?,
-                r.get::<_, u32>(1)?,
-                r.get::<_, Option<u32>>(2)?,
-            ))
-        };
-        let sql =
-            "SELECT database_id, epoch, (SELECT id FROM servers WHERE name = ?1) FROM identity";
-        c.query_row(sql, [name], of).map(Some)
-    })?;
-    let (database, epoch, number) = known.flatten().unwrap_or_default();
-    let identity = Identity {
-        database: StorageIndex(database),
-        epoch,
-    };
+    let known = identity(home, name)?;
+    let number = known.and_then(|known| known.server);
+    let identity = known.map_or_else(
+        || Identity {
+            database: StorageIndex([0; 16]),
+            epoch: 0,
+        },
+        |known| known.identity,
+    );
     let owner = Owner {
         array: keyring.array,
         key: keyring.owner_key(),
@@ -601,7 +599,11 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
     };
     // One that has no number yet is none of those that are.
     match owner
-        .check(backend, ServerId::of(number.unwrap_or(u32::MAX)), &issued)
+        .check(
+            backend,
+            number.unwrap_or_else(|| ServerId::of(u32::MAX)),
+            &issued,
+        )
         .await
     {
         Ok(Ownership::OtherArray | Ownership::OtherCloud { .. }) if number.is_none() => {
@@ -723,7 +725,11 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
     say!("lacking    {}", counted(status.lacking, "share"));
     say!("deletions  {} to go", counted(status.deletions, "share"));
     say!("lost       {}", counted(status.lost, "share"));
-    for (cloud, shares) in &status.gone {
+    for GoneCloud {
+        name: cloud,
+        shares,
+    } in &status.gone
+    {
         say!("gone       {cloud:<16} held {}", counted(*shares, "share"));
     }
     if let Some(clock) = &status.clock {
@@ -810,7 +816,7 @@ fn require_enough(status: &Status) -> Outcome {
     let working = status.clouds.iter().filter(|cloud| cloud.stores).count();
     if working < usize::from(status.needed) {
         return Err(Failed {
-            class: Class::TooFewClouds,
+            code: Code::TooFewClouds,
             sentence: format!(
                 "{working} clouds can store, and {} must for a file to be stored",
                 status.needed

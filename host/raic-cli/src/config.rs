@@ -6,13 +6,14 @@ use std::{
     io::Read as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, PoisonError, mpsc},
+    sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
 use bytesize::ByteSize;
-use raic_storage::{ChunkBudget, Expiry, Patience};
+use parking_lot::Mutex;
+use raic_storage::{ChunkBudget, Expiry, GracePeriods};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -31,35 +32,40 @@ const CLOSING: Duration = Duration::from_secs(2);
 const MOST_CLOUDS: usize = 32;
 
 /// What `raic init` writes.
-pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, after `raic cloud add`, and when `raic reload` tells it to.
+pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, at `raic reload`, and after commands
+# that change it, such as `raic cloud add`.
 
 [array]
-# Every file is cut into n shares, one for each cloud below; any k of them give it back.
-# A write is acknowledged when it survives the loss of `survive` more clouds than are down already, or when every cloud took its share.
+# RAIC cuts every file into n shares, one for each cloud below. Any k of them give the file back.
+# A write is acknowledged if the file survives the loss of `survive` more clouds than are down
+# already, or if every cloud took its share.
 k = 2
 survive = 1
 
 [storage]
-# What all clouds have in common. These are the defaults.
-# lease_expiry = "never"      # "age": accounts' leases end when they were not renewed in time; "cutoff": those renewed last
-# lease_cutoff = "2026-10-01T00:00:00Z"       # before this moment, once it is past
+# These settings apply to all clouds. The values are the defaults.
+# lease_expiry = "never"      # "age": an account's lease ends if it was not renewed in time
+#                             # "cutoff": it ends if it was last renewed before lease_cutoff
+# lease_cutoff = "2026-10-01T00:00:00Z"       # counts once this moment has passed
 # deletions_per_second = 100  # on each cloud
-# reconcile_hours = 24        # how often what a cloud holds is compared with the leases
+# reconcile_hours = 24        # how often the daemon compares a cloud with the leases
 # spool = "1 GiB"             # room below the home for parts of uploads that wait
-# memory = "256 MiB"          # what uploads and reads under way hold together; an upload that finds none free waits
+# memory = "256 MiB"          # for all uploads and reads together; an upload without room waits
+# The daemon reads `spool` and `memory` only when it starts.
 
 # [connectors]
-# signed_by = ["RWQ.."]       # minisign's public keys: only connectors signed by one of them (FILE.minisig) can be approved
+# signed_by = ["RWQ.."]       # public keys of minisign: only a connector that one of them signed
+#                             # (FILE.minisig) can be approved
 
-# As many clouds as the array has shares. These four are folders of this home, to begin with: a file stored here
-# survives the loss of any two of the folders, not of the disk. Put your clouds in their place before you store what
-# you want to keep: the number of clouds is the n of k-of-n.
+# As many clouds as the array has shares: the number of clouds is the n of k-of-n. These four are
+# folders of this home. A file stored here survives the loss of any two folders, but not of the
+# disk. Replace them by your clouds before you store files that you want to keep.
 [clouds.local-1]
 backend = "disk"
 path = "clouds/1"             # below the home, unless it begins with /
-# reserved_space = "10 GiB"   # of the disk, for others
-# read_only = true            # nothing is written or deleted there
-# domain = "this-disk"        # clouds of one domain are taken to fail together; each is its own unless set
+# reserved_space = "10 GiB"   # room on the disk that RAIC leaves to other programs
+# read_only = true            # the daemon writes and deletes nothing there
+# domain = "this-disk"        # clouds of one domain fail together; unset: each cloud by itself
 
 [clouds.local-2]
 backend = "disk"
@@ -73,25 +79,27 @@ path = "clouds/3"
 backend = "disk"
 path = "clouds/4"
 
-# A cloud behind a connector. `raic connector list` shows which are approved, `raic connector inspect NAME` what
-# settings and credentials they take.
+# A cloud behind a connector. `raic connector list` shows the approved connectors, and
+# `raic connector inspect NAME` shows the settings and credentials of one.
 #
 # [clouds.amazon]
 # backend = "cloud"
-# connector = "s3"           # the version approved when the cloud was added; `raic cloud upgrade amazon` moves it
+# connector = "s3"           # the cloud runs the version that it was added with;
+#                            # `raic cloud upgrade amazon` moves it to another one
 # settings = { bucket = "my-bucket", region = "eu-central-1" }
-# # Each credential from a file (mode 0600), an environment variable, or a command's output:
+# # Each credential comes from a file (mode 0600), an environment variable or a command's output:
 # credentials.keys = { file = "secrets/amazon.json" }
 # # credentials.keys = { env = "AMAZON_KEYS" }
 # # credentials.keys = { command = ["aws", "configure", "export-credentials"] }
-# ca = "/etc/my-ca.pem"      # an authority to trust beside the system's
-# endpoints = { storage = "https://swift.example.com/v1/AUTH_1" } # learned at login, one or a list; `raic cloud pin amazon` writes it
-# prefix = "arrays/home"     # a folder of the bucket, where arrays share one
+# ca = "/etc/my-ca.pem"      # an authority to trust, in addition to the system's
+# # URLs that a login returned, one or a list for each name; `raic cloud pin amazon` writes them:
+# endpoints = { storage = "https://swift.example.com/v1/AUTH_1" }
+# prefix = "arrays/home"     # a folder of the container, if several arrays share it
 # requests = 16              # requests at once
 "#;
 
 /// The whole file.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
     pub(crate) array: ArraySection,
@@ -104,7 +112,7 @@ pub(crate) struct Config {
 }
 
 /// `[connectors]`.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConnectorsSection {
     /// minisign's public keys, by one of which whatever is approved must be signed; none asks for
@@ -113,7 +121,7 @@ pub(crate) struct ConnectorsSection {
 }
 
 /// `[array]`.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ArraySection {
     pub(crate) k: u8,
@@ -208,10 +216,11 @@ impl StorageSection {
         }
     }
 
-    pub(crate) fn patience(&self) -> Patience {
+    /// How long something is waited for; the defaults, unless a test set less.
+    pub(crate) fn grace_periods(&self) -> GracePeriods {
         let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
-        let default = Patience::default();
-        Patience {
+        let default = GracePeriods::default();
+        GracePeriods {
             late: seconds(self.late_seconds, default.late),
             upload: seconds(self.upload_seconds, default.upload),
             suspicion: seconds(self.suspicion_seconds, default.suspicion),
@@ -220,7 +229,7 @@ impl StorageSection {
 }
 
 /// `[clouds.NAME]`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "backend", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum CloudSection {
     /// A folder.
@@ -396,6 +405,14 @@ fn in_plain_words(message: &str) -> String {
 }
 
 impl CloudSection {
+    /// The file of further certificates that the cloud's services are trusted by.
+    pub(crate) fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Disk { .. } => None,
+            Self::Cloud { ca, .. } => ca.as_deref(),
+        }
+    }
+
     pub(crate) fn domain(&self) -> Option<&String> {
         match self {
             Self::Disk { domain, .. } | Self::Cloud { domain, .. } => domain.as_ref(),
@@ -555,14 +572,11 @@ fn output_within(mut child: Child, limit: Duration) -> Result<Zeroizing<Vec<u8>>
 /// Warns of a secret that others can read, once for each.
 fn warn_if_open(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
-    // A std lock: held while a set is changed.
+    // A blocking lock: held while a set is changed.
     static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     if let Ok(meta) = std::fs::metadata(path)
         && meta.permissions().mode() & 0o077 != 0
-        && WARNED
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(path.to_owned())
+        && WARNED.lock().insert(path.to_owned())
     {
         tracing::warn!(
             "{}: others can read this secret; chmod 600 it",

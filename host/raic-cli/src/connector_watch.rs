@@ -1,17 +1,29 @@
 //! Watches the folder that connectors are dropped into: what is new waits for the operator's
 //! approval.
 
-use std::{sync::PoisonError, time::Duration};
+use std::{sync::Arc, time::Duration};
 
-use raic_gateway::admin::{WaitingConnector, WaitingConnectors};
+use parking_lot::Mutex;
+use raic_gateway::wire::WaitingConnector;
 use raic_wasm::{ApprovalStore, Waiting};
 
 /// How often the folder is looked at. Looking costs a listing of it; files are read when one has
 /// changed.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Looks again and again, and tells `told`; never ends.
-pub(crate) async fn watch(store: ApprovalStore, told: WaitingConnectors) {
+/// The connectors that wait for the operator's approval, as they were seen last. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct WaitingConnectors(Arc<Mutex<Vec<WaitingConnector>>>);
+
+impl WaitingConnectors {
+    /// The connectors that wait now.
+    pub(crate) fn now(&self) -> Vec<WaitingConnector> {
+        self.0.lock().clone()
+    }
+}
+
+/// Looks again and again, and records in `waiting` what it sees; never ends.
+pub(crate) async fn watch(store: ApprovalStore, waiting: WaitingConnectors) {
     let mut seen = None;
     loop {
         let (looked, last) = (store.clone(), seen.clone());
@@ -21,10 +33,10 @@ pub(crate) async fn watch(store: ApprovalStore, told: WaitingConnectors) {
             (changed.then(|| looked.waiting()), now)
         };
         match tokio::task::spawn_blocking(look).await {
-            Ok((Some(Ok(waiting)), now)) => {
-                let waiting: Vec<WaitingConnector> = waiting.into_iter().map(described).collect();
-                let mut told = told.lock().unwrap_or_else(PoisonError::into_inner);
-                for new in waiting.iter().filter(|new| !told.contains(new)) {
+            Ok((Some(Ok(found)), now)) => {
+                let found: Vec<WaitingConnector> = found.into_iter().map(described).collect();
+                let before = std::mem::replace(&mut *waiting.0.lock(), found.clone());
+                for new in found.iter().filter(|new| !before.contains(new)) {
                     match (&new.connector, &new.fault) {
                         (Some(connector), _) => tracing::info!(
                             "{connector} waits for approval; `raic connector approve {}` shows what it asks for",
@@ -39,7 +51,6 @@ pub(crate) async fn watch(store: ApprovalStore, told: WaitingConnectors) {
                         }
                     }
                 }
-                *told = waiting;
                 seen = Some(now);
             }
             Ok((Some(Err(e)), now)) => {

@@ -19,9 +19,9 @@ use serde_json::json;
 
 use crate::{
     config::{CloudSection, Config},
-    daemon::read_pins,
     error::{Failed, Outcome},
     home::Home,
+    offline::read_pins,
     output::say,
     practice_service::{self, PracticeArguments},
     released::approvals,
@@ -277,7 +277,7 @@ fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
     let (config, pins) = (Config::load(home)?, read_pins(home)?);
     let store = approvals(home)?;
     let runs = |name: &str, connector: &str| {
-        let pinned = pins.get(name).and_then(|pin| pin.of(connector));
+        let pinned = pins.get(name).and_then(|pin| pin.sha256_of(connector));
         let found = store.find(pinned.unwrap_or(connector));
         found.is_ok_and(|found| found.sha256 == package.sha256)
     };

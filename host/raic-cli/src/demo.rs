@@ -6,12 +6,12 @@ use std::{
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::{Mutex, PoisonError},
     thread,
     time::{Duration, Instant},
 };
 
 use clap::Args;
+use parking_lot::Mutex;
 use ring::digest::{Context, SHA256};
 use rustix::process::Pid;
 
@@ -44,14 +44,14 @@ static PROCESSES: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 impl Process {
     fn new(child: Child) -> Self {
-        let mut processes = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut processes = PROCESSES.lock();
         processes.push(Pid::from_child(&child));
         Self(Some(child))
     }
 
     fn stop(&mut self) {
         if let Some(mut child) = self.0.take() {
-            let mut processes = PROCESSES.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut processes = PROCESSES.lock();
             processes.retain(|process| *process != Pid::from_child(&child));
             // It may have ended by itself.
             let _ = child.kill();
@@ -93,7 +93,7 @@ pub(crate) async fn demo(arguments: DemoArguments) -> Outcome {
     tokio::select! {
         outcome = running => outcome.map_err(Failed::other)?,
         _ = tokio::signal::ctrl_c() => {
-            for process in std::mem::take(&mut *PROCESSES.lock().unwrap_or_else(PoisonError::into_inner)) {
+            for process in std::mem::take(&mut *PROCESSES.lock()) {
                 // It may have ended by itself.
                 let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
             }

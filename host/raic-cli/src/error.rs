@@ -1,8 +1,7 @@
 //! What a command ends with: a sentence, and an exit code that scripts can act on.
 
-use std::process::ExitCode;
-
 use raic_cloud::{CloudError, ErrorKind};
+use raic_gateway::wire::Code;
 use raic_storage::StorageError;
 
 /// The exit codes, as `raic --help` lists them.
@@ -17,23 +16,10 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   7  a quota or a disk is full
   8  a daemon already runs in this home, or is starting or stopping";
 
-/// Why a command failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Class {
-    Other = 1,
-    Usage = 2,
-    NoSuchFile = 3,
-    Configuration = 4,
-    NoDaemon = 5,
-    TooFewClouds = 6,
-    Full = 7,
-    Busy = 8,
-}
-
 /// A failed command.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    pub(crate) class: Class,
+    pub(crate) code: Code,
     pub(crate) sentence: String,
 }
 
@@ -43,7 +29,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Failed>;
 impl Failed {
     pub(crate) fn other(sentence: impl std::fmt::Display) -> Self {
         Self {
-            class: Class::Other,
+            code: Code::Other,
             sentence: sentence.to_string(),
         }
     }
@@ -51,26 +37,26 @@ impl Failed {
     /// A command line that is wrong.
     pub(crate) fn usage(sentence: impl std::fmt::Display) -> Self {
         Self {
-            class: Class::Usage,
+            code: Code::Usage,
             sentence: sentence.to_string(),
         }
     }
 
     pub(crate) fn configuration(sentence: impl std::fmt::Display) -> Self {
         Self {
-            class: Class::Configuration,
+            code: Code::Configuration,
             sentence: sentence.to_string(),
         }
     }
 
     /// An error of the system: a full disk is one, whatever was to be written.
     pub(crate) fn io(what: impl std::fmt::Display, e: &std::io::Error) -> Self {
-        let class = match e.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Class::Full,
-            _ => Class::Other,
+        let code = match e.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::Full,
+            _ => Code::Other,
         };
         Self {
-            class,
+            code,
             sentence: format!("{what}: {e}"),
         }
     }
@@ -78,34 +64,34 @@ impl Failed {
     /// The home's database, or what is kept in it.
     pub(crate) fn storage(e: impl Into<StorageError>) -> Self {
         let e = e.into();
-        let class = if e.is_full() {
-            Class::Full
+        let code = if e.is_full() {
+            Code::Full
         } else {
-            Class::Configuration
+            Code::Configuration
         };
         Self {
-            class,
+            code,
             sentence: e.to_string(),
         }
     }
 
     /// A cloud that was asked by this command itself.
     pub(crate) fn cloud(e: &CloudError) -> Self {
-        let class = match e.kind {
+        let code = match e.kind {
             ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled => {
-                Class::TooFewClouds
+                Code::TooFewClouds
             }
-            ErrorKind::QuotaExceeded => Class::Full,
+            ErrorKind::QuotaExceeded => Code::Full,
             ErrorKind::ContainerNotFound
             | ErrorKind::Unauthenticated
             | ErrorKind::PermissionDenied
             | ErrorKind::ClockSkew
             | ErrorKind::RefusedByHost
-            | ErrorKind::Misconfigured => Class::Configuration,
-            _ => Class::Other,
+            | ErrorKind::Misconfigured => Code::Configuration,
+            _ => Code::Other,
         };
         Self {
-            class,
+            code,
             sentence: e.to_string(),
         }
     }
@@ -117,39 +103,22 @@ impl Failed {
             home.display()
         );
         Self {
-            class: Class::Busy,
+            code: Code::Busy,
             sentence,
         }
     }
 
-    /// By the admin door's word for it.
-    pub(crate) fn told(code: &str, sentence: String) -> Self {
-        let class = match code {
-            "no-such-file" => Class::NoSuchFile,
-            "configuration" | "wrong-key" | "refused" => Class::Configuration,
-            "bad-name" => Class::Usage,
-            "quota" => Class::Full,
-            "too-few-clouds" | "unreadable" => Class::TooFewClouds,
-            _ => Class::Other,
-        };
-        Self { class, sentence }
-    }
-
-    /// The class as a word that programs can act on, in the place of the exit code.
-    pub(crate) fn code(&self) -> &'static str {
-        match self.class {
-            Class::Other => "other",
-            Class::Usage => "usage",
-            Class::NoSuchFile => "no-such-file",
-            Class::Configuration => "configuration",
-            Class::NoDaemon => "no-daemon",
-            Class::TooFewClouds => "too-few-clouds",
-            Class::Full => "full",
-            Class::Busy => "busy",
+    /// The exit code, as `raic --help` lists it.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.code {
+            Code::Other | Code::BadRange | Code::ContentBrokeOff => 1,
+            Code::Usage | Code::BadName => 2,
+            Code::NoSuchFile => 3,
+            Code::Configuration | Code::Refused | Code::WrongKey => 4,
+            Code::NoDaemon => 5,
+            Code::TooFewClouds => 6,
+            Code::Full => 7,
+            Code::Busy => 8,
         }
-    }
-
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(self.class as u8)
     }
 }

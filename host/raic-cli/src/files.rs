@@ -11,7 +11,7 @@ use std::{
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use hyper::Method;
-use raic_gateway::admin::File;
+use raic_gateway::wire::{Code, File};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _},
     signal::unix::SignalKind,
@@ -20,7 +20,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::{
     client::{Client, encode, nothing, path_of, pieces, streamed},
-    error::{Class, Failed, Outcome},
+    error::{Failed, Outcome},
     home::Home,
     output::{as_json, say, tell},
     progress::{self, Progress},
@@ -50,7 +50,7 @@ pub(crate) async fn put(
         name => name,
     };
     let name = name.ok_or_else(|| Failed {
-        class: Class::Usage,
+        code: Code::Usage,
         sentence: if from_input {
             "a file from standard input needs a name: raic put - NAME".to_owned()
         } else {
@@ -120,8 +120,12 @@ pub(crate) async fn put(
 }
 
 fn lacking(file: &File) {
-    for (share, _, reason) in &file.lacking {
-        tell!("warning: share {share} is missing: {reason}");
+    for lacking in &file.lacking {
+        tell!(
+            "warning: share {} is missing: {}",
+            lacking.share,
+            lacking.reason
+        );
     }
 }
 
@@ -133,7 +137,7 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
     let in_folder = |folder: PathBuf| match last {
         Some(last) => Ok(folder.join(last)),
         None => Err(Failed {
-            class: Class::Usage,
+            code: Code::Usage,
             sentence: format!(
                 "{name:?} names no file of its own: say where to, raic get NAME FILE"
             ),
@@ -323,7 +327,7 @@ async fn why_it_broke_off(home: &Home, name: &str, received: u64, length: u64) -
             ..failed
         },
         Ok(_) => Failed {
-            class: Class::TooFewClouds,
+            code: Code::TooFewClouds,
             sentence: format!("{head}; the daemon's log names each cloud and its fault"),
         },
     }
@@ -379,11 +383,11 @@ pub(crate) async fn rm(home: &Home, json: bool, names: &[String]) -> Outcome {
             Ok(_) if json => print_json(&serde_json::json!({"removed": name}))?,
             Ok(_) => {}
             // Without a daemon, none can be.
-            Err(failed) if failed.class == Class::NoDaemon => return Err(failed),
+            Err(failed) if failed.code == Code::NoDaemon => return Err(failed),
             Err(failed) => {
                 if names.len() > 1 && json {
                     let error = serde_json::json!({
-                        "name": name, "error": failed.sentence, "code": failed.code(),
+                        "name": name, "error": failed.sentence, "code": failed.code,
                     });
                     tell!("{}", as_json(&error)?);
                 } else if names.len() > 1 {
@@ -424,8 +428,8 @@ pub(crate) async fn stat(home: &Home, json: bool, name: &str) -> Outcome {
         "storage index  {}",
         file.storage_index.as_deref().unwrap_or("-")
     );
-    for (share, cloud) in &file.shares {
-        say!("share {share:<8} {cloud}");
+    for placed in &file.shares {
+        say!("share {:<8} {}", placed.share, placed.cloud);
     }
     lacking(&file);
     Ok(())

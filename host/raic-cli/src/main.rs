@@ -13,6 +13,8 @@ mod files;
 mod home;
 mod init;
 mod manual;
+mod offline;
+mod opener;
 mod output;
 mod practice_service;
 mod progress;
@@ -195,7 +197,7 @@ fn ended(outcome: Outcome, json: bool) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failed) => {
             if json {
-                let error = serde_json::json!({"error": failed.sentence, "code": failed.code()});
+                let error = serde_json::json!({"error": failed.sentence, "code": failed.code});
                 output::error_line(format_args!(
                     "{}",
                     output::as_json(&error).unwrap_or_default()
@@ -203,7 +205,7 @@ fn ended(outcome: Outcome, json: bool) -> ExitCode {
             } else {
                 output::error_line(format_args!("raic: {}", failed.sentence));
             }
-            failed.exit_code()
+            ExitCode::from(failed.exit_code())
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) fn line(text: Arguments<'_>) {
         Err(e) => {
             let failed = Failed::io("cannot write the output", &e);
             error_line(format_args!("raic: {}", failed.sentence));
-            process::exit(failed.class as i32);
+            process::exit(i32::from(failed.exit_code()));
         }
     }
 }

@@ -2,13 +2,7 @@
 //! on. Objects are in memory. Its protocol stands in `connectors/examples/practice/src/lib.rs`, the
 //! connector that `raic connector new` begins with.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    ops::Bound,
-    path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, ops::Bound, path::PathBuf, sync::Arc};
 
 use axum::{
     Json, Router,
@@ -21,6 +15,7 @@ use axum::{
 };
 use clap::Args;
 use jiff::Timestamp;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -55,7 +50,7 @@ struct Stored {
 
 struct Service {
     token: String,
-    // A std lock: held while a map is changed.
+    // A blocking lock: held while a map is changed.
     objects: Mutex<Objects>,
 }
 
@@ -67,7 +62,7 @@ struct Objects {
 
 impl Service {
     fn lock(&self) -> MutexGuard<'_, Objects> {
-        self.objects.lock().unwrap_or_else(PoisonError::into_inner)
+        self.objects.lock()
     }
 }
 

@@ -6,17 +6,18 @@ use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
-use raic_gateway::storage::{
-    AcceptedClock, AccountInfo, AccountRequest, CollectLine, LeaseLine, UsageLine, Walk,
+use raic_gateway::wire::{
+    AcceptedClock, AccountInfo, AccountRequest, Code, CollectLine, LeaseLine, UsageLine, Walk,
+    WouldGo,
 };
-use raic_storage::{Clock, Database, LeaseDb, Patience};
+use raic_storage::{Clock, Database, GracePeriods, LeaseDb};
 
 use crate::{
     client::{Client, encode, nothing},
-    daemon::lock,
-    error::{Class, Failed, Outcome},
+    error::{Failed, Outcome},
     files::{print_json, when},
     home::Home,
+    offline::lock,
     output::say,
     progress,
 };
@@ -266,8 +267,17 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
                     print_json(line)?;
                     continue;
                 }
-                for (index, share, bytes, why) in &line.would_go {
-                    say!("{:<16} {index} {share:>3} {bytes:>14}  {why}", line.cloud);
+                for share in &line.would_go {
+                    let WouldGo {
+                        storage_index,
+                        share,
+                        bytes,
+                        reason,
+                    } = share;
+                    say!(
+                        "{:<16} {storage_index} {share:>3} {bytes:>14}  {reason}",
+                        line.cloud
+                    );
                 }
                 if dry_run {
                     let more = if line.would_go.len() == SHOWN {
@@ -297,7 +307,7 @@ pub(crate) async fn lease(home: &Home, json: bool, command: LeaseCommand) -> Out
                 .collect();
             if !faults.is_empty() {
                 return Err(Failed {
-                    class: Class::TooFewClouds,
+                    code: Code::TooFewClouds,
                     sentence: faults.join("; "),
                 });
             }
@@ -421,7 +431,7 @@ async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
         return Ok(());
     }
     Err(Failed {
-        class: Class::TooFewClouds,
+        code: Code::TooFewClouds,
         sentence: format!(
             "it did not reach the end: {}; run it again, and it goes on there",
             faults.join("; ")
@@ -444,7 +454,7 @@ async fn restored_backup(home: &Home, json: bool) -> Outcome {
     let leasedb = LeaseDb::open(
         database.map_err(Failed::configuration)?,
         Clock::system(),
-        Patience::default(),
+        GracePeriods::default(),
     )
     .await;
     leasedb

@@ -287,7 +287,7 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
         mine["fault"].is_null() || fault.contains("adopt")
     });
     let log = fs::read_to_string(rig.path("log")).expect("the log");
-    assert!(log.contains("its credentials are others now"), "{log}");
+    assert!(log.contains("its credentials have changed"), "{log}");
     let second = fs::read_to_string(&token).expect("the token");
     assert!(
         first != second && !log.contains(first.trim()) && !log.contains(second.trim()),
@@ -545,10 +545,10 @@ fn where_keys_are_listed_only_what_they_signed_is_approved() {
     let other = minisign::KeyPair::generate_unencrypted_keypair().expect("a key");
     sign(&other.sk);
     rig.raic(&["connector", "approve", &name, "--yes"])
-        .fails(4, &["none of the keys"]);
+        .fails(4, &["not by any key"]);
     fs::write(&signature, "untrusted comment: x\nnonsense\n").expect("nonsense");
     rig.raic(&["connector", "approve", &name, "--yes"])
-        .fails(4, &["no signature"]);
+        .fails(4, &["not a minisign signature"]);
     sign(&sk);
     let approved = rig
         .raic(&["connector", "approve", &name, "--yes"])

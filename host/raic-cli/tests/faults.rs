@@ -24,7 +24,7 @@ fn files_that_are_no_connectors_are_refused() {
         rig.raic(&["connector", "approve", &write(&rig, name, bytes), "--yes"])
     };
     approve("cut.wasm", &whole[..whole.len() / 2])
-        .fails(4, &["cut.wasm", "no whole WebAssembly component"]);
+        .fails(4, &["cut.wasm", "not a whole WebAssembly component"]);
     approve("core.wasm", b"\0asm\x01\0\0\0").fails(4, &["core WebAssembly module"]);
     approve("script.wasm", b"#!/bin/sh").fails(4, &["script.wasm"]);
     let wasi = r#"(component (import "wasi:http/outgoing-handler@0.2.0" (instance)))"#;

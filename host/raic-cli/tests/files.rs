@@ -456,7 +456,11 @@ fn an_error_is_json_where_json_is_asked_for() {
         let error: serde_json::Value = serde_json::from_str(line).expect("JSON");
         assert_eq!(error["code"], "no-such-file", "{line}");
     }
-    assert_eq!(removed.errors.lines().count(), 3, "each name, and the command");
+    assert_eq!(
+        removed.errors.lines().count(),
+        3,
+        "each name, and the command"
+    );
 }
 
 #[test]

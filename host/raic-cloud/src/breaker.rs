@@ -1,14 +1,15 @@
-//! Stops asking a cloud that is down, so that nobody waits for it.
+//! Sends no requests to a cloud that is down, so that nobody waits for it.
 
 use std::{
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use async_trait::async_trait;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::Instant;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -17,46 +18,51 @@ use crate::{
     Page, Payload, Result, WriteMode,
 };
 
-/// How long a cloud is left alone after its first failure; twice as long after each further one.
+/// Pause between a first failure and the probe that follows it. Each further failure doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
-/// Longest pause, however often it has failed.
+/// Longest pause, however often the cloud has failed.
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
-/// A request that was given up after so long without an answer counts as a failure.
+/// A request that its caller gives up after waiting this long counts as a failure.
 const HANGING: Duration = Duration::from_secs(30);
-/// How long the probe after a pause may take.
+/// Timeout of a probe.
 const PROBE: Duration = Duration::from_secs(20);
-/// How long a put may take to a cloud that has taken none since one failed there, beside the time
-/// for its bytes.
+/// Base timeout of a put while puts are distrusted: one has failed and none has succeeded since.
+/// The time for the bytes comes on top.
 const DISTRUSTED: Duration = Duration::from_secs(5);
-/// The most that it waits for others, beside the time for its own bytes.
+/// Upper bound of the timeout of a distrusted put, however many other puts are in flight. The time
+/// for the put's own bytes comes on top.
 const LONGEST: Duration = Duration::from_secs(60);
-/// What such a cloud must take in a second, in bytes.
+/// Slowest upload for which a distrusted put is given time, in bytes per second.
 const SLOWEST: u64 = 64 << 10;
 
-/// A circuit breaker. After a request that the cloud could not be reached for, others fail at once,
-/// until a probe of its own, after a pause, has found the cloud again. No caller is the one that
-/// tries: whoever stores a file a minute would wait each time.
+/// A circuit breaker around a cloud.
 ///
-/// A probe may be answered by a cloud that takes no puts. So after a failed put each further one is
-/// given seconds, until one succeeds.
+/// If the cloud is unavailable for a request or does not answer it in time, further requests fail
+/// at once. After a pause the breaker sends a probe of its own, and repeats this until the cloud
+/// answers. No caller has to try the cloud first: a caller that stores one file a minute would wait
+/// every time.
 ///
-/// Stands around [`crate::Retry`], so that a failure is one that retries did not help.
-/// [`Cloud::probe`] always passes.
+/// A cloud may answer probes and still take no puts. So after a put that failed in this way, each
+/// further put has a timeout of seconds, until one succeeds.
 ///
-/// Dropping it ends the probe that is under way.
+/// A breaker stands around [`crate::Retry`], so a failure is one that retries did not help.
+/// [`Cloud::probe`] always passes, and its outcome counts. [`Cloud::describe`],
+/// [`Cloud::create_container`] and [`Cloud::delete_container`] pass uncounted.
+///
+/// Dropping the breaker aborts its probe.
 #[derive(Debug)]
 pub struct Breaker<C> {
     inner: Arc<C>,
-    // A std lock: held while fields are compared and set.
+    // A blocking lock, because it is only held while fields are compared and set.
     circuit: Arc<Mutex<Circuit>>,
-    /// Puts on trial.
+    /// Distrusted puts in flight.
     puts: AtomicU64,
 }
 
-/// Counts one less when it goes.
-struct Ended<'a>(&'a AtomicU64);
+/// Decrements a counter when it is dropped.
+struct Decrement<'a>(&'a AtomicU64);
 
-impl Drop for Ended<'_> {
+impl Drop for Decrement<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
@@ -64,20 +70,20 @@ impl Drop for Ended<'_> {
 
 #[derive(Debug, Default)]
 struct Circuit {
-    /// Failures since the last answer, and when the last was.
+    /// Failures since the last answer; failures of requests in flight together count as one.
     failures: u32,
     failed_at: Option<Instant>,
-    /// Set while none may pass.
+    /// Whether requests fail at once.
     is_open: bool,
     /// Whether a put failed and none has succeeded since.
     distrusts_puts: bool,
-    /// Why it is left alone.
+    /// Message of the failure that was recorded last.
     reason: String,
-    /// The probe, or the pause before it.
+    /// The task that waits for the pause and probes the cloud.
     probe: Option<AbortOnDropHandle<()>>,
 }
 
-/// A request on its way; an end without settling is somebody giving it up.
+/// A request that was admitted. If it is dropped before it was settled, its caller gave it up.
 struct Passage<'a, C: Cloud + 'static> {
     breaker: &'a Breaker<C>,
     began: Instant,
@@ -86,14 +92,15 @@ struct Passage<'a, C: Cloud + 'static> {
 }
 
 fn lock(circuit: &Mutex<Circuit>) -> MutexGuard<'_, Circuit> {
-    circuit.lock().unwrap_or_else(PoisonError::into_inner)
+    circuit.lock()
 }
 
 impl Circuit {
-    /// A request that began at `began` failed. Gives the pause before the next is tried, unless it
-    /// is one failure with another.
+    /// Records the failure of a request that began at `began`. Returns the pause before the next
+    /// probe. Returns `None` if a failure was recorded after `began`, since both count as one
+    /// failure.
     fn failed(&mut self, began: Instant, reason: String) -> Option<Duration> {
-        // Requests under way together fail together, and that is one failure.
+        // Requests in flight together fail together, and that is one failure.
         if self.failed_at.is_some_and(|before| began < before) {
             return None;
         }
@@ -107,11 +114,10 @@ impl Circuit {
         Some(pause)
     }
 
-    /// The cloud answered.
+    /// Records that the cloud answered.
     fn answered(&mut self) {
         (self.failures, self.failed_at, self.is_open) = (0, None, false);
-        // Whoever probes just now has nothing to find out any more; a probe that says so ends by
-        // itself.
+        // The task that probes is not aborted: it ends by itself, after a probe that is answered.
         self.reason.clear();
     }
 }
@@ -124,7 +130,7 @@ impl<C: Cloud + 'static> Passage<'_, C> {
                 self.breaker
                     .failed(self.began, self.is_put, e.message.clone());
             }
-            // Any answer shows that the cloud is there.
+            // Any other outcome is an answer, and shows that the cloud is reachable.
             _ => {
                 let mut circuit = lock(&self.breaker.circuit);
                 circuit.answered();
@@ -151,7 +157,7 @@ impl<C: Cloud + 'static> Drop for Passage<'_, C> {
 }
 
 impl<C: Cloud + 'static> Breaker<C> {
-    /// Around `inner`.
+    /// Puts a breaker around `inner`. All requests pass until one fails.
     pub fn new(inner: C) -> Self {
         Self {
             inner: Arc::new(inner),
@@ -174,7 +180,7 @@ impl<C: Cloud + 'static> Breaker<C> {
         let circuit = lock(&self.circuit);
         if circuit.is_open {
             let why = format!(
-                "not asked until it answers again, since it failed lately: {}",
+                "not asked, because it failed lately and has not answered since: {}",
                 circuit.reason
             );
             let mut error =
@@ -195,7 +201,7 @@ impl<C: Cloud + 'static> Breaker<C> {
     }
 }
 
-/// Probes a cloud after each pause, until it answers. Ends with the circuit.
+/// Probes a cloud after each pause, until it answers. Ends also when the circuit is dropped.
 async fn probe_until_found<C: Cloud>(
     cloud: Arc<C>,
     circuit: Weak<Mutex<Circuit>>,
@@ -219,7 +225,7 @@ async fn probe_until_found<C: Cloud>(
                 return;
             }
         };
-        // One that failed meanwhile has a probe of its own, and has ended this one.
+        // If a request has failed meanwhile, it has started a task of its own and aborted this one.
         pause = circuit.failed(began, reason).unwrap_or(LONGEST_PAUSE);
     }
 }
@@ -250,16 +256,16 @@ impl<C: Cloud + 'static> Cloud for Breaker<C> {
         if !lock(&self.circuit).distrusts_puts {
             return passage.settle(self.inner.put(key, content, mode).await);
         }
-        // Those that are under way share the line, and wait for each other.
-        let under_way = self.puts.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let _ended = Ended(&self.puts);
+        // The puts in flight share the line and wait for each other.
+        let in_flight = self.puts.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let _decrement = Decrement(&self.puts);
         let bytes = content.size();
-        let limit = (DISTRUSTED + Duration::from_secs(bytes.saturating_mul(under_way) / SLOWEST))
+        let limit = (DISTRUSTED + Duration::from_secs(bytes.saturating_mul(in_flight) / SLOWEST))
             .min(LONGEST + Duration::from_secs(bytes / SLOWEST));
         let stored = tokio::time::timeout(limit, self.inner.put(key, content, mode)).await;
         passage.settle(stored.unwrap_or_else(|_| {
             let why = format!(
-                "no answer within {} s, and a put failed there before",
+                "no answer within {} s (a short timeout, because an earlier put failed)",
                 limit.as_secs()
             );
             Err(CloudError::new(ErrorKind::Timeout, self.inner.name(), Operation::Put, why).at(key))
@@ -331,10 +337,10 @@ mod tests {
         assert!(!asked.message.contains("not asked"), "{asked}");
         for _ in 0..10 {
             tokio::time::sleep(Duration::from_secs(7)).await;
-            let told = cloud.head(&key()).await.unwrap_err();
+            let error = cloud.head(&key()).await.unwrap_err();
             assert!(
-                told.kind == ErrorKind::Unavailable && told.message.contains("not asked"),
-                "{told}"
+                error.kind == ErrorKind::Unavailable && error.message.contains("not asked"),
+                "{error}"
             );
         }
         cloud.inner.set(FaultPlan::default());
@@ -365,8 +371,8 @@ mod tests {
             give_up(29).await.is_err() && give_up(30).await.is_err(),
             "both hang"
         );
-        let told = give_up(1).await.expect("at once").unwrap_err();
-        assert!(told.message.contains("no answer within 30 s"), "{told}");
+        let error = give_up(1).await.expect("at once").unwrap_err();
+        assert!(error.message.contains("no answer within 30 s"), "{error}");
         cloud.inner.set(FaultPlan::default());
         cloud.probe().await.unwrap();
         assert_eq!(
@@ -375,7 +381,7 @@ mod tests {
         );
     }
 
-    /// Whoever stored a file a minute waited a minute each time.
+    /// Once a caller that stored a file a minute waited a minute each time.
     #[tokio::test(start_paused = true)]
     async fn a_cloud_that_hangs_costs_puts_seconds_after_the_first() {
         let cloud = Breaker::new(HangingPuts(MemoryCloud::new("m")));
@@ -400,7 +406,7 @@ mod tests {
         }
     }
 
-    /// Answers all but puts.
+    /// A cloud that answers everything but puts.
     #[derive(Debug)]
     struct HangingPuts(MemoryCloud);
 

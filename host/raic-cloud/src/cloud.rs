@@ -1,4 +1,4 @@
-//! The trait and the values it speaks in.
+//! The trait [`Cloud`] and the values in its signatures.
 
 use std::{fmt, num::NonZeroU64, ops::Range, pin::Pin, sync::Arc, time::SystemTime};
 
@@ -8,21 +8,22 @@ use futures::{Stream, StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{CloudError, ErrorKind, ObjectKey, Operation, Payload, Result};
 
-/// The most entries a page of a listing is asked for: S3's own limit, and small enough for one
-/// guest call.
+/// Most entries that a page of a listing may have, and most keys of one [`Cloud::delete_many`]. S3
+/// has the same limit, and one guest call can handle as many.
 pub const MAX_PAGE: u32 = 1000;
 
-/// A part of an object. What lies past the object's end is cut, as HTTP does.
+/// A part of an object. A range that passes the object's end is cut there, as HTTP does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ByteRange {
-    /// Where it begins.
+    /// Offset of the range's first byte in the object.
     pub offset: u64,
-    /// How many bytes, 1 or more.
+    /// Length of the range in bytes, 1 or more.
     pub length: NonZeroU64,
 }
 
 impl ByteRange {
-    /// The range of `length` bytes from `offset`; none where it is empty or its end passes 2^64.
+    /// The range of `length` bytes from `offset`. Returns `None` if it is empty or if its end
+    /// passes 2^64.
     pub fn new(offset: u64, length: u64) -> Option<Self> {
         offset.checked_add(length)?;
         Some(Self {
@@ -31,47 +32,50 @@ impl ByteRange {
         })
     }
 
-    /// The bytes it covers in an object of `size` bytes; none where it begins at or past the end.
+    /// The bytes that the range covers in an object of `size` bytes. Returns `None` if the range
+    /// begins at or past the object's end.
     pub fn within(self, size: u64) -> Option<Range<u64>> {
         (self.offset < size)
             .then(|| self.offset..size.min(self.offset.saturating_add(self.length.get())))
     }
 }
 
-/// What a provider says of an object.
+/// What a provider reports about an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ObjectInfo {
-    /// Bytes of the whole object, also when a range was asked.
+    /// Size of the whole object in bytes, also if only a range was read.
     pub size: u64,
-    /// A text that changes with the content and that `if-match` takes, the same from put, get, head
-    /// and list; none where the provider's is weak.
+    /// The entity tag: a text that changes with the content and that `if-match` takes. Put, get,
+    /// head and list report the same one. `None` if the provider's is weak or missing.
     pub etag: Option<String>,
-    /// When it was written, by the provider's clock.
+    /// Time of the last write, by the provider's clock.
     pub last_modified: Option<SystemTime>,
 }
 
-/// How a put treats an object that is already there.
+/// How a put treats an object that already has the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WriteMode {
-    /// Replaces it.
+    /// Replaces the object.
     Overwrite,
-    /// Fails with [`ErrorKind::AlreadyExists`] where the service can tell (capability
-    /// `create-only`): an optimisation and an alarm, never a lock.
+    /// Fails with [`ErrorKind::AlreadyExists`], if the service can detect it (capability
+    /// `create-only`). This is an optimisation and an alarm, never a lock.
     CreateOnly,
-    /// Replaces it only while its etag is this one, else [`ErrorKind::PreconditionFailed`].
+    /// Replaces the object only if its etag is this one; fails with
+    /// [`ErrorKind::PreconditionFailed`] otherwise.
     IfMatch(String),
 }
 
-/// An object's bytes on their way down.
+/// An object's bytes on their way from the provider.
 ///
-/// Ends after exactly the bytes asked for, or with an error. Dropping it abandons the transfer.
+/// The stream ends after exactly the bytes asked for, or with an error. Dropping it abandons the
+/// transfer.
 pub type Body = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// An answer to [`Cloud::get`].
+/// The answer to [`Cloud::get`].
 pub struct Object {
-    /// Of the whole object.
+    /// Describes the whole object, also if only a range was asked for.
     pub info: ObjectInfo,
-    /// The bytes of the object, or of the range.
+    /// The bytes of the object, or of the range that was asked for.
     pub body: Body,
 }
 
@@ -86,48 +90,51 @@ impl fmt::Debug for Object {
 /// One entry of a listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listed {
-    /// Its name.
+    /// The object's key.
     pub key: ObjectKey,
-    /// What the listing says of it.
+    /// What the listing reports about the object.
     pub info: ObjectInfo,
 }
 
-/// One page of a listing: at most the entries asked for; fewer, or none, may still have a `next`.
+/// One page of a listing. It has at most as many entries as were asked for. A page with fewer
+/// entries, or none, may still have a `next`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
-    /// The objects.
+    /// The listed objects.
     pub entries: Vec<Listed>,
-    /// Where the next page begins; none at the end. Opaque, never stored.
+    /// Cursor of the next page; `None` at the end of the listing. It is opaque and is never stored.
     pub next: Option<String>,
 }
 
 /// One configured place for objects: a container at a provider.
 ///
-/// Every method may be cancelled by dropping its future; a write so abandoned may still land.
+/// Every method can be cancelled by dropping its future; a write that was cancelled may still land.
 /// Errors name the cloud, the operation and the object. Implementations are shared between tasks.
 ///
 /// A cloud around a cloud carries `#[deny(clippy::missing_trait_methods)]`: an ability that is
-/// added here must be forwarded there, or refused on purpose.
+/// added to this trait must be forwarded by each decorator, or refused on purpose.
 #[async_trait]
 pub trait Cloud: Send + Sync + fmt::Debug {
-    /// The configured name, as in messages.
+    /// The cloud's configured name, as messages show it.
     fn name(&self) -> &str;
 
-    /// Capabilities as text pairs, an open list: `max-object-size`, `create-only` (`native`,
-    /// `emulated`, `none`), `if-match`, `ordered-list`, `consistency`.
+    /// Returns the service's capabilities as text pairs. The list is open; known names are
+    /// `max-object-size`, `create-only` (`native`, `emulated`, `none`), `if-match`, `ordered-list`
+    /// and `consistency`.
     async fn describe(&self) -> Result<Vec<(String, String)>>;
 
-    /// The cheapest request that proves credentials and container.
+    /// Sends the cheapest request that proves that the credentials and the container are good.
     async fn probe(&self) -> Result<()>;
 
-    /// Stores an object. When it returns, a reader sees the whole object; never a part of it.
+    /// Stores an object. Once this has returned, a reader sees the whole object. No reader ever
+    /// sees a part of it.
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo>;
 
-    /// Opens an object, or a range of it, for reading; with `if_match` only while its etag is that
-    /// one.
+    /// Opens an object, or a range of it, for reading. With `if_match` it succeeds only if the
+    /// object's etag is that one.
     ///
     /// # Errors
-    /// [`ErrorKind::RangeNotSatisfiable`] where the range begins at or past the end.
+    /// [`ErrorKind::RangeNotSatisfiable`] if the range begins at or past the end of the object.
     async fn get(
         &self,
         key: &ObjectKey,
@@ -135,20 +142,21 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         if_match: Option<&str>,
     ) -> Result<Object>;
 
-    /// What the provider says of an object.
+    /// Returns what the provider reports about an object.
     async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo>;
 
-    /// Removes an object; succeeds when it is already gone. With `if_match` only while its etag is
-    /// that one.
+    /// Deletes an object. Succeeds also if the object is already gone. With `if_match` it deletes
+    /// only an object whose etag is that one.
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()>;
 
-    /// A page of at most `limit` (1 to [`MAX_PAGE`]) objects whose key begins with `prefix`.
+    /// Returns a page of at most `limit` (1 to [`MAX_PAGE`]) objects whose keys begin with
+    /// `prefix`. `cursor` is the `next` of the page before, or `None` for the first page.
     async fn list(&self, prefix: &str, cursor: Option<&str>, limit: u32) -> Result<Page>;
 
-    /// Makes the container. An optional ability.
+    /// Creates the container. This ability is optional.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the connector does not export it.
+    /// [`ErrorKind::Unsupported`] if the connector does not export this ability.
     async fn create_container(&self) -> Result<()> {
         Err(lacking(
             self.name(),
@@ -157,12 +165,12 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         ))
     }
 
-    /// Removes the container, where it is empty; succeeds when it is already gone. An optional
-    /// ability.
+    /// Deletes the container if it is empty. Succeeds also if it is already gone. This ability is
+    /// optional.
     ///
     /// # Errors
-    /// [`ErrorKind::PreconditionFailed`] where it is not empty;
-    /// [`ErrorKind::Unsupported`] where the connector does not export it.
+    /// [`ErrorKind::PreconditionFailed`] if the container is not empty; [`ErrorKind::Unsupported`]
+    /// if the connector does not export this ability.
     async fn delete_container(&self) -> Result<()> {
         Err(lacking(
             self.name(),
@@ -171,10 +179,11 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         ))
     }
 
-    /// What the provider says is used, and may be. An optional ability.
+    /// Returns how much space the provider reports as used, and its quota. This ability is
+    /// optional.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] where the connector does not export it.
+    /// [`ErrorKind::Unsupported`] if the connector does not export this ability.
     async fn usage(&self) -> Result<CloudUsage> {
         Err(lacking(
             self.name(),
@@ -183,12 +192,13 @@ pub trait Cloud: Send + Sync + fmt::Debug {
         ))
     }
 
-    /// Removes up to [`MAX_PAGE`] objects by one request; gives those that could not be removed,
-    /// each with its reason. One that is gone already counts as removed. An optional ability:
-    /// [`delete_all`] does without where it must.
+    /// Deletes up to [`MAX_PAGE`] objects by one request. Returns the objects that could not be
+    /// deleted, each with its error. An object that is already gone counts as deleted. This ability
+    /// is optional: [`delete_all`] falls back to single deletions.
     ///
     /// # Errors
-    /// Where it is not known which were removed; [`ErrorKind::Unsupported`] where none was tried.
+    /// Any error means that it is unknown which objects were deleted, except
+    /// [`ErrorKind::Unsupported`]: then no deletion was tried.
     async fn delete_many(&self, _keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
         Err(lacking(
             self.name(),
@@ -198,47 +208,48 @@ pub trait Cloud: Send + Sync + fmt::Debug {
     }
 }
 
-/// Stores an object whose name never has other bytes. If it is there already with this content,
-/// from an attempt whose answer was lost, that is success.
+/// Stores an object whose key never gets other bytes. If the object is already there with this
+/// content, stored by an attempt whose answer was lost, that is a success.
 ///
 /// # Errors
-/// The put's; [`ErrorKind::AlreadyExists`] if other bytes have the name. Whatever fails after the
-/// object was found there keeps `may_land`: it is there by an attempt that was not heard.
+/// The errors of [`Cloud::put`]; [`ErrorKind::AlreadyExists`] if the key has other bytes. Every
+/// error after the object was found there has `may_land` set, because an earlier attempt whose
+/// answer was lost may have stored it.
 pub async fn put_same<C: Cloud + ?Sized>(cloud: &C, key: &ObjectKey, content: Bytes) -> Result<()> {
     let payload = Payload::from(content.clone());
     match cloud.put(key, payload, WriteMode::CreateOnly).await {
         Err(e) if e.kind == ErrorKind::AlreadyExists => {
-            let landed = |e: CloudError| CloudError {
+            let may_land = |e: CloudError| CloudError {
                 may_land: true,
                 ..e
             };
-            let there = cloud.get(key, None, None).await.map_err(landed)?;
-            // A larger one is not read to its end.
-            if there.info.size == content.len() as u64 {
-                let there = collect_body(cloud.name(), there.body, content.len()).await;
-                if there.map_err(landed)? == content {
+            let object = cloud.get(key, None, None).await.map_err(may_land)?;
+            // An object of another size is not read.
+            if object.info.size == content.len() as u64 {
+                let stored = collect_body(cloud.name(), object.body, content.len()).await;
+                if stored.map_err(may_land)? == content {
                     return Ok(());
                 }
             }
-            Err(landed(e))
+            Err(may_land(e))
         }
         put => put.map(drop),
     }
 }
 
-/// Single deletions of one call that are under way at once.
+/// Single deletions that one call of [`delete_all`] keeps in flight.
 const DELETIONS: usize = 8;
 
-/// Removes objects, several by a request where the cloud can, else some at once and in no order,
-/// until one cannot be removed.
+/// Deletes objects, several by one request if the cloud can. If not, it deletes a few at a time, in
+/// no order, until a deletion fails.
 ///
 /// # Errors
-/// That one's; others may have been removed.
+/// The error of the deletion that failed; other objects may have been deleted.
 pub async fn delete_all<C: Cloud + ?Sized>(cloud: &C, keys: &[ObjectKey]) -> Result<()> {
-    for some in keys.chunks(MAX_PAGE as usize) {
-        match cloud.delete_many(some).await {
+    for page in keys.chunks(MAX_PAGE as usize) {
+        match cloud.delete_many(page).await {
             Err(e) if e.kind == ErrorKind::Unsupported => {
-                for few in some.chunks(DELETIONS) {
+                for few in page.chunks(DELETIONS) {
                     let mut deletions = Vec::with_capacity(few.len());
                     for key in few {
                         deletions.push(cloud.delete(key, None));
@@ -246,8 +257,8 @@ pub async fn delete_all<C: Cloud + ?Sized>(cloud: &C, keys: &[ObjectKey]) -> Res
                     futures::future::try_join_all(deletions).await?;
                 }
             }
-            failed => {
-                if let Some((_, e)) = failed?.into_iter().next() {
+            deleted => {
+                if let Some((_, e)) = deleted?.into_iter().next() {
                     return Err(e);
                 }
             }
@@ -260,16 +271,17 @@ fn lacking(cloud: &str, operation: Operation, what: &str) -> CloudError {
     CloudError::new(ErrorKind::Unsupported, cloud, operation, what)
 }
 
-/// What a provider says is used of an account or a container; none where it does not say.
+/// The space that a provider reports as used of an account or a container. A field is `None` if the
+/// provider does not report it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CloudUsage {
-    /// Bytes.
+    /// Bytes used.
     pub bytes: Option<u64>,
-    /// Objects.
+    /// Number of objects.
     pub objects: Option<u64>,
-    /// The most bytes that may be used.
+    /// Most bytes that may be used.
     pub quota: Option<u64>,
-    /// More, in the provider's own words.
+    /// Further facts, in the provider's own words.
     pub extra: Vec<(String, String)>,
 }
 
@@ -330,12 +342,12 @@ impl<C: Cloud + ?Sized> Cloud for Arc<C> {
     }
 }
 
-/// A body of bytes that are already here.
+/// Returns a body of bytes that are already in memory.
 pub fn body_of(bytes: Bytes) -> Body {
     stream::iter((!bytes.is_empty()).then_some(Ok(bytes))).boxed()
 }
 
-/// A body without bytes.
+/// Returns a body without bytes.
 pub fn empty_body() -> Body {
     stream::empty().boxed()
 }
@@ -343,7 +355,7 @@ pub fn empty_body() -> Body {
 /// Reads a body of at most `limit` bytes into memory, for small objects.
 ///
 /// # Errors
-/// [`ErrorKind::TooLarge`] past `limit`, and whatever the body fails with.
+/// [`ErrorKind::TooLarge`] if the body has more than `limit` bytes, and every error of the body.
 pub async fn collect_body(cloud: &str, mut body: Body, limit: usize) -> Result<Bytes> {
     let (mut pieces, mut size) = (Vec::new(), 0);
     while let Some(piece) = body.try_next().await? {
@@ -359,7 +371,7 @@ pub async fn collect_body(cloud: &str, mut body: Body, limit: usize) -> Result<B
         }
         pieces.push(piece);
     }
-    // Copied once, at its end, and not at all where it came at once.
+    // A body of one piece is not copied; a body of several pieces is copied once, at its end.
     Ok(match pieces.len() {
         1 => pieces.swap_remove(0),
         _ => pieces.concat().into(),

@@ -1,11 +1,12 @@
 //! What every [`Cloud`] must do: a list of behaviours, in the manner of arrow object_store's
 //! `integration.rs`.
 //!
-//! [`BEHAVIOURS`] is the list, [`check`] runs one of them: `raic connector test` makes its report
-//! of it. Tests call [`all`], or a behaviour by its function, with a cloud and a key prefix that is
-//! theirs alone. Each removes what it stored, unless it fails.
+//! [`BEHAVIOURS`] is the list and [`check`] runs one behaviour; `raic connector test` makes its
+//! report of them. Tests call [`all`], or the function of one behaviour. They give it a cloud and a
+//! prefix of keys that nobody else uses. A behaviour removes the objects that it stored, unless it
+//! fails.
 
-/// Fails with a sentence unless something holds.
+/// Returns a formatted sentence as an error, unless a condition holds.
 macro_rules! ensure {
     ($holds:expr, $($sentence:tt)+) => {
         if !$holds {
@@ -30,32 +31,34 @@ pub use listings::*;
 pub use objects::*;
 pub use refusals::*;
 
-/// How a behaviour came out: what the service lacks is no fault, as long as `describe` says so.
+/// The outcome of a behaviour. An ability that the service lacks is no fault, as long as `describe`
+/// reports that it is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// It holds.
+    /// The cloud has the behaviour.
     Holds,
-    /// The service, or the connector, does not have it, and says so.
+    /// The service or the connector does not have this ability, and reports so. The text names what
+    /// is missing.
     Lacks(String),
 }
 
-/// What was found, or what is wrong and where.
+/// The finding, or a sentence on what is wrong and where.
 pub type Verdict<T = Finding> = std::result::Result<T, String>;
 
-/// How much is stored and listed.
+/// How much the behaviours store and list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// A few hundred kilobytes, and a hundred requests or so.
+    /// Some 400 requests, and objects of up to 4 MiB.
     Quick,
-    /// Objects to 64 MiB, listings of 2,500 names.
+    /// Objects of up to 64 MiB, and listings of up to 2,500 keys.
     Full,
 }
 
-/// Something that every cloud must do.
+/// One thing that every cloud must do.
 pub struct Behaviour {
-    /// One word or two.
+    /// A few words for reports, such as `create-only`.
     pub name: &'static str,
-    /// What must hold, in a sentence.
+    /// What must hold, in one sentence.
     pub what: &'static str,
     run: for<'a> fn(&'a dyn Cloud, &'a str, Extent) -> BoxFuture<'a, Verdict>,
 }
@@ -66,15 +69,15 @@ impl std::fmt::Debug for Behaviour {
     }
 }
 
-/// What is left to arrays that share a container.
+/// Bytes of a key that are left for the prefix of an array that shares its container.
 const LONGEST_PREFIX: usize = 64;
 
-/// Pages without an object in a row; Azure has some.
+/// Most pages without an object that may follow each other; Azure sends some.
 const MAX_EMPTY_PAGES: u32 = 1000;
 
-/// The size of a chunk, around which objects are tried.
+/// Size of a chunk in bytes; objects of about this size are tried.
 const CHUNK: usize = 4 << 20;
-/// What every service must take in one object.
+/// Size of an object that every service must take, in bytes.
 const LEAST: usize = 1 << 20;
 
 macro_rules! behaviour {
@@ -91,7 +94,7 @@ macro_rules! behaviour {
 pub const BEHAVIOURS: &[Behaviour] = &[
     behaviour!(
         "describe",
-        "capabilities are told in the contract's words",
+        "capabilities are reported in the contract's words",
         |c, _, _| describe(c).boxed()
     ),
     behaviour!("probe", "credentials and container are good", |c, _, _| {
@@ -99,7 +102,7 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     }),
     behaviour!(
         "basic",
-        "what is put is read, and what is deleted is gone",
+        "an object that was put is read, and a deleted one is gone",
         |c, p, _| { put_get_head_delete(c, p).boxed() }
     ),
     behaviour!(
@@ -112,46 +115,48 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     ),
     behaviour!(
         "ranges",
-        "parts of objects are read, within, at and over the end",
+        "ranges of objects are read: within, at and past the end",
         |c, p, _| ranges(c, p).boxed()
     ),
-    behaviour!("missing", "what never was is not found", |c, p, _| missing(
-        c, p
-    )
-    .boxed()),
+    behaviour!(
+        "missing",
+        "an object that was never put is not found",
+        |c, p, _| { missing(c, p).boxed() }
+    ),
     behaviour!("overwrite", "a second put replaces the first", |c, p, _| {
         overwrite(c, p).boxed()
     }),
     behaviour!(
         "create-only",
-        "a create-only put does what describe says",
+        "a create-only put does what describe reports",
         |c, p, _| create_only(c, p).boxed()
     ),
     behaviour!(
         "race",
-        "of creators that race, exactly one wins",
+        "if several creators race, exactly one wins",
         |c, p, _| create_only_race(c, p, 8).boxed()
     ),
-    behaviour!("if-match", "conditions by etag hold", |c, p, _| if_match(
-        c, p
-    )
-    .boxed()),
-    behaviour!(
-        "keys",
-        "keys at both ends of the alphabet and of the length are kept",
-        |c, p, _| { awkward_keys(c, p).boxed() }
-    ),
-    behaviour!("delete", "deleting what is gone succeeds", |c, p, _| {
-        delete_is_idempotent(c, p).boxed()
+    behaviour!("if-match", "if-match conditions are kept", |c, p, _| {
+        if_match(c, p).boxed()
     }),
     behaviour!(
+        "keys",
+        "long keys and keys with unusual characters are kept",
+        |c, p, _| { awkward_keys(c, p).boxed() }
+    ),
+    behaviour!(
+        "delete",
+        "deleting an object that is gone succeeds",
+        |c, p, _| { delete_is_idempotent(c, p).boxed() }
+    ),
+    behaviour!(
         "delete-many",
-        "several objects are removed at once, and no other",
+        "several objects are deleted at once, and no other",
         |c, p, _| { delete_many(c, p).boxed() }
     ),
     behaviour!(
         "listing",
-        "every object is listed once, by pages of any length",
+        "every object is listed once, in pages of any length",
         |c, p, extent| match extent {
             Extent::Quick => listing_pages(c, p, 30, 7).boxed(),
             Extent::Full => async move {
@@ -164,32 +169,32 @@ pub const BEHAVIOURS: &[Behaviour] = &[
     ),
     behaviour!(
         "prefixes",
-        "a prefix is a prefix of text: 1 is not 10",
+        "a prefix matches as text: \"1.\" does not match 10",
         |c, p, _| { listing_matches_prefixes_exactly(c, p).boxed() }
     ),
     behaviour!(
         "listing under writes",
-        "what was there throughout is listed once, whatever is written meanwhile",
+        "an object that exists throughout is listed once, whatever is written meanwhile",
         |c, p, _| { listing_under_writes(c, p).boxed() }
     ),
     behaviour!(
         "abandoned put",
-        "an upload that is broken off is whole or not there",
+        "an upload that is broken off leaves a whole object or none",
         |c, p, _| { abandoned_put(c, p).boxed() }
     ),
     behaviour!(
         "abandoned get",
-        "a download that is broken off harms no other",
+        "a download that is broken off disturbs no other",
         |c, p, _| { abandoned_get(c, p).boxed() }
     ),
-    behaviour!("usage", "what is used is reported", |c, _, _| usage(c)
+    behaviour!("usage", "used space is reported", |c, _, _| usage(c)
         .boxed()),
 ];
 
-/// Runs a behaviour on keys below `prefix`.
+/// Runs a behaviour on keys below `prefix` and the behaviour's name.
 ///
 /// # Errors
-/// What is wrong, and where.
+/// A sentence on what is wrong, and where.
 pub async fn check(
     behaviour: &Behaviour,
     cloud: &dyn Cloud,
@@ -200,18 +205,18 @@ pub async fn check(
     (behaviour.run)(cloud, &prefix, extent).await
 }
 
-/// Every behaviour, quickly.
+/// Runs every behaviour to [`Extent::Quick`].
 ///
 /// # Panics
-/// With all that is wrong.
+/// Panics with the list of all that is wrong, if a behaviour fails.
 pub async fn all(cloud: &dyn Cloud, prefix: &str) {
     all_to(cloud, prefix, Extent::Quick).await;
 }
 
-/// Every behaviour, to an extent.
+/// Runs every behaviour to an extent.
 ///
 /// # Panics
-/// With all that is wrong.
+/// Panics with the list of all that is wrong, if a behaviour fails.
 pub async fn all_to(cloud: &dyn Cloud, prefix: &str, extent: Extent) {
     let mut wrong = Vec::new();
     for behaviour in BEHAVIOURS {
@@ -233,10 +238,10 @@ fn worked<T>(result: Result<T>, what: &str) -> Verdict<T> {
 
 fn key(prefix: &str, name: &str) -> Verdict<ObjectKey> {
     ObjectKey::new(format!("{prefix}{name}"))
-        .map_err(|e| format!("the prefix {prefix:?} is none: {e}"))
+        .map_err(|e| format!("the prefix {prefix:?} cannot begin a key: {e}"))
 }
 
-/// Bytes that differ everywhere, so that a wrong offset shows.
+/// Returns bytes that differ everywhere, so that a wrong offset shows.
 fn pattern(len: usize) -> Bytes {
     (0..len)
         .map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8)
@@ -255,7 +260,7 @@ async fn put(cloud: &dyn Cloud, key: &ObjectKey, content: impl Into<Bytes>) -> V
     )?;
     ensure!(
         info.size == size,
-        "put of {size} bytes answers {} bytes",
+        "put of {size} bytes reports {} bytes",
         info.size
     );
     Ok(info)
@@ -267,12 +272,12 @@ async fn read(cloud: &dyn Cloud, key: &ObjectKey, range: Option<ByteRange>) -> R
 }
 
 async fn reads(cloud: &dyn Cloud, key: &ObjectKey, expected: &[u8]) -> Verdict<()> {
-    let found = worked(read(cloud, key, None).await, "get")?;
+    let content = worked(read(cloud, key, None).await, "get")?;
     ensure!(
-        found == expected,
-        "get of {} bytes gave {} others",
+        content == expected,
+        "get of {} bytes returned {} other bytes",
         expected.len(),
-        found.len()
+        content.len()
     );
     Ok(())
 }
@@ -300,12 +305,12 @@ async fn capability(cloud: &dyn Cloud, name: &str) -> Verdict<Option<String>> {
         .map(|(_, v)| v))
 }
 
-/// `describe` says what must be said, in words that are known.
+/// `describe` reports the required capabilities, in the contract's words.
 pub async fn describe(cloud: &dyn Cloud) -> Verdict {
     let known = |name, words: &'static [&'static str]| async move {
         match capability(cloud, name).await? {
             Some(value) if !words.contains(&value.as_str()) => Err(format!(
-                "{name} = {value:?} is none of {}",
+                "{name} = {value:?} is not one of {}",
                 words.join(", ")
             )),
             other => Ok(other),
@@ -314,7 +319,7 @@ pub async fn describe(cloud: &dyn Cloud) -> Verdict {
     let create_only = known("create-only", &["native", "emulated", "none"]).await?;
     ensure!(
         create_only.is_some(),
-        "describe must say create-only = native, emulated or none"
+        "describe must report create-only = native, emulated or none"
     );
     known("if-match", &["native", "none"]).await?;
     known("ordered-list", &["yes", "no"]).await?;
@@ -322,27 +327,28 @@ pub async fn describe(cloud: &dyn Cloud) -> Verdict {
     let bytes = largest(cloud).await?;
     ensure!(
         bytes >= LEAST,
-        "max-object-size = {bytes}: what the host keeps beside chunks may have {LEAST} bytes"
+        "max-object-size = {bytes}: what the host keeps beside chunks needs {LEAST} or more"
     );
     Ok(Finding::Holds)
 }
 
-/// Bytes of the largest object that the service takes, as the connector describes it.
+/// Returns the size in bytes of the largest object that the service takes, as `describe` reports
+/// it.
 async fn largest(cloud: &dyn Cloud) -> Verdict<usize> {
     let Some(size) = capability(cloud, "max-object-size").await? else {
         return Ok(usize::MAX);
     };
     size.parse()
-        .map_err(|_| format!("max-object-size = {size:?} is no number of bytes"))
+        .map_err(|_| format!("max-object-size = {size:?} is not a number of bytes"))
 }
 
-/// The probe of a cloud that works succeeds.
+/// The probe of a working cloud succeeds.
 pub async fn probe(cloud: &dyn Cloud) -> Verdict {
     worked(cloud.probe().await, "probe")?;
     Ok(Finding::Holds)
 }
 
-/// What the provider says is used, where it says it.
+/// `usage` reports bytes, objects or a quota, if the cloud has that ability.
 pub async fn usage(cloud: &dyn Cloud) -> Verdict {
     match cloud.usage().await {
         Err(e) if e.kind == ErrorKind::Unsupported => Ok(Finding::Lacks(e.message)),
@@ -359,10 +365,11 @@ pub async fn usage(cloud: &dyn Cloud) -> Verdict {
     }
 }
 
-/// Every key under `prefix`, by pages of `limit`.
+/// Lists every key that begins with `prefix`, in pages of `limit` entries.
 ///
 /// # Errors
-/// Where a page is longer than asked, or the cursor stays.
+/// A sentence, if a request fails, a page is longer than asked, too many pages are empty, or the
+/// cursor stays.
 pub async fn list_all(cloud: &dyn Cloud, prefix: &str, limit: u32) -> Verdict<Vec<ObjectKey>> {
     let mut keys = vec![];
     let mut cursor: Option<String> = None;
@@ -371,7 +378,7 @@ pub async fn list_all(cloud: &dyn Cloud, prefix: &str, limit: u32) -> Verdict<Ve
         let page = worked(cloud.list(prefix, cursor.as_deref(), limit).await, "list")?;
         ensure!(
             page.entries.len() <= limit as usize,
-            "{} entries are listed of {limit}",
+            "a page has {} entries, though {limit} were asked for",
             page.entries.len()
         );
         empty = if page.entries.is_empty() {
@@ -381,12 +388,12 @@ pub async fn list_all(cloud: &dyn Cloud, prefix: &str, limit: u32) -> Verdict<Ve
         };
         ensure!(
             empty < MAX_EMPTY_PAGES,
-            "{empty} pages of a listing are empty, one after the other"
+            "{empty} pages of a listing in a row are empty"
         );
         keys.extend(page.entries.into_iter().map(|listed| listed.key));
         ensure!(
             page.next.is_none() || page.next != cursor,
-            "a listing's cursor stays where it was"
+            "a page's next cursor is the one that was sent"
         );
         cursor = page.next;
         if cursor.is_none() {
@@ -395,7 +402,7 @@ pub async fn list_all(cloud: &dyn Cloud, prefix: &str, limit: u32) -> Verdict<Ve
     }
 }
 
-/// Removes objects.
+/// Deletes the objects that a behaviour stored.
 async fn remove(cloud: &dyn Cloud, keys: Vec<ObjectKey>) -> Verdict {
     worked(delete_all(cloud, &keys).await, "delete of several").map(|()| Finding::Holds)
 }

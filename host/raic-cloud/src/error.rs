@@ -1,55 +1,57 @@
-//! What can go wrong at a cloud, as far as the host acts on it differently.
+//! What can go wrong at a cloud: one kind for each case on which the host acts differently.
 
 use std::{fmt, time::Duration};
 
-/// Shorthand for results of cloud operations.
+/// Result of a cloud operation.
 pub type Result<T, E = CloudError> = std::result::Result<T, E>;
 
-/// The kind of a failure decides what happens next; each documents its retry rule.
+/// The kind of a failure. It decides what happens next; each kind documents its retry rule.
 ///
-/// The list is the contract's (`wit/`, `types.error-kind`) and frozen with it.
+/// The list is that of the contract (`wit/`, `types.error-kind`) and is frozen with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorKind {
     /// The object does not exist. Final.
     NotFound,
     /// The container does not exist. Final: the operator must create it.
     ContainerNotFound,
-    /// A create-only put found an object of that name. Final; after an attempt without an answer
-    /// the content decides (see [`Retry`](crate::Retry)).
+    /// A create-only put found an object with that key. Final. After an attempt without an answer,
+    /// the object's content decides whether the put succeeded (see [`Retry`](crate::Retry)).
     AlreadyExists,
-    /// An `if-match` did not hold. Final.
+    /// The object's etag was not the one of `if-match`. Final. After an attempt without an answer,
+    /// the object's content decides whether a put succeeded (see [`Retry`](crate::Retry)).
     PreconditionFailed,
     /// The provider saw two requests collide. Retried.
     Conflict,
     /// The range begins past the end of the object. Final.
     RangeNotSatisfiable,
-    /// Wrong or expired credentials. Final: the connector already tried a fresh login.
+    /// The credentials are wrong or expired. Final: the connector has already tried a fresh login.
     Unauthenticated,
-    /// The credentials are right and may not do this. Final.
+    /// The credentials are valid but do not permit this. Final.
     PermissionDenied,
-    /// The provider's clock and ours differ too much to sign. Final.
+    /// The provider's clock and the host's differ too much for a signature to be accepted. Final.
     ClockSkew,
-    /// No space left, or the account's quota is used up. Final.
+    /// The provider has no space left, or the account's quota is used up. Final.
     QuotaExceeded,
-    /// The object is larger than the provider takes. Final.
+    /// An object or an answer is larger than its limit. Final.
     TooLarge,
-    /// Too many requests. Retried, after the time the provider names.
+    /// The provider refused the request because of too many requests. Retried, not before the time
+    /// that the provider names.
     Throttled,
-    /// The service, or the way to it, is down. Retried.
+    /// The service, or the network path to it, is down. Retried.
     Unavailable,
-    /// No answer in time; a write may still land. Retried.
+    /// No answer came in time; a write may still land. Retried.
     Timeout,
-    /// Bytes arrived changed: a checksum or a length did not hold. Retried.
+    /// The bytes arrived damaged: a checksum or a length did not match. Retried.
     Integrity,
     /// The object is in cold storage and must be restored first. Final.
     Archived,
-    /// The host's gate refused what the connector wanted to do. Final.
+    /// The host refused what the connector wanted to do. Final.
     RefusedByHost,
-    /// A setting is missing or makes no sense. Final.
+    /// A setting is missing or wrong. Final.
     Misconfigured,
     /// The provider or the connector cannot do this. Final.
     Unsupported,
-    /// The answer makes no sense in the provider's protocol. Retried.
+    /// The answer violates the provider's protocol. Retried.
     Protocol,
     /// The connector failed: a trap, a limit, or its own bug. Final.
     Internal,
@@ -81,7 +83,7 @@ impl ErrorKind {
         Self::Internal,
     ];
 
-    /// Whether the same request may succeed a little later.
+    /// Whether the same request may succeed if it is repeated a little later.
     pub fn is_retryable(self) -> bool {
         matches!(
             self,
@@ -94,7 +96,8 @@ impl ErrorKind {
         )
     }
 
-    /// Whether a write that ended so may have been done, or may yet be done, all the same.
+    /// Whether a write that failed with this kind may nevertheless have been done, or may yet be
+    /// done.
     pub fn is_ambiguous(self) -> bool {
         matches!(
             self,
@@ -102,7 +105,7 @@ impl ErrorKind {
         )
     }
 
-    /// The name the contract gives this kind, such as `container-not-found`.
+    /// The contract's name of this kind, such as `container-not-found`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NotFound => "not-found",
@@ -136,7 +139,7 @@ impl fmt::Display for ErrorKind {
     }
 }
 
-/// The operation of [`Cloud`](crate::Cloud) that failed.
+/// An operation of [`Cloud`](crate::Cloud): in an error, the one that failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[allow(missing_docs)]
 pub enum Operation {
@@ -154,7 +157,7 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// Every operation, for tables of counters.
+    /// Every operation, in the order of their numbers, for tables of counters.
     pub const ALL: [Self; 11] = [
         Self::Describe,
         Self::Probe,
@@ -169,7 +172,7 @@ impl Operation {
         Self::Usage,
     ];
 
-    /// The verb as it stands in messages and counters.
+    /// The operation's name in messages and counters, such as `delete-many`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Describe => "describe",
@@ -193,37 +196,38 @@ impl fmt::Display for Operation {
     }
 }
 
-/// One failure of one cloud: what failed, where, and what the provider said of it.
+/// One failure of one cloud: what failed, where, and what the provider reported.
 ///
-/// Displayed as one line, such as
-/// `cloud "azure-eu": put shares/ab/..: container "x" does not exist (404 ContainerNotFound)`.
+/// Displayed as one line: the cloud, the operation, the object, the message, the provider's status
+/// and code, the request id, and advice. `{:#}` leaves the advice out. An example is `cloud
+/// "azure-eu": put shares/ab/..: no answer within 60 s (503 ServerBusy)`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloudError {
-    /// What the host decides by.
+    /// The kind by which the host decides what to do.
     pub kind: ErrorKind,
     /// The configured name of the cloud.
     pub cloud: String,
-    /// What was being done.
+    /// The operation that failed.
     pub operation: Operation,
-    /// The object it was done to, if to one.
+    /// Key of the object, if the operation concerns a single object.
     pub key: Option<String>,
-    /// One line for a person, without secrets.
+    /// The failure in one line for a person, without secrets.
     pub message: String,
-    /// The provider's own code (`SlowDown`, `BlobNotFound`).
+    /// The provider's own error code, such as `SlowDown` or `BlobNotFound`.
     pub provider_code: Option<String>,
-    /// The HTTP status of the provider's answer.
+    /// HTTP status of the provider's answer.
     pub http_status: Option<u16>,
-    /// What the provider's support asks for.
+    /// The provider's id of the request, for which its support asks.
     pub request_id: Option<String>,
-    /// How long the provider asks us to wait.
+    /// How long the provider asks the caller to wait before it repeats the request.
     pub retry_after: Option<Duration>,
-    /// Whether a write that ended so may have been done, or may yet be: by the kind, and by
-    /// attempts before the last.
+    /// Whether a write that failed so may have been done, or may yet be done. It follows from the
+    /// kind and, for puts, from earlier attempts at the same request.
     pub may_land: bool,
 }
 
 impl CloudError {
-    /// A failure with nothing known of it but its kind and a sentence.
+    /// Makes a failure of which only the kind, the place and a message are known.
     pub fn new(
         kind: ErrorKind,
         cloud: &str,
@@ -244,25 +248,28 @@ impl CloudError {
         }
     }
 
-    /// The same failure, naming the object.
+    /// Adds the object's key to the failure.
     #[must_use]
     pub fn at(mut self, key: impl fmt::Display) -> Self {
         self.key = Some(key.to_string());
         self
     }
 
-    /// What a person can do about a failure of this kind, where it is not plain from the message.
+    /// Returns what a person can do about a failure of this kind, or `None` if the message makes it
+    /// plain.
     pub fn advice(&self) -> Option<String> {
         let cloud = &self.cloud;
         Some(match self.kind {
             ErrorKind::ContainerNotFound => {
                 format!(
-                    "create the container at the provider, or correct its name in config.toml, then run `raic cloud test {cloud}`"
+                    "create the container at the provider, or correct its name in config.toml, \
+                     then run `raic cloud test {cloud}`"
                 )
             }
             ErrorKind::Unauthenticated => {
                 format!(
-                    "check the credentials that config.toml names for it, then run `raic cloud test {cloud}`"
+                    "check the credentials that config.toml names for it, \
+                     then run `raic cloud test {cloud}`"
                 )
             }
             ErrorKind::PermissionDenied => {
@@ -303,7 +310,7 @@ impl fmt::Display for CloudError {
         if let Some(id) = &self.request_id {
             write!(f, " [request {id}]")?;
         }
-        // `{:#}` is for those who have no configured cloud, such as who tries a connector.
+        // `{:#}` is for users without a configured cloud, such as `raic connector test`.
         if let Some(advice) = self.advice().filter(|_| !f.alternate()) {
             write!(f, "; {advice}")?;
         }
@@ -331,8 +338,9 @@ mod tests {
         assert!(!format!("{e:#}").contains("config.toml"), "{e:#}");
         assert_eq!(
             e.to_string(),
-            "cloud \"eu\": put shares/ab/cd/0: bucket \"x\" does not exist (404 NoSuchBucket); create the container \
-             at the provider, or correct its name in config.toml, then run `raic cloud test eu`"
+            "cloud \"eu\": put shares/ab/cd/0: bucket \"x\" does not exist (404 NoSuchBucket); \
+             create the container at the provider, or correct its name in config.toml, \
+             then run `raic cloud test eu`"
         );
     }
 

@@ -1,15 +1,11 @@
-//! Makes a cloud misbehave by a seed, for tests.
+//! Makes a cloud misbehave, reproducibly by a seed, for tests.
 
-use std::{
-    collections::VecDeque,
-    ops::Range,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::VecDeque, ops::Range, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
+use parking_lot::{Mutex, MutexGuard};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::{
@@ -17,58 +13,61 @@ use crate::{
     Operation, Page, Payload, Result, WriteMode,
 };
 
-/// What goes wrong, and how often: probabilities from 0 (never) to 1 (always), drawn per request.
+/// Which faults a cloud has, and how often. The numbers are probabilities from 0 (never) to 1
+/// (always), drawn for each request if the field does not say otherwise.
 #[derive(Clone, Debug)]
 pub struct FaultPlan {
-    /// Every request waits a time drawn from this range first.
+    /// Delay of every request, drawn evenly from this range.
     pub latency: Range<Duration>,
-    /// A request fails before the cloud sees it, with a kind drawn from `kinds`.
+    /// Probability that a request fails before the cloud sees it, with a kind drawn from `kinds`.
     pub error: f64,
-    /// What `error` draws from.
+    /// Kinds of the errors that `error` makes; [`ErrorKind::Unavailable`] if the list is empty.
     pub kinds: Vec<ErrorKind>,
-    /// What the errors ask to wait.
+    /// The retry-after of the errors that `error` makes.
     pub retry_after: Option<Duration>,
-    /// A request never ends.
+    /// Probability that a request never ends.
     pub hang: f64,
-    /// A body breaks off before its end.
+    /// Probability that a body breaks off before its end.
     pub short_body: f64,
-    /// A body has one bit changed.
+    /// Probability that one bit of a body is changed.
     pub corrupt_body: f64,
-    /// Only bodies of objects whose names begin with this are changed.
+    /// Prefix of the keys of objects whose bodies may be changed; empty for all objects.
     pub corrupt_below: &'static str,
-    /// A put or delete is acknowledged and not done.
+    /// Probability that a put or delete is acknowledged but not done.
     pub lost_write: f64,
-    /// A put or delete is done and answered by a timeout.
+    /// Probability that a put or delete is done but fails with a timeout.
     pub lost_answer: f64,
-    /// A put or delete is answered by a timeout and not done until [`Faulty::land`]: a request that
-    /// was given up and lands later.
+    /// Probability that a put or delete fails with a timeout and is done only by [`Faulty::land`]:
+    /// a request that was given up and lands later.
     pub late: f64,
-    /// An object that is there is left out of a page of a listing, as where a service lists late.
+    /// Probability, for each listed object, that a listing leaves it out, as if the service listed
+    /// it late.
     pub omit_listed: f64,
-    /// Objects whose names have this in them are left out of every listing; nothing where it is
-    /// empty.
+    /// Every listing leaves out the objects whose keys contain this text. An empty text leaves out
+    /// none.
     pub omit_named: String,
-    /// A listing ends after a page though there are more.
+    /// Probability that a page of a listing is the last although there are more.
     pub truncate_list: f64,
-    /// Listings go on with names that are of nothing.
+    /// Names without objects, which listings return after the real ones.
     pub invented: Option<Invented>,
-    /// Larger objects are refused, as the cloud says that it does.
+    /// Size in bytes of the largest object that a put takes; `describe` reports it.
     pub max_object_size: Option<u64>,
-    /// Faults end after so many were made; none: never.
+    /// Number of drawn faults after which no more are drawn; `None` for no limit.
     pub first: Option<u64>,
 }
 
-/// Names that a cloud makes up when it lists.
+/// Names of objects that do not exist, for listings.
 #[derive(Clone, Copy, Debug)]
 pub struct Invented {
-    /// How many.
+    /// How many names there are.
     pub count: u64,
-    /// Each by its number. Only listings of a prefix that the first of them has go on with them.
+    /// Makes the name with a number, counted from 0. A listing returns these names only if its
+    /// prefix is also a prefix of the first one.
     pub name: fn(u64) -> String,
 }
 
 impl Invented {
-    /// Begins the cursors of pages of them.
+    /// Prefix of the cursors of pages with invented names.
     const CURSOR: &str = "invented.";
 
     fn page(&self, from: u64, limit: u32) -> Page {
@@ -91,7 +90,7 @@ impl Invented {
 }
 
 impl Default for FaultPlan {
-    /// No faults.
+    /// A plan without faults.
     fn default() -> Self {
         Self {
             latency: Duration::ZERO..Duration::ZERO,
@@ -115,12 +114,12 @@ impl Default for FaultPlan {
     }
 }
 
-/// A cloud that fails by plan. The same seed and the same requests in the same order give the same
-/// faults.
+/// A decorator whose cloud fails by a plan. The same seed and the same requests in the same order
+/// make the same faults.
 #[derive(Debug)]
 pub struct Faulty<C> {
     inner: C,
-    // A std lock: held while dice are thrown.
+    // A blocking lock, because it is only held while random numbers are drawn or the state is changed.
     state: Mutex<State>,
 }
 
@@ -132,7 +131,7 @@ struct State {
     late: VecDeque<Late>,
 }
 
-/// A request that will land later.
+/// A request that was answered by a timeout and is done later.
 #[derive(Debug)]
 enum Late {
     Put(ObjectKey, Payload, WriteMode),
@@ -150,7 +149,7 @@ impl State {
 }
 
 impl<C: Cloud> Faulty<C> {
-    /// Makes `inner` fail by `plan`.
+    /// Makes `inner` fail by `plan`, with random numbers from `seed`.
     pub fn new(inner: C, seed: u64, plan: FaultPlan) -> Self {
         let state = State {
             dice: StdRng::seed_from_u64(seed),
@@ -164,8 +163,8 @@ impl<C: Cloud> Faulty<C> {
         }
     }
 
-    /// Lets the oldest request that is late land; false where there is none. That it fails then is
-    /// nobody's to hear.
+    /// Does the oldest late request now. Returns false if there is none. The request's own outcome
+    /// is dropped, as its caller has gone.
     pub async fn land(&self) -> bool {
         let oldest = self.state().late.pop_front();
         match oldest {
@@ -176,17 +175,17 @@ impl<C: Cloud> Faulty<C> {
         true
     }
 
-    /// Forgets the requests that are late: they never land.
+    /// Drops the late requests, so that they never land.
     pub fn forget_late(&self) {
         self.state().late.clear();
     }
 
-    /// A cloud that is down until another plan is set.
+    /// Makes `inner` fail every request until another plan is set.
     pub fn down(inner: C) -> Self {
         Self::new(inner, 0, Self::down_plan())
     }
 
-    /// The plan of a cloud that is down.
+    /// Returns the plan of a cloud that is down: every request fails as unavailable.
     pub fn down_plan() -> FaultPlan {
         FaultPlan {
             error: 1.0,
@@ -194,20 +193,20 @@ impl<C: Cloud> Faulty<C> {
         }
     }
 
-    /// From now on fails by `plan`; its count of faults begins anew.
+    /// Replaces the plan. The count of its faults begins at zero.
     pub fn set(&self, plan: FaultPlan) {
         let mut state = self.state();
         state.plan = plan;
         state.made = 0;
     }
 
-    /// The cloud inside, without faults.
+    /// Returns the cloud inside, which has no faults.
     pub fn inner(&self) -> &C {
         &self.inner
     }
 
-    fn state(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
     }
 
     async fn before(&self, operation: Operation, key: Option<&ObjectKey>) -> Result<()> {
@@ -223,11 +222,11 @@ impl<C: Cloud> Faulty<C> {
             let hang = state.throw(hang);
             let error = state.throw(error).then(|| {
                 let kinds = state.plan.kinds.len().max(1);
-                let at = state.dice.random_range(0..kinds);
+                let index = state.dice.random_range(0..kinds);
                 let kind = state
                     .plan
                     .kinds
-                    .get(at)
+                    .get(index)
                     .copied()
                     .unwrap_or(ErrorKind::Unavailable);
                 let mut error =
@@ -417,7 +416,7 @@ impl<C: Cloud> Cloud for Faulty<C> {
         self.inner.usage().await
     }
 
-    /// Refused on purpose: so each object's deletion has a fault of its own.
+    /// Refused on purpose, so that each object is deleted by a request with a fault of its own.
     async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
         let why = "deletes one by one, so that each can fail by itself";
         Err(CloudError::new(

@@ -1,32 +1,33 @@
-//! Names of objects.
+//! Keys: the names of objects.
 
 use std::{fmt, sync::Arc};
 
-/// The longest object key, in bytes.
+/// Longest object key, in bytes.
 pub const MAX_KEY_LEN: usize = 512;
-/// The longest segment of a key, in bytes: some services and file systems take no longer names.
+/// Longest segment of a key, in bytes: some services and file systems take no longer names.
 pub(crate) const MAX_SEGMENT_LEN: usize = 200;
 
-/// The name of an object: 1 to 512 bytes of `[A-Za-z0-9._/-]`, in segments between slashes of which
-/// none is empty, `.`, `..` or longer than 200 bytes.
+/// The name of an object: 1 to 512 bytes of `[A-Za-z0-9._/-]`. Slashes divide it into segments. No
+/// segment is empty, `.`, `..` or longer than 200 bytes.
 ///
-/// The host chooses keys so that none is a folder of another; every provider can then hold them,
-/// also one that maps them to paths.
+/// The host chooses keys so that no key is a folder of another. So every provider can hold them,
+/// also a provider that maps keys to paths.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey(Arc<str>);
 
-/// A text that is no [`ObjectKey`].
+/// A text that is not an [`ObjectKey`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no object key: it takes 1 to 512 bytes of [A-Za-z0-9._/-] in segments of 1 to 200, none of them \".\" or \"..\""
+    "{0:?} is not an object key: use 1 to 512 bytes of [A-Za-z0-9._/-] in segments of 1 to 200, \
+     none of them \".\" or \"..\""
 )]
 pub struct InvalidKey(pub String);
 
 impl ObjectKey {
-    /// Checks the text.
+    /// Makes a key of a text, if the text is one.
     ///
     /// # Errors
-    /// [`InvalidKey`] where it is none.
+    /// [`InvalidKey`] if the text is not an object key.
     pub fn new(key: impl AsRef<str>) -> Result<Self, InvalidKey> {
         let key = key.as_ref();
         let good = (1..=MAX_KEY_LEN).contains(&key.len())

@@ -7,10 +7,12 @@
 //! - [`MemoryCloud`] keeps objects in memory, for tests;
 //! - [`Retry`], [`Limit`], [`Meter`] and [`Breaker`] are what the daemon puts around every
 //!   connector;
-//! - [`Prefix`] is a part of a container, so that arrays share one;
-//! - [`Faulty`] makes a cloud misbehave by a seed, for tests.
+//! - [`Prefix`] is one folder of a container, so that several arrays can share the container;
+//! - [`Faulty`] makes a cloud misbehave, reproducibly by a seed, for tests.
 //!
 //! **Invariant:** nothing here knows a provider, a connector or a share.
+//!
+//! **Invariant:** in this crate only [`Retry`] repeats a request.
 //!
 //! ```
 //! use raic_cloud::{
@@ -20,7 +22,7 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! // A cloud that fails once and works from then on, behind the decorator that asks again.
+//! // A cloud that fails once and works from then on, behind the decorator that retries.
 //! let plan = FaultPlan { error: 1.0, first: Some(1), ..FaultPlan::default() };
 //! let faulty = Faulty::new(MemoryCloud::new("memory"), 1, plan);
 //! let cloud = Retry::new(faulty, RetryPolicy::default());

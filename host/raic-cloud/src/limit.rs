@@ -1,4 +1,4 @@
-//! Bounds how many requests a cloud has in flight.
+//! Limits how many requests a cloud has in flight.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use crate::{
     WriteMode,
 };
 
-/// At most so many requests at once; others wait in order. A get counts until its body ended or was
-/// dropped.
+/// A decorator that lets at most a given number of requests run at once; others wait in order. A
+/// get counts until its body is dropped.
 #[derive(Debug)]
 pub struct Limit<C> {
     inner: C,
@@ -20,7 +20,7 @@ pub struct Limit<C> {
 }
 
 impl<C: Cloud> Limit<C> {
-    /// Bounds `inner` to `max` (1 or more) requests in flight.
+    /// Limits `inner` to `max` requests in flight; 0 counts as 1.
     pub fn new(inner: C, max: usize) -> Self {
         Self {
             inner,

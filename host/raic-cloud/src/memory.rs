@@ -1,20 +1,22 @@
 //! A cloud in memory, for tests.
 
-use std::{collections::BTreeMap, ops::Bound, sync::RwLock, time::SystemTime};
+use std::{collections::BTreeMap, ops::Bound, time::SystemTime};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::RwLock;
 
 use crate::{
     ByteRange, Cloud, CloudError, Digests as _, ErrorKind, Listed, Object, ObjectInfo, ObjectKey,
     Operation, Page, Payload, Result, WriteMode, body_of,
 };
 
-/// A cloud that forgets everything with the process. Keeps every promise of [`Cloud`], strictly.
+/// A cloud that keeps its objects in memory and loses them when the process ends. It keeps every
+/// promise of [`Cloud`] strictly.
 #[derive(Debug)]
 pub struct MemoryCloud {
     name: String,
-    // A std lock: held for a map operation, never across an await.
+    // A blocking lock, because it is held for one map operation and never across an await.
     objects: RwLock<BTreeMap<ObjectKey, Stored>>,
 }
 
@@ -25,7 +27,7 @@ struct Stored {
 }
 
 impl MemoryCloud {
-    /// An empty cloud.
+    /// Makes an empty cloud.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -33,23 +35,23 @@ impl MemoryCloud {
         }
     }
 
-    /// Every key, in order: what a test looks at.
+    /// Returns every key in order, for tests to look at.
     pub fn keys(&self) -> Vec<ObjectKey> {
         self.read().keys().cloned().collect()
     }
 
-    /// Bytes of all objects.
+    /// Returns the size of all objects together, in bytes.
     pub fn stored_bytes(&self) -> u64 {
         self.read().values().map(|o| o.info.size).sum()
     }
 
-    /// Loses every object, as a wiped cloud.
+    /// Removes every object, as a wiped cloud would.
     pub fn wipe(&self) {
         self.write().clear();
     }
 
-    /// Flips one bit of the byte at `offset` in an object, as a lying cloud; false where there is
-    /// none.
+    /// Flips one bit of the byte at `offset` of an object, as a lying cloud would. Returns false if
+    /// the object or the byte does not exist.
     pub fn corrupt(&self, key: &ObjectKey, offset: usize) -> bool {
         let mut objects = self.write();
         let Some(stored) = objects.get_mut(key).filter(|o| offset < o.content.len()) else {
@@ -61,16 +63,12 @@ impl MemoryCloud {
         true
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<ObjectKey, Stored>> {
-        self.objects
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn read(&self) -> parking_lot::RwLockReadGuard<'_, BTreeMap<ObjectKey, Stored>> {
+        self.objects.read()
     }
 
-    fn write(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<ObjectKey, Stored>> {
-        self.objects
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn write(&self) -> parking_lot::RwLockWriteGuard<'_, BTreeMap<ObjectKey, Stored>> {
+        self.objects.write()
     }
 
     fn fail(&self, kind: ErrorKind, operation: Operation, key: &ObjectKey) -> CloudError {
@@ -171,7 +169,7 @@ impl Cloud for MemoryCloud {
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
-        // One lock for the condition and the deletion, or a put in between would be deleted unseen.
+        // One lock for the condition and the deletion: a put in between would be deleted unseen.
         let mut objects = self.write();
         if let (Some(etag), Some(stored)) = (if_match, objects.get(key))
             && stored.info.etag.as_deref() != Some(etag)

@@ -1,10 +1,13 @@
-//! Counts what a cloud is asked for: every attempt, also those that were given up, and bodies that
-//! broke off. So a meter sits below whatever repeats requests.
+//! Counts the requests to a cloud, their errors, bytes and latency.
+//!
+//! Requests that were given up and bodies that broke off count as errors. A meter sits below
+//! [`Retry`](crate::Retry), so that it counts each attempt. What the cloud inside it sends on its
+//! own, such as a login, is not counted.
 
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
     time::{Duration, Instant},
@@ -12,13 +15,14 @@ use std::{
 
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use parking_lot::Mutex;
 
 use crate::{
     ByteRange, Cloud, CloudError, CloudUsage, Object, ObjectInfo, ObjectKey, Operation, Page,
     Payload, Result, WriteMode,
 };
 
-/// The counters of one cloud, readable while it works.
+/// The counters of one cloud. They can be read while the cloud works.
 #[derive(Debug, Default)]
 pub struct Metering {
     operations: [OperationCounters; Operation::ALL.len()],
@@ -31,57 +35,59 @@ struct OperationCounters {
     requests: AtomicU64,
     errors: AtomicU64,
     micros: AtomicU64,
-    /// Requests by latency: bucket i counts those under 2^i milliseconds and not under 2^(i-1).
+    /// Requests by latency. Bucket i counts those that took at least 2^(i-1) and less than 2^i
+    /// milliseconds. The first bucket counts those below 1 ms; the last also counts all longer
+    /// ones.
     buckets: [AtomicU64; 18],
 }
 
-/// How long the requests of one operation took.
+/// Requests, errors and latency of one operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LatencySummary {
-    /// Requests, those that failed or were given up among them.
+    /// Requests made, including those that failed or were given up.
     pub requests: u64,
     /// Requests that failed or were given up, and bodies that broke off.
     pub errors: u64,
-    /// Mean time to the answer; for a get, to its head.
+    /// Mean time to the answer. For a get this is the time to the answer's head.
     pub mean: Duration,
-    /// An upper bound of the median: the next power of two milliseconds.
+    /// Upper bound of the median, rounded to a power of two in milliseconds; 131 s at most.
     pub p50: Duration,
-    /// The same of the 95th percentile.
+    /// Upper bound of the 95th percentile, rounded as `p50` is.
     pub p95: Duration,
 }
 
-/// The counters of several clouds, by their names. Clones are one: they outlive clouds that are
-/// opened anew.
+/// The counters of several clouds, by the clouds' names. Clones share the counters, so they outlive
+/// a cloud that is opened again.
 #[derive(Clone, Debug, Default)]
-// A std lock: held while a map is read or changed.
+// A blocking lock, because it is only held while the map is read or changed.
 pub struct Meters(Arc<Mutex<BTreeMap<String, Arc<Metering>>>>);
 
 impl Meters {
-    /// The counters of a cloud, fresh ones the first time.
+    /// Returns the counters of a cloud. At the first call for a cloud they are zero.
     pub fn of(&self, cloud: &str) -> Arc<Metering> {
-        let mut meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut meters = self.0.lock();
         meters.entry(cloud.to_owned()).or_default().clone()
     }
 
-    /// The counters of a cloud, if it has any.
+    /// Returns the counters of a cloud, or `None` if [`of`](Self::of) was never called for it.
     pub fn get(&self, cloud: &str) -> Option<Arc<Metering>> {
-        let meters = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let meters = self.0.lock();
         meters.get(cloud).cloned()
     }
 }
 
 impl Metering {
-    /// Bytes of payloads that were accepted.
+    /// Bytes of all payloads that the cloud has stored.
     pub fn bytes_up(&self) -> u64 {
         self.bytes_up.load(Relaxed)
     }
 
-    /// Bytes of bodies that arrived.
+    /// Bytes of all bodies that have arrived.
     pub fn bytes_down(&self) -> u64 {
         self.bytes_down.load(Relaxed)
     }
 
-    /// The numbers of one operation.
+    /// Returns the numbers of one operation.
     pub fn operation(&self, operation: Operation) -> LatencySummary {
         let counters = &self.operations[operation as usize];
         let requests = counters.requests.load(Relaxed);
@@ -115,7 +121,8 @@ impl Metering {
     }
 }
 
-/// A request under way; one that is dropped before its answer was given up.
+/// A request in flight, recorded when this is dropped. If that happens before an answer came, the
+/// caller gave the request up, and it counts as failed.
 struct UnderWay<'a> {
     metering: &'a Metering,
     operation: Operation,
@@ -130,7 +137,7 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-/// Counts requests, bytes and latency of the cloud inside it.
+/// A decorator that counts requests, errors, bytes and latency of the cloud inside it.
 #[derive(Debug)]
 pub struct Meter<C> {
     inner: C,
@@ -138,17 +145,18 @@ pub struct Meter<C> {
 }
 
 impl<C: Cloud> Meter<C> {
-    /// Counts into a fresh [`Metering`].
+    /// Puts a meter with new counters around `inner`.
     pub fn new(inner: C) -> Self {
         Self::with(inner, Arc::default())
     }
 
-    /// Counts into `metering`, which may outlive this cloud (a reload keeps its counters).
+    /// Puts a meter around `inner` that counts into `metering`. The counters may outlive this
+    /// cloud, so that a reload keeps them.
     pub fn with(inner: C, metering: Arc<Metering>) -> Self {
         Self { inner, metering }
     }
 
-    /// The counters.
+    /// Returns the meter's counters.
     pub fn metering(&self) -> Arc<Metering> {
         self.metering.clone()
     }

@@ -1,4 +1,4 @@
-//! An object's bytes on their way up.
+//! An object's bytes on their way to the provider.
 
 use std::{
     fmt,
@@ -8,11 +8,11 @@ use std::{
 use bytes::Bytes;
 use sha2::Digest;
 
-/// The whole content of one object, kept by the host for as long as a put may be retried.
+/// The whole content of one object. The host keeps it for as long as a put may be retried.
 ///
-/// Cheap to clone: clones share bytes and digests. An object is a chunk, so a payload is at most
-/// one chunk (a few MiB); shares and files are never held whole. The bytes lie in parts as they
-/// were gathered, so that assembling a chunk copies nothing.
+/// A payload is cheap to clone, because clones share bytes and digests. An object is a chunk, so a
+/// payload has at most one chunk (a few MiB); no share and no file is held whole. The bytes stay in
+/// the parts in which they were gathered, so assembling a chunk copies nothing.
 #[derive(Clone)]
 pub struct Payload(Arc<Inner>);
 
@@ -25,20 +25,20 @@ struct Inner {
     crc32c: OnceLock<u32>,
 }
 
-/// The digests of a payload that providers ask for; each is computed once, when first asked for.
+/// The digests of a payload that providers ask for. Each is computed once, at its first use.
 pub trait Digests {
     /// SHA-256 of the whole content.
     fn sha256(&self) -> [u8; 32];
-    /// SHA-1 of the whole content. Asked for by Backblaze B2, and never relied on here.
+    /// SHA-1 of the whole content. Backblaze B2 asks for it; RAIC never relies on it.
     fn sha1(&self) -> [u8; 20];
-    /// MD5 of the whole content. Asked for by old protocols, and never relied on here.
+    /// MD5 of the whole content. Old protocols ask for it; RAIC never relies on it.
     fn md5(&self) -> [u8; 16];
     /// CRC-32C (Castagnoli) of the whole content.
     fn crc32c(&self) -> u32;
 }
 
 impl Payload {
-    /// A payload of the parts in order.
+    /// Makes a payload of parts, which follow each other in this order.
     pub fn from_parts(parts: Vec<Bytes>) -> Self {
         let size = parts.iter().map(|p| p.len() as u64).sum();
         Self(Arc::new(Inner {
@@ -51,17 +51,17 @@ impl Payload {
         }))
     }
 
-    /// Its length in bytes.
+    /// Length of the content in bytes.
     pub fn size(&self) -> u64 {
         self.0.size
     }
 
-    /// The bytes, in order.
+    /// The content as parts, in order.
     pub fn parts(&self) -> &[Bytes] {
         &self.0.parts
     }
 
-    /// The bytes in one piece; copies only where there are several parts.
+    /// Returns the content in one piece. It copies only if there are several parts.
     pub fn to_bytes(&self) -> Bytes {
         match self.parts() {
             [one] => one.clone(),

@@ -1,4 +1,4 @@
-//! A part of a container, by a prefix of its keys: arrays, or customers, share a bucket.
+//! A folder of a container as a cloud, so that several arrays or customers can share a bucket.
 
 use async_trait::async_trait;
 
@@ -7,23 +7,24 @@ use crate::{
     ObjectKey, Operation, Page, Payload, Result, WriteMode,
 };
 
-/// The longest prefix, in bytes: it leaves keys room for what the array names its objects.
+/// Longest prefix in bytes, its final slash included. It leaves enough of a key's length for the
+/// names that an array gives to its objects.
 pub const MAX_PREFIX: usize = 256;
 
-/// Objects whose key begins with a prefix, as if they were all there is; their keys are what
-/// follows it.
+/// A decorator that shows only the objects whose keys begin with a prefix. It cuts the prefix off
+/// their keys.
 #[derive(Debug)]
 pub struct Prefix<C> {
     inner: C,
-    /// Ends with a slash.
+    /// The prefix, with a slash at its end.
     prefix: String,
 }
 
 impl<C: Cloud> Prefix<C> {
-    /// The objects of `inner` below the folder `prefix`, such as `arrays/home`.
+    /// Shows the objects of `inner` below the folder `prefix`, such as `arrays/home`.
     ///
     /// # Errors
-    /// [`InvalidKey`] where it is longer than [`MAX_PREFIX`] or could not begin an object's key.
+    /// [`InvalidKey`] if the prefix is longer than [`MAX_PREFIX`] or cannot begin an object's key.
     pub fn new(inner: C, prefix: &str) -> Result<Self, InvalidKey> {
         let folder = ObjectKey::new(prefix.strip_suffix('/').unwrap_or(prefix))?;
         if folder.as_str().len() >= MAX_PREFIX {
@@ -113,7 +114,7 @@ impl<C: Cloud> Cloud for Prefix<C> {
     }
 
     async fn delete_container(&self) -> Result<()> {
-        // Others may have theirs in it.
+        // A container that still has objects of others is not empty, so the provider keeps it.
         self.inner.delete_container().await
     }
 

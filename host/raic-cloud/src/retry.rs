@@ -1,13 +1,10 @@
-//! Asks again where asking again can help.
+//! Repeats requests whose failure may pass.
 
-use std::{
-    num::NonZeroU64,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{num::NonZeroU64, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 use sha2::Digest as _;
 use tokio::time::Instant;
 use tracing::debug;
@@ -17,21 +14,26 @@ use crate::{
     ObjectKey, Operation, Page, Payload, Result, WriteMode,
 };
 
-/// How often and how patiently a request is repeated.
+/// How often a request is repeated, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct RetryPolicy {
-    /// Attempts at one request, the first included; 1 or more.
+    /// Most attempts at one request, the first included; 1 or more.
     pub attempts: u32,
-    /// Attempts at one put: a read goes on to another cloud, a share that is given up is lacking.
+    /// Most attempts at one put, the first included; 1 or more. A put gets more attempts than a
+    /// read. A read can go on to another cloud, but a put that is given up leaves a share missing.
     pub put_attempts: u32,
-    /// The backoff before attempt i+1 is drawn evenly from zero to `base * 2^i` (full jitter).
+    /// Upper bound of the first backoff; each further attempt doubles the bound. The backoff is
+    /// drawn evenly from zero to its bound (full jitter). After [`ErrorKind::Throttled`] the bound
+    /// is five times as high, and the backoff is at least half of it.
     pub base: Duration,
-    /// The most that one backoff can be; a provider's longer retry-after ends the attempts.
+    /// Highest bound of a backoff. A longer retry-after of the provider ends the attempts; a
+    /// shorter one is waited for, and up to a quarter longer.
     pub cap: Duration,
-    /// After so long since the first attempt there is no further one.
+    /// No further attempt begins later than this after the first attempt, or after the last piece
+    /// of a body.
     pub patience: Duration,
-    /// Retries this cloud may have outstanding in its budget: each takes one, every success gives
-    /// back a tenth, so that a cloud that is down is not asked many times over by everyone.
+    /// Size of the cloud's retry budget, in retries. Each retry takes one; each success gives back
+    /// a tenth. So callers together do not flood a cloud that is down.
     pub budget: u32,
 }
 
@@ -39,7 +41,7 @@ impl Default for RetryPolicy {
     fn default() -> Self {
         Self {
             attempts: 5,
-            // Some 6 s: a service that is restarted costs no share.
+            // About 6 s on average, so a service that restarts costs no share.
             put_attempts: 8,
             base: Duration::from_millis(100),
             cap: Duration::from_secs(20),
@@ -49,11 +51,10 @@ impl Default for RetryPolicy {
     }
 }
 
-/// How much longer the backoff is where the service says that it is asked too much: what it is too
-/// busy for lasts seconds.
+/// Factor of the backoff after [`ErrorKind::Throttled`], because a service stays busy for seconds.
 const THROTTLED: u32 = 5;
 
-/// The attempts at one request, or at one body since its last piece.
+/// The attempts at one request, or at one body. For a body the time begins anew with each piece.
 #[derive(Debug)]
 struct Attempts {
     made: u32,
@@ -71,13 +72,13 @@ impl Attempts {
     }
 }
 
-/// Repeats requests whose error kind says that it can help, with exponential backoff and full
-/// jitter.
+/// A decorator that repeats a request if the kind of its error is retryable, with exponential
+/// backoff and full jitter.
 ///
-/// - A create-only put that was repeated after an attempt without an answer and then finds the
-///   object is a success exactly if the object's content is this payload.
-/// - A body that breaks is continued from where it broke, with `if-match` on the etag it began
-///   with.
+/// - If a put with a condition finds the condition broken after an attempt without an answer, the
+///   object's content decides. The put succeeds exactly if the content is this payload.
+/// - A body that breaks is continued from where it broke, with `if-match` on the etag that it began
+///   with, if the service reports one. An [`ErrorKind::Integrity`] error is passed on.
 #[derive(Debug)]
 pub struct Retry<C>(Arc<Shared<C>>);
 
@@ -85,20 +86,21 @@ pub struct Retry<C>(Arc<Shared<C>>);
 struct Shared<C> {
     inner: C,
     policy: RetryPolicy,
-    // Tenths of a retry. A std lock: held for an addition.
+    // What is left of the budget, in tenths of a retry. A blocking lock, because it is only held for an
+    // addition.
     budget: Mutex<u32>,
 }
 
 impl<C: Cloud> Shared<C> {
     fn succeeded(&self) {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget.lock();
         *budget = budget
             .saturating_add(1)
             .min(self.policy.budget.saturating_mul(10));
     }
 
     fn take_from_budget(&self) -> bool {
-        let mut budget = self.budget.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut budget = self.budget.lock();
         match budget.checked_sub(10) {
             Some(rest) => {
                 *budget = rest;
@@ -108,7 +110,12 @@ impl<C: Cloud> Shared<C> {
         }
     }
 
-    /// Waits before the next attempt; gives the error back where there will be none.
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The error that was given, if there is no further attempt. Then its kind is final, or the
+    /// attempts, the patience or the budget are used up. Or the provider asks for a longer wait
+    /// than the cap.
     async fn backoff(&self, attempts: &mut Attempts, error: CloudError) -> Result<()> {
         if !error.kind.is_retryable() || attempts.made >= attempts.most {
             return Err(error);
@@ -122,14 +129,14 @@ impl<C: Cloud> Shared<C> {
         let ceiling = base
             .saturating_mul(1 << (attempts.made - 1).min(20))
             .min(self.policy.cap);
-        // A service that asks for less is not asked again at once, by whatever chance.
+        // A throttled request waits for at least half of the bound, whatever the jitter is.
         let least = if slower > 1 { 0.5 } else { 0.0 };
         let mut wait = ceiling.mul_f64(least + (1.0 - least) * rand::random::<f64>());
         if let Some(asked) = error.retry_after {
             if asked > self.policy.cap {
                 return Err(error);
             }
-            // All who were told the same moment do not come at it.
+            // The jitter keeps callers that got the same retry-after from returning together.
             wait = wait.max(asked.mul_f64(1.0 + rand::random::<f64>() / 4.0));
         }
         if attempts.began.elapsed() + wait > self.policy.patience {
@@ -158,7 +165,7 @@ impl<C: Cloud> Shared<C> {
         }
     }
 
-    /// Whether the object holds exactly this payload.
+    /// Returns what is known of the object if its content is exactly this payload, else `None`.
     async fn holds(&self, key: &ObjectKey, content: &Payload) -> Result<Option<ObjectInfo>> {
         let Object { info, mut body } = self.run(|| self.inner.get(key, None, None)).await?;
         if info.size != content.size() {
@@ -173,7 +180,7 @@ impl<C: Cloud> Shared<C> {
 }
 
 impl<C: Cloud> Retry<C> {
-    /// Repeats the requests of `inner` by `policy`.
+    /// Repeats the requests of `inner` as `policy` says.
     pub fn new(inner: C, policy: RetryPolicy) -> Self {
         Self(Arc::new(Shared {
             inner,
@@ -210,14 +217,14 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
                 }
                 Err(error) => error,
             };
-            let found = match mode {
+            let has_conflict = match mode {
                 WriteMode::CreateOnly => error.kind == ErrorKind::AlreadyExists,
                 WriteMode::IfMatch(_) => error.kind == ErrorKind::PreconditionFailed,
                 WriteMode::Overwrite => false,
             };
-            if found && unanswered {
-                // It was done, by an attempt that was not heard, whatever keeps that from being
-                // seen now.
+            if has_conflict && unanswered {
+                // An earlier attempt without an answer may have stored the object. So every error
+                // from here on has `may_land` set.
                 let unseen = |e: CloudError| CloudError {
                     may_land: true,
                     operation: Operation::Put,
@@ -306,7 +313,7 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
     async fn delete_many(&self, keys: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
         let mut failed = Vec::new();
         for (key, e) in self.0.run(|| self.0.inner.delete_many(keys)).await? {
-            // Each with its own patience.
+            // Each of these objects is deleted by itself, with attempts and patience of its own.
             let again = if e.kind.is_retryable() {
                 self.delete(&key, None).await
             } else {
@@ -318,7 +325,7 @@ impl<C: Cloud + 'static> Cloud for Retry<C> {
     }
 }
 
-/// A body that is continued where it broke.
+/// The state of a body that is continued where it breaks.
 struct Reading<C> {
     shared: Arc<Shared<C>>,
     key: ObjectKey,
@@ -341,8 +348,8 @@ impl<C: Cloud> Reading<C> {
                 Ok(None) => return Ok(None),
                 Err(error) => error,
             };
-            // Bytes already handed on cannot be taken back: an error that speaks of them (a
-            // checksum), or that comes after the last of them, is the reader's to know.
+            // Bytes that were handed on cannot be taken back. So the reader gets an error that
+            // concerns them (a checksum), and an error that comes after the last of them.
             let left = self.end.saturating_sub(self.next);
             let Some(rest) = NonZeroU64::new(left).filter(|_| error.kind != ErrorKind::Integrity)
             else {
@@ -436,7 +443,7 @@ mod tests {
             .put(&key(), Payload::from(&b"theirs"[..]), WriteMode::Overwrite)
             .await
             .unwrap();
-        // The first attempt is lost without an answer, the next sees the other's object.
+        // The first attempt ends without an answer; the second finds an object with other content.
         let faulty = Faulty::new(
             memory,
             1,
@@ -517,7 +524,7 @@ mod tests {
                 ErrorKind::Unavailable
             );
         }
-        // 10 first attempts and the five retries of the budget.
+        // Ten first attempts, and the five retries of the budget.
         assert_eq!(metering.operation(crate::Operation::Head).requests, 15);
     }
 

@@ -1,4 +1,5 @@
-//! The trait.
+//! The trait [`Backend`] and its parts: [`ShareStore`] for immutable shares, [`MutableStore`] for
+//! mutable ones, and [`Container`] for the container as a whole.
 
 use std::{collections::BTreeSet, fmt, ops::Range, pin::Pin};
 
@@ -6,52 +7,56 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::{Generation, RangeSet, Result, ShareNum, Span, StorageIndex};
+use crate::{Generation, RangeSet, Result, ShareId, ShareNum, Span, StorageIndex};
 
-/// Bytes of a share on their way out. Ends after exactly those asked for, or with an error.
+/// The bytes of a share that is being read. The stream ends after exactly the requested bytes, or
+/// with an error.
 pub type ShareStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// The longest object beside shares, in bytes: those that are read are held whole.
+/// Length of the longest object beside shares, in bytes. Such an object is held whole when it is
+/// read.
 pub const MAX_OBJECT: u64 = 1 << 20;
 
-/// What a share is kept in, once it is whole.
+/// The objects and bytes that a whole share is kept in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// Objects, by whose names it will be removed.
+    /// Number of the share's objects. They will be removed by their names.
     pub objects: u64,
-    /// Bytes of all of them.
+    /// Bytes of all these objects.
     pub bytes: u64,
 }
 
-/// The keyed hash of a write enabler: clouds never see the enabler.
+/// The keyed hash of a write enabler. Clouds see only this hash, never the enabler.
 pub type EnablerHash = [u8; 32];
 
-/// What is known of a mutable share.
+/// The length and the write enabler of a mutable share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MutableShare {
-    /// Its bytes.
+    /// Length of the share's content, in bytes.
     pub length: u64,
-    /// Who may write to it.
+    /// Hash of the write enabler that a writer must have.
     pub enabler: EnablerHash,
 }
 
 /// A change of a mutable share.
 #[derive(Clone, Debug, Default)]
 pub struct MutableWrite {
-    /// What is written where, in order; what lies between its old end and there becomes zeros.
+    /// Bytes to write, each with its offset, in this order. A gap between the old end and an offset
+    /// is filled with zeros.
     pub writes: Vec<(u64, Bytes)>,
-    /// Its length afterwards: cut, or extended with zeros.
+    /// Length of the share afterwards, cut or extended with zeros. `None` keeps the length that the
+    /// writes give it.
     pub new_length: Option<u64>,
-    /// Who may write to it, where it is made now.
+    /// Hash of the write enabler. It is used only if this change makes the share.
     pub enabler: EnablerHash,
 }
 
 impl MutableWrite {
-    /// How long a share of `before` bytes is after the change.
+    /// Returns the length of a share of `before` bytes after the change, in bytes.
     pub fn length_after(&self, before: u64) -> u64 {
         let written = self.writes.iter().filter(|(_, bytes)| !bytes.is_empty());
         let written = written
-            .map(|(at, bytes)| at.saturating_add(bytes.len() as u64))
+            .map(|(offset, bytes)| offset.saturating_add(bytes.len() as u64))
             .max()
             .unwrap_or(0);
         self.new_length.unwrap_or(before.max(written))
@@ -61,52 +66,50 @@ impl MutableWrite {
 /// A share that a walk through a container found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundShare {
-    /// Whose.
-    pub index: StorageIndex,
-    /// Which.
-    pub share: ShareNum,
-    /// What there is of it.
+    /// The share.
+    pub id: ShareId,
+    /// The objects of the share that were found.
     pub found: Found,
-    /// When the newest of it was written, in milliseconds since 1970, as far as the container
-    /// tells.
+    /// The moment at which the newest of these objects was written, in milliseconds since 1970;
+    /// `None` if the container does not report it.
     pub newest_ms: Option<i64>,
 }
 
-/// What there is of a share.
+/// The objects of a share that a walk found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// Chunks of an immutable share, or a file.
     Immutable {
-        /// Their numbers.
+        /// Numbers of the chunks.
         chunks: RangeSet,
-        /// Bytes of chunk 0, which all but the last have; 0 where it is not there.
+        /// Bytes of chunk 0, and of every chunk but the last; 0 if chunk 0 was not found.
         chunk_size: u64,
-        /// Bytes of all.
+        /// Bytes of all chunks together.
         bytes: u64,
     },
-    /// Of a mutable share.
+    /// Commits and chunks of a mutable share.
     Mutable {
-        /// Its commits.
+        /// Generations of the commits.
         commits: BTreeSet<Generation>,
-        /// Its chunks.
+        /// Numbers of the chunks, each with the generation that wrote it.
         chunks: BTreeSet<(u64, Generation)>,
     },
 }
 
-/// What a complete listing makes of a mutable share.
+/// The state of a mutable share according to a complete listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Recovered {
-    /// Its newest whole version.
+    /// The share is whole, in its newest whole version.
     Whole(MutableShare),
-    /// It was deleted, or never committed: what is there of it goes.
+    /// The share was deleted, or never committed. The objects that are left of it will be removed.
     Deleted,
-    /// No version is whole. With an object that is not found by its name and would make one so;
-    /// none where that cannot be told, because a commit cannot be read.
+    /// No version of the share is whole. Holds the name of an object that is missing and would make
+    /// a version whole, or `None` if no such object is known because a commit cannot be read.
     Torn(Option<String>),
 }
 
 impl Found {
-    /// A share that is one file.
+    /// Describes a share that is one file of `bytes` bytes.
     pub fn file(bytes: u64) -> Self {
         Self::Immutable {
             chunks: std::iter::once(0..1).collect(),
@@ -116,247 +119,250 @@ impl Found {
     }
 }
 
-/// Where a storage server keeps shares.
+/// Immutable shares. A share is written once and may be read any number of times.
 ///
-/// Every method may be cancelled by dropping its future; then a share may be there in part, for
-/// `remove` to clear, and a mutable share has its old or its new content.
+/// Every method may be cancelled by dropping its future. Then a part of a share may be left, which
+/// [`ShareStore::remove`] clears.
 #[async_trait]
-pub trait Backend: Send + Sync + fmt::Debug {
-    /// The configured name, as in messages.
-    fn name(&self) -> &str;
+pub trait ShareStore: Send + Sync + fmt::Debug {
+    /// Begins a share. The share does not exist before [`ShareWriter::finish`] returns.
+    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>>;
 
-    /// Begins a share. It is not there before [`ShareWriter::finish`] returns.
-    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>>;
-
-    /// Begins, or goes on with, a share of `length` bytes that is written in any order. `received`
-    /// is what was written before, as the one who asks has recorded it; nothing where it begins.
+    /// Begins or continues a share of `length` bytes that is written in any order. `received` has
+    /// the ranges that were written before, as the caller recorded them. It is empty for a new
+    /// share.
     async fn upload(
         &self,
-        index: StorageIndex,
-        share: ShareNum,
+        id: ShareId,
         length: u64,
         received: RangeSet,
     ) -> Result<Box<dyn ShareUpload>>;
 
-    /// Reads a part of a share. Memory is bounded whatever the part's length.
+    /// Reads a part of a share. The memory that this takes is bounded, whatever the part's length.
     ///
     /// # Errors
-    /// [`crate::StorageError::NotFound`] where the share or a piece of it is not there,
-    /// [`crate::StorageError::Short`] where it ends before the range does; either may also come out
-    /// of the stream.
-    async fn read(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream>;
+    /// Fails with [`crate::StorageError::NotFound`] if the share or a piece of it does not exist,
+    /// and with [`crate::StorageError::Short`] if it ends before the range does. The stream may
+    /// also end with either error.
+    async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream>;
 
-    /// The shares there are of a storage index, in order; also those that are there in part.
+    /// Lists the shares of a storage index, in the order of share numbers. A backend may include
+    /// shares that are not whole.
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>>;
 
-    /// Removes a share, or what there is of it. Removing what is not there succeeds.
+    /// Removes an immutable share, whole or in part. Removing a share that does not exist succeeds.
     ///
-    /// `objects` is what [`ShareWriter::finish`] told: so many are removed by their names, whatever
-    /// a listing shows. None where it did not finish: then what an upload is known to have sent is
-    /// removed by its names, and what a listing shows of the share. Of a mutable share nothing is.
-    /// Once no more is to be removed, [`Backend::forget_upload`] follows.
-    async fn remove(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        objects: Option<u64>,
-    ) -> Result<()>;
+    /// `objects` is the number that [`ShareWriter::finish`] returned: that many objects are removed
+    /// by their names, whatever a listing shows. It is `None` if the share was not finished. Then
+    /// the objects that an upload is known to have sent are removed by their names, and so are
+    /// those that a listing shows. In a cloud, nothing of a mutable share is removed. After the
+    /// last removal the caller calls [`ShareStore::forget_upload`].
+    async fn remove(&self, id: ShareId, objects: Option<u64>) -> Result<()>;
 
-    /// Removes some chunks of an immutable share by their names: those beyond its end, which an
-    /// older upload left.
-    async fn remove_chunks(&self, _: StorageIndex, _: ShareNum, _: Range<u64>) -> Result<()> {
+    /// Removes some chunks of an immutable share by their names, in order. They are a part of a
+    /// large deletion, or leftovers of an older upload beyond the share's end.
+    async fn remove_chunks(&self, _: ShareId, _: Range<u64>) -> Result<()> {
         Ok(())
     }
 
-    /// The bytes of an immutable share's chunk, by its name; `None` if it is not there, which is
-    /// certain. It decides over the share's wholeness, whatever a listing says.
+    /// Returns the length of a chunk of an immutable share, in bytes. The chunk is looked up by its
+    /// name; `None` means that it certainly does not exist. This decides whether a share is whole,
+    /// whatever a listing shows.
     ///
     /// # Errors
-    /// Where it cannot be told, also because the container is not the one it was.
-    async fn chunk_length(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        chunk: u64,
-    ) -> Result<Option<u64>>;
+    /// Fails if the cloud or disk gives no certain answer. One reason is that the owner object is
+    /// missing: then the container may be another one.
+    async fn chunk_length(&self, id: ShareId, chunk: u64) -> Result<Option<u64>>;
 
-    /// What is known of a mutable share; none where there is none. A write that a crash or silence
-    /// left open is settled first.
-    ///
-    /// # Errors
-    /// [`crate::StorageError::NotKnown`] where it cannot be settled yet.
-    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>>;
-
-    /// Reads a part of a mutable share, cut at its end.
-    ///
-    /// # Errors
-    /// As [`Backend::read`] and [`Backend::mutable`].
-    async fn read_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream>;
-
-    /// Changes a mutable share, whole or not at all; makes it where it is not there. Returns its
-    /// length.
-    ///
-    /// # Errors
-    /// [`crate::StorageError::NotKnown`] where it may still come to be done,
-    /// [`crate::StorageError::Busy`] where another was faster, [`crate::StorageError::PastEnd`]
-    /// where it would be longer than a share can be.
-    async fn write_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        write: MutableWrite,
-    ) -> Result<u64>;
-
-    /// Deletes a mutable share. What is left of it goes with [`Backend::tidy_mutable`].
-    ///
-    /// # Errors
-    /// As [`Backend::write_mutable`].
-    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()>;
-
-    /// Removes what earlier versions of a mutable share left and what may be removed by now.
-    /// Returns whether nothing is left of a share that was deleted.
-    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool>;
-
-    /// Mutable shares that have something [`Backend::tidy_mutable`] may remove by now, up to
-    /// `limit`.
-    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>>;
-
-    /// Compares a mutable share with what a complete listing found of it. Where the database was
-    /// lost, the newest whole version is taken, and the share is read-only until the next listing
-    /// shows the same. What no version names, such as what an older host sent late, goes with
-    /// [`Backend::tidy_mutable`].
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<Recovered>;
-
-    /// After a complete listing: what is known of mutable shares by an earlier listing only,
-    /// `listed` does not have, and is not found by its name either, is forgotten.
-    async fn forget_unlisted(&self, _: Span, _: BTreeSet<(StorageIndex, ShareNum)>) -> Result<()> {
+    /// Removes what an upload by offset needed to continue. The caller calls it after the upload
+    /// was recorded as complete, or after its remains were removed.
+    async fn forget_upload(&self, _: ShareId) -> Result<()> {
         Ok(())
     }
 
-    /// A mutable share of which no version is whole, and none will be: what is there of it goes
-    /// with [`Backend::tidy_mutable`].
-    async fn give_up_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<()> {
-        Ok(())
-    }
-
-    /// All shares within a span, by a complete listing of `most` objects and no more.
-    ///
-    /// # Errors
-    /// Where it cannot be had to its end, or has more: then nothing is known.
-    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>>;
-
-    /// An object of a mutable share's current version that a walk did not find and that is not
-    /// found by its name either; none where all are there.
-    async fn lacks_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<Option<String>>;
-
-    /// Removes what unfinished writes left beside the shares and nobody touched since `before_ms`,
-    /// in milliseconds since
-    /// 1970. Returns how much there was.
-    async fn sweep(&self, _before_ms: i64) -> Result<u64> {
-        Ok(0)
-    }
-
-    /// An upload by offset is complete, and recorded to be, or what it left has gone: what it
-    /// needed to go on goes.
-    async fn forget_upload(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
-        Ok(())
-    }
-
-    /// Bytes of which every chunk of an immutable share is a multiple, but for a share's last: so a
-    /// share's only chunk tells whether it was filled.
+    /// Returns a unit in bytes: every chunk of an immutable share but the last is a multiple of it.
+    /// So a share's only chunk shows by its length whether it was filled.
     fn chunk_unit(&self) -> u64 {
         crate::cloud::CHUNK_UNIT as u64
     }
 
-    /// Whether a deletion that was answered may be done once more later, by an attempt that was
-    /// given up before.
+    /// Returns whether a deletion may take effect again after it was answered, because an earlier
+    /// attempt that was given up may still land.
     fn deletions_may_land(&self) -> bool {
         false
     }
+}
 
-    /// Whether the container may be written to. Where it may not, a write that was left open stays
-    /// so: settling it could take a new commit.
+/// Mutable shares, whose versions replace each other whole or not at all (decision 0004).
+///
+/// Every method may be cancelled by dropping its future; then a share has its old or its new
+/// content.
+#[async_trait]
+pub trait MutableStore: Send + Sync + fmt::Debug {
+    /// Reads the state of a mutable share; `None` if the share does not exist. A write whose
+    /// outcome is unknown, after a crash or a missing answer, is settled first.
+    ///
+    /// # Errors
+    /// Fails with [`crate::StorageError::NotKnown`] if that write cannot be settled yet.
+    async fn state(&self, id: ShareId) -> Result<Option<MutableShare>>;
+
+    /// Reads a part of a mutable share. The part is cut at the share's end.
+    ///
+    /// # Errors
+    /// Fails as [`ShareStore::read`] and [`MutableStore::state`] do.
+    async fn read_mutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream>;
+
+    /// Makes a change of a mutable share, whole or not at all. A share that does not exist is made.
+    /// Returns the share's new length in bytes.
+    ///
+    /// # Errors
+    /// Fails with [`crate::StorageError::NotKnown`] if the change may still take effect,
+    /// [`crate::StorageError::Busy`] if another writer was faster, and
+    /// [`crate::StorageError::PastEnd`] if the share would be longer than a share can be.
+    async fn write_mutable(&self, id: ShareId, write: MutableWrite) -> Result<u64>;
+
+    /// Deletes a mutable share. [`MutableStore::tidy_mutable`] removes its remains.
+    ///
+    /// # Errors
+    /// Fails as [`MutableStore::write_mutable`] does.
+    async fn delete_mutable(&self, id: ShareId) -> Result<()>;
+
+    /// Removes the remains of a mutable share's earlier versions whose rest has ended. Returns
+    /// whether the share was deleted and nothing of it is left.
+    async fn tidy_mutable(&self, id: ShareId) -> Result<bool>;
+
+    /// Lists the mutable shares of which [`MutableStore::tidy_mutable`] may remove something by
+    /// now, up to `limit`.
+    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<ShareId>>;
+
+    /// Compares a mutable share with the objects that a complete listing found of it. If the
+    /// database was lost, the newest whole version becomes current, and the share is read-only
+    /// until a later listing shows the same. [`MutableStore::tidy_mutable`] removes objects that no
+    /// version names, such as late ones of an older host.
+    async fn recover_mutable(&self, id: ShareId, found: &Found) -> Result<Recovered>;
+
+    /// Forgets mutable shares of a span after a complete listing. They are known from an earlier
+    /// listing only, are not in `listed`, and are not found by their names either.
+    async fn forget_unlisted(&self, _: Span, _: BTreeSet<ShareId>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Gives up a mutable share of which no version is or will be whole.
+    /// [`MutableStore::tidy_mutable`] removes its remains.
+    async fn give_up_mutable(&self, _: ShareId, _: &Found) -> Result<()> {
+        Ok(())
+    }
+
+    /// Returns the name of an object that a mutable share's current version lacks: a walk did not
+    /// find it, and it is not found by its name either. Returns `None` if the version is whole.
+    async fn lacks_mutable(&self, id: ShareId, found: &Found) -> Result<Option<String>>;
+}
+
+/// The container as a whole: its shares, its owner, and the small objects beside the shares.
+#[async_trait]
+pub trait Container: Send + Sync + fmt::Debug {
+    /// Finds all shares within a span, by a complete listing of at most `most` objects.
+    ///
+    /// # Errors
+    /// Fails if the listing breaks off or has more objects than `most`. Then nothing is known.
+    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>>;
+
+    /// Removes the files that unfinished writes left beside the shares and that were not changed
+    /// since `before_ms`, in milliseconds since 1970. Returns the number of these files.
+    async fn sweep(&self, _before_ms: i64) -> Result<u64> {
+        Ok(0)
+    }
+
+    /// Sets whether the container may be written to. While it may not, a write whose outcome is
+    /// unknown is not settled, because that could need a new commit.
     fn set_writable(&self, _: bool) {}
 
-    /// Names the object below `raic/` that, when it can be read, proves that a not-found is one.
+    /// Sets the name of the owner object below `raic/`. Only while it can be read, a not-found
+    /// counts. With `None`, every not-found counts.
     fn set_owner(&self, object: Option<String>);
 
-    /// Keeps a small object that is no share, such as the keyring, whole under `raic/NAME`,
-    /// replacing the one there.
+    /// Stores a small object that is not a share, such as the keyring, under `raic/NAME`. It
+    /// replaces an older object of that name.
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()>;
 
-    /// The object that [`Backend::store_object`] keeps under that name; none where there is none.
+    /// Reads the object that [`Container::store_object`] stored under that name; `None` if there is
+    /// none.
     ///
     /// # Errors
-    /// Also where it is longer than [`MAX_OBJECT`].
+    /// Fails if the cloud or disk does, or if the object is longer than [`MAX_OBJECT`].
     async fn load_object(&self, name: &str) -> Result<Option<Bytes>>;
 
-    /// The names of the objects beside shares that begin so, all of them.
+    /// Lists the names of all objects beside shares that begin with `prefix`.
     ///
     /// # Errors
-    /// Where there are more than ever were stored: then nothing is known.
+    /// Fails if the listing breaks off, or has more objects than were ever stored. Then nothing is
+    /// known.
     async fn objects(&self, prefix: &str) -> Result<Vec<String>>;
 
-    /// Removes the object that [`Backend::store_object`] keeps under that name. Removing what is
-    /// not there succeeds.
+    /// Removes the object that [`Container::store_object`] stored under that name. Removing an
+    /// object that does not exist succeeds.
     async fn remove_object(&self, name: &str) -> Result<()>;
 
-    /// Bytes that may still be written; none where there is no telling, as in a cloud.
+    /// Returns the number of bytes that may still be written; `None` if it is not known, as in a
+    /// cloud.
     async fn available_space(&self) -> Result<Option<u64>>;
 
-    /// The cheapest proof that shares can be kept here.
+    /// Proves as cheaply as possible that shares can be kept here.
     async fn probe(&self) -> Result<()>;
 }
 
-/// A share being written, from its beginning to its end.
+/// A place where a storage server keeps shares.
+pub trait Backend: ShareStore + Container {
+    /// The configured name of the cloud, for messages.
+    fn name(&self) -> &str;
+
+    /// The mutable shares, if the backend keeps any.
+    fn mutable_store(&self) -> Option<&dyn MutableStore>;
+}
+
+/// Returns the mutable shares of a backend that must keep some.
 ///
-/// Dropping it abandons the share; what was written stays until it is removed.
+/// # Errors
+/// Fails with [`crate::StorageError::Unusable`] if the backend keeps none.
+pub(crate) fn mutable_store(backend: &dyn Backend) -> Result<&dyn MutableStore> {
+    backend
+        .mutable_store()
+        .ok_or_else(|| crate::StorageError::Unusable {
+            reason: format!("cloud {:?} keeps no mutable shares", backend.name()),
+        })
+}
+
+/// A share that is being written from its beginning to its end.
+///
+/// Dropping the writer abandons the share. The parts that were written stay until the share is
+/// removed.
 #[async_trait]
 pub trait ShareWriter: Send {
-    /// Adds bytes. Returns when there is room for more: this is the back-pressure.
+    /// Adds bytes to the share. Returns when there is room for more: this is the back-pressure.
     async fn write(&mut self, bytes: Bytes) -> Result<()>;
 
-    /// Makes the share durable, and visible.
+    /// Makes the share durable and visible.
     async fn finish(self: Box<Self>) -> Result<Stored>;
 }
 
-/// A share of known length being written in any order.
+/// A share of known length that is being written in any order.
 ///
-/// Dropping it loses nothing that a write returned for: [`Backend::upload`] goes on with it.
+/// Dropping the upload loses no bytes for which a write has returned. [`ShareStore::upload`]
+/// continues it.
 #[async_trait]
 pub trait ShareUpload: Send {
-    /// Writes bytes that were not written before. They are durable when it returns.
+    /// Writes bytes at an offset that was not written before. They are durable when this returns.
     async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()>;
 
-    /// Bytes that were written before.
+    /// Reads bytes that were written before.
     async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes>;
 
-    /// Whether a request was given up that may still land.
+    /// Returns whether a request of the upload was given up that may still land.
     fn may_land(&self) -> bool {
         false
     }
 
-    /// All was written: makes the share visible. Once more after a crash it does the same; then
-    /// comes [`Backend::forget_upload`].
+    /// Makes the share visible, after all of it was written. Calling it again after a crash does
+    /// the same. Then the caller calls [`ShareStore::forget_upload`].
     async fn finish(self: Box<Self>) -> Result<Stored>;
 }

@@ -1,25 +1,25 @@
-//! One budget for the bytes of shares that are held in memory on their way, over all uploads and
-//! reads of a process.
+//! The budget for the bytes of shares that all uploads and reads of a process hold in memory
+//! (decision 0005).
 //!
-//! **Invariant:** who reserves holds nothing reserved: all that one operation will hold is reserved
-//! at once, before the first byte of it is there. So nobody holds a part while waiting for another,
-//! and every wait ends.
+//! **Invariant:** an operation that waits for a reservation holds none. It reserves all that it
+//! will hold at once, before its first byte is in memory. So nobody holds a part while waiting for
+//! another part, and every wait ends.
 
 use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Counted in these, so that a budget fits the counter.
+/// Unit in which the budget is counted, in bytes, so that a budget fits the counter.
 const UNIT: u64 = 1 << 10;
 
-/// A budget in bytes. Clones are one.
+/// A memory budget in bytes. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ChunkBudget {
     units: Arc<Semaphore>,
     all: u32,
 }
 
-/// What was reserved, until it is dropped.
+/// A part of the budget that is reserved until this is dropped.
 #[derive(Debug)]
 pub struct Reserved(
     #[expect(dead_code, reason = "gives back when it is dropped")] Option<OwnedSemaphorePermit>,
@@ -32,10 +32,10 @@ impl Default for ChunkBudget {
 }
 
 impl ChunkBudget {
-    /// Bytes, unless there is a reason: five uploads to four clouds at their full pace.
+    /// The default budget, in bytes. It holds five uploads to four clouds at full pace.
     pub const DEFAULT: u64 = 256 << 20;
 
-    /// Of so many bytes.
+    /// Makes a budget of `bytes`, in whole KiB and at least one.
     pub fn new(bytes: u64) -> Self {
         let all = u32::try_from(bytes / UNIT)
             .unwrap_or(u32::MAX)
@@ -47,17 +47,17 @@ impl ChunkBudget {
     }
 
     fn units(&self, bytes: u64) -> u32 {
-        // What wants more than there is has all of it, alone.
+        // A request for more than the whole budget gets the whole budget, alone.
         u32::try_from(bytes.div_ceil(UNIT))
             .unwrap_or(u32::MAX)
             .min(self.all)
     }
 
-    /// Reserves so many bytes, all of the budget at most; waits for its turn.
+    /// Waits for its turn and reserves `bytes`, at most the whole budget.
     ///
-    /// Cancelled, it leaves its place in the queue.
+    /// If the wait is cancelled, it leaves its place in the queue.
     pub async fn reserve(&self, bytes: u64) -> Reserved {
-        // It is never closed.
+        // The semaphore is never closed.
         Reserved(
             self.units
                 .clone()
@@ -67,7 +67,7 @@ impl ChunkBudget {
         )
     }
 
-    /// Reserves so many bytes where they are free and nobody waits.
+    /// Reserves `bytes` if they are free and nobody waits; returns `None` otherwise.
     pub fn try_reserve(&self, bytes: u64) -> Option<Reserved> {
         let permit = self
             .units
@@ -77,7 +77,7 @@ impl ChunkBudget {
         Some(Reserved(Some(permit)))
     }
 
-    /// Bytes that are free.
+    /// The number of bytes that are free.
     pub fn free(&self) -> u64 {
         self.units.available_permits() as u64 * UNIT
     }
@@ -98,7 +98,7 @@ mod tests {
         let mut greedy = Box::pin(greedy.reserve(u64::MAX));
         let waits = Duration::from_millis(10);
         assert!(tokio::time::timeout(waits, &mut greedy).await.is_err());
-        // What came later waits for its turn, though there would be room.
+        // A later request waits for its turn, though there would be room for it.
         assert!(tokio::time::timeout(waits, &mut small).await.is_err());
         assert!(budget.try_reserve(1).is_none());
         drop(first);

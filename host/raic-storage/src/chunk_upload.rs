@@ -1,4 +1,5 @@
-//! A share written to a cloud by offset: what does not fill a chunk yet waits in the spool.
+//! A share that is written to a cloud by offset. Bytes that do not fill a chunk yet wait in the
+//! spool.
 
 use std::{ops::Range, sync::Arc, time::Duration};
 
@@ -7,24 +8,25 @@ use bytes::{Bytes, BytesMut};
 use raic_cloud::{ByteRange, Cloud, ErrorKind, collect_body, put_same};
 
 use crate::{
-    ChunkBudget, RangeSet, Result, ShareNum, ShareUpload, StorageError, StorageIndex, Stored,
-    object::ShareObject, spool::SpoolFile,
+    ChunkBudget, RangeSet, Result, ShareId, ShareUpload, StorageError, Stored, object::ShareObject,
+    spool::SpoolFile,
 };
 
-/// How long a chunk that is complete waits for memory before it waits in the spool.
+/// How long a complete chunk waits for memory. After that it stays in the spool until the next
+/// write.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A share written by offset: what fills a chunk goes out, the rest waits in the spool.
+/// A share that is written by offset. Complete chunks go out in order, and the rest waits in the
+/// spool.
 pub(crate) struct ChunkUpload {
     pub(crate) cloud: Arc<dyn Cloud>,
     pub(crate) budget: ChunkBudget,
-    pub(crate) index: StorageIndex,
-    pub(crate) share: ShareNum,
+    pub(crate) id: ShareId,
     pub(crate) chunk_size: u64,
     pub(crate) length: u64,
     pub(crate) received: RangeSet,
     pub(crate) file: SpoolFile,
-    /// Whether a request was given up that may still land.
+    /// Whether a request of the upload was given up that may still land.
     pub(crate) may_land: bool,
 }
 
@@ -41,8 +43,8 @@ impl ChunkUpload {
             if range.is_empty() || !self.received.contains(&range) {
                 return Ok(());
             }
-            // The bytes are durable: whoever waits for the answer does not wait for memory without
-            // end.
+            // The bytes are durable, so the client that waits for the answer need not wait for
+            // memory without end.
             let reserved =
                 tokio::time::timeout(PATIENCE, self.budget.reserve(range.end - range.start)).await;
             let Ok(_reserved) = reserved else {
@@ -50,7 +52,7 @@ impl ChunkUpload {
                 return Ok(());
             };
             let bytes = self.file.read_at(range.clone()).await?;
-            // Until it is answered.
+            // The put may land until it is answered.
             let before = std::mem::replace(&mut self.may_land, true);
             self.put(self.file.drained(), bytes).await?;
             self.may_land = before;
@@ -61,17 +63,17 @@ impl ChunkUpload {
     fn other_bytes(&self, chunk: u64) -> StorageError {
         StorageError::InTheWay {
             backend: self.cloud.name().to_owned(),
-            index: self.index,
-            share: self.share,
+            id: self.id,
             chunk,
         }
     }
 
     async fn put(&self, chunk: u64, bytes: Bytes) -> Result<()> {
-        let key = ShareObject::Chunk(chunk).key(self.index, self.share);
+        let key = ShareObject::Chunk(chunk).key(self.id);
         match put_same(&self.cloud, &key, bytes).await {
             Err(e) if e.kind == ErrorKind::AlreadyExists => Err(self.other_bytes(chunk)),
-            // Also if it was sent before a crash that the count did not survive.
+            // This also succeeds if the chunk was sent before a crash that the count did not
+            // survive.
             put => Ok(put?),
         }
     }
@@ -87,7 +89,7 @@ impl ShareUpload for ChunkUpload {
         let completes = after.contains(&next) && !self.received.contains(&next);
         self.file.write_at(offset, bytes, completes).await?;
         self.received = after;
-        // The bytes are durable; that a chunk cannot go out just now is tried again with the next.
+        // The bytes are durable. A chunk that cannot go out now is tried again with the next write.
         match self.drain().await {
             Err(e @ StorageError::InTheWay { .. }) => return Err(e),
             Err(e) => {
@@ -105,24 +107,28 @@ impl ShareUpload for ChunkUpload {
 
     async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
         let mut whole = BytesMut::new();
-        let mut at = range.start;
-        while at < range.end {
-            let chunk = at / self.chunk_size;
-            let of = self.range_of(chunk);
-            let end = range.end.min(of.end);
+        let mut offset = range.start;
+        while offset < range.end {
+            let chunk = offset / self.chunk_size;
+            let bounds = self.range_of(chunk);
+            let end = range.end.min(bounds.end);
             if chunk >= self.file.drained() {
-                whole.extend_from_slice(&self.file.read_at(at..end).await?);
+                whole.extend_from_slice(&self.file.read_at(offset..end).await?);
             } else {
-                let key = ShareObject::Chunk(chunk).key(self.index, self.share);
+                let key = ShareObject::Chunk(chunk).key(self.id);
                 let object = self
                     .cloud
-                    .get(&key, ByteRange::new(at - of.start, end - at), None)
+                    .get(
+                        &key,
+                        ByteRange::new(offset - bounds.start, end - offset),
+                        None,
+                    )
                     .await?;
-                let limit = usize::try_from(end - at).unwrap_or(usize::MAX);
+                let limit = usize::try_from(end - offset).unwrap_or(usize::MAX);
                 whole
                     .extend_from_slice(&collect_body(self.cloud.name(), object.body, limit).await?);
             }
-            at = end;
+            offset = end;
         }
         Ok(whole.freeze())
     }
@@ -130,11 +136,10 @@ impl ShareUpload for ChunkUpload {
     async fn finish(mut self: Box<Self>) -> Result<Stored> {
         self.drain().await?;
         if self.length > 0 && !self.range_of(self.file.drained()).is_empty() {
-            let why = "no memory is free for its last chunk".to_owned();
+            let why = "there is no free memory for its last chunk".to_owned();
             return Err(StorageError::NotKnown {
                 backend: self.cloud.name().to_owned(),
-                index: self.index,
-                share: self.share,
+                id: self.id,
                 reason: why,
             });
         }

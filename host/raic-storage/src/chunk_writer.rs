@@ -1,4 +1,4 @@
-//! A share written to a cloud from its beginning to its end, chunk by chunk.
+//! A share that is written to a cloud from its beginning to its end, chunk by chunk.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -7,16 +7,15 @@ use bytes::Bytes;
 use raic_cloud::{Cloud, CloudError, ErrorKind, Operation, Payload, WriteMode};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Result, ShareNum, ShareWriter, StorageIndex, Stored, object::ShareObject};
+use crate::{Result, ShareId, ShareWriter, Stored, object::ShareObject};
 
-/// Chunks of one share on their way up at once, beside the one being filled.
+/// Chunks of one share that are on their way up at once, beside the chunk that is being filled.
 pub(crate) const IN_FLIGHT: usize = 2;
 
-/// Fills chunks and sends them, a bounded number at once. Dropping it stops what is under way.
+/// Fills chunks and sends them, a bounded number at once. Dropping it stops the requests under way.
 pub(crate) struct ChunkWriter {
     cloud: Arc<dyn Cloud>,
-    index: StorageIndex,
-    share: ShareNum,
+    id: ShareId,
     chunk_size: usize,
     parts: Vec<Bytes>,
     gathered: usize,
@@ -25,20 +24,14 @@ pub(crate) struct ChunkWriter {
     in_flight: VecDeque<Put>,
 }
 
-/// A put that ends with its owner.
+/// A task that puts one chunk. Dropping it stops the put.
 type Put = AbortOnDropHandle<Result<(), CloudError>>;
 
 impl ChunkWriter {
-    pub(crate) fn new(
-        cloud: Arc<dyn Cloud>,
-        index: StorageIndex,
-        share: ShareNum,
-        chunk_size: usize,
-    ) -> Self {
+    pub(crate) fn new(cloud: Arc<dyn Cloud>, id: ShareId, chunk_size: usize) -> Self {
         Self {
             cloud,
-            index,
-            share,
+            id,
             chunk_size,
             parts: Vec::new(),
             gathered: 0,
@@ -54,11 +47,11 @@ impl ChunkWriter {
         }
         let payload = Payload::from_parts(std::mem::take(&mut self.parts));
         self.gathered = 0;
-        let key = ShareObject::Chunk(self.next).key(self.index, self.share);
+        let key = ShareObject::Chunk(self.next).key(self.id);
         self.next += 1;
         let cloud = self.cloud.clone();
         self.in_flight.push_back(Put::new(tokio::spawn(async move {
-            // The name was never used: one that is there already is an alarm.
+            // The name was never used before, so an object of that name is an alarm.
             cloud
                 .put(&key, payload, WriteMode::CreateOnly)
                 .await
@@ -67,7 +60,7 @@ impl ChunkWriter {
         Ok(())
     }
 
-    /// Waits for the oldest put.
+    /// Waits for the oldest put under way.
     async fn settle(&mut self) -> Result<()> {
         let Some(put) = self.in_flight.front_mut() else {
             return Ok(());

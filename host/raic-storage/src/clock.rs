@@ -1,5 +1,5 @@
-//! What time it is, by two clocks: the wall's, which somebody may set, and the one that counts
-//! since the machine started.
+//! The time by two clocks: the wall clock, which may be set, and the clock that counts since the
+//! machine started.
 
 use std::{
     sync::{
@@ -11,8 +11,8 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Milliseconds since 1970, and since the machine started, by the system or as a test sets them.
-/// Clones are one clock.
+/// The wall clock and the machine's own clock, both in milliseconds. They are the system's, or a
+/// test sets them. Clones share one clock.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Manual>>);
 
@@ -20,19 +20,20 @@ pub struct Clock(Option<Arc<Manual>>);
 struct Manual {
     wall: AtomicI64,
     boot: AtomicI64,
-    /// In the place of the machine's start.
+    /// Number that stands for a start of the machine.
     id: AtomicI64,
 }
 
 static MANUAL: AtomicI64 = AtomicI64::new(0);
 
 impl Clock {
-    /// The system's.
+    /// Makes the system's clock.
     pub fn system() -> Self {
         Self(None)
     }
 
-    /// One that stands still until [`Clock::advance`] or [`Clock::set`].
+    /// Makes a clock whose wall clock shows `ms`, in milliseconds since 1970. It stands still until
+    /// [`Clock::advance`] or [`Clock::set`].
     pub fn manual(ms: i64) -> Self {
         let id = AtomicI64::new(MANUAL.fetch_add(1, Ordering::Relaxed));
         Self(Some(Arc::new(Manual {
@@ -42,7 +43,7 @@ impl Clock {
         })))
     }
 
-    /// Lets time pass on a manual clock; the system's moves by itself.
+    /// Lets time pass on a manual clock. The system's clock is not changed.
     pub fn advance(&self, by: Duration) {
         if let Some(manual) = &self.0 {
             manual.wall.fetch_add(millis(by), Ordering::SeqCst);
@@ -50,16 +51,16 @@ impl Clock {
         }
     }
 
-    /// Sets the wall clock of a manual clock, forward or back, as a wrong time server does: no time
-    /// passes.
+    /// Sets the wall clock of a manual clock, in milliseconds since 1970, as a wrong time server
+    /// does. No time passes.
     pub fn set(&self, ms: i64) {
         if let Some(manual) = &self.0 {
             manual.wall.store(ms, Ordering::SeqCst);
         }
     }
 
-    /// What a start of the machine does to a manual clock: the time that it counts from the start
-    /// begins again.
+    /// Does to a manual clock what a start of the machine does: the time since the start begins
+    /// again at 0.
     pub fn start_anew(&self) {
         if let Some(manual) = &self.0 {
             manual
@@ -69,7 +70,7 @@ impl Clock {
         }
     }
 
-    /// Now, in milliseconds since 1970.
+    /// Now by the wall clock, in milliseconds since 1970.
     pub fn now_ms(&self) -> i64 {
         match &self.0 {
             Some(manual) => manual.wall.load(Ordering::SeqCst),
@@ -81,8 +82,8 @@ impl Clock {
         }
     }
 
-    /// Milliseconds since the machine started, those that it was suspended included (Linux:
-    /// `CLOCK_BOOTTIME`). Nobody sets it.
+    /// The time since the machine started, in milliseconds, including the time that it was
+    /// suspended (Linux: `CLOCK_BOOTTIME`). Nobody can set this clock.
     pub fn boot_ms(&self) -> i64 {
         match &self.0 {
             Some(manual) => manual.boot.load(Ordering::SeqCst),
@@ -95,7 +96,7 @@ impl Clock {
         }
     }
 
-    /// Which start of the machine this is; empty if the system does not say.
+    /// The id of this start of the machine; empty if the system does not report it.
     pub(crate) fn boot_id(&self) -> String {
         match &self.0 {
             Some(manual) => format!("manual {}", manual.id.load(Ordering::SeqCst)),
@@ -106,13 +107,13 @@ impl Clock {
         }
     }
 
-    /// So long from now.
+    /// The moment that lies `by` after now by the wall clock, in milliseconds since 1970.
     pub fn after(&self, by: Duration) -> i64 {
         self.now_ms().saturating_add(millis(by))
     }
 }
 
-/// A duration in milliseconds.
+/// Converts a duration to milliseconds.
 pub(crate) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

@@ -1,14 +1,14 @@
 //! The `cloud` backend: a share is cut into chunks, objects of one size that any provider can hold.
 //!
 //! `object.rs` has the objects' names. The size of chunk 0 is the share's chunk size; only the last
-//! chunk is smaller. An array's shares are written from the beginning to the end; uploads by offset
-//! wait in the spool for what fills a chunk.
+//! chunk may be smaller. An array's shares are written from the beginning to the end. The bytes of
+//! an upload by offset wait in the spool until they fill a chunk.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{SystemTime, UNIX_EPOCH},
@@ -17,6 +17,7 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::Mutex;
 use raic_cloud::{
     ByteRange, Cloud, CloudError, ErrorKind, MAX_PAGE, ObjectInfo, ObjectKey, Operation, WriteMode,
     collect_body, delete_all,
@@ -24,9 +25,9 @@ use raic_cloud::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    Backend, ChunkBudget, Found, FoundShare, Generation, MAX_OBJECT, MutableShare, MutableWrite,
-    RangeSet, Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Slots, Span,
-    Spool, StorageError, StorageIndex,
+    Backend, ChunkBudget, Container, Found, FoundShare, Generation, MAX_OBJECT, MutableStore,
+    RangeSet, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload, ShareWriter, Slots,
+    Span, Spool, StorageError, StorageIndex,
     chunk_upload::ChunkUpload,
     chunk_writer::{ChunkWriter, IN_FLIGHT},
     clock::millis,
@@ -36,68 +37,65 @@ use crate::{
     read_ahead::{gathered, read_ahead},
 };
 
-/// The chunk size of new shares: large enough that requests cost little, small enough to hold a few
-/// in memory.
+/// The chunk size of new shares, in bytes. It is large enough that requests cost little, and small
+/// enough to hold a few chunks in memory.
 pub const DEFAULT_CHUNK_SIZE: usize = 4 << 20;
 
-/// What a cloud must take in one object: a commit of a large mutable share has so many bytes.
+/// Smallest permitted limit of a cloud for the size of an object, in bytes. A commit of a large
+/// mutable share needs it.
 const LEAST_OBJECT: usize = 1 << 20;
-/// All sizes of new shares' chunks are multiples of it: see [`Backend::chunk_unit`].
+/// Unit of the chunk sizes of new shares, in bytes: see [`ShareStore::chunk_unit`].
 pub(crate) const CHUNK_UNIT: usize = 64 << 10;
 
-/// The chunk size of an array of `n` shares: what its n writers hold together stays what eight
-/// would hold.
+/// Returns the chunk size for an array of `n` shares, in bytes. It keeps the memory of the n
+/// writers at what eight writers of [`DEFAULT_CHUNK_SIZE`] hold.
 pub fn chunk_size_for(n: usize) -> usize {
     DEFAULT_CHUNK_SIZE * 8 / n.max(8) / CHUNK_UNIT * CHUNK_UNIT
 }
 
-/// What the `n` writers of an array's stream hold together, at most, in bytes; each writes a share
-/// of `share_length`.
+/// Returns the most bytes that the `n` writers of an array's stream hold together. Each writes a
+/// share of `share_length` bytes.
 pub fn held_by_writers(n: usize, share_length: u64) -> u64 {
     let at_most = chunk_size_for(n) * (IN_FLIGHT + 1);
     n as u64 * share_length.min(at_most as u64)
 }
 
-/// Chunks of one read that are asked for at once; their bytes wait in the connection.
+/// Chunks of one read that are requested at once. Their bytes wait in memory.
 const READ_AHEAD: usize = 2;
-/// Objects of one shareset, at most: 256 shares of the largest size, in the smallest chunks, have
-/// fewer.
+/// Most objects that a listing of one shareset may have. 256 shares of the largest size in the
+/// smallest chunks have fewer.
 const MOST_OF_SHARESET: u64 = 20_000_000;
-/// Objects beside the shares, at most: owners, runs and keyrings.
+/// Most objects beside the shares that a listing may have: owners, runs and keyrings.
 const MOST_OBJECTS: u64 = 10_000;
-/// Shares whose chunk size is remembered.
+/// Most shares whose chunk size is remembered.
 const REMEMBERED: usize = 4096;
 
-/// A cloud, and the object that proves that it is the container it was.
+/// A cloud, with the name of the owner object that proves that its container is still the same.
 #[derive(Debug)]
-pub(crate) struct Container {
+pub(crate) struct OwnedCloud {
     pub(crate) cloud: Arc<dyn Cloud>,
-    // A std lock: held while a name is copied.
+    // A blocking lock: held while a name is copied.
     owner: Mutex<Option<String>>,
     is_writable: AtomicBool,
 }
 
-impl Container {
-    /// Whether something may be written there to settle what was left open.
+impl OwnedCloud {
+    /// Requires that the container may be written to, to settle a write whose outcome is unknown.
     pub(crate) fn require_writable(&self) -> Result<()> {
         if self.is_writable.load(Ordering::Relaxed) {
             return Ok(());
         }
         let (backend, reason) = (
             self.cloud.name().to_owned(),
-            "nothing may be written there now".to_owned(),
+            "nothing may be written to it now".to_owned(),
         );
         Err(StorageError::ReadOnly { backend, reason })
     }
 
-    /// After a not-found: whether it counts. Some services answer the same for a container that is
-    /// not there.
+    /// Requires that a not-found counts: the owner object can be read. Some services answer
+    /// not-found also for a container that does not exist.
     pub(crate) async fn proves_absence(&self) -> Result<()> {
-        let owner = self
-            .owner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let owner = self.owner.lock().clone();
         let Some(owner) = owner else { return Ok(()) };
         let key = object_key(&*self.cloud, &owner, Operation::Head)?;
         match self.cloud.head(&key).await {
@@ -124,25 +122,25 @@ fn object_key(cloud: &dyn Cloud, name: &str, operation: Operation) -> Result<Obj
 #[derive(Debug)]
 pub struct CloudBackend {
     cloud: Arc<dyn Cloud>,
-    container: Arc<Container>,
+    container: Arc<OwnedCloud>,
     budget: ChunkBudget,
     chunk_size: usize,
-    /// The same, or less where the cloud takes no object so large; known once the cloud has said
-    /// so.
+    /// The chunk size of new shares, at most the largest object that the cloud takes. It is known
+    /// once the cloud has described itself.
     fitting: OnceCell<usize>,
-    mutable: Option<Arc<MutableShares>>,
+    mutable: Option<MutableShares>,
     spool: Option<Spool>,
-    /// Chunk sizes of shares read lately: a share's never changes.
-    sizes: Mutex<HashMap<(StorageIndex, ShareNum), u64>>,
+    /// Chunk sizes of shares that were read lately. The chunk size of a share never changes.
+    sizes: Mutex<HashMap<ShareId, u64>>,
 }
 
 impl CloudBackend {
-    /// Shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). What parts of
-    /// uploads and changes of mutable shares hold comes from `budget`; who writes whole shares
-    /// reserves for all of them. It takes whole shares only, until it gets
-    /// [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
+    /// Keeps shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). Parts of
+    /// uploads by offset and changes of mutable shares take their memory from `budget`. A caller
+    /// that writes whole shares reserves the memory itself. The backend takes only whole shares
+    /// until it gets [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
     pub fn new(cloud: Arc<dyn Cloud>, chunk_size: usize, budget: ChunkBudget) -> Self {
-        let container = Arc::new(Container {
+        let container = Arc::new(OwnedCloud {
             cloud: cloud.clone(),
             owner: Mutex::default(),
             is_writable: AtomicBool::new(true),
@@ -159,28 +157,28 @@ impl CloudBackend {
         }
     }
 
-    /// With a place for the versions of mutable shares, whose chunks have `chunk_size` bytes
-    /// ([`crate::MUTABLE_CHUNK_SIZE`] unless there is a reason).
+    /// Adds a place for the versions of mutable shares, so that the backend keeps such shares.
+    /// Their chunks have `chunk_size` bytes ([`crate::MUTABLE_CHUNK_SIZE`], except in tests).
     #[must_use]
     pub fn with_slots(mut self, slots: Slots, chunk_size: u32) -> Self {
         let (container, budget) = (self.container.clone(), self.budget.clone());
-        self.mutable = Some(Arc::new(MutableShares {
+        self.mutable = Some(MutableShares {
             container,
             budget,
             slots,
             chunk_size: chunk_size.max(1),
-        }));
+        });
         self
     }
 
-    /// With a place where parts of uploads wait.
+    /// Adds a spool where parts of uploads wait, so that the backend takes uploads by offset.
     #[must_use]
     pub fn with_spool(mut self, spool: Spool) -> Self {
         self.spool = Some(spool);
         self
     }
 
-    /// Bytes of a new share's chunks.
+    /// Returns the chunk size of new shares, in bytes.
     async fn new_chunk_size(&self) -> Result<usize> {
         let fitting = self.fitting.get_or_try_init(async || {
             let described = self.cloud.describe().await?;
@@ -188,8 +186,8 @@ impl CloudBackend {
             let largest: Option<usize> = largest.and_then(|(_, bytes)| bytes.parse().ok());
             if let Some(largest) = largest.filter(|largest| *largest < LEAST_OBJECT) {
                 let why = format!(
-                    "takes objects of {largest} bytes at most, and must take {LEAST_OBJECT}; correct \
-                     what it is told (`max-object-size`), or the limit of a proxy before it"
+                    "takes objects of {largest} bytes at most, and must take {LEAST_OBJECT}; \
+                     correct its setting of `max-object-size`, or the limit of a proxy before it"
                 );
                 let error = CloudError::new(
                     ErrorKind::Misconfigured,
@@ -216,57 +214,39 @@ impl CloudBackend {
         }
     }
 
-    fn mutable_shares(&self) -> Result<&Arc<MutableShares>> {
-        self.mutable
-            .as_ref()
-            .ok_or_else(|| self.unsupported("mutable shares"))
-    }
-
-    /// The chunk size of a share: what was remembered, or the size of its chunk 0.
-    async fn chunk_size_of(&self, index: StorageIndex, share: ShareNum) -> Result<u64> {
-        let lock = || self.sizes.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(size) = lock().get(&(index, share)).copied() {
+    /// Returns the chunk size of a share, in bytes: as remembered, or the size of its chunk 0.
+    async fn chunk_size_of(&self, id: ShareId) -> Result<u64> {
+        let lock = || self.sizes.lock();
+        if let Some(size) = lock().get(&id).copied() {
             return Ok(size);
         }
-        let head = self
-            .cloud
-            .head(&ShareObject::Chunk(0).key(index, share))
-            .await;
-        let size = head.map_err(|e| self.absent(e, index, share))?.size;
+        let head = self.cloud.head(&ShareObject::Chunk(0).key(id)).await;
+        let size = head.map_err(|e| self.absent(e, id))?.size;
         let mut sizes = lock();
         if sizes.len() >= REMEMBERED {
             sizes.clear();
         }
-        sizes.insert((index, share), size);
+        sizes.insert(id, size);
         Ok(size)
     }
 
-    /// What was remembered may be what a cloud had while something was wrong with it.
-    fn forget_size(&self, index: StorageIndex, share: ShareNum) {
-        self.sizes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&(index, share));
+    /// Forgets the remembered chunk size of a share. It may come from a time when the cloud was at
+    /// fault.
+    fn forget_size(&self, id: ShareId) {
+        self.sizes.lock().remove(&id);
     }
 
-    fn absent(&self, e: CloudError, index: StorageIndex, share: ShareNum) -> StorageError {
+    fn absent(&self, e: CloudError, id: ShareId) -> StorageError {
         let backend = self.cloud.name().to_owned();
         match e.kind {
-            ErrorKind::NotFound => StorageError::NotFound {
-                backend,
-                index,
-                share,
-            },
-            ErrorKind::RangeNotSatisfiable => StorageError::Short {
-                backend,
-                index,
-                share,
-            },
+            ErrorKind::NotFound => StorageError::NotFound { backend, id },
+            ErrorKind::RangeNotSatisfiable => StorageError::Short { backend, id },
             _ => e.into(),
         }
     }
 
-    /// Hands `each` the objects of a shareset, page by page, with share and chunk number.
+    /// Lists the objects of a shareset page by page. `each` gets them with their share numbers and
+    /// keys.
     async fn for_each_page<F: Future<Output = Result<()>>>(
         &self,
         index: StorageIndex,
@@ -286,7 +266,7 @@ impl CloudBackend {
     }
 }
 
-/// What a walk gathered of one share.
+/// The objects of one share that a walk has found so far.
 #[derive(Default)]
 struct Gathered {
     chunks: BTreeSet<u64>,
@@ -301,7 +281,7 @@ impl Gathered {
     fn add(&mut self, object: ShareObject, info: &ObjectInfo) {
         match object {
             ShareObject::Chunk(number) => {
-                // A listing may name an object twice, and say anything of its size.
+                // A listing may name an object twice, and may report any size.
                 if self.chunks.insert(number) {
                     self.bytes = self.bytes.saturating_add(info.size);
                 }
@@ -341,25 +321,19 @@ impl Gathered {
 }
 
 #[async_trait]
-impl Backend for CloudBackend {
-    fn name(&self) -> &str {
-        self.cloud.name()
-    }
-
-    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+impl ShareStore for CloudBackend {
+    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
         let chunk_size = self.new_chunk_size().await?;
         Ok(Box::new(ChunkWriter::new(
             self.cloud.clone(),
-            index,
-            share,
+            id,
             chunk_size,
         )))
     }
 
     async fn upload(
         &self,
-        index: StorageIndex,
-        share: ShareNum,
+        id: ShareId,
         length: u64,
         received: RangeSet,
     ) -> Result<Box<dyn ShareUpload>> {
@@ -367,24 +341,23 @@ impl Backend for CloudBackend {
             .spool
             .as_ref()
             .ok_or_else(|| self.unsupported("uploads by offset"))?;
-        let name = Spool::name(self.name(), index, share);
+        let name = Spool::name(self.name(), id);
         if received.ranges().is_empty() {
-            // What lies there under that name is of another upload.
+            // A file of that name belongs to another upload.
             spool.discard(name.clone()).await?;
         }
-        // An upload keeps the chunk size it began with, whatever the configuration says today.
+        // An upload keeps the chunk size that it began with, whatever the configuration is today.
         let file = spool
             .file(name, self.new_chunk_size().await? as u64, &received)
             .await?;
         let chunk_size = file.chunk_size();
         let (cloud, budget) = (self.cloud.clone(), self.budget.clone());
-        // What was sent before a restart is not known to have been answered.
+        // Requests from before a restart may not have been answered.
         let may_land = !received.ranges().is_empty();
         Ok(Box::new(ChunkUpload {
             cloud,
             budget,
-            index,
-            share,
+            id,
             chunk_size,
             length,
             received,
@@ -393,21 +366,15 @@ impl Backend for CloudBackend {
         }))
     }
 
-    async fn read(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
+    async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        let size = self.chunk_size_of(index, share).await?;
+        let size = self.chunk_size_of(id).await?;
         if size == 0 {
             return Err(StorageError::Short {
                 backend: self.name().to_owned(),
-                index,
-                share,
+                id,
             });
         }
         let pieces = (range.start / size..=(range.end - 1) / size).map(move |chunk| {
@@ -419,87 +386,65 @@ impl Backend for CloudBackend {
         let open = move |(chunk, start, length): (u64, u64, u64)| {
             let cloud = cloud.clone();
             async move {
-                let key = ShareObject::Chunk(chunk).key(index, share);
+                let key = ShareObject::Chunk(chunk).key(id);
                 let backend = cloud.name().to_owned();
-                let found = match ByteRange::new(start, length) {
+                let response = match ByteRange::new(start, length) {
                     Some(range) => cloud.get(&key, Some(range), None).await,
                     None => {
-                        return Err(StorageError::Short {
-                            backend,
-                            index,
-                            share,
-                        });
+                        return Err(StorageError::Short { backend, id });
                     }
                 };
-                let object = found.map_err(|e| match e.kind {
+                let object = response.map_err(|e| match e.kind {
                     ErrorKind::NotFound => StorageError::NotFound {
                         backend: backend.clone(),
-                        index,
-                        share,
+                        id,
                     },
                     ErrorKind::RangeNotSatisfiable => StorageError::Short {
                         backend: backend.clone(),
-                        index,
-                        share,
+                        id,
                     },
                     _ => e.into(),
                 })?;
                 if object.info.size < start + length {
-                    return Err(StorageError::Short {
-                        backend,
-                        index,
-                        share,
-                    });
+                    return Err(StorageError::Short { backend, id });
                 }
                 gathered(object.body.map_err(StorageError::from)).await
             }
         };
-        // The next chunk is asked for while one is taken. The first is awaited, so that a share
-        // that is not there is an error at once.
+        // The next chunk is requested while one is taken. The first is awaited, so that a share
+        // that does not exist is an error at once.
         let read = read_ahead(stream::iter(pieces).map(open), READ_AHEAD).await;
-        read.inspect_err(|_| self.forget_size(index, share))
+        read.inspect_err(|_| self.forget_size(id))
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
-        let found = Mutex::new(BTreeSet::new());
+        let shares = Mutex::new(BTreeSet::new());
         self.for_each_page(index, async |page| {
-            let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
-            found.extend(page.into_iter().map(|(share, ..)| share));
+            let mut shares = shares.lock();
+            shares.extend(page.into_iter().map(|(share, ..)| share));
             Ok(())
         })
         .await?;
-        Ok(found
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .into_iter()
-            .collect())
+        Ok(shares.into_inner().into_iter().collect())
     }
 
-    async fn remove(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        objects: Option<u64>,
-    ) -> Result<()> {
-        // Chunk 0 first: without it the share is not there, whatever follows.
+    async fn remove(&self, id: ShareId, objects: Option<u64>) -> Result<()> {
+        let ShareId { index, share } = id;
+        // Chunk 0 goes first: without it the share does not exist, whatever follows.
         match objects {
             Some(objects) => {
-                self.remove_chunks(index, share, 0..objects).await?;
+                self.remove_chunks(id, 0..objects).await?;
             }
             None => {
-                // Chunks go out in order: one more may have been sent than was answered.
+                // Chunks are sent in order. One more may have been sent than was answered.
                 let sent = match &self.spool {
-                    Some(spool) => spool
-                        .end(Spool::name(self.name(), index, share))
-                        .await?
-                        .unwrap_or(0),
+                    Some(spool) => spool.end(Spool::name(self.name(), id)).await?.unwrap_or(0),
                     None => 0,
                 };
-                self.remove_chunks(index, share, 0..sent.saturating_add(1))
-                    .await?;
+                self.remove_chunks(id, 0..sent.saturating_add(1)).await?;
                 self.for_each_page(index, async |mut page| {
-                    page.retain(|(of, object, _)| {
-                        *of == share && matches!(object, ShareObject::Chunk(_))
+                    page.retain(|(number, object, _)| {
+                        *number == share && matches!(object, ShareObject::Chunk(_))
                     });
                     let keys: Vec<_> = page.into_iter().map(|(_, _, key)| key).collect();
                     Ok(delete_all(&*self.cloud, &keys).await?)
@@ -507,20 +452,16 @@ impl Backend for CloudBackend {
                 .await?;
             }
         }
-        self.forget_size(index, share);
+        self.forget_size(id);
         Ok(())
     }
 
-    async fn remove_chunks(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        chunks: Range<u64>,
-    ) -> Result<()> {
+    async fn remove_chunks(&self, id: ShareId, chunks: Range<u64>) -> Result<()> {
         let mut keys = chunks
-            .map(|chunk| ShareObject::Chunk(chunk).key(index, share))
+            .map(|chunk| ShareObject::Chunk(chunk).key(id))
             .peekable();
-        // The first chunk by itself: without it the share is not there, whatever follows.
+        // The first chunk goes by itself: without chunk 0 the share does not exist, whatever
+        // follows.
         if let Some(first) = keys.next() {
             self.cloud.delete(&first, None).await?;
         }
@@ -531,17 +472,8 @@ impl Backend for CloudBackend {
         Ok(())
     }
 
-    async fn chunk_length(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        chunk: u64,
-    ) -> Result<Option<u64>> {
-        match self
-            .cloud
-            .head(&ShareObject::Chunk(chunk).key(index, share))
-            .await
-        {
+    async fn chunk_length(&self, id: ShareId, chunk: u64) -> Result<Option<u64>> {
+        match self.cloud.head(&ShareObject::Chunk(chunk).key(id)).await {
             Ok(info) => Ok(Some(info.size)),
             Err(e) if e.kind == ErrorKind::NotFound => {
                 self.container.proves_absence().await.map(|()| None)
@@ -550,123 +482,15 @@ impl Backend for CloudBackend {
         }
     }
 
-    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
-        self.mutable_shares()?.state((index, share)).await
-    }
-
-    async fn read_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        self.mutable_shares()?.read((index, share), range).await
-    }
-
-    async fn write_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        write: MutableWrite,
-    ) -> Result<u64> {
-        self.mutable_shares()?.write((index, share), write).await
-    }
-
-    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
-        self.mutable_shares()?.delete((index, share)).await
-    }
-
-    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
-        self.mutable_shares()?.tidy((index, share)).await
-    }
-
-    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
-        match &self.mutable {
-            Some(mutable) => mutable.slots.untidy(limit).await,
-            None => Ok(Vec::new()),
-        }
-    }
-
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<Recovered> {
-        self.mutable_shares()?.recover((index, share), found).await
-    }
-
-    async fn forget_unlisted(
-        &self,
-        span: Span,
-        listed: BTreeSet<(StorageIndex, ShareNum)>,
-    ) -> Result<()> {
-        match &self.mutable {
-            Some(mutable) => mutable.forget_unlisted(span, &listed).await,
-            None => Ok(()),
-        }
-    }
-
-    async fn give_up_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<()> {
-        self.mutable_shares()?.give_up((index, share), found).await
-    }
-
-    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
-        let below = match span {
-            Span::Whole => "shares/".to_owned(),
-            Span::Below(prefix) => format!("shares/{prefix}/"),
-        };
-        let mut shares: BTreeMap<(StorageIndex, ShareNum), Gathered> = BTreeMap::new();
-        let mut pages = Pages::new(&self.cloud, below, most).await?;
-        while let Some(page) = pages.next().await? {
-            for entry in &page {
-                if let Some((index, share, object)) = parse_key(&entry.key)
-                    && span.holds(index)
-                {
-                    shares
-                        .entry((index, share))
-                        .or_default()
-                        .add(object, &entry.info);
-                }
-            }
-        }
-        let found = shares.into_iter().map(|((index, share), gathered)| {
-            let newest = gathered
-                .newest
-                .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-            FoundShare {
-                index,
-                share,
-                newest_ms: newest.map(millis),
-                found: gathered.found(),
-            }
-        });
-        Ok(found.collect())
-    }
-
-    async fn lacks_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<Option<String>> {
-        self.mutable_shares()?.lacks((index, share), found).await
-    }
-
-    async fn forget_upload(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
+    async fn forget_upload(&self, id: ShareId) -> Result<()> {
         match &self.spool {
-            Some(spool) => spool.discard(Spool::name(self.name(), index, share)).await,
+            Some(spool) => spool.discard(Spool::name(self.name(), id)).await,
             None => Ok(()),
         }
     }
 
     fn chunk_unit(&self) -> u64 {
-        // Tests have small ones.
+        // Tests use small chunk sizes.
         if self.chunk_size.is_multiple_of(CHUNK_UNIT) {
             CHUNK_UNIT as u64
         } else {
@@ -677,6 +501,38 @@ impl Backend for CloudBackend {
     fn deletions_may_land(&self) -> bool {
         true
     }
+}
+
+#[async_trait]
+impl Container for CloudBackend {
+    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
+        let below = match span {
+            Span::Whole => "shares/".to_owned(),
+            Span::Below(prefix) => format!("shares/{prefix}/"),
+        };
+        let mut shares: BTreeMap<ShareId, Gathered> = BTreeMap::new();
+        let mut pages = Pages::new(&self.cloud, below, most).await?;
+        while let Some(page) = pages.next().await? {
+            for entry in &page {
+                if let Some((id, object)) = parse_key(&entry.key)
+                    && span.holds(id.index)
+                {
+                    shares.entry(id).or_default().add(object, &entry.info);
+                }
+            }
+        }
+        let found = shares.into_iter().map(|(id, gathered)| {
+            let newest = gathered
+                .newest
+                .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+            FoundShare {
+                id,
+                newest_ms: newest.map(millis),
+                found: gathered.found(),
+            }
+        });
+        Ok(found.collect())
+    }
 
     fn set_writable(&self, is_writable: bool) {
         self.container
@@ -685,11 +541,29 @@ impl Backend for CloudBackend {
     }
 
     fn set_owner(&self, object: Option<String>) {
-        *self
-            .container
-            .owner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner) = object;
+        *self.container.owner.lock() = object;
+    }
+
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        let key = object_key(&*self.cloud, name, Operation::Put)?;
+        self.cloud
+            .put(&key, content.into(), WriteMode::Overwrite)
+            .await?;
+        Ok(())
+    }
+
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        let key = object_key(&*self.cloud, name, Operation::Get)?;
+        match self.cloud.get(&key, None, None).await {
+            Ok(object) => {
+                let longest = usize::try_from(MAX_OBJECT).unwrap_or(usize::MAX);
+                Ok(Some(
+                    collect_body(self.cloud.name(), object.body, longest).await?,
+                ))
+            }
+            Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
@@ -716,29 +590,19 @@ impl Backend for CloudBackend {
         Ok(None)
     }
 
-    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
-        let key = object_key(&*self.cloud, name, Operation::Put)?;
-        self.cloud
-            .put(&key, content.into(), WriteMode::Overwrite)
-            .await?;
-        Ok(())
-    }
-
-    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
-        let key = object_key(&*self.cloud, name, Operation::Get)?;
-        match self.cloud.get(&key, None, None).await {
-            Ok(object) => {
-                let longest = usize::try_from(MAX_OBJECT).unwrap_or(usize::MAX);
-                Ok(Some(
-                    collect_body(self.cloud.name(), object.body, longest).await?,
-                ))
-            }
-            Err(e) if e.kind == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(e.into()),
-        }
-    }
-
     async fn probe(&self) -> Result<()> {
         Ok(self.cloud.probe().await?)
+    }
+}
+
+impl Backend for CloudBackend {
+    fn name(&self) -> &str {
+        self.cloud.name()
+    }
+
+    fn mutable_store(&self) -> Option<&dyn MutableStore> {
+        self.mutable
+            .as_ref()
+            .map(|store| store as &dyn MutableStore)
     }
 }

@@ -1,87 +1,88 @@
-//! Collection: what has no lease goes, in steps that can each be stopped: STABLE, GOING, objects
-//! deleted, row deleted.
+//! Collection: it deletes shares that have no lease. Each share goes in steps that may be stopped
+//! between: STABLE, GOING, objects deleted, row deleted.
 //!
-//! **Invariant:** nothing is destroyed in a container that is not known, just now, to be ours.
+//! **Invariant:** nothing is destroyed in a container unless it was just checked to be ours.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    AccountId, Container, Expiry, Going, MAX_SHARE, Ownership, RenewSecret, Result, ShareKind,
-    ShareNum, ShareRow, StorageError, StorageIndex, StorageServer,
-    container::{FOOTER, HEADER},
+    AccountId, Expiry, Going, Ownership, RenewSecret, Result, ShareKind, ShareRow, StorageError,
+    StorageServer, backend::mutable_store,
 };
 
-/// Shares looked up at once.
+/// Most shares that one step looks up of each kind.
 const BATCH: u32 = 64;
-/// Uploads of earlier runs that a step looks through.
+/// Most uploads of earlier runs that one step examines.
 const EXAMINED: u32 = 4;
-/// Shares deleted at once on one cloud.
+/// Shares that are deleted at once on one cloud.
 const AT_ONCE: usize = 4;
-/// How often what failed, or was too early, is looked for.
+/// Pause before the next step if there was nothing to do, or if a step failed.
 const PAUSE: Duration = Duration::from_secs(20);
-/// How often it is looked whose the container is, though there is nothing to do: of two daemons on
-/// copies of one home, the older one stops then.
+/// How often the container's owner is checked although there is nothing to do. If two daemons run
+/// on copies of one home, the older one stops then.
 const OWNER_PAUSE: Duration = Duration::from_secs(120);
-/// How often the run's number rises, where something changed.
+/// How often the run's number rises if shares changed.
 const RUN_PAUSE: Duration = Duration::from_secs(600);
-/// Objects that are deleted between two looks at whether the share is still to be deleted.
+/// Most objects that are deleted between two checks whether the share is still to be deleted.
 const OBJECTS: u64 = 64;
-/// How long such a batch may take: one that brings nothing to an end is given up, however large the
-/// share is.
+/// How long the deletion of such a batch may take. A batch that takes longer is given up, however
+/// large the share is.
 const LONGEST_BATCH: Duration = Duration::from_secs(600);
-/// How long one share's deletion goes on before others have their turn.
+/// How long the deletion of one share goes on before other deletions have their turn.
 const TURN: Duration = Duration::from_secs(60);
-/// A share that is being read is looked at again after so long.
+/// Pause before the deletion of a share that is being read is tried again.
 const HELD: Duration = Duration::from_secs(5);
 
-/// What one step of collection did.
+/// The counts of one step of collection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
-    /// Leases that ended by age or cutoff.
+    /// Number of leases that ended by age. With a cutoff it is 1 if more leases are to be looked
+    /// at.
     pub expired: usize,
-    /// Uploads that nobody carried on.
+    /// Number of uploads that were ended because they were past their time.
     pub abandoned: usize,
-    /// Shares without a lease that are GOING now.
+    /// Number of shares without a lease that became GOING.
     pub condemned: usize,
-    /// Shares whose objects were deleted.
+    /// Number of shares whose objects were deleted.
     pub deleted: usize,
-    /// Deletions that failed and are tried again.
+    /// Number of deletions that failed and will be tried again.
     pub failed: usize,
-    /// Mutable shares whose older versions went.
+    /// Number of mutable shares whose older versions were removed, and of deletions that go on in
+    /// the next turn.
     pub tidied: usize,
 }
 
-/// How a deletion ended for now.
+/// The outcome of one attempt to delete a share.
 enum Deletion {
-    /// All its objects were deleted.
+    /// All objects of the share were deleted.
     Done,
-    /// Of a mutable share something rests still.
+    /// A part of a mutable share still rests.
     Rests,
-    /// More is to be deleted, in another turn.
+    /// More objects are to be deleted, in another turn.
     GoesOn,
-    /// It is not to be deleted any more, or by another.
+    /// The share is no longer to be deleted, or by another caller.
     OfAnother,
 }
 
 impl Collected {
-    /// Whether there may be more to do at once.
+    /// Returns whether there may be more to do at once.
     pub fn went_on(&self) -> bool {
         self.expired + self.abandoned + self.condemned + self.deleted + self.tidied > 0
     }
 }
 
 impl StorageServer {
-    /// Collects, for as long as the server lives.
+    /// Collects step by step, for as long as the server lives.
     pub async fn collect_for_ever(self: Arc<Self>) {
         let mut woken = self.wake.subscribe();
-        // One that was stopped in the middle of a step had claimed some.
+        // A daemon that was stopped in the middle of a step has left claims.
         {
-            // Nobody else of this process has any meanwhile.
+            // No other collector of this process has claims meanwhile.
             let _turn = self.uploads.collecting.lock().await;
             if let Err(e) = self.leasedb.release_claims(self.id).await {
                 tracing::warn!("collection: {e}");
@@ -92,13 +93,13 @@ impl StorageServer {
             if raised.elapsed() > RUN_PAUSE && self.refusal().is_none() {
                 raised = Instant::now();
                 if let Err(e) = self.leasedb.raise_run_if_changed().await {
-                    tracing::warn!("the run's number: {e}");
+                    tracing::warn!("the run's number could not be raised: {e}");
                 }
             }
             if checked.is_none_or(|at| at.elapsed() > OWNER_PAUSE) {
                 checked = Some(Instant::now());
                 if let Err(e) = self.check_owner().await {
-                    tracing::debug!("whose container {:?} is: {e}", self.name());
+                    tracing::debug!("cloud {:?}: its owner could not be checked: {e}", self.name());
                     checked = None;
                 }
             }
@@ -116,8 +117,8 @@ impl StorageServer {
         }
     }
 
-    /// What ends leases by now: a cutoff that lies in the future ends none, or a year that was
-    /// mistyped would end all.
+    /// Returns the rule that ends leases now. A cutoff in the future ends none: otherwise a
+    /// mistyped year would end all leases.
     fn expiry_now(&self) -> Expiry {
         match self.settings.expiry {
             Expiry::Cutoff(cutoff) if cutoff > self.leasedb.now_ms() => Expiry::Never,
@@ -125,11 +126,12 @@ impl StorageServer {
         }
     }
 
-    /// What collection would take: shares without a lease, and those whose leases would end by what
-    /// is set; with the reason.
+    /// Reads the shares that collection would delete, each with the reason: shares without a lease,
+    /// and shares whose leases would all end by the server's expiry. There are up to `limit` of
+    /// each kind.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with [`StorageError::Database`] if the database cannot be read.
     pub async fn would_collect(&self, limit: u32) -> Result<Vec<(ShareRow, &'static str)>> {
         let unleased = self
             .leasedb
@@ -150,18 +152,18 @@ impl StorageServer {
             .collect())
     }
 
-    /// One bounded step of collection, which takes as long as what it deleted may take: a great
-    /// collection leaves the cloud to others.
+    /// Does one bounded step of collection, and then waits as long as its deletions may take by
+    /// `deletions_per_second`. So a large collection leaves the cloud to others.
     ///
     /// # Errors
-    /// As [`StorageServer::collect_step`].
+    /// Fails as [`StorageServer::collect_step`] does.
     pub async fn collect_paced_step(&self) -> Result<Collected> {
         let step = self.collect_step().await?;
         let rate = self.settings.deletions_per_second.max(1);
         let takes = Duration::from_secs(1) * u32::try_from(step.deleted).unwrap_or(u32::MAX) / rate;
-        // Whoever collects waits for the turns of all who did.
+        // A collector also waits for the time that earlier steps took up.
         let free = {
-            let mut paced = self.paced.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut paced = self.paced.lock();
             let free = paced.map_or_else(Instant::now, |paced| paced.max(Instant::now())) + takes;
             *paced.insert(free)
         };
@@ -169,14 +171,15 @@ impl StorageServer {
         Ok(step)
     }
 
-    /// One bounded step of collection.
+    /// Does one bounded step of collection. A deletion that fails at the cloud is recorded and
+    /// tried again.
     ///
     /// # Errors
-    /// The database's. What fails at the cloud is recorded and tried again.
+    /// Fails with [`StorageError::Database`] if the database fails.
     pub async fn collect_step(&self) -> Result<Collected> {
         let mut step = Collected::default();
-        // Whoever collects here, by itself or for an operator, and before or after the
-        // configuration was read anew: one at a time.
+        // In this process one step runs at a time: of the server's own collector, of an operator's
+        // command, and of servers from before a reload.
         let _turn = self.uploads.collecting.lock().await;
         let leasedb = &self.leasedb;
         leasedb.keep_time().await?;
@@ -194,15 +197,18 @@ impl StorageServer {
         let unleased = leasedb.unleased(self.id, BATCH).await?;
         let free: Vec<ShareRow> = unleased
             .into_iter()
-            .filter(|row| !self.holds.is_held(row.index))
+            .filter(|row| !self.holds.is_held(row.id.index))
             .collect();
         let open = [
             leasedb.unmeasured(self.id, BATCH).await?,
             leasedb.expired_mutable(self.id, BATCH).await?,
         ]
         .concat();
-        let untidy = self.backend.untidy_mutable(BATCH).await?;
-        // Last: what fails between would hold what was claimed for as long as a claim lasts.
+        let untidy = match self.backend.mutable_store() {
+            Some(store) => store.untidy_mutable(BATCH).await?,
+            None => Vec::new(),
+        };
+        // This comes last: if a call above failed, its claims would last an hour for nothing.
         let due = leasedb.claim_going(self.id, BATCH).await?;
         if free.is_empty() && open.is_empty() && due.is_empty() && untidy.is_empty() {
             return Ok(step);
@@ -227,12 +233,12 @@ impl StorageServer {
             self.settle(&row).await;
         }
         self.delete_due(due, &mut step).await?;
-        for (index, share) in untidy {
-            let lock = self.slot_lock(index);
+        for id in untidy {
+            let lock = self.slot_lock(id.index);
             let _turn = lock.lock().await;
-            match self.backend.tidy_mutable(index, share).await {
+            match mutable_store(&*self.backend)?.tidy_mutable(id).await {
                 Ok(_) => step.tidied += 1,
-                Err(e) => tracing::debug!("older versions of share {share} of {index} stay: {e}"),
+                Err(e) => tracing::debug!("older versions of {id} stay: {e}"),
             }
         }
         Ok(step)
@@ -240,14 +246,14 @@ impl StorageServer {
 
     async fn delete_due(&self, due: Vec<Going>, step: &mut Collected) -> Result<()> {
         let tried = stream::iter(due).map(|going| async move {
-            if self.holds.is_held(going.row.index) {
+            if self.holds.is_held(going.row.id.index) {
                 return (going, None);
             }
             let deleted = self.delete(&going).await;
             (going, Some(deleted))
         });
         let tried: Vec<_> = tried.buffer_unordered(AT_ONCE).collect().await;
-        // What was deleted counts as gone only in the container that is ours.
+        // Deleted objects count as gone only if the container still is ours.
         let owned = if tried
             .iter()
             .any(|(_, t)| matches!(t, Some(Ok(Deletion::Done))))
@@ -272,21 +278,21 @@ impl StorageServer {
                         going.row.kind == ShareKind::Immutable && self.backend.deletions_may_land();
                     let has_gone = self.leasedb.going_tried(&going, None, may_land).await?;
                     if has_gone && going.row.kind == ShareKind::Immutable && !going.is_whole {
-                        self.backend
-                            .forget_upload(going.row.index, going.row.share)
-                            .await?;
+                        self.backend.forget_upload(going.row.id).await?;
                     }
                 }
                 Ok(Deletion::Rests) => self.leasedb.unclaim_going(&going, PAUSE).await?,
-                // Behind the others that are due.
+                // It goes on behind the other deletions that are due.
                 Ok(Deletion::GoesOn) => {
                     step.tidied += 1;
                     self.leasedb.unclaim_going(&going, Duration::ZERO).await?;
                 }
                 Ok(Deletion::OfAnother) => {}
                 Err(error) => {
-                    let ShareRow { index, share, .. } = going.row;
-                    tracing::warn!("deleting share {share} of {index}: {error}; tried again later");
+                    tracing::warn!(
+                        "{} could not be deleted: {error}; it is tried again later",
+                        going.row.id
+                    );
                     step.failed += 1;
                     self.leasedb.going_tried(&going, Some(error), true).await?;
                 }
@@ -295,28 +301,22 @@ impl StorageServer {
         Ok(())
     }
 
-    /// Deletes a share's objects, or as many as there is time for. Whether it is still to be
-    /// deleted is asked anew before each batch.
+    /// Deletes a share's objects, or as many as there is time for. Before each batch it checks
+    /// whether the share is still to be deleted.
     async fn delete(&self, going: &Going) -> Result<Deletion> {
         let ShareRow {
-            index,
-            share,
-            kind,
-            objects,
-            ..
+            id, kind, objects, ..
         } = going.row;
         if kind == ShareKind::Mutable {
-            let lock = self.slot_lock(index);
+            let store = mutable_store(&*self.backend)?;
+            let lock = self.slot_lock(id.index);
             let _turn = lock.lock().await;
             if !self.leasedb.still_claimed(going).await? {
                 return Ok(Deletion::OfAnother);
             }
-            // One that lost its leases was not deleted before.
-            self.in_time(going, self.backend.delete_mutable(index, share))
-                .await?;
-            let is_gone = self
-                .in_time(going, self.backend.tidy_mutable(index, share))
-                .await?;
+            // A share that only lost its leases was not deleted before.
+            self.in_time(going, store.delete_mutable(id)).await?;
+            let is_gone = self.in_time(going, store.tidy_mutable(id)).await?;
             return Ok(if is_gone {
                 Deletion::Done
             } else {
@@ -326,8 +326,8 @@ impl StorageServer {
         if !self.leasedb.still_claimed(going).await? {
             return Ok(Deletion::OfAnother);
         }
-        // An upload of it that is open here ends, and gives its room back.
-        self.close((index, share));
+        // An open upload of the share ends, and gives its room back.
+        self.close(id);
         if going.deleted_ms.is_some() {
             return Ok(Deletion::Done);
         }
@@ -335,9 +335,9 @@ impl StorageServer {
         let mut left = if going.is_whole { objects } else { 0 };
         let is_large = left > OBJECTS;
         if is_large {
-            // Without chunk 0 the share is not there, whatever follows; then from its end, so that
-            // the row tells what is left.
-            self.in_time(going, self.backend.remove_chunks(index, share, 0..1))
+            // Without chunk 0 the share does not exist, whatever follows. The other chunks go from
+            // the end, so that the row has the number of those that are left.
+            self.in_time(going, self.backend.remove_chunks(id, 0..1))
                 .await?;
         }
         while left > OBJECTS {
@@ -345,7 +345,7 @@ impl StorageServer {
                 return Ok(Deletion::OfAnother);
             }
             let from = (left - OBJECTS).max(1);
-            self.in_time(going, self.backend.remove_chunks(index, share, from..left))
+            self.in_time(going, self.backend.remove_chunks(id, from..left))
                 .await?;
             self.leasedb.deleted_down_to(going, from).await?;
             left = from;
@@ -353,136 +353,87 @@ impl StorageServer {
                 return Ok(Deletion::GoesOn);
             }
         }
-        // Of a small one it was asked just now.
+        // For a small share this was checked just now.
         if is_large && !self.leasedb.still_claimed(going).await? {
             return Ok(Deletion::OfAnother);
         }
-        self.in_time(
-            going,
-            self.backend
-                .remove(index, share, (left > 0).then_some(left)),
-        )
-        .await?;
+        self.in_time(going, self.backend.remove(id, (left > 0).then_some(left)))
+            .await?;
         Ok(Deletion::Done)
     }
 
+    /// Gives up work on a deletion that takes longer than [`LONGEST_BATCH`].
     async fn in_time<T>(&self, going: &Going, work: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::time::timeout(LONGEST_BATCH, work)
             .await
             .unwrap_or_else(|_| {
-                let (index, share) = (going.row.index, going.row.share);
                 let reason =
                     format!("deleting some of its objects took longer than {LONGEST_BATCH:?}");
                 Err(StorageError::NotKnown {
                     backend: self.name().to_owned(),
-                    index,
-                    share,
+                    id: going.row.id,
                     reason,
                 })
             })
     }
 
-    /// Uploads of earlier runs whose rest is over: one that is whole in the container rests for
-    /// another day, since the daemon of a home that this one is a copy of may have recorded it.
+    /// Examines uploads of earlier runs whose rest is over. An upload that is whole in the
+    /// container rests for another day: if this home is a copy, the daemon of the original may have
+    /// recorded the share.
     async fn rest_whole_uploads(&self) -> Result<()> {
         for row in self.leasedb.rested_uploads(self.id, EXAMINED).await? {
-            let examined = tokio::time::timeout(
-                LONGEST_BATCH,
-                self.whole_by_its_chunks((row.index, row.share)),
-            )
-            .await;
+            let examined =
+                tokio::time::timeout(LONGEST_BATCH, self.whole_by_its_chunks(row.id)).await;
             let slow = || StorageError::NotKnown {
                 backend: self.name().to_owned(),
-                index: row.index,
-                share: row.share,
+                id: row.id,
                 reason: format!("it was not examined within {LONGEST_BATCH:?}"),
             };
             match examined.unwrap_or_else(|_| Err(slow())) {
-                Ok(None) => self.leasedb.rest_upload(row.id, Duration::ZERO).await?,
+                Ok(None) => self.leasedb.rest_upload(row.row, Duration::ZERO).await?,
                 Ok(Some(_)) => {
-                    let by = self.leasedb.patience().suspicion;
+                    let by = self.leasedb.grace_periods().suspicion;
                     tracing::warn!(
-                        "cloud {:?}: share {} of {} is whole, and no file has it: it is deleted after a day; if another daemon runs with a \
-                         copy of this home, stop one of them now",
+                        "cloud {:?}: share {} of {} is whole, and no file has it: it is deleted \
+                         after a day; if another daemon runs with a copy of this home, stop one of \
+                         them now",
                         self.name(),
-                        row.share,
-                        row.index
+                        row.id.share,
+                        row.id.index
                     );
-                    self.leasedb.rest_upload(row.id, by).await?;
+                    self.leasedb.rest_upload(row.row, by).await?;
                 }
-                // Looked at again, before anything is given up.
+                // The upload is examined again before it is given up.
                 Err(e) => {
-                    tracing::debug!("an upload of {} rests on: {e}", row.index);
-                    self.leasedb.put_off_upload(row.id, PAUSE).await?;
+                    tracing::debug!("an upload of {} could not be examined: {e}", row.id);
+                    self.leasedb.put_off_upload(row.row, PAUSE).await?;
                 }
             }
         }
         Ok(())
     }
 
-    /// What an immutable share is that is whole, by the names of its chunks, its header and its
-    /// end: its kind, and its objects and bytes.
-    pub(crate) async fn whole_by_its_chunks(
-        &self,
-        (index, share): (StorageIndex, ShareNum),
-    ) -> Result<Option<(ShareKind, (u64, u64))>> {
-        let (mut total, mut objects) = (0_u64, 0);
-        for chunk in 0.. {
-            match self.backend.chunk_length(index, share, chunk).await? {
-                Some(length) => total = total.saturating_add(length),
-                None => break,
-            }
-            objects += 1;
-            // A cloud that has one of every name.
-            if total > MAX_SHARE || objects > MAX_SHARE {
-                return Ok(None);
-            }
-        }
-        let part = async |range| -> Result<Vec<u8>> {
-            let read = self.backend.read(index, share, range).await?;
-            Ok(futures::TryStreamExt::try_collect::<Vec<_>>(read)
-                .await?
-                .concat())
-        };
-        let beginning = match part(0..total.min(HEADER as u64)).await {
-            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(None),
-            read => read?,
-        };
-        let end = part(total.saturating_sub(FOOTER as u64)..total).await?;
-        let container = Container::parse(&beginning).filter(|found| found.is_whole(total, &end));
-        Ok(container.and_then(|container| match container {
-            Container::Array => Some((ShareKind::Array, (objects, total))),
-            Container::Immutable { .. } => Some((ShareKind::Immutable, (objects, total))),
-            Container::Mutable { .. } => None,
-        }))
-    }
-
-    /// Finds out what a mutable share's write came to that was not seen to end.
+    /// Settles a mutable share's write whose outcome is unknown, and records the share's length.
     async fn settle(&self, row: &ShareRow) {
-        let at = (row.index, row.share);
-        let lock = self.slot_lock(row.index);
+        let lock = self.slot_lock(row.id.index);
         let _turn = lock.lock().await;
         let settled = async {
-            let there = self.backend.mutable(row.index, row.share).await?;
-            // One that was begun and not seen to end is paid for by who began it.
-            let begun = self.leasedb.coming(self.id, row.index, row.share).await?;
+            let share = mutable_store(&*self.backend)?.state(row.id).await?;
+            // The account that began a first write gets the lease, and pays for the share.
+            let begun = self.leasedb.coming(self.id, row.id).await?;
             let lease = begun.map_or((AccountId::STARTER, RenewSecret::NONE), |b| {
                 (b.account, b.renew)
             });
-            self.measured(at, there.map(|there| there.length), lease)
-                .await
+            let length = share.map(|share| share.length);
+            self.leasedb.measured(self.id, row.id, length, lease).await
         };
         if let Err(e) = settled.await {
-            tracing::debug!(
-                "a write of share {} of {} is open still: {e}",
-                row.share,
-                row.index
-            );
+            tracing::debug!("a write of {} is not settled yet: {e}", row.id);
         }
     }
 
-    /// Walks all leases, from where the step before ended; the place is kept, so that a restart
-    /// goes on.
+    /// Ends leases by the cutoff, from where the step before ended. The database keeps that place,
+    /// so that the walk continues after a restart. Returns 1 if there are more leases, else 0.
     async fn end_by_cutoff(&self, cutoff: i64) -> Result<usize> {
         let from = self.leasedb.cutoff_walk(self.id).await?;
         let Some(from) = from else { return Ok(0) };
@@ -504,17 +455,26 @@ mod tests {
 
     use super::*;
     use crate::{
-        ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb, Owner, Patience,
-        ServerSettings, ShareNum, StorageIndex, TestWrite, slots::Slots,
+        ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb, Owner,
+        ServerSettings, ShareId, ShareNum, Slots, StorageIndex, TestWrite, UploadSecret,
     };
 
-    const INDEX: StorageIndex = StorageIndex([1; 16]);
-    const SHARE: ShareNum = ShareNum(0);
-    const SECRET: RenewSecret = RenewSecret([3; 16]);
+    const ID: ShareId = ShareId {
+        index: StorageIndex([1; 16]),
+        share: ShareNum(0),
+    };
+
+    fn secret() -> UploadSecret {
+        UploadSecret::of(b"an upload")
+    }
+
+    fn renew() -> RenewSecret {
+        RenewSecret::of(b"a lease")
+    }
 
     async fn server(clock: &Clock, folder: &tempfile::TempDir) -> Arc<StorageServer> {
         let database = Database::open(&folder.path().join("db")).unwrap();
-        let leasedb = LeaseDb::open(database, clock.clone(), Patience::default())
+        let leasedb = LeaseDb::open(database, clock.clone(), GracePeriods::default())
             .await
             .unwrap();
         let slots = Slots::new(leasedb.clone(), leasedb.server("c").await.unwrap(), [4; 32]);
@@ -542,17 +502,17 @@ mod tests {
         let allocated = server
             .allocate(
                 AccountId::ANONYMOUS,
-                INDEX,
-                [SHARE].into(),
+                ID.index,
+                [ID.share].into(),
                 1500,
-                SECRET,
-                SECRET,
+                secret(),
+                renew(),
             )
             .await
             .unwrap();
         assert_eq!(allocated.allocated.len(), 1);
         server
-            .write(INDEX, SHARE, SECRET, 0, Bytes::from_static(&[7; 1500]))
+            .write(ID, secret(), 0, Bytes::from_static(&[7; 1500]))
             .await
             .unwrap();
     }
@@ -562,20 +522,20 @@ mod tests {
             writes: vec![(0, Bytes::from_static(b"slot"))],
             ..TestWrite::default()
         };
-        let vectors = [(SHARE, write)].into();
+        let vectors = [(ID.share, write)].into();
         let done = server
-            .read_test_write(AccountId::ANONYMOUS, INDEX, b"e", SECRET, vectors, &[])
+            .read_test_write(AccountId::ANONYMOUS, ID.index, b"e", renew(), vectors, &[])
             .await;
         assert!(done.unwrap().is_written);
     }
 
-    /// Claims the share's deletion and is slow, until another collector has ended it; then goes on.
+    /// Claims the share's deletion, is slow until another collector has ended it, and then goes on.
     async fn slow_and_quick(
         server: &Arc<StorageServer>,
         clock: &Clock,
         store_again: impl AsyncFnOnce(),
     ) -> Collected {
-        // Day by day, or it would be the clock that is wrong.
+        // The clock goes on day by day, or it would count as wrong.
         for _ in 0..32 {
             clock.advance(Duration::from_secs(24 * 3600));
             server.leasedb.keep_time().await.unwrap();
@@ -584,7 +544,7 @@ mod tests {
         let claimed = server.leasedb.claim_going(server.id, BATCH).await.unwrap();
         assert_eq!(claimed.len(), 1, "it is going");
         for _ in 0..6 {
-            // Longer than a claim lasts, and than what was deleted rests.
+            // This is longer than a claim lasts, and longer than a deleted share rests.
             clock.advance(Duration::from_secs(61 * 60));
             server.collect_step().await.unwrap();
         }
@@ -594,8 +554,8 @@ mod tests {
         step
     }
 
-    /// Two collectors of one cloud: the slower one once deleted what had been stored anew
-    /// meanwhile.
+    /// Of two collectors of one cloud, the slower one once deleted a share that had been stored
+    /// anew meanwhile.
     #[tokio::test]
     async fn a_collector_that_was_slow_deletes_no_share_that_was_stored_since() {
         let (clock, folder) = (
@@ -606,10 +566,7 @@ mod tests {
         store(&server).await;
         let step = slow_and_quick(&server, &clock, async || store(&server).await).await;
         assert_eq!(step.deleted, 0);
-        let read = server
-            .read_immutable(INDEX, SHARE, 0..u64::MAX)
-            .await
-            .unwrap();
+        let read = server.read_immutable(ID, 0..u64::MAX).await.unwrap();
         let read: Vec<Bytes> = futures::TryStreamExt::try_collect(read).await.unwrap();
         assert_eq!(read.concat(), [7; 1500]);
     }
@@ -627,13 +584,13 @@ mod tests {
         let read = server
             .read_test_write(
                 AccountId::ANONYMOUS,
-                INDEX,
+                ID.index,
                 b"e",
-                SECRET,
+                renew(),
                 [].into(),
                 std::slice::from_ref(&(0..9)),
             )
             .await;
-        assert_eq!(read.unwrap().data[&SHARE], [Bytes::from_static(b"slot")]);
+        assert_eq!(read.unwrap().data[&ID.share], [Bytes::from_static(b"slot")]);
     }
 }

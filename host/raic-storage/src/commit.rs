@@ -1,31 +1,33 @@
-//! The commit object of a mutable share: what one version is made of (decision 0004).
+//! The commit object of a mutable share, which describes one version (decision 0004).
 //!
-//! | bytes | | |
+//! | offset | bytes | content |
 //! | --- | --- | --- |
 //! | 0 | 8 | `RAICCOM1` |
 //! | 8 | 16 | generation |
-//! | 24 | 16 | parent's generation; zeros: none |
-//! | 40 | 1 | 1 where it deletes the share |
-//! | 41 | 8 | bytes of the share |
-//! | 49 | 4 | bytes of a chunk |
-//! | 53 | 32 | the write enabler's hash, keyed |
-//! | 85 | 4 | chunks |
-//! | 89 | 48 each | a chunk's generation (zeros: a hole, all zeros), and its BLAKE3 |
+//! | 24 | 16 | generation of the parent, or zeros if there is no parent |
+//! | 40 | 1 | 1 if the commit deletes the share, else 0 |
+//! | 41 | 8 | length of the share, in bytes |
+//! | 49 | 4 | chunk size, in bytes |
+//! | 53 | 32 | keyed hash of the write enabler |
+//! | 85 | 4 | number of chunks |
+//! | 89 | 48 each | a chunk's generation and BLAKE3, or zeros for a hole (a chunk of zeros) |
 //! | | 32 | BLAKE3 keyed by the container's key, over storage index, share number and all above |
 
-use crate::{EnablerHash, Generation, ShareNum, StorageIndex};
+use crate::{EnablerHash, Generation, ShareId};
 
 const MAGIC: &[u8; 8] = b"RAICCOM1";
 const FIXED: usize = 89;
 const CHUNK: usize = 48;
 const MAC: usize = 32;
-/// Chunks of a share, at most: its commit stays below the longest small object.
+/// Most chunks of a mutable share. It keeps the commit shorter than the longest small object.
 pub(crate) const MAX_CHUNKS: u64 = 16_384;
 
-/// A chunk of a version.
+/// A chunk, as a commit names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkRef {
+    /// Generation that wrote the chunk.
     pub(crate) generation: Generation,
+    /// BLAKE3 of the chunk.
     pub(crate) digest: [u8; 32],
 }
 
@@ -38,12 +40,12 @@ pub(crate) struct Commit {
     pub(crate) length: u64,
     pub(crate) chunk_size: u32,
     pub(crate) enabler: EnablerHash,
-    /// By number; a hole is all zeros.
+    /// The chunks, by number. `None` is a hole, a chunk of zeros.
     pub(crate) chunks: Vec<Option<ChunkRef>>,
 }
 
 impl Commit {
-    /// A version in which the share is deleted.
+    /// Makes the commit of a version in which the share is deleted.
     pub(crate) fn deletion(generation: Generation, parent: Option<Generation>) -> Self {
         Self {
             generation,
@@ -56,13 +58,13 @@ impl Commit {
         }
     }
 
-    fn mac(key: &[u8; 32], index: StorageIndex, share: ShareNum, body: &[u8]) -> [u8; MAC] {
+    fn mac(key: &[u8; 32], id: ShareId, body: &[u8]) -> [u8; MAC] {
         let mut mac = blake3::Hasher::new_keyed(key);
-        mac.update(&index.0).update(&[share.0]).update(body);
+        mac.update(&id.index.0).update(&[id.share.0]).update(body);
         mac.finalize().into()
     }
 
-    pub(crate) fn encode(&self, key: &[u8; 32], index: StorageIndex, share: ShareNum) -> Vec<u8> {
+    pub(crate) fn encode(&self, key: &[u8; 32], id: ShareId) -> Vec<u8> {
         let mut body = Vec::with_capacity(FIXED + CHUNK * self.chunks.len() + MAC);
         body.extend_from_slice(MAGIC);
         body.extend_from_slice(&self.generation.to_bytes());
@@ -82,29 +84,22 @@ impl Commit {
             body.extend_from_slice(&generation.to_bytes());
             body.extend_from_slice(&digest);
         }
-        let mac = Self::mac(key, index, share, &body);
+        let mac = Self::mac(key, id, &body);
         body.extend_from_slice(&mac);
         body
     }
 
-    /// Reads a commit; none where it is not an authentic one of this share.
-    pub(crate) fn decode(
-        bytes: &[u8],
-        key: &[u8; 32],
-        index: StorageIndex,
-        share: ShareNum,
-    ) -> Option<Self> {
+    /// Decodes a commit; `None` if the bytes are not an authentic commit of this share.
+    pub(crate) fn decode(bytes: &[u8], key: &[u8; 32], id: ShareId) -> Option<Self> {
         let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
         // blake3's comparison takes the same time whatever differs.
-        if blake3::Hash::from(Self::mac(key, index, share, body))
-            != blake3::Hash::from_slice(mac).ok()?
-        {
+        if blake3::Hash::from(Self::mac(key, id, body)) != blake3::Hash::from_slice(mac).ok()? {
             return None;
         }
         let rest = body.strip_prefix(MAGIC)?;
-        let number = |at: usize| {
+        let number = |offset: usize| {
             Some(Generation::from_bytes(
-                rest.get(at..at + 16)?.try_into().ok()?,
+                rest.get(offset..offset + 16)?.try_into().ok()?,
             ))
         };
         let parent = number(16)?;
@@ -131,14 +126,14 @@ impl Commit {
         })
     }
 
-    /// The chunks it names, by number and generation.
+    /// Returns the chunks that the commit names, by number and generation.
     pub(crate) fn named(&self) -> impl Iterator<Item = (u64, Generation)> {
         (0..)
             .zip(&self.chunks)
             .filter_map(|(i, chunk)| Some((i, (*chunk)?.generation)))
     }
 
-    /// The chunks that it names and `other` does not.
+    /// Returns the chunks that this commit names and `other` does not.
     pub(crate) fn named_beside(&self, other: &Self) -> Vec<(u64, Generation)> {
         let kept: std::collections::BTreeSet<_> = other.named().collect();
         self.named().filter(|chunk| !kept.contains(chunk)).collect()
@@ -148,6 +143,7 @@ impl Commit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{ShareNum, StorageIndex};
     use proptest::prelude::*;
 
     fn generation() -> impl Strategy<Value = Generation> {
@@ -167,16 +163,16 @@ mod tests {
         ) {
             let chunks = chunks.into_iter().map(|c| c.map(|(generation, digest)| ChunkRef { generation, digest })).collect();
             let commit = Commit { generation: own, parent, is_deleted, length, chunk_size, enabler, chunks };
-            let (index, share) = (StorageIndex(index), ShareNum(share));
-            let mut bytes = commit.encode(&key, index, share);
-            prop_assert_eq!(Commit::decode(&bytes, &key, index, share), Some(commit));
-            prop_assert_eq!(Commit::decode(&bytes, &key, index, ShareNum(share.0.wrapping_add(1))), None);
-            prop_assert_eq!(Commit::decode(&bytes, &[7; 32], index, share), None);
+            let id = ShareId { index: StorageIndex(index), share: ShareNum(share) };
+            let mut bytes = commit.encode(&key, id);
+            prop_assert_eq!(Commit::decode(&bytes, &key, id), Some(commit));
+            prop_assert_eq!(Commit::decode(&bytes, &key, ShareId { share: ShareNum(share.wrapping_add(1)), ..id }), None);
+            prop_assert_eq!(Commit::decode(&bytes, &[7; 32], id), None);
             let at = flip.index(bytes.len());
             bytes[at] ^= 1 << bit;
-            prop_assert_eq!(Commit::decode(&bytes, &key, index, share), None);
+            prop_assert_eq!(Commit::decode(&bytes, &key, id), None);
             bytes.truncate(at);
-            prop_assert_eq!(Commit::decode(&bytes, &key, index, share), None);
+            prop_assert_eq!(Commit::decode(&bytes, &key, id), None);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What every backend keeps to, one behaviour a function.
+//! The behaviours of every backend, one in each function.
 
 use std::ops::Range;
 
@@ -6,14 +6,14 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 
 use crate::{
-    Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareNum, Span, StorageError,
-    StorageIndex,
+    Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareId, ShareNum, Span,
+    StorageError, StorageIndex,
 };
 
-/// Runs every check.
+/// Runs all behaviours on a backend.
 ///
 /// # Panics
-/// Where one does not hold.
+/// Panics if the backend does not have one of them.
 pub async fn all(backend: &dyn Backend) {
     a_share_reads_back_whole_and_in_part(backend).await;
     what_is_not_there_is_not_found(backend).await;
@@ -27,6 +27,14 @@ pub async fn all(backend: &dyn Backend) {
     backend.probe().await.expect("probe");
 }
 
+/// Makes the id of a share with a storage index that nothing else in the suite uses.
+fn share_id(share: u8) -> ShareId {
+    ShareId {
+        index: index(),
+        share: ShareNum(share),
+    }
+}
+
 fn index() -> StorageIndex {
     StorageIndex::random().expect("randomness")
 }
@@ -35,14 +43,9 @@ fn pattern(length: usize) -> Bytes {
     (0..length).map(|i| (i * 31 % 251) as u8).collect()
 }
 
-async fn write(
-    backend: &dyn Backend,
-    index: StorageIndex,
-    share: ShareNum,
-    content: &Bytes,
-) -> u64 {
-    let mut writer = backend.create(index, share).await.expect("create");
-    // In pieces that fit no chunk size.
+async fn write(backend: &dyn Backend, id: ShareId, content: &Bytes) -> u64 {
+    let mut writer = backend.create(id).await.expect("create");
+    // The pieces fit no chunk size.
     for start in (0..content.len()).step_by(777) {
         writer
             .write(content.slice(start..content.len().min(start + 777)))
@@ -54,13 +57,8 @@ async fn write(
     stored.objects
 }
 
-async fn read(
-    backend: &dyn Backend,
-    index: StorageIndex,
-    share: ShareNum,
-    range: Range<u64>,
-) -> Result<Vec<u8>> {
-    let stream = backend.read(index, share, range).await?;
+async fn read(backend: &dyn Backend, id: ShareId, range: Range<u64>) -> Result<Vec<u8>> {
+    let stream = backend.read(id, range).await?;
     stream
         .try_fold(Vec::new(), async |mut all, piece| {
             all.extend_from_slice(&piece);
@@ -69,11 +67,11 @@ async fn read(
         .await
 }
 
-/// Whole, across chunks, at both ends, and not past the end.
+/// A share reads back as a whole, across chunks and at both ends. A read past its end fails.
 pub async fn a_share_reads_back_whole_and_in_part(backend: &dyn Backend) {
-    let (index, share) = (index(), ShareNum(3));
+    let id = share_id(3);
     let content = pattern(10_000);
-    write(backend, index, share, &content).await;
+    write(backend, id, &content).await;
     for range in [
         0..10_000,
         0..1,
@@ -85,104 +83,93 @@ pub async fn a_share_reads_back_whole_and_in_part(backend: &dyn Backend) {
         let part = &content[range.start..range.end];
         let range = range.start as u64..range.end as u64;
         assert_eq!(
-            read(backend, index, share, range.clone())
-                .await
-                .expect("read"),
+            read(backend, id, range.clone()).await.expect("read"),
             part,
             "{range:?}"
         );
     }
     for range in [0..10_001, 10_000..10_001, 9_000..20_000, 50_000..50_001] {
-        let past = read(backend, index, share, range.clone())
+        let past = read(backend, id, range.clone())
             .await
             .expect_err("past the end");
-        let told = matches!(
+        let is_expected = matches!(
             past,
             StorageError::Short { .. } | StorageError::NotFound { .. }
         );
-        assert!(told, "{range:?}: {past}");
+        assert!(is_expected, "{range:?}: {past}");
     }
-    backend.remove(index, share, None).await.expect("remove");
+    backend.remove(id, None).await.expect("remove");
 }
 
-/// Not found, and nothing to list or remove.
+/// A share that does not exist is not found and not listed, and removing it succeeds.
 pub async fn what_is_not_there_is_not_found(backend: &dyn Backend) {
-    let absent = read(backend, index(), ShareNum(0), 0..1)
+    let absent = read(backend, share_id(0), 0..1)
         .await
         .expect_err("nothing there");
     assert!(matches!(absent, StorageError::NotFound { .. }), "{absent}");
     assert_eq!(backend.shares(index()).await.expect("shares"), []);
     backend
-        .remove(index(), ShareNum(0), Some(3))
+        .remove(share_id(0), Some(3))
         .await
         .expect("removing nothing succeeds");
 }
 
-/// A writer that was dropped leaves nothing that `remove` does not clear.
+/// A share does not exist before it is finished. `remove` clears all that a dropped writer left.
 pub async fn a_share_is_not_there_before_it_is_finished(backend: &dyn Backend) {
-    let (index, share) = (index(), ShareNum(0));
-    let mut writer = backend.create(index, share).await.expect("create");
+    let id = share_id(0);
+    let mut writer = backend.create(id).await.expect("create");
     writer.write(pattern(100)).await.expect("write");
-    assert!(
-        read(backend, index, share, 0..100).await.is_err(),
-        "not finished"
-    );
+    assert!(read(backend, id, 0..100).await.is_err(), "not finished");
     drop(writer);
-    backend.remove(index, share, None).await.expect("remove");
-    assert_eq!(backend.shares(index).await.expect("shares"), []);
-    let objects = write(backend, index, share, &pattern(50)).await;
-    assert_eq!(
-        read(backend, index, share, 0..50).await.expect("read"),
-        pattern(50)
-    );
-    backend
-        .remove(index, share, Some(objects))
-        .await
-        .expect("remove");
+    backend.remove(id, None).await.expect("remove");
+    assert_eq!(backend.shares(id.index).await.expect("shares"), []);
+    let objects = write(backend, id, &pattern(50)).await;
+    assert_eq!(read(backend, id, 0..50).await.expect("read"), pattern(50));
+    backend.remove(id, Some(objects)).await.expect("remove");
 }
 
-/// Share 1 is not share 10, nor 11: the first RAIC removed all three.
+/// Removing share 1 leaves shares 10 and 11: the first RAIC removed all three.
 pub async fn removing_a_share_leaves_its_neighbours(backend: &dyn Backend) {
     let index = index();
+    let id = |share| ShareId {
+        index,
+        share: ShareNum(share),
+    };
     let mut objects = 0;
     for share in [1, 10, 11] {
-        objects = write(backend, index, ShareNum(share), &pattern(9_000)).await;
+        objects = write(backend, id(share), &pattern(9_000)).await;
     }
-    backend
-        .remove(index, ShareNum(1), None)
-        .await
-        .expect("remove");
+    backend.remove(id(1), None).await.expect("remove");
     assert_eq!(
         backend.shares(index).await.expect("shares"),
         [ShareNum(10), ShareNum(11)]
     );
     assert_eq!(
-        read(backend, index, ShareNum(10), 0..9_000)
-            .await
-            .expect("read"),
+        read(backend, id(10), 0..9_000).await.expect("read"),
         pattern(9_000)
     );
     for share in [10, 11] {
         backend
-            .remove(index, ShareNum(share), Some(objects))
+            .remove(id(share), Some(objects))
             .await
             .expect("remove");
     }
     assert_eq!(backend.shares(index).await.expect("shares"), []);
 }
 
-/// A share without bytes is there all the same.
+/// A share without bytes exists like any other.
 pub async fn an_empty_share_is_a_share(backend: &dyn Backend) {
-    let index = index();
-    write(backend, index, ShareNum(0), &Bytes::new()).await;
-    assert_eq!(backend.shares(index).await.expect("shares"), [ShareNum(0)]);
-    backend
-        .remove(index, ShareNum(0), None)
-        .await
-        .expect("remove");
+    let id = share_id(0);
+    write(backend, id, &Bytes::new()).await;
+    assert_eq!(
+        backend.shares(id.index).await.expect("shares"),
+        [ShareNum(0)]
+    );
+    backend.remove(id, None).await.expect("remove");
 }
 
-/// And none is there before.
+/// An object is loaded with the content that was stored last, and does not exist before it is
+/// stored.
 pub async fn an_object_is_loaded_as_it_was_stored_last(backend: &dyn Backend) {
     assert_eq!(
         backend.load_object("conformance").await.expect("load"),
@@ -200,9 +187,10 @@ pub async fn an_object_is_loaded_as_it_was_stored_last(backend: &dyn Backend) {
     }
 }
 
-/// In any order, by offset; reopened in between; and abandoned.
+/// An upload is written by offset in any order and continues after it was reopened. An abandoned
+/// upload leaves nothing.
 pub async fn uploads_are_written_in_any_order_and_go_on(backend: &dyn Backend) {
-    let (index, share) = (index(), ShareNum(5));
+    let id = share_id(5);
     for length in [9_000, 0] {
         let content = pattern(length);
         let mut received = RangeSet::default();
@@ -215,7 +203,7 @@ pub async fn uploads_are_written_in_any_order_and_go_on(backend: &dyn Backend) {
         ] {
             let range = range.start.min(length)..range.end.min(length);
             let mut upload = backend
-                .upload(index, share, length as u64, received.clone())
+                .upload(id, length as u64, received.clone())
                 .await
                 .expect("upload");
             upload
@@ -223,48 +211,44 @@ pub async fn uploads_are_written_in_any_order_and_go_on(backend: &dyn Backend) {
                 .await
                 .expect("write");
             received.insert(range.start as u64..range.end as u64);
-            for there in received.ranges() {
-                let part = content.slice(there.start as usize..there.end as usize);
+            for range in received.ranges() {
+                let part = content.slice(range.start as usize..range.end as usize);
                 assert!(
-                    upload.read_back(there.clone()).await.expect("read back") == part,
-                    "{there:?}"
+                    upload.read_back(range.clone()).await.expect("read back") == part,
+                    "{range:?}"
                 );
             }
         }
         let upload = backend
-            .upload(index, share, length as u64, received)
+            .upload(id, length as u64, received)
             .await
             .expect("upload");
         let stored = upload.finish().await.expect("finish");
         assert_eq!(stored.bytes, length as u64);
-        assert!(
-            read(backend, index, share, 0..length as u64)
-                .await
-                .expect("read")
-                == content
-        );
+        assert!(read(backend, id, 0..length as u64).await.expect("read") == content);
         backend
-            .remove(index, share, Some(stored.objects))
+            .remove(id, Some(stored.objects))
             .await
             .expect("remove");
-        assert_eq!(backend.shares(index).await.expect("shares"), []);
+        assert_eq!(backend.shares(id.index).await.expect("shares"), []);
     }
     let mut upload = backend
-        .upload(index, share, 5_000, RangeSet::default())
+        .upload(id, 5_000, RangeSet::default())
         .await
         .expect("upload");
     upload.write_at(0, pattern(4_500)).await.expect("write");
     drop(upload);
-    backend.remove(index, share, None).await.expect("remove");
-    backend.forget_upload(index, share).await.expect("forget");
-    assert_eq!(backend.shares(index).await.expect("shares"), []);
+    backend.remove(id, None).await.expect("remove");
+    backend.forget_upload(id).await.expect("forget");
+    assert_eq!(backend.shares(id.index).await.expect("shares"), []);
 }
 
-/// Written, patched, cut, extended with zeros, deleted; each as a whole.
+/// A mutable share is written, patched, cut, extended with zeros and deleted, each as a whole.
 pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
-    let (index, share) = (index(), ShareNum(7));
+    let id = share_id(7);
+    let backend = backend.mutable_store().expect("mutable shares");
     let content = async |range: Range<u64>| {
-        let stream = backend.read_mutable(index, share, range).await?;
+        let stream = backend.read_mutable(id, range).await?;
         stream
             .try_fold(Vec::new(), async |mut all, piece| {
                 all.extend_from_slice(&piece);
@@ -272,7 +256,7 @@ pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
             })
             .await
     };
-    assert_eq!(backend.mutable(index, share).await.expect("mutable"), None);
+    assert_eq!(backend.state(id).await.expect("mutable"), None);
     assert!(matches!(
         content(0..1).await,
         Err(StorageError::NotFound { .. })
@@ -291,8 +275,8 @@ pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
         (&[(0, pattern(3))], Some(3)),
     ];
     for (writes, new_length) in steps {
-        for (at, bytes) in writes {
-            let (start, end) = (*at as usize, *at as usize + bytes.len());
+        for (offset, bytes) in writes {
+            let (start, end) = (*offset as usize, *offset as usize + bytes.len());
             model.resize(model.len().max(end), 0);
             model[start..end].copy_from_slice(bytes);
         }
@@ -303,10 +287,7 @@ pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
             enabler: [9; 32],
         };
         assert_eq!(
-            backend
-                .write_mutable(index, share, write)
-                .await
-                .expect("write"),
+            backend.write_mutable(id, write).await.expect("write"),
             model.len() as u64
         );
         assert!(
@@ -321,45 +302,49 @@ pub async fn mutable_shares_are_written_in_place(backend: &dyn Backend) {
                 "{range:?}"
             );
         }
-        let there = backend
-            .mutable(index, share)
+        let share = backend
+            .state(id)
             .await
             .expect("mutable")
-            .expect("it is there");
-        assert_eq!((there.length, there.enabler), (model.len() as u64, [9; 32]));
+            .expect("it exists");
+        assert_eq!((share.length, share.enabler), (model.len() as u64, [9; 32]));
     }
-    backend.delete_mutable(index, share).await.expect("delete");
+    backend.delete_mutable(id).await.expect("delete");
     backend
-        .delete_mutable(index, share)
+        .delete_mutable(id)
         .await
         .expect("deleting what is gone succeeds");
-    assert_eq!(backend.mutable(index, share).await.expect("mutable"), None);
+    assert_eq!(backend.state(id).await.expect("mutable"), None);
     let write = MutableWrite {
         writes: vec![(5, pattern(2))],
         new_length: None,
         enabler: [8; 32],
     };
-    backend
-        .write_mutable(index, share, write)
-        .await
-        .expect("a new one");
+    backend.write_mutable(id, write).await.expect("a new one");
     assert_eq!(content(0..5).await.expect("read"), [0; 5]);
-    backend.delete_mutable(index, share).await.expect("delete");
+    backend.delete_mutable(id).await.expect("delete");
 }
 
-/// By the prefix of its storage index, with its bytes.
+/// A walk by the prefix of a storage index finds every share, with its chunks and bytes.
 pub async fn a_walk_finds_every_share(backend: &dyn Backend) {
     let index = index();
+    let id = |share| ShareId {
+        index,
+        share: ShareNum(share),
+    };
     let mut objects = 0;
     for share in [0, 1, 10] {
-        objects = write(backend, index, ShareNum(share), &pattern(9_000)).await;
+        objects = write(backend, id(share), &pattern(9_000)).await;
     }
     let found = backend
         .scan(Span::Below(IndexPrefix::from(index)), 1000)
         .await
         .expect("scan");
-    let found: Vec<_> = found.into_iter().filter(|f| f.index == index).collect();
-    assert_eq!(found.iter().map(|f| f.share.0).collect::<Vec<_>>().len(), 3);
+    let found: Vec<_> = found.into_iter().filter(|f| f.id.index == index).collect();
+    assert_eq!(
+        found.iter().map(|f| f.id.share.0).collect::<Vec<_>>().len(),
+        3
+    );
     for share in &found {
         let Found::Immutable { chunks, bytes, .. } = &share.found else {
             panic!("{share:?}")
@@ -369,21 +354,21 @@ pub async fn a_walk_finds_every_share(backend: &dyn Backend) {
     }
     assert!(
         backend
-            .chunk_length(index, ShareNum(1), 0)
+            .chunk_length(id(1), 0)
             .await
             .expect("its length")
             .is_some()
     );
     assert!(
         backend
-            .chunk_length(index, ShareNum(2), 0)
+            .chunk_length(id(2), 0)
             .await
             .expect("its length")
             .is_none()
     );
     for share in [0, 1, 10] {
         backend
-            .remove(index, ShareNum(share), Some(objects))
+            .remove(id(share), Some(objects))
             .await
             .expect("remove");
     }
@@ -391,5 +376,5 @@ pub async fn a_walk_finds_every_share(backend: &dyn Backend) {
         .scan(Span::Below(IndexPrefix::from(index)), 1000)
         .await
         .expect("scan");
-    assert!(found.iter().all(|f| f.index != index));
+    assert!(found.iter().all(|f| f.id.index != index));
 }

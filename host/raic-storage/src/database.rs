@@ -1,92 +1,96 @@
 //! The one database file: SQLite, with one writer for all floors and group commit.
 //!
-//! WAL, `synchronous=FULL`, foreign keys on. [`Database::write`] hands a job to the writer's
-//! thread, which runs the jobs that wait as savepoints of one transaction and answers each after
-//! the commit is durable. So a job that returned is on disk, and many jobs share one sync.
+//! SQLite runs with a write-ahead log, `synchronous=FULL` and foreign keys. [`Database::write`]
+//! hands a job to the writer's thread. The writer runs the waiting jobs as savepoints of one
+//! transaction, and answers each job after the commit is durable. So a job that returned is on
+//! disk, and many jobs share one sync.
 
 use std::{
     fs, io,
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     thread,
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags, Transaction};
 use tokio::sync::{mpsc, oneshot};
 
-/// Jobs that may wait for the writer before callers do.
+/// Most jobs that wait in the writer's queue. While it is full, callers wait to enter it.
 const QUEUE: usize = 256;
-/// Jobs that share a commit.
+/// Most jobs that share a commit.
 const GROUP: usize = 64;
-/// The writer's page cache, in KiB.
+/// Size of the writer's page cache, in KiB.
 const WRITER_CACHE_KIB: i64 = 32 << 10;
-/// Pages of the write-ahead log (4 KiB each) after which it is written into the file.
+/// Size of the write-ahead log at which it is written into the file, in pages of 4 KiB.
 const CHECKPOINT_PAGES: i64 = 1_000;
-/// What the write-ahead log is cut to after it was written into the file, in bytes: a reader may
-/// have let it grow.
+/// Size to which the write-ahead log is cut after it was written into the file, in bytes. A long
+/// reader may have made it grow.
 const LOG_LIMIT: i64 = 16 << 20;
-/// Statements that a connection keeps prepared: the writer has about fifty.
+/// Most statements that a connection keeps prepared. The writer has about fifty.
 const STATEMENTS: usize = 128;
-/// The largest file that is read through when it is opened, in bytes; a larger one is for
-/// [`Database::check`].
+/// Size of the largest file that is checked for damage when it is opened, in bytes.
+/// [`Database::check`] checks a larger one.
 const CHECKED_AT_OPEN: u64 = 64 << 20;
-/// Connections for reading, at most.
+/// Most connections for reading.
 const READERS: usize = 4;
 
-/// What can go wrong with the database.
+/// An error of the database.
 #[derive(Debug, thiserror::Error)]
 pub enum DatabaseError {
-    /// The file cannot be opened or is not a database of ours.
+    /// The file cannot be opened, or is not a whole SQLite database.
     #[error("database {path}: {source}; {advice}")]
     Open {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// SQLite's word.
+        /// Error of SQLite.
         source: rusqlite::Error,
-        /// What to do.
+        /// Advice for the operator.
         advice: &'static str,
     },
     /// A statement failed.
     #[error("database: {0}{advice}", advice = advice(.0))]
     Sql(#[from] rusqlite::Error),
-    /// The file is newer than this program.
+    /// The tables of a floor are newer than this program.
     #[error(
-        "database: its {floor} tables are of version {found}, this raic knows {known}; run a newer raic"
+        "database: its {floor} tables have version {found}, and this raic knows versions up to \
+         {known}; run a newer raic"
     )]
     Newer {
-        /// Whose tables.
+        /// Name of the floor that the tables belong to.
         floor: &'static str,
-        /// Their version.
+        /// Version of the tables.
         found: u32,
-        /// The newest known here.
+        /// Newest version that this program knows.
         known: u32,
     },
-    /// The system gave no randomness.
+    /// The system gave no random numbers.
     #[error("the system gives no random numbers: {0}")]
     Randomness(std::io::Error),
-    /// The writer is gone.
-    #[error("database: it is closed")]
+    /// The writer has ended, or a reader's task failed.
+    #[error("the database is closed")]
     Closed,
-    /// What was to be done panicked; nothing of it was done.
-    #[error("database: an inner fault ({0}); nothing was changed")]
+    /// The job panicked, and nothing of it was done.
+    #[error("database: a job failed by an inner fault ({0}); it changed nothing")]
     Panicked(String),
-    /// Its file system cannot hold a database that is read while it is written.
+    /// The file system of the database cannot hold one that is read while it is written.
     #[error(
-        "database {path}: its file system does not let SQLite keep a write-ahead log (journal mode {mode:?}); put raic's home on a local disk"
+        "database {path}: its file system does not let SQLite keep a write-ahead log (journal mode \
+         {mode:?}); put raic's home on a local disk"
     )]
     NoLog {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The mode that SQLite has set instead.
+        /// Journal mode that SQLite has set instead.
         mode: String,
     },
 }
 
 impl DatabaseError {
-    /// Whether a disk is full.
+    /// Returns whether the error means that the database's disk is full.
     pub fn is_full(&self) -> bool {
         match self {
             Self::Open { source, .. } | Self::Sql(source) => {
@@ -107,12 +111,12 @@ fn advice(e: &rusqlite::Error) -> &'static str {
     }
 }
 
-/// What is to be done in a transaction, or why there is none.
+/// A job of the writer. It gets the transaction, or the error that no transaction could begin.
 type Job = Box<dyn FnOnce(Result<&Transaction<'_>, DatabaseError>) -> Reply + Send>;
-/// Told whether the commit that holds the job is durable.
+/// Answers a job's caller. It gets the outcome of the commit that holds the job.
 type Reply = Box<dyn FnOnce(Result<(), DatabaseError>) + Send>;
 
-/// A handle to the database; cheap to clone. The writer ends when the last is dropped.
+/// A handle to the database, cheap to clone. The writer ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Database {
     jobs: mpsc::Sender<Job>,
@@ -127,10 +131,12 @@ struct Readers {
 }
 
 impl Database {
-    /// Opens a database, making it where it is not there. Blocks.
+    /// Opens a database, and makes the file if it does not exist. Blocks the thread.
     ///
     /// # Errors
-    /// [`DatabaseError::Open`] where it cannot be, or is damaged.
+    /// Fails with [`DatabaseError::Open`] if the file cannot be opened or is damaged, and with
+    /// [`DatabaseError::NoLog`] if its file system cannot hold a write-ahead log. Fails with
+    /// [`DatabaseError::Closed`] if the writer's thread cannot be started.
     pub fn open(path: &Path) -> Result<Self, DatabaseError> {
         make_private(path).map_err(|e| {
             let code = match e.kind() {
@@ -154,20 +160,20 @@ impl Database {
                 connection
                     .pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
             connection.pragma_update(None, "synchronous", "FULL")?;
-            // Rows of millions of shares lie all over the file: what is read again should be here,
-            // and what is written again should be in one checkpoint.
+            // Rows of millions of shares lie all over the file. Pages that are read again should be
+            // in the cache, and pages that are written again should be in one checkpoint.
             connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)?;
             connection.pragma_update(None, "journal_size_limit", LOG_LIMIT)?;
-            // Finds a damaged file now, rather than in the middle of an upload; of a large one its
-            // beginning.
+            // Finds a damaged file now, rather than in the middle of an upload. Of a large file
+            // only the beginning is read.
             let check = if size <= CHECKED_AT_OPEN {
                 "PRAGMA quick_check(1)"
             } else {
                 "SELECT 'ok' FROM sqlite_schema LIMIT 1"
             };
             let sound: String = connection.query_row(check, [], |row| row.get(0))?;
-            // What a daemon that was killed left in the log is folded in.
+            // A daemon that was killed left a log, which is written into the file now.
             fold_log(&connection)?;
             if sound == "ok" {
                 Ok((connection, mode))
@@ -203,10 +209,11 @@ impl Database {
         })
     }
 
-    /// Brings a floor's tables to the newest version: `steps[v]` leads from version v to v + 1.
+    /// Brings a floor's tables to the newest version. `steps[v]` leads from version v to v + 1.
     ///
     /// # Errors
-    /// [`DatabaseError::Newer`] where the file is of a later version than `steps` knows.
+    /// Fails with [`DatabaseError::Newer`] if the tables have a later version than `steps` leads
+    /// to, and as [`Database::write`] does if a step fails.
     pub async fn migrate(
         &self,
         floor: &'static str,
@@ -232,11 +239,12 @@ impl Database {
         .await
     }
 
-    /// Runs `work` in a transaction. When it returns `Ok`, what it did is durable; when it returns
-    /// an error, nothing was done. Cancelling the wait cancels nothing.
+    /// Runs `work` in a transaction. If this returns `Ok`, the changes are durable; if it returns
+    /// an error, nothing was changed. Cancelling the wait does not cancel the work.
     ///
     /// # Errors
-    /// What `work` fails with, or the commit.
+    /// Fails with the error of `work` or of the commit, with [`DatabaseError::Panicked`] if `work`
+    /// panicked, and with [`DatabaseError::Closed`] if the writer has ended.
     pub async fn write<T: Send + 'static, E: From<DatabaseError> + Send + 'static>(
         &self,
         work: impl FnOnce(&Transaction<'_>) -> Result<T, E> + Send + 'static,
@@ -247,9 +255,9 @@ impl Database {
                 Ok(tx) => in_savepoint(tx, work),
                 Err(e) => Err(E::from(e)),
             };
-            // Whoever asked may have gone; the work stands all the same.
+            // The caller may have gone. The work stands all the same.
             Box::new(move |committed| {
-                // What the job itself met says more than that its transaction ended.
+                // The job's own error is more precise than the failure of its transaction.
                 let _ = answer.send(match (committed, outcome) {
                     (Err(_), Err(own)) => Err(own),
                     (committed, outcome) => committed.map_err(E::from).and(outcome),
@@ -263,17 +271,18 @@ impl Database {
         answered.await.map_err(|_| DatabaseError::Closed)?
     }
 
-    /// Waits until the writer has ended, which it does only when the last handle is dropped, or by
-    /// a fault: then nothing can be written any more, and the process should end.
+    /// Waits until the writer has ended by a fault. Then nothing can be written any more, and the
+    /// process should end.
     pub async fn closed(&self) {
         self.jobs.closed().await;
     }
 
-    /// Reads a file through, for damage, that was too large for that when it was opened: minutes,
-    /// where it is not in memory. Others read and write meanwhile.
+    /// Checks a large file for damage, which was not read whole when it was opened. This takes
+    /// minutes if the file is not in memory. Other callers read and write meanwhile.
     ///
     /// # Errors
-    /// [`DatabaseError::Open`] if it is damaged.
+    /// Fails with [`DatabaseError::Open`] if the file is damaged, and with another error if it
+    /// cannot be read.
     pub async fn check(&self) -> Result<(), DatabaseError> {
         let path = self.readers.path.clone();
         self.read(move |c| {
@@ -294,10 +303,11 @@ impl Database {
         .await
     }
 
-    /// Runs `work` on a snapshot, off the runtime.
+    /// Runs `work` on a snapshot of the database, on the blocking pool.
     ///
     /// # Errors
-    /// What `work` fails with.
+    /// Fails with the error of `work`, with [`DatabaseError::Sql`] if no snapshot can be opened,
+    /// and with [`DatabaseError::Closed`] if `work` panicked.
     pub async fn read<T: Send + 'static, E: From<DatabaseError> + Send + 'static>(
         &self,
         work: impl FnOnce(&Connection) -> Result<T, E> + Send + 'static,
@@ -310,15 +320,15 @@ impl Database {
             .await
             .map_err(|_| DatabaseError::Closed)?;
         let outcome = tokio::task::spawn_blocking(move || {
-            // Kept until the query has ended, though whoever asked may have gone.
+            // The permit is held until the query has ended, even if the caller has gone.
             let _permit = permit;
-            let idle = || readers.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let idle = || readers.idle.lock();
             let kept = idle().pop();
             let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
             let connection = kept
                 .map_or_else(|| open(&readers.path, flags), Ok)
                 .map_err(DatabaseError::from)?;
-            // One transaction: all that `work` sees is of one moment.
+            // One transaction, so `work` sees the database of one moment.
             let snapshot = connection
                 .unchecked_transaction()
                 .map_err(DatabaseError::from)?;
@@ -339,8 +349,8 @@ fn open(path: &Path, flags: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Makes the file for its owner alone, or takes others' rights to it away: it has all names and
-/// wrapped keys. SQLite gives its log the same mode.
+/// Makes the file so that only its owner can use it, or removes the rights of others: it has all
+/// names and wrapped keys. SQLite gives its log the same mode.
 fn make_private(path: &Path) -> io::Result<()> {
     let file = fs::OpenOptions::new()
         .create(true)
@@ -368,8 +378,8 @@ fn make_private(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What may be wrong with a file that cannot be opened. Only what is certainly damaged is called
-/// so: the advice costs the catalog.
+/// Returns advice for a file that cannot be opened. Only a file that is certainly damaged is called
+/// damaged, because that advice costs the catalog.
 fn advice_of_opening(e: &rusqlite::Error) -> &'static str {
     use rusqlite::ErrorCode;
     match (e, e.sqlite_error_code()) {
@@ -378,7 +388,8 @@ fn advice_of_opening(e: &rusqlite::Error) -> &'static str {
         }
         (_, Some(ErrorCode::DiskFull)) => "free space on its disk",
         (_, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked)) => {
-            "another program holds it, such as a backup: end that, and start again; nothing is wrong with it"
+            "another program holds it, such as a backup: end that program and start again; \
+             nothing is wrong with the file"
         }
         (_, Some(ErrorCode::ReadOnly)) => "let the user who runs raic write to raic's home",
         (
@@ -389,18 +400,20 @@ fn advice_of_opening(e: &rusqlite::Error) -> &'static str {
                 | ErrorCode::NoLargeFileSupport,
             ),
         ) => {
-            "its disk or file system fails: look at the system's log; put raic's home on a local disk if it is on a network"
+            "its disk or file system fails: look at the system's log; if raic's home is on a \
+             network, put it on a local disk"
         }
         (rusqlite::Error::InvalidPath(_), _)
         | (_, Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase)) => {
-            "it is damaged: restore it from a backup, or move it away with `raic lease rebuild --replace-database`; the shares in the clouds are untouched"
+            "it is damaged: restore it from a backup, or move it away with `raic lease rebuild \
+             --replace-database`; the shares in the clouds are untouched"
         }
-        _ => "nothing was changed; try again, and look at the system's log if it stays so",
+        _ => "nothing was changed; try again; if it fails again, look at the system's log",
     }
 }
 
-/// Writes the log into the file and cuts it to nothing, unless somebody reads: a copy of the file
-/// alone is then whole.
+/// Writes the log into the file and cuts the log to nothing, unless a reader holds it. Then a copy
+/// of the file alone is whole.
 fn fold_log(connection: &Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
@@ -411,15 +424,15 @@ fn in_savepoint<T, E: From<DatabaseError>>(
 ) -> Result<T, E> {
     let sql = |text: &str| tx.execute_batch(text).map_err(|e| E::from(e.into()));
     sql("SAVEPOINT job")?;
-    // A fault in one job must not end the writer: the daemon would go on serving, and write nothing
-    // any more.
+    // A panic in one job must not end the writer: the daemon would go on serving and could write
+    // nothing any more.
     let outcome = catch_unwind(AssertUnwindSafe(|| work(tx))).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
         Err(E::from(DatabaseError::Panicked(text.unwrap_or_default())))
     });
-    // A full disk makes SQLite end the transaction by itself: then the reason is the job's, and
-    // there is nothing to go back to.
+    // A full disk makes SQLite end the transaction by itself. Then the job has the reason, and
+    // there is no savepoint to go back to.
     if tx.is_autocommit() {
         return outcome;
     }
@@ -430,14 +443,14 @@ fn in_savepoint<T, E: From<DatabaseError>>(
     outcome
 }
 
-/// The writer: runs what waits as one transaction, and answers after its commit.
+/// Runs the writer: it takes the waiting jobs as one transaction and answers them after its commit.
 fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
     while let Some(first) = queue.blocking_recv() {
         let transaction =
             match connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate) {
                 Ok(transaction) => transaction,
                 Err(e) => {
-                    tracing::error!("database: no transaction can begin: {e}");
+                    tracing::error!("database: a transaction cannot begin: {e}");
                     first(Err(e.into()))(Ok(()));
                     continue;
                 }
@@ -450,10 +463,10 @@ fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
             replies.push(job(Ok(&transaction)));
         }
         let committed = match transaction.is_autocommit() {
-            // It was ended, and all that was done in it undone.
+            // SQLite ended the transaction and undid all jobs in it.
             true => Err(rusqlite::Error::SqliteFailure(
                 rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL),
-                Some("the transaction was ended, as where a disk is full".to_owned()),
+                Some("SQLite ended the transaction, probably because the disk is full".to_owned()),
             )),
             false => transaction.commit(),
         };
@@ -475,9 +488,9 @@ fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
             }
         }
     }
-    // Whoever copies the file alone after a clean stop has all of it.
+    // After a clean stop, a copy of the file alone has everything.
     if let Err(e) = fold_log(&connection) {
-        tracing::warn!("database: its log stays beside it: {e}");
+        tracing::warn!("database: its log could not be written into the file: {e}");
     }
 }
 
@@ -541,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_file_is_told() {
+    fn a_damaged_file_is_reported() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         std::fs::write(
@@ -556,9 +569,9 @@ mod tests {
         );
     }
 
-    /// One fault once made every later write fail, for as long as the daemon ran.
+    /// One panic once made every later write fail for as long as the daemon ran.
     #[tokio::test]
-    async fn a_job_that_panics_is_told_and_the_next_works() {
+    async fn a_job_that_panics_is_reported_and_the_next_works() {
         let folder = tempfile::tempdir().unwrap();
         let database = Database::open(&folder.path().join("db")).unwrap();
         database.migrate("test", STEPS).await.unwrap();
@@ -572,8 +585,8 @@ mod tests {
         assert_eq!((works.await.unwrap(), count(&database).await), (1, 1));
     }
 
-    /// A backup tool that holds the file was told as damage, with the advice to throw the catalog
-    /// away.
+    /// A file that a backup tool held was once reported as damaged, with the advice to throw the
+    /// catalog away.
     #[test]
     fn a_file_that_another_holds_is_not_called_damaged() {
         let folder = tempfile::tempdir().unwrap();
@@ -615,13 +628,14 @@ mod tests {
                 break;
             }
         }
-        // What a person copies is the file.
+        // A person copies only the file.
         fs::copy(&path, folder.path().join("copy")).unwrap();
         let copy = Connection::open(folder.path().join("copy")).unwrap();
         assert!(copy.table_exists(None, "t").unwrap());
     }
 
-    /// A reader of one moment let the log grow to hundreds of kilobytes a file, and it stayed so.
+    /// A long reader once made the log grow by hundreds of kilobytes for each file, and it never
+    /// shrank.
     #[tokio::test]
     async fn the_log_shrinks_when_a_long_reader_has_gone() {
         let folder = tempfile::tempdir().unwrap();

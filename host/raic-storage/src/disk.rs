@@ -1,9 +1,9 @@
 //! The `disk` backend: a share is one file below a directory.
 //!
-//! `shares/ST/SI/SHNUM`, written as `incoming/SI.SHNUM` first. Order of a share's end: the file's
-//! bytes are synced, then it is renamed, then the directories that name it are synced. So a name
-//! that is there has a whole share. A mutable share has the container header of its own and is
-//! replaced as a whole, in the same order.
+//! The file of a share is `shares/ST/SI/SHNUM`. It is written as `incoming/SI.SHNUM` first. When a
+//! share ends, first its bytes are synced, then the file is renamed, then the directories that name
+//! it are synced. So a file that has its name is a whole share. A mutable share has a header of its
+//! own ([`ShareHeader::Mutable`]) and is replaced as a whole, in the same order.
 
 use std::{
     io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _},
@@ -11,7 +11,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::UNIX_EPOCH,
@@ -24,18 +24,19 @@ use cap_std::{
     fs::{Dir, File, OpenOptions},
 };
 use futures::{StreamExt as _, stream};
+use parking_lot::Mutex;
 
 use crate::{
-    Backend, Container, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, RangeSet,
-    Recovered, Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError,
-    StorageIndex, Stored,
+    Backend, Container, Found, FoundShare, MAX_OBJECT, MutableShare, MutableStore, MutableWrite,
+    RangeSet, Recovered, Result, ShareHeader, ShareId, ShareNum, ShareStore, ShareStream,
+    ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
     clock::millis,
-    container::{HEADER, MUTABLE_HEADER},
+    share_header::{HEADER, MUTABLE_HEADER},
 };
 
-/// Bytes read from a file at once.
+/// Bytes that are read from a file at once.
 const PIECE: u64 = 256 << 10;
-/// Bytes gathered before a write.
+/// Bytes that are gathered before they are written to a file.
 const GATHER: usize = 1 << 20;
 
 /// Keeps shares as files below one directory, and reaches nothing outside it.
@@ -43,18 +44,18 @@ const GATHER: usize = 1 << 20;
 pub struct DiskBackend {
     name: Arc<str>,
     root: Arc<Dir>,
-    /// Bytes of the disk that are for others.
+    /// Bytes of the disk that are left free for others.
     reserved: u64,
-    // A std lock: held while a name is copied.
+    // A blocking lock: held while a name is copied.
     owner: Arc<Mutex<Option<String>>>,
 }
 
 impl DiskBackend {
-    /// Opens a directory. It must be there: a disk that is not mounted must not look like an empty
+    /// Opens a directory. It must exist: a disk that is not mounted must not look like an empty
     /// one.
     ///
     /// # Errors
-    /// [`StorageError::Disk`].
+    /// Fails with [`StorageError::Disk`] if the directory cannot be opened.
     pub fn open(name: &str, path: &Path) -> Result<Self> {
         let failed = |source| StorageError::Disk {
             backend: name.to_owned(),
@@ -71,7 +72,7 @@ impl DiskBackend {
         })
     }
 
-    /// Leaves so many bytes of the disk to others.
+    /// Leaves `reserved` bytes of the disk free for others.
     #[must_use]
     pub fn with_reserved(self, reserved: u64) -> Self {
         Self { reserved, ..self }
@@ -88,7 +89,7 @@ impl DiskBackend {
         }
     }
 
-    /// Runs blocking work off the runtime.
+    /// Runs blocking work on the blocking pool. An error gets the operation and the path.
     async fn run<T: Send + 'static>(
         &self,
         operation: &'static str,
@@ -107,20 +108,15 @@ impl DiskBackend {
         })
     }
 
-    /// A file that nobody else writes at the same time.
+    /// Makes the path of a file that no other write uses at the same time.
     fn temporary(&self, name: &str) -> PathBuf {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let unique = COUNT.fetch_add(1, Ordering::Relaxed);
         Path::new("incoming").join(format!("{name}.{}.{unique}", std::process::id()))
     }
 
-    async fn stream(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        let path = shareset(index).join(share.to_string());
+    async fn stream(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+        let path = file(id);
         let start = range.start;
         let opened = self.run("open", path.clone(), move |root, path| {
             let mut file = root.open(path)?;
@@ -130,7 +126,7 @@ impl DiskBackend {
             file.seek(SeekFrom::Start(start))?;
             Ok(file)
         });
-        let file = opened.await.map_err(|e| self.absent(e, index, share))?;
+        let file = opened.await.map_err(|e| self.absent(e, id))?;
         let left = range.end - range.start;
         let state = (self.clone(), path, file, left);
         let pieces = stream::try_unfold(state, move |(backend, path, mut file, left)| async move {
@@ -143,36 +139,28 @@ impl DiskBackend {
                 Ok((file, Bytes::from(piece)))
             };
             let read = backend.run("read", path.clone(), work).await;
-            let (file, piece) = read.map_err(|e| backend.absent(e, index, share))?;
+            let (file, piece) = read.map_err(|e| backend.absent(e, id))?;
             let left = left - piece.len() as u64;
             Ok(Some((piece, (backend, path, file, left))))
         });
         Ok(pieces.boxed())
     }
 
-    fn absent(&self, e: StorageError, index: StorageIndex, share: ShareNum) -> StorageError {
+    fn absent(&self, e: StorageError, id: ShareId) -> StorageError {
         let backend = self.name.to_string();
         match e {
             StorageError::Disk { source, .. } if source.kind() == ErrorKind::NotFound => {
-                StorageError::NotFound {
-                    backend,
-                    index,
-                    share,
-                }
+                StorageError::NotFound { backend, id }
             }
             StorageError::Disk { source, .. } if source.kind() == ErrorKind::UnexpectedEof => {
-                StorageError::Short {
-                    backend,
-                    index,
-                    share,
-                }
+                StorageError::Short { backend, id }
             }
             other => other,
         }
     }
 }
 
-/// The share of a file's name: numbers have one way to be written.
+/// Reads a share number from a file's name. Only the number's one canonical form counts.
 fn share_number(name: &std::ffi::OsStr) -> Option<ShareNum> {
     let name = name.to_str()?;
     name.parse()
@@ -181,7 +169,7 @@ fn share_number(name: &std::ffi::OsStr) -> Option<ShareNum> {
         .map(ShareNum)
 }
 
-/// Syncs the folders that name a share.
+/// Syncs the directories that name a share, from the shareset's up to the root.
 fn sync_names(root: &Dir, folder: &Path) -> io::Result<()> {
     folder
         .ancestors()
@@ -190,17 +178,27 @@ fn sync_names(root: &Dir, folder: &Path) -> io::Result<()> {
     sync(root, Path::new("."))
 }
 
-/// A mutable share's header.
+/// Reads the header of a mutable share from its file.
 fn mutable_header(file: &mut impl io::Read) -> io::Result<MutableShare> {
     let mut header = [0; HEADER];
     file.read_exact(&mut header)?;
-    match Container::parse(&header) {
-        Some(Container::Mutable { length, enabler }) => Ok(MutableShare { length, enabler }),
+    match ShareHeader::parse(&header) {
+        Some(ShareHeader::Mutable { length, enabler }) => Ok(MutableShare { length, enabler }),
         _ => Err(io::Error::new(
             ErrorKind::InvalidData,
-            "it is no mutable share",
+            "it is not a mutable share",
         )),
     }
+}
+
+/// The path of a share's file once the share is whole.
+fn file(id: ShareId) -> PathBuf {
+    shareset(id.index).join(id.share.to_string())
+}
+
+/// The path of a share's file while the share is being written.
+fn incoming(id: ShareId) -> PathBuf {
+    Path::new("incoming").join(format!("{}.{}", id.index, id.share))
 }
 
 fn shareset(index: StorageIndex) -> PathBuf {
@@ -214,14 +212,10 @@ fn sync(dir: &Dir, path: &Path) -> io::Result<()> {
 }
 
 #[async_trait]
-impl Backend for DiskBackend {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+impl ShareStore for DiskBackend {
+    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
         self.require_space(0).await?;
-        let incoming = Path::new("incoming").join(format!("{index}.{share}"));
+        let incoming = incoming(id);
         let file = self
             .run("create", incoming, |root, path| {
                 root.create_dir_all("incoming")?;
@@ -230,8 +224,7 @@ impl Backend for DiskBackend {
             .await?;
         Ok(Box::new(FileWriter {
             backend: self.clone(),
-            index,
-            share,
+            id,
             file: Arc::new(file),
             gathered: BytesMut::new(),
             written: 0,
@@ -241,8 +234,7 @@ impl Backend for DiskBackend {
 
     async fn upload(
         &self,
-        index: StorageIndex,
-        share: ShareNum,
+        id: ShareId,
         length: u64,
         received: RangeSet,
     ) -> Result<Box<dyn ShareUpload>> {
@@ -254,23 +246,21 @@ impl Backend for DiskBackend {
         if missing > 0 {
             self.require_space(missing).await?;
         }
-        let incoming = Path::new("incoming").join(format!("{index}.{share}"));
+        let incoming = incoming(id);
         let is_begun = !received.ranges().is_empty();
         let file = self.run("create", incoming, move |root, path| {
             let mut options = OpenOptions::new();
             options.read(true).write(true);
-            // After a crash between its name and its row it has the name already.
+            // After a crash between the rename and the row's change, the file has its name already.
             if is_begun && !root.try_exists(path)? {
-                return Ok(root
-                    .open_with(shareset(index).join(share.to_string()), &options)?
-                    .into_std());
+                return Ok(root.open_with(file(id), &options)?.into_std());
             }
             root.create_dir_all("incoming")?;
             let file = root
                 .open_with(path, options.create(true).truncate(!is_begun))?
                 .into_std();
             if length > 0 {
-                // What is reserved is the disk's to keep, where it can.
+                // The disk keeps the reserved space, if its filesystem can.
                 match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::KEEP_SIZE, 0, length)
                 {
                     Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {}
@@ -282,20 +272,14 @@ impl Backend for DiskBackend {
         });
         Ok(Box::new(FileUpload {
             backend: self.clone(),
-            index,
-            share,
+            id,
             length,
             file: Arc::new(file.await?),
         }))
     }
 
-    async fn read(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        self.stream(index, share, range).await
+    async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+        self.stream(id, range).await
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
@@ -314,120 +298,84 @@ impl Backend for DiskBackend {
         .await
     }
 
-    async fn remove(&self, index: StorageIndex, share: ShareNum, _: Option<u64>) -> Result<()> {
-        let incoming = Path::new("incoming").join(format!("{index}.{share}"));
-        self.run(
-            "remove",
-            shareset(index).join(share.to_string()),
-            move |root, path| {
-                for file in [path, &incoming] {
-                    match root.remove_file(file) {
-                        Err(e) if e.kind() == ErrorKind::NotFound => {}
-                        other => other?,
-                    }
-                }
-                // Folders that are empty now go too; others are not. What was removed is so
-                // durably.
-                let Some(folder) = path.parent() else {
-                    return Ok(());
-                };
-                let changed = if root.remove_dir(folder).is_ok() {
-                    folder.parent()
-                } else {
-                    Some(folder)
-                };
-                match changed.map_or(Ok(()), |changed| sync(root, changed)) {
-                    Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
-                    other => other,
-                }
-            },
-        )
-        .await
-    }
-
-    async fn chunk_length(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        chunk: u64,
-    ) -> Result<Option<u64>> {
-        let owner = self
-            .owner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        self.run(
-            "look for",
-            shareset(index).join(share.to_string()),
-            move |root, path| {
-                match root.metadata(path) {
-                    // A file is one chunk.
-                    Ok(meta) if chunk == 0 => return Ok(Some(meta.len())),
-                    Ok(_) => return Ok(None),
+    async fn remove(&self, id: ShareId, _: Option<u64>) -> Result<()> {
+        let incoming = incoming(id);
+        self.run("remove", file(id), move |root, path| {
+            for file in [path, &incoming] {
+                match root.remove_file(file) {
                     Err(e) if e.kind() == ErrorKind::NotFound => {}
-                    Err(e) => return Err(e),
+                    other => other?,
                 }
-                match owner {
-                    Some(owner) if !root.try_exists(Path::new("raic").join(&owner))? => {
-                        Err(io::Error::other(format!(
-                            "raic/{owner} is not there, so nothing that is missing counts as gone"
-                        )))
-                    }
-                    _ => Ok(None),
-                }
-            },
-        )
+            }
+            // A folder that is empty now is removed too. The sync makes the removal durable.
+            let Some(folder) = path.parent() else {
+                return Ok(());
+            };
+            let changed = if root.remove_dir(folder).is_ok() {
+                folder.parent()
+            } else {
+                Some(folder)
+            };
+            match changed.map_or(Ok(()), |changed| sync(root, changed)) {
+                Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+                other => other,
+            }
+        })
         .await
     }
 
-    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
-        self.run(
-            "read",
-            shareset(index).join(share.to_string()),
-            |root, path| match root.open(path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(e),
-                Ok(mut file) => mutable_header(&mut file).map(Some),
-            },
-        )
+    async fn chunk_length(&self, id: ShareId, chunk: u64) -> Result<Option<u64>> {
+        let owner = self.owner.lock().clone();
+        self.run("look for", file(id), move |root, path| {
+            match root.metadata(path) {
+                // A file is one chunk.
+                Ok(meta) if chunk == 0 => return Ok(Some(meta.len())),
+                Ok(_) => return Ok(None),
+                Err(e) if e.kind() == ErrorKind::NotFound => {}
+                Err(e) => return Err(e),
+            }
+            match owner {
+                Some(owner) if !root.try_exists(Path::new("raic").join(&owner))? => {
+                    Err(io::Error::other(format!(
+                        "raic/{owner} is not there, so nothing that is missing counts as gone"
+                    )))
+                }
+                _ => Ok(None),
+            }
+        })
+        .await
+    }
+}
+
+#[async_trait]
+impl MutableStore for DiskBackend {
+    async fn state(&self, id: ShareId) -> Result<Option<MutableShare>> {
+        self.run("read", file(id), |root, path| match root.open(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+            Ok(mut file) => mutable_header(&mut file).map(Some),
+        })
         .await
     }
 
-    async fn read_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        let there = self.mutable(index, share).await?;
+    async fn read_mutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+        let share = self.state(id).await?;
         let absent = || StorageError::NotFound {
             backend: self.name.to_string(),
-            index,
-            share,
+            id,
         };
-        let end = range.end.min(there.ok_or_else(absent)?.length);
+        let end = range.end.min(share.ok_or_else(absent)?.length);
         if range.start >= end {
             return Ok(stream::empty().boxed());
         }
-        self.stream(
-            index,
-            share,
-            range.start + MUTABLE_HEADER..end + MUTABLE_HEADER,
-        )
-        .await
+        self.stream(id, range.start + MUTABLE_HEADER..end + MUTABLE_HEADER)
+            .await
     }
 
-    async fn write_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        write: MutableWrite,
-    ) -> Result<u64> {
-        // The whole of it is written anew.
-        let before = self
-            .mutable(index, share)
-            .await?
-            .map_or(0, |there| there.length);
+    async fn write_mutable(&self, id: ShareId, write: MutableWrite) -> Result<u64> {
+        let ShareId { index, share } = id;
+        // The whole share is written anew.
+        let before = self.state(id).await?.map_or(0, |share| share.length);
         self.require_space(write.length_after(before)).await?;
         let folder = shareset(index);
         let incoming = self.temporary(&format!("{index}.{share}"));
@@ -445,10 +393,10 @@ impl Backend for DiskBackend {
                     let (mut before, mut enabler) = (0, write.enabler);
                     if let Some(old) = old {
                         let mut old = old.into_std();
-                        let there = mutable_header(&mut old)?;
-                        (before, enabler) = (there.length, there.enabler);
-                        file.write_all(&Container::mutable(0, &enabler))?;
-                        // The kernel copies, and shares blocks where the filesystem can.
+                        let header = mutable_header(&mut old)?;
+                        (before, enabler) = (header.length, header.enabler);
+                        file.write_all(&ShareHeader::mutable(0, &enabler))?;
+                        // The kernel copies, and shares blocks if the filesystem can.
                         io::copy(&mut old, &mut file)?;
                     }
                     let length = write.length_after(before);
@@ -456,7 +404,7 @@ impl Backend for DiskBackend {
                         file.write_all_at(bytes, MUTABLE_HEADER + offset)?;
                     }
                     file.set_len(MUTABLE_HEADER + length)?;
-                    file.write_all_at(&Container::mutable(length, &enabler), 0)?;
+                    file.write_all_at(&ShareHeader::mutable(length, &enabler), 0)?;
                     file.sync_all()?;
                     root.create_dir_all(&folder)?;
                     root.rename(&incoming, root, path)?;
@@ -464,7 +412,7 @@ impl Backend for DiskBackend {
                     Ok(length)
                 };
                 written().inspect_err(|_: &io::Error| {
-                    // What is left of it is of no use to anybody.
+                    // The unfinished file is of no use to anyone.
                     let _ = root.remove_file(&incoming);
                 })
             },
@@ -472,30 +420,33 @@ impl Backend for DiskBackend {
         .await
     }
 
-    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
-        self.remove(index, share, None).await
+    async fn delete_mutable(&self, id: ShareId) -> Result<()> {
+        self.remove(id, None).await
     }
 
-    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
-        Ok(self.mutable(index, share).await?.is_none())
+    async fn tidy_mutable(&self, id: ShareId) -> Result<bool> {
+        Ok(self.state(id).await?.is_none())
     }
 
-    async fn untidy_mutable(&self, _: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
+    async fn untidy_mutable(&self, _: u32) -> Result<Vec<ShareId>> {
         Ok(Vec::new())
     }
 
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: &Found,
-    ) -> Result<Recovered> {
+    async fn recover_mutable(&self, id: ShareId, _: &Found) -> Result<Recovered> {
         Ok(self
-            .mutable(index, share)
+            .state(id)
             .await?
             .map_or(Recovered::Deleted, Recovered::Whole))
     }
 
+    async fn lacks_mutable(&self, id: ShareId, _: &Found) -> Result<Option<String>> {
+        let is_there = self.chunk_length(id, 0).await?.is_some();
+        Ok((!is_there).then(|| file(id).display().to_string()))
+    }
+}
+
+#[async_trait]
+impl Container for DiskBackend {
     async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
         self.run("list", PathBuf::from("shares"), move |root, path| {
             let mut found = Vec::new();
@@ -532,14 +483,13 @@ impl Backend for DiskBackend {
                         let newest = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
                         let whole = Found::file(meta.len());
                         found.push(FoundShare {
-                            index,
-                            share,
+                            id: ShareId { index, share },
                             found: whole,
                             newest_ms: newest.map(millis),
                         });
                         if found.len() as u64 > most {
                             return Err(io::Error::other(
-                                "there are far more shares than were stored",
+                                "there are far more shares than were ever stored",
                             ));
                         }
                     }
@@ -548,21 +498,6 @@ impl Backend for DiskBackend {
             Ok(found)
         })
         .await
-    }
-
-    async fn lacks_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: &Found,
-    ) -> Result<Option<String>> {
-        let is_there = self.chunk_length(index, share, 0).await?.is_some();
-        Ok((!is_there).then(|| {
-            shareset(index)
-                .join(share.to_string())
-                .display()
-                .to_string()
-        }))
     }
 
     async fn sweep(&self, before_ms: i64) -> Result<u64> {
@@ -576,7 +511,7 @@ impl Backend for DiskBackend {
                 let file = file?;
                 let touched = file.metadata().and_then(|meta| meta.modified());
                 let touched = match touched {
-                    // Finished meanwhile.
+                    // Its write has finished meanwhile.
                     Err(e) if e.kind() == ErrorKind::NotFound => continue,
                     other => other?.into_std(),
                 };
@@ -594,44 +529,7 @@ impl Backend for DiskBackend {
     }
 
     fn set_owner(&self, object: Option<String>) {
-        *self.owner.lock().unwrap_or_else(PoisonError::into_inner) = object;
-    }
-
-    async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
-        let prefix = prefix.to_owned();
-        self.run("list", PathBuf::from("raic"), move |root, path| {
-            let entries = match root.read_dir(path) {
-                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-                other => other?,
-            };
-            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-            let names = names.collect::<io::Result<Vec<_>>>()?;
-            Ok(names
-                .into_iter()
-                .filter(|name| name.starts_with(&prefix))
-                .collect())
-        })
-        .await
-    }
-
-    async fn remove_object(&self, name: &str) -> Result<()> {
-        self.run("remove", Path::new("raic").join(name), |root, path| {
-            present(root.remove_file(path)).map(drop)
-        })
-        .await
-    }
-
-    async fn available_space(&self) -> Result<Option<u64>> {
-        let reserved = self.reserved;
-        self.run("measure", PathBuf::from("."), move |root, _| {
-            let disk = rustix::fs::fstatvfs(root)?;
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            // 2^64 broke clients: what is told fits every one's integers.
-            Ok(Some(
-                free.saturating_sub(reserved).min(i64::MAX.unsigned_abs()),
-            ))
-        })
-        .await
+        *self.owner.lock() = object;
     }
 
     async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
@@ -665,6 +563,43 @@ impl Backend for DiskBackend {
         .await
     }
 
+    async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
+        let prefix = prefix.to_owned();
+        self.run("list", PathBuf::from("raic"), move |root, path| {
+            let entries = match root.read_dir(path) {
+                Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+                other => other?,
+            };
+            let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+            let names = names.collect::<io::Result<Vec<_>>>()?;
+            Ok(names
+                .into_iter()
+                .filter(|name| name.starts_with(&prefix))
+                .collect())
+        })
+        .await
+    }
+
+    async fn remove_object(&self, name: &str) -> Result<()> {
+        self.run("remove", Path::new("raic").join(name), |root, path| {
+            present(root.remove_file(path)).map(drop)
+        })
+        .await
+    }
+
+    async fn available_space(&self) -> Result<Option<u64>> {
+        let reserved = self.reserved;
+        self.run("measure", PathBuf::from("."), move |root, _| {
+            let disk = rustix::fs::fstatvfs(root)?;
+            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+            // 2^64 broke clients, so the number that is returned fits a signed integer.
+            Ok(Some(
+                free.saturating_sub(reserved).min(i64::MAX.unsigned_abs()),
+            ))
+        })
+        .await
+    }
+
     async fn probe(&self) -> Result<()> {
         self.run("write", self.temporary("probe"), |root, path| {
             root.create_dir_all("incoming")?;
@@ -675,10 +610,19 @@ impl Backend for DiskBackend {
     }
 }
 
+impl Backend for DiskBackend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mutable_store(&self) -> Option<&dyn MutableStore> {
+        Some(self)
+    }
+}
+
 struct FileWriter {
     backend: DiskBackend,
-    index: StorageIndex,
-    share: ShareNum,
+    id: ShareId,
     file: Arc<File>,
     gathered: BytesMut,
     written: u64,
@@ -686,8 +630,8 @@ struct FileWriter {
 }
 
 impl Drop for FileWriter {
-    /// What was given up takes no room until its row is collected: on a full disk there may be none
-    /// to write that down.
+    /// Removes the file of a share that was given up at once, and not when its row is collected: on
+    /// a full disk there may be no room to record that.
     fn drop(&mut self) {
         if self.is_finished {
             return;
@@ -701,7 +645,7 @@ impl Drop for FileWriter {
 
 impl FileWriter {
     fn incoming(&self) -> PathBuf {
-        Path::new("incoming").join(format!("{}.{}", self.index, self.share))
+        incoming(self.id)
     }
 
     async fn flush(&mut self) -> Result<()> {
@@ -716,31 +660,25 @@ impl FileWriter {
 }
 
 impl DiskBackend {
-    /// What was written beside its place gets its name, durably.
+    /// Gives a share that was written beside its place its name, durably. `sync_file` syncs its
+    /// bytes first.
     async fn publish(
         &self,
-        (index, share): (StorageIndex, ShareNum),
+        id: ShareId,
         bytes: u64,
         sync_file: impl FnOnce() -> io::Result<()> + Send + 'static,
     ) -> Result<Stored> {
-        let (folder, incoming) = (
-            shareset(index),
-            Path::new("incoming").join(format!("{index}.{share}")),
-        );
-        self.run(
-            "finish",
-            shareset(index).join(share.to_string()),
-            move |root, path| {
-                sync_file()?;
-                root.create_dir_all(&folder)?;
-                match root.rename(&incoming, root, path) {
-                    // Once more after a crash.
-                    Err(e) if e.kind() == ErrorKind::NotFound && root.try_exists(path)? => {}
-                    other => other?,
-                }
-                sync_names(root, &folder)
-            },
-        )
+        let (folder, incoming) = (shareset(id.index), incoming(id));
+        self.run("finish", file(id), move |root, path| {
+            sync_file()?;
+            root.create_dir_all(&folder)?;
+            match root.rename(&incoming, root, path) {
+                // It was renamed before a crash already.
+                Err(e) if e.kind() == ErrorKind::NotFound && root.try_exists(path)? => {}
+                other => other?,
+            }
+            sync_names(root, &folder)
+        })
         .await?;
         Ok(Stored { objects: 1, bytes })
     }
@@ -759,29 +697,26 @@ impl ShareWriter for FileWriter {
     async fn finish(mut self: Box<Self>) -> Result<Stored> {
         self.flush().await?;
         let file = self.file.clone();
-        // From here on it may have its name, whatever is answered.
+        // From here on the file may have its name, whatever the outcome is.
         self.is_finished = true;
         self.backend
-            .publish((self.index, self.share), self.written, move || {
-                file.sync_all()
-            })
+            .publish(self.id, self.written, move || file.sync_all())
             .await
     }
 }
 
-/// What is not there is none.
-fn present<T>(found: io::Result<T>) -> io::Result<Option<T>> {
-    match found {
+/// Turns a not-found error into `None`.
+fn present<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+    match outcome {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         other => other.map(Some),
     }
 }
 
-/// A share written by offset, in the file that will be it.
+/// A share that is written by offset, into the file that will be the share.
 struct FileUpload {
     backend: DiskBackend,
-    index: StorageIndex,
-    share: ShareNum,
+    id: ShareId,
     length: u64,
     file: Arc<std::fs::File>,
 }
@@ -792,10 +727,7 @@ impl FileUpload {
         operation: &'static str,
         work: impl FnOnce(&std::fs::File) -> io::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (file, path) = (
-            self.file.clone(),
-            Path::new("incoming").join(format!("{}.{}", self.index, self.share)),
-        );
+        let (file, path) = (self.file.clone(), incoming(self.id));
         self.backend
             .run(operation, path, move |_, _| work(&file))
             .await
@@ -825,9 +757,7 @@ impl ShareUpload for FileUpload {
     async fn finish(self: Box<Self>) -> Result<Stored> {
         let file = self.file.clone();
         self.backend
-            .publish((self.index, self.share), self.length, move || {
-                file.sync_all()
-            })
+            .publish(self.id, self.length, move || file.sync_all())
             .await
     }
 }

@@ -1,265 +1,249 @@
-//! What goes wrong at a storage server.
+//! Errors of storage servers, backends and leasedb.
 
 use std::io;
 
 use raic_cloud::CloudError;
 
-use crate::{DatabaseError, ShareNum, StorageIndex};
+use crate::{DatabaseError, ShareId, StorageIndex};
 
-/// Shorthand for results of storage operations.
+/// The result of a storage operation.
 pub type Result<T, E = StorageError> = std::result::Result<T, E>;
 
-/// What can go wrong at a storage server.
+/// An error of a storage operation.
 #[derive(Debug, thiserror::Error)]
 pub enum StorageError {
-    /// A cloud's own word.
+    /// A request to the cloud failed.
     #[error(transparent)]
     Cloud(#[from] CloudError),
-    /// The database's.
+    /// A job of the database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The disk's.
+    /// An operation on a disk failed.
     #[error("cloud {backend:?}: {operation} {path}: {source}{}", advice(source))]
     Disk {
         /// The backend's name.
         backend: String,
-        /// What was done.
+        /// The operation, such as "write".
         operation: &'static str,
-        /// To which file, below the backend's folder.
+        /// Path of the file, below the backend's folder.
         path: String,
-        /// Why it failed.
+        /// Error of the filesystem.
         source: io::Error,
     },
-    /// It could not be opened when the daemon started.
+    /// The cloud cannot be used: it cannot be opened, or lacks what the operation needs.
     #[error("{reason}")]
     Unusable {
-        /// Why: a sentence that names it.
+        /// A sentence that names the cloud and says why.
         reason: String,
     },
-    /// Nothing may be written or deleted there.
+    /// The cloud is read-only: nothing may be written or deleted there.
     #[error("cloud {backend:?} is read-only: {reason}")]
     ReadOnly {
         /// The backend's name.
         backend: String,
-        /// Why, and what to do.
+        /// Reason, with advice for the operator.
         reason: String,
     },
     /// The space that may be used is used up.
     #[error(
-        "cloud {backend:?}: {needed} bytes do not fit into the {available} that may be used; free space there, or lower its reserved_space"
+        "cloud {backend:?}: {needed} bytes do not fit into the {available} bytes that may be \
+         used; free space there, or lower its reserved_space"
     )]
     NoSpace {
         /// The backend's name.
         backend: String,
         /// Bytes that would be written.
         needed: u64,
-        /// Bytes that may be.
+        /// Bytes that may be written.
         available: u64,
     },
-    /// The share is not there, or a piece of it is missing.
-    #[error("cloud {backend:?}: share {share} of {index} is not there")]
+    /// The share does not exist, or a piece of it is missing.
+    #[error("cloud {backend:?}: {id} is not there")]
     NotFound {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
+        /// The share.
+        id: ShareId,
     },
-    /// The share ends before the part asked for.
-    #[error("cloud {backend:?}: share {share} of {index} ends early")]
+    /// The share ends before the requested part does.
+    #[error("cloud {backend:?}: {id} ends before the requested part does")]
     Short {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
+        /// The share.
+        id: ShareId,
     },
-    /// What the cloud has is not what was stored.
-    #[error("cloud {backend:?}: share {share} of {index} is not what was stored: {what}")]
+    /// The cloud returns other bytes than were stored.
+    #[error("cloud {backend:?}: {id} is not what was stored: {what}")]
     Damaged {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-        /// What is wrong with it.
+        /// The share.
+        id: ShareId,
+        /// A description of the damage.
         what: String,
     },
-    /// The share is there, being written or being deleted: it cannot be begun.
-    #[error("cloud {backend:?}: share {share} of {index} {state}")]
+    /// The share cannot be begun, because it exists, is being written or is being deleted.
+    #[error("cloud {backend:?}: {id} {state}")]
     Taken {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-        /// What it is doing there.
+        /// The share.
+        id: ShareId,
+        /// State of the share, as the rest of a sentence.
         state: &'static str,
     },
-    /// Other bytes lie under the name of a chunk of an upload, which can never be complete.
+    /// A chunk of an upload exists with other bytes, so the upload can never be complete.
     #[error(
-        "cloud {backend:?}: share {share} of {index} cannot be stored: chunk {chunk} is there with other bytes, of an upload that was lost"
+        "cloud {backend:?}: {id} cannot be stored: chunk {chunk} exists with other bytes, from an \
+         upload that was lost"
     )]
     InTheWay {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-        /// The chunk's number.
+        /// The share.
+        id: ShareId,
+        /// Number of the chunk.
         chunk: u64,
     },
-    /// No upload of that share, or not that uploader's.
-    #[error("cloud {backend:?}: share {share} of {index} is not being written by this upload")]
+    /// No upload writes the share, or another upload does.
+    #[error("cloud {backend:?}: {id} is not being written by this upload")]
     NoUpload {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
+        /// The share.
+        id: ShareId,
     },
-    /// Other bytes were received there before.
-    #[error("cloud {backend:?}: share {share} of {index}: other bytes were received there before")]
+    /// Other bytes were received at the same offset before.
+    #[error("cloud {backend:?}: {id}: other bytes were received at this offset before")]
     Conflict {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
+        /// The share.
+        id: ShareId,
     },
-    /// A write past what was allocated, or longer than a share can be.
-    #[error("cloud {backend:?}: share {share} of {index}: {end} is past its end at {length}")]
+    /// A write goes past the allocated length, or past the length that a share can have.
+    #[error("cloud {backend:?}: {id}: the write ends at {end}, past the share's end at {length}")]
     PastEnd {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-        /// Where the write would end.
+        /// The share.
+        id: ShareId,
+        /// Offset at which the write would end, in bytes.
         end: u64,
-        /// Where the share ends.
+        /// Offset at which the share ends, in bytes.
         length: u64,
     },
-    /// The write enabler is another's.
-    #[error("cloud {backend:?}: the write enabler of {index} is another one")]
+    /// The write enabler is not the one that the shares were made with.
+    #[error("cloud {backend:?}: {index} has another write enabler")]
     WriteEnabler {
         /// The backend's name.
         backend: String,
-        /// Whose.
+        /// Storage index of the shares.
         index: StorageIndex,
     },
-    /// A mutable share's write ended without an answer: whether it was done is known once the cloud
-    /// answers.
-    #[error(
-        "cloud {backend:?}: whether share {share} of {index} was written is not known yet: {reason}; ask again"
-    )]
+    /// The outcome of an operation, mostly the write of a mutable share, is not known until the
+    /// cloud answers.
+    #[error("cloud {backend:?}: whether {id} was written is not known yet: {reason}; try again")]
     NotKnown {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-        /// What failed.
+        /// The share.
+        id: ShareId,
+        /// The failure because of which the outcome is unknown.
         reason: String,
     },
     /// Another writer was faster.
-    #[error("cloud {backend:?}: share {share} of {index} is being written by another; ask again")]
+    #[error("cloud {backend:?}: another writer writes {id}; try again")]
     Busy {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
+        /// The share.
+        id: ShareId,
     },
-    /// A share would be larger than any can be.
+    /// A share would be larger than a share can be.
     #[error(
-        "share {share} of {index} would have {asked} bytes, more than the {} a share can have",
+        "{id} would have {asked} bytes, more than the {} bytes that a share can have",
         crate::MAX_SHARE
     )]
     TooLarge {
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-        /// Its length.
+        /// The share.
+        id: ShareId,
+        /// Length that the share would have, in bytes.
         asked: u64,
     },
-    /// An upload by offset is in more pieces than are kept track of.
+    /// An upload by offset has more separate pieces than are recorded.
     #[error(
-        "cloud {backend:?}: share {share} of {index} was received in more than {most} pieces that do not touch; send what lies between first"
+        "cloud {backend:?}: {id} was received in more than {most} pieces that do not touch; send \
+         the bytes between them first"
     )]
     TooManyPieces {
         /// The backend's name.
         backend: String,
-        /// Whose share.
-        index: StorageIndex,
-        /// Which.
-        share: ShareNum,
-        /// The most there may be.
+        /// The share.
+        id: ShareId,
+        /// Most pieces that an upload may have.
         most: usize,
     },
+    /// There is no cloud of that name.
+    #[error("there is no cloud {0:?}; `raic cloud list` shows all clouds")]
+    NoCloud(String),
     /// There is no such account.
     #[error(
-        "there is no account {0:?}; `raic account list` shows which there are, `raic account create` makes one"
+        "there is no account {0:?}; `raic account list` shows all accounts, `raic account create` \
+         makes one"
     )]
     NoAccount(String),
-    /// There is one of that name.
+    /// There is already an account of that name.
     #[error("there is an account {0:?} already")]
     AccountExists(String),
-    /// An account's name.
+    /// The text cannot be the name of an account.
     #[error("{0:?} cannot be an account's name: 1 to 64 of A-Z, a-z, 0-9, - _ . and @")]
     AccountName(String),
-    /// The account may not write.
+    /// The account is disabled and may not write.
     #[error("account {0:?} is disabled; `raic account enable` lets it write again")]
     AccountDisabled(String),
-    /// Quotas that contradict each other.
+    /// The soft quota is above the hard quota.
     #[error(
-        "account {account:?}: its soft quota of {soft} bytes is above the hard one of {hard}, and would never be told; lower it"
+        "account {account:?}: its soft quota of {soft} bytes is above its hard quota of {hard} \
+         bytes, so it would never warn; lower the soft quota"
     )]
     Quotas {
-        /// Whose.
+        /// Name of the account.
         account: String,
-        /// The soft one, in bytes.
+        /// Soft quota, in bytes.
         soft: u64,
-        /// The hard one, in bytes.
+        /// Hard quota, in bytes.
         hard: u64,
     },
-    /// An account has all the leases of a share that it can have.
+    /// An account has the most leases on a share that it can have.
     #[error(
-        "the account has {most} leases of the share, as many as it can have; renew it by a secret that it was leased by"
+        "the account has {most} leases on the share, the most that it can have; renew a lease by \
+         its secret instead"
     )]
     TooManyLeases {
-        /// How many.
+        /// Most leases that an account can have on a share.
         most: u64,
     },
-    /// The account's hard quota.
+    /// The account's hard quota does not hold the bytes.
     #[error(
-        "account {account:?} may use {quota} bytes and uses {used}; this takes {asked} more. Remove files, or raise it with `raic account set {account} --hard`"
+        "account {account:?} may use {quota} bytes and uses {used}; this takes {asked} more; \
+         remove files, or raise the quota with `raic account set {account} --hard`"
     )]
     QuotaExceeded {
-        /// Whose.
+        /// Name of the account.
         account: String,
-        /// The most it may use, in bytes.
+        /// Hard quota, in bytes.
         quota: u64,
-        /// What it uses and has reserved.
+        /// Bytes that the account uses or has reserved.
         used: u64,
-        /// What it asks for.
+        /// Bytes that it asks for.
         asked: u64,
     },
 }
 
 impl StorageError {
-    /// Whether a disk, or what is left of it to use, is full.
+    /// Returns whether a disk, a quota of the cloud, or the space that may be used is full.
     pub fn is_full(&self) -> bool {
         match self {
             Self::NoSpace { .. } => true,

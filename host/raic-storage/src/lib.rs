@@ -15,19 +15,19 @@
 //!
 //! use futures::TryStreamExt as _;
 //! use raic_cloud::MemoryCloud;
-//! use raic_storage::{Backend, ChunkBudget, CloudBackend, ShareNum, StorageIndex};
+//! use raic_storage::{Backend, ChunkBudget, CloudBackend, ShareId, ShareNum, StorageIndex};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // Shares in a cloud, cut into chunks of four bytes.
 //! let cloud = Arc::new(MemoryCloud::new("memory"));
 //! let backend = CloudBackend::new(cloud.clone(), 4, ChunkBudget::default());
-//! let (index, share) = (StorageIndex([7; 16]), ShareNum(0));
-//! let mut writer = backend.create(index, share).await?;
+//! let id = ShareId { index: StorageIndex([7; 16]), share: ShareNum(0) };
+//! let mut writer = backend.create(id).await?;
 //! writer.write("a share".into()).await?;
 //! assert_eq!(writer.finish().await?.objects, 2);
 //!
-//! let read = backend.read(index, share, 2..7).await?;
+//! let read = backend.read(id, 2..7).await?;
 //! assert_eq!(read.try_collect::<Vec<_>>().await?.concat(), b"share");
 //! # Ok(())
 //! # }
@@ -41,10 +41,11 @@ mod clock;
 mod cloud;
 mod collector;
 mod commit;
-mod container;
 mod database;
 mod disk;
 mod error;
+mod examine;
+pub mod inspect;
 mod leasedb;
 mod listing;
 mod memory;
@@ -54,43 +55,47 @@ mod object;
 mod owner;
 mod range_set;
 mod read_ahead;
+mod read_test_write;
 mod reconcile;
 mod recovery;
 mod server;
-mod slots;
+mod share_header;
 mod spool;
-mod tahoe;
+mod supervisor;
 mod unusable;
+mod uploads;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
 pub use backend::{
-    Backend, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableWrite, Recovered,
-    ShareStream, ShareUpload, ShareWriter, Stored,
+    Backend, Container, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableStore,
+    MutableWrite, Recovered, ShareStore, ShareStream, ShareUpload, ShareWriter, Stored,
 };
 pub use budget::{ChunkBudget, Reserved};
 pub use clock::Clock;
 pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE, chunk_size_for, held_by_writers};
 pub use collector::Collected;
-pub use container::Container;
 pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
 pub use error::{Result, StorageError};
 pub use leasedb::{
-    Account, AccountChange, AccountId, Allocation, Coming, Expiry, Going, Identity, LeaseDb,
-    LeaseInfo, MAX_SHARE, Patience, Placed, RenewSecret, Run, ServerId, ServerShares, ShareKind,
-    ShareRow, ShareState, Suspect, Suspicion, Upload, Usage, UsageDay, placed, server_id,
+    Account, AccountChange, AccountId, Allocated, Allocation, Coming, Expiry, FirstLease, Going,
+    GracePeriods, Identity, LateRequests, LeaseDb, LeaseInfo, MAX_SHARE, Pin, Pins, Placed,
+    RenewSecret, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState, Slots, Suspect,
+    Suspicion, Upload, UploadSecret, Usage, UsageDay, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use mutable::MUTABLE_CHUNK_SIZE;
-pub use name::{IndexPrefix, ShareNum, Span, StorageIndex};
+pub use name::{IndexPrefix, ShareId, ShareNum, Span, StorageIndex};
 pub use object::Generation;
 pub use owner::{IssuedRuns, Owner, Ownership};
 pub use range_set::RangeSet;
+pub use read_test_write::{MAX_VECTOR, ReadTestWritten, TestWrite};
 pub use reconcile::Reconciled;
 pub use server::{Hold, Holds, ServerSettings, StorageServer};
-pub use slots::Slots;
+pub use share_header::ShareHeader;
 pub use spool::Spool;
-pub use tahoe::{Allocated, MAX_VECTOR, ReadTestWritten, TestWrite, Written};
+pub use supervisor::Supervisor;
 pub use unusable::{Open, UnusableBackend};
+pub use uploads::Written;

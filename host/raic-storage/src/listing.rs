@@ -1,5 +1,7 @@
-//! Listings of a cloud, page by page, to their end or to an error: what a cloud lists is not
-//! believed without bounds.
+//! Reads listings of a cloud page by page, to their end or to an error.
+//!
+//! **Invariant:** a listing has bounds: a cloud that lists too much, or without an end, gives an
+//! error.
 
 use std::sync::Arc;
 
@@ -7,8 +9,8 @@ use raic_cloud::{Cloud, CloudError, ErrorKind, Listed, MAX_PAGE, Operation};
 
 use crate::Result;
 
-/// Pages of one listing that may be empty and go on, one after another: where much was deleted,
-/// some services list what was there, and folders that are left are walked two dozen at a time.
+/// Most pages in a row that may be empty in a listing that goes on. After many deletions, some
+/// services still page over the deleted objects. Empty folders are walked two dozen at a time.
 const MAX_EMPTY: u32 = 4096;
 
 /// A listing that is read page by page.
@@ -17,16 +19,17 @@ pub(crate) struct Pages {
     prefix: String,
     cursor: Option<String>,
     is_at_end: bool,
-    /// Entries that may still come.
+    /// Number of entries that may still come.
     room: u64,
+    /// Number of empty pages in a row so far.
     empty: u32,
-    /// The last key, where pages come in the order of their keys.
+    /// The last key so far, if the cloud lists in the order of keys.
     last: Option<String>,
     is_ordered: bool,
 }
 
 impl Pages {
-    /// Lists the objects below `prefix`, `most` of them and no more.
+    /// Begins a listing of the objects below `prefix`, which may be at most `most`.
     pub(crate) async fn new(cloud: &Arc<dyn Cloud>, prefix: String, most: u64) -> Result<Self> {
         let described = cloud.describe().await.unwrap_or_default();
         let is_ordered = described
@@ -50,11 +53,11 @@ impl Pages {
         CloudError::new(ErrorKind::Protocol, self.cloud.name(), Operation::List, why).into()
     }
 
-    /// The next page; `None` after the last.
+    /// Reads the next page; `None` after the last one.
     ///
     /// # Errors
-    /// The cloud's; and if the listing has more entries than were allowed, goes on without any, or
-    /// is out of order though the cloud says that it is ordered.
+    /// Fails if the cloud does. Also fails if the listing has more entries than were allowed, goes
+    /// on without any, or is out of order although the cloud says that its listings are ordered.
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<Listed>>> {
         if self.is_at_end {
             return Ok(None);
@@ -83,7 +86,8 @@ impl Pages {
                     .is_some_and(|last| last >= entry.key.as_str())
                 {
                     return Err(self.broken(
-                        "is out of order, or names an object twice, though the cloud says that it is ordered",
+                        "is out of order, or names an object twice, although the cloud says that \
+                         its listings are ordered",
                     ));
                 }
                 self.last = Some(entry.key.as_str().to_owned());

@@ -1,24 +1,20 @@
-//! Backends that keep shares in memory, or nowhere.
+//! Backends that keep shares in memory ([`MemoryBackend`]) or nowhere ([`NullBackend`]).
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, stream};
+use parking_lot::Mutex;
 
 use crate::{
-    Backend, EnablerHash, Found, FoundShare, MutableShare, MutableWrite, RangeSet, Recovered,
-    Result, ShareNum, ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex,
-    Stored,
+    Backend, Container, EnablerHash, Found, FoundShare, MutableShare, MutableStore, MutableWrite,
+    RangeSet, Recovered, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
+    ShareWriter, Span, StorageError, StorageIndex, Stored,
 };
 
-type At = (StorageIndex, ShareNum);
-type Shares = Arc<Mutex<BTreeMap<At, Bytes>>>;
-type Uploads = Arc<Mutex<BTreeMap<At, BytesMut>>>;
+type Shares = Arc<Mutex<BTreeMap<ShareId, Bytes>>>;
+type Uploads = Arc<Mutex<BTreeMap<ShareId, BytesMut>>>;
 
 /// Keeps shares in memory, for tests.
 #[derive(Debug)]
@@ -26,12 +22,12 @@ pub struct MemoryBackend {
     name: String,
     shares: Shares,
     uploads: Uploads,
-    mutable: Mutex<BTreeMap<At, (EnablerHash, Vec<u8>)>>,
+    mutable: Mutex<BTreeMap<ShareId, (EnablerHash, Vec<u8>)>>,
     objects: Mutex<BTreeMap<String, Bytes>>,
 }
 
 impl MemoryBackend {
-    /// An empty one.
+    /// Makes an empty backend of that name.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -43,14 +39,9 @@ impl MemoryBackend {
     }
 }
 
-fn lock<T>(map: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Each change is one call on the map, so a panic elsewhere leaves it whole.
-    map.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 struct MemoryWriter {
     shares: Shares,
-    at: (StorageIndex, ShareNum),
+    id: ShareId,
     bytes: BytesMut,
 }
 
@@ -63,7 +54,7 @@ impl ShareWriter for MemoryWriter {
 
     async fn finish(self: Box<Self>) -> Result<Stored> {
         let bytes = self.bytes.len() as u64;
-        lock(&self.shares).insert(self.at, self.bytes.freeze());
+        self.shares.lock().insert(self.id, self.bytes.freeze());
         Ok(Stored { objects: 1, bytes })
     }
 }
@@ -71,14 +62,14 @@ impl ShareWriter for MemoryWriter {
 struct MemoryUpload {
     shares: Shares,
     uploads: Uploads,
-    at: At,
+    id: ShareId,
 }
 
 #[async_trait]
 impl ShareUpload for MemoryUpload {
     async fn write_at(&mut self, offset: u64, bytes: Bytes) -> Result<()> {
-        let mut uploads = lock(&self.uploads);
-        let upload = uploads.entry(self.at).or_default();
+        let mut uploads = self.uploads.lock();
+        let upload = uploads.entry(self.id).or_default();
         let (start, end) = (offset as usize, offset as usize + bytes.len());
         if upload.len() < end {
             upload.resize(end, 0);
@@ -88,135 +79,111 @@ impl ShareUpload for MemoryUpload {
     }
 
     async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
-        let uploads = lock(&self.uploads);
-        let upload = uploads.get(&self.at).map_or(&[][..], |upload| upload);
+        let uploads = self.uploads.lock();
+        let upload = uploads.get(&self.id).map_or(&[][..], |upload| upload);
         Ok(Bytes::copy_from_slice(
             &upload[range.start as usize..range.end as usize],
         ))
     }
 
     async fn finish(self: Box<Self>) -> Result<Stored> {
-        let whole = lock(&self.uploads)
-            .remove(&self.at)
+        let whole = self
+            .uploads
+            .lock()
+            .remove(&self.id)
             .unwrap_or_default()
             .freeze();
         let bytes = whole.len() as u64;
-        lock(&self.shares).insert(self.at, whole);
+        self.shares.lock().insert(self.id, whole);
         Ok(Stored { objects: 1, bytes })
     }
 }
 
 #[async_trait]
-impl Backend for MemoryBackend {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
+impl ShareStore for MemoryBackend {
+    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
         Ok(Box::new(MemoryWriter {
             shares: self.shares.clone(),
-            at: (index, share),
+            id,
             bytes: BytesMut::new(),
         }))
     }
 
-    async fn upload(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: u64,
-        _: RangeSet,
-    ) -> Result<Box<dyn ShareUpload>> {
+    async fn upload(&self, id: ShareId, _: u64, _: RangeSet) -> Result<Box<dyn ShareUpload>> {
         let (shares, uploads) = (self.shares.clone(), self.uploads.clone());
         Ok(Box::new(MemoryUpload {
             shares,
             uploads,
-            at: (index, share),
+            id,
         }))
     }
 
-    async fn read(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
+    async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
         let backend = self.name.clone();
-        let whole = lock(&self.shares).get(&(index, share)).cloned();
+        let whole = self.shares.lock().get(&id).cloned();
         let Some(whole) = whole else {
-            return Err(StorageError::NotFound {
-                backend,
-                index,
-                share,
-            });
+            return Err(StorageError::NotFound { backend, id });
         };
         let cut =
             || whole.get(usize::try_from(range.start).ok()?..usize::try_from(range.end).ok()?);
         match cut() {
             Some(part) => Ok(stream::iter([Ok(whole.slice_ref(part))]).boxed()),
-            None => Err(StorageError::Short {
-                backend,
-                index,
-                share,
-            }),
+            None => Err(StorageError::Short { backend, id }),
         }
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
-        let range = (index, ShareNum(0))..=(index, ShareNum(u8::MAX));
-        Ok(lock(&self.shares)
+        let number = |share| ShareId {
+            index,
+            share: ShareNum(share),
+        };
+        let range = number(0)..=number(u8::MAX);
+        Ok(self
+            .shares
+            .lock()
             .range(range)
-            .map(|((_, share), _)| *share)
+            .map(|(id, _)| id.share)
             .collect())
     }
 
-    async fn remove(&self, index: StorageIndex, share: ShareNum, _: Option<u64>) -> Result<()> {
-        lock(&self.shares).remove(&(index, share));
-        lock(&self.uploads).remove(&(index, share));
+    async fn remove(&self, id: ShareId, _: Option<u64>) -> Result<()> {
+        self.shares.lock().remove(&id);
+        self.uploads.lock().remove(&id);
         Ok(())
     }
 
-    async fn chunk_length(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        chunk: u64,
-    ) -> Result<Option<u64>> {
+    async fn chunk_length(&self, id: ShareId, chunk: u64) -> Result<Option<u64>> {
         if chunk > 0 {
             return Ok(None);
         }
-        let immutable = lock(&self.shares)
-            .get(&(index, share))
-            .map(|bytes| bytes.len() as u64);
+        let immutable = self.shares.lock().get(&id).map(|bytes| bytes.len() as u64);
         Ok(immutable.or_else(|| {
-            lock(&self.mutable)
-                .get(&(index, share))
+            self.mutable
+                .lock()
+                .get(&id)
                 .map(|(_, bytes)| bytes.len() as u64)
         }))
     }
+}
 
-    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
-        let shares = lock(&self.mutable);
-        let share = shares.get(&(index, share));
+#[async_trait]
+impl MutableStore for MemoryBackend {
+    async fn state(&self, id: ShareId) -> Result<Option<MutableShare>> {
+        let shares = self.mutable.lock();
+        let share = shares.get(&id);
         Ok(share.map(|(enabler, bytes)| MutableShare {
             length: bytes.len() as u64,
             enabler: *enabler,
         }))
     }
 
-    async fn read_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        let shares = lock(&self.mutable);
+    async fn read_mutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+        let shares = self.mutable.lock();
         let absent = || StorageError::NotFound {
             backend: self.name.clone(),
-            index,
-            share,
+            id,
         };
-        let (_, bytes) = shares.get(&(index, share)).ok_or_else(absent)?;
+        let (_, bytes) = shares.get(&id).ok_or_else(absent)?;
         let end = usize::try_from(range.end)
             .unwrap_or(usize::MAX)
             .min(bytes.len());
@@ -225,15 +192,10 @@ impl Backend for MemoryBackend {
         Ok(stream::iter((!part.is_empty()).then_some(Ok(part))).boxed())
     }
 
-    async fn write_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        write: MutableWrite,
-    ) -> Result<u64> {
-        let mut shares = lock(&self.mutable);
+    async fn write_mutable(&self, id: ShareId, write: MutableWrite) -> Result<u64> {
+        let mut shares = self.mutable.lock();
         let (_, bytes) = shares
-            .entry((index, share))
+            .entry(id)
             .or_insert_with(|| (write.enabler, Vec::new()));
         let length = write.length_after(bytes.len() as u64);
         for (offset, new) in write.writes {
@@ -247,39 +209,44 @@ impl Backend for MemoryBackend {
         Ok(length)
     }
 
-    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
-        lock(&self.mutable).remove(&(index, share));
+    async fn delete_mutable(&self, id: ShareId) -> Result<()> {
+        self.mutable.lock().remove(&id);
         Ok(())
     }
 
-    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
-        Ok(!lock(&self.mutable).contains_key(&(index, share)))
+    async fn tidy_mutable(&self, id: ShareId) -> Result<bool> {
+        Ok(!self.mutable.lock().contains_key(&id))
     }
 
-    async fn untidy_mutable(&self, _: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
+    async fn untidy_mutable(&self, _: u32) -> Result<Vec<ShareId>> {
         Ok(Vec::new())
     }
 
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: &Found,
-    ) -> Result<Recovered> {
+    async fn recover_mutable(&self, id: ShareId, _: &Found) -> Result<Recovered> {
         Ok(self
-            .mutable(index, share)
+            .state(id)
             .await?
             .map_or(Recovered::Deleted, Recovered::Whole))
     }
 
+    async fn lacks_mutable(&self, id: ShareId, _: &Found) -> Result<Option<String>> {
+        Ok(self.state(id).await?.is_none().then(|| id.to_string()))
+    }
+}
+
+#[async_trait]
+impl Container for MemoryBackend {
     async fn scan(&self, span: Span, _: u64) -> Result<Vec<FoundShare>> {
-        let within = |(index, _): &At| span.holds(*index);
         let mut found = Vec::new();
-        for ((index, share), bytes) in lock(&self.shares).iter().filter(|(at, _)| within(at)) {
+        for (id, bytes) in self
+            .shares
+            .lock()
+            .iter()
+            .filter(|(id, _)| span.holds(id.index))
+        {
             let whole = Found::file(bytes.len() as u64);
             found.push(FoundShare {
-                index: *index,
-                share: *share,
+                id: *id,
                 found: whole,
                 newest_ms: None,
             });
@@ -287,23 +254,21 @@ impl Backend for MemoryBackend {
         Ok(found)
     }
 
-    async fn lacks_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: &Found,
-    ) -> Result<Option<String>> {
-        Ok(self
-            .mutable(index, share)
-            .await?
-            .is_none()
-            .then(|| share.to_string()))
-    }
-
     fn set_owner(&self, _: Option<String>) {}
 
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        self.objects.lock().insert(name.to_owned(), content);
+        Ok(())
+    }
+
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        Ok(self.objects.lock().get(name).cloned())
+    }
+
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
-        Ok(lock(&self.objects)
+        Ok(self
+            .objects
+            .lock()
             .keys()
             .filter(|name| name.starts_with(prefix))
             .cloned()
@@ -311,7 +276,7 @@ impl Backend for MemoryBackend {
     }
 
     async fn remove_object(&self, name: &str) -> Result<()> {
-        lock(&self.objects).remove(name);
+        self.objects.lock().remove(name);
         Ok(())
     }
 
@@ -319,28 +284,29 @@ impl Backend for MemoryBackend {
         Ok(None)
     }
 
-    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
-        lock(&self.objects).insert(name.to_owned(), content);
-        Ok(())
-    }
-
-    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
-        Ok(lock(&self.objects).get(name).cloned())
-    }
-
     async fn probe(&self) -> Result<()> {
         Ok(())
     }
 }
 
-/// Takes every share and keeps none, to measure what lies above it.
+impl Backend for MemoryBackend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mutable_store(&self) -> Option<&dyn MutableStore> {
+        Some(self)
+    }
+}
+
+/// Takes every share and keeps none, to measure the floors above it.
 #[derive(Debug)]
 pub struct NullBackend {
     name: String,
 }
 
 impl NullBackend {
-    /// One of that name.
+    /// Makes a backend of that name.
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -348,7 +314,7 @@ impl NullBackend {
     }
 }
 
-/// Counts what it is given.
+/// Counts the bytes that are written, and drops them.
 struct NullWriter(u64);
 
 #[async_trait]
@@ -382,35 +348,19 @@ impl ShareUpload for NullWriter {
 }
 
 #[async_trait]
-impl Backend for NullBackend {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn create(&self, _: StorageIndex, _: ShareNum) -> Result<Box<dyn ShareWriter>> {
+impl ShareStore for NullBackend {
+    async fn create(&self, _: ShareId) -> Result<Box<dyn ShareWriter>> {
         Ok(Box::new(NullWriter(0)))
     }
 
-    async fn upload(
-        &self,
-        _: StorageIndex,
-        _: ShareNum,
-        _: u64,
-        _: RangeSet,
-    ) -> Result<Box<dyn ShareUpload>> {
+    async fn upload(&self, _: ShareId, _: u64, _: RangeSet) -> Result<Box<dyn ShareUpload>> {
         Ok(Box::new(NullWriter(0)))
     }
 
-    async fn read(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: Range<u64>,
-    ) -> Result<ShareStream> {
+    async fn read(&self, id: ShareId, _: Range<u64>) -> Result<ShareStream> {
         Err(StorageError::NotFound {
             backend: self.name.clone(),
-            index,
-            share,
+            id,
         })
     }
 
@@ -418,70 +368,30 @@ impl Backend for NullBackend {
         Ok(Vec::new())
     }
 
-    async fn remove(&self, _: StorageIndex, _: ShareNum, _: Option<u64>) -> Result<()> {
+    async fn remove(&self, _: ShareId, _: Option<u64>) -> Result<()> {
         Ok(())
     }
 
-    async fn chunk_length(&self, _: StorageIndex, _: ShareNum, _: u64) -> Result<Option<u64>> {
+    async fn chunk_length(&self, _: ShareId, _: u64) -> Result<Option<u64>> {
         Ok(None)
     }
+}
 
-    async fn mutable(&self, _: StorageIndex, _: ShareNum) -> Result<Option<MutableShare>> {
-        Ok(None)
-    }
-
-    async fn read_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        _: Range<u64>,
-    ) -> Result<ShareStream> {
-        Err(StorageError::NotFound {
-            backend: self.name.clone(),
-            index,
-            share,
-        })
-    }
-
-    async fn write_mutable(
-        &self,
-        _: StorageIndex,
-        _: ShareNum,
-        write: MutableWrite,
-    ) -> Result<u64> {
-        Ok(write.length_after(0))
-    }
-
-    async fn delete_mutable(&self, _: StorageIndex, _: ShareNum) -> Result<()> {
-        Ok(())
-    }
-
-    async fn tidy_mutable(&self, _: StorageIndex, _: ShareNum) -> Result<bool> {
-        Ok(true)
-    }
-
-    async fn untidy_mutable(&self, _: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
-        Ok(Vec::new())
-    }
-
-    async fn recover_mutable(&self, _: StorageIndex, _: ShareNum, _: &Found) -> Result<Recovered> {
-        Ok(Recovered::Deleted)
-    }
-
+#[async_trait]
+impl Container for NullBackend {
     async fn scan(&self, _: Span, _: u64) -> Result<Vec<FoundShare>> {
         Ok(Vec::new())
     }
 
-    async fn lacks_mutable(
-        &self,
-        _: StorageIndex,
-        _: ShareNum,
-        _: &Found,
-    ) -> Result<Option<String>> {
-        Ok(None)
+    fn set_owner(&self, _: Option<String>) {}
+
+    async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
+        Ok(())
     }
 
-    fn set_owner(&self, _: Option<String>) {}
+    async fn load_object(&self, _: &str) -> Result<Option<Bytes>> {
+        Ok(None)
+    }
 
     async fn objects(&self, _: &str) -> Result<Vec<String>> {
         Ok(Vec::new())
@@ -495,15 +405,17 @@ impl Backend for NullBackend {
         Ok(None)
     }
 
-    async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
-        Ok(())
-    }
-
-    async fn load_object(&self, _: &str) -> Result<Option<Bytes>> {
-        Ok(None)
-    }
-
     async fn probe(&self) -> Result<()> {
         Ok(())
+    }
+}
+
+impl Backend for NullBackend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mutable_store(&self) -> Option<&dyn MutableStore> {
+        None
     }
 }

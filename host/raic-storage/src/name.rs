@@ -1,11 +1,11 @@
-//! What a share is called.
+//! The names of shares: storage index, share number, and spans of storage indexes.
 
 use std::{fmt, str::FromStr};
 
 use data_encoding::{Encoding, Specification};
 
-/// 16 random bytes that name a file's shares; written in lower-case base32 (RFC 4648 alphabet), 26
-/// characters.
+/// 16 bytes that name the shares of a stream (random bytes) or of a Tahoe file. They are written in
+/// lower-case base32 (RFC 4648 alphabet), in 26 characters.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StorageIndex(pub [u8; 16]);
 
@@ -19,10 +19,10 @@ fn base32() -> Encoding {
 }
 
 impl StorageIndex {
-    /// A new one, from the system's randomness.
+    /// Makes a new storage index from the system's random numbers.
     ///
     /// # Errors
-    /// Where the system has none.
+    /// Fails if the system gives no random numbers.
     pub fn random() -> std::io::Result<Self> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
@@ -52,29 +52,46 @@ impl FromStr for StorageIndex {
             .and_then(|b| b.try_into().ok());
         bytes
             .map(Self)
-            .ok_or_else(|| format!("{text:?} is no storage index: 26 characters of a-z and 2-7"))
+            .ok_or_else(|| format!("{text:?} is not a storage index: 26 characters of a-z and 2-7"))
     }
 }
 
-/// The first two characters of storage indexes: `ST` in `shares/ST/`, by which long walks are cut.
+/// The id of a share: its storage index and share number, without its server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ShareId {
+    /// Storage index that the share belongs to.
+    pub index: StorageIndex,
+    /// Number of the share among those of its storage index.
+    pub share: ShareNum,
+}
+
+/// Writes the id as `share 3 of STORAGE-INDEX`, for messages.
+impl fmt::Display for ShareId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "share {} of {}", self.share, self.index)
+    }
+}
+
+/// The first two characters of a storage index: `ST` in `shares/ST/`. Long walks go from prefix to
+/// prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IndexPrefix(u16);
 
 impl IndexPrefix {
-    /// How many there are.
+    /// The number of all prefixes.
     pub const COUNT: u16 = 1024;
 
-    /// All of them, in order, from `first` on.
+    /// Returns all prefixes in order, from number `first` on.
     pub fn all_from(first: u16) -> impl Iterator<Item = Self> {
         (first..Self::COUNT).map(Self)
     }
 
-    /// Its place among all, from 0.
+    /// The prefix's place among all prefixes, from 0.
     pub fn number(self) -> u16 {
         self.0
     }
 
-    /// The first and the last storage index that begin so.
+    /// Returns the first and the last storage index that begin with the prefix.
     pub fn bounds(self) -> (StorageIndex, StorageIndex) {
         let bound = |fill: u8| {
             let mut bytes = [fill; 16];
@@ -98,17 +115,17 @@ impl fmt::Display for IndexPrefix {
     }
 }
 
-/// What a walk looks at in one go.
+/// The storage indexes that a walk looks at in one go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Span {
-    /// All shares.
+    /// All storage indexes.
     Whole,
-    /// Those whose storage index begins so.
+    /// The storage indexes that begin with a prefix.
     Below(IndexPrefix),
 }
 
 impl Span {
-    /// The first and the last storage index within it.
+    /// Returns the first and the last storage index within the span.
     pub fn bounds(self) -> (StorageIndex, StorageIndex) {
         match self {
             Self::Whole => (StorageIndex([0; 16]), StorageIndex([0xff; 16])),
@@ -116,7 +133,7 @@ impl Span {
         }
     }
 
-    /// Whether a storage index lies within it.
+    /// Returns whether a storage index lies within the span.
     pub fn holds(self, index: StorageIndex) -> bool {
         match self {
             Self::Whole => true,

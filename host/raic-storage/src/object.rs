@@ -1,33 +1,36 @@
 //! The names of a share's objects in a cloud.
 //!
-//! Immutable share `SHNUM` of `SI` is `shares/ST/SI/SHNUM` (chunk 0) and `shares/ST/SI/SHNUM.i`
-//! (every later chunk i), `ST` the first two characters of `SI`. A mutable one is chunks
-//! `SHNUM.i.G` and commits `SHNUM.v.G`, `G` a [`Generation`]. Source: the RAIC specification's
-//! mapping of shares to objects. Names are matched whole: share 1 is not share 10.
+//! An immutable share `SHNUM` of `SI` is the objects `shares/ST/SI/SHNUM` (chunk 0) and
+//! `shares/ST/SI/SHNUM.i` (every later chunk i). `ST` is the first two characters of `SI`. A
+//! mutable share is chunks `SHNUM.i.G` and commits `SHNUM.v.G`, and `G` is a [`Generation`].
+//! Source: the RAIC specification's mapping of shares to objects.
+//!
+//! **Invariant:** names are matched whole: share 1 is not share 10.
 
 use std::{fmt, str::FromStr};
 
 use raic_cloud::ObjectKey;
 
-use crate::{ShareNum, StorageIndex};
+use crate::{ShareId, ShareNum, StorageIndex};
 
-/// When a mutable share was written: rises across restarts, lost databases and hosts, by epoch,
-/// clock, and chance.
+/// The generation of a write to a mutable share. Later writes have higher generations, also across
+/// restarts, lost databases and hosts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation {
-    /// Of the container's owner.
+    /// Epoch of the database that wrote.
     pub epoch: u32,
-    /// max(clock in microseconds, last + 1).
+    /// The clock in microseconds since 1970, or one more than that of the last generation if that
+    /// is greater.
     pub micros: u64,
-    /// Tells two hosts apart that write in one microsecond.
+    /// Random number that distinguishes two hosts that write in one microsecond.
     pub random: u32,
 }
 
 impl Generation {
-    /// The bytes in which it is stored.
+    /// Length of a stored generation, in bytes.
     pub(crate) const LEN: usize = 16;
 
-    /// As stored; compares as the generation does.
+    /// Encodes the generation as it is stored. The bytes sort as the generations do.
     pub(crate) fn to_bytes(self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         bytes[..4].copy_from_slice(&self.epoch.to_be_bytes());
@@ -36,9 +39,10 @@ impl Generation {
         bytes
     }
 
+    /// Decodes a stored generation.
     pub(crate) fn from_bytes(bytes: [u8; Self::LEN]) -> Self {
         let whole = u128::from_be_bytes(bytes);
-        // The cuts are the fields' widths.
+        // Each cast cuts the number to its field's width.
         Self {
             epoch: (whole >> 96) as u32,
             micros: (whole >> 32) as u64,
@@ -74,17 +78,18 @@ impl FromStr for Generation {
 /// One object of a share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum ShareObject {
-    /// Of an immutable share.
+    /// A chunk of an immutable share, by its number.
     Chunk(u64),
-    /// Of a mutable share.
+    /// A chunk of a mutable share, by its number and the generation that wrote it.
     MutableChunk(u64, Generation),
-    /// Of a mutable share.
+    /// A commit of a mutable share, by its generation.
     Commit(Generation),
 }
 
 impl ShareObject {
-    /// The object's key.
-    pub(crate) fn key(self, index: StorageIndex, share: ShareNum) -> ObjectKey {
+    /// Makes the key of this object of a share.
+    pub(crate) fn key(self, id: ShareId) -> ObjectKey {
+        let ShareId { index, share } = id;
         let prefix = shareset_prefix(index);
         let name = match self {
             Self::Chunk(0) => format!("{prefix}{share}"),
@@ -99,7 +104,8 @@ impl ShareObject {
         ObjectKey::new(name).expect("an object's name is a key")
     }
 
-    /// Share and object of a name below its shareset; none where it is neither.
+    /// Reads a name below a shareset as a share number and an object; `None` if the name is not the
+    /// name of a share's object.
     pub(crate) fn parse(name: &str) -> Option<(ShareNum, Self)> {
         let mut parts = name.split('.');
         let share = ShareNum(parts.next()?.parse().ok()?);
@@ -112,27 +118,28 @@ impl ShareObject {
             }
             _ => return None,
         };
-        // Numbers have one way to be written.
-        let key = object.key(StorageIndex([0; 16]), share);
-        (key.as_str()
-            .strip_prefix(&shareset_prefix(StorageIndex([0; 16])))
-            == Some(name))
-        .then_some((share, object))
+        // A number has only one form in which it may be written.
+        let index = StorageIndex([0; 16]);
+        let key = object.key(ShareId { index, share });
+        let is_canonical = key.as_str().strip_prefix(&shareset_prefix(index)) == Some(name);
+        is_canonical.then_some((share, object))
     }
 }
 
-/// What the keys of a shareset's objects begin with.
+/// Returns the beginning of the keys of a shareset's objects.
 pub(crate) fn shareset_prefix(index: StorageIndex) -> String {
     let index = index.to_string();
     format!("shares/{}/{index}/", &index[..2])
 }
 
-/// Storage index, share and object of a key below `shares/`.
-pub(crate) fn parse_key(key: &ObjectKey) -> Option<(StorageIndex, ShareNum, ShareObject)> {
+/// Reads a key below `shares/` as a share and an object; `None` if it is not the key of one.
+pub(crate) fn parse_key(key: &ObjectKey) -> Option<(ShareId, ShareObject)> {
     let mut parts = key.as_str().strip_prefix("shares/")?.splitn(3, '/');
     let (prefix, index, name) = (parts.next()?, parts.next()?, parts.next()?);
     let (share, object) = ShareObject::parse(name)?;
-    (index.get(..2) == Some(prefix)).then_some((index.parse().ok()?, share, object))
+    let is_canonical = index.get(..2) == Some(prefix);
+    let index = index.parse().ok()?;
+    is_canonical.then_some((ShareId { index, share }, object))
 }
 
 #[cfg(test)]
@@ -163,9 +170,21 @@ mod tests {
             ),
             (ShareObject::Commit(generation), format!("10.v.{G}")),
         ] {
-            let key = object.key(index, ShareNum(10));
+            let key = object.key(ShareId {
+                index,
+                share: ShareNum(10),
+            });
             assert_eq!(key.as_str(), format!("shares/ab/{index}/{name}"));
-            assert_eq!(parse_key(&key), Some((index, ShareNum(10), object)));
+            assert_eq!(
+                parse_key(&key),
+                Some((
+                    ShareId {
+                        index,
+                        share: ShareNum(10)
+                    },
+                    object
+                ))
+            );
         }
     }
 
@@ -208,7 +227,7 @@ mod tests {
         #[test]
         fn a_name_that_is_no_objects_is_none(name in "[0-9v.a-f]{0,45}") {
             if let Some((share, object)) = ShareObject::parse(&name) {
-                let key = object.key(StorageIndex([0; 16]), share);
+                let key = object.key(ShareId { index: StorageIndex([0; 16]), share });
                 let written = key.as_str().rsplit('/').next();
                 prop_assert_eq!(written, Some(&*name));
             }

@@ -1,7 +1,7 @@
-//! Every container has an owner: the object `raic/owner.EPOCH.DBID`, which says which array's which
-//! cloud it is, and which database may change what is in it.
+//! The owner of a container is the object `raic/owner.EPOCH.DBID`. It names the array, the cloud's
+//! number in that array, and the database that may change the container.
 //!
-//! | bytes | | |
+//! | offset | bytes | content |
 //! | --- | --- | --- |
 //! | 0 | 8 | `RAICOWN1` |
 //! | 8 | 16 | array id |
@@ -10,10 +10,10 @@
 //! | 32 | 16 | database id |
 //! | 48 | 32 | BLAKE3 keyed by the array's key over all above |
 //!
-//! Beside it lies the **run** of the daemon that uses the container, `raic/run.DBID.RUN.NONCE`: its
-//! content is BLAKE3 over its name, keyed alike. A daemon writes it before anything else. RUN rises
-//! in the database first, so that whoever starts from a copy of the home, or from an older state of
-//! it, finds a higher one, or its own with another NONCE.
+//! Beside it lies the **run** of the daemon that uses the container (decision 0010). It is the
+//! object `raic/run.DBID.RUN.NONCE`, whose content is BLAKE3 over its name, with the same key. A
+//! daemon writes it before anything else. RUN rises in the database first. So a daemon that starts
+//! from a copy or an older state of the home finds a run that its database never issued.
 
 use std::collections::BTreeMap;
 
@@ -23,18 +23,18 @@ const MAGIC: &[u8; 8] = b"RAICOWN1";
 const LEN: usize = 80;
 const PREFIX: &str = "owner.";
 const RUN_PREFIX: &str = "run.";
-/// Runs that a database did not issue, and that are looked at.
+/// Most runs of a container that the database did not issue and that are still read.
 const MOST_FOREIGN: usize = 64;
 
-/// Who owns an array's containers.
-#[derive(Clone)]
+/// The owner that an array's containers should have, with the key that proves it.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Owner {
-    /// The array.
+    /// The array's id.
     pub array: [u8; 16],
-    /// Under which owner objects, and the commits of mutable shares, are authenticated; derived
-    /// from the array's key.
+    /// The key that authenticates owner objects and commits of mutable shares. It is derived from
+    /// the array's key.
     pub key: [u8; 32],
-    /// The database, and its epoch.
+    /// The database and its epoch.
     pub identity: Identity,
 }
 
@@ -46,59 +46,61 @@ impl std::fmt::Debug for Owner {
     }
 }
 
-/// The runs that a database issued, by their nonces, each up to a number.
+/// The runs that a database issued: for each nonce the highest number.
 #[derive(Clone, Debug)]
 pub struct IssuedRuns {
-    /// The one of this process.
+    /// The run of this process.
     pub run: Run,
-    /// All, this one among them.
+    /// The highest number of each nonce, including that of this process.
     pub all: BTreeMap<StorageIndex, u64>,
 }
 
 impl IssuedRuns {
+    /// Returns whether the database issued a run.
     fn has(&self, run: Run) -> bool {
         self.all
             .get(&run.nonce)
             .is_some_and(|newest| run.number <= *newest)
     }
 
+    /// Returns the highest number that the database issued.
     fn newest(&self) -> u64 {
         self.all.values().copied().max().unwrap_or_default()
     }
 }
 
-/// What a container's owner objects say.
+/// The ownership of a container, as its owner and run objects show it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ownership {
-    /// It is this database's, as this cloud.
+    /// The container belongs to this database, as this cloud.
     Ours,
-    /// It is this database's, of before its epoch was raised.
+    /// The container belongs to this database, with an epoch from before it was raised.
     OursBefore,
-    /// It has no owner.
+    /// The container has no owner.
     Unowned,
-    /// An older host of this array had it, of this or a lower epoch, as this cloud; its database is
-    /// another.
+    /// The container belongs to another database of this array.
     OtherDatabase {
-        /// The highest epoch that was seen.
+        /// The highest epoch of another database that was found.
         epoch: u32,
     },
-    /// It is this array's as another cloud.
+    /// The container belongs to this database, as another cloud.
     OtherCloud {
-        /// That cloud's number.
+        /// Number of that cloud.
         number: u32,
     },
-    /// It is this database's, and another daemon uses it with a copy or a later state of this home.
+    /// The container belongs to this database, but another daemon uses it with a copy or a later
+    /// state of this home.
     Copied {
-        /// The number of that daemon's run.
+        /// Number of that daemon's run.
         theirs: u64,
-        /// The number of this one's.
+        /// Highest number that this database issued.
         ours: u64,
     },
-    /// It is another array's, or not to be told.
+    /// The container belongs to another array, or an owner object is not authentic.
     OtherArray,
 }
 
-/// A record that was read.
+/// An authentic owner object of this array, decoded.
 struct Record {
     number: u32,
     epoch: u32,
@@ -106,7 +108,7 @@ struct Record {
 }
 
 impl Owner {
-    /// The name of this database's owner object, below `raic/`.
+    /// Returns the name of this database's owner object, below `raic/`.
     pub fn object(&self) -> String {
         format!("{PREFIX}{}.{}", self.identity.epoch, self.identity.database)
     }
@@ -115,7 +117,7 @@ impl Owner {
         blake3::keyed_hash(&self.key, body).into()
     }
 
-    /// The content of this database's owner object for a cloud.
+    /// Makes the content of this database's owner object for a cloud.
     pub fn encode(&self, server: ServerId) -> Vec<u8> {
         let mut body = Vec::with_capacity(LEN);
         body.extend_from_slice(MAGIC);
@@ -128,7 +130,7 @@ impl Owner {
         body
     }
 
-    /// Reads an owner object; none where it is not of this array.
+    /// Decodes an owner object; `None` if it is not an authentic one of this array.
     fn decode(&self, bytes: &[u8]) -> Option<Record> {
         let (body, mac) = bytes
             .split_at_checked(LEN - 32)
@@ -138,7 +140,11 @@ impl Owner {
         {
             return None;
         }
-        let number = |at: usize| Some(u32::from_be_bytes(body.get(at..at + 4)?.try_into().ok()?));
+        let number = |offset: usize| {
+            Some(u32::from_be_bytes(
+                body.get(offset..offset + 4)?.try_into().ok()?,
+            ))
+        };
         let database = StorageIndex(body[32..48].try_into().ok()?);
         body.starts_with(MAGIC).then_some(Record {
             number: number(24)?,
@@ -147,11 +153,12 @@ impl Owner {
         })
     }
 
-    /// Reads what a container's owner objects say, and whether another daemon runs on it with a
-    /// copy of this home.
+    /// Reads a container's owner objects and runs, and returns the ownership that follows from
+    /// them.
     ///
     /// # Errors
-    /// Where they cannot be had: then nothing is known.
+    /// Fails if the objects cannot be read, or if there are too many unknown runs. Then nothing is
+    /// known.
     pub async fn check(
         &self,
         backend: &dyn Backend,
@@ -161,7 +168,7 @@ impl Owner {
         Ok(self.look(backend, server, issued).await?.0)
     }
 
-    /// The same, with the names of this database's runs.
+    /// Returns the container's ownership, and the names of the runs that this database issued.
     async fn look(
         &self,
         backend: &dyn Backend,
@@ -173,11 +180,11 @@ impl Owner {
             .iter()
             .filter_map(|name| Some((name.clone(), self.run_of(name)?)))
             .collect();
-        let (told, foreign): (Vec<_>, Vec<_>) =
+        let (own_runs, foreign): (Vec<_>, Vec<_>) =
             runs.into_iter().partition(|(_, run)| issued.has(*run));
-        let told = told.into_iter().map(|(name, _)| name).collect();
+        let own_runs = own_runs.into_iter().map(|(name, _)| name).collect();
         names.retain(|name| name.starts_with(PREFIX));
-        // By its exact name as well: a listing may be late.
+        // The own object is also read by its exact name: a listing may be late.
         let own = self.object();
         if !names.contains(&own) {
             names.push(own.clone());
@@ -190,7 +197,8 @@ impl Owner {
             let Some(record) = self.decode(&bytes) else {
                 return Ok((Ownership::OtherArray, Vec::new()));
             };
-            // Numbers are given by each database anew: another one's say nothing of ours.
+            // Each database numbers its clouds anew. So the numbers of another database say nothing
+            // about ours.
             if record.database == self.identity.database && record.number != server.number() {
                 return Ok((
                     Ownership::OtherCloud {
@@ -214,13 +222,14 @@ impl Owner {
             Some(epoch) => Ownership::OtherDatabase { epoch },
             None => Ownership::Unowned,
         };
-        // A larger number does not win: whoever starts more often is not the one that is up to
-        // date. A run that this database never issued is another one's, which goes on or went on
-        // without it. Each is read. A few are there where daemons came and went; of more, made up,
-        // none could be told to be the true one.
+        // A larger number does not win: the daemon that starts more often is not the one that is up
+        // to date. A run that this database never issued is a run of another database, which went
+        // on without this one. Each such run is read. A few remain after daemons came and went. If
+        // a cloud makes up many, the true one could not be found among them.
         if foreign.len() > MOST_FOREIGN {
             let reason = format!(
-                "its container has {} objects below raic/{RUN_PREFIX} that this database knows nothing of",
+                "its container has {} objects below raic/{RUN_PREFIX} that are unknown to this \
+                 database",
                 foreign.len()
             );
             return Err(StorageError::Unusable { reason });
@@ -230,7 +239,7 @@ impl Owner {
             Ownership::Ours | Ownership::OursBefore | Ownership::Unowned
         );
         for (name, run) in foreign.iter().filter(|_| is_ours) {
-            // Only this array's daemons can write one that counts.
+            // Only this array's daemons can write a run that counts.
             let bytes = backend.load_object(name).await?;
             if bytes.is_some_and(|bytes| bytes[..] == self.mac(name.as_bytes())) {
                 return Ok((
@@ -242,7 +251,7 @@ impl Owner {
                 ));
             }
         }
-        Ok((found, told))
+        Ok((found, own_runs))
     }
 
     fn run_object(&self, run: Run) -> String {
@@ -252,7 +261,7 @@ impl Owner {
         )
     }
 
-    /// A run of this database, by the name of its object.
+    /// Reads a run of this database from the name of its object; `None` for any other name.
     fn run_of(&self, name: &str) -> Option<Run> {
         let mut parts = name.strip_prefix(RUN_PREFIX)?.split('.');
         let (database, number, nonce) = (parts.next()?, parts.next()?, parts.next()?);
@@ -264,38 +273,40 @@ impl Owner {
         (is_own && parts.next().is_none()).then_some(run)
     }
 
-    /// Tells a container that has its owner of this run, unless another daemon's is there; `told`
-    /// is the number that it was told before by this process. What this database's older runs left
-    /// goes. Nothing else may be sent to it before. Returns the number that it was told.
+    /// Writes this run into a container that has its owner, unless the run of another daemon is
+    /// there. Nothing else may be sent to the container before. Objects of this database's older
+    /// runs are removed. `written` is the number that this process wrote before. Returns the
+    /// number that the container has now.
     ///
-    /// Where listings are late, another daemon that starts at the same time is seen at the next
-    /// look only.
+    /// If listings are late, another daemon that starts at the same time is seen only at the next
+    /// look.
     ///
     /// # Errors
-    /// Where the container cannot be had, or was told nothing: then nothing may be written there.
+    /// Fails if the container cannot be read, or has no run of this process. Then nothing may be
+    /// written to it.
     pub(crate) async fn begin_run(
         &self,
         backend: &dyn Backend,
         server: ServerId,
         issued: &IssuedRuns,
-        told: Option<u64>,
+        written: Option<u64>,
     ) -> Result<(Ownership, Option<u64>)> {
         let (found, mut runs) = self.look(backend, server, issued).await?;
-        // One that has lost its owner, such as a disk that is not mounted, has nothing to be told.
+        // A container without its owner gets no run: it may be a disk that is not mounted.
         if !matches!(found, Ownership::Ours | Ownership::OursBefore) {
             return Ok((found, None));
         }
         let run = issued.run;
         let own = self.run_object(run);
-        let is_there = told == Some(run.number)
+        let is_there = written == Some(run.number)
             && (runs.contains(&own) || backend.load_object(&own).await?.is_some());
         if !is_there {
-            if let Err(e) = self.tell(backend, &own, &runs).await {
-                // A number that has not risen shows less of what is new, and is this process's own
-                // all the same.
-                let before = told.filter(|told| {
+            if let Err(e) = self.store_run(backend, &own, &runs).await {
+                // The number written before is a run of this process too. It only shows fewer of
+                // the changes.
+                let before = written.filter(|number| {
                     runs.contains(&self.run_object(Run {
-                        number: *told,
+                        number: *number,
                         nonce: run.nonce,
                     }))
                 });
@@ -303,8 +314,8 @@ impl Owner {
                 tracing::debug!("run {} goes on as {before}: {e}", run.number);
                 return Ok((found, Some(before)));
             }
-            // Of two that began at once, one at least sees the other now, and both at their next
-            // look.
+            // Of two daemons that began at once, at least one sees the other now, and both do at
+            // their next look.
             let (found, seen) = self.look(backend, server, issued).await?;
             if let Ownership::Copied { .. } = found {
                 return Ok((found, None));
@@ -314,7 +325,7 @@ impl Owner {
         runs.sort();
         runs.dedup();
         for older in runs.iter().filter(|name| **name != own) {
-            // One that stays says nothing against this database.
+            // An older run that stays does not count against this database.
             if let Err(e) = backend.remove_object(older).await {
                 tracing::debug!("{older} stays: {e}");
             }
@@ -322,8 +333,8 @@ impl Owner {
         Ok((found, Some(run.number)))
     }
 
-    /// Stores a run's object; in a full container in the place of older ones.
-    async fn tell(&self, backend: &dyn Backend, own: &str, older: &[String]) -> Result<()> {
+    /// Stores the object of a run. In a full container it takes the place of older runs.
+    async fn store_run(&self, backend: &dyn Backend, own: &str, older: &[String]) -> Result<()> {
         let content = || self.mac(own.as_bytes()).to_vec().into();
         match backend.store_object(own, content()).await {
             Err(e) if e.is_full() && !older.is_empty() => {
@@ -336,11 +347,11 @@ impl Owner {
         }
     }
 
-    /// Writes this database's owner object into a container, and looks whether another did at the
-    /// same time.
+    /// Writes this database's owner object into a container, and then checks whether another
+    /// database did the same meanwhile.
     ///
     /// # Errors
-    /// The backend's.
+    /// Fails if the object cannot be stored, and as [`Owner::check`] does.
     pub async fn claim(
         &self,
         backend: &dyn Backend,
@@ -355,37 +366,45 @@ impl Owner {
 }
 
 impl Ownership {
-    /// Why nothing may be written or deleted, and what to do; none where it may.
+    /// Returns the reason why nothing may be written or deleted, with advice for the operator;
+    /// `None` if both are permitted.
     pub fn refusal(&self, cloud: &str) -> Option<String> {
         match self {
             Self::Ours | Self::OursBefore => None,
             Self::Unowned => Some(format!(
-                "its container has lost its owner object, as where a disk is not mounted or a bucket was emptied; if \
-                 it is the right one, `raic cloud adopt {cloud}` takes it"
+                "its container has lost its owner object: perhaps a disk is not mounted, or a \
+                 bucket was emptied; if it is the right container, run `raic cloud adopt {cloud}`"
             )),
             Self::OtherDatabase { epoch } => Some(format!(
-                "its container belongs to another database of this array (epoch {epoch}): of a host that took it over, or of the one whose \
-                 database was lost. If raic.db is not the right one, put the right one back. If that host is gone, `raic lease rebuild` \
+                "its container belongs to another database of this array (epoch {epoch}): that of \
+                 a host that took it over, or a database that was lost. If raic.db is the wrong \
+                 database, put the right one back. If that host is gone, `raic lease rebuild` \
                  takes the containers over (`--restored-backup`, if raic.db is a backup)"
             )),
             Self::OtherCloud { number } => Some(format!(
-                "its container is this array's as cloud number {number}: it is configured twice, two clouds were swapped, or it was \
-                 renamed; clouds keep their names: correct config.toml"
+                "its container is this array's as cloud number {number}: it is configured twice, \
+                 two clouds were swapped, or the cloud was renamed; a cloud must keep its name: \
+                 correct config.toml"
             )),
             Self::Copied { theirs, ours } => Some(format!(
-                "another daemon uses its container with a copy of this home, or this home is an older state of that one (its run {theirs}, \
-                 this one's {ours}). Only one of them may run: stop the other and delete its home, or stop this one. If this home was restored \
-                 from a backup and no other is left, `raic lease rebuild --restored-backup` takes the containers over"
+                "another daemon uses its container with a copy of this home, or this home is an \
+                 older state of that one (the other's run is {theirs}, this one's {ours}). Only \
+                 one of them may run: stop the other and delete its home, or stop this one. If \
+                 this home was restored from a backup and no other is left, `raic lease rebuild \
+                 --restored-backup` takes the containers over"
             )),
             Self::OtherArray => Some(
-                "its container belongs to another array, or to another key; give this array a container of its own, \
-                 or a `prefix`"
+                "its container belongs to another array, or to another key; give this array a \
+                 container of its own, or a `prefix`"
                     .to_owned(),
             ),
         }
     }
 
-    /// As an error of a write.
+    /// Requires that the container may be written to.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::ReadOnly`] and the reason if it may not.
     pub(crate) fn writable(&self, cloud: &str) -> Result<()> {
         self.refusal(cloud).map_or(Ok(()), |reason| {
             Err(StorageError::ReadOnly {
@@ -399,14 +418,15 @@ impl Ownership {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Container as _;
     use crate::MemoryBackend;
 
-    /// Of one daemon that was started once.
+    /// The runs of a daemon that was started once.
     fn only(number: u64, nonce: u8) -> IssuedRuns {
         started(&[(number, nonce)])
     }
 
-    /// Of a daemon that was started so often; the last is the one that runs.
+    /// The runs of a daemon that was started several times. The last run is the one that goes on.
     fn started(runs: &[(u64, u8)]) -> IssuedRuns {
         let all: BTreeMap<_, _> = runs
             .iter()
@@ -435,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_container_tells_whose_it_is() {
+    async fn a_container_shows_whose_it_is() {
         let (first, second) = (ServerId(1), ServerId(2));
         let ours = owner(1, 1, 1);
         let backend = MemoryBackend::new("m");
@@ -447,8 +467,8 @@ mod tests {
             ours.claim(&backend, first, &only(1, 1)).await.unwrap(),
             Ownership::Ours
         );
-        // The same container under another name; another array; a database that knows nothing of
-        // it.
+        // The same container under another name, then another array, then a database that does not
+        // know the container.
         assert_eq!(
             ours.check(&backend, second, &only(1, 1)).await.unwrap(),
             Ownership::OtherCloud { number: 1 }
@@ -467,8 +487,8 @@ mod tests {
                 .unwrap(),
             Ownership::OtherDatabase { epoch: 1 }
         );
-        // Taken over by a higher epoch: the old host sees it, the new one is not disturbed by the
-        // old object.
+        // A database with a higher epoch takes the container over. The old host sees it, and the
+        // old object does not disturb the new one.
         let newer = owner(1, 2, 2);
         assert_eq!(
             newer.claim(&backend, first, &only(1, 1)).await.unwrap(),
@@ -485,7 +505,7 @@ mod tests {
                 .writable("m")
                 .is_err()
         );
-        // Two of one epoch: neither may write.
+        // Of two databases with one epoch, neither may write.
         assert_eq!(
             owner(1, 3, 2)
                 .claim(&backend, first, &only(1, 1))
@@ -516,19 +536,18 @@ mod tests {
         let (server, ours) = (ServerId(1), owner(1, 1, 1));
         let backend = MemoryBackend::new("m");
         ours.claim(&backend, server, &only(1, 1)).await.unwrap();
-        let begin = async |runs: &[(u64, u8)], told| {
-            ours.begin_run(&backend, server, &started(runs), told)
+        let begin = async |runs: &[(u64, u8)], written| {
+            ours.begin_run(&backend, server, &started(runs), written)
                 .await
                 .unwrap()
                 .0
         };
         assert_eq!(begin(&[(5, 1)], None).await, Ownership::Ours);
-        // The next start; what the one before left goes.
+        // The next start removes the run of the start before.
         assert_eq!(begin(&[(5, 1), (6, 2)], None).await, Ownership::Ours);
         let runs = backend.objects("run.").await.unwrap();
         assert_eq!(runs.len(), 1, "{runs:?}");
-        // A copy of the home as it was at its fifth start, however often it is started; an older
-        // state of this one's sixth.
+        // A copy of the home from its fifth start refuses, however often it is started.
         for number in [6, 7, 99] {
             let copy = begin(&[(5, 1), (number, 3)], None).await;
             assert_eq!(
@@ -548,13 +567,13 @@ mod tests {
             begin(&[(5, 1), (6, 2), (9, 4)], None).await,
             Ownership::Copied { theirs: 8, ours: 9 }
         );
-        // A copy of its newest state that starts first is the one that goes on.
+        // If a copy of the newest state starts first, the copy goes on.
         assert_eq!(
             begin(&[(5, 1), (8, 2), (9, 5)], None).await,
             Ownership::Ours
         );
-        for told in [None, Some(8)] {
-            let before = begin(&[(5, 1), (8, 2)], told).await;
+        for written in [None, Some(8)] {
+            let before = begin(&[(5, 1), (8, 2)], written).await;
             assert_eq!(before, Ownership::Copied { theirs: 9, ours: 8 });
         }
         let restarted = begin(&[(5, 1), (8, 2), (9, 6)], None).await;
@@ -569,24 +588,24 @@ mod tests {
         );
     }
 
-    /// As where the disk was not mounted at first.
+    /// A container can be without its owner at first because its disk is not mounted.
     #[tokio::test]
-    async fn a_container_that_forgot_a_run_is_told_again_and_one_without_owner_nothing() {
+    async fn a_container_that_forgot_a_run_gets_it_again_and_one_without_owner_gets_none() {
         let (server, ours) = (ServerId(1), owner(1, 1, 1));
         let backend = MemoryBackend::new("m");
-        let told = ours
+        let begun = ours
             .begin_run(&backend, server, &only(1, 1), None)
             .await
             .unwrap();
-        assert_eq!(told, (Ownership::Unowned, None));
+        assert_eq!(begun, (Ownership::Unowned, None));
         assert!(backend.objects("").await.unwrap().is_empty());
         ours.claim(&backend, server, &only(1, 1)).await.unwrap();
-        for told in [None, Some(1)] {
-            let told = ours
-                .begin_run(&backend, server, &only(1, 1), told)
+        for written in [None, Some(1)] {
+            let begun = ours
+                .begin_run(&backend, server, &only(1, 1), written)
                 .await
                 .unwrap();
-            assert_eq!(told, (Ownership::Ours, Some(1)));
+            assert_eq!(begun, (Ownership::Ours, Some(1)));
             let runs = backend.objects("run.").await.unwrap();
             assert_eq!(runs.len(), 1);
             backend.remove_object(&runs[0]).await.unwrap();
@@ -610,7 +629,7 @@ mod tests {
                 .0,
             Ownership::Ours
         );
-        // Nor does it have thousands of them read.
+        // A cloud that makes up thousands of runs does not get them read.
         for number in 0..MOST_FOREIGN as u64 {
             let name = ours.run_object(only(number, 8).run);
             backend
@@ -626,8 +645,8 @@ mod tests {
         assert!(refused.contains("65 objects below raic/run."), "{refused}");
     }
 
-    /// The contract lets a page be empty and go on, and Azure's are; the one fence between two
-    /// hosts was open then.
+    /// The contract permits an empty page in the middle of a listing, and Azure returns such pages.
+    /// Then the only fence between two hosts was open once.
     #[tokio::test]
     async fn an_owner_is_found_behind_empty_pages() {
         let (server, ours, newer) = (ServerId(1), owner(1, 1, 1), owner(1, 2, 2));
@@ -641,7 +660,7 @@ mod tests {
         );
     }
 
-    /// Answers each first page with nothing.
+    /// A cloud whose first page of every listing is empty.
     #[derive(Debug)]
     struct EmptyFirst(raic_cloud::MemoryCloud);
 

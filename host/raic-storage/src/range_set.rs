@@ -1,18 +1,18 @@
-//! Which bytes of a share were received.
+//! Sets of byte ranges, such as the parts of a share that were received.
 
 use std::ops::Range;
 
-/// A set of byte positions, as ranges in order that neither touch nor overlap.
+/// A set of byte positions. It is kept as ordered ranges that neither touch nor overlap.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RangeSet(Vec<Range<u64>>);
 
 impl RangeSet {
-    /// Adds a range.
+    /// Adds a range to the set.
     pub fn insert(&mut self, range: Range<u64>) {
         if range.is_empty() {
             return;
         }
-        // All that it touches become one.
+        // The range and all ranges that it touches become one.
         let first = self.0.partition_point(|r| r.end < range.start);
         let last = self.0.partition_point(|r| r.start <= range.end);
         let touched = &self.0[first..last];
@@ -23,7 +23,7 @@ impl RangeSet {
         self.0.splice(first..last, std::iter::once(start..end));
     }
 
-    /// Whether all of a range is in it.
+    /// Returns whether the whole range is in the set.
     pub fn contains(&self, range: &Range<u64>) -> bool {
         range.is_empty()
             || self
@@ -32,26 +32,26 @@ impl RangeSet {
                 .any(|r| r.start <= range.start && range.end <= r.end)
     }
 
-    /// The parts of a range that are in it, in order.
+    /// Returns the parts of a range that are in the set, in order.
     pub fn within(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let cut = |r: &Range<u64>| r.start.max(range.start)..r.end.min(range.end);
         self.0.iter().map(cut).filter(|r| !r.is_empty()).collect()
     }
 
-    /// The parts of `0..length` that are not in it, in order: what is still required.
+    /// Returns the parts of `0..length` that are not in the set, in order.
     pub fn missing(&self, length: u64) -> Vec<Range<u64>> {
         let mut missing = Vec::new();
-        let mut at = 0;
+        let mut covered = 0;
         for range in self.0.iter().chain([&(length..length)]) {
-            if at < range.start.min(length) {
-                missing.push(at..range.start.min(length));
+            if covered < range.start.min(length) {
+                missing.push(covered..range.start.min(length));
             }
-            at = at.max(range.end);
+            covered = covered.max(range.end);
         }
         missing
     }
 
-    /// Its ranges, in order.
+    /// The ranges of the set, in order.
     pub fn ranges(&self) -> &[Range<u64>] {
         &self.0
     }

@@ -1,8 +1,8 @@
-//! Reads of several objects in a row, of which the next comes while one is taken.
+//! Reads several objects in a row. The next object is fetched while the reader takes one.
 //!
-//! A request that was begun holds one of its cloud's places, and a clock of the breaker's, until
-//! its body has come. So a task of its own brings each object to its end, whatever the reader does:
-//! one that is slow, or stops, holds memory, which is bounded, and no place that others need.
+//! A request holds one of its cloud's places, and keeps a timer of the breaker running, until its
+//! body has come. So a task of its own reads each object to its end, whatever the reader does. A
+//! reader that is slow or stops holds only memory, which is bounded, and no place that others need.
 
 use std::{
     pin::Pin,
@@ -16,16 +16,17 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Result, ShareStream};
 
-/// The bytes of one object, as they came.
+/// The bytes of one object, in the pieces in which they came.
 pub(crate) type Pieces = Vec<Bytes>;
 
-/// All of a stream.
+/// Collects all pieces of a stream.
 pub(crate) async fn gathered(body: impl Stream<Item = Result<Bytes>> + Unpin) -> Result<Pieces> {
     body.try_collect().await
 }
 
-/// The objects that `requests` bring, in their order. At most `ahead` are under way and two wait to
-/// be taken. The first is awaited here, so that what is not there is an error at once.
+/// Returns a stream of the objects that `requests` fetch, in their order. At most `ahead` requests
+/// are under way, and two objects wait to be taken. The first object is awaited here, so that a
+/// missing one is an error at once.
 ///
 /// Dropping the stream ends the requests under way.
 pub(crate) async fn read_ahead<F>(

@@ -13,15 +13,10 @@ use std::{
     time::Duration,
 };
 
-use futures::TryStreamExt as _;
-
 use crate::{
-    Container, Found, FoundShare, IndexPrefix, Ownership, RangeSet, Recovered, Result, ShareKind,
-    ShareNum, ShareRow, ShareState, Span, StorageError, StorageIndex, StorageServer, Suspect,
-    Suspicion,
-    container::{FOOTER, HEADER},
-    leasedb,
-    object::ShareObject,
+    Found, FoundShare, IndexPrefix, MAX_SHARE, Ownership, Recovered, Result, ShareId, ShareKind,
+    ShareRow, ShareState, Span, StorageError, StorageServer, Suspect, Suspicion,
+    backend::mutable_store, examine::Examined, object::ShareObject,
 };
 
 /// What a pass found. Counts up while it runs.
@@ -45,11 +40,6 @@ pub struct Reconciled {
     pub failed: AtomicU64,
 }
 
-/// The number after that of the last chunk.
-fn past(chunks: &RangeSet) -> u64 {
-    chunks.ranges().last().map_or(0, |last| last.end)
-}
-
 fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
@@ -70,18 +60,6 @@ const BESIDE: u64 = 100_000;
 /// no database.
 const MOST_SUSPECTS: u64 = 100_000;
 
-type At = (StorageIndex, ShareNum);
-
-/// What a share is that a listing showed and no row has.
-enum Examined {
-    /// Whole: its kind, objects and bytes.
-    Whole(ShareKind, u64, u64),
-    /// A mutable share that was deleted: what is there of it goes by itself.
-    Deleted,
-    /// Not whole, for want of that object; none where nothing is known to be missing.
-    Torn(Option<String>),
-}
-
 impl StorageServer {
     /// Walks through the container from where the walk of that name ended, to its end; a new one
     /// begins at the first.
@@ -89,25 +67,23 @@ impl StorageServer {
     /// # Errors
     /// Where a listing ends early or the container is not ours: what was done stays, and the walk
     /// goes on there.
-    pub async fn reconcile(&self, walk: &'static str, told: &Reconciled) -> Result<()> {
+    pub async fn reconcile(&self, walk: &'static str, progress: &Reconciled) -> Result<()> {
         let (next, _) = self.leasedb.walk(self.id, walk).await?;
-        told.prefixes.store(u64::from(next), Ordering::Relaxed);
-        let server = self.id;
-        let rows = self
-            .leasedb
-            .read(move |c| leasedb::count(c, server))
-            .await?;
+        progress.prefixes.store(u64::from(next), Ordering::Relaxed);
+        let rows = self.leasedb.share_count(self.id).await?;
         // A small container costs a few requests, and not a thousand. Where it turns out to be
         // larger it is walked by prefixes.
-        let is_done = next == 0 && rows <= IN_ONE_GO && self.reconcile_whole(walk, told).await?;
+        let is_done =
+            next == 0 && rows <= IN_ONE_GO && self.reconcile_whole(walk, progress).await?;
         if is_done {
-            told.prefixes
+            progress
+                .prefixes
                 .store(u64::from(IndexPrefix::COUNT), Ordering::Relaxed);
         } else {
             for prefix in IndexPrefix::all_from(next) {
-                self.reconcile_prefix(prefix, told).await?;
+                self.reconcile_prefix(prefix, progress).await?;
                 self.leasedb.walked(self.id, walk, prefix).await?;
-                count(&told.prefixes);
+                count(&progress.prefixes);
             }
         }
         // Files have the wall clock's times.
@@ -115,13 +91,10 @@ impl StorageServer {
             return Ok(());
         }
         // An upload that lives was written to in its time; a day more is for clocks.
-        let patience = self.leasedb.patience();
+        let grace = self.leasedb.grace_periods();
         let swept = self
             .backend
-            .sweep(
-                self.leasedb
-                    .over_since(patience.upload + patience.suspicion),
-            )
+            .sweep(self.leasedb.over_since(grace.upload + grace.suspicion))
             .await?;
         if swept > 0 {
             tracing::info!(
@@ -138,13 +111,14 @@ impl StorageServer {
             let due = async {
                 let (next, ended) = self.leasedb.walk(self.id, RECONCILE).await?;
                 let settled = self.leasedb.settled_ms(self.id).await?;
-                let is_old = |at: i64| {
+                let now = self.leasedb.now_ms();
+                let is_due_after = |ended: i64| {
                     // One that ended in a future that the clock has left says nothing.
-                    at > self.leasedb.now_ms()
-                        || at <= self.leasedb.over_since(every)
-                        || (at <= settled && settled <= self.leasedb.now_ms())
+                    ended > now
+                        || ended <= self.leasedb.over_since(every)
+                        || settled.is_some_and(|settled| ended <= settled && settled <= now)
                 };
-                Ok::<_, StorageError>(next > 0 || ended.is_none_or(is_old))
+                Ok::<_, StorageError>(next > 0 || ended.is_none_or(is_due_after))
             };
             let walked = match due.await {
                 Ok(true) => self.reconcile(RECONCILE, &Reconciled::default()).await,
@@ -159,11 +133,11 @@ impl StorageServer {
 
     /// Reconciles all prefixes at once; false where there is too much for that, and nothing was
     /// done.
-    async fn reconcile_whole(&self, walk: &'static str, told: &Reconciled) -> Result<bool> {
+    async fn reconcile_whole(&self, walk: &'static str, progress: &Reconciled) -> Result<bool> {
         let before = self.below(Span::Whole).await?;
         match self.backend.scan(Span::Whole, IN_ONE_GO).await {
             Ok(found) => {
-                self.compare(Span::Whole, before, found, told).await?;
+                self.compare(Span::Whole, before, found, progress).await?;
                 self.leasedb.walked_whole(self.id, walk).await?;
                 Ok(true)
             }
@@ -177,7 +151,7 @@ impl StorageServer {
     ///
     /// # Errors
     /// As [`StorageServer::reconcile`].
-    pub async fn reconcile_prefix(&self, prefix: IndexPrefix, told: &Reconciled) -> Result<()> {
+    pub async fn reconcile_prefix(&self, prefix: IndexPrefix, progress: &Reconciled) -> Result<()> {
         let span = Span::Below(prefix);
         let before = self.below(span).await?;
         let known: u64 = before.values().map(|row| row.objects.max(1)).sum();
@@ -185,16 +159,16 @@ impl StorageServer {
             .backend
             .scan(span, known.saturating_mul(4).saturating_add(BESIDE))
             .await?;
-        self.compare(span, before, found, told).await
+        self.compare(span, before, found, progress).await
     }
 
     /// Compares what a complete listing of a span found with the rows of before and after it.
     async fn compare(
         &self,
         span: Span,
-        before: BTreeMap<At, ShareRow>,
+        before: BTreeMap<ShareId, ShareRow>,
         found: Vec<FoundShare>,
-        told: &Reconciled,
+        progress: &Reconciled,
     ) -> Result<()> {
         // Read again after the listing: a row is there before its first object, and until after its
         // last.
@@ -204,24 +178,18 @@ impl StorageServer {
             Ownership::Ours => {}
             other => other.writable(self.name())?,
         }
-        let mut suspects: BTreeMap<At, Suspect> = self
-            .leasedb
-            .suspects(self.id, span)
-            .await?
-            .into_iter()
-            .map(|(i, s, what)| ((i, s), what))
-            .collect();
+        let mut suspects = self.leasedb.suspects(self.id, span).await?;
         let mut listed = BTreeSet::new();
         for share in &found {
-            count(&told.listed);
-            let at = (share.index, share.share);
-            listed.insert(at);
-            let seen = match (before.get(&at), after.get(&at)) {
-                (None, None) => self.unknown(share, suspects.remove(&at), told).await,
+            count(&progress.listed);
+            let id = share.id;
+            listed.insert(id);
+            let seen = match (before.get(&id), after.get(&id)) {
+                (None, None) => self.unknown(share, suspects.remove(&id), progress).await,
                 (Some(row), Some(now))
                     if row.state == ShareState::Stable && now.state == ShareState::Stable =>
                 {
-                    self.known(now, share, suspects.remove(&at), told).await
+                    self.known(now, share, suspects.remove(&id), progress).await
                 }
                 // It is deleted once two listings agree on what it is.
                 (_, Some(now))
@@ -235,60 +203,48 @@ impl StorageServer {
                 // Coming, going, or changed meanwhile.
                 _ => Ok(()),
             };
-            self.failed_alone(at, seen, told)?;
+            self.failed_alone(id, seen, progress)?;
         }
-        for (at, row) in before.iter().filter(|(at, _)| !listed.contains(at)) {
+        for (id, row) in before.iter().filter(|(id, _)| !listed.contains(id)) {
             let stays = after
-                .get(at)
+                .get(id)
                 .is_some_and(|now| now.state == ShareState::Stable);
             if row.state == ShareState::Stable && stays {
-                let seen = self.unlisted(row, suspects.remove(at), told).await;
-                self.failed_alone(*at, seen, told)?;
+                let seen = self.unlisted(row, suspects.remove(id), progress).await;
+                self.failed_alone(*id, seen, progress)?;
             }
         }
-        self.backend.forget_unlisted(span, listed).await?;
+        if let Some(store) = self.backend.mutable_store() {
+            store.forget_unlisted(span, listed).await?;
+        }
         // What is left was suspected and is so no longer.
-        for at in suspects.into_keys() {
-            self.clear(at).await?;
+        for id in suspects.into_keys() {
+            self.leasedb.clear_suspicion(self.id, id).await?;
         }
         Ok(())
     }
 
     /// What fails for one share alone must not keep the walk from the others: no bad object holds
     /// it up for ever.
-    fn failed_alone(&self, (index, share): At, seen: Result<()>, told: &Reconciled) -> Result<()> {
+    fn failed_alone(&self, id: ShareId, seen: Result<()>, progress: &Reconciled) -> Result<()> {
         match seen {
             Err(e @ (StorageError::Database(_) | StorageError::ReadOnly { .. })) => Err(e),
             Err(e) => {
-                count(&told.failed);
-                tracing::warn!("share {share} of {index} could not be examined: {e}");
+                count(&progress.failed);
+                tracing::warn!("{id} could not be examined: {e}");
                 Ok(())
             }
             Ok(()) => Ok(()),
         }
     }
 
-    async fn below(&self, span: Span) -> Result<BTreeMap<At, ShareRow>> {
-        let server = self.id;
-        let rows = self
-            .leasedb
-            .read(move |c| leasedb::below(c, server, span))
-            .await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| ((row.index, row.share), row))
-            .collect())
+    async fn below(&self, span: Span) -> Result<BTreeMap<ShareId, ShareRow>> {
+        let rows = self.leasedb.shares_within(self.id, span).await?;
+        Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 
-    async fn clear(&self, at: At) -> Result<()> {
+    async fn suspect(&self, id: ShareId, what: Suspicion, object: String) -> Result<()> {
         let server = self.id;
-        self.leasedb
-            .write(move |tx| leasedb::clear(tx, server, at))
-            .await
-    }
-
-    async fn suspect(&self, at: At, what: Suspicion, object: String) -> Result<()> {
-        let (server, now) = (self.id, self.leasedb.now_ms());
         if what == Suspicion::Torn && self.leasedb.suspect_count(server).await? >= MOST_SUSPECTS {
             tracing::warn!(
                 "cloud {:?} lists more than {MOST_SUSPECTS} objects of no share: what is beyond is left alone",
@@ -296,9 +252,7 @@ impl StorageServer {
             );
             return Ok(());
         }
-        self.leasedb
-            .write(move |tx| leasedb::suspect(tx, server, at, what, &object, now))
-            .await
+        self.leasedb.suspect(server, id, what, object).await
     }
 
     /// Whether a suspicion of the same object is old enough for the second pass. By a clock that is
@@ -307,59 +261,55 @@ impl StorageServer {
         if self.leasedb.clock_is_off().is_some() {
             return false;
         }
-        let old = self.leasedb.over_since(self.leasedb.patience().suspicion);
+        let old = self
+            .leasedb
+            .over_since(self.leasedb.grace_periods().suspicion);
         before.is_some_and(|s| s.what == what && s.object == object && s.since_ms <= old)
     }
 
-    /// Listed, and no row has it.
+    /// Deals with a share that was listed and has no row.
     async fn unknown(
         &self,
         share: &FoundShare,
         before: Option<Suspect>,
-        told: &Reconciled,
+        progress: &Reconciled,
     ) -> Result<()> {
-        let at = (share.index, share.share);
+        let id = share.id;
         let missing = match self.examine(share).await? {
             // None of ours is so large.
-            Examined::Whole(_, _, bytes) if bytes > leasedb::MAX_SHARE => {
-                return self.clear(at).await;
+            Examined::Whole(_, stored) if stored.bytes > MAX_SHARE => {
+                return self.leasedb.clear_suspicion(self.id, id).await;
             }
-            Examined::Whole(kind, objects, bytes) => {
-                let (server, leasedb) = (self.id, self.leasedb.clone());
-                let discovered = self.leasedb.write(move |tx| {
-                    leasedb::clear(tx, server, at)?;
-                    let confirmed = !leasedb.was_just_taken(tx, server)?;
-                    leasedb.discover(tx, server, at, kind, (objects, bytes), confirmed)
-                });
-                if discovered.await? {
-                    count(&told.discovered);
+            Examined::Whole(kind, stored) => {
+                if self.leasedb.discover(self.id, id, kind, stored).await? {
+                    count(&progress.discovered);
                 }
                 return Ok(());
             }
             // Where nothing may be written it stays.
             Examined::Deleted if self.require_writable().await.is_err() => {
-                return self.clear(at).await;
+                return self.leasedb.clear_suspicion(self.id, id).await;
             }
             Examined::Deleted => {
-                let lock = self.slot_lock(share.index);
+                let lock = self.slot_lock(share.id.index);
                 let _turn = lock.lock().await;
                 // One whose mark alone was left is looked for by nobody else.
-                self.backend.tidy_mutable(share.index, share.share).await?;
-                return self.clear(at).await;
+                mutable_store(&*self.backend)?
+                    .tidy_mutable(share.id)
+                    .await?;
+                return self.leasedb.clear_suspicion(self.id, id).await;
             }
             Examined::Torn(missing) => missing,
         };
-        count(&told.torn);
+        count(&progress.torn);
         let Some(object) = missing else {
-            return self.clear(at).await;
+            return self.leasedb.clear_suspicion(self.id, id).await;
         };
-        let patience = self.leasedb.patience();
-        let old = self
-            .leasedb
-            .over_since(patience.upload + patience.suspicion);
+        let grace = self.leasedb.grace_periods();
+        let old = self.leasedb.over_since(grace.upload + grace.suspicion);
         let is_old = share.newest_ms.is_none_or(|newest| newest <= old);
         if !(is_old && self.is_second_pass(before.as_ref(), Suspicion::Torn, &object)) {
-            return self.suspect(at, Suspicion::Torn, object).await;
+            return self.suspect(id, Suspicion::Torn, object).await;
         }
         if !self
             .check_owner()
@@ -369,229 +319,43 @@ impl StorageServer {
         {
             return Ok(());
         }
-        count(&told.reaped);
+        count(&progress.reaped);
         self.reap(share).await
     }
 
     /// Compares a mutable share with what was listed of it, while nobody writes to it.
-    async fn recover(&self, share: &FoundShare) -> Result<Recovered> {
-        let lock = self.slot_lock(share.index);
+    pub(crate) async fn recover(&self, share: &FoundShare) -> Result<Recovered> {
+        let lock = self.slot_lock(share.id.index);
         let _turn = lock.lock().await;
-        self.backend
-            .recover_mutable(share.index, share.share, &share.found)
+        mutable_store(&*self.backend)?
+            .recover_mutable(share.id, &share.found)
             .await
     }
 
-    /// What a share is that no row has. At most two small reads where it is immutable.
-    async fn examine(&self, share: &FoundShare) -> Result<Examined> {
-        let Found::Immutable {
-            chunks,
-            chunk_size,
-            bytes,
-        } = &share.found
-        else {
-            return Ok(match self.recover(share).await? {
-                Recovered::Whole(there) => Examined::Whole(ShareKind::Mutable, 0, there.length),
-                Recovered::Deleted => Examined::Deleted,
-                Recovered::Torn(missing) => Examined::Torn(missing),
-            });
-        };
-        match self.whole(share, chunks, *chunk_size, *bytes).await? {
-            Some(Examined::Torn(_)) => {
-                // A newer format, or damage: which chunk would make it whole is not known.
-                let FoundShare { index, share, .. } = share;
-                tracing::warn!(
-                    "share {share} of {index} begins with no header that is known; it stays as it is"
-                );
-                Ok(Examined::Torn(None))
-            }
-            Some(whole) => Ok(whole),
-            None => {
-                let missing = self.decisive(share, chunks).await?;
-                let is_gap = missing
-                    .as_ref()
-                    .is_some_and(|(chunk, _)| *chunk < past(chunks));
-                if !is_gap && self.has_an_end(share, chunks, *chunk_size, *bytes).await? {
-                    let FoundShare { index, share, .. } = share;
-                    tracing::error!(
-                        "cloud {:?}: share {share} of {index} is all there, and its header or its end is damaged; it is kept",
-                        self.name()
-                    );
-                    return Ok(Examined::Torn(None));
-                }
-                Ok(Examined::Torn(missing.map(|(_, object)| object)))
-            }
-        }
-    }
-
-    /// Whether chunks without a gap look like all of a share, though its header or its end says
-    /// otherwise: one that never was complete ends with a whole chunk of the size that new shares
-    /// have, and has no end.
-    async fn has_an_end(
-        &self,
-        share: &FoundShare,
-        chunks: &RangeSet,
-        chunk_size: u64,
-        bytes: u64,
-    ) -> Result<bool> {
-        if chunk_size == 0 {
-            return Ok(false);
-        }
-        let objects = past(chunks);
-        let last = match self
-            .backend
-            .chunk_length(share.index, share.share, objects.saturating_sub(1))
-            .await?
-        {
-            Some(last) => last,
-            None => return Ok(false),
-        };
-        if objects > 1 && last < chunk_size
-            || objects == 1 && !last.is_multiple_of(self.backend.chunk_unit())
-        {
-            return Ok(true);
-        }
-        let end = self
-            .backend
-            .read(
-                share.index,
-                share.share,
-                bytes.saturating_sub(FOOTER as u64)..bytes,
-            )
-            .await;
-        let end: Vec<u8> = match end {
-            Ok(stream) => stream.try_collect::<Vec<_>>().await?.concat(),
-            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => return Ok(false),
-            Err(e) => return Err(e),
-        };
-        Ok(crate::container::resembles_an_end(&end))
-    }
-
-    /// What an immutable share is that was listed, or a file; torn where its header is none that is
-    /// known, none where it is not whole. What lies beyond its end is a leftover, and says nothing
-    /// against it.
-    async fn whole(
-        &self,
-        share: &FoundShare,
-        chunks: &RangeSet,
-        chunk_size: u64,
-        bytes: u64,
-    ) -> Result<Option<Examined>> {
-        let (index, number) = (share.index, share.share);
-        let Some(first) = chunks
-            .ranges()
-            .first()
-            .filter(|first| first.start == 0 && chunk_size > 0)
-        else {
-            return Ok(None);
-        };
-        let is_all = chunks.ranges().len() == 1;
-        // Of the last chunk only that it is there is known.
-        let certain = if is_all {
-            bytes
-        } else {
-            (first.end - 1).max(1).saturating_mul(chunk_size)
-        };
-        let part = async |range: std::ops::Range<u64>| {
-            let stream = self.backend.read(index, number, range).await?;
-            stream
-                .try_fold(Vec::new(), async |mut all, piece| {
-                    all.extend_from_slice(&piece);
-                    Ok(all)
-                })
-                .await
-        };
-        let whole = async {
-            let beginning = part(0..certain.min(HEADER as u64)).await?;
-            Ok(match Container::parse(&beginning) {
-                Some(array @ Container::Array) if is_all => {
-                    let end = part(bytes.saturating_sub(FOOTER as u64)..bytes).await?;
-                    array.is_whole(bytes, &end).then_some(Examined::Whole(
-                        ShareKind::Array,
-                        first.end,
-                        bytes,
-                    ))
-                }
-                Some(Container::Immutable { header, length }) => {
-                    let total = header.saturating_add(length);
-                    let objects = total.div_ceil(chunk_size).max(1);
-                    if objects > first.end {
-                        return Ok(None);
-                    }
-                    // Its last byte is there, and where nothing follows it is the last.
-                    part(total - 1..total).await?;
-                    let is_whole = !(is_all && objects == first.end) || total == bytes;
-                    is_whole.then_some(Examined::Whole(ShareKind::Immutable, objects, total))
-                }
-                Some(file @ Container::Mutable { length, .. }) if is_all => file
-                    .is_whole(bytes, &[])
-                    .then_some(Examined::Whole(ShareKind::Mutable, 0, length)),
-                Some(_) => None,
-                None => Some(Examined::Torn(None)),
-            })
-        };
-        match whole.await {
-            Ok(whole) => Ok(whole),
-            // Deleted since it was listed, or listed of another length than it has.
-            Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => Ok(None),
-            Err(e) => Err(e),
-        }
-    }
-
-    /// The object that would make a torn share whole, where it is not found by its name; none where
-    /// it is there.
-    async fn decisive(
-        &self,
-        share: &FoundShare,
-        chunks: &RangeSet,
-    ) -> Result<Option<(u64, String)>> {
-        let (index, number) = (share.index, share.share);
-        let name = |chunk| ShareObject::Chunk(chunk).key(index, number).to_string();
-        // In a gap, what the listing may have left out; after a full row, the next.
-        let past = past(chunks);
-        for chunk in chunks.missing(past).into_iter().flatten().chain([past]) {
-            if self
-                .backend
-                .chunk_length(index, number, chunk)
-                .await?
-                .is_none()
-            {
-                return Ok(Some((chunk, name(chunk))));
-            }
-        }
-        Ok(None)
-    }
-
-    /// Destroys what never was whole.
+    /// Destroys a share that never was whole.
     async fn reap(&self, share: &FoundShare) -> Result<()> {
-        let at = (share.index, share.share);
-        let (server, leasedb) = (self.id, self.leasedb.clone());
+        let id = share.id;
         if let Found::Mutable { .. } = share.found {
-            let lock = self.slot_lock(share.index);
+            let lock = self.slot_lock(share.id.index);
             let _turn = lock.lock().await;
-            self.backend
-                .give_up_mutable(share.index, share.share, &share.found)
+            mutable_store(&*self.backend)?
+                .give_up_mutable(share.id, &share.found)
                 .await?;
-            return self.clear(at).await;
+            return self.leasedb.clear_suspicion(self.id, id).await;
         }
-        // Its row refuses the name to others until it has gone; collection does the rest.
-        self.leasedb
-            .write(move |tx| {
-                leasedb::clear(tx, server, at)?;
-                leasedb.condemn_unknown(tx, server, at)
-            })
-            .await?;
+        // Collection does the rest.
+        self.leasedb.condemn_torn(self.id, id).await?;
         self.wake();
         Ok(())
     }
 
-    /// Listed, and STABLE.
+    /// Deals with a STABLE share that was listed.
     async fn known(
         &self,
         row: &ShareRow,
         share: &FoundShare,
         before: Option<Suspect>,
-        told: &Reconciled,
+        progress: &Reconciled,
     ) -> Result<()> {
         if row.kind == ShareKind::Mutable
             && let Found::Mutable { .. } = share.found
@@ -602,7 +366,7 @@ impl StorageServer {
                 other => drop(other?),
             }
             if self.lacks(row, &share.found).await?.is_some() {
-                return self.unlisted(row, before, told).await;
+                return self.unlisted(row, before, progress).await;
             }
         }
         if let Found::Immutable { chunks, bytes, .. } = &share.found
@@ -611,7 +375,7 @@ impl StorageServer {
         {
             let bytes = *bytes;
             if !chunks.contains(&(0..row.objects)) {
-                return self.unlisted(row, before, told).await;
+                return self.unlisted(row, before, progress).await;
             }
             let beyond = chunks.within(&(row.objects..u64::MAX));
             // An array's storage index never recurs: what is beyond its share's end is nobody's,
@@ -627,26 +391,10 @@ impl StorageServer {
                 && differs
                 && self.bytes_by_name(row).await? != Some(row.used_space)
             {
-                return self.shortened(row, bytes, before, told).await;
+                return self.shortened(row, bytes, before, progress).await;
             }
         }
-        self.is_there(row, before.is_some()).await
-    }
-
-    /// The bytes of a share's objects, each asked for by its name; `None` where one is not there.
-    async fn bytes_by_name(&self, row: &ShareRow) -> Result<Option<u64>> {
-        let mut total = 0_u64;
-        for chunk in 0..row.objects.max(1) {
-            match self
-                .backend
-                .chunk_length(row.index, row.share, chunk)
-                .await?
-            {
-                Some(length) => total = total.saturating_add(length),
-                None => return Ok(None),
-            }
-        }
-        Ok(Some(total))
+        self.confirm_present(row, before.is_some()).await
     }
 
     /// Objects beyond a share's end, of an older upload under its name: they go when two passes a
@@ -658,18 +406,13 @@ impl StorageServer {
         beyond: &[std::ops::Range<u64>],
         before: Option<Suspect>,
     ) -> Result<()> {
-        let (at, object) = (
-            (row.index, row.share),
-            ShareObject::Chunk(first)
-                .key(row.index, row.share)
-                .to_string(),
-        );
+        let (id, object) = (row.id, ShareObject::Chunk(first).key(row.id).to_string());
         // It is there all the same.
         if row.is_lost {
-            self.is_there(row, false).await?;
+            self.confirm_present(row, false).await?;
         }
         if !self.is_second_pass(before.as_ref(), Suspicion::Leftover, &object) {
-            return self.suspect(at, Suspicion::Leftover, object).await;
+            return self.suspect(id, Suspicion::Leftover, object).await;
         }
         // Where nothing may be written they stay, and the walk goes on.
         if self.require_writable().await.is_err()
@@ -682,13 +425,9 @@ impl StorageServer {
         }
         for chunk in beyond.iter().cloned().flatten().take(LEFTOVERS) {
             // Row and owner are looked at again before each.
-            let server = self.id;
-            let now = self
-                .leasedb
-                .read(move |c| leasedb::find(c, server, at.0, at.1))
-                .await?;
+            let now = self.leasedb.share(self.id, id).await?;
             let same = now.is_some_and(|now| {
-                now.id == row.id && now.state == ShareState::Stable && now.objects <= chunk
+                now.row == row.row && now.state == ShareState::Stable && now.objects <= chunk
             });
             if !same
                 || !self
@@ -698,37 +437,20 @@ impl StorageServer {
             {
                 return Ok(());
             }
-            if self
-                .backend
-                .chunk_length(row.index, row.share, chunk)
-                .await?
-                .is_some()
-            {
-                self.backend
-                    .remove_chunks(row.index, row.share, chunk..chunk + 1)
-                    .await?;
+            if self.backend.chunk_length(row.id, chunk).await?.is_some() {
+                self.backend.remove_chunks(row.id, chunk..chunk + 1).await?;
             }
         }
-        self.clear(at).await
+        self.leasedb.clear_suspicion(self.id, id).await
     }
 
-    /// A STABLE share is there, whatever was said of it: unless it was found just after a
-    /// take-over, when what the host before had sent could still delete it.
-    async fn is_there(&self, row: &ShareRow, is_suspect: bool) -> Result<()> {
+    /// Records that a STABLE share is present, whatever was said of it: unless it was found just
+    /// after a take-over, when what the host before had sent could still delete it.
+    async fn confirm_present(&self, row: &ShareRow, is_suspect: bool) -> Result<()> {
         if !row.is_lost && !is_suspect {
             return Ok(());
         }
-        let (server, id, at, is_lost) = (self.id, row.id, (row.index, row.share), row.is_lost);
-        let leasedb = self.leasedb.clone();
-        self.leasedb
-            .write(move |tx| {
-                leasedb::clear(tx, server, at)?;
-                if is_lost && !leasedb.was_just_taken(tx, server)? {
-                    leasedb::set_lost(tx, id, None)?;
-                }
-                Ok(())
-            })
-            .await
+        self.leasedb.confirm_present(self.id, row).await
     }
 
     /// All its objects are there, and hold other bytes than were stored: it counts as lost when the
@@ -738,56 +460,34 @@ impl StorageServer {
         row: &ShareRow,
         bytes: u64,
         before: Option<Suspect>,
-        told: &Reconciled,
+        progress: &Reconciled,
     ) -> Result<()> {
-        let (at, object) = ((row.index, row.share), format!("{bytes} bytes"));
-        count(&told.vanished);
+        let (id, object) = (row.id, format!("{bytes} bytes"));
+        count(&progress.vanished);
         if row.is_lost {
             return Ok(());
         }
         tracing::error!(
-            "cloud {:?}: share {} of {} has {bytes} bytes, and {} were stored",
+            "cloud {:?}: {} has {bytes} bytes, and {} were stored",
             self.name(),
-            row.share,
-            row.index,
+            row.id,
             row.used_space
         );
         if !self.is_second_pass(before.as_ref(), Suspicion::Vanished, &object) {
-            return self.suspect(at, Suspicion::Vanished, object).await;
+            return self.suspect(id, Suspicion::Vanished, object).await;
         }
-        count(&told.lost);
-        let (server, id, now) = (self.id, row.id, self.leasedb.now_ms());
-        self.leasedb
-            .write(move |tx| {
-                leasedb::clear(tx, server, at)?;
-                leasedb::set_lost(tx, id, Some(now))
-            })
-            .await
+        count(&progress.lost);
+        self.leasedb.mark_lost(self.id, row).await
     }
 
-    /// An object of a mutable share's current version that is neither listed nor found by name.
-    async fn lacks(&self, row: &ShareRow, found: &Found) -> Result<Option<String>> {
-        let lock = self.slot_lock(row.index);
-        let _turn = lock.lock().await;
-        match self
-            .backend
-            .lacks_mutable(row.index, row.share, found)
-            .await
-        {
-            // A write that is open still is settled first.
-            Err(StorageError::NotKnown { .. }) => Ok(None),
-            other => other,
-        }
-    }
-
-    /// STABLE, and not listed, or not all of it.
+    /// Deals with a STABLE share that was not listed, or not all of it.
     async fn unlisted(
         &self,
         row: &ShareRow,
         before: Option<Suspect>,
-        told: &Reconciled,
+        progress: &Reconciled,
     ) -> Result<()> {
-        let at = (row.index, row.share);
+        let id = row.id;
         let mut missing = None;
         if row.kind == ShareKind::Mutable {
             let nothing = Found::Mutable {
@@ -797,53 +497,36 @@ impl StorageServer {
             missing = self.lacks(row, &nothing).await?;
         } else {
             for chunk in 0..row.objects.max(1) {
-                if self
-                    .backend
-                    .chunk_length(row.index, row.share, chunk)
-                    .await?
-                    .is_none()
-                {
-                    missing = Some(
-                        ShareObject::Chunk(chunk)
-                            .key(row.index, row.share)
-                            .to_string(),
-                    );
+                if self.backend.chunk_length(row.id, chunk).await?.is_none() {
+                    missing = Some(ShareObject::Chunk(chunk).key(row.id).to_string());
                     break;
                 }
             }
         }
-        let (server, id) = (self.id, row.id);
         let Some(object) = missing else {
             // The listing left out what is there.
-            return self.is_there(row, true).await;
+            return self.confirm_present(row, true).await;
         };
-        count(&told.vanished);
+        count(&progress.vanished);
         if row.is_lost {
             return Ok(());
         }
         if !self.is_second_pass(before.as_ref(), Suspicion::Vanished, &object) {
-            return self.suspect(at, Suspicion::Vanished, object).await;
+            return self.suspect(id, Suspicion::Vanished, object).await;
         }
-        count(&told.lost);
+        count(&progress.lost);
         tracing::error!(
-            "cloud {:?} has lost share {} of {}: {object} is gone",
+            "cloud {:?} has lost {}: {object} is gone",
             self.name(),
-            row.share,
-            row.index
+            row.id
         );
-        let now = self.leasedb.now_ms();
-        self.leasedb
-            .write(move |tx| {
-                leasedb::clear(tx, server, at)?;
-                leasedb::set_lost(tx, id, Some(now))
-            })
-            .await
+        self.leasedb.mark_lost(self.id, row).await
     }
 
     /// Takes the container over for this database, whose epoch must be above all that were seen.
     ///
     /// # Errors
-    /// [`StorageError::ReadOnly`] where it is another array's or another cloud's.
+    /// [`StorageError::ReadOnly`] if it is another array's or another cloud's.
     pub async fn take_over(&self) -> Result<()> {
         self.require_configured_writable()?;
         let issued = self.leasedb.issued_runs().await?;

@@ -1,21 +1,19 @@
-//! Mutable shares in a cloud against what a complete listing shows of them: decision 0004's rules
-//! for a lost database, for what an older host left, and for what never will be whole.
+//! Compares mutable shares in a cloud with a complete listing. Decision 0004 has the rules for a
+//! lost database, for objects of an older host, and for shares that will never be whole.
 
 use std::collections::BTreeSet;
 
 use raic_cloud::ErrorKind;
 
 use crate::{
-    Found, Generation, MutableShare, Recovered, Result, ShareNum, Span, StorageIndex,
+    Found, Generation, MutableShare, Recovered, Result, ShareId, Span,
     commit::Commit,
+    leasedb::{NamedChunk, Slot, Superseded},
     mutable::MutableShares,
     object::ShareObject,
-    slots::{NamedChunk, Slot, Superseded},
 };
 
-type At = (StorageIndex, ShareNum);
-
-/// Below every generation that is given: under it stands what no commit names.
+/// A generation below every real one. Chunks that no commit names are superseded under it.
 const BELOW_ALL: Generation = Generation {
     epoch: 0,
     micros: 1,
@@ -23,14 +21,15 @@ const BELOW_ALL: Generation = Generation {
 };
 
 impl MutableShares {
-    /// The first of some chunks that is not found by its name.
+    /// Returns the name of the first of `chunks` that is not found by its name; `None` if all are
+    /// found.
     async fn missing(
         &self,
-        (index, share): At,
+        id: ShareId,
         chunks: impl Iterator<Item = NamedChunk>,
     ) -> Result<Option<String>> {
         for (number, generation) in chunks {
-            let key = ShareObject::MutableChunk(number, generation).key(index, share);
+            let key = ShareObject::MutableChunk(number, generation).key(id);
             match self.container.cloud.head(&key).await {
                 Ok(_) => {}
                 Err(e) if e.kind == ErrorKind::NotFound => {
@@ -43,28 +42,30 @@ impl MutableShares {
         Ok(None)
     }
 
-    /// An object of the current version that a walk did not find, and that is not found by its
-    /// name.
-    pub(crate) async fn lacks(&self, at: At, found: &Found) -> Result<Option<String>> {
-        let slot = self.settled(at).await?;
+    /// Returns the name of an object of the current version that a walk did not find and that is
+    /// not found by its name either; `None` if there is none.
+    pub(crate) async fn lacks(&self, id: ShareId, found: &Found) -> Result<Option<String>> {
+        let slot = self.settle(id).await?;
         let Some(commit) = slot.version() else {
             return Ok(None);
         };
         let Found::Mutable { chunks, .. } = found else {
             return Ok(None);
         };
-        self.missing(at, commit.named().filter(|chunk| !chunks.contains(chunk)))
+        self.missing(id, commit.named().filter(|chunk| !chunks.contains(chunk)))
             .await
     }
 
-    pub(crate) async fn recover(&self, at: At, found: &Found) -> Result<Recovered> {
+    /// Compares a share with the objects that a complete listing found of it: see
+    /// [`crate::MutableStore::recover_mutable`].
+    pub(crate) async fn recover(&self, id: ShareId, found: &Found) -> Result<Recovered> {
         let Found::Mutable { commits, chunks } = found else {
             return Ok(Recovered::Deleted);
         };
-        match self.slots.get(at).await? {
+        match self.slots.get(id).await? {
             Some(slot) if !slot.is_doubtful => {
-                self.note_strays(at, &slot, commits, chunks).await?;
-                let slot = self.settled(at).await?;
+                self.note_strays(id, &slot, commits, chunks).await?;
+                let slot = self.settle(id).await?;
                 let version = slot.version();
                 let share = version.map(|v| MutableShare {
                     length: v.length,
@@ -74,22 +75,22 @@ impl MutableShares {
             }
             slot => {
                 let current = slot.and_then(|slot| slot.current);
-                let current =
-                    current.and_then(|bytes| Commit::decode(&bytes, &self.slots.key, at.0, at.1));
-                // What an earlier listing, or a backup, showed: a listing that leaves it out takes
-                // nothing back.
+                let current = current.and_then(|bytes| Commit::decode(&bytes, &self.slots.key, id));
+                // A version from an earlier listing or a backup stays a candidate, even if this
+                // listing leaves it out.
                 let known = current.map(|commit| commit.generation);
-                self.newest_whole(at, commits.iter().copied().chain(known).collect(), chunks)
+                self.newest_whole(id, commits.iter().copied().chain(known).collect(), chunks)
                     .await
             }
         }
     }
 
-    /// The database says which version is current: what neither it names nor a write under way is
-    /// an older host's, and goes as what is superseded does.
+    /// Supersedes the strays of a slot whose current version the database knows. Strays are listed
+    /// objects that neither a version in the tables nor a write under way names: an older host sent
+    /// them.
     async fn note_strays(
         &self,
-        at: At,
+        id: ShareId,
         slot: &Slot,
         commits: &BTreeSet<Generation>,
         chunks: &BTreeSet<NamedChunk>,
@@ -97,9 +98,9 @@ impl MutableShares {
         let current = slot
             .current
             .as_deref()
-            .map(|bytes| self.decode(at, bytes))
+            .map(|bytes| self.decode(id, bytes))
             .transpose()?;
-        let superseded = self.slots.superseded(at).await?;
+        let superseded = self.slots.superseded(id).await?;
         let known: BTreeSet<Generation> = (current.iter().map(|commit| commit.generation))
             .chain(slot.intent.iter().map(|intent| intent.generation))
             .chain(superseded.iter().map(|old| old.generation))
@@ -120,21 +121,22 @@ impl MutableShares {
         if writers.is_empty() {
             return Ok(());
         }
-        let (epoch, last) = self.slots.last_generation(at).await?;
+        let (epoch, last) = self.slots.last_generation(id).await?;
         if let Some(newer) = writers.iter().find(|g| g.epoch == epoch && **g > last) {
             let what = format!(
-                "version {newer} is newer than all that the database knows: it is a backup that was restored; stop the \
-                 daemon and run `raic lease rebuild --restored-backup`"
+                "version {newer} is newer than every version that the database knows, so the \
+                 database is a restored backup; stop the daemon and run `raic lease rebuild \
+                 --restored-backup`"
             );
-            tracing::error!("{}", self.damaged(at, what));
+            tracing::error!("{}", self.damaged(id, what));
             return Ok(());
         }
         for generation in &writers {
-            // One that cannot be read may be a version that was acknowledged: it and what it may
-            // name stay.
-            let there = self.get(at, ShareObject::Commit(*generation)).await?;
-            if let Some(bytes) = there
-                && let Err(e) = self.decode(at, &bytes)
+            // A commit that cannot be read may be an acknowledged version, and may name any stray.
+            // Then all strays stay.
+            let stored = self.get(id, ShareObject::Commit(*generation)).await?;
+            if let Some(bytes) = stored
+                && let Err(e) = self.decode(id, &bytes)
             {
                 tracing::warn!("{e}");
                 return Ok(());
@@ -144,7 +146,7 @@ impl MutableShares {
         let old = writers.into_iter().map(|generation| {
             let chunks = strays
                 .iter()
-                .filter(|(_, of)| *of == generation)
+                .filter(|(_, writer)| *writer == generation)
                 .copied()
                 .collect();
             Superseded {
@@ -154,47 +156,47 @@ impl MutableShares {
             }
         });
         let old: Vec<_> = old.collect();
-        let (index, share) = at;
+        let ShareId { index, share } = id;
         tracing::info!(
-            "{} versions of share {share} of {index} that nobody knows go",
+            "{} unknown versions of share {share} of {index} will be removed",
             old.len()
         );
-        self.slots.supersede_strays(at, slot.fence, old).await
+        self.slots.supersede_strays(id, slot.fence, old).await
     }
 
-    /// The database was lost: the newest version whose commit is authentic and whose chunks are all
-    /// there.
+    /// Recovers a share after the database was lost: the newest version becomes current whose
+    /// commit is authentic and whose chunks all exist. `commits` and `chunks` were listed.
     async fn newest_whole(
         &self,
-        at: At,
+        id: ShareId,
         mut commits: BTreeSet<Generation>,
         chunks: &BTreeSet<NamedChunk>,
     ) -> Result<Recovered> {
-        // A commit has the generation of the chunks it was written with: one that was not listed is
-        // asked for by name.
+        // A commit has the generation of the chunks that were written with it. So a commit that was
+        // not listed is looked up by the generation of its chunks.
         commits.extend(chunks.iter().map(|(_, generation)| *generation));
         let highest = commits.last().copied();
         let mut whole: Option<Commit> = None;
         let mut older = Vec::new();
-        // A commit that cannot be read may name any chunk: then none is stray, and nothing is given
-        // up.
+        // A commit that cannot be read may name any chunk. Then no chunk is a stray, and nothing is
+        // given up.
         let (mut torn, mut is_unreadable) = (None, false);
         let mut named: BTreeSet<NamedChunk> = BTreeSet::new();
         for generation in commits.into_iter().rev() {
-            let Some(bytes) = self.get(at, ShareObject::Commit(generation)).await? else {
+            let Some(bytes) = self.get(id, ShareObject::Commit(generation)).await? else {
                 self.container.proves_absence().await?;
                 continue;
             };
-            let Some(commit) = Commit::decode(&bytes, &self.slots.key, at.0, at.1) else {
+            let Some(commit) = Commit::decode(&bytes, &self.slots.key, id) else {
                 is_unreadable = true;
                 tracing::warn!(
                     "{}",
-                    self.damaged(at, format!("commit {generation} is not authentic"))
+                    self.damaged(id, format!("commit {generation} is not authentic"))
                 );
                 continue;
             };
             if whole.is_some() {
-                // A chunk goes with the newest of those that name it.
+                // A chunk is removed with the newest version that names it.
                 let chunks = commit
                     .named()
                     .filter(|chunk| named.insert(*chunk))
@@ -208,14 +210,14 @@ impl MutableShares {
             }
             named.extend(commit.named());
             match self
-                .missing(at, commit.named().filter(|c| !chunks.contains(c)))
+                .missing(id, commit.named().filter(|c| !chunks.contains(c)))
                 .await?
             {
                 None => whole = Some(commit),
                 Some(missing) => {
                     tracing::warn!(
                         "{}",
-                        self.damaged(at, format!("commit {generation} lacks {missing}"))
+                        self.damaged(id, format!("commit {generation} lacks {missing}"))
                     );
                     torn.get_or_insert(missing);
                 }
@@ -223,14 +225,15 @@ impl MutableShares {
         }
         let whole = match (whole, highest) {
             (Some(whole), _) => whole,
-            // Chunks of a first write that was never committed: the share is as one that was
+            // There are only chunks of a first write that was never committed. The share counts as
             // deleted.
             (None, Some(highest)) if torn.is_none() && !is_unreadable => {
                 Commit::deletion(highest, None)
             }
             _ => return Ok(Recovered::Torn(torn.filter(|_| !is_unreadable))),
         };
-        // What no version names, such as a write that a crash ended, goes with the oldest.
+        // Chunks that no version names, such as those of a write that a crash ended, are removed
+        // with the oldest version.
         let is_stray = |chunk: &&NamedChunk| !is_unreadable && !named.contains(*chunk);
         let stray: Vec<_> = chunks.iter().filter(is_stray).copied().collect();
         if !stray.is_empty() || whole.is_deleted {
@@ -241,7 +244,7 @@ impl MutableShares {
             });
         }
         self.slots
-            .recover(at, whole.generation, self.encode(at, &whole), older)
+            .recover(id, whole.generation, self.encode(id, &whole), older)
             .await?;
         if whole.is_deleted {
             return Ok(Recovered::Deleted);
@@ -252,42 +255,42 @@ impl MutableShares {
         }))
     }
 
-    /// What one listing showed, and the next, complete one does not at all, had gone by then: such
-    /// as the mark of a deletion that an older host ended. It is asked for by its name before it is
-    /// forgotten.
-    pub(crate) async fn forget_unlisted(&self, span: Span, listed: &BTreeSet<At>) -> Result<()> {
-        for at in self
+    /// Forgets doubtful slots of a span that an earlier listing showed and the next complete one
+    /// does not. Such a share had gone by then, like the mark of a deletion that an older host
+    /// ended. Its commit is looked up by name before the slot is forgotten.
+    pub(crate) async fn forget_slots(&self, span: Span, listed: &BTreeSet<ShareId>) -> Result<()> {
+        for id in self
             .slots
             .doubtful(span)
             .await?
             .into_iter()
-            .filter(|at| !listed.contains(at))
+            .filter(|id| !listed.contains(id))
         {
-            let Some(slot) = self.slots.get(at).await?.filter(|slot| slot.is_doubtful) else {
+            let Some(slot) = self.slots.get(id).await?.filter(|slot| slot.is_doubtful) else {
                 continue;
             };
             let current = slot.current.as_deref();
-            let current =
-                current.and_then(|bytes| Commit::decode(bytes, &self.slots.key, at.0, at.1));
+            let current = current.and_then(|bytes| Commit::decode(bytes, &self.slots.key, id));
             if let Some(commit) = current {
-                match self.get(at, ShareObject::Commit(commit.generation)).await {
+                match self.get(id, ShareObject::Commit(commit.generation)).await {
                     Ok(None) => {}
                     Ok(Some(_)) => continue,
-                    // No bad object holds the walk up.
+                    // One bad object must not hold up the walk.
                     Err(e) => {
-                        tracing::debug!("whether a share's mark is gone: {e}");
+                        tracing::debug!("whether the last commit of {id} is gone is unknown: {e}");
                         continue;
                     }
                 }
             }
             self.container.proves_absence().await?;
-            self.slots.forget_doubtful(at, slot.fence).await?;
+            self.slots.forget_doubtful(id, slot.fence).await?;
         }
         Ok(())
     }
 
-    /// No version is whole, as two passes agreed: the share is as one that was deleted.
-    pub(crate) async fn give_up(&self, at: At, found: &Found) -> Result<()> {
+    /// Gives up a share of which no version is whole, as two passes agreed. The share is then like
+    /// a deleted one.
+    pub(crate) async fn give_up(&self, id: ShareId, found: &Found) -> Result<()> {
         let Found::Mutable { commits, chunks } = found else {
             return Ok(());
         };
@@ -315,9 +318,9 @@ impl MutableShares {
         });
         self.slots
             .give_up(
-                at,
+                id,
                 highest,
-                self.encode(at, &Commit::deletion(highest, None)),
+                self.encode(id, &Commit::deletion(highest, None)),
                 older,
             )
             .await

@@ -3,28 +3,29 @@
 use std::{
     collections::HashMap,
     ops::Range,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
 use crate::{
-    Backend, Expiry, LeaseDb, Owner, Ownership, Result, ServerId, ShareNum, ShareStream,
-    ShareWriter, StorageError, StorageIndex, tahoe::Uploads,
+    Backend, Expiry, LeaseDb, Owner, Ownership, Result, ServerId, ShareId, ShareStream,
+    ShareWriter, StorageError, StorageIndex, uploads::Uploads,
 };
 
-/// How a storage server treats what it holds.
-#[derive(Clone, Debug)]
+/// The settings of a storage server.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
-    /// What it fails together with; its own name unless set.
+    /// Name of the group of clouds that may fail together. `None` means the cloud's own name.
     pub domain: Option<String>,
-    /// Nothing is written or deleted.
+    /// Whether nothing may be written to or deleted from the cloud.
     pub is_read_only: bool,
-    /// When accounts' leases end by themselves.
+    /// The rule by which accounts' leases end by themselves.
     pub expiry: Expiry,
-    /// Shares that are deleted in a second, at most; 1 or more.
+    /// Most shares that collection deletes in a second, 1 or more.
     pub deletions_per_second: u32,
 }
 
@@ -39,15 +40,17 @@ impl Default for ServerSettings {
     }
 }
 
-/// What this process has open, over all servers and every configuration since it started: what is
-/// being read, and must not be deleted by it meanwhile; uploads; writers of slots. Clones are one.
+/// The operations that this process has open on all servers: reads, whose shares it must not delete
+/// meanwhile, uploads, and writers of slots. It outlives reloads of the configuration. Clones share
+/// it.
 #[derive(Clone, Debug, Default)]
 pub struct Holds {
     reading: Arc<Mutex<HashMap<StorageIndex, usize>>>,
     uploads: Arc<Mutex<HashMap<ServerId, Arc<Uploads>>>>,
 }
 
-/// While it lives, the shares of its storage index are not deleted by this process.
+/// Holds a storage index: while this lives, this process does not delete shares of that storage
+/// index.
 #[derive(Debug)]
 pub struct Hold {
     holds: Holds,
@@ -56,20 +59,14 @@ pub struct Hold {
 
 impl Holds {
     fn lock(&self) -> MutexGuard<'_, HashMap<StorageIndex, usize>> {
-        // Each change is one call on the map, so a panic elsewhere leaves it whole.
-        self.reading.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reading.lock()
     }
 
     fn uploads(&self, server: ServerId) -> Arc<Uploads> {
-        self.uploads
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .entry(server)
-            .or_default()
-            .clone()
+        self.uploads.lock().entry(server).or_default().clone()
     }
 
-    /// Holds a storage index.
+    /// Holds a storage index until the returned hold is dropped.
     pub fn hold(&self, index: StorageIndex) -> Hold {
         *self.lock().entry(index).or_default() += 1;
         Hold {
@@ -78,7 +75,7 @@ impl Holds {
         }
     }
 
-    /// Whether somebody holds it.
+    /// Returns whether a storage index is held.
     pub fn is_held(&self, index: StorageIndex) -> bool {
         self.lock().contains_key(&index)
     }
@@ -96,17 +93,17 @@ impl Drop for Hold {
     }
 }
 
-/// What was seen of a container's owner, and when.
+/// The last look at a container's owner, and its time.
 #[derive(Debug)]
 struct Looked {
     found: Ownership,
     at: Instant,
 }
 
-/// How long what was seen of a container's owner counts, where nothing is destroyed by it.
+/// How long a look at a container's owner counts for operations that destroy nothing.
 const SEEN: Duration = Duration::from_secs(120);
 
-/// A backend with its leases.
+/// A storage server: a backend with its leases. There is one for each cloud.
 #[derive(Debug)]
 pub struct StorageServer {
     pub(crate) id: ServerId,
@@ -116,21 +113,22 @@ pub struct StorageServer {
     pub(crate) settings: ServerSettings,
     pub(crate) holds: Holds,
     pub(crate) uploads: Arc<Uploads>,
-    /// Changes when there may be something to collect.
+    /// Wakes the collector when there may be something to collect.
     pub(crate) wake: watch::Sender<()>,
-    // Std locks: held while a value is copied.
+    // Blocking locks: held only while a value is copied.
     ownership: Mutex<Option<Looked>>,
-    /// The number of the run that the container was told of.
+    /// Number of the run that this process has written into the container.
     told_run: Mutex<Option<u64>>,
-    /// When the next deletions may go out.
+    /// The moment from which the next deletions may go out.
     pub(crate) paced: Mutex<Option<Instant>>,
 }
 
 impl StorageServer {
-    /// The server of a backend, by its name. Sends nothing yet.
+    /// Opens the server of a backend, under the backend's name. It sends nothing yet, and the
+    /// backend may not be written to before [`StorageServer::check_owner`].
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with [`StorageError::Database`] if the database cannot be written.
     pub async fn open(
         backend: Arc<dyn Backend>,
         leasedb: LeaseDb,
@@ -139,9 +137,9 @@ impl StorageServer {
         holds: Holds,
     ) -> Result<Self> {
         let id = leasedb.server(backend.name()).await?;
-        // From the first request on a not-found counts only beside the owner object.
+        // From the first request on, a not-found counts only if the owner object can be read.
         backend.set_owner(Some(owner.object()));
-        // Until it is known whose the container is.
+        // Nothing may be written until the container's owner is known.
         backend.set_writable(false);
         let wake = watch::Sender::new(());
         let uploads = holds.uploads(id);
@@ -161,53 +159,54 @@ impl StorageServer {
         })
     }
 
-    /// The cloud's configured name.
+    /// The configured name of the server's cloud.
     pub fn name(&self) -> &str {
         self.backend.name()
     }
 
-    /// Its number.
+    /// The server's number.
     pub fn id(&self) -> ServerId {
         self.id
     }
 
-    /// What it fails together with.
+    /// The name of the group of clouds that may fail together with this one; its own name unless
+    /// set.
     pub fn domain(&self) -> &str {
         self.settings.domain.as_deref().unwrap_or(self.name())
     }
 
-    /// When accounts' leases end by themselves.
+    /// The rule by which accounts' leases end by themselves.
     pub fn expiry(&self) -> Expiry {
         self.settings.expiry
     }
 
-    /// What keeps the shares.
+    /// The backend that keeps the server's shares.
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
 
-    /// Where its leases are.
+    /// The database of the server's leases.
     pub fn leasedb(&self) -> &LeaseDb {
         &self.leasedb
     }
 
-    /// There may be something to collect.
+    /// Wakes the collector, because there may be something to collect.
     pub fn wake(&self) {
         self.wake.send_replace(());
     }
 
     fn ownership(&self) -> MutexGuard<'_, Option<Looked>> {
-        self.ownership
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.ownership.lock()
     }
 
-    /// Reads whose the container is, tells it of this run, and takes one that nobody ever had.
+    /// Reads the container's owner, writes this run into the container, and claims a container that
+    /// never had an owner.
     ///
     /// # Errors
-    /// Where it cannot be told: then nothing may be destroyed.
+    /// Fails if the ownership cannot be found out. Then nothing may be destroyed.
     pub async fn check_owner(&self) -> Result<Ownership> {
-        // Before the container is read: who claims it writes there first, and then the row.
+        // This is read before the container is: a claim writes the container first, and then the
+        // row.
         let is_claimed = self.leasedb.is_claimed(self.id).await?;
         let mut found = self.begin_run().await?;
         let is_new = found == Ownership::Unowned && !is_claimed;
@@ -223,7 +222,8 @@ impl StorageServer {
         Ok(found)
     }
 
-    /// What was seen of the owner lately, or is seen now: for what destroys nothing.
+    /// Returns the ownership as seen within the last two minutes, or checks it now. This is for
+    /// operations that destroy nothing.
     pub(crate) async fn seen_owner(&self) -> Result<Ownership> {
         let lately = self
             .ownership()
@@ -236,19 +236,19 @@ impl StorageServer {
         }
     }
 
-    /// Looks for other daemons, and tells the container of this one's run, before anything else is
-    /// sent. A read-only cloud is not told.
+    /// Looks for other daemons, and writes this run into the container before anything else is
+    /// sent. A read-only cloud gets no run.
     async fn begin_run(&self) -> Result<Ownership> {
         let issued = self.leasedb.issued_runs().await?;
         if self.settings.is_read_only {
             return self.owner.check(&*self.backend, self.id, &issued).await;
         }
-        let told = *self.told_run.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = *self.told_run.lock();
         let (found, told) = self
             .owner
             .begin_run(&*self.backend, self.id, &issued, told)
             .await?;
-        *self.told_run.lock().unwrap_or_else(PoisonError::into_inner) = told;
+        *self.told_run.lock() = told;
         Ok(found)
     }
 
@@ -266,11 +266,11 @@ impl StorageServer {
         }
     }
 
-    /// Gives the container an owner object again, which has lost it.
+    /// Gives a container that has lost its owner object a new one.
     ///
     /// # Errors
-    /// [`StorageError::ReadOnly`] where it is another's, or config.toml says that nothing is
-    /// written there.
+    /// Fails with [`StorageError::ReadOnly`] if the container belongs to another owner, or if
+    /// config.toml sets the cloud read-only. Also fails if the ownership cannot be found out.
     pub async fn adopt(&self) -> Result<()> {
         self.require_configured_writable()?;
         let mut found = self.begin_run().await?;
@@ -284,31 +284,33 @@ impl StorageServer {
         found.writable(self.name())
     }
 
-    /// That config.toml does not say that nothing is written there.
+    /// Requires that config.toml does not set the cloud read-only.
     pub(crate) fn require_configured_writable(&self) -> Result<()> {
         match self.settings.is_read_only {
             false => Ok(()),
             true => Err(StorageError::ReadOnly {
                 backend: self.name().to_owned(),
-                reason: "config.toml says so (read_only)".to_owned(),
+                reason: "config.toml sets it so (read_only)".to_owned(),
             }),
         }
     }
 
-    /// Why nothing may be written or deleted; none where it may, or where it is not known yet.
+    /// Returns the reason why nothing may be written or deleted; `None` if both are permitted or
+    /// the ownership is not known yet.
     pub fn refusal(&self) -> Option<String> {
         if self.settings.is_read_only {
-            return Some("config.toml says so (read_only)".to_owned());
+            return Some("config.toml sets it so (read_only)".to_owned());
         }
         self.ownership()
             .as_ref()
             .and_then(|seen| seen.found.refusal(self.name()))
     }
 
-    /// Whether shares may be written.
+    /// Requires that shares may be written. If the ownership is not known yet, it is checked now.
     ///
     /// # Errors
-    /// [`StorageError::ReadOnly`], and what keeps it from being told.
+    /// Fails with [`StorageError::ReadOnly`] if they may not, and with another error if the
+    /// ownership cannot be found out.
     pub async fn require_writable(&self) -> Result<()> {
         if let Some(reason) = self.refusal() {
             return Err(StorageError::ReadOnly {
@@ -324,17 +326,14 @@ impl StorageServer {
         }
     }
 
-    /// Begins a share of an array, which a transaction of the array's has allocated; of `length`
-    /// bytes, where that is known.
+    /// Begins a share of an array, which a transaction of the array has allocated. `length` is its
+    /// length in bytes, if that is known.
     ///
     /// # Errors
-    /// The backend's; [`StorageError::ReadOnly`]; [`StorageError::NoSpace`] where it would not fit.
-    pub async fn create(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        length: Option<u64>,
-    ) -> Result<Box<dyn ShareWriter>> {
+    /// Fails with [`StorageError::ReadOnly`] if the cloud may not be written to, and with
+    /// [`StorageError::NoSpace`] if a share of `length` bytes does not fit. Also fails if the
+    /// backend does.
+    pub async fn create(&self, id: ShareId, length: Option<u64>) -> Result<Box<dyn ShareWriter>> {
         self.require_writable().await?;
         if let (Some(needed), Some(available)) = (length, self.available_space().await?)
             && available < needed
@@ -345,35 +344,31 @@ impl StorageServer {
                 available,
             });
         }
-        self.backend.create(index, share).await
+        self.backend.create(id).await
     }
 
     /// Reads a part of a share, as it is stored.
     ///
     /// # Errors
-    /// The backend's.
-    pub async fn read(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        self.backend.read(index, share, range).await
+    /// Fails as [`crate::ShareStore::read`] does.
+    pub async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+        self.backend.read(id, range).await
     }
 
-    /// Keeps a small object that is no share.
+    /// Stores a small object that is not a share.
     ///
     /// # Errors
-    /// The backend's; [`StorageError::ReadOnly`].
+    /// Fails with [`StorageError::ReadOnly`] if the cloud may not be written to, or if the backend
+    /// fails.
     pub async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
         self.require_writable().await?;
         self.backend.store_object(name, content).await
     }
 
-    /// Reads one.
+    /// Reads a small object that is not a share; `None` if there is none of that name.
     ///
     /// # Errors
-    /// The backend's.
+    /// Fails as [`crate::Container::load_object`] does.
     pub async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
         self.backend.load_object(name).await
     }
@@ -381,13 +376,13 @@ impl StorageServer {
     /// Proves that the cloud answers.
     ///
     /// # Errors
-    /// The backend's.
+    /// Fails with the backend's error if it does not.
     pub async fn probe(&self) -> Result<()> {
         self.backend.probe().await
     }
 
-    /// After objects were found missing, or deleted: whether the container is the one in which that
-    /// counts.
+    /// Requires that the container has its owner object, after objects were found missing or were
+    /// deleted. Only then they count as gone.
     pub(crate) async fn require_owned(&self) -> Result<()> {
         match self.backend.load_object(&self.owner.object()).await? {
             Some(_) => Ok(()),

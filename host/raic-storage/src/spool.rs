@@ -1,9 +1,10 @@
-//! Where parts of uploads wait that cannot go to a cloud yet: files below the home, for their owner
-//! alone.
+//! The spool: files below the home in which parts of uploads wait until they fill a chunk for the
+//! cloud. Only the home's owner can read them.
 //!
-//! A file has the count of chunks that went out already and the size of a chunk (8 bytes each,
-//! big-endian), then from 4096 on the share's bytes at their places. What went out is cut out of
-//! the file, after the count is durable: so a byte is in the spool or in the cloud.
+//! A file begins with the number of chunks that went out already and the size of a chunk, 8 bytes
+//! each, big-endian. From offset 4096 on it has the share's bytes at their places. After a chunk
+//! went out and the count is durable, the chunk is cut out of the file. So each byte is in the
+//! spool or in the cloud.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +14,7 @@ use std::{
     os::unix::fs::FileExt as _,
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -24,16 +25,18 @@ use cap_std::{
     ambient_authority,
     fs::{Dir, MetadataExt as _, OpenOptions},
 };
+use parking_lot::{Mutex, MutexGuard};
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::Semaphore;
 
-use crate::{RangeSet, Result, ShareNum, StorageError, StorageIndex};
+use crate::{RangeSet, Result, ShareId, StorageError};
 
-/// Where the share's bytes begin.
+/// Offset in a spool file at which the share's bytes begin.
 const DATA: u64 = 4096;
-/// How long a write waits for room.
+/// How long a write waits for room in the spool before it fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Reads a big-endian number.
 fn number(bytes: &[u8]) -> u64 {
     bytes
         .iter()
@@ -46,15 +49,15 @@ pub struct Spool {
     root: Arc<Dir>,
     path: Arc<PathBuf>,
     room: Arc<Semaphore>,
-    /// Room that files take which no upload has opened yet since the start. A std lock: held while
-    /// a number is moved.
+    /// Bytes of room that each file takes that no upload has opened since the start, by the file's
+    /// name. A blocking lock: held only while a number is moved.
     lying: Arc<Mutex<BTreeMap<String, u64>>>,
 }
 
 impl Spool {
-    /// Takes up to so much room; returns how much.
+    /// Takes up to `bytes` of room without waiting. Returns the bytes that it took.
     fn take(&self, bytes: u64) -> u64 {
-        // A semaphore gives 4 GiB at once, at most.
+        // A semaphore gives at most 4 GiB at once.
         let mut taken = 0;
         while taken < bytes {
             let some = (bytes - taken)
@@ -73,19 +76,21 @@ impl Spool {
     }
 
     fn lying(&self) -> MutexGuard<'_, BTreeMap<String, u64>> {
-        self.lying.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lying.lock()
     }
 
+    /// Gives back the room of a file that no upload has opened since the start.
     fn stand_up(&self, name: &str) {
         if let Some(bytes) = self.lying().remove(name) {
             self.room.add_permits(usize::try_from(bytes).unwrap_or(0));
         }
     }
 
-    /// Opens the folder, made where it is not there, for up to `bytes` of parts. Blocks.
+    /// Opens the folder at `path` for up to `bytes` of parts, and makes it if it does not exist.
+    /// Blocks the thread.
     ///
     /// # Errors
-    /// The filesystem's.
+    /// Fails with the filesystem's error if the folder cannot be made or opened.
     pub fn open(path: &Path, bytes: u64) -> io::Result<Self> {
         use std::os::unix::fs::DirBuilderExt as _;
         std::fs::DirBuilder::new()
@@ -104,22 +109,23 @@ impl Spool {
         })
     }
 
-    /// The name of an upload's file: of the cloud's configured name, and of its share.
-    pub fn name(cloud: &str, index: StorageIndex, share: ShareNum) -> String {
+    /// Returns the name of an upload's file, made of the cloud's configured name and the share.
+    pub fn name(cloud: &str, id: ShareId) -> String {
+        let ShareId { index, share } = id;
         format!("{cloud}.{index}.{share}")
     }
 
-    /// Removes the files of uploads that `lives` does not know: what a crash left. The others take
-    /// their room. Blocks.
+    /// Removes the files that a crash left behind: those whose name `lives` does not accept. The
+    /// other files take their room. Blocks the thread.
     ///
     /// # Errors
-    /// The filesystem's.
+    /// Fails with the filesystem's error if a file cannot be looked up or removed.
     pub fn tidy(&self, lives: impl Fn(&str) -> bool) -> io::Result<()> {
         for entry in self.root.entries()? {
             let entry = entry?;
             let name = entry.file_name();
             match name.to_str().filter(|name| lives(name)) {
-                // Blocks are of 512 bytes; holes have none.
+                // A block has 512 bytes, and a hole has no blocks.
                 Some(name) => {
                     let held = self.take(entry.metadata()?.blocks() * 512);
                     self.lying().insert(name.to_owned(), held);
@@ -130,11 +136,11 @@ impl Spool {
         Ok(())
     }
 
-    /// Removes the file of an upload that was given up, where there is one.
+    /// Removes the file of an upload that is complete or was given up, if there is one.
     pub(crate) async fn discard(&self, name: String) -> Result<()> {
-        let (root, of) = (self.root.clone(), name.clone());
+        let (root, path) = (self.root.clone(), name.clone());
         self.stand_up(&name);
-        let removed = tokio::task::spawn_blocking(move || match root.remove_file(of) {
+        let removed = tokio::task::spawn_blocking(move || match root.remove_file(path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
         });
@@ -144,12 +150,13 @@ impl Spool {
             .map_err(self.failed(&name, "remove"))
     }
 
-    /// An upload is given up: its bytes go, and what is told is how many chunks of it went out, for
-    /// as long as its file stays; none where there is no such file.
+    /// Cuts the bytes of an upload that is given up, and keeps its count. Returns the number of its
+    /// chunks that went out, each time until its file is discarded; `None` if there is no such
+    /// file.
     pub(crate) async fn end(&self, name: String) -> Result<Option<u64>> {
-        let (root, of) = (self.root.clone(), name.clone());
+        let (root, path) = (self.root.clone(), name.clone());
         let end = move || {
-            let file = match root.open_with(of, OpenOptions::new().read(true).write(true)) {
+            let file = match root.open_with(path, OpenOptions::new().read(true).write(true)) {
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
                 other => other?.into_std(),
             };
@@ -178,8 +185,8 @@ impl Spool {
         }
     }
 
-    /// The file of an upload; `chunk_size` is of one that begins, and `received` what was written
-    /// to it before.
+    /// Opens the file of an upload. A new file gets `chunk_size`, in bytes. `received` has the
+    /// ranges that were written to the upload before.
     pub(crate) async fn file(
         &self,
         name: String,
@@ -187,9 +194,9 @@ impl Spool {
         received: &RangeSet,
     ) -> Result<SpoolFile> {
         use cap_std::fs::OpenOptionsExt as _;
-        let (root, of) = (self.root.clone(), name.clone());
-        // What was acknowledged must be here or in the cloud: a file that was lost is not made
-        // anew, with zeros in the place of bytes.
+        let (root, path) = (self.root.clone(), name.clone());
+        // Acknowledged bytes must be here or in the cloud. So a file that was lost is not made
+        // anew, with zeros in place of its bytes.
         let (is_new, last) = (
             received.ranges().is_empty(),
             received.ranges().last().map_or(0, |range| range.end),
@@ -197,7 +204,7 @@ impl Spool {
         let open = move || {
             let mut options = OpenOptions::new();
             let options = options.read(true).write(true).truncate(false).mode(0o600);
-            let file = root.open_with(of, options.create(is_new))?.into_std();
+            let file = root.open_with(path, options.create(is_new))?.into_std();
             let mut head = [0; 16];
             let mut reader = &file;
             match reader.read_exact(&mut head) {
@@ -208,7 +215,7 @@ impl Spool {
                     if is_short {
                         return Err(io::Error::new(
                             io::ErrorKind::UnexpectedEof,
-                            "it has less than was acknowledged",
+                            "it has fewer bytes than were acknowledged",
                         ));
                     }
                 }
@@ -216,7 +223,7 @@ impl Spool {
                     head[8..].copy_from_slice(&chunk_size.to_be_bytes());
                     file.write_all_at(&head, 0)?;
                     file.sync_data()?;
-                    // Its name is durable once the folder is.
+                    // The file's name is durable once the folder is synced.
                     root.open(".")?.sync_all()?;
                 }
                 Err(e) => return Err(e),
@@ -227,7 +234,7 @@ impl Spool {
             .await
             .unwrap_or_else(|e| Err(io::Error::other(e)));
         let (file, drained, chunk_size) = opened.map_err(self.failed(&name, "open"))?;
-        // What lies there still takes its room, as far as there is some.
+        // The bytes that wait in the file take their room, as far as there is some.
         let waits = received.within(&(drained.saturating_mul(chunk_size)..u64::MAX));
         let waits: u64 = waits.iter().map(|range| range.end - range.start).sum();
         self.stand_up(&name);
@@ -243,7 +250,7 @@ impl Spool {
     }
 }
 
-/// The part of one upload. Dropping it keeps the file.
+/// The open file of one upload in the spool. Dropping it keeps the file and gives its room back.
 #[derive(Debug)]
 pub(crate) struct SpoolFile {
     spool: Spool,
@@ -251,17 +258,17 @@ pub(crate) struct SpoolFile {
     file: Arc<File>,
     drained: u64,
     chunk_size: u64,
-    /// Bytes of room.
+    /// Bytes of the spool's room that the file holds.
     held: AtomicU64,
 }
 
 impl SpoolFile {
-    /// Bytes of a chunk.
+    /// The upload's chunk size, in bytes.
     pub(crate) fn chunk_size(&self) -> u64 {
         self.chunk_size
     }
 
-    /// Chunks that went out.
+    /// The number of the upload's chunks that went out.
     pub(crate) fn drained(&self) -> u64 {
         self.drained
     }
@@ -277,8 +284,9 @@ impl SpoolFile {
             .map_err(self.spool.failed(&self.name, operation))
     }
 
-    /// Durable when it returns. Waits for room, unless it `completes` the chunk that goes out next:
-    /// that frees more than it takes, and all who wait would wait for each other.
+    /// Writes bytes at an offset of the share. They are durable when this returns. It waits for
+    /// room, unless the write `completes` the chunk that goes out next: that chunk then frees more
+    /// room than the write takes. If such writes waited too, all uploads could wait for each other.
     pub(crate) async fn write_at(&self, offset: u64, bytes: Bytes, completes: bool) -> Result<()> {
         let length = bytes.len() as u64;
         let held = if completes {
@@ -291,7 +299,7 @@ impl SpoolFile {
             file.write_all_at(&bytes, DATA + offset)?;
             file.sync_data()
         });
-        // What was not written takes no room.
+        // Bytes that were not written take no room.
         written.await.inspect_err(|_| self.give_back(held))
     }
 
@@ -324,7 +332,7 @@ impl SpoolFile {
         .await
     }
 
-    /// One chunk more went out, which lay at `range`.
+    /// Records that one more chunk went out, and cuts its `range` out of the file.
     pub(crate) async fn drain(&mut self, range: Range<u64>) -> Result<()> {
         let drained = self.drained + 1;
         let length = range.end - range.start;
@@ -333,7 +341,7 @@ impl SpoolFile {
             file.sync_data()?;
             let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
             match fallocate(file, hole, DATA + range.start, range.end - range.start) {
-                // Where a filesystem cannot, the room is free when the upload ends.
+                // If the filesystem cannot do this, the room is free only when the upload ends.
                 Err(rustix::io::Errno::OPNOTSUPP) | Ok(()) => Ok(()),
                 Err(e) => Err(e.into()),
             }

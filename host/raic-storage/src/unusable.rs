@@ -1,48 +1,54 @@
-//! A storage server that could not be opened: its disk is not mounted, its credential is missing.
+//! A backend that holds the place of one that cannot be opened, because its disk is not mounted or
+//! its credential is missing.
 
 use std::{
     collections::BTreeSet,
     fmt,
     ops::Range,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{
-    Backend, Found, FoundShare, MutableShare, MutableWrite, RangeSet, Recovered, Result, ShareNum,
-    ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex,
+    Backend, Container, Found, FoundShare, MutableShare, MutableStore, MutableWrite, RangeSet,
+    Recovered, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload, ShareWriter, Span,
+    StorageError, StorageIndex, backend::mutable_store,
 };
 
-/// How often opening is tried again, where somebody asks.
+/// Shortest pause between two attempts to open a backend. An attempt begins only when the backend
+/// is used.
 const PAUSE: Duration = Duration::from_secs(5);
 
 /// How long a share that is to be stored waits for an opening that is under way.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Opens a storage server, or says in a sentence that names it why it cannot be. May block.
+/// Opens a backend, or returns a sentence that names it and the reason why it cannot be opened. May
+/// block the thread.
 pub type Open = Box<dyn Fn() -> Result<Arc<dyn Backend>, String> + Send + Sync>;
 
-/// Holds a cloud's place in the array and answers everything with the reason why it cannot be used,
-/// so that one cloud that fails does not keep the others from serving. When asked it tries to open
-/// it again now and then, and from then on is that cloud.
+/// Holds a cloud's place in the array while the cloud cannot be opened. So one cloud that fails
+/// does not keep the others from serving. Every call fails with the reason. From time to time, a
+/// call tries to open the cloud again. Once that succeeds, all calls go to the cloud.
 pub struct UnusableBackend {
     name: String,
     open: Arc<Open>,
     state: Arc<Mutex<State>>,
 }
 
-// Behind a std lock: held while fields are read and set.
+/// The state of an [`UnusableBackend`], behind a blocking lock that is held only while fields are
+/// read and set.
 struct State {
     opened: Option<Arc<dyn Backend>>,
     reason: String,
-    /// When opening is tried again.
+    /// The moment from which a call may try to open the cloud again.
     next: Instant,
-    /// While it is being opened: whoever stores waits for that a moment.
+    /// The attempt under way, if there is one. A share that is to be stored waits for it.
     opening: Option<Arc<Notify>>,
     owner: Option<String>,
     is_writable: bool,
@@ -57,13 +63,14 @@ impl fmt::Debug for UnusableBackend {
 }
 
 impl UnusableBackend {
-    /// In the place of the cloud `name`, which `open` could not open just now for `reason`.
+    /// Holds the place of the cloud `name`, which `open` could not open just now because of
+    /// `reason`.
     pub fn new(name: &str, reason: String, open: Open) -> Self {
         Self::tried_from(name, reason, open, Instant::now() + PAUSE)
     }
 
-    /// In the place of the cloud `name`, which takes long to open, as `reason` says: that begins
-    /// when it is asked first, and goes on if whoever asked waits no longer.
+    /// Holds the place of the cloud `name`, which takes long to open, as `reason` explains. The
+    /// first call begins to open it. This goes on even if that caller waits no longer.
     pub fn opening(name: &str, reason: String, open: Open) -> Self {
         Self::tried_from(name, reason, open, Instant::now())
     }
@@ -92,9 +99,9 @@ impl UnusableBackend {
         let opening = self.state().opening.clone();
         if let Some(opening) = opening {
             let ended = opening.notified();
-            // It may have ended since.
+            // The opening may have ended since.
             if self.state().opening.is_some() {
-                // It goes on if it takes longer.
+                // The opening goes on if it takes longer.
                 let _ = tokio::time::timeout(LONGEST_WAIT, ended).await;
             }
         }
@@ -113,8 +120,8 @@ impl UnusableBackend {
             }
             state.opening = Some(Arc::default());
         }
-        // One at a time, and to its end: whoever asked may give up meanwhile, and the next finds
-        // what came of it.
+        // One attempt at a time, and to its end. The caller may give up meanwhile, and the next
+        // caller finds the outcome.
         let (open, state, name) = (self.open.clone(), self.state.clone(), self.name.clone());
         let opening = tokio::task::spawn_blocking(move || {
             let began = Instant::now();
@@ -122,7 +129,8 @@ impl UnusableBackend {
             let outcome =
                 outcome.unwrap_or_else(|_| Err(format!("cloud {name:?}: opening it panicked")));
             let mut state = locked(&state);
-            // What takes long and fails, such as compiling, is not tried all the time.
+            // An attempt that takes long and fails, such as compiling, is not repeated all the
+            // time.
             state.next = Instant::now() + PAUSE.max(began.elapsed() * 10);
             if let Some(opening) = state.opening.take() {
                 opening.notify_waiters();
@@ -150,169 +158,49 @@ impl UnusableBackend {
 }
 
 fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
+    state.lock()
 }
 
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
-impl Backend for UnusableBackend {
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    async fn create(&self, index: StorageIndex, share: ShareNum) -> Result<Box<dyn ShareWriter>> {
-        // A share that is stored a moment later is better than one that is lacking.
+impl ShareStore for UnusableBackend {
+    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
+        // A share that is stored a moment later is better than a share that is lacking.
         self.wait_for_opening().await;
-        self.opened().await?.create(index, share).await
+        self.opened().await?.create(id).await
     }
 
-    async fn read(
+    async fn upload(
         &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        self.opened().await?.read(index, share, range).await
+        id: ShareId,
+        length: u64,
+        received: RangeSet,
+    ) -> Result<Box<dyn ShareUpload>> {
+        self.opened().await?.upload(id, length, received).await
+    }
+
+    async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+        self.opened().await?.read(id, range).await
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {
         self.opened().await?.shares(index).await
     }
 
-    async fn remove(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        objects: Option<u64>,
-    ) -> Result<()> {
-        self.opened().await?.remove(index, share, objects).await
+    async fn remove(&self, id: ShareId, objects: Option<u64>) -> Result<()> {
+        self.opened().await?.remove(id, objects).await
     }
 
-    async fn remove_chunks(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        chunks: Range<u64>,
-    ) -> Result<()> {
-        self.opened()
-            .await?
-            .remove_chunks(index, share, chunks)
-            .await
+    async fn remove_chunks(&self, id: ShareId, chunks: Range<u64>) -> Result<()> {
+        self.opened().await?.remove_chunks(id, chunks).await
     }
 
-    async fn upload(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        length: u64,
-        received: RangeSet,
-    ) -> Result<Box<dyn ShareUpload>> {
-        self.opened()
-            .await?
-            .upload(index, share, length, received)
-            .await
+    async fn chunk_length(&self, id: ShareId, chunk: u64) -> Result<Option<u64>> {
+        self.opened().await?.chunk_length(id, chunk).await
     }
 
-    async fn chunk_length(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        chunk: u64,
-    ) -> Result<Option<u64>> {
-        self.opened().await?.chunk_length(index, share, chunk).await
-    }
-
-    async fn mutable(&self, index: StorageIndex, share: ShareNum) -> Result<Option<MutableShare>> {
-        self.opened().await?.mutable(index, share).await
-    }
-
-    async fn read_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        range: Range<u64>,
-    ) -> Result<ShareStream> {
-        self.opened().await?.read_mutable(index, share, range).await
-    }
-
-    async fn write_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        write: MutableWrite,
-    ) -> Result<u64> {
-        self.opened()
-            .await?
-            .write_mutable(index, share, write)
-            .await
-    }
-
-    async fn delete_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
-        self.opened().await?.delete_mutable(index, share).await
-    }
-
-    async fn tidy_mutable(&self, index: StorageIndex, share: ShareNum) -> Result<bool> {
-        self.opened().await?.tidy_mutable(index, share).await
-    }
-
-    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<(StorageIndex, ShareNum)>> {
-        self.opened().await?.untidy_mutable(limit).await
-    }
-
-    async fn recover_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<Recovered> {
-        self.opened()
-            .await?
-            .recover_mutable(index, share, found)
-            .await
-    }
-
-    async fn forget_unlisted(
-        &self,
-        span: Span,
-        listed: BTreeSet<(StorageIndex, ShareNum)>,
-    ) -> Result<()> {
-        self.opened().await?.forget_unlisted(span, listed).await
-    }
-
-    async fn give_up_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<()> {
-        self.opened()
-            .await?
-            .give_up_mutable(index, share, found)
-            .await
-    }
-
-    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
-        self.opened().await?.scan(span, most).await
-    }
-
-    async fn lacks_mutable(
-        &self,
-        index: StorageIndex,
-        share: ShareNum,
-        found: &Found,
-    ) -> Result<Option<String>> {
-        self.opened()
-            .await?
-            .lacks_mutable(index, share, found)
-            .await
-    }
-
-    async fn sweep(&self, before_ms: i64) -> Result<u64> {
-        self.opened().await?.sweep(before_ms).await
-    }
-
-    async fn forget_upload(&self, index: StorageIndex, share: ShareNum) -> Result<()> {
-        self.opened().await?.forget_upload(index, share).await
+    async fn forget_upload(&self, id: ShareId) -> Result<()> {
+        self.opened().await?.forget_upload(id).await
     }
 
     fn chunk_unit(&self) -> u64 {
@@ -324,6 +212,80 @@ impl Backend for UnusableBackend {
 
     fn deletions_may_land(&self) -> bool {
         true
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl MutableStore for UnusableBackend {
+    async fn state(&self, id: ShareId) -> Result<Option<MutableShare>> {
+        mutable_store(&*self.opened().await?)?.state(id).await
+    }
+
+    async fn read_mutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+        mutable_store(&*self.opened().await?)?
+            .read_mutable(id, range)
+            .await
+    }
+
+    async fn write_mutable(&self, id: ShareId, write: MutableWrite) -> Result<u64> {
+        mutable_store(&*self.opened().await?)?
+            .write_mutable(id, write)
+            .await
+    }
+
+    async fn delete_mutable(&self, id: ShareId) -> Result<()> {
+        mutable_store(&*self.opened().await?)?
+            .delete_mutable(id)
+            .await
+    }
+
+    async fn tidy_mutable(&self, id: ShareId) -> Result<bool> {
+        mutable_store(&*self.opened().await?)?
+            .tidy_mutable(id)
+            .await
+    }
+
+    async fn untidy_mutable(&self, limit: u32) -> Result<Vec<ShareId>> {
+        mutable_store(&*self.opened().await?)?
+            .untidy_mutable(limit)
+            .await
+    }
+
+    async fn recover_mutable(&self, id: ShareId, found: &Found) -> Result<Recovered> {
+        mutable_store(&*self.opened().await?)?
+            .recover_mutable(id, found)
+            .await
+    }
+
+    async fn forget_unlisted(&self, span: Span, listed: BTreeSet<ShareId>) -> Result<()> {
+        mutable_store(&*self.opened().await?)?
+            .forget_unlisted(span, listed)
+            .await
+    }
+
+    async fn give_up_mutable(&self, id: ShareId, found: &Found) -> Result<()> {
+        mutable_store(&*self.opened().await?)?
+            .give_up_mutable(id, found)
+            .await
+    }
+
+    async fn lacks_mutable(&self, id: ShareId, found: &Found) -> Result<Option<String>> {
+        mutable_store(&*self.opened().await?)?
+            .lacks_mutable(id, found)
+            .await
+    }
+}
+
+#[deny(clippy::missing_trait_methods)]
+#[async_trait]
+impl Container for UnusableBackend {
+    async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
+        self.opened().await?.scan(span, most).await
+    }
+
+    async fn sweep(&self, before_ms: i64) -> Result<u64> {
+        self.opened().await?.sweep(before_ms).await
     }
 
     fn set_writable(&self, is_writable: bool) {
@@ -342,6 +304,14 @@ impl Backend for UnusableBackend {
         state.owner = object;
     }
 
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        self.opened().await?.store_object(name, content).await
+    }
+
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        self.opened().await?.load_object(name).await
+    }
+
     async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
         self.opened().await?.objects(prefix).await
     }
@@ -354,15 +324,17 @@ impl Backend for UnusableBackend {
         self.opened().await?.available_space().await
     }
 
-    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
-        self.opened().await?.store_object(name, content).await
-    }
-
-    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
-        self.opened().await?.load_object(name).await
-    }
-
     async fn probe(&self) -> Result<()> {
         self.opened().await?.probe().await
+    }
+}
+
+impl Backend for UnusableBackend {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn mutable_store(&self) -> Option<&dyn MutableStore> {
+        Some(self)
     }
 }

@@ -9,7 +9,7 @@ mod rig;
 
 use std::time::Duration;
 
-use raic_storage::{Expiry, ServerSettings, ShareNum};
+use raic_storage::{Expiry, ServerSettings, ShareId, ShareNum};
 use rig::{DAY, Rig, content, index, upload};
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
@@ -66,7 +66,13 @@ async fn what_waits_since_a_wrong_future_is_not_waited_for() {
     rig.allocate(index(1), &[0], 2500).await.unwrap();
     rig.write(index(1), 0, 0, &content(1500)).await.unwrap();
     rig.server
-        .abort(index(1), ShareNum(0), upload())
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            upload(),
+        )
         .await
         .unwrap();
     rig.clock.set(rig.clock.now_ms() - 10 * YEAR_MS);

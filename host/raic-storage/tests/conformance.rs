@@ -9,8 +9,8 @@ use std::{path::Path, sync::Arc, time::Duration};
 
 use raic_cloud::MemoryCloud;
 use raic_storage::{
-    Backend as _, ChunkBudget, Clock, CloudBackend, Database, DiskBackend, LeaseDb, MemoryBackend,
-    Patience, Slots, Spool, conformance,
+    Backend as _, ChunkBudget, Clock, CloudBackend, Database, DiskBackend, GracePeriods, LeaseDb,
+    MemoryBackend, Slots, Spool, conformance,
 };
 
 #[tokio::test]
@@ -38,7 +38,7 @@ async fn cloud_backend(
     clock: &Clock,
 ) -> CloudBackend {
     let database = Database::open(&folder.join("db")).unwrap();
-    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default())
+    let leasedb = LeaseDb::open(database, clock.clone(), GracePeriods::default())
         .await
         .unwrap();
     let server = leasedb.server("c").await.unwrap();
@@ -59,8 +59,9 @@ async fn the_cloud_backend_conforms_with_any_chunk_size_and_leaves_no_chunk() {
         let backend = cloud_backend(cloud.clone(), chunk_size, folder.path(), &clock).await;
         conformance::all(&backend).await;
         clock.advance(Duration::from_secs(16 * 60));
-        for (index, share) in backend.untidy_mutable(100).await.unwrap() {
-            assert!(backend.tidy_mutable(index, share).await.unwrap());
+        let slots = backend.mutable_store().unwrap();
+        for id in slots.untidy_mutable(100).await.unwrap() {
+            assert!(slots.tidy_mutable(id).await.unwrap());
         }
         let left: Vec<_> = cloud
             .keys()

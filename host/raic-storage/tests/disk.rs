@@ -17,22 +17,27 @@ use std::{
 use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_storage::{
-    AccountId, Clock, Database, DiskBackend, Holds, LeaseDb, Owner, Patience, Reconciled,
-    RenewSecret, ServerSettings, ShareNum, StorageError, StorageIndex, StorageServer, TestWrite,
+    AccountId, Clock, Database, DiskBackend, GracePeriods, Holds, LeaseDb, Owner, Reconciled,
+    RenewSecret, ServerSettings, ShareId, ShareNum, StorageError, StorageIndex, StorageServer,
+    TestWrite, UploadSecret,
 };
 
 fn index(of: u8) -> StorageIndex {
     StorageIndex([of; 16])
 }
 
-fn secret() -> RenewSecret {
-    RenewSecret::of(b"secret")
+fn renew() -> RenewSecret {
+    RenewSecret::of(b"renew")
+}
+
+fn secret() -> UploadSecret {
+    UploadSecret::of(b"secret")
 }
 
 /// A server whose database is below `home` and whose shares are below `disk`.
 async fn open(home: &Path, disk: &Path) -> Arc<StorageServer> {
     let database = Database::open(&home.join("db")).unwrap();
-    let leasedb = LeaseDb::open(database, Clock::system(), Patience::default())
+    let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default())
         .await
         .unwrap();
     let owner = Owner {
@@ -60,7 +65,7 @@ async fn allocate(server: &StorageServer, of: u8, size: u64) -> Result<usize, St
             shares,
             size,
             secret(),
-            secret(),
+            renew(),
         )
         .await?;
     Ok(answer.allocated.len())
@@ -69,8 +74,10 @@ async fn allocate(server: &StorageServer, of: u8, size: u64) -> Result<usize, St
 async fn write(server: &Arc<StorageServer>, of: u8, content: &[u8]) -> Result<(), StorageError> {
     server
         .write(
-            index(of),
-            ShareNum(0),
+            ShareId {
+                index: index(of),
+                share: ShareNum(0),
+            },
             secret(),
             0,
             Bytes::copy_from_slice(content),
@@ -86,7 +93,13 @@ async fn store(server: &Arc<StorageServer>, of: u8, content: &[u8]) -> Result<()
 
 async fn read(server: &StorageServer, of: u8) -> Vec<u8> {
     let stream = server
-        .read_immutable(index(of), ShareNum(0), 0..u64::MAX)
+        .read_immutable(
+            ShareId {
+                index: index(of),
+                share: ShareNum(0),
+            },
+            0..u64::MAX,
+        )
         .await
         .unwrap();
     stream.try_collect::<Vec<_>>().await.unwrap().concat()
@@ -149,7 +162,16 @@ async fn what_was_allocated_is_nobody_elses_before_and_after_its_first_byte() {
     assert_eq!(allocate(&server, 2, 5 << 20).await.unwrap(), 0);
     allocate(&server, 2, 2 << 20).await.unwrap();
     // Given up, there is room again.
-    server.abort(index(1), ShareNum(0), secret()).await.unwrap();
+    server
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            secret(),
+        )
+        .await
+        .unwrap();
     while server.collect_step().await.unwrap().went_on() {}
     allocate(&server, 3, 5 << 20).await.unwrap();
 }
@@ -185,7 +207,15 @@ async fn files_that_a_crash_left_beside_the_shares_go_when_nobody_can_want_them(
     );
     let rest = Bytes::from(vec![7; 87]);
     let done = server
-        .write(index(2), ShareNum(0), secret(), 13, rest)
+        .write(
+            ShareId {
+                index: index(2),
+                share: ShareNum(0),
+            },
+            secret(),
+            13,
+            rest,
+        )
         .await
         .unwrap();
     assert_eq!(done.required, []);
@@ -194,7 +224,7 @@ async fn files_that_a_crash_left_beside_the_shares_go_when_nobody_can_want_them(
 /// The disk of the database is full: a clear error, nothing acknowledged is lost, and it goes on
 /// when there is room.
 #[tokio::test]
-async fn a_full_disk_under_the_database_is_told_and_loses_nothing() {
+async fn a_full_disk_under_the_database_is_reported_and_loses_nothing() {
     let Some(home) = SmallDisk::mount("4m") else {
         return;
     };
@@ -211,7 +241,7 @@ async fn a_full_disk_under_the_database_is_told_and_loses_nothing() {
                 AccountId::ANONYMOUS,
                 index(200),
                 b"e",
-                secret(),
+                renew(),
                 vectors,
                 &[],
             )
@@ -243,7 +273,7 @@ async fn a_full_disk_under_the_database_is_told_and_loses_nothing() {
     let told = mutable(&server, b"other").await.unwrap_err().to_string();
     assert!(told.contains("full"), "{told}");
     assert_eq!(read(&server, 1).await, b"before", "reads go on");
-    let renewed = server.renew(AccountId::ANONYMOUS, index(1), secret()).await;
+    let renewed = server.renew(AccountId::ANONYMOUS, index(1), renew()).await;
     assert!(
         renewed.is_err(),
         "a lease that is not written down is not acknowledged"
@@ -259,7 +289,13 @@ async fn a_full_disk_under_the_database_is_told_and_loses_nothing() {
             assert_eq!(read(&server, *of).await, [*of; 50]);
         }
         let version = server
-            .read_mutable(index(200), ShareNum(0), 0..100)
+            .read_mutable(
+                ShareId {
+                    index: index(200),
+                    share: ShareNum(0),
+                },
+                0..100,
+            )
             .await
             .unwrap();
         let version = version.try_collect::<Vec<_>>().await.unwrap().concat();

@@ -11,8 +11,8 @@ use std::{fs, sync::Arc, time::Duration};
 
 use raic_cloud::{Cloud as _, FaultPlan, Faulty, Invented, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{
-    AccountChange, AccountId, Backend as _, ChunkBudget, CloudBackend, DEFAULT_CHUNK_SIZE,
-    Reconciled, RenewSecret, ServerSettings, ShareNum, StorageError, StorageIndex,
+    AccountChange, AccountId, ChunkBudget, CloudBackend, DEFAULT_CHUNK_SIZE, Reconciled,
+    RenewSecret, ServerSettings, ShareId, ShareNum, ShareStore as _, StorageError, StorageIndex,
 };
 use rig::{DAY, Rig, content, index, loaded, renew, upload};
 
@@ -214,7 +214,13 @@ async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
         .await
         .unwrap();
     rig.server
-        .abort(index(1), ShareNum(0), upload())
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            upload(),
+        )
         .await
         .unwrap();
     rig.collect_to_the_end().await;
@@ -232,7 +238,13 @@ async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
         unknown.0[..4].copy_from_slice(&of.to_be_bytes());
         assert!(
             rig.server
-                .abort(unknown, ShareNum(0), upload())
+                .abort(
+                    ShareId {
+                        index: unknown,
+                        share: ShareNum(0)
+                    },
+                    upload()
+                )
                 .await
                 .is_err()
         );
@@ -388,7 +400,12 @@ async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
         };
         let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), 1, plan));
         let backend = CloudBackend::new(cloud.clone(), DEFAULT_CHUNK_SIZE, ChunkBudget::default());
-        let mut writer = backend.create(index(1), ShareNum(0)).await?;
+        let mut writer = backend
+            .create(ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            })
+            .await?;
         writer.write(content(2_600_000).into()).await?;
         writer.finish().await
     };

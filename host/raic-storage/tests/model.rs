@@ -18,17 +18,15 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::{FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
-    AccountChange, AccountId, ChunkBudget, Clock, CloudBackend, Database, Expiry, Holds, LeaseDb,
-    Owner, Patience, Reconciled, RenewSecret, ServerSettings, ShareNum, Slots, Spool, StorageError,
-    StorageIndex, StorageServer, TestWrite,
+    AccountChange, AccountId, ChunkBudget, Clock, CloudBackend, Database, Expiry, GracePeriods,
+    Holds, LeaseDb, Owner, Reconciled, RenewSecret, ServerSettings, ShareId, ShareNum, Slots,
+    Spool, StorageError, StorageIndex, StorageServer, TestWrite, UploadSecret,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_secs(31 * 24 * 3600);
 const KEY: [u8; 32] = [1; 32];
-
-type At = (StorageIndex, ShareNum);
 
 /// What the model knows of a share.
 #[derive(Clone, Debug)]
@@ -55,9 +53,9 @@ struct Sent {
 }
 
 struct Model {
-    immutable: BTreeMap<At, Known>,
-    mutable: BTreeMap<At, Known>,
-    uploads: BTreeMap<At, Sent>,
+    immutable: BTreeMap<ShareId, Known>,
+    mutable: BTreeMap<ShareId, Known>,
+    uploads: BTreeMap<ShareId, Sent>,
 }
 
 struct World {
@@ -75,8 +73,8 @@ struct World {
     done: VecDeque<String>,
 }
 
-fn upload() -> RenewSecret {
-    RenewSecret::of(b"upload")
+fn upload() -> UploadSecret {
+    UploadSecret::of(b"upload")
 }
 
 fn renew() -> RenewSecret {
@@ -90,7 +88,7 @@ async fn open(
     databases: u32,
 ) -> StorageServer {
     let database = Database::open(&folder.path().join(format!("db{databases}"))).unwrap();
-    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default())
+    let leasedb = LeaseDb::open(database, clock.clone(), GracePeriods::default())
         .await
         .unwrap();
     let id = leasedb.server("c").await.unwrap();
@@ -170,7 +168,7 @@ impl World {
     }
 
     /// What was done last to a share, and to all.
-    fn told(&self, at: At) -> String {
+    fn told(&self, at: ShareId) -> String {
         let at = format!("{at:?}");
         let lines = self
             .done
@@ -183,14 +181,20 @@ impl World {
         self.dice.random_range(0..of)
     }
 
-    fn immutable_at(&mut self) -> At {
+    fn immutable_at(&mut self) -> ShareId {
         let (index, share) = (self.pick(6) as u8, self.pick(3) as u8);
-        (StorageIndex([index; 16]), ShareNum(share * 10))
+        ShareId {
+            index: StorageIndex([index; 16]),
+            share: ShareNum(share * 10),
+        }
     }
 
-    fn mutable_at(&mut self) -> At {
+    fn mutable_at(&mut self) -> ShareId {
         let (index, share) = (self.pick(3) as u8, self.pick(2) as u8);
-        (StorageIndex([100 + index; 16]), ShareNum(share))
+        ShareId {
+            index: StorageIndex([100 + index; 16]),
+            share: ShareNum(share),
+        }
     }
 
     fn bytes(&mut self, most: u64) -> Vec<u8> {
@@ -261,8 +265,8 @@ impl World {
         let answer = server
             .allocate(
                 AccountId::ANONYMOUS,
-                at.0,
-                [at.1].into(),
+                at.index,
+                [at.share].into(),
                 size,
                 upload(),
                 renew(),
@@ -273,19 +277,19 @@ impl World {
         self.tell(format!("allocate {at:?} {size}: {answer:?}"));
         // What is there was leased again.
         for share in &answer.already_have {
-            if let Some(known) = self.model.immutable.get_mut(&(at.0, *share)) {
+            if let Some(known) = self.model.immutable.get_mut(&ShareId {
+                index: at.index,
+                share: *share,
+            }) {
                 known.leased_until = known.leased_until.max(now + LEASE.as_millis() as i64);
                 // It was seen to be there.
                 known.contents.remove(&None);
             }
         }
-        if answer.allocated.contains(&at.1) {
+        if answer.allocated.contains(&at.share) {
             // It may go on with one that is under way, or be a new one after that ended by time.
             self.cloud.set(FaultPlan::default());
-            let written = self
-                .server
-                .write(at.0, at.1, upload(), 0, Bytes::new())
-                .await;
+            let written = self.server.write(at, upload(), 0, Bytes::new()).await;
             self.cloud.set(self.faults.clone());
             let written = match written {
                 Err(StorageError::InTheWay { .. }) => return self.gives_way(at),
@@ -325,7 +329,7 @@ impl World {
         }
     }
 
-    fn completed(&mut self, at: At, content: Vec<u8>) {
+    fn completed(&mut self, at: ShareId, content: Vec<u8>) {
         self.model.uploads.remove(&at);
         let leased_until = self.clock.now_ms() + LEASE.as_millis() as i64;
         let last = Some(content);
@@ -341,7 +345,7 @@ impl World {
     }
 
     async fn write(&mut self) {
-        let uploads: Vec<At> = self.model.uploads.keys().copied().collect();
+        let uploads: Vec<ShareId> = self.model.uploads.keys().copied().collect();
         if uploads.is_empty() {
             return self.allocate().await;
         }
@@ -361,7 +365,7 @@ impl World {
         };
         let written = self
             .server
-            .write(at.0, at.1, upload(), start as u64, Bytes::from(new.clone()))
+            .write(at, upload(), start as u64, Bytes::from(new.clone()))
             .await;
         self.tell(format!("write {at:?} {start}+{}: {written:?}", new.len()));
         if start == came_to {
@@ -400,9 +404,9 @@ impl World {
     }
 
     /// An upload ends only for something that is there, of before the database was lost.
-    fn gives_way(&mut self, at: At) {
+    fn gives_way(&mut self, at: ShareId) {
         assert!(self.databases > 0, "{at:?}");
-        let name = format!("{}/{}", at.0, at.1);
+        let name = format!("{}/{}", at.index, at.share);
         let mut keys = self.cloud.inner().keys().into_iter();
         assert!(
             keys.any(|key| key.as_str().contains(&name)),
@@ -415,7 +419,7 @@ impl World {
         let Some(at) = self.model.uploads.keys().next().copied() else {
             return;
         };
-        let aborted = self.server.abort(at.0, at.1, upload()).await;
+        let aborted = self.server.abort(at, upload()).await;
         self.tell(format!("abort {at:?}: {aborted:?}"));
         match aborted {
             Ok(()) | Err(StorageError::NoUpload { .. }) => drop(self.model.uploads.remove(&at)),
@@ -423,12 +427,12 @@ impl World {
         }
     }
 
-    async fn read(&self, at: At, is_mutable: bool) -> Result<Option<Vec<u8>>, StorageError> {
+    async fn read(&self, at: ShareId, is_mutable: bool) -> Result<Option<Vec<u8>>, StorageError> {
         let read = async {
             let stream = if is_mutable {
-                self.server.read_mutable(at.0, at.1, 0..u64::MAX).await?
+                self.server.read_mutable(at, 0..u64::MAX).await?
             } else {
-                self.server.read_immutable(at.0, at.1, 0..u64::MAX).await?
+                self.server.read_immutable(at, 0..u64::MAX).await?
             };
             stream
                 .try_fold(Vec::new(), async |mut all, piece| {
@@ -445,7 +449,7 @@ impl World {
     }
 
     /// What a share may be seen as: what the model has; and nothing, once its leases are over.
-    fn check(&mut self, at: At, is_mutable: bool, seen: Option<Vec<u8>>) {
+    fn check(&mut self, at: ShareId, is_mutable: bool, seen: Option<Vec<u8>>) {
         let now = self.clock.now_ms();
         let known = if is_mutable {
             self.model.mutable.get_mut(&at)
@@ -518,10 +522,10 @@ impl World {
         let server = self.server.clone();
         let done = server.read_test_write(
             AccountId::ANONYMOUS,
-            at.0,
+            at.index,
             b"enabler",
             renew(),
-            [(at.1, vector)].into(),
+            [(at.share, vector)].into(),
             &[],
         );
         let outcome = if self.pick(12) == 0 {
@@ -536,7 +540,7 @@ impl World {
             for _ in 0..2 {
                 let next = self.server.read_test_write(
                     AccountId::ANONYMOUS,
-                    at.0,
+                    at.index,
                     b"enabler",
                     renew(),
                     [].into(),
@@ -619,7 +623,7 @@ impl World {
         };
         let there = self
             .server
-            .renew(AccountId::ANONYMOUS, at.0, renew())
+            .renew(AccountId::ANONYMOUS, at.index, renew())
             .await
             .unwrap();
         let until = self.clock.now_ms() + LEASE.as_millis() as i64;
@@ -629,8 +633,10 @@ impl World {
         } else {
             &mut self.model.immutable
         };
-        for ((_, share), known) in known.iter_mut().filter(|((index, _), _)| *index == at.0) {
-            if there.contains(share) && known.contents.len() == 1 && !known.contents.contains(&None)
+        for (id, known) in known.iter_mut().filter(|(id, _)| id.index == at.index) {
+            if there.contains(&id.share)
+                && known.contents.len() == 1
+                && !known.contents.contains(&None)
             {
                 known.leased_until = known.leased_until.max(until);
             }
@@ -694,7 +700,7 @@ impl World {
     /// Without faults every share is what the model says, and usage is the sum of what is there.
     async fn check_all(&mut self) {
         self.cloud.set(FaultPlan::default());
-        let ats: Vec<(At, bool)> = (self.model.immutable.keys().map(|at| (*at, false)))
+        let ats: Vec<(ShareId, bool)> = (self.model.immutable.keys().map(|at| (*at, false)))
             .chain(self.model.mutable.keys().map(|at| (*at, true)))
             .collect();
         for (at, is_mutable) in ats {

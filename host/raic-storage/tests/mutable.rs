@@ -9,7 +9,7 @@
 use std::{
     collections::{BTreeSet, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -18,13 +18,15 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::TryStreamExt as _;
+use parking_lot::Mutex;
 use raic_cloud::{
     ByteRange, Cloud, CloudError, ErrorKind, MemoryCloud, Object, ObjectInfo, ObjectKey, Operation,
     Page, Payload, Result, WriteMode,
 };
 use raic_storage::{
-    Backend as _, ChunkBudget, Clock, CloudBackend, Database, IndexPrefix, LeaseDb, MutableWrite,
-    Patience, ShareNum, Slots, Span, StorageError, StorageIndex,
+    Backend as _, ChunkBudget, Clock, CloudBackend, Container as _, Database, GracePeriods,
+    IndexPrefix, LeaseDb, MutableStore, MutableWrite, ShareId, ShareNum, Slots, Span, StorageError,
+    StorageIndex,
 };
 
 /// What becomes of the request at which the host stops.
@@ -102,7 +104,7 @@ impl Fateful {
     }
 
     async fn land(&self) {
-        let late: Vec<_> = self.late.lock().unwrap().drain(..).collect();
+        let late: Vec<_> = self.late.lock().drain(..).collect();
         for request in late {
             match request {
                 LateRequest::Put(key, content, mode) => {
@@ -121,7 +123,7 @@ impl Fateful {
         let fate = if strikes { Some(self.fate) } else { None };
         let error = |kind| Err(CloudError::new(kind, "c", operation, format!("{fate:?}")));
         if matches!(fate, Some(Fate::Late | Fate::TimeoutLate)) {
-            self.late.lock().unwrap().push_back(request);
+            self.late.lock().push_back(request);
         } else if !matches!(
             fate,
             Some(Fate::NeverSent | Fate::TimeoutLost | Fate::Refused)
@@ -212,8 +214,19 @@ impl Cloud for Fateful {
 }
 
 const CHUNK: u32 = 10;
-const SHARE: ShareNum = ShareNum(3);
 const KEY: [u8; 32] = [5; 32];
+
+fn id() -> ShareId {
+    ShareId {
+        index: index(),
+        share: ShareNum(3),
+    }
+}
+
+/// The mutable shares of a backend.
+fn slots(backend: &CloudBackend) -> &dyn MutableStore {
+    backend.mutable_store().unwrap()
+}
 
 fn index() -> StorageIndex {
     StorageIndex([7; 16])
@@ -245,7 +258,7 @@ impl Host {
     async fn leasedb(&self) -> LeaseDb {
         let database =
             Database::open(&self.folder.path().join(format!("db{}", self.databases))).unwrap();
-        LeaseDb::open(database, self.clock.clone(), Patience::default())
+        LeaseDb::open(database, self.clock.clone(), GracePeriods::default())
             .await
             .unwrap()
     }
@@ -276,8 +289,8 @@ impl Host {
                 .await
                 .unwrap()
             {
-                backend
-                    .recover_mutable(found.index, found.share, &found.found)
+                slots(&backend)
+                    .recover_mutable(found.id, &found.found)
                     .await
                     .unwrap();
             }
@@ -287,7 +300,7 @@ impl Host {
 }
 
 async fn content(backend: &CloudBackend) -> std::result::Result<Option<Vec<u8>>, StorageError> {
-    match backend.read_mutable(index(), SHARE, 0..u64::MAX).await {
+    match slots(backend).read_mutable(id(), 0..u64::MAX).await {
         Err(StorageError::NotFound { .. }) => Ok(None),
         Err(e) => Err(e),
         Ok(stream) => {
@@ -343,12 +356,12 @@ async fn run(
                 new_length: *new_length,
                 enabler: [1; 32],
             };
-            backend.write_mutable(index(), SHARE, write).await.map(drop)
+            slots(backend).write_mutable(id(), write).await.map(drop)
         }
-        Step::Delete => backend.delete_mutable(index(), SHARE).await,
+        Step::Delete => slots(backend).delete_mutable(id()).await,
         Step::Tidy => {
             host.clock.advance(Duration::from_secs(16 * 60));
-            backend.tidy_mutable(index(), SHARE).await.map(drop)
+            slots(backend).tidy_mutable(id()).await.map(drop)
         }
     }
 }
@@ -525,8 +538,8 @@ async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
                         .unwrap_or_else(|e| panic!("{what}: {e}"));
                     assert_eq!(content(&backend).await.unwrap(), expected, "{what}");
                     host.clock.advance(Duration::from_secs(16 * 60));
-                    backend.tidy_mutable(index(), SHARE).await.unwrap();
-                    backend.tidy_mutable(index(), SHARE).await.unwrap();
+                    slots(&backend).tidy_mutable(id()).await.unwrap();
+                    slots(&backend).tidy_mutable(id()).await.unwrap();
                     assert_eq!(
                         content(&backend).await.unwrap(),
                         expected,
@@ -579,11 +592,11 @@ async fn one_byte_costs_one_chunk_and_one_commit_and_a_deleted_share_leaves_noth
     run(&host, &backend, &Step::Delete).await.unwrap();
     assert_eq!(content(&backend).await.unwrap(), None);
     assert!(
-        !backend.tidy_mutable(index(), SHARE).await.unwrap(),
+        !slots(&backend).tidy_mutable(id()).await.unwrap(),
         "what it was rests still"
     );
     host.clock.advance(Duration::from_secs(16 * 60));
-    assert!(backend.tidy_mutable(index(), SHARE).await.unwrap());
+    assert!(slots(&backend).tidy_mutable(id()).await.unwrap());
     assert_eq!(host.container.keys(), []);
 }
 
@@ -604,8 +617,8 @@ async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
         .scan(Span::Below(IndexPrefix::from(index())), 10_000)
         .await
         .unwrap();
-    backend
-        .recover_mutable(index(), SHARE, &found[0].found)
+    slots(&backend)
+        .recover_mutable(id(), &found[0].found)
         .await
         .unwrap();
     assert_eq!(content(&backend).await.unwrap().unwrap(), b"other");
@@ -616,8 +629,8 @@ async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
         matches!(refused, StorageError::ReadOnly { .. }),
         "{refused}"
     );
-    backend
-        .recover_mutable(index(), SHARE, &found[0].found)
+    slots(&backend)
+        .recover_mutable(id(), &found[0].found)
         .await
         .unwrap();
     run(&host, &backend, &Step::Write(vec![(0, b"x")], None))
@@ -662,7 +675,7 @@ async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
         let backend = host.restart_without_database().await;
         for _ in 0..3 {
             host.clock.advance(Duration::from_secs(16 * 60));
-            backend.tidy_mutable(index(), SHARE).await.unwrap();
+            slots(&backend).tidy_mutable(id()).await.unwrap();
         }
         assert_eq!(chunks(&host), before, "{older_stays}");
         let expected = older_stays.then(|| b"the first, in chunks".to_vec());
@@ -680,7 +693,7 @@ async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
 }
 
 #[tokio::test]
-async fn a_cloud_that_changes_a_chunk_or_forges_a_commit_is_told() {
+async fn a_cloud_that_changes_a_chunk_or_forges_a_commit_is_reported() {
     let host = Host::new();
     let backend = host.restart().await;
     run(&host, &backend, &Step::Write(vec![(0, b"content")], None))

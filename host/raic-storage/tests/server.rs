@@ -19,7 +19,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{Cloud as _, FaultPlan, Faulty, MemoryCloud, ObjectKey, Payload, WriteMode};
 use raic_storage::{
     AccountChange, AccountId, Allocated, DiskBackend, Expiry, IndexPrefix, LeaseDb, Reconciled,
-    ServerSettings, ShareNum, StorageError, StorageServer, TestWrite,
+    ServerSettings, ShareId, ShareNum, ShareState, StorageError, StorageServer, TestWrite,
+    UploadSecret,
 };
 
 use rig::{CHUNK, DAY, Rig, content, index, loaded, open, renew, upload};
@@ -32,7 +33,13 @@ async fn known_fault_1_prefix_deletion_of_share_1_also_deleted_10_and_11() {
     }
     rig.allocate(index(1), &[100], 50).await.unwrap();
     rig.server
-        .abort(index(1), ShareNum(100), upload())
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(100),
+            },
+            upload(),
+        )
         .await
         .unwrap();
     // Share 1 alone loses its lease.
@@ -124,7 +131,7 @@ async fn known_fault_3_rediscovered_shares_stayed_coming_for_ever() {
         .unwrap();
     assert_eq!(
         (leases[0].account.as_str(), leases[0].state),
-        ("starter", "stable")
+        ("starter", ShareState::Stable)
     );
     // A starter lease ends as others do.
     rig.clock.advance(32 * DAY);
@@ -148,7 +155,13 @@ async fn known_fault_4_aborted_uploads_leaked_rows_and_objects() {
         .unwrap();
     assert!(!rig.objects().is_empty());
     rig.server
-        .abort(index(1), ShareNum(0), upload())
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            upload(),
+        )
         .await
         .unwrap();
     // Share 1 is not aborted, only left.
@@ -190,7 +203,13 @@ async fn known_fault_5_the_read_cache_was_not_invalidated_after_a_mutable_write(
         assert!(done.unwrap().is_written);
         let read = rig
             .server
-            .read_mutable(index(1), ShareNum(0), 0..100)
+            .read_mutable(
+                ShareId {
+                    index: index(1),
+                    share: ShareNum(0),
+                },
+                0..100,
+            )
             .await
             .unwrap();
         assert_eq!(
@@ -223,7 +242,11 @@ async fn known_fault_7_available_space_of_2_to_the_64_broke_clients() {
         let disk = DiskBackend::open("d", folder.path())
             .unwrap()
             .with_reserved(reserved);
-        async move { raic_storage::Backend::available_space(&disk).await.unwrap() }
+        async move {
+            raic_storage::Container::available_space(&disk)
+                .await
+                .unwrap()
+        }
     };
     let free = space(0).await.unwrap();
     assert!(free > 0 && i64::try_from(free).is_ok(), "{free}");
@@ -268,13 +291,29 @@ async fn a_share_is_written_in_any_order_and_goes_on_after_a_restart() {
     assert!(matches!(past, StorageError::PastEnd { .. }), "{past}");
     let other = rig
         .server
-        .write(index(1), ShareNum(0), renew(9), 0, Bytes::from_static(b"x"))
+        .write(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            UploadSecret::of(b"another"),
+            0,
+            Bytes::from_static(b"x"),
+        )
         .await
         .unwrap_err();
     assert!(matches!(other, StorageError::NoUpload { .. }), "{other}");
     let required = rig
         .server
-        .write(index(1), ShareNum(0), upload(), 0, Bytes::new())
+        .write(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            upload(),
+            0,
+            Bytes::new(),
+        )
         .await
         .unwrap()
         .required;
@@ -294,7 +333,13 @@ async fn a_share_is_written_in_any_order_and_goes_on_after_a_restart() {
     assert_eq!(rig.used().await, (1, 4321 + 12));
     let done = rig
         .server
-        .abort(index(1), ShareNum(0), upload())
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            upload(),
+        )
         .await
         .unwrap_err();
     assert!(matches!(done, StorageError::Taken { .. }), "{done}");
@@ -311,7 +356,13 @@ async fn a_share_that_is_going_is_refused_until_it_has_gone() {
     });
     rig.write(index(1), 0, 0, &content(2000)).await.unwrap();
     rig.server
-        .abort(index(1), ShareNum(0), upload())
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            upload(),
+        )
         .await
         .unwrap();
     rig.cloud.set(FaultPlan::default());
@@ -1161,7 +1212,13 @@ async fn what_an_upload_sent_goes_though_no_listing_shows_it() {
     });
     assert_eq!(rig.objects().len(), 2);
     rig.server
-        .abort(index(1), ShareNum(0), upload())
+        .abort(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            upload(),
+        )
         .await
         .unwrap();
     rig.collect().await;
@@ -1221,7 +1278,16 @@ async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
     let (written, ()) = futures::join!(run(b"e", b"other"), collecting);
     rig.cloud.set(FaultPlan::default());
     rig.collect_to_the_end().await;
-    let read = rig.server.read_mutable(index(1), ShareNum(0), 0..100).await;
+    let read = rig
+        .server
+        .read_mutable(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            0..100,
+        )
+        .await;
     match written {
         Ok(done) => {
             assert!(done.is_written);
@@ -1288,7 +1354,13 @@ async fn a_restored_backup_destroys_nothing_that_came_after_it() {
         if told {
             let read = rig
                 .server
-                .read_mutable(index(1), ShareNum(0), 0..100)
+                .read_mutable(
+                    ShareId {
+                        index: index(1),
+                        share: ShareNum(0),
+                    },
+                    0..100,
+                )
                 .await
                 .unwrap();
             assert_eq!(
@@ -1454,7 +1526,13 @@ async fn strays_of_a_mutable_share_go_and_its_version_stays() {
     );
     let read = rig
         .server
-        .read_mutable(index(1), ShareNum(0), 0..100)
+        .read_mutable(
+            ShareId {
+                index: index(1),
+                share: ShareNum(0),
+            },
+            0..100,
+        )
         .await
         .unwrap();
     assert_eq!(
@@ -1533,7 +1611,13 @@ async fn a_mutable_share_without_a_whole_version_is_destroyed_by_two_passes_and_
     );
     let read = rig
         .server
-        .read_mutable(index(2), ShareNum(0), 0..100)
+        .read_mutable(
+            ShareId {
+                index: index(2),
+                share: ShareNum(0),
+            },
+            0..100,
+        )
         .await
         .unwrap();
     assert_eq!(

@@ -1,11 +1,11 @@
-//! Which addresses belong to the public network.
+//! Decides which addresses belong to the public network.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Whether an address may be reached without the operator having typed it: neither private,
-/// loopback, link-local (where clouds' metadata services are), shared, multicast nor reserved.
-/// Addresses that carry an IPv4 address (mapped, NAT64, 6to4) are judged by it. Source: IANA's
-/// special-purpose address registries.
+/// Whether an address may be reached without the operator having typed it. It is neither private,
+/// loopback, link-local (where clouds' metadata services are), shared, multicast nor reserved. An
+/// address that carries an IPv4 address (mapped, NAT64, 6to4) is judged by the IPv4 address.
+/// Source: IANA's special-purpose address registries.
 pub(crate) fn is_public(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => is_public_v4(ip),
@@ -19,7 +19,7 @@ fn is_public_v4(ip: Ipv4Addr) -> bool {
         || a >= 224
         || (a == 100 && (64..128).contains(&b))
         || (a == 192 && b == 0 && c == 0)
-        // The anycast of 6to4 relays (RFC 7526), which carries packets elsewhere.
+        // The anycast addresses of 6to4 relays (RFC 7526), which carry packets elsewhere.
         || (a == 192 && b == 88 && c == 99)
         || (a == 198 && (b == 18 || b == 19));
     !(special
@@ -45,14 +45,14 @@ fn is_public_v6(ip: Ipv6Addr) -> bool {
         (0x2001, 2) if c == 0 => false,
         (0x2001, 0x20..=0x2f) => false,
         (0x3fff, 0..=0x0fff) => false,
-        // Global unicast is 2000::/3; all else is special.
+        // Global unicast is 2000::/3; all other addresses are special.
         _ => a & 0xe000 == 0x2000,
     }
 }
 
-/// Whether an address is where clouds have their metadata services: link-local ones, Azure's
-/// WireServer, and those of Amazon and Google by IPv6. They hand credentials to whoever asks from
-/// the machine, so they are reached only if the operator typed the address.
+/// Whether clouds have their metadata services at an address: link-local addresses, Azure's
+/// WireServer, and the IPv6 addresses of Amazon and Google. These services hand credentials to any
+/// process on the machine. So they are reached only if the operator typed the address.
 pub(crate) fn is_metadata(ip: IpAddr) -> bool {
     match ip {
         IpAddr::V4(ip) => ip.is_link_local() || ip == Ipv4Addr::new(168, 63, 129, 16),

@@ -1,5 +1,5 @@
-//! What the operator approved: components by their hash, in a folder of the daemon's home. And what
-//! waits to be: any file that is dropped into the folder above.
+//! Keeps the connectors that the operator approved, by their hash, in a folder of the daemon's
+//! home. Files in the folder above it wait for approval.
 
 use std::{
     fs,
@@ -11,52 +11,52 @@ use std::{
 
 use crate::{ConnectorError, Manifest, Package};
 
-/// The approved connectors: `approved/SHA256.wasm` in a folder of mode 0700, and what was compiled
-/// of them.
+/// The approved connectors: `approved/SHA256.wasm` in a folder of mode 0700, and beside it their
+/// native code in `compiled`.
 ///
-/// Beside them in that folder lies what was dropped in: a name there approves nothing.
+/// The folder above has the files that were dropped in. A file's name there approves nothing.
 ///
-/// **Invariant:** what is loaded is what was approved: the bytes are hashed when they are approved
-/// and again each time they are read.
+/// **Invariant:** only approved bytes are loaded. They are hashed when they are approved, and again
+/// each time they are read.
 #[derive(Clone, Debug)]
 pub struct ApprovalStore {
-    /// Where connectors are dropped.
+    /// Folder into which connectors are dropped.
     incoming: PathBuf,
     folder: PathBuf,
     compiled: PathBuf,
 }
 
-/// The most files that are looked at of those that were dropped in.
+/// Most files that are reported as waiting.
 const MAX_WAITING: usize = 64;
-/// The most files of the folder, approved ones among them, that are looked at.
+/// Most files of the folder, approved ones included, that are looked at.
 const MAX_FILES: usize = 1024;
 
 /// A file that was dropped in and is not approved.
 #[derive(Debug)]
 pub struct Waiting {
-    /// Which.
+    /// Path of the file.
     pub file: PathBuf,
-    /// What it is, or why it is no connector.
+    /// The connector in the file, or why it is not a connector.
     pub package: Result<Dropped, ConnectorError>,
 }
 
-/// What a dropped file was when it was looked at. Its bytes are read again when it is approved, and
-/// may be others then.
+/// What a dropped file held when it was looked at. Its bytes are read again when it is approved,
+/// and may be others then.
 #[derive(Debug)]
 pub struct Dropped {
     /// The connector's name.
     pub name: String,
-    /// Its version.
+    /// The connector's version.
     pub version: String,
     /// SHA-256 of the file, in lower-case hex.
     pub sha256: String,
 }
 
 impl ApprovalStore {
-    /// Opens the store, making its folders.
+    /// Opens the store. Makes its folders if they are missing.
     ///
     /// # Errors
-    /// [`ConnectorError::Io`].
+    /// [`ConnectorError::Io`] if a folder cannot be made, or if others can write to it.
     pub fn open(folder: &Path) -> Result<Self, ConnectorError> {
         let (approved, compiled) = (folder.join("approved"), folder.join("compiled"));
         for made in [&approved, &compiled] {
@@ -67,14 +67,14 @@ impl ApprovalStore {
                 .create(made)
                 .map_err(ConnectorError::io(made))?;
         }
-        // What lies in them is run as native code: nobody else may have made them, or may put other
-        // folders in their place.
+        // The files in these folders are run as native code. So no other user may have made the
+        // folders, or may put others in their place.
         for (place, others) in [(folder, 0o022), (&approved, 0o077), (&compiled, 0o077)] {
             let meta = fs::symlink_metadata(place).map_err(ConnectorError::io(place))?;
             let is_ours = meta.uid() == rustix::process::geteuid().as_raw();
             if !meta.is_dir() || !is_ours || meta.mode() & others != 0 {
                 let why =
-                    "it must be a folder of this user, that others cannot write to (chmod 700)";
+                    "it must be a folder of this user that others cannot write to (chmod 700)";
                 return Err(ConnectorError::io(place)(io::Error::new(
                     io::ErrorKind::PermissionDenied,
                     why,
@@ -88,11 +88,11 @@ impl ApprovalStore {
         })
     }
 
-    /// The files that were dropped in and are not approved, by their names; 64 of them at most, out
-    /// of 1024. One at a time is in memory.
+    /// Returns the files that were dropped in and are not approved, in the order of their names: at
+    /// most 64, of the first 1024. Only one file at a time is in memory.
     ///
     /// # Errors
-    /// [`ConnectorError::Io`] for the folder's.
+    /// [`ConnectorError::Io`] if the folder cannot be read.
     pub fn waiting(&self) -> Result<Vec<Waiting>, ConnectorError> {
         let mut waiting = Vec::new();
         let mut files = wasm_files(&self.incoming)?;
@@ -117,7 +117,8 @@ impl ApprovalStore {
         Ok(waiting)
     }
 
-    /// What changes when something is dropped in, taken away or approved: cheap to ask for.
+    /// Returns a list of the files and their times of change. It differs after a connector was
+    /// dropped in, taken away or approved, and is cheap to make.
     pub fn seen(&self) -> Vec<(PathBuf, Option<SystemTime>)> {
         let files = [&self.incoming, &self.folder]
             .into_iter()
@@ -130,15 +131,15 @@ impl ApprovalStore {
         seen
     }
 
-    /// Where compiled components are kept.
+    /// Returns the folder with compiled components.
     pub fn compiled(&self) -> &Path {
         &self.compiled
     }
 
-    /// Keeps a connector. Approving it again changes nothing.
+    /// Keeps a connector as approved. Approving it again changes nothing.
     ///
     /// # Errors
-    /// [`ConnectorError::Io`].
+    /// [`ConnectorError::Io`] if the connector cannot be written.
     pub fn approve(&self, package: &Package) -> Result<(), ConnectorError> {
         let file = self.file(&package.sha256);
         if read(file.clone()).is_err() {
@@ -152,7 +153,8 @@ impl ApprovalStore {
             new.persist(&file)
                 .map_err(|e| ConnectorError::io(&file)(e.error))?;
         }
-        // Approved once it survives a power cut: a cloud's pin may name it.
+        // The connector is approved only once its file survives a power cut, since a cloud's pin
+        // may name it.
         fs::File::open(&self.folder)
             .and_then(|f| f.sync_all())
             .map_err(ConnectorError::io(&self.folder))?;
@@ -163,7 +165,7 @@ impl ApprovalStore {
         }
     }
 
-    /// Whether a connector of that SHA-256 is approved, or was until the operator revoked it.
+    /// Whether the connector with a SHA-256 is approved, or was until the operator revoked it.
     pub fn is_known(&self, sha256: &str) -> bool {
         self.file(sha256).is_file() || self.revoked(sha256).is_file()
     }
@@ -172,19 +174,19 @@ impl ApprovalStore {
         self.folder.join(format!("{sha256}.wasm"))
     }
 
-    /// What is left of one that was revoked: an empty file.
+    /// Returns the path of the empty file that is kept for a revoked connector.
     fn revoked(&self, sha256: &str) -> PathBuf {
         self.folder.join(format!("{sha256}.revoked"))
     }
 
-    /// Takes the approval of a connector back: its bytes go. What was compiled of them is never
-    /// loaded without them.
+    /// Revokes the approval of a connector and deletes its bytes. Without them its native code is
+    /// never loaded.
     ///
     /// # Errors
-    /// [`ConnectorError::Io`].
+    /// [`ConnectorError::Io`] if a file cannot be written or deleted.
     pub fn revoke(&self, package: &Package) -> Result<(), ConnectorError> {
         let file = self.file(&package.sha256);
-        // First: a release that has this connector in it must not bring it back.
+        // Written first, so that a release that contains this connector does not bring it back.
         let revoked = self.revoked(&package.sha256);
         fs::write(&revoked, "").map_err(ConnectorError::io(&revoked))?;
         fs::remove_file(&file).map_err(ConnectorError::io(&file))?;
@@ -193,11 +195,11 @@ impl ApprovalStore {
             .map_err(ConnectorError::io(&self.folder))
     }
 
-    /// Every approved connector, the latest approved first; an error in the place of a file that is
-    /// none any longer.
+    /// Returns every approved connector, the latest approved first. A file that cannot be used any
+    /// longer is an error in the list.
     ///
     /// # Errors
-    /// [`ConnectorError::Io`] for the folder's.
+    /// [`ConnectorError::Io`] if the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Result<Package, ConnectorError>>, ConnectorError> {
         Ok(self.latest_first()?.map(read).collect())
     }
@@ -214,24 +216,25 @@ impl ApprovalStore {
         Ok(files.into_iter().rev().map(|(_, path)| path))
     }
 
-    /// The connector of that name approved last, or the one whose SHA-256 begins so (8 digits or
-    /// more).
+    /// Returns the connector with this name that was approved last, or the one whose SHA-256 begins
+    /// with these digits (8 or more).
     ///
     /// # Errors
-    /// [`ConnectorError::NotApproved`] where there is none, [`ConnectorError::Tampered`] where the
-    /// file of that SHA-256 is not what its name says.
+    /// [`ConnectorError::NotApproved`] if there is none; [`ConnectorError::Tampered`] if the file
+    /// of a whole SHA-256 has other content; [`ConnectorError::Io`] if the folder or that file
+    /// cannot be read.
     pub fn find(&self, name: &str) -> Result<Package, ConnectorError> {
-        // No connector has such a name, so that none can pass for another's hash.
+        // No connector has such a name, so no connector can pass for another's hash.
         if is_hash(name) {
             let file = self.file(name);
             if name.len() == 64 && file.is_file() {
                 return read(file);
             }
         }
-        // One that cannot be read must not keep the others from serving.
+        // A connector that cannot be read must not keep the others from serving.
         let readable =
             |read: Result<Package, _>| read.inspect_err(|e| tracing::warn!("left out: {e}")).ok();
-        // Read one by one: the one that is looked for is mostly the latest.
+        // Read one by one, since the wanted connector is mostly the latest.
         let mut readable = self.latest_first()?.map(read).filter_map(readable);
         let found = readable.find(|p| {
             if is_hash(name) {
@@ -244,7 +247,7 @@ impl ApprovalStore {
     }
 }
 
-/// Whether a word is a SHA-256, or the beginning of one, rather than a connector's name.
+/// Whether a word is a SHA-256 or the beginning of one, rather than a connector's name.
 pub fn is_hash(word: &str) -> bool {
     (8..=64).contains(&word.len()) && word.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }

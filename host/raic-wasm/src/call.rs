@@ -7,12 +7,13 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use raic_cloud::ByteRange;
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline, component::ResourceTable};
 
@@ -27,53 +28,53 @@ use crate::{
     secrets::{Credentials, Placeholders, SecretValue},
 };
 
-/// CPU time for a call, looked at in every epoch.
+/// Most CPU time of a call; checked in every epoch.
 const MAX_CPU: Duration = Duration::from_millis(200);
-/// Data a guest may hand to the host in one call of an import: it is refilled for each. What the
-/// host keeps of it is counted by [`Limits::hold`].
+/// Most data, in bytes, that a guest may hand to the host in one call of an import. The data that
+/// the host keeps of it is counted by [`Limits::hold`].
 const HOSTCALL_FUEL: usize = 1 << 20;
 const MAX_HANDLES: usize = 256;
-/// Requests of one call: a put and a login need three.
+/// Most requests of one call; a put and a login need three.
 pub(crate) const MAX_REQUESTS: u32 = 32;
 pub(crate) const MAX_LOG_LINES: u32 = 64;
-/// Answers of one call whose bodies were not read: each holds a connection.
+/// Most answers of one call with unread bodies; each holds a connection.
 pub(crate) const MAX_UNREAD: usize = 4;
 const MAX_TABLE: usize = 100_000;
 const MAX_INSTANCES: usize = 64;
 
-/// What all calls on one cloud share.
+/// The state that all calls on one cloud share.
 pub(crate) struct Context {
     pub(crate) cloud: String,
     pub(crate) settings: Settings,
     pub(crate) credentials: Credentials,
     pub(crate) redaction: Redactor,
-    /// Long documents that are searched at once.
+    /// The permit to search a long document for secrets; there is one for each cloud.
     pub(crate) searches: tokio::sync::Semaphore,
     pub(crate) gate: Gate,
     pub(crate) client: HttpClient,
-    /// The tokens of the manifest, by name.
+    /// The manifest's tokens, by name.
     pub(crate) tokens: BTreeMap<String, Token>,
-    /// The names under which logins are kept, in the manifest's order: one may need those before
-    /// it.
+    /// The names of logins, in the manifest's order. A login may need those that stand before it.
     pub(crate) login_names: Vec<String>,
     /// The manifest's endpoints, by name.
     pub(crate) endpoints: BTreeMap<String, EndpointRule>,
-    /// What calls learned of endpoints that are not pinned, or otherwise. A std lock: held while a
-    /// text is copied.
+    /// URLs of endpoints that calls learned and that are not pinned, by the manifest's names. A std
+    /// lock, because it is only held while a text is copied.
     pub(crate) learned: Mutex<BTreeMap<String, String>>,
-    /// How much the connector may write to the log. A std lock: held while a number is changed.
+    /// Room for the connector's lines in the log. A blocking lock, because it is only held while numbers
+    /// are changed.
     pub(crate) log_room: Mutex<LogRoom>,
 }
 
-/// Which URLs an endpoint may have.
+/// The URLs that an endpoint may have.
 pub(crate) enum EndpointRule {
-    /// Those that the operator pinned.
+    /// The URLs that the operator pinned.
     Pinned(Vec<String>),
-    /// Any https host below a domain, at a port.
+    /// The URLs of any https host below this domain, at this port.
     Below(String, u16),
 }
 
-/// The lines of the log that one cloud's connector may still write: a bucket that fills with time,
+/// Room for lines that one cloud's connector writes to the log. It grows with time, up to a limit,
 /// so that a connector cannot fill the operator's disk.
 pub(crate) struct LogRoom {
     lines: f64,
@@ -81,8 +82,9 @@ pub(crate) struct LogRoom {
     left_out: u64,
 }
 
-/// Lines that a connector may write at once, and in each second after.
+/// Most lines that a connector may write at once.
 const LOG_BURST: f64 = 200.0;
+/// Lines per second that a connector may write over time.
 const LOG_RATE: f64 = 1.0;
 
 impl Default for LogRoom {
@@ -96,7 +98,8 @@ impl Default for LogRoom {
 }
 
 impl LogRoom {
-    /// Takes a line, and says how many were left out before it; `None` if there is no room.
+    /// Takes room for one line. Returns how many lines were left out since the last one, or `None`
+    /// if there is no room.
     pub(crate) fn take(&mut self) -> Option<u64> {
         let now = Instant::now();
         self.lines = (self.lines + (now - self.since).as_secs_f64() * LOG_RATE).min(LOG_BURST);
@@ -110,52 +113,53 @@ impl LogRoom {
     }
 }
 
-/// A secret in the guest's hands: a number.
+/// A secret as a guest holds it: a handle, without the value.
 pub struct SecretHandle(pub(crate) Arc<SecretValue>);
 
-/// An answer, of which the guest sees status, headers, and documents.
+/// An answer of a service. The guest sees its status and headers, and reads it if it is a document.
 pub struct GuestResponse {
-    /// What was asked of which network, for people.
+    /// The request's method, path and network, for error messages.
     pub(crate) asked: String,
     pub(crate) status: u16,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) incoming: Option<Incoming>,
-    /// Whether a success may be read.
+    /// Whether the guest may read a successful answer.
     pub(crate) document: bool,
-    /// Whether a 200 or 206 is an object.
+    /// Whether an answer of status 200 or 206 is an object or a part of one.
     pub(crate) object: bool,
-    /// What was read, secrets cut out.
+    /// The answer's content after it was read, without secrets.
     pub(crate) read: Option<Bytes>,
-    /// Tokens of this answer whose places were not looked at yet, since they are in its body.
+    /// Names of the tokens that were not looked for yet, because they are in the answer's body.
     pub(crate) untaken: Vec<String>,
-    /// The headers as they came, for as long as tokens are to be found.
+    /// The headers as the service sent them, kept until the tokens are found.
     pub(crate) unmasked: Vec<(String, Vec<u8>)>,
-    /// Those that were found.
+    /// The tokens that were found, by name.
     pub(crate) taken: BTreeMap<String, Arc<SecretValue>>,
 }
 
 impl GuestResponse {
-    /// How much memory the host holds for it.
+    /// Returns how much memory the host holds for the answer, in bytes.
     pub(crate) fn held(&self) -> usize {
-        let of = |headers: &[(String, Vec<u8>)]| {
+        let length = |headers: &[(String, Vec<u8>)]| {
             headers
                 .iter()
                 .map(|(n, v)| n.len() + v.len())
                 .sum::<usize>()
         };
         self.asked.len()
-            + of(&self.headers)
-            + of(&self.unmasked)
+            + length(&self.headers)
+            + length(&self.unmasked)
             + self.read.as_ref().map_or(0, Bytes::len)
     }
 }
 
-/// An object's bytes on their way down: the guest hands it on.
+/// An object's bytes on their way from the service. The guest can only hand them on.
 pub struct GuestBody {
     pub(crate) incoming: Incoming,
-    /// Bytes before the part asked for, where the service ignored the range.
+    /// Bytes to skip before the part that was asked for; more than 0 if the service ignored the
+    /// range.
     pub(crate) skip: u64,
-    /// Bytes to deliver.
+    /// Bytes to deliver after those that are skipped.
     pub(crate) length: u64,
 }
 
@@ -164,21 +168,21 @@ pub(crate) struct Call {
     pub(crate) context: Arc<Context>,
     pub(crate) table: ResourceTable,
     pub(crate) placeholders: Placeholders,
-    /// The range asked of `get`.
+    /// The range that this call of `get` asks for.
     pub(crate) range: Option<ByteRange>,
     pub(crate) requests: u32,
-    /// Bytes of all answers that were read.
+    /// Bytes of all answers that this call has read.
     pub(crate) read: usize,
     pub(crate) log_lines: u32,
-    /// Made with RSA keys.
+    /// Signatures made with RSA keys in this call.
     pub(crate) signatures: u32,
-    /// The logins whose tickets this call holds, by their places in the manifest.
+    /// The logins whose tickets this call holds, as positions in the manifest's list.
     pub(crate) tickets: Vec<usize>,
-    /// Answers in the order in which they came, as the table has them; some may be read or dropped.
+    /// Answers in the order in which they came, as indices of `table`. Some may be read or dropped.
     pub(crate) answers: VecDeque<u32>,
-    /// The bodies that it took, some of which may be gone.
+    /// Bodies that the guest took, as indices of `table`. Some may be dropped.
     pub(crate) bodies: Vec<u32>,
-    /// Whether the call is a probe, which tries though a failure was recorded.
+    /// Whether the call is a probe. A probe tries to log in although a failure was recorded.
     pub(crate) is_probe: bool,
     pub(crate) logins: Arc<Logins>,
     pub(crate) rehearsal: Arc<Rehearsal>,
@@ -186,17 +190,17 @@ pub(crate) struct Call {
     pub(crate) limits: Limits,
 }
 
-/// What a guest ran into; read after a trap.
+/// What a call has used, and which limit it exceeded. It is read after a trap.
 #[derive(Default)]
 pub(crate) struct Limits {
     pub(crate) cpu: Arc<CpuTime>,
-    /// Linear memory and tables.
+    /// Bytes of the guest's linear memory and tables.
     memory: usize,
-    /// What the host holds of answers.
+    /// Bytes that the host holds of answers and placeholders.
     held: usize,
-    /// The most of both.
+    /// Most MiB of `memory` and `held` together.
     memory_mib: u32,
-    /// The limit that ended the call, as a sentence's end.
+    /// The limit that ended the call, as the predicate of a sentence about the connector.
     pub(crate) exceeded: Option<String>,
 }
 
@@ -246,7 +250,7 @@ impl Call {
         store
     }
 
-    /// Counts a request.
+    /// Counts a request. Returns false if it is more than a call may send.
     pub(crate) fn count_request(&mut self) -> bool {
         self.requests += 1;
         self.requests <= MAX_REQUESTS
@@ -258,14 +262,15 @@ impl Limits {
         (self.memory_mib as usize) << 20
     }
 
-    /// What the guest may still have, of memory or of answers that the host holds for it.
+    /// Returns how many bytes are left, for the guest's memory or for what the host holds for it.
     pub(crate) fn room(&self) -> usize {
         self.most()
             .saturating_sub(self.memory)
             .saturating_sub(self.held)
     }
 
-    /// Counts what the host holds of an answer; false where there is no room for it.
+    /// Counts bytes that the host holds for the guest. Returns false if that is more than the call
+    /// may have; they are counted all the same.
     pub(crate) fn hold(&mut self, bytes: usize) -> bool {
         self.held += bytes;
         self.memory + self.held <= self.most()
@@ -283,12 +288,12 @@ impl Limits {
         Ok(true)
     }
 
-    /// Whether the call has used up its time. What the host does for a guest counts, too.
+    /// Whether the call has used up its CPU time. What the host does for a guest counts, too.
     pub(crate) fn is_out_of_time(&self) -> bool {
         self.cpu.so_far() > MAX_CPU
     }
 
-    /// What it holds no longer.
+    /// Counts bytes as no longer held.
     pub(crate) fn release(&mut self, bytes: usize) {
         self.held = self.held.saturating_sub(bytes);
     }
@@ -310,7 +315,7 @@ impl ResourceLimiter for Limits {
         desired: usize,
         _: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // A table's elements are pointers of the host's.
+        // The elements of a table are pointers in the host.
         if desired > MAX_TABLE {
             self.exceeded = Some("asked for a table of more than 100000 elements".to_owned());
             return Err(wasmtime::Error::msg("table limit"));

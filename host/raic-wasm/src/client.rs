@@ -1,4 +1,4 @@
-//! HTTP for one cloud: pooled connections, its TLS settings, judged addresses, and deadlines.
+//! The HTTP client of one cloud: pooled connections, TLS settings, judged addresses, and timeouts.
 
 use std::{
     convert::Infallible,
@@ -37,22 +37,24 @@ use crate::{
 };
 
 const CONNECT: Duration = Duration::from_secs(10);
-/// Informational answers (RFC 9110 section 15.2) that may come before an answer: a service may send
-/// a few, and is read for no more.
+/// Most informational answers (RFC 9110 section 15.2) that may come before an answer. A service may
+/// send a few; after more the request fails.
 const INFORMATIONAL: usize = 32;
-/// How long the head of an answer, or the next piece of a body, may take.
+/// Timeout of the next piece of a body. The head of an answer may take as long, and the time for
+/// the upload.
 pub(crate) const IDLE: Duration = Duration::from_secs(60);
 
 /// The TLS settings of one cloud.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
-    /// Certificates (PEM) to trust beside the system's roots.
+    /// Certificates in PEM to trust beside the system's root certificates.
     pub extra_ca: Option<Vec<u8>>,
 }
 
 type Pool = Client<HttpsConnector<HttpConnector<JudgedResolver>>, Upload>;
 
-/// Two pools: for hosts the operator typed, and for all others.
+/// The HTTP client of one cloud. It has two pools of connections: one for hosts that the operator
+/// typed, and one for all others.
 pub(crate) struct HttpClient {
     typed: Pool,
     judged: Pool,
@@ -88,7 +90,8 @@ impl HttpClient {
         })
     }
 
-    /// Sends a request and waits for the head of its answer.
+    /// Sends a request and waits for the head of its answer. `typed` is whether the operator typed
+    /// the host.
     pub(crate) async fn send(
         &self,
         mut request: http::Request<Upload>,
@@ -97,10 +100,10 @@ impl HttpClient {
     ) -> Result<http::Response<Incoming>, SendError> {
         let pool = if typed { &self.typed } else { &self.judged };
         let too_many = Arc::new(Notify::new());
-        let (told, count) = (too_many.clone(), AtomicUsize::new(0));
+        let (notify, count) = (too_many.clone(), AtomicUsize::new(0));
         hyper::ext::on_informational(&mut request, move |_| {
             if count.fetch_add(1, Ordering::Relaxed) == INFORMATIONAL {
-                told.notify_one();
+                notify.notify_one();
             }
         });
         tokio::select! {
@@ -110,20 +113,20 @@ impl HttpClient {
                 Ok(Ok(answer)) => Ok(answer),
             },
             () = too_many.notified() => Err(SendError::Failed(format!(
-                "more than {INFORMATIONAL} informational answers came, and no other"
+                "more than {INFORMATIONAL} informational answers came, and no final one"
             ))),
         }
     }
 }
 
-/// Why no answer came.
+/// The reason why no answer came.
 #[derive(Debug)]
 pub(crate) enum SendError {
     Timeout(Duration),
     Failed(String),
 }
 
-/// An error with its causes, each once.
+/// Returns the text of an error with those of its causes, each once.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -137,20 +140,21 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The system's roots, read once: a rotation of credentials makes a client on the runtime.
+/// Returns the system's root certificates. They are read once, because a rotation of credentials
+/// makes a client on the async runtime.
 fn system_roots() -> &'static [CertificateDer<'static>] {
     static ROOTS: OnceLock<Vec<CertificateDer<'static>>> = OnceLock::new();
     ROOTS.get_or_init(|| {
-        let found = rustls_native_certs::load_native_certs();
-        if found.certs.is_empty() {
-            let why: Vec<_> = found.errors.iter().map(ToString::to_string).collect();
+        let loaded = rustls_native_certs::load_native_certs();
+        if loaded.certs.is_empty() {
+            let why: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
             tracing::warn!(
-                "this system has no root certificates ({}): no https service is trusted but by a cloud's own `ca`; install \
-                 ca-certificates",
+                "this system has no root certificates ({}): no https service is trusted \
+                 except by a cloud's own `ca`; install ca-certificates",
                 why.join("; ")
             );
         }
-        found.certs
+        loaded.certs
     })
 }
 
@@ -186,9 +190,10 @@ fn tls_config(tls: &TlsSettings) -> Result<ClientConfig, ConnectorError> {
         .with_no_client_auth())
 }
 
-/// Looks names up; drops addresses that are not public unless any will do, and those of metadata
-/// services in any case: nobody who typed a name meant them, and whoever owns the name chooses its
-/// addresses. What is connected to are the addresses that were judged.
+/// Looks names up and judges their addresses. Addresses that are not public are dropped, unless
+/// `any_address` is set. Addresses of metadata services are always dropped: nobody who typed a name
+/// meant them, and the owner of the name chooses its addresses. Connections are made only to
+/// addresses that were judged.
 #[derive(Clone)]
 struct JudgedResolver {
     any_address: bool,
@@ -207,19 +212,20 @@ impl tower_service::Service<Name> for JudgedResolver {
     fn call(&mut self, name: Name) -> Self::Future {
         let (any_address, names) = (self.any_address, self.names.clone());
         Box::pin(async move {
-            let found = names.look_up(name.as_str()).await?;
+            let resolved = names.look_up(name.as_str()).await?;
             let is_allowed =
                 |a: &SocketAddr| !is_metadata(a.ip()) && (any_address || is_public(a.ip()));
-            let allowed: Vec<_> = found.iter().copied().filter(is_allowed).collect();
-            if allowed.is_empty() && !found.is_empty() {
+            let allowed: Vec<_> = resolved.iter().copied().filter(is_allowed).collect();
+            if allowed.is_empty() && !resolved.is_empty() {
                 let why = match any_address {
                     true => format!(
-                        "{name} resolves to a link-local address only, where metadata services are; type the address itself if that \
-                         is meant"
+                        "{name} resolves to addresses of metadata services only; \
+                         type the address itself if that is meant"
                     ),
                     false => {
                         format!(
-                            "{name} resolves to private addresses only, and the operator did not type it"
+                            "{name} resolves to private addresses only, \
+                             and the operator did not type it"
                         )
                     }
                 };
@@ -230,7 +236,8 @@ impl tower_service::Service<Name> for JudgedResolver {
     }
 }
 
-/// A request's body: bytes that are already here, of known length, so that hyper never chunks.
+/// A request's body: bytes that are already in memory. Their length is known, so hyper never uses
+/// chunked encoding.
 pub(crate) struct Upload {
     parts: std::vec::IntoIter<Bytes>,
     left: u64,
@@ -275,12 +282,14 @@ mod tests {
     use tower_service::Service as _;
 
     use super::*;
+    use parking_lot::Mutex;
 
-    /// DNS rebinding: every answer is judged, and only what was judged is connected to.
+    /// DNS rebinding: every answer of a name server is judged, and only judged addresses are
+    /// connected to.
     #[tokio::test]
     async fn a_name_that_leads_elsewhere_the_next_time_is_judged_anew() {
         let address = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 0);
-        let answers = std::sync::Mutex::new(std::collections::VecDeque::from([
+        let answers = Mutex::new(std::collections::VecDeque::from([
             vec![address("52.216.0.1")],
             vec![address("169.254.169.254")],
             vec![
@@ -289,7 +298,7 @@ mod tests {
                 address("::ffff:127.0.0.1"),
             ],
         ]));
-        let names = Names::by(move |_| Ok(answers.lock().unwrap().pop_front().unwrap_or_default()));
+        let names = Names::by(move |_| Ok(answers.lock().pop_front().unwrap_or_default()));
         let mut resolver = JudgedResolver {
             any_address: false,
             names,
@@ -335,8 +344,8 @@ mod tests {
         }
     }
 
-    /// A service that refuses an upload says so before it has read it, and closes: the answer
-    /// counts, and not the connection that broke.
+    /// A service that refuses an upload answers before it has read it, and closes the connection.
+    /// The answer counts, and not the broken connection.
     #[tokio::test]
     async fn an_answer_that_comes_before_the_upload_has_gone_counts() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -350,8 +359,8 @@ mod tests {
                 let answer =
                     b"HTTP/1.1 413 Too Large\r\ncontent-length: 4\r\nconnection: close\r\n\r\nlong";
                 stream.write_all(answer).await.unwrap();
-                // What came so far is read, or closing would take the answer back (RFC 9112 section
-                // 9.6).
+                // The rest of the request is read, or closing would discard the answer (RFC 9112
+                // section 9.6).
                 let drain = async {
                     while stream
                         .read(&mut [0; 65536])
@@ -374,7 +383,7 @@ mod tests {
         }
     }
 
-    /// A service once had 100,000 of them read before each of its answers.
+    /// Once a service could have 100,000 informational answers read before each of its answers.
     #[tokio::test]
     async fn informational_answers_without_end_are_an_error() {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -404,17 +413,17 @@ mod tests {
         };
         assert_eq!(send().await.unwrap().status(), 200);
         let Err(SendError::Failed(why)) = send().await else {
-            panic!("it was read to no end")
+            panic!("the informational answers were read without end")
         };
         assert!(why.contains("informational"), "{why}");
-        // The connection is closed, and not only forgotten.
+        // The connection is closed, not only forgotten.
         tokio::time::timeout(Duration::from_secs(20), served)
             .await
             .unwrap()
             .unwrap();
     }
 
-    /// Whoever owns a name that the operator typed chooses where it leads.
+    /// The owner of a name that the operator typed chooses its addresses.
     #[tokio::test]
     async fn a_typed_name_leads_to_no_metadata_service() {
         for address in [

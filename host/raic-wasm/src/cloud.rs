@@ -1,4 +1,4 @@
-//! A connector as a `Cloud`.
+//! A connector as a [`Cloud`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -6,7 +6,7 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, UNIX_EPOCH},
@@ -15,6 +15,7 @@ use std::{
 use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use http_body_util::BodyExt as _;
+use parking_lot::Mutex;
 use raic_cloud::{
     Body, ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Listed, Object, ObjectInfo,
     ObjectKey, Operation, Page, Payload, Result, WriteMode,
@@ -37,20 +38,20 @@ use crate::{
     secrets::Credentials,
 };
 
-/// The longest a call may take, waiting included. A get's body streams on after its call.
+/// Timeout of a call, waiting for room included. The body of a get streams on after its call.
 const WALL_CLOCK: Duration = Duration::from_secs(300);
 
-/// What a cloud's operator gives its connector.
+/// What a cloud's operator configures for its connector.
 #[derive(Clone, Default)]
 pub struct Configuration {
-    /// The manifest's settings by name.
+    /// Values of the manifest's settings, by name.
     pub settings: BTreeMap<String, String>,
     /// The documents with secrets, by credential name.
     pub credentials: CredentialDocuments,
-    /// How TLS servers are trusted.
+    /// Which TLS servers are trusted.
     pub tls: TlsSettings,
-    /// The endpoints learned at login that the operator pinned, by the manifest's names; several
-    /// where the manifest says so.
+    /// The endpoints learned at login that the operator pinned, by the manifest's names. An
+    /// endpoint has several if the manifest says so.
     pub endpoints: Pins,
 }
 
@@ -60,7 +61,8 @@ pub struct ConnectorCloud {
     context: Arc<Context>,
     logins: Arc<Logins>,
     rehearsal: Arc<Rehearsal>,
-    /// Since the service turned out to take no several deletions in one request.
+    /// Set once the connector has answered that its service has no batch deletion. Objects are then
+    /// deleted one by one.
     deletes_one_by_one: AtomicBool,
 }
 
@@ -73,30 +75,32 @@ impl fmt::Debug for ConnectorCloud {
     }
 }
 
-/// A call that came to its end: its instance, and the room that it takes until it is dropped.
+/// A call that has returned: its instance, and the room that it takes until this is dropped.
 struct Ended {
-    // Dropped in this order: the room is free when the memory is.
+    // Fields are dropped in this order, so the room is given back after the memory.
     store: Store<Call>,
     _room: Room,
 }
 
-/// The longest etag, in bytes: providers' have less than a hundred.
+/// Longest etag, in bytes. Those of providers have less than a hundred.
 const MAX_ETAG: usize = 1024;
 
-/// What is kept of a guest's text, in characters.
+/// Most characters that are kept of a guest's text.
 const MAX_TEXT: usize = 512;
 
-/// The most pairs taken of a guest's own words.
+/// Most pairs that are kept of a guest's further facts.
 const MAX_EXTRA: usize = 16;
 
-type Call1<'a, T> =
+/// A call of an export under way. It returns the guest's result, or an error if the guest traps.
+type ExportCall<'a, T> =
     Pin<Box<dyn Future<Output = wasmtime::Result<Result<T, wit::Error>>> + Send + 'a>>;
 
 impl ConnectorCloud {
-    /// Configures a connector to serve the cloud `name`. Sends nothing.
+    /// Configures a connector to serve the cloud `name`. Sends no request.
     ///
     /// # Errors
-    /// [`ConnectorError`] for a setting or a credential that is missing or wrong.
+    /// [`ConnectorError`] if a setting, a credential, a pinned endpoint or the TLS settings are
+    /// missing or wrong.
     pub fn new(
         name: &str,
         connector: &Connector,
@@ -117,7 +121,7 @@ impl ConnectorCloud {
         }
         let mut pins = Pins::new();
         for (name, urls) in &configuration.endpoints {
-            // As it is when it is learned: somebody may have typed it.
+            // Written as a learned URL is, because a person may have typed the pin.
             let written = |url: &String| {
                 let parsed = url::Url::parse(url).ok().filter(is_plain);
                 parsed
@@ -171,9 +175,9 @@ impl ConnectorCloud {
         })
     }
 
-    /// The same cloud in a rehearsal: for `raic connector test` and for tests. It has the logins
-    /// that there are, unless its clock is to be off; what happens to them there changes nothing
-    /// here.
+    /// Returns the same cloud under simulated conditions, for `raic connector test` and for tests.
+    /// It begins with this cloud's logins, unless its clock is wrong. Changes to its logins do not
+    /// change this cloud's.
     #[must_use]
     pub fn rehearsing(&self, rehearsal: Rehearsal) -> Self {
         let logins = if rehearsal.clock_ahead_ms == 0 {
@@ -190,26 +194,24 @@ impl ConnectorCloud {
         }
     }
 
-    /// What its connector declares.
+    /// Returns the connector's manifest.
     pub fn manifest(&self) -> &crate::Manifest {
         self.connector.manifest()
     }
 
-    /// Where its connector may send requests.
+    /// Returns the places to which the connector may send requests.
     pub fn grants(&self) -> &[Grant] {
         self.context.gate.grants()
     }
 
-    /// What calls learned of endpoints that are not pinned, or pinned otherwise.
+    /// Returns the URLs of endpoints that calls learned and that are not pinned, by the manifest's
+    /// names.
     pub fn learned(&self) -> BTreeMap<String, String> {
-        self.context
-            .learned
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.context.learned.lock().clone()
     }
 
-    /// Whether a URL's host and port are those of a place that the operator named in the settings.
+    /// Whether a URL's scheme, host and port are those of a place that the operator typed or
+    /// pinned.
     pub fn names_host_of(&self, url: &str) -> bool {
         self.context.gate.names_host_of(url)
     }
@@ -220,10 +222,10 @@ impl ConnectorCloud {
         operation: Operation,
         key: Option<&ObjectKey>,
         range: Option<ByteRange>,
-        run: impl for<'a> FnOnce(&'a Instance, &'a mut Store<Call>) -> Call1<'a, T> + Send,
+        run: impl for<'a> FnOnce(&'a Instance, &'a mut Store<Call>) -> ExportCall<'a, T> + Send,
     ) -> Result<(T, Ended)> {
         let deadline = Instant::now() + WALL_CLOCK;
-        let late = || {
+        let timed_out = || {
             let seconds = WALL_CLOCK.as_secs();
             let text = format!(
                 "connector {:?} took more than {seconds} s",
@@ -231,20 +233,20 @@ impl ConnectorCloud {
             );
             CloudError::new(ErrorKind::Timeout, &self.context.cloud, operation, text)
         };
-        let at = |error: CloudError| match key {
+        let with_key = |error: CloudError| match key {
             Some(key) => error.at(key),
             None => error,
         };
-        // Waits for room rather than failing: the number of clouds is not the engine's to choose.
+        // Waits for room instead of failing, because many clouds may share the engine.
         let memory_mib = self.connector.manifest.memory_mib;
         let room = timeout_at(deadline, self.connector.room())
             .await
             .map_err(|_| {
                 let why = format!(
-                    "no room for a call of connector {:?}: others take it",
+                    "no room for a call of connector {:?}: other calls take it",
                     self.connector_name()
                 );
-                at(CloudError::new(
+                with_key(CloudError::new(
                     ErrorKind::Throttled,
                     &self.context.cloud,
                     operation,
@@ -277,9 +279,9 @@ impl ConnectorCloud {
         );
         match outcome {
             Ok(Ok(Ok(value))) => Ok((value, Ended { store, _room: room })),
-            Ok(Ok(Err(e))) => Err(at(self.reported(operation, e))),
-            Ok(Err(trap)) => Err(at(self.trapped(operation, &trap, &store))),
-            Err(_) => Err(at(late())),
+            Ok(Ok(Err(e))) => Err(with_key(self.reported(operation, e))),
+            Ok(Err(trap)) => Err(with_key(self.trapped(operation, &trap, &store))),
+            Err(_) => Err(with_key(timed_out())),
         }
     }
 
@@ -287,7 +289,7 @@ impl ConnectorCloud {
         &self.connector.manifest.name
     }
 
-    /// A guest's text, bounded and without secrets or control characters.
+    /// Returns a guest's text, shortened and without secrets or hidden characters.
     fn clean(&self, text: String) -> String {
         let text = self
             .context
@@ -300,7 +302,7 @@ impl ConnectorCloud {
             .collect()
     }
 
-    /// A guest's own error.
+    /// Returns the error that a guest reported.
     fn reported(&self, operation: Operation, e: wit::Error) -> CloudError {
         let clean = |text| self.clean(text);
         let mut error = CloudError::new(
@@ -322,9 +324,9 @@ impl ConnectorCloud {
         trap: &wasmtime::Error,
         store: &Store<Call>,
     ) -> CloudError {
-        // The pool is all clouds' together: that it is full is no fault of this one, and passes.
+        // All clouds share the pool. If it is full, that is no fault of this cloud, and passes.
         if trap.is::<wasmtime::PoolConcurrencyLimitError>() {
-            let why = "no room for another instance: others take it".to_owned();
+            let why = "no room for another instance: other calls take it".to_owned();
             return CloudError::new(ErrorKind::Throttled, &self.context.cloud, operation, why);
         }
         let cause = match (&store.data().limits.exceeded, trap.downcast_ref::<Trap>()) {
@@ -336,14 +338,14 @@ impl ConnectorCloud {
         CloudError::new(ErrorKind::Internal, &self.context.cloud, operation, text)
     }
 
-    /// What a guest says of an object: an etag is a short line of text (RFC 9110 section 8.8.3),
-    /// since it is kept and shown.
+    /// Returns what a guest reported about an object. An etag must be a short line of text (RFC
+    /// 9110 section 8.8.3), since it is kept and shown.
     fn info(&self, operation: Operation, info: wit::ObjectInfo) -> Result<ObjectInfo> {
         let is_etag = |etag: &String| {
             (1..=MAX_ETAG).contains(&etag.len()) && etag.bytes().all(|b| (0x20..0x7f).contains(&b))
         };
         if info.etag.as_ref().is_some_and(|etag| !is_etag(etag)) {
-            return Err(self.broken(operation, "names an etag that is none".to_owned()));
+            return Err(self.broken(operation, "reported an etag that is not valid".to_owned()));
         }
         let modified = info.last_modified_unix_ms;
         let modified = modified.and_then(|ms| UNIX_EPOCH.checked_add(Duration::from_millis(ms)));
@@ -403,7 +405,7 @@ impl Cloud for ConnectorCloud {
             .info(Operation::Put, run.await?.0)
             .map_err(|e| e.at(key))?;
         if info.size != size {
-            let why = format!("says it stored {} bytes of {size}", info.size);
+            let why = format!("reported {} bytes stored, not {size}", info.size);
             return Err(self.broken(Operation::Put, why).at(key));
         }
         Ok(info)
@@ -428,19 +430,19 @@ impl Cloud for ConnectorCloud {
                     .await
             })
         });
-        let ((found, body), mut ended) = run.await?;
+        let ((info, body), mut ended) = run.await?;
         let body: GuestBody = ended.store.data_mut().table.delete(body).map_err(|e| {
             self.broken(Operation::Get, format!("returned no body: {e}"))
                 .at(key)
         })?;
-        let info = self.info(Operation::Get, found).map_err(|e| e.at(key))?;
+        let info = self.info(Operation::Get, info).map_err(|e| e.at(key))?;
         let expected = match range {
             None => Some(info.size),
             Some(range) => range.within(info.size).map(|part| part.end - part.start),
         };
         if expected != Some(body.length) {
             let why = format!(
-                "says the object has {} bytes, its answer has {}",
+                "reported an object of {} bytes, but its answer has {}",
                 info.size, body.length
             );
             return Err(self.broken(Operation::Get, why).at(key));
@@ -488,7 +490,7 @@ impl Cloud for ConnectorCloud {
         let page = run.await?.0;
         if page.entries.len() > limit as usize {
             let why = format!(
-                "listed {} objects though {limit} were asked",
+                "listed {} objects, though {limit} were asked for",
                 page.entries.len()
             );
             return Err(self.broken(Operation::List, why));
@@ -496,7 +498,7 @@ impl Cloud for ConnectorCloud {
         if page.next.is_some() && page.next.as_deref() == cursor {
             return Err(self.broken(
                 Operation::List,
-                "answered a listing's cursor by the same".to_owned(),
+                "returned the cursor that was sent as the next one".to_owned(),
             ));
         }
         let entries = page
@@ -504,7 +506,7 @@ impl Cloud for ConnectorCloud {
             .into_iter()
             .filter(|e| e.key.starts_with(prefix))
             .filter_map(|e| {
-                // What is no object key is no object of ours.
+                // A name that is not an object key is not one of the host's objects.
                 let key = ObjectKey::new(e.key).ok()?;
                 Some(
                     self.info(Operation::List, e.info)
@@ -594,37 +596,38 @@ impl Cloud for ConnectorCloud {
                 Err(e)
             }
             Ok((mut failed, _)) => {
-                // Each is tried again, so a key that is told a thousand times must count once.
-                let mut told = BTreeSet::new();
-                failed.retain(|(name, _)| told.insert(name.clone()));
-                let of = |(name, e): (String, wit::Error)| {
+                // The caller tries each of them again, so a key that is reported a thousand times
+                // must count once.
+                let mut names = BTreeSet::new();
+                failed.retain(|(name, _)| names.insert(name.clone()));
+                let named = |(name, e): (String, wit::Error)| {
                     let key = keys.iter().find(|key| key.as_str() == name);
-                    // An object that nobody asked about leaves it open which was meant.
+                    // If the connector reports another object, it is unknown which one it meant.
                     let key = key.ok_or_else(|| {
                         self.broken(
                             Operation::DeleteMany,
-                            "tells of an object that was not to be removed".to_owned(),
+                            "reported an object that was not to be deleted".to_owned(),
                         )
                     })?;
                     Ok((key.clone(), self.reported(Operation::DeleteMany, e).at(key)))
                 };
-                failed.into_iter().map(of).collect()
+                failed.into_iter().map(named).collect()
             }
         }
     }
 }
 
-/// An optional ability that the connector does not export.
+/// Returns the error of an optional ability that the connector does not export.
 fn lacking<T>(what: &str) -> wasmtime::Result<Result<T, wit::Error>> {
     Ok(Err(error(wit::ErrorKind::Unsupported, what)))
 }
 
 fn kind(kind: wit::ErrorKind) -> ErrorKind {
-    // The contract's order, which a test of raic-cloud keeps.
+    // The kinds have the contract's order, which a test of raic-cloud checks.
     ErrorKind::ALL[kind as usize]
 }
 
-/// The bytes of a get: skipped, cut and counted, with a deadline for each piece.
+/// Returns the body of a get: bytes are skipped, cut and counted, and each piece has a timeout.
 fn stream_body(cloud: String, key: ObjectKey, body: GuestBody) -> Body {
     let fail = move |kind, why: String| CloudError::new(kind, &cloud, Operation::Get, why).at(&key);
     stream::try_unfold((body, fail), |(mut body, fail)| async move {

@@ -1,11 +1,11 @@
-//! Compiling connectors: in a process of its own with limits, once for each version of the engine,
-//! and kept with a hash.
+//! Compiles connectors: each in a process with limits, once for each version of the engine. The
+//! native code is kept with a hash.
 //!
-//! A component of a few kilobytes can be made so that compiling it takes minutes and gigabytes. So
-//! the daemon and the commands leave it to a child, [`CompilerProcess`], which limits itself before
-//! it reads the component. What comes out is native code: it is kept in a folder that only this
-//! user writes, with its SHA-256 before it, and is compiled again if a disk has changed a bit of
-//! it.
+//! Compiling a component of a few kilobytes can take minutes and gigabytes, if it was made for
+//! that. So the daemon and the commands leave it to a child process, [`CompilerProcess`], which
+//! limits itself before it reads the component. The native code is kept in a folder that only this
+//! user writes, with its SHA-256 in front of it. It is compiled again if a disk has changed a bit
+//! of it.
 
 use std::{
     ffi::OsString,
@@ -13,42 +13,43 @@ use std::{
     io::{self, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, PoisonError},
 };
 
+use parking_lot::Mutex;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 
 use crate::{ConnectorError, Package, engine};
 
-/// The address space of a compiler: guests that carry an interpreter take half a gigabyte.
 /// How long native code of another version of the engine is kept.
 const KEPT: std::time::Duration = std::time::Duration::from_secs(30 * 24 * 3600);
+/// Address space of a compiler, in bytes. Guests that carry an interpreter take half a gigabyte.
 const MAX_ADDRESS_SPACE: u64 = 3 << 30;
-/// The CPU time of a compiler, in seconds, all threads together: guests that carry an interpreter
-/// take a quarter of it in a debug build.
+/// CPU time of a compiler, in seconds, all threads together. Guests that carry an interpreter take
+/// a quarter of it in a debug build.
 const MAX_CPU_S: u64 = 240;
-/// What is kept of what a compiler says before it ends.
+/// Most bytes that are kept of a compiler's output on its standard error.
 const MAX_SAID: u64 = 2 << 10;
+/// Length of a SHA-256, in bytes.
 const HASH: usize = 32;
 
-/// How to start a process that compiles one component: it must end by [`compile_file`] with the two
-/// paths that follow its arguments.
+/// How to start a process that compiles one component. The process must call [`compile_file`] with
+/// the two paths that follow its arguments.
 #[derive(Clone, Debug)]
 pub struct CompilerProcess {
-    /// The program, such as the one that runs.
+    /// The program, such as the one that is running.
     pub program: PathBuf,
-    /// What comes before the component's path and the output's.
+    /// The arguments that stand before the paths of the component and of the output.
     pub arguments: Vec<OsString>,
 }
 
-/// Compiles the component in `component`, which is not trusted, into `output`. Limits this process
-/// first, for good: it can do nothing else afterwards.
+/// Compiles the component in the file `component`, which is not trusted, into the file `output`. It
+/// limits this process first, and for good: the process can do nothing else afterwards.
 ///
 /// # Errors
-/// [`ConnectorError::Compile`] and [`ConnectorError::Io`]. Where a limit is hit, the process ends
-/// by a signal or an abort.
+/// [`ConnectorError::Compile`] if the component does not compile; [`ConnectorError::Io`] if a file
+/// cannot be read or written. If a limit is hit, the process ends by a signal or an abort.
 pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorError> {
     let limit = |most: u64| Rlimit {
         current: Some(most),
@@ -66,7 +67,7 @@ pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorErro
     write(output, &code)
 }
 
-/// Writes native code with its hash, so that it is there whole after a crash or not at all.
+/// Writes native code with its hash, so that the file is whole after a crash or does not exist.
 fn write(file: &Path, code: &[u8]) -> Result<(), ConnectorError> {
     let folder = file.parent().unwrap_or(Path::new("."));
     let mut new = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
@@ -81,7 +82,7 @@ fn write(file: &Path, code: &[u8]) -> Result<(), ConnectorError> {
     Ok(())
 }
 
-/// The native code in a file, if its hash is right.
+/// Returns the native code in a file. Returns `None` if there is no file or its hash is wrong.
 fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
     let mut bytes = match fs::read(file) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -89,7 +90,7 @@ fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
     };
     if bytes.len() < HASH || Sha256::digest(&bytes[HASH..])[..] != bytes[..HASH] {
         tracing::warn!(
-            "{}: it is not what was compiled (a damaged disk?); compiling again",
+            "{}: its content has changed since it was compiled (a damaged disk?); compiling again",
             file.display()
         );
         return Ok(None);
@@ -98,7 +99,7 @@ fn read(file: &Path) -> io::Result<Option<Vec<u8>>> {
     Ok(Some(bytes))
 }
 
-/// Where what is compiled of a package for an engine is kept.
+/// Returns the file for the native code of a package and an engine.
 fn file_of(engine: &wasmtime::Engine, package: &Package, folder: &Path) -> PathBuf {
     folder.join(format!(
         "{}-{:016x}.cwasm",
@@ -107,12 +108,13 @@ fn file_of(engine: &wasmtime::Engine, package: &Package, folder: &Path) -> PathB
     ))
 }
 
-/// Whether something is kept that was compiled of a package.
+/// Whether native code of a package is kept for an engine.
 pub(crate) fn is_kept(engine: &wasmtime::Engine, package: &Package, folder: &Path) -> bool {
     file_of(engine, package, folder).is_file()
 }
 
-/// What was compiled of a package before, or is now. Blocks for as long as compiling takes.
+/// Loads the native code of a package, compiling it first if none is kept. Blocks for as long as
+/// compiling takes.
 pub(crate) fn cached(
     engine: &wasmtime::Engine,
     compiler: Option<&CompilerProcess>,
@@ -123,9 +125,10 @@ pub(crate) fn cached(
     if let Some(component) = load(engine, &file)? {
         return Ok(component);
     }
-    // One compiler at a time: each may take gigabytes, and the next may find that it need not.
+    // One compiler runs at a time, since each may take gigabytes. Another call may have compiled
+    // this package meanwhile.
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let _one = ONE.lock();
     if let Some(component) = load(engine, &file)? {
         return Ok(component);
     }
@@ -146,7 +149,9 @@ pub(crate) fn cached(
     }
     forget_older(package, folder, &file);
     load(engine, &file)?.ok_or_else(|| {
-        ConnectorError::Compile("what was compiled is gone, or was changed at once".to_owned())
+        ConnectorError::Compile(
+            "its compiled code was removed or changed just after it was written".to_owned(),
+        )
     })
 }
 
@@ -154,9 +159,9 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
     let Some(code) = read(file).map_err(ConnectorError::io(file))? else {
         return Ok(None);
     };
-    // SAFETY: the folder is in the daemon's home, mode 0700, and only `write` writes there, what an
-    // engine of the same settings compiled: the name carries the component's hash and the engine's
-    // compatibility, and the code's own hash was just checked.
+    // SAFETY: the folder is in the daemon's home, mode 0700, and only `write` writes there. The
+    // code was compiled by an engine of the same settings: the name carries the component's hash
+    // and the engine's compatibility. The code's own hash was checked just now.
     #[allow(unsafe_code)]
     match unsafe { Component::deserialize(engine, &code) } {
         Ok(component) => Ok(Some(component)),
@@ -167,8 +172,8 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
     }
 }
 
-/// Removes what other versions of the engine compiled of the same connector, and nobody used for
-/// long: a daemon may run on after an upgrade.
+/// Removes the native code of a connector for other versions of the engine, if it was written long
+/// ago. Recent files are kept, because a daemon may run on after an upgrade.
 fn forget_older(package: &Package, folder: &Path, kept: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let ours = entry
@@ -179,7 +184,7 @@ fn forget_older(package: &Package, folder: &Path, kept: &Path) {
             .metadata()
             .and_then(|m| m.modified())
             .ok()
-            .and_then(|at| at.elapsed().ok());
+            .and_then(|modified| modified.elapsed().ok());
         if ours && entry.path() != kept && age.is_some_and(|age| age > KEPT) {
             let _ = fs::remove_file(entry.path());
         }
@@ -197,8 +202,8 @@ impl CompilerProcess {
         let mut child = Command::new(&self.program)
             .args(&self.arguments)
             .args([component.path(), output])
-            // Threads and their arenas reserve address space, of which it has a limit, whatever
-            // they use.
+            // Threads and their arenas reserve address space, which is limited, whether they use it
+            // or not.
             .env("RAYON_NUM_THREADS", "4")
             .env("MALLOC_ARENA_MAX", "2")
             .stdin(Stdio::null())
@@ -222,8 +227,8 @@ impl CompilerProcess {
         Err(failed(match (status.code(), said.is_empty()) {
             (Some(1), false) => said,
             _ => format!(
-                "compiling it took more than {} GiB of memory or {MAX_CPU_S} s of CPU time, or the compiler failed ({status}); it is \
-                 not a connector to trust",
+                "compiling it took more than {} GiB of memory or {MAX_CPU_S} s of CPU time, \
+                 or the compiler failed ({status}); it is not a connector to trust",
                 MAX_ADDRESS_SPACE >> 30
             ),
         }))
@@ -234,7 +239,7 @@ impl CompilerProcess {
 mod tests {
     use super::*;
 
-    /// Single bits that were changed on disk once crashed the daemon at each start.
+    /// Once single bits that changed on disk crashed the daemon at each start.
     #[test]
     fn compiled_code_that_a_disk_changed_is_compiled_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -258,7 +263,7 @@ mod tests {
         }
     }
 
-    /// What a child compiles, the engines that run it must take.
+    /// The engines that run connectors must accept what a child compiles.
     #[test]
     fn all_engines_compile_alike() {
         let child = engine::compatibility(&engine::for_compiling().unwrap());

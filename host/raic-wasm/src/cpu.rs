@@ -1,5 +1,5 @@
-//! The CPU time that a call uses: what its thread used while it ran, so that a busy machine charges
-//! nobody for waiting.
+//! The CPU time that a call uses. It is the time of the thread that runs the call, so that a call
+//! is not charged for waiting on a busy machine.
 
 use std::{
     future::{Future, poll_fn},
@@ -13,23 +13,24 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// The CPU time of one call. Written by the thread that runs it, one at a time.
+/// The CPU time of one call. It is written by the thread that runs the call, one thread at a time.
 #[derive(Debug, Default)]
 pub(crate) struct CpuTime {
-    /// Nanoseconds of all polls that have ended.
+    /// Nanoseconds of all polls that have ended, and of work on other threads.
     spent: AtomicU64,
-    /// The thread's clock when the poll that is under way began.
+    /// The thread's CPU clock when the current poll began, in nanoseconds.
     since: AtomicU64,
 }
 
 impl CpuTime {
-    /// What was used so far; to be asked by the thread that runs the call, while it does.
+    /// Returns the time used so far. It must be called by the thread that runs the call, during a
+    /// poll.
     pub(crate) fn so_far(&self) -> Duration {
         let now = thread_clock().saturating_sub(self.since.load(Ordering::Relaxed));
         Duration::from_nanos(self.spent.load(Ordering::Relaxed) + now)
     }
 
-    /// Counts what another thread did for the call.
+    /// Adds the time that another thread used for the call.
     pub(crate) fn add(&self, used: Duration) {
         self.spent.fetch_add(
             u64::try_from(used.as_nanos()).unwrap_or(u64::MAX),
@@ -37,7 +38,7 @@ impl CpuTime {
         );
     }
 
-    /// Does `work`, and counts what it uses.
+    /// Runs `work` and counts the CPU time of its polls.
     pub(crate) async fn of<T>(self: Arc<Self>, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         poll_fn(|context| {
@@ -51,7 +52,7 @@ impl CpuTime {
     }
 }
 
-/// Does `work` on this thread, and says what it used.
+/// Runs `work` on this thread. Returns its result and the CPU time that it used.
 pub(crate) fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let began = thread_clock();
     let done = work();

@@ -1,4 +1,5 @@
-//! The engine: compiled components, limits on what compiles, and the clock that interrupts guests.
+//! The engine: compiled components, limits on what they may use, and the clock that interrupts
+//! guests.
 
 use std::{hash::Hash as _, hash::Hasher as _, path::Path, sync::Arc, thread, time::Duration};
 
@@ -18,24 +19,25 @@ use crate::{
     compilation::{self, CompilerProcess},
 };
 
-/// The epoch's length: how finely a guest's CPU time is counted.
+/// Length of an epoch: how often the CPU time of a running guest is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
-/// The most linear memory a guest may have.
+/// Most linear memory that a guest may have, in bytes.
 const MAX_MEMORY: usize = (MEMORY_MIB as usize) << 20;
-/// The most linear memory of a guest whose instances come from the pool of small ones, in MiB: what
-/// a connector in Rust declares.
+/// Most linear memory, in MiB, of a guest whose instances come from the pool of small ones. Most
+/// connectors in Rust need no more.
 const SMALL_MIB: u32 = 8;
 const STACK: usize = 512 << 10;
 const ASYNC_STACK: usize = 2 << 20;
-/// Core instances of one component: componentize-py makes one of each of its 38 libraries.
+/// Most core instances of one component. componentize-py makes one for each of its 38 libraries.
 const MAX_CORE_INSTANCES: u32 = 64;
-/// Linear memories of one component. The pool has room for as many in each call, so that no cloud
-/// runs another's out of it.
+/// Most linear memories of one component. The pool has room for as many in each call, so that no
+/// cloud can use up another's.
 const MAX_MEMORIES: u32 = 4;
-/// Calls that run at once, all clouds together; more wait. The pool has a slot for each.
+/// Most calls that run at once, of all clouds together; further calls wait. Each pool has a slot
+/// for each.
 const MAX_CALLS: u32 = 256;
 
-/// Compiles connectors and runs them. Cheap to clone; one for the whole daemon.
+/// Compiles connectors and runs them. An engine is cheap to clone; the daemon has one.
 #[derive(Clone)]
 pub struct Engine {
     small: Pool,
@@ -44,9 +46,10 @@ pub struct Engine {
     compiler: Option<CompilerProcess>,
 }
 
-/// Where instances of one size come from. What an instance touched is given back to the system in
-/// batches, since that costs an interrupt on every other core; a batch counts instances, so those
-/// that may be large have a pool in which each is given back at once.
+/// The source of instances of one size. The memory that an instance used is given back to the
+/// system in batches, since each time costs an interrupt on every other core. A batch counts
+/// instances, not bytes. So instances that may be large have a pool of their own, in which each is
+/// given back at once.
 #[derive(Clone)]
 struct Pool {
     engine: wasmtime::Engine,
@@ -84,9 +87,10 @@ pub struct Connector {
     pre: InstancePre<Call>,
     exports: Arc<Exports>,
     pub(crate) manifest: Arc<Manifest>,
-    /// Room for a call's instance, shared by all connectors of the engine.
+    /// One permit for each call that may run at once; shared by all connectors of the engine.
     pub(crate) calls: Arc<Semaphore>,
-    /// Room for the memory of calls, in MiB.
+    /// One permit for each MiB of memory that all calls of this connector may have together. Clones
+    /// share it; the daemon loads a connector for each cloud.
     pub(crate) memory: Arc<Semaphore>,
     sha256: String,
 }
@@ -101,18 +105,18 @@ impl std::fmt::Debug for Connector {
 }
 
 impl Connector {
-    /// What it declares.
+    /// The connector's manifest.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// SHA-256 of the component, in hex.
+    /// SHA-256 of the component, in lower-case hex.
     pub fn sha256(&self) -> &str {
         &self.sha256
     }
 }
 
-/// Where a component has its exports: the one that every connector has, and optional abilities.
+/// Indices of a component's exports: the one that every connector has, and the optional ones.
 struct Exports {
     object_store: object_store::GuestIndices,
     container: Option<container::GuestIndices>,
@@ -141,13 +145,13 @@ impl Exports {
     }
 }
 
-/// The room of one call: of its cloud's memory, and of the engine's calls.
+/// The permits of one call: for its memory, and for one of the engine's calls.
 pub(crate) struct Room {
     _memory: Option<OwnedSemaphorePermit>,
     _call: Option<OwnedSemaphorePermit>,
 }
 
-/// An instance's exports, to be called.
+/// An instance's exports, ready to be called.
 pub(crate) struct Instance {
     pub(crate) object_store: object_store::Guest,
     pub(crate) container: Option<container::Guest>,
@@ -156,13 +160,12 @@ pub(crate) struct Instance {
 }
 
 impl Connector {
-    /// Whether it can remove several objects by one request.
+    /// Whether the connector can delete several objects by one request.
     pub(crate) fn has_batch_delete(&self) -> bool {
         self.exports.batch_delete.is_some()
     }
 
-    /// Waits for the room that a call takes. What was waited for is given back where the future is
-    /// dropped.
+    /// Waits for the permits that a call needs. If the future is dropped, they are given back.
     pub(crate) async fn room(&self) -> Room {
         let memory = self
             .memory
@@ -170,14 +173,14 @@ impl Connector {
             .acquire_many_owned(self.manifest.memory_mib)
             .await;
         let call = self.calls.clone().acquire_owned().await;
-        // Neither is ever closed.
+        // Neither semaphore is ever closed, so both permits are there.
         Room {
             _memory: memory.ok(),
             _call: call.ok(),
         }
     }
 
-    /// A fresh instance in `store`.
+    /// Makes a fresh instance in `store`.
     pub(crate) async fn instantiate(&self, store: &mut Store<Call>) -> wasmtime::Result<Instance> {
         let instance = self.pre.instantiate_async(&mut *store).await?;
         let Exports {
@@ -211,11 +214,13 @@ impl HasData for Imports {
 }
 
 impl Engine {
-    /// Starts an engine and its clock, a thread that ends with the engine. Instances come from a
-    /// pool where the address space has room for one, else each from the system.
+    /// Starts an engine and its clock, a thread that ends with the engine and its connectors.
+    /// Instances come from a pool if the address space has room for one, else each comes from the
+    /// system.
     ///
     /// # Errors
-    /// [`ConnectorError::Compile`] where this machine cannot run WebAssembly at all.
+    /// [`ConnectorError::Compile`] if this machine cannot run WebAssembly, or cannot start a
+    /// thread.
     pub fn new() -> Result<Self, ConnectorError> {
         let small = Pool::new((SMALL_MIB as usize) << 20, 8)?;
         let large = Pool::new(MAX_MEMORY, 1)?;
@@ -223,7 +228,7 @@ impl Engine {
         thread::Builder::new()
             .name("connector-clock".to_owned())
             .spawn(move || {
-                // A connector keeps its own engine alive, and not the other.
+                // A connector keeps the engine of its own pool alive, and not the other.
                 loop {
                     let engines = clocks.each_ref().map(wasmtime::EngineWeak::upgrade);
                     engines
@@ -246,8 +251,8 @@ impl Engine {
         })
     }
 
-    /// The same, which leaves compiling to a process with limits. Without it, whoever loads a
-    /// connector trusts it not to take minutes and gigabytes.
+    /// Returns the engine with compiling left to a process with limits. Without such a process, a
+    /// connector that is loaded is trusted not to take minutes and gigabytes.
     #[must_use]
     pub fn compiling_by(self, compiler: CompilerProcess) -> Self {
         Self {
@@ -269,18 +274,19 @@ impl Engine {
         }
     }
 
-    /// Whether [`load`](Self::load) would have to compile a connector, as where another version of
-    /// this host did so last.
+    /// Whether [`load`](Self::load) would have to compile a connector. It must, for instance, if
+    /// another version of this host compiled it last.
     pub fn must_compile(&self, package: &Package, cache: &Path) -> bool {
         !compilation::is_kept(&self.pool(package).engine, package, cache)
     }
 
-    /// Compiles a connector, or takes what was compiled before from `cache`, a folder that only
-    /// this host writes. Blocks for 0.1 to 0.3 s for a guest in Rust, seconds for one that carries
-    /// an interpreter.
+    /// Compiles a connector, or loads its native code from `cache`, a folder that only this host
+    /// writes. Compiling blocks for 0.1 to 0.3 s for a guest in Rust, and for seconds for a guest
+    /// that carries an interpreter.
     ///
     /// # Errors
-    /// [`ConnectorError::Compile`] where it does not fit the contract's types.
+    /// [`ConnectorError::Compile`] if the component does not compile or does not fit the contract's
+    /// types; [`ConnectorError::Io`] if `cache` cannot be read or written.
     pub fn load(
         &self,
         package: &Package,
@@ -308,20 +314,21 @@ impl Engine {
     }
 }
 
-/// What must be the same in an engine that compiles and one that runs.
+/// Returns a hash of all that must be equal in an engine that compiles and in one that runs.
 pub(crate) fn compatibility(engine: &wasmtime::Engine) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     hasher.finish()
 }
 
-/// An engine without a pool, whose address space is for the compiler.
+/// Makes an engine without a pool, so that the address space is left to the compiler.
 pub(crate) fn for_compiling() -> Result<wasmtime::Engine, ConnectorError> {
     wasmtime::Engine::new(&config(None)).map_err(|e| ConnectorError::Compile(format!("{e:#}")))
 }
 
-/// The settings of an engine: with a pool, for instances of so much memory that are given back in
-/// batches of so many, or without one. What is compiled by one runs on all.
+/// Returns the settings of an engine. `pool` is the most memory of an instance, in bytes, and the
+/// number of instances that are given back in one batch; `None` for an engine without a pool. What
+/// one engine compiles runs on all.
 fn config(pool: Option<(usize, usize)>) -> Config {
     let mut config = Config::new();
     config
@@ -347,7 +354,7 @@ fn config(pool: Option<(usize, usize)>) -> Config {
             .max_component_instance_size(10 << 20)
             .max_memory_size(memory)
             .linear_memory_keep_resident(512 << 10)
-            // Where the kernel tells which pages were written, only those are reset.
+            // If the kernel reports which pages were written, only those are reset.
             .pagemap_scan(Enabled::Auto)
             .async_stack_keep_resident(64 << 10)
             .table_keep_resident(64 << 10)

@@ -1,7 +1,9 @@
-//! The one gate to the network: which requests may leave, and which answers are documents.
+//! The one gate to the network. It decides which requests may leave, and which answers are
+//! documents.
 //!
 //! **Invariant:** the URL that is judged here is the URL that is sent, byte for byte, and redirects
-//! are never followed. Names are judged here; the addresses they resolve to, in [`crate::client`].
+//! are never followed. Host names are judged here; the addresses to which they resolve are judged
+//! in [`crate::client`].
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,61 +18,62 @@ use crate::{
     manifest::{Document, SettingType, Settings, domain, expand, holds, is_plain, learned_in},
 };
 
-/// A place the connector may send requests to.
+/// A place to which a connector may send requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The manifest's name for it.
+    /// The manifest's name of the network.
     pub name: String,
-    /// `http` or `https`.
+    /// The URL's scheme: `http` or `https`.
     pub scheme: String,
-    /// Host name or address, as a URL has it.
+    /// Host name or address, as it stands in a URL.
     pub host: String,
-    /// Whether any host below `host` is granted, and not that host itself.
+    /// Whether any host below the domain `host` is granted. The host itself is not.
     pub below: bool,
-    /// The port, also where it is the scheme's own.
+    /// The port, also if it is the scheme's default.
     pub port: u16,
-    /// The path every request's path begins with, by whole segments; empty for any.
+    /// The path with which every request's path begins, by whole segments. An empty path grants
+    /// all.
     pub path: String,
-    /// Whether it is that path alone.
+    /// Whether only `path` itself is granted, and nothing below it.
     pub exact: bool,
-    /// The methods of its requests; any where none is named.
+    /// The HTTP methods that are granted; any method if the set is empty.
     pub methods: BTreeSet<String>,
-    /// Whether the operator typed the host: then it may be private.
+    /// Whether the operator typed the host, so that it may have a private address.
     pub typed: bool,
 }
 
-/// What one cloud's connector may reach.
+/// All that one cloud's connector may reach.
 pub(crate) struct Gate {
     grants: Vec<Grant>,
     documents: Vec<Document>,
-    /// The answers to POST that are objects.
+    /// The answers to POST requests that are objects.
     objects: Vec<Document>,
-    /// The answers that hold a token, by its name.
+    /// The answers that hold a token, with the token's name.
     tokens: Vec<(String, Document)>,
 }
 
-/// A request that may go.
+/// A request that the gate has permitted.
 #[derive(Debug)]
 pub(crate) struct Passed<'a> {
     pub(crate) url: Url,
     pub(crate) grant: &'a Grant,
-    /// Whether a 2xx answer may be read.
+    /// Whether the guest may read a 2xx answer.
     pub(crate) document: bool,
-    /// Whether a 200 or 206 is an object, or a part of one.
+    /// Whether an answer of status 200 or 206 is an object or a part of one.
     pub(crate) object: bool,
-    /// The tokens that a 2xx answer holds.
+    /// The tokens that a 2xx answer to this request holds.
     pub(crate) tokens: Vec<&'a str>,
-    /// All tokens that answers from this place may hold: a service may take other requests for a
-    /// login than the manifest thinks of.
-    pub(crate) of_place: Vec<&'a str>,
+    /// Every token that any answer from this network may hold. It is a wider list than `tokens`,
+    /// because a service may accept requests for a login that the manifest does not list.
+    pub(crate) network_tokens: Vec<&'a str>,
 }
 
 impl Gate {
-    /// Fills a cloud's settings into what the manifest asks for.
+    /// Makes the gate of a cloud: fills its settings into the manifest's networks.
     ///
-    /// `plain` are the readable parts of credentials: a URL there counts as typed. `learned` are
-    /// the endpoints that the operator pinned; a network that needs another one is not granted yet,
-    /// and one that needs an endpoint with several has a grant for each.
+    /// `plain` has the readable parts of credentials; a URL in them counts as typed. `learned` has
+    /// the endpoints that the operator pinned. A network whose endpoint is not pinned is not
+    /// granted yet. A network whose endpoint has several pins has a grant for each.
     pub(crate) fn new(
         manifest: &Manifest,
         settings: &Settings,
@@ -99,8 +102,8 @@ impl Gate {
                 let pinned = pinned.filter_map(|url| Url::parse(url).ok());
                 let mut by_operator = settings.typed_urls(manifest).chain(pinned);
                 let typed = match below {
-                    // The domain and its port are the operator's where a setting that was typed
-                    // gives them.
+                    // The operator has typed the domain and its port if the template is a setting
+                    // that was typed.
                     Some(template) => settings.typed_in(template),
                     None => by_operator.any(|by_operator| is_host_of(&url, &by_operator)),
                 };
@@ -133,8 +136,7 @@ impl Gate {
     }
 
     /// Whether a URL's scheme, host and port are those of a grant that the operator typed. The
-    /// scheme counts: a service that says that its https endpoint is at http now would have tokens
-    /// sent in clear.
+    /// scheme counts: if a service moved its https endpoint to http, tokens would be sent in clear.
     pub(crate) fn names_host_of(&self, url: &str) -> bool {
         Url::parse(url).is_ok_and(|url| {
             self.grants.iter().any(|g| {
@@ -147,28 +149,28 @@ impl Gate {
         })
     }
 
-    /// What was granted, for people to see.
+    /// Returns all grants, also for people to see.
     pub(crate) fn grants(&self) -> &[Grant] {
         &self.grants
     }
 
-    /// The one URL of a network, where it has one.
+    /// Returns the URL of a network, or `None` if it does not have exactly one.
     pub(crate) fn url_of(&self, network: &str) -> Option<String> {
-        let mut of = self.grants.iter().filter(|g| g.name == network);
-        let (grant, other) = (of.next()?, of.next());
+        let mut grants = self.of_network(network);
+        let (grant, other) = (grants.next()?, grants.next());
         (other.is_none() && !grant.below).then(|| format!("{}{}", grant.origin(), grant.path))
     }
 
-    /// The grants of a network.
+    /// Returns the grants of a network.
     pub(crate) fn of_network(&self, network: &str) -> impl Iterator<Item = &Grant> {
         self.grants.iter().filter(move |g| g.name == network)
     }
 
-    /// That an endpoint's URL lies below its domain: what may be sent requests without being
+    /// Checks that an endpoint's URL lies below its domain, so that it may be used without being
     /// pinned.
     ///
     /// # Errors
-    /// One line.
+    /// One line that says what does not hold.
     pub(crate) fn lies_below(url: &Url, domain: &str, port: u16) -> Result<(), String> {
         let is_below = url.host_str().is_some_and(|host| is_below(host, domain));
         if url.scheme() == "https" && is_below && url.port_or_known_default() == Some(port) {
@@ -184,15 +186,15 @@ impl Gate {
     pub(crate) fn check(&self, method: &str, url: &str) -> Result<Passed<'_>, String> {
         let is_word =
             (1..=32).contains(&method.len()) && method.bytes().all(|b| b.is_ascii_uppercase());
-        // These two reach behind the server, or repeat what was sent to it.
+        // TRACE returns what was sent to the server, and CONNECT reaches hosts behind it.
         if !is_word || matches!(method, "TRACE" | "CONNECT") {
             return Err(format!("the method {method:?} is not allowed"));
         }
-        let parsed = Url::parse(url).map_err(|e| format!("{url:?} is no URL: {e}"))?;
-        // An empty path is sent as `/` whoever writes it (RFC 9112 section 3.2.1).
+        let parsed = Url::parse(url).map_err(|e| format!("{url:?} is not a URL: {e}"))?;
+        // An empty path is always sent as `/` (RFC 9112 section 3.2.1).
         if parsed.as_str() != url && parsed.as_str().strip_suffix('/') != Some(url) {
             return Err(format!(
-                "{url:?} does not stand as a URL parser would write it ({parsed})"
+                "{url:?} is not written as a URL parser writes it ({parsed})"
             ));
         }
         if !parsed.username().is_empty()
@@ -206,14 +208,14 @@ impl Gate {
         if has_dot_segments(parsed.path()) {
             return Err(format!("{url:?} has dot segments"));
         }
-        let at = |g: &Grant| {
-            let rest = g.rest(&parsed, method)?;
-            Some((g.path.len(), rest.len()))
-        };
-        // Of several the most exact: the one with the longest path, and of those the first.
-        let found = self.grants.iter().filter_map(|g| Some((at(g)?.0, g)));
-        let found = found.reduce(|best, next| if next.0 > best.0 { next } else { best });
-        let (_, grant) = found.ok_or_else(|| {
+        let path_length = |g: &Grant| g.rest(&parsed, method).map(|_| g.path.len());
+        // Of several grants the one with the longest path counts, and of these the first.
+        let matching = self
+            .grants
+            .iter()
+            .filter_map(|g| Some((path_length(g)?, g)));
+        let best = matching.reduce(|best, next| if next.0 > best.0 { next } else { best });
+        let (_, grant) = best.ok_or_else(|| {
             let granted: Vec<_> = self.grants.iter().map(ToString::to_string).collect();
             format!(
                 "{method} {url} is not granted; granted: {}",
@@ -229,7 +231,7 @@ impl Gate {
         let is_answer_to = |d: &Document| {
             d.network == grant.name
                 && d.method == method
-                // `/bucket/` is the bucket, `/bucket//` is an object.
+                // `/bucket/` is the bucket, but `/bucket//` is an object.
                 && (rest == d.path || (d.path.is_empty() && rest == "/") || d.path == "/*")
                 && d.query.iter().all(|item| has_item(parsed.query().unwrap_or_default(), item))
         };
@@ -240,24 +242,24 @@ impl Gate {
             .iter()
             .filter(|(_, answer)| is_answer_to(answer));
         let tokens = tokens.map(|(name, _)| name.as_str()).collect();
-        let of_place = self
+        let network_tokens = self
             .tokens
             .iter()
             .filter(|(_, answer)| answer.network == grant.name);
-        let of_place = of_place.map(|(name, _)| name.as_str()).collect();
+        let network_tokens = network_tokens.map(|(name, _)| name.as_str()).collect();
         Ok(Passed {
             url: parsed.clone(),
             grant,
             document,
             object,
             tokens,
-            of_place,
+            network_tokens,
         })
     }
 }
 
 impl Grant {
-    /// Scheme, host and port, as a URL parser writes them.
+    /// Returns scheme, host and port, as a URL parser writes them.
     pub(crate) fn origin(&self) -> String {
         let default = if self.scheme == "https" { 443 } else { 80 };
         let port = if self.port == default {
@@ -275,8 +277,8 @@ impl Grant {
         }
     }
 
-    /// What of a URL's path lies below this grant's; `None` if a request by `method` is not granted
-    /// by it.
+    /// Returns the part of a URL's path that follows this grant's path. Returns `None` if the grant
+    /// does not permit a request by `method` to the URL.
     fn rest<'u>(&self, url: &'u Url, method: &str) -> Option<&'u str> {
         let here = self.scheme == url.scheme()
             && url.host_str().is_some_and(|host| self.is_host(host))
@@ -308,11 +310,11 @@ impl std::fmt::Display for Grant {
     }
 }
 
-/// The endpoints that the operator pinned, by the manifest's names.
+/// The URLs of endpoints that the operator pinned, by the manifest's names.
 pub type Pins = BTreeMap<String, Vec<String>>;
 
-/// A network's values for each way in which its endpoints are pinned, and the domain's template of
-/// one that has `below`; nothing where one is not pinned.
+/// Returns a network's values once for each combination of its endpoints' pins, with the template
+/// of an endpoint that has `below`. The list is empty if an endpoint is not pinned.
 #[allow(
     clippy::type_complexity,
     reason = "a list of pairs, taken apart at once"
@@ -352,7 +354,7 @@ fn with_learned<'m>(
 }
 
 impl Settings {
-    /// Whether a template is a setting that the operator typed, and nothing else.
+    /// Whether a template is exactly one setting that the operator typed.
     fn typed_in(&self, template: &str) -> bool {
         let name = template
             .strip_prefix('{')
@@ -363,7 +365,7 @@ impl Settings {
         })
     }
 
-    /// The URLs that the operator typed.
+    /// Returns the URLs that the operator typed.
     fn typed_urls(&self, manifest: &Manifest) -> impl Iterator<Item = Url> {
         let urls = manifest
             .settings
@@ -374,17 +376,16 @@ impl Settings {
     }
 }
 
-/// Whether a host lies below a domain and is the same owner's: below `amazonaws.com`, which is
-/// one's, lie names that anybody may have (`s3.amazonaws.com` is a suffix of the private section of
-/// the list).
+/// Whether a host lies below a domain and has the same owner. Below `amazonaws.com`, which has one
+/// owner, lie names that anybody can have: `s3.amazonaws.com` is in the private section of the list
+/// of public suffixes.
 fn is_below(host: &str, domain: &str) -> bool {
     host.strip_suffix(domain)
         .is_some_and(|rest| rest.len() > 1 && rest.ends_with('.'))
         && psl::domain_str(host) == psl::domain_str(domain)
 }
 
-/// Whether a URL leads to the scheme, host and port that the operator typed, or to a name below
-/// that host.
+/// Whether a URL has the scheme and port that the operator typed, and the host or a name below it.
 fn is_host_of(url: &Url, typed: &Url) -> bool {
     let below = || match (url.host(), typed.host()) {
         (Some(Host::Domain(host)), Some(Host::Domain(typed))) => host
@@ -397,7 +398,7 @@ fn is_host_of(url: &Url, typed: &Url) -> bool {
         && (url.host() == typed.host() || below())
 }
 
-/// Whether a query has that item and no other of its name, however it is written.
+/// Whether a query has that item, and no other item of the same name in any escaping.
 fn has_item(query: &str, item: &str) -> bool {
     let decoded = |text: &str| {
         let spaced = text.replace('+', " ");
@@ -418,9 +419,9 @@ fn literal_address(url: &Url) -> Option<IpAddr> {
     }
 }
 
-/// What of `path` lies below `prefix`, by whole segments, however they are escaped: a container
-/// `tenant:a` may be sent as `tenant%3Aa`. Within the prefix a segment that holds an escaped slash
-/// is no other's.
+/// Returns the part of `path` below `prefix`. Whole segments are compared, in any escaping, since a
+/// container `tenant:a` may be sent as `tenant%3Aa`. A segment with an escaped slash equals none of
+/// the prefix.
 fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     let decoded = |segment: &str| {
         let bytes: Vec<u8> = percent_encoding::percent_decode_str(segment).collect();
@@ -438,8 +439,8 @@ fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
     (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
-/// Whether a server that decodes slashes or dots early, or twice, or takes `..;x` for `..` (Java's
-/// do), would climb.
+/// Whether a server could leave the path's folder. Some servers decode slashes or dots early, or
+/// twice; those in Java take `..;x` for `..`.
 fn has_dot_segments(path: &str) -> bool {
     let once = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
     let twice = percent_encoding::percent_decode_str(&once).decode_utf8_lossy();
@@ -512,8 +513,8 @@ mod tests {
         }
     }
 
-    /// The endpoint was typed, but it is the manifest that gives the host: no private address by
-    /// that.
+    /// The endpoint was typed, but the manifest names another host, which so gets no private
+    /// address.
     #[test]
     fn a_typed_setting_opens_its_own_host_and_no_other() {
         let text =
@@ -622,7 +623,7 @@ mod tests {
         assert!(!document("POST", "http://h:9000/b?list-type=2"));
     }
 
-    /// The root of a server is what most small WebDAV servers share.
+    /// Most small WebDAV servers share the root of the server.
     #[test]
     fn a_server_of_which_the_root_is_granted_has_its_root() {
         let text = "name = \"x\"\nversion = \"1\"\ndescription = \"d\"\nlicense = \"MIT\"\ncontract = \"0.1.0\"\n\

@@ -1,7 +1,7 @@
 //! The host's side of the contract's imports, except `http`.
 
 use std::{
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -25,7 +25,7 @@ mod http;
 
 type Outcome<T> = wasmtime::Result<Result<T, Error>>;
 
-/// An error the host makes on its own.
+/// Returns an error that the host reports to the guest.
 pub(crate) fn error(kind: ErrorKind, message: impl Into<String>) -> Error {
     Error {
         kind,
@@ -42,22 +42,23 @@ fn refused(message: impl Into<String>) -> Error {
     error(ErrorKind::RefusedByHost, message)
 }
 
-/// What is kept of a line of the log, in characters.
+/// Most characters that are kept of a line of the log.
 const MAX_LOG_LINE: usize = 1024;
-/// The longest name of a login's value, in bytes.
+/// Longest name of a login's value, in bytes.
 const MAX_LOGIN_NAME: usize = 64;
-/// What all texts of a login may have together, in bytes: they are kept for days. With 8 logins
-/// that is 64 KiB a cloud.
+/// Most bytes of all texts of a login together; they are kept for days. With 8 logins that is 64
+/// KiB for each cloud.
 const MAX_LOGIN_TEXT: usize = 8 << 10;
-/// What is kept of an error of a login, in characters of each of its texts.
+/// Most characters that are kept of each text of a login's error.
 const MAX_LOGIN_ERROR: usize = 512;
-/// The longest URL of an endpoint, in bytes.
+/// Longest URL of an endpoint, in bytes.
 const MAX_ENDPOINT: usize = 2 << 10;
 
-/// Signatures by RSA of one call: a login needs one.
+/// Most signatures by RSA of one call; a login needs one.
 const MAX_SIGNATURES: u32 = 4;
 
-/// Digests of more than this are computed off the runtime.
+/// Largest payload whose digest is computed on the async runtime, in bytes. Larger ones are left to
+/// the blocking pool.
 const SMALL: u64 = 64 << 10;
 
 async fn digest<T: Send + 'static>(
@@ -148,7 +149,7 @@ impl secrets::HostSecret for Call {
     ) -> Outcome<Vec<u8>> {
         let secret = &self.table.get(&secret)?.0;
         let Ok(canonical) = String::from_utf8(canonical_request) else {
-            return Ok(Err(refused("a canonical request is UTF-8")));
+            return Ok(Err(refused("the canonical request is not UTF-8")));
         };
         if let Err(why) =
             signed_message::check_sigv4(&canonical, &timestamp, &self.context.gate, self.now())
@@ -180,7 +181,7 @@ impl secrets::HostSecret for Call {
         if let Err(why) = checked {
             return Ok(Err(refused(why)));
         }
-        // A private operation takes a millisecond and more.
+        // Signing with a private key takes a millisecond or more.
         let signed = tokio::task::spawn_blocking(move || secret.rsa_sha256(&message)).await?;
         Ok(signed.map_err(refused))
     }
@@ -192,7 +193,9 @@ impl secrets::HostSecret for Call {
     ) -> Outcome<String> {
         let secret = self.table.get(&secret)?.0.clone();
         if form == "basic" {
-            return Ok(Err(refused("that form has a call of its own, basic-auth")));
+            return Ok(Err(refused(
+                "the form \"basic\" has a call of its own, basic-auth",
+            )));
         }
         Ok(self.issue(&secret, &form, None))
     }
@@ -234,7 +237,8 @@ impl cloud::Host for Call {
             .filter(|url| is_plain(url) && url.as_str().len() <= MAX_ENDPOINT);
         let Some(parsed) = parsed else {
             return Ok(Err(refused(format!(
-                "the endpoint {name:?} that was learned is not a URL of scheme, host and path with at most {MAX_ENDPOINT} bytes"
+                "the endpoint {name:?} that was learned is not a URL of scheme, host and path \
+                 with at most {MAX_ENDPOINT} bytes"
             ))));
         };
         let url = parsed.as_str().trim_end_matches('/').to_owned();
@@ -252,15 +256,16 @@ impl cloud::Host for Call {
         self.context
             .learned
             .lock()
-            .unwrap_or_else(PoisonError::into_inner)
             .insert(name.clone(), url.clone());
         let cloud = &self.context.cloud;
         Ok(Err(refused(match pinned[..] {
             [] => format!(
-                "the service says that its {name} is at {url}, which is not pinned yet; `raic cloud pin {cloud}` does"
+                "the service says that its {name} is at {url}, which is not pinned yet; \
+                 `raic cloud pin {cloud}` pins it"
             ),
             _ => format!(
-                "the service says that its {name} is at {url} now, and {} is pinned; if that is right, `raic cloud pin {cloud}` pins it",
+                "the service says that its {name} is at {url} now, but {} is pinned; \
+                 if the new one is right, `raic cloud pin {cloud}` pins it",
                 pinned.join(", ")
             ),
         })))
@@ -285,11 +290,12 @@ impl cloud::Host for Call {
         else {
             return Ok(Err(refused(format!("the manifest has no login {name:?}"))));
         };
-        // Calls that hold one ticket wait for tickets in one order, so that no two wait for each
-        // other.
+        // Calls that hold a ticket wait for further tickets in one order, so that no two wait for
+        // each other.
         if self.tickets.iter().any(|held| *held <= place) {
             return Ok(Err(refused(format!(
-                "a call that is logging in asks for logins that the manifest lists before that one, and {name:?} is not"
+                "a call that is logging in may only ask for logins that the manifest lists \
+                 before that one, and {name:?} is not"
             ))));
         }
         let logins = self.logins.clone();
@@ -310,13 +316,13 @@ impl cloud::Host for Call {
 }
 
 impl Call {
-    /// Whether a message has the shape that the manifest declares for its secret.
+    /// Checks that a message has the shape that the manifest declares for its secret.
     fn check_signed(&self, shape: &Signing, message: &[u8]) -> Result<(), String> {
         let context = &self.context;
         signed_message::check(shape, message, &context.gate, &context.settings, self.now())
     }
 
-    /// The clock that the guest sees, in milliseconds since 1970.
+    /// Returns the time that the guest sees, in milliseconds since 1970.
     fn now(&self) -> u64 {
         let since = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -344,7 +350,7 @@ impl Call {
         Ok(placeholder)
     }
 
-    /// Forgets a ticket.
+    /// Records that the call no longer holds a ticket.
     fn gave_back(&mut self, ticket: &LoginTicket) {
         let place = self
             .context
@@ -354,7 +360,7 @@ impl Call {
         self.tickets.retain(|held| Some(*held) != place);
     }
 
-    /// A login as the guest gets it: with handles of this call.
+    /// Returns a login for the guest, with its secrets as handles of this call.
     fn hit(&mut self, login: &Login) -> wasmtime::Result<cloud::Hit> {
         let mut values = Vec::new();
         for (name, value) in login.values.iter() {
@@ -385,17 +391,22 @@ impl cloud::HostTicket for Call {
         let mut kept = Vec::new();
         let mut room = MAX_LOGIN_TEXT;
         for (name, value) in values {
-            let text = if let cloud::Value::Text(text) = &value {
+            let length = if let cloud::Value::Text(text) = &value {
                 text.len()
             } else {
                 0
             };
-            // The ticket is dropped with the call, and wakes the next who waits.
-            room = room.checked_sub(text).filter(|_| name.len() <= MAX_LOGIN_NAME).ok_or_else(|| {
-                wasmtime::Error::msg(format!(
-                    "a login keeps names of {MAX_LOGIN_NAME} bytes and {MAX_LOGIN_TEXT} bytes of texts at most"
-                ))
-            })?;
+            // If this fails, the ticket is dropped with the call, and wakes the next call that
+            // waits.
+            room = room
+                .checked_sub(length)
+                .filter(|_| name.len() <= MAX_LOGIN_NAME)
+                .ok_or_else(|| {
+                    wasmtime::Error::msg(format!(
+                        "a login keeps names of {MAX_LOGIN_NAME} bytes and {MAX_LOGIN_TEXT} bytes \
+                         of texts at most"
+                    ))
+                })?;
             let value = match value {
                 cloud::Value::Text(text) => LoginValue::Text(text),
                 cloud::Value::Secret(secret) => LoginValue::Secret(self.table.delete(secret)?.0),
@@ -439,13 +450,7 @@ impl log::Host for Call {
         if self.log_lines > MAX_LOG_LINES {
             return Ok(());
         }
-        let Some(left_out) = self
-            .context
-            .log_room
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-        else {
+        let Some(left_out) = self.context.log_room.lock().take() else {
             return Ok(());
         };
         if left_out > 0 {
@@ -454,8 +459,8 @@ impl log::Host for Call {
                 "the connector wrote {left_out} lines more than it may"
             );
         }
-        // A guest's text may hold what would forge a line of the log, or a secret an answer
-        // repeated.
+        // A guest's text may hold characters that forge a line of the log, or a secret that an
+        // answer repeated.
         let message = self
             .context
             .redaction

@@ -1,24 +1,25 @@
-//! Small JSON bodies that carry a secret: whole documents, in which no key stands twice.
+//! Checks small JSON bodies that carry a secret: each is one whole document, and no key stands
+//! twice in an object.
 //!
-//! Of a key that stands twice some parsers take the first and others the last, so that one service
-//! could read another body than the one that a person, or a proxy before it, reads.
+//! Of a key that stands twice, some parsers take the first value and others the last. So a service
+//! could read another body than a person reads, or a proxy in front of it.
 
 use std::{collections::BTreeSet, fmt};
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
-/// That `text` is one JSON document without keys that stand twice.
+/// Checks that `text` is one JSON document in whose objects no key stands twice.
 ///
 /// # Errors
-/// One line, without the document.
+/// One line that says what is wrong, without the document's words.
 pub(crate) fn check(text: &str) -> Result<(), String> {
     serde_json::from_str::<Unambiguous>(text)
         .map(drop)
         .map_err(|e| match e.is_data() {
-            true => "a JSON body with a secret has a key twice".to_owned(),
+            true => "a JSON body with a secret has a key twice in an object".to_owned(),
             false => {
                 format!(
-                    "a JSON body with a secret is no document (line {}, column {})",
+                    "a JSON body with a secret is not a JSON document (line {}, column {})",
                     e.line(),
                     e.column()
                 )
@@ -26,7 +27,7 @@ pub(crate) fn check(text: &str) -> Result<(), String> {
         })
 }
 
-/// A document of which nothing is kept.
+/// A document that is read to its end, and of which nothing is kept.
 struct Unambiguous;
 
 impl<'de> Deserialize<'de> for Unambiguous {
@@ -99,7 +100,7 @@ mod tests {
         }
         for broken in ["", "{", "{} {}", "RAIC0"] {
             assert!(
-                check(broken).unwrap_err().contains("no document"),
+                check(broken).unwrap_err().contains("not a JSON document"),
                 "{broken}"
             );
         }

@@ -1,17 +1,21 @@
 //! Runs connectors: sandboxed WebAssembly components that each speak one provider's API.
 //!
-//! A [`Package`] is a connector's file, read without running it; the [`ApprovalStore`] keeps those
-//! the operator approved; the [`Engine`] compiles them; a [`ConnectorCloud`] is a `Cloud` whose
-//! every call runs in a fresh instance. What a guest may do is the contract's imports, and each has
-//! its file here:
+//! A [`Package`] is a connector's file, read without running it. The [`ApprovalStore`] keeps the
+//! connectors that the operator approved. The [`Engine`] compiles them. A [`ConnectorCloud`] is a
+//! `Cloud` whose every call runs in a fresh instance. A guest can do only what the contract's
+//! imports offer; these modules stand behind them:
 //!
-//! - `gate` judges every request by the manifest and the cloud's settings, `client` sends it;
-//! - `secrets` signs with credentials and sends them where the manifest says, `redaction` cuts them
-//!   out of answers;
-//! - `imports` is the host's side of each import; `call` the state and the limits of one call.
+//! - `gate` judges every request by the manifest and the cloud's settings, and `client` sends it;
+//! - `secrets` signs with credentials and sends them where the manifest says, and `redaction` cuts
+//!   them out of answers;
+//! - `imports` is the host's side of each import, and `call` has the state and the limits of one
+//!   call.
 //!
 //! **Invariant:** a guest sees neither plaintext nor ciphertext, no raw secret, and no host that
-//! was not granted. **Invariant:** nothing of a guest outlives its call.
+//! was not granted.
+//!
+//! **Invariant:** no instance of a guest outlives its call. The host keeps the logins that it made
+//! and the endpoints that it learned. The body of a get streams on without it.
 
 mod address;
 mod approval;
@@ -56,31 +60,33 @@ pub use rotation::{ReadCredentials, RotatingCloud};
 pub use secrets::CredentialDocuments;
 pub use signature::{signature_file, verify_signature};
 
-/// The version of the contract this host speaks.
+/// Version of the contract that this host speaks.
 pub const CONTRACT: &str = "0.1.0";
 
-/// The custom section of a component that holds its manifest, the text of `connector.toml`.
+/// Name of a component's custom section that holds its manifest, the text of `connector.toml`.
 pub const MANIFEST_SECTION: &str = "raic:connector.toml";
 
-/// Whether a character hides itself or its neighbours where it is shown: controls, marks of
-/// direction, and what has no width.
+/// Whether a character hides itself or its neighbours where it is shown: control characters, marks
+/// of direction, and characters without width.
 ///
-/// Everything that comes from a file, a connector or a service is shown without them, by [`shown`].
+/// Text from a file, a connector or a service is never shown with these characters. [`shown`]
+/// escapes them.
 pub fn hides(c: char) -> bool {
     c.is_control()
         || matches!(
             c,
             // Default-ignorable code points (Unicode's DerivedCoreProperties), separators of lines,
             // and interlinear marks.
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-                | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
-                | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
+                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+                | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
                 | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
         )
 }
 
-/// A text from outside as a terminal or a log may have it: what [`hides`] is escaped, line feeds
-/// stay.
+/// Returns a text from outside in a form that is safe for a terminal or a log. Characters for which
+/// [`hides`] holds are escaped; line feeds stay.
 pub fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,9 +1,9 @@
-//! What logins gave, shared by all calls on one cloud: a token is fetched once for all that wait
-//! for it.
+//! The results of logins, shared by all calls on one cloud. A token is fetched once for all calls
+//! that wait for it.
 //!
-//! **Invariant:** of one name at most one ticket is out. A ticket that is dropped unfilled wakes
-//! the next who waits. Who holds a ticket waits only for names that the manifest lists before it,
-//! so that no two wait for each other.
+//! **Invariant:** of one login at most one ticket is out. A ticket that is dropped unfilled wakes
+//! the next call that waits. A call that holds a ticket waits only for logins that the manifest
+//! lists before it, so that no two calls wait for each other.
 
 #![allow(
     unreachable_pub,
@@ -12,31 +12,33 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{bindings::raic::connector::types::Error, secrets::SecretValue};
 
-/// The longest a failure is kept: a password that is corrected at the provider's should work soon.
+/// Longest time for which a failure is kept. A password that is corrected at the provider should
+/// work soon.
 const LONGEST_FAILURE: Duration = Duration::from_secs(60);
-/// The longest a login is kept.
+/// Longest time for which a login is kept.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Values of one login.
+/// Most values of one login.
 const MAX_VALUES: usize = 16;
-/// Where a login is refused that was fresh, the next waits so long.
+/// Shortest time between two logins of one name, if a service refuses a fresh login.
 const SPACING: Duration = Duration::from_secs(2);
 
-/// One value of a login.
+/// One value that a login returned.
 #[derive(Clone)]
 pub(crate) enum LoginValue {
     Text(String),
     Secret(Arc<SecretValue>),
 }
 
-/// What one login gave, together.
+/// The values that one login returned, and their generation.
 #[derive(Clone)]
 pub(crate) struct Login {
     pub(crate) values: Arc<Vec<(String, LoginValue)>>,
@@ -46,7 +48,7 @@ pub(crate) struct Login {
 /// All logins of a cloud, by name.
 #[derive(Default)]
 pub(crate) struct Logins {
-    // A std lock: held while fields are read and set.
+    // A blocking lock, because it is only held while fields are read and set.
     entries: Mutex<BTreeMap<String, Entry>>,
     changed: Notify,
 }
@@ -60,20 +62,22 @@ struct Entry {
     filled: Option<Instant>,
 }
 
-/// What a call gets that asks for a login.
+/// What a call gets if it asks for a login: the login, or the ticket to make it.
 pub(crate) enum Acquired {
     Hit(Login),
     Refresh(LoginTicket),
 }
 
-/// The right, and the duty, to log in for all. Dropped unfilled it wakes the next.
+/// The right, and the duty, to log in for all calls. A ticket that is dropped unfilled wakes the
+/// next call that waits.
 pub struct LoginTicket {
     logins: Arc<Logins>,
     name: String,
 }
 
 impl Logins {
-    /// Others that begin with the same logins, and without the failures.
+    /// Returns a copy that begins with the same logins, without the failures. Later changes to
+    /// either do not change the other.
     pub(crate) fn copy(&self) -> Self {
         let entries = self.entries();
         let kept = entries.iter().map(|(name, entry)| {
@@ -94,13 +98,14 @@ impl Logins {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
-    /// The login of that name, the right to make it, or a failure that was recorded (not where
-    /// `is_probe`). Waits for whoever is logging in.
+    /// Returns the login of a name, or the ticket to make it. Waits while another call is logging
+    /// in. If the future is dropped while it waits, no ticket is taken.
     ///
-    /// Cancelled, it takes nothing.
+    /// # Errors
+    /// The failure that was recorded for the login, unless `is_probe`.
     pub(crate) async fn acquire(
         self: &Arc<Self>,
         name: &str,
@@ -108,7 +113,7 @@ impl Logins {
     ) -> Result<Acquired, Error> {
         loop {
             let mut changed = std::pin::pin!(self.changed.notified());
-            // Before the look: what changes after it is not missed.
+            // Enabled before the entry is read, so that no later change is missed.
             changed.as_mut().enable();
             let spaced = {
                 let mut entries = self.entries();
@@ -126,7 +131,7 @@ impl Logins {
                 let spaced = entry
                     .filled
                     .map(|filled| filled + SPACING)
-                    .filter(|at| *at > now);
+                    .filter(|next| *next > now);
                 if !entry.is_refreshing && spaced.is_none() {
                     entry.is_refreshing = true;
                     (entry.login, entry.failure) = (None, None);
@@ -136,13 +141,13 @@ impl Logins {
                 spaced.filter(|_| !entry.is_refreshing)
             };
             match spaced {
-                Some(at) => tokio::time::sleep_until(at.into()).await,
+                Some(next) => tokio::time::sleep_until(next.into()).await,
                 None => changed.await,
             }
         }
     }
 
-    /// Drops a login that was refused, only if it is still that generation.
+    /// Drops a login that a service refused, if it still has that generation.
     pub(crate) fn invalidate(&self, name: &str, generation: u64) {
         if let Some(entry) = self.entries().get_mut(name)
             && entry
@@ -156,12 +161,13 @@ impl Logins {
 }
 
 impl LoginTicket {
-    /// The login that it is for.
+    /// Name of the login that the ticket is for.
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    /// Keeps what the login gave. What is too much or too long is cut.
+    /// Keeps the values that the login returned, for `ttl` at most. Values beyond the allowed
+    /// number are dropped, and a longer time is shortened.
     pub(crate) fn fill(self, mut values: Vec<(String, LoginValue)>, ttl: Duration) -> Login {
         values.truncate(MAX_VALUES);
         let mut entries = self.logins.entries();
@@ -177,11 +183,11 @@ impl LoginTicket {
         login
     }
 
-    /// Gives the error to all who wait, and to others for a while.
+    /// Records the error for all calls that wait, and for other calls during `ttl`.
     pub(crate) fn fail(self, error: Error, ttl: Duration) {
         let mut entries = self.logins.entries();
         let entry = entries.entry(self.name.clone()).or_default();
-        // At least until those who wait have heard it.
+        // At least until the calls that wait have read it.
         let ttl = ttl.clamp(Duration::from_millis(100), LONGEST_FAILURE);
         entry.failure = Some((error, Instant::now() + ttl));
     }

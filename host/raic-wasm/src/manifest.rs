@@ -1,8 +1,8 @@
-//! The manifest: what a connector is, may be told, and may reach.
+//! The manifest: what a connector is, which settings and secrets it gets, and what it may reach.
 //!
-//! `connector.toml`, embedded by the build as a custom section, so that it can be read and shown
-//! without running the connector. Unknown fields are errors: a permission that is misspelt must not
-//! vanish.
+//! The build embeds `connector.toml` in the component as a custom section. So it can be read and
+//! shown without running the connector. Unknown fields are errors, because a misspelt permission
+//! must not vanish.
 
 mod check;
 mod settings;
@@ -15,87 +15,88 @@ use url::Url;
 pub use settings::Settings;
 pub(crate) use settings::{expand, holds, learned_in};
 
-/// The linear memory of all calls of one cloud together, in MiB, and so the most of one.
+/// Linear memory of all calls of one cloud together, in MiB, and so the most of one call.
 pub const MEMORY_MIB: u32 = 64;
 
 fn four() -> u32 {
     4
 }
 
-/// What a connector declares of itself.
+/// What a connector declares about itself.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// What clouds name it by: lower-case letters, digits and `-`.
+    /// The name by which clouds name the connector: 1 to 64 lower-case letters, digits and `-`.
     pub name: String,
-    /// Its own version.
+    /// The connector's own version.
     pub version: String,
-    /// One line for a person.
+    /// What the connector is, in one line for a person.
     pub description: String,
-    /// An SPDX expression.
+    /// The connector's licence, as an SPDX expression.
     pub license: String,
-    /// The version of the contract it was written for.
+    /// The version of the contract for which the connector was written.
     pub contract: String,
-    /// The linear memory of a call, in MiB, 1 to 64: what an interpreter carries counts too. All
-    /// calls of a cloud share [`MEMORY_MIB`]; those that find no room wait.
+    /// Linear memory of a call in MiB, 1 to 64. The memory of an interpreter in the connector
+    /// counts, too. All calls of a cloud share [`MEMORY_MIB`]; a call that finds no room waits.
     #[serde(default = "four")]
     pub memory_mib: u32,
-    /// What a cloud may set.
+    /// The settings that a cloud may give.
     #[serde(default)]
     pub settings: BTreeMap<String, Setting>,
-    /// The documents it signs in with.
+    /// The documents with which the connector signs in.
     #[serde(default)]
     pub credentials: BTreeMap<String, Credential>,
-    /// Where it may send requests.
+    /// The places to which the connector may send requests.
     pub network: Vec<Network>,
-    /// Which answers, besides errors, it may read.
+    /// The answers, besides errors, that the connector may read.
     #[serde(default)]
     pub documents: Vec<Document>,
-    /// Which answers to a POST are objects, whose bytes are handed on and never read.
+    /// The answers to POST requests that are objects. The connector hands their bytes on and never
+    /// reads them.
     #[serde(default)]
     pub objects: Vec<Document>,
-    /// The secrets that logins answer with.
+    /// The secrets that answers to logins hold.
     #[serde(default)]
     pub tokens: BTreeMap<String, Token>,
-    /// What is kept of logins from call to call, by name. A login may need those that are listed
-    /// before it.
+    /// The names of logins, whose results are kept from call to call. A login may need the logins
+    /// that stand before it.
     #[serde(default)]
     pub logins: Vec<String>,
-    /// Places in the network that are known only after a login, such as from a catalogue:
-    /// `{learned:NAME}` in a network's URL.
+    /// Places in the network that are known only after a login, for example from a catalogue. A
+    /// network's URL names one as `{learned:NAME}`.
     #[serde(default)]
     pub endpoints: BTreeMap<String, Endpoint>,
 }
 
-/// A setting of a cloud.
+/// A setting that a cloud may give.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Setting {
-    /// What values it takes.
+    /// The values that the setting takes.
     #[serde(rename = "type")]
     pub kind: SettingType,
-    /// Whether a cloud must give it.
+    /// Whether a cloud must give the setting.
     #[serde(default)]
     pub required: bool,
-    /// Its value where a cloud gives none; may name other settings, as `{region}`.
+    /// The value if a cloud gives none. It may name other settings, as in `{region}`.
     pub default: Option<String>,
-    /// The values of a choice.
+    /// The possible values, if the setting is a choice.
     #[serde(default)]
     pub choices: Vec<String>,
-    /// One line for a person.
+    /// What the setting means, in one line for a person.
     pub help: String,
 }
 
-/// What values a setting takes.
+/// The values that a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SettingType {
-    /// Any text without control characters.
+    /// Any text without control characters, of 1 to 4096 bytes.
     Text,
-    /// An `http` or `https` URL, without query; reaches the guest normalised and without trailing
-    /// slash.
+    /// An `http` or `https` URL without user, query and fragment. The connector gets it normalised
+    /// and without a slash at its end.
     Url,
-    /// One of `choices`.
+    /// One of the values in `choices`.
     Choice,
 }
 
@@ -103,12 +104,12 @@ pub enum SettingType {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Credential {
-    /// One line for a person.
+    /// What the document is, in one line for a person.
     pub help: String,
-    /// The settings that must have these values for it to be asked for.
+    /// The document is used only if these settings have these values.
     #[serde(default)]
     pub when: BTreeMap<String, Values>,
-    /// What the document holds.
+    /// The values that the document holds, by name.
     pub parts: BTreeMap<String, Part>,
 }
 
@@ -116,100 +117,102 @@ pub struct Credential {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Part {
-    /// Where it is: `text` (the whole document, trimmed) or `json:/pointer` (RFC 6901).
+    /// The value's place in the document: `text` (the whole document, trimmed) or `json:/pointer`
+    /// (RFC 6901).
     pub from: String,
-    /// Whether the guest only gets a handle.
+    /// Whether the value is a secret, of which the connector only gets a handle.
     #[serde(default)]
     pub secret: bool,
-    /// Whether the document may lack it.
+    /// Whether the document may lack the value.
     #[serde(default)]
     pub optional: bool,
-    /// How its bytes are written, where it is a key to sign with.
+    /// How the bytes of a key for signing are written. Without it the key is the text itself.
     pub encoding: Option<Encoding>,
-    /// The signatures that may be made with it.
+    /// The signatures that may be made with the secret.
     #[serde(default)]
     pub sign: Vec<Signing>,
-    /// Where it may be sent in clear.
+    /// The places to which the secret may be sent in clear.
     #[serde(default)]
     pub send: Vec<Sending>,
 }
 
-/// How a key's bytes are written.
+/// How a key's bytes are written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Encoding {
-    /// RFC 4648 section 4.
+    /// Base64 of RFC 4648 section 4.
     Base64,
 }
 
-/// A secret that an answer holds: the guest gets a handle, and `***` in the answer.
+/// A secret that an answer holds. The guest gets a handle of it, and sees `***` in the answer.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// The requests that are answered with it.
+    /// The requests whose answers hold the token.
     pub answers: Vec<Document>,
-    /// Where it is in the answer, every place: `header:NAME`, `json:/pointer` (RFC 6901), `xml:A/B`
-    /// (below the root), `text`.
+    /// Every place of the token in the answer: `header:NAME`, `json:/pointer` (RFC 6901), `xml:A/B`
+    /// (below the root) or `text`.
     pub from: Vec<String>,
-    /// Whether a success may lack it.
+    /// Whether a successful answer may lack the token.
     #[serde(default)]
     pub optional: bool,
-    /// The signatures that may be made with it.
+    /// The signatures that may be made with the secret.
     #[serde(default)]
     pub sign: Vec<Signing>,
-    /// Where it may be sent in clear.
+    /// The places to which the secret may be sent in clear.
     #[serde(default)]
     pub send: Vec<Sending>,
 }
 
-/// An endpoint that is told by the service. The operator pins it when the cloud is added, or
-/// approves a domain that it lies below.
+/// An endpoint that the service names. The operator pins it when the cloud is added, or approves a
+/// domain below which it lies.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Endpoint {
-    /// One line for a person.
+    /// What the endpoint is, in one line for a person.
     pub help: String,
-    /// A domain, optionally with a port, and settings as `{x}`: any https host below it will do,
-    /// and none is pinned.
+    /// A domain, optionally with a port; settings stand in it as `{x}`. Any https host below the
+    /// domain is permitted, and none is pinned.
     pub below: Option<String>,
-    /// Whether the service may name several, all of which are pinned.
+    /// Whether the service may name several endpoints. The operator pins each of them.
     #[serde(default)]
     pub several: bool,
 }
 
-/// A kind of signature, and what may be signed by it.
+/// A kind of signature, and the messages that may be signed by it.
 ///
-/// A key that signed whatever a connector handed to the host could make credentials that outlive
-/// the connector's approval, such as a shared access signature for a whole account. So only SigV4,
-/// which is bound to a granted host, takes any request; the other kinds name the shape of the
-/// message, which the host checks.
+/// If a key signed any message of a connector, the connector could make credentials that outlive
+/// its approval. An example is a shared access signature for a whole account. So only SigV4 signs
+/// any request, because its signatures are bound to a granted host. The other kinds name the shape
+/// of the message, which the host checks.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(tag = "form", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Signing {
-    /// Signature Version 4, from the canonical request on, for a granted host.
+    /// Signature Version 4 of a canonical request, for a granted host.
     Sigv4,
-    /// Azure's SharedKey, by HMAC: a request of now to `network`, on behalf of `account`.
+    /// Azure's SharedKey, by HMAC. It signs a request to `network`, made now, on behalf of
+    /// `account`.
     AzureSharedKey {
-        /// The account's name; settings as `{x}`.
+        /// The account's name. Settings stand in it as `{x}`.
         account: String,
-        /// The network grant that the request goes to.
+        /// The network to which the request goes.
         network: String,
     },
-    /// A JSON Web Token as RFC 7523 has it, by RSASSA-PKCS1-v1_5 with SHA-256 and a private key in
-    /// PEM (PKCS #8): the audience is the URL of `network`, and the token is of now.
+    /// A JSON Web Token as in RFC 7523, signed by RSASSA-PKCS1-v1_5 with SHA-256 and a private key
+    /// in PEM (PKCS #8). Its audience is the URL of `network`, and it is issued now.
     Jwt {
-        /// The network grant whose URL is the audience.
+        /// The network whose URL is the audience.
         network: String,
-        /// What may stand in the claim `scope`.
+        /// The scopes that may stand in the claim `scope`.
         #[serde(default)]
         scopes: BTreeSet<String>,
-        /// The longest lifetime, in seconds, to 3600.
+        /// Longest lifetime of the token in seconds, 1 to 3600.
         lifetime_s: u64,
     },
 }
 
 impl Signing {
-    /// What may be signed, in words.
+    /// Returns in words what may be signed.
     pub fn in_words(&self) -> String {
         match self {
             Self::Sigv4 => "signs requests to granted hosts (SigV4)".to_owned(),
@@ -230,7 +233,7 @@ impl Signing {
         }
     }
 
-    /// The network grant that it names.
+    /// Returns the network that the signature names.
     fn network(&self) -> Option<&String> {
         match self {
             Self::Sigv4 => None,
@@ -239,17 +242,18 @@ impl Signing {
     }
 }
 
-/// A place where a secret may be sent in clear.
+/// A place to which a secret may be sent in clear.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sending {
-    /// The name of a network grant.
+    /// The name of the network to which the secret may be sent.
     pub network: String,
-    /// The header, in lower case; none where it goes into the query or the content.
+    /// The header that holds the secret, in lower case. Without it the secret goes into the query
+    /// or the content.
     pub header: Option<String>,
-    /// In a header: `raw`, or `basic` for base64(user:value). In the query: `raw`, as whole items
-    /// between `&`, or `query`, percent-encoded. In the content: `json`, inside the quotes of a
-    /// text, or `form`, percent-encoded.
+    /// The form in which the secret is sent. In a header: `raw`, or `basic` for base64(user:value).
+    /// In the query: `raw`, as a whole item between `&`, or `query`, percent-encoded. In the
+    /// content: `json`, inside the quotes of a text, or `form`, percent-encoded.
     pub form: String,
 }
 
@@ -257,28 +261,29 @@ pub struct Sending {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Network {
-    /// What documents and sendings name it by.
+    /// The name by which documents, sendings and signatures name the network.
     pub name: String,
-    /// The settings that must have these values for it to count.
+    /// The network is granted only if these settings have these values.
     #[serde(default)]
     pub when: BTreeMap<String, Values>,
-    /// A URL; `{x}` is a setting, `{x.scheme}` and `{x.authority}` parts of one that is a URL.
+    /// The URL. In it `{x}` is a setting, and `{x.scheme}` and `{x.authority}` are parts of a
+    /// setting that is a URL.
     pub url: String,
-    /// Whether it is that path alone, and none below it.
+    /// Whether only that path is granted, and nothing below it.
     #[serde(default)]
     pub exact: bool,
-    /// The HTTP methods of its requests; any where none is named.
+    /// The HTTP methods of requests. If none is named, all are granted.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub methods: BTreeSet<String>,
 }
 
-/// The value that a setting must have, or one of several.
+/// The value that a setting must have, or a list of several possible values.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Values {
-    /// This one.
+    /// This value.
     One(String),
-    /// Any of these.
+    /// Any of these values.
     AnyOf(Vec<String>),
 }
 
@@ -304,26 +309,28 @@ impl std::fmt::Display for Values {
     }
 }
 
-/// A request whose answer the guest may read, bounded, because it is no object's content.
+/// A request whose answer the guest may read, up to a limit, because it is not the content of an
+/// object.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Document {
-    /// The name of a network grant.
+    /// The name of the network to which the request goes.
     pub network: String,
-    /// The HTTP method.
+    /// The request's HTTP method.
     pub method: String,
-    /// The path, exactly, after the grant's: what is below a container are objects, and no
-    /// documents. `/*`, all that is below, only where no object can come by it: of PROPFIND, which
-    /// answers with properties (RFC 4918 section 9.1), and of POST to a network whose only method
-    /// it is.
+    /// The exact path that follows the network's. What lies below a container are objects, and not
+    /// documents. `/*` stands for all paths below. It is permitted only if no object can come by
+    /// it. That is so for PROPFIND, which answers with properties (RFC 4918 section 9.1), and for
+    /// POST to a network without `objects` whose only method it is.
     #[serde(default)]
     pub path: String,
-    /// Items the query must have, such as `list-type=2`, each name once.
+    /// Items that the query must have, such as `list-type=2`. An item counts only if its name is in
+    /// the query once.
     #[serde(default)]
     pub query: Vec<String>,
 }
 
-/// An `http` or `https` URL of scheme, host, port and path, and no more.
+/// Whether a URL is an `http` or `https` URL of scheme, host, port and path, and nothing else.
 pub(crate) fn is_plain(url: &Url) -> bool {
     matches!(url.scheme(), "http" | "https")
         && url.has_host()
@@ -333,9 +340,10 @@ pub(crate) fn is_plain(url: &Url) -> bool {
         && url.fragment().is_none()
 }
 
-/// A domain below which any https host is granted: in lower case, not an address, and one owner's,
-/// so no public suffix, the suffixes of private registries (`github.io`) included. A port may
-/// follow.
+/// Checks a domain below which any https host is granted. Returns the domain and the port.
+///
+/// The domain is in lower case and is not an address. It belongs to one owner, so it is not a
+/// public suffix, nor the suffix of a private registry such as `github.io`. A port may follow it.
 pub(crate) fn domain(text: &str) -> Result<(String, u16), String> {
     let wrong = |why: &str| {
         Err(format!(

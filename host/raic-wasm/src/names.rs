@@ -1,43 +1,45 @@
 //! Name look-ups of one cloud: bounded, shared, and kept for a moment.
 //!
 //! The system's resolver blocks a thread for as long as a name server stays silent, and cannot be
-//! called off. A guest may give up its request at once and begin another. So the permit of a
-//! look-up moves into the thread that blocks: a look-up that was given up counts until it ends, and
-//! one cloud never has more than [`LOOK_UPS`] threads of the pool that all disk and database work
+//! cancelled. A guest may give up its request at once and begin another. So the permit of a look-up
+//! moves into the thread that blocks, and a look-up that was given up counts until it ends. One
+//! [`Names`] never has more than [`LOOK_UPS`] threads of the pool, which all disk and database work
 //! shares.
 
 use std::{
     collections::BTreeMap,
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{Semaphore, watch};
 
-/// Look-ups of one cloud that may block a thread at one time.
+/// Most look-ups of one cloud that may block a thread at one time.
 const LOOK_UPS: usize = 4;
-/// How long an answer is used again.
+/// How long an answer is reused.
 const KEPT: Duration = Duration::from_secs(10);
-/// How long a failure is used again.
+/// How long a failure is reused.
 const FAILURE_KEPT: Duration = Duration::from_secs(2);
-/// Names that are remembered; a connector may choose them below a domain.
+/// Most names that are remembered. A connector may make up names below a domain.
 const REMEMBERED: usize = 64;
 
-/// Asks for the addresses of a name; blocks.
+/// A function that asks for the addresses of a name. It blocks.
 type Ask = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
-/// The outcome of a look-up, to be given to several. Errors are texts, since they cannot be cloned.
+/// The outcome of a look-up. The error is shared, because several callers get it and it cannot be
+/// cloned.
 type Found = Result<Vec<SocketAddr>, Arc<io::Error>>;
 
-/// The names of one cloud. Cheap to clone; clones share all.
+/// The names of one cloud. It is cheap to clone, and clones share all entries.
 #[derive(Clone)]
 pub(crate) struct Names {
     ask: Arc<Ask>,
     kept: (Duration, Duration),
     permits: Arc<Semaphore>,
-    // A std lock: held while an entry is read or set.
+    // A blocking lock, because it is only held while an entry is read or set.
     entries: Arc<Mutex<BTreeMap<String, Entry>>>,
 }
 
@@ -65,7 +67,7 @@ impl Names {
         }
     }
 
-    /// For tests: answers by `ask`, and remembers nothing.
+    /// Answers by `ask` and remembers nothing, for tests.
     #[cfg(test)]
     pub(crate) fn by(
         ask: impl Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync + 'static,
@@ -74,10 +76,11 @@ impl Names {
     }
 
     fn entries(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock()
     }
 
-    /// What is known of a name, or who finds it out.
+    /// Returns the outcome that is known of a name, or the receiver of a look-up under way. Returns
+    /// `None` if there is neither.
     fn known(&self, name: &str) -> Option<Result<Found, watch::Receiver<Option<Found>>>> {
         match self.entries().get(name)? {
             Entry::UnderWay(receiver) => Some(Err(receiver.clone())),
@@ -85,12 +88,12 @@ impl Names {
         }
     }
 
-    /// The addresses of a name.
+    /// Returns the addresses of a name. Names below `localhost` are not looked up.
     ///
-    /// Cancelled, the look-up goes on for others who ask, and counts until it ends.
+    /// If the future is dropped, the look-up goes on for other callers, and counts until it ends.
     ///
     /// # Errors
-    /// The resolver's.
+    /// The resolver's error.
     pub(crate) async fn look_up(&self, name: &str) -> io::Result<Vec<SocketAddr>> {
         if is_local(name) {
             return Ok(vec![
@@ -99,7 +102,7 @@ impl Names {
             ]);
         }
         let mut receiver = match self.known(name) {
-            Some(Ok(found)) => return given(found),
+            Some(Ok(found)) => return addresses(found),
             Some(Err(receiver)) => receiver,
             None => {
                 let permit = self
@@ -108,9 +111,9 @@ impl Names {
                     .acquire_owned()
                     .await
                     .map_err(io::Error::other)?;
-                // Another may have begun while this one waited.
+                // Another caller may have begun the look-up meanwhile.
                 match self.known(name) {
-                    Some(Ok(found)) => return given(found),
+                    Some(Ok(found)) => return addresses(found),
                     Some(Err(receiver)) => receiver,
                     None => {
                         let (sender, receiver) = watch::channel(None);
@@ -120,7 +123,7 @@ impl Names {
                         tokio::task::spawn_blocking(move || {
                             let found = (names.ask)(&name).map_err(Arc::new);
                             names.remember(name, found.clone());
-                            // Nobody may wait any more.
+                            // All callers may have gone.
                             let _ = sender.send(Some(found));
                             drop(permit);
                         });
@@ -133,7 +136,7 @@ impl Names {
             .wait_for(Option::is_some)
             .await
             .map_err(io::Error::other)?;
-        given(found.clone().unwrap_or_else(|| Ok(Vec::new())))
+        addresses(found.clone().unwrap_or_else(|| Ok(Vec::new())))
     }
 
     fn remember(&self, name: String, found: Found) {
@@ -158,12 +161,13 @@ impl Names {
     }
 }
 
-fn given(found: Found) -> io::Result<Vec<SocketAddr>> {
+fn addresses(found: Found) -> io::Result<Vec<SocketAddr>> {
     found.map_err(|e| io::Error::new(e.kind(), e.to_string()))
 }
 
-/// Whether a name lies below `localhost`: this machine, whatever the system's resolver makes of it
-/// (RFC 6761 section 6.3). So a service on loopback has virtual hosts without a name server.
+/// Whether a name lies below `localhost` and so means this machine (RFC 6761 section 6.3), whatever
+/// the system's resolver returns for it. So a service on loopback can have virtual hosts without a
+/// name server.
 fn is_local(name: &str) -> bool {
     let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     name.ends_with(".localhost")
@@ -175,7 +179,7 @@ mod tests {
 
     use super::*;
 
-    /// A name server that stays silent once took every thread that the database and the disks need.
+    /// A silent name server once took every thread that the database and the disks need.
     #[tokio::test]
     async fn look_ups_that_are_given_up_take_four_threads_and_no_more() {
         let under_way = Arc::new(AtomicUsize::new(0));

@@ -7,34 +7,36 @@ use wasmparser::{Encoding, Parser, Payload as Section, Validator, WasmFeatures};
 
 use crate::{CONTRACT, ConnectorError, MANIFEST_SECTION, Manifest};
 
-/// The largest file taken: JavaScript and Python guests carry an interpreter of 12 to 18 MB.
+/// Largest connector file, in bytes. Guests in JavaScript and Python carry an interpreter of 12 to
+/// 18 MB.
 pub const MAX_CONNECTOR: usize = 64 << 20;
 
 const PACKAGE: &str = "raic:connector/";
 const INTERFACES: [&str; 6] = ["types", "payloads", "secrets", "http", "cloud", "log"];
 
-/// A component that keeps to the contract's surface: its bytes, their hash and its manifest.
+/// A component that imports and exports what the contract demands: its bytes, their hash and its
+/// manifest.
 #[derive(Clone, Debug)]
 pub struct Package {
     /// The component.
     pub bytes: Vec<u8>,
-    /// SHA-256 of the component, in lower-case hex: what is approved and what clouds pin.
+    /// SHA-256 of the component, in lower-case hex. The operator approves it, and clouds pin it.
     pub sha256: String,
-    /// What it declares.
+    /// The component's manifest.
     pub manifest: Manifest,
-    /// What it imports: its permissions, beside the manifest's.
+    /// Names of the interfaces that the component imports: its permissions, beside the manifest's.
     pub imports: Vec<String>,
 }
 
-/// The longest manifest, in bytes.
+/// Longest manifest, in bytes.
 const MAX_MANIFEST: usize = 64 << 10;
 
 impl Package {
-    /// Reads a file that anybody may have put there: no link, no pipe that never ends, and no more
-    /// of it than a connector has.
+    /// Reads a file that anybody may have put there. It follows no link, does not wait for a pipe,
+    /// and reads no more bytes than a connector may have.
     ///
     /// # Errors
-    /// As [`Package::read`], and [`ConnectorError::Io`].
+    /// The errors of [`Package::read`]; [`ConnectorError::Io`] if the file cannot be read.
     pub fn open(path: &Path) -> Result<Self, ConnectorError> {
         use std::os::unix::fs::OpenOptionsExt as _;
         let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
@@ -45,7 +47,9 @@ impl Package {
             .open(path)
             .map_err(ConnectorError::io(path))?;
         if !file.metadata().map_err(ConnectorError::io(path))?.is_file() {
-            return Err(ConnectorError::Malformed("it is no file".to_owned()));
+            return Err(ConnectorError::Malformed(
+                "it is not a regular file".to_owned(),
+            ));
         }
         let mut bytes = Vec::new();
         let most = MAX_CONNECTOR as u64 + 1;
@@ -55,16 +59,16 @@ impl Package {
         Self::read(bytes)
     }
 
-    /// Checks a file's bytes: that they are a whole, valid component with a manifest, that it
-    /// imports nothing but the contract, and exports `object-store`.
+    /// Checks a file's bytes. They must be a whole, valid component with a manifest, which imports
+    /// nothing but the contract and exports `object-store`.
     ///
     /// # Errors
-    /// One variant of [`ConnectorError`] for each of these.
+    /// One variant of [`ConnectorError`] for each of these conditions.
     pub fn read(bytes: Vec<u8>) -> Result<Self, ConnectorError> {
-        // The first line says it; what follows shows bytes.
+        // The first line says what is wrong; the further ones show bytes.
         let malformed = |why: String| {
             let first = why.lines().next().unwrap_or_default().trim_end_matches(':');
-            // It may quote names of the file.
+            // The line may quote names from the file.
             ConnectorError::Malformed(crate::shown(first))
         };
         if bytes.len() > MAX_CONNECTOR {
@@ -139,10 +143,11 @@ impl Package {
                 )));
             }
             [manifest] => Manifest::parse(manifest)?,
-            // Which of them is shown, and which counts, must not be a question.
+            // It must be certain which manifest is shown and which counts.
             _ => {
-                let why = "there are several; this component has one already, so give `raic connector build` the one that its tools made \
-                           before it was a connector";
+                let why = "there are several; this component has one already, so give \
+                           `raic connector build` the component that its tools made before \
+                           it was a connector";
                 return Err(ConnectorError::Manifest(why.to_owned()));
             }
         };

@@ -1,44 +1,46 @@
-//! Secrets that an answer repeats are cut out of what the guest reads.
+//! Cuts the secrets that an answer repeats out of what the guest reads.
 //!
-//! Honest services repeat what they were sent: S3's SignatureDoesNotMatch dumps the canonical
+//! Honest services repeat what they were sent: S3's SignatureDoesNotMatch shows the canonical
 //! request, session token included, as text and in hex. So every secret of 8 bytes or more is
-//! looked for in five views of a document: as it stands, with the escapes of URLs, JSON and XML
-//! undone once and twice, without the white space that breaks base64 into lines, and without what
-//! separates the digits of hex. In each view an automaton finds the first [`WINDOW`] bytes of a
-//! secret, so that a part of one is cut, too, and the match goes on for as long as the secret does.
+//! looked for. A document is searched in up to three readings: as it stands, and with the escapes
+//! of URLs, JSON and XML undone once and twice. Each reading is searched for the secret's text, and
+//! for its base64 without the white space that breaks lines. It is also searched for its hex,
+//! without what separates the digits. An automaton finds the first [`WINDOW`] bytes of a secret, so
+//! that its beginning alone is cut, too. The match goes on for as long as it equals the secret.
 //!
-//! **Invariant:** a search costs time linear in the document, whatever the document and the secrets
+//! **Invariant:** a search takes time linear in the document, whatever the document and the secrets
 //! are, and holds no lock.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     ops::Range,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
 };
 
 use aho_corasick::{AhoCorasick, Input, MatchKind};
 use data_encoding::{BASE64, BASE64URL, HEXLOWER};
+use parking_lot::Mutex;
 use zeroize::Zeroizing;
 
 use crate::secrets::{Credentials, SecretValue};
 
-/// Shorter ones are not looked for: they would be found everywhere.
+/// Shortest secret that is looked for, in bytes. Shorter ones would be found everywhere.
 pub(crate) const SHORTEST: usize = 8;
-/// Of a secret in items, those that are looked for by themselves.
+/// Shortest item of a secret with several items that is looked for by itself, in bytes.
 const SHORTEST_ITEM: usize = 24;
 const MASK: &[u8] = b"***";
-/// How many bytes of a secret are enough to cut it: a service may repeat a part of one.
+/// Leading bytes of a secret that are enough to cut it, since a service may repeat a part of it.
 const WINDOW: usize = 16;
 
-/// Tokens that are looked for, beside those still in use: those of a login or two of each kind.
+/// Tokens that are looked for, if no more are in use: those of one or two logins of each kind.
 const TOKENS: usize = 8;
-/// Tokens that are looked for in any case.
+/// Most tokens that are looked for, even if more are in use.
 const MOST_TOKENS: usize = 64;
 
-/// What to look for on behalf of one cloud: its credentials, and the tokens that it was given last.
+/// The secrets to look for on behalf of one cloud: its credentials, and its latest tokens.
 pub(crate) struct Redactor {
     credentials: Vec<Form>,
-    // A std lock: held while a token is noted, and never during a search.
+    // A blocking lock, because it is only held while a token is added, and never during a search.
     state: Mutex<State>,
 }
 
@@ -58,15 +60,15 @@ impl Redactor {
         let mut forms = Vec::new();
         for secret in credentials.secret.values() {
             add_forms(&mut forms, secret.text());
-            // A shared access signature: a service may repeat its items one by one, as they are or
-            // decoded.
+            // A shared access signature has items, which a service may repeat one by one, as they
+            // are or decoded.
             for item in secret
                 .text()
                 .split('&')
                 .filter(|_| secret.text().contains('&'))
             {
                 let value = item.split_once('=').map_or(item, |(_, value)| value);
-                // Dates, versions and permissions are no secrets, and stand in every answer.
+                // Dates, versions and permissions are not secrets, and stand in every answer.
                 if value.len() < SHORTEST_ITEM {
                     continue;
                 }
@@ -91,18 +93,19 @@ impl Redactor {
         }
     }
 
-    /// Looks for a token from now on, in the place of the oldest.
+    /// Adds a token to look for. If there are too many, the oldest one that is not in use is
+    /// dropped.
     pub(crate) fn learn(&self, token: &Arc<SecretValue>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock();
         let tokens = &mut state.tokens;
         if let Some(at) = tokens.iter().position(|known| known.text() == token.text()) {
-            // The latest again: the newer handle is the one in use.
+            // The token is the latest again, and the newer handle is the one in use.
             tokens.remove(at);
             tokens.push_front(token.clone());
             return;
         }
         tokens.push_front(token.clone());
-        // One that a login or a call still holds may be sent yet, and repeated.
+        // A token that a login or a call still holds may yet be sent, and repeated.
         while tokens.len() > TOKENS {
             let unused = tokens
                 .iter()
@@ -116,26 +119,21 @@ impl Redactor {
         tokens
             .iter()
             .for_each(|token| add_forms(&mut forms, token.text()));
-        // A token is kilobytes at most, so an automaton of the beginnings is made in less than a
-        // millisecond.
+        // A token has a few kilobytes at most, so an automaton of the beginnings is made in less
+        // than a millisecond.
         state.searched = Arc::new(Searched::new(forms.into_iter()));
     }
 
-    /// `document` with every form of every secret replaced by `***`.
+    /// Returns `document` with every form of every secret replaced by `***`.
     pub(crate) fn apply(&self, document: &[u8]) -> Vec<u8> {
-        let searched = self
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .searched
-            .clone();
+        let searched = self.state.lock().searched.clone();
         searched.cut(document)
     }
 
-    /// The same for a text of which only the first `most` bytes are kept: no more of it is searched
-    /// than they can need.
+    /// Returns the first `most` bytes of `document` after secrets were replaced. No more of it is
+    /// searched than these can depend on.
     pub(crate) fn apply_up_to(&self, document: &[u8], most: usize) -> Vec<u8> {
-        // An escape has at most 12 bytes for one.
+        // An escape has at most 12 bytes for one byte.
         let enough = most.saturating_mul(12).saturating_add(1 << 10);
         let mut kept = self.apply(&document[..document.len().min(enough)]);
         kept.truncate(most);
@@ -146,15 +144,15 @@ impl Redactor {
 /// The alphabets in which a secret is looked for, each in a view of its own.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Alphabet {
-    /// The secret's own characters; `+` and a space are the same.
+    /// The secret's own characters; `+` and a space count as the same.
     Text,
-    /// Base64 of either kind.
+    /// Standard base64 or base64url.
     Base64,
-    /// Digits in lower case.
+    /// Hex digits in lower case.
     Hex,
 }
 
-/// One form of a secret.
+/// One form of a secret that is looked for.
 #[derive(Clone)]
 struct Form {
     alphabet: Alphabet,
@@ -179,7 +177,7 @@ fn add_forms(forms: &mut Vec<Form>, secret: &str) {
         bytes
     };
     add(Alphabet::Text, plain(secret.as_bytes().to_vec()));
-    // A secret may itself have what reads as an escape; the views that undo escapes undo that.
+    // A secret may itself have characters that read as an escape, which the views undo.
     let once = unescaped(secret.as_bytes()).bytes;
     if once != secret.as_bytes() {
         let twice = unescaped(&once).bytes;
@@ -190,8 +188,8 @@ fn add_forms(forms: &mut Vec<Form>, secret: &str) {
         Alphabet::Hex,
         HEXLOWER.encode(secret.as_bytes()).into_bytes(),
     );
-    // A secret begins at one of three places in a group of base64; what depends on its neighbours
-    // is left out.
+    // A secret begins at one of three places in a group of base64. Characters that depend on its
+    // neighbours are left out.
     for lead in 0..3_usize {
         let padded = Zeroizing::new([&[0; 2][..lead], secret.as_bytes()].concat());
         let whole = padded.len() / 3 * 4;
@@ -205,7 +203,7 @@ fn add_forms(forms: &mut Vec<Form>, secret: &str) {
     }
 }
 
-/// All that is searched for at one time.
+/// All forms that one search looks for.
 struct Searched {
     texts: Automaton,
     base64: Automaton,
@@ -214,11 +212,12 @@ struct Searched {
 
 impl Searched {
     fn new(forms: impl Iterator<Item = Form> + Clone) -> Self {
-        let of = |alphabet| Automaton::new(forms.clone().filter(|form| form.alphabet == alphabet));
+        let automaton =
+            |alphabet| Automaton::new(forms.clone().filter(|form| form.alphabet == alphabet));
         Self {
-            texts: of(Alphabet::Text),
-            base64: of(Alphabet::Base64),
-            hex: of(Alphabet::Hex),
+            texts: automaton(Alphabet::Text),
+            base64: automaton(Alphabet::Base64),
+            hex: automaton(Alphabet::Hex),
         }
     }
 
@@ -238,7 +237,7 @@ impl Searched {
         masked(document, found)
     }
 
-    /// Adds what is found in a view, as places of the document.
+    /// Adds the ranges of the document in which a view has a secret.
     fn look(&self, view: &View, found: &mut Vec<Range<usize>>) {
         self.texts.find(
             &view.kept(|b| Some(if b == b'+' { b' ' } else { b })),
@@ -255,9 +254,9 @@ impl Searched {
 
 /// Finds forms by their first bytes.
 struct Automaton {
-    /// None where there is nothing to look for.
+    /// Finds the windows; `None` if there is nothing to look for.
     windows: Option<AhoCorasick>,
-    /// The forms that begin with each window.
+    /// The forms that begin with each window, by the window's number.
     forms: Vec<Vec<Form>>,
 }
 
@@ -270,12 +269,13 @@ impl Automaton {
         }
         let (windows, forms): (Vec<_>, Vec<_>) = by_window.into_iter().unzip();
         let built = (!windows.is_empty()).then(|| {
-            // Leftmost-longest: a window may begin with a shorter one.
+            // Leftmost-longest, since a window may begin with a shorter one.
             AhoCorasick::builder()
                 .match_kind(MatchKind::LeftmostLongest)
                 .build(&windows)
         });
-        // Only too many or too long patterns fail, of which there are a few hundred of 16 bytes.
+        // Building fails only for too many or too long patterns; there are a few hundred of 16
+        // bytes.
         Self {
             windows: built.and_then(Result::ok),
             forms,
@@ -301,25 +301,25 @@ impl Automaton {
                 .max(hit.len());
             let end = hit.start() + length;
             let place = view.place(hit.start(), end);
-            // A hit a byte, of a document that repeats itself, is one place.
+            // If a document repeats itself and has a hit at each byte, these are one place.
             match found.last_mut() {
                 Some(last) if last.start <= place.start && place.start < last.end => {
                     last.end = last.end.max(place.end);
                 }
                 _ => found.push(place),
             }
-            // Another may begin in the last bytes of what only began like a secret. Each byte is
-            // compared a bounded number of times: the search goes on by at least one, and compares
-            // again fewer than a window.
+            // Another secret may begin in the last bytes of a partial match. Each byte is compared
+            // a bounded number of times: the search advances by at least one byte, and compares
+            // fewer bytes than a window again.
             at = (hit.start() + 1).max(end.saturating_sub(WINDOW - 1));
         }
     }
 }
 
-/// A reading of a document, in which every byte knows where it came from.
+/// A reading of a document, in which the origin of every byte is known.
 struct View {
     bytes: Vec<u8>,
-    /// Where each byte began in the document, and one past the last.
+    /// Offset in the document of each byte's origin, and one offset past the last.
     places: Vec<u32>,
 }
 
@@ -332,7 +332,7 @@ impl View {
         }
     }
 
-    /// The view of this one through `next`.
+    /// Returns `next`, a view of this view's bytes, with places in the document.
     fn then(&self, next: View) -> View {
         let places = next
             .places
@@ -345,69 +345,71 @@ impl View {
         }
     }
 
-    /// The bytes that `keep` gives for each, without those for which it gives none.
+    /// Returns the bytes that `keep` returns for this view's, without those for which it returns
+    /// `None`.
     fn kept(&self, keep: impl Fn(u8) -> Option<u8>) -> Kept<'_> {
         let mut kept = Kept {
             bytes: Vec::with_capacity(self.bytes.len()),
-            of: Vec::new(),
+            indices: Vec::new(),
             view: self,
         };
-        kept.of.reserve(self.bytes.len());
+        kept.indices.reserve(self.bytes.len());
         for (byte, index) in self.bytes.iter().zip(0..) {
             if let Some(byte) = keep(*byte) {
                 kept.bytes.push(byte);
-                kept.of.push(index);
+                kept.indices.push(index);
             }
         }
         kept
     }
 }
 
-/// Some of a view's bytes.
+/// Some of a view's bytes, and where they stand in it.
 struct Kept<'a> {
     bytes: Vec<u8>,
-    /// Which of the view's each is.
-    of: Vec<u32>,
+    /// Index in the view of each byte.
+    indices: Vec<u32>,
     view: &'a View,
 }
 
 impl Kept<'_> {
-    /// Where in the document the bytes from `start` to `end` stand.
+    /// Returns the range of the document in which the bytes from `start` to `end` stand.
     fn place(&self, start: usize, end: usize) -> Range<usize> {
         let places = &self.view.places;
-        places[self.of[start] as usize] as usize..places[self.of[end - 1] as usize + 1] as usize
+        let (first, last) = (self.indices[start] as usize, self.indices[end - 1] as usize);
+        places[first] as usize..places[last + 1] as usize
     }
 }
 
-/// The document without what was found.
+/// Returns the document with the found ranges replaced by the mask.
 fn masked(document: &[u8], mut found: Vec<Range<usize>>) -> Vec<u8> {
     found.sort_unstable_by_key(|range| (range.start, range.end));
     let mut out = Vec::with_capacity(document.len());
-    let mut at = 0;
+    let mut copied = 0;
     let mut ranges = found.into_iter().peekable();
     while let Some(mut range) = ranges.next() {
         while let Some(next) = ranges.next_if(|next| next.start < range.end) {
             range.end = range.end.max(next.end);
         }
-        out.extend_from_slice(&document[at..range.start]);
+        out.extend_from_slice(&document[copied..range.start]);
         out.extend_from_slice(MASK);
-        at = range.end;
+        copied = range.end;
     }
-    out.extend_from_slice(&document[at..]);
+    out.extend_from_slice(&document[copied..]);
     out
 }
 
-/// A text with its escapes undone, each once: `%41` (RFC 3986 section 2.1), `\u0041` and `\n` (RFC
-/// 8259 section 7), `&#65;`, `&#x41;` and `&amp;` (XML 1.0 sections 4.1 and 4.6). Its places are
-/// those of `text`.
+/// Returns a view of a text with its escapes undone once: `%41` (RFC 3986 section 2.1), `\u0041`
+/// and `\n` (RFC 8259 section 7), `&#65;`, `&#x41;` and `&amp;` (XML 1.0 sections 4.1 and 4.6).
+/// Places in the view are offsets in `text`.
 fn unescaped(text: &[u8]) -> View {
     let mut view = View {
         bytes: Vec::with_capacity(text.len()),
         places: Vec::with_capacity(text.len() + 1),
     };
-    let mut at = 0;
-    while at < text.len() {
-        let rest = &text[at..];
+    let mut offset = 0;
+    while offset < text.len() {
+        let rest = &text[offset..];
         let (character, length) = match rest[0] {
             b'%' => percent(rest),
             b'\\' => json(rest),
@@ -425,11 +427,11 @@ fn unescaped(text: &[u8]) -> View {
         };
         for byte in bytes {
             view.bytes.push(*byte);
-            view.places.push(u32::try_from(at).unwrap_or(u32::MAX));
+            view.places.push(u32::try_from(offset).unwrap_or(u32::MAX));
         }
-        at += length;
+        offset += length;
     }
-    view.places.push(u32::try_from(at).unwrap_or(u32::MAX));
+    view.places.push(u32::try_from(offset).unwrap_or(u32::MAX));
     view
 }
 
@@ -505,7 +507,7 @@ mod tests {
         Redactor::of(forms)
     }
 
-    /// A character in one of the ways an answer may have it.
+    /// Returns a character in one of the ways in which an answer may have it.
     fn escaped(character: char, way: u8) -> String {
         let code = u32::from(character);
         let mut utf16 = [0; 2];
@@ -533,8 +535,8 @@ mod tests {
         }
     }
 
-    /// S3 answers a wrong signature with what it signed, as text and in hex, the session token in
-    /// it.
+    /// S3 answers a wrong signature with the text that it signed, as text and in hex, with the
+    /// session token in it.
     #[test]
     fn what_s3_says_of_a_wrong_signature_holds_no_token() {
         let token = "IQoJb3JpZ2luX2VjEJr//////////wEaCXVzLWVhc3QtMSJHMEUCIQ==";
@@ -565,7 +567,7 @@ mod tests {
         );
     }
 
-    /// Tokens like these, and a service that helps, once kept a search busy for seconds.
+    /// Once such tokens, and a service that helped, kept a search busy for seconds.
     #[test]
     fn a_search_costs_no_more_where_the_service_and_the_tokens_are_made_for_it() {
         let redactor = Redactor::default();
@@ -587,12 +589,12 @@ mod tests {
             );
         }
         redactor.apply("a".repeat(1 << 20).as_bytes());
-        // A debug build on a busy machine; before, it was seconds in a release build.
+        // The bound is for a debug build on a busy machine. Once it took seconds in a release
+        // build.
         assert!(began.elapsed().as_millis() < 2000, "{:?}", began.elapsed());
     }
 
-    /// One login during one long search once stopped every worker that handled an answer of that
-    /// cloud.
+    /// Once a login during a long search stopped every worker that handled an answer of that cloud.
     #[test]
     fn a_search_keeps_nobody_from_learning_a_token() {
         let redactor = Arc::new(redaction("a-secret-of-some-length"));
@@ -651,7 +653,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_mix_of_escapes_is_cut(
-            // One that has itself what begins an escape is in the next test.
+            // A secret with characters that begin an escape is in the next test.
             secret in "[ -$'-Z^-~\\[\\]äß]{8,40}", ways in proptest::collection::vec(any::<u8>(), 40),
             before in "[a-z ]{0,5}", after in "[a-z ]{0,5}",
         ) {

@@ -1,21 +1,22 @@
-//! What a connector is made to meet while it is tried, since no service does it on request.
+//! Conditions that are simulated while a connector is tried, because no service produces them on
+//! request.
 
-/// A clock that is off, and a service that answers every request alike. The daemon rehearses
-/// nothing.
+/// A simulated clock that is wrong, or a simulated service that gives every request the same
+/// answer. The daemon uses neither.
 #[derive(Clone, Debug, Default)]
 pub struct Rehearsal {
-    /// How far the connector's clock is ahead of the host's, in milliseconds.
+    /// How far the connector's clock is ahead of the host's, in milliseconds; 0 for a right clock.
     pub clock_ahead_ms: i64,
-    /// What every request is answered by, in the place of being sent. The gate judges it all the
-    /// same.
+    /// The answer to every request, which is then judged by the gate but not sent. `None` sends
+    /// requests.
     pub answer: Option<RehearsedAnswer>,
 }
 
-/// An answer without content.
+/// A simulated answer, without content.
 #[derive(Clone, Debug, Default)]
 pub struct RehearsedAnswer {
-    /// Its status.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// Its headers, names in lower case.
+    /// Headers of the answer, with names in lower case.
     pub headers: Vec<(String, String)>,
 }

@@ -1,13 +1,14 @@
-//! Credentials that change while the daemon runs: when the service refuses those at hand, the
+//! Credentials that change while the daemon runs. If the service refuses the current ones, the
 //! operator's documents are read again.
 
 use std::{
     fmt,
-    sync::{Arc, PoisonError, RwLock},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
+use parking_lot::RwLock;
 use raic_cloud::{
     ByteRange, Cloud, CloudError, CloudUsage, ErrorKind, Object, ObjectInfo, ObjectKey, Page,
     Payload, Result, WriteMode,
@@ -16,27 +17,27 @@ use tokio::sync::Mutex;
 
 use crate::{Configuration, Connector, ConnectorCloud, ConnectorError, CredentialDocuments};
 
-/// The least time between two readings of the documents: a command may cost something, and a key
-/// that stays wrong is asked for by every call.
+/// Shortest time between two readings of the documents. A command may cost something, and every
+/// call asks for a reading while a key stays wrong.
 const BETWEEN: Duration = Duration::from_secs(10);
 
-/// Reads a cloud's credential documents; may block.
+/// A function that reads a cloud's credential documents. It may block.
 pub type ReadCredentials = dyn Fn() -> Result<CredentialDocuments, String> + Send + Sync;
 
-/// A cloud behind a connector, whose credentials are read again where the service refuses them; a
-/// call that was refused is then made once more.
+/// A cloud behind a connector whose credentials can change. If the service refuses the current
+/// ones, they are read again; if they have changed, the refused call is repeated once.
 ///
-/// **Invariant:** a call has one generation of credentials throughout. Those under way end with the
-/// one that they began with.
+/// **Invariant:** a request of a call uses one generation of credentials throughout. Calls under
+/// way end with the generation that they began with; only the repetition uses the new one.
 pub struct RotatingCloud {
     name: String,
     connector: Connector,
     configuration: Configuration,
     read: Arc<ReadCredentials>,
-    // A std lock: held while an Arc is copied.
+    // A blocking lock, because it is only held while an `Arc` is copied or set.
     current: RwLock<Arc<ConnectorCloud>>,
-    /// What the current one has, and when the documents were read last. Held while they are read:
-    /// one reads for all.
+    /// The documents of the current cloud, and when they were last read again. The lock is held
+    /// while they are read, so that one call reads for all.
     documents: Mutex<(CredentialDocuments, Option<Instant>)>,
 }
 
@@ -49,11 +50,12 @@ impl fmt::Debug for RotatingCloud {
 }
 
 impl RotatingCloud {
-    /// A cloud with the credentials that `read` gives now, and gives anew when they are refused.
-    /// Sends nothing; reads, so it may block.
+    /// Makes a cloud with the credentials that `read` returns now; `read` is called again if they
+    /// are refused. Sends no request, but may block, because it reads.
     ///
     /// # Errors
-    /// As [`ConnectorCloud::new`], and [`ConnectorError::Credentials`] with what `read` says.
+    /// The errors of [`ConnectorCloud::new`]; [`ConnectorError::Credentials`] with the error of
+    /// `read`.
     pub fn new(
         name: &str,
         connector: &Connector,
@@ -77,13 +79,11 @@ impl RotatingCloud {
     }
 
     fn current(&self) -> Arc<ConnectorCloud> {
-        self.current
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.current.read().clone()
     }
 
-    /// The cloud with other credentials than `refused` has, where there are others.
+    /// Returns the cloud with newer credentials than `refused` has. Returns `None` if there are
+    /// none, or if `e` does not say that the credentials were refused.
     async fn after(
         &self,
         refused: &Arc<ConnectorCloud>,
@@ -95,7 +95,7 @@ impl RotatingCloud {
         let mut documents = self.documents.lock().await;
         let current = self.current();
         if !Arc::ptr_eq(&current, refused) {
-            // Another call's refusal has changed them meanwhile.
+            // Another refused call has changed them meanwhile.
             return Some(current);
         }
         if documents.1.is_some_and(|last| last.elapsed() < BETWEEN) {
@@ -103,8 +103,8 @@ impl RotatingCloud {
         }
         documents.1 = Some(Instant::now());
         let read = self.read.clone();
-        let found = match tokio::task::spawn_blocking(move || read()).await {
-            Ok(Ok(found)) => found,
+        let latest = match tokio::task::spawn_blocking(move || read()).await {
+            Ok(Ok(latest)) => latest,
             Ok(Err(why)) => {
                 tracing::warn!(
                     cloud = self.name,
@@ -114,19 +114,19 @@ impl RotatingCloud {
             }
             Err(_) => return None,
         };
-        if found == documents.0 {
+        if latest == documents.0 {
             return None;
         }
         let configuration = Configuration {
-            credentials: found.clone(),
+            credentials: latest.clone(),
             ..self.configuration.clone()
         };
         match ConnectorCloud::new(&self.name, &self.connector, &configuration) {
             Ok(cloud) => {
-                tracing::info!(cloud = self.name, "its credentials are others now");
+                tracing::info!(cloud = self.name, "its credentials have changed");
                 let cloud = Arc::new(cloud);
-                documents.0 = found;
-                *self.current.write().unwrap_or_else(PoisonError::into_inner) = cloud.clone();
+                documents.0 = latest;
+                *self.current.write() = cloud.clone();
                 Some(cloud)
             }
             Err(why) => {
@@ -140,7 +140,8 @@ impl RotatingCloud {
     }
 }
 
-/// Makes a call, and once more where its credentials were refused and are others now.
+/// Makes a call. If its credentials were refused and have changed since, it makes the call once
+/// more.
 macro_rules! rotating {
     ($self:ident, $cloud:ident => $call:expr) => {{
         let $cloud = $self.current();

@@ -1,4 +1,4 @@
-//! Credentials: read from their documents once, used by handle, never shown.
+//! Credentials: taken from their documents once, used by handle, and never shown.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -14,29 +14,29 @@ use crate::{
     manifest::{Encoding, Part, Sending, Settings, Signing, Token, holds},
 };
 
-/// The documents an operator gave, by credential name.
+/// The documents with credentials that an operator gave, by credential name.
 pub type CredentialDocuments = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
-/// All but RFC 3986's unreserved characters (section 2.3).
+/// All characters but RFC 3986's unreserved ones (section 2.3).
 const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// The longest user name of basic authentication, in bytes.
+/// Longest user name of basic authentication, in bytes.
 const MAX_USER: usize = 256;
-/// Placeholders of one call.
+/// Most placeholders of one call.
 const MAX_PLACEHOLDERS: usize = 64;
-/// The longest URL after its placeholders were filled, in bytes.
+/// Longest URL after its placeholders were filled, in bytes.
 const MAX_URL: usize = 32 << 10;
-/// The longest content after its placeholders were filled, in bytes: what a guest may hand over
+/// Longest content after its placeholders were filled, in bytes. A guest may hand over as much
 /// unfilled.
 const MAX_CONTENT: usize = 1 << 20;
-/// The longest canonical request, before and after its placeholders were filled, in bytes.
+/// Longest canonical request, before and after its placeholders were filled, in bytes.
 const MAX_CANONICAL: usize = 64 << 10;
 
-/// What the manifest allows with a secret.
+/// The uses of a secret that the manifest allows.
 #[derive(Clone, Debug, Default)]
 struct Rule {
     encoding: Option<Encoding>,
@@ -64,7 +64,7 @@ impl From<&Token> for Rule {
     }
 }
 
-/// A secret value and what the manifest allows with it.
+/// A secret's value, and the uses of it that the manifest allows.
 pub(crate) struct SecretValue {
     value: Zeroizing<String>,
     rule: Rule,
@@ -79,14 +79,14 @@ impl fmt::Debug for SecretValue {
 /// One cloud's credentials.
 #[derive(Debug, Default)]
 pub(crate) struct Credentials {
-    /// `CREDENTIAL.part` to a value the guest may read.
+    /// Values that the guest may read, by `CREDENTIAL.part`.
     pub(crate) plain: BTreeMap<String, String>,
-    /// `CREDENTIAL.part` to one it may not.
+    /// Values that the guest may not read, by `CREDENTIAL.part`.
     pub(crate) secret: BTreeMap<String, Arc<SecretValue>>,
 }
 
 impl Credentials {
-    /// Takes every part out of its document.
+    /// Takes the value of every part out of its document.
     pub(crate) fn new(
         manifest: &Manifest,
         settings: &Settings,
@@ -102,7 +102,10 @@ impl Credentials {
                 .map(String::as_str)
                 .collect::<Vec<_>>()
                 .join(", ");
-            let problem = format!("{} has none of that name; it has {known}", manifest.name);
+            let problem = format!(
+                "{} has no credential of that name; it has {known}",
+                manifest.name
+            );
             return Err(ConnectorError::credential(name, problem));
         }
         let mut credentials = Self::default();
@@ -124,16 +127,16 @@ impl Credentials {
             })?;
             for (part, rule) in &credential.parts {
                 let path = format!("{name}.{part}");
-                let told = |e: String| {
+                let with_help = |e: String| {
                     ConnectorError::credential(name, format!("{e}; it is: {}", credential.help))
                 };
-                match take(document, rule).map_err(told)? {
+                match take(document, rule).map_err(with_help)? {
                     Some(value) if rule.secret => {
                         let value = SecretValue {
                             value,
                             rule: rule.into(),
                         };
-                        value.check().map_err(told)?;
+                        value.check().map_err(with_help)?;
                         credentials.secret.insert(path, Arc::new(value));
                     }
                     Some(value) => {
@@ -154,10 +157,10 @@ impl Credentials {
     }
 }
 
-/// The value at `from`; none where it is not there or empty.
+/// Returns a part's value out of a document, or `None` if it is missing or empty.
 fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, String> {
     let from = &rule.from;
-    // A private key is lines of text; what is sent may hold none.
+    // A private key has several lines. Other values may be sent, and so have no control characters.
     let is_key = rule.sign.iter().any(|s| matches!(s, Signing::Jwt { .. }));
     let is_wrong = |c: char| c.is_control() && !(is_key && matches!(c, '\n' | '\r'));
     let text = std::str::from_utf8(document).map_err(|_| "its document is not UTF-8".to_owned())?;
@@ -168,7 +171,7 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
     // serde_json's messages may quote the document, so they are not passed on.
     let json: serde_json::Value = serde_json::from_str(text).map_err(|e| {
         format!(
-            "its document is no JSON (line {}, column {})",
+            "its document is not JSON (line {}, column {})",
             e.line(),
             e.column()
         )
@@ -180,8 +183,8 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
         }
         Some(serde_json::Value::String(value)) => {
             let value = Zeroizing::new(value.clone());
-            // Newlines that were escaped twice on their way through an environment: a key in PEM
-            // has no backslash.
+            // Newlines of a key may have been escaped twice on their way through an environment. A
+            // key in PEM has no backslash of its own.
             let value = if is_key {
                 Zeroizing::new(value.replace("\\n", "\n").replace('\r', ""))
             } else {
@@ -189,12 +192,12 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
             };
             Ok((!value.is_empty()).then_some(value))
         }
-        Some(_) => Err(format!("the value at {pointer} is no text")),
+        Some(_) => Err(format!("the value at {pointer} is not a text")),
     }
 }
 
 impl SecretValue {
-    /// One with which nothing may be done.
+    /// Makes a secret with which the manifest allows nothing, for tests.
     #[cfg(test)]
     pub(crate) fn for_tests(text: &str) -> Self {
         Self {
@@ -203,7 +206,7 @@ impl SecretValue {
         }
     }
 
-    /// Out of an answer.
+    /// Makes a secret of a token that was taken out of an answer.
     pub(crate) fn taken(value: Zeroizing<String>, token: &Token) -> Self {
         Self {
             value,
@@ -211,8 +214,8 @@ impl SecretValue {
         }
     }
 
-    /// Whether the value is what its uses need, so that a wrong key is told when the cloud is
-    /// opened.
+    /// Checks that the value is of the kind that its uses need, so that a wrong key is reported
+    /// when the cloud is opened.
     fn check(&self) -> Result<(), String> {
         if self.rule.encoding == Some(Encoding::Base64) {
             self.key()?;
@@ -228,14 +231,14 @@ impl SecretValue {
         Ok(())
     }
 
-    /// The bytes to sign with.
+    /// Returns the bytes to sign with.
     fn key(&self) -> Result<Zeroizing<Vec<u8>>, String> {
         match self.rule.encoding {
             None => Ok(Zeroizing::new(self.value.as_bytes().to_vec())),
             Some(Encoding::Base64) => {
                 let key = BASE64
                     .decode(self.value.as_bytes())
-                    .map_err(|_| "the key is no base64".to_owned());
+                    .map_err(|_| "the key is not base64".to_owned());
                 key.map(Zeroizing::new)
             }
         }
@@ -248,16 +251,16 @@ impl SecretValue {
         ring::signature::RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| wrong())
     }
 
-    /// The shape of what may be signed with it by RSASSA-PKCS1-v1_5.
+    /// Returns the shape of the messages that may be signed with the secret by RSASSA-PKCS1-v1_5.
     ///
     /// # Errors
-    /// One line if nothing may.
+    /// One line, if the manifest allows no such message.
     pub(crate) fn rsa_shape(&self) -> Result<&Signing, String> {
         self.may("rsa-sha256", |s| matches!(s, Signing::Jwt { .. }))
     }
 
-    /// The signature of `message`, whose shape was checked, by RSASSA-PKCS1-v1_5 with SHA-256 (RFC
-    /// 8017 section 8.2).
+    /// Signs `message`, whose shape was checked, by RSASSA-PKCS1-v1_5 with SHA-256 (RFC 8017
+    /// section 8.2).
     pub(crate) fn rsa_sha256(&self, message: &[u8]) -> Result<Vec<u8>, String> {
         self.rsa_shape()?;
         let key = self.rsa_key()?;
@@ -269,40 +272,40 @@ impl SecretValue {
             message,
             &mut signature,
         )
-        .map_err(|_| "the private key does not sign".to_owned())?;
+        .map_err(|_| "the private key cannot sign".to_owned())?;
         Ok(signature)
     }
 
-    /// The value, for looking for it in answers.
+    /// Returns the value, to look for it in answers.
     pub(crate) fn text(&self) -> &str {
         &self.value
     }
 
     fn may(&self, how: &str, is: impl Fn(&Signing) -> bool) -> Result<&Signing, String> {
-        let found = self.rule.sign.iter().find(|signing| is(signing));
-        found
+        let allowed = self.rule.sign.iter().find(|signing| is(signing));
+        allowed
             .ok_or_else(|| format!("the manifest does not allow signing with this secret by {how}"))
     }
 
-    /// The shape of what may be signed with it by HMAC.
+    /// Returns the shape of the messages that may be signed with the secret by HMAC.
     ///
     /// # Errors
-    /// One line if nothing may.
+    /// One line, if the manifest allows no such message.
     pub(crate) fn hmac_shape(&self) -> Result<&Signing, String> {
         self.may("hmac", |s| matches!(s, Signing::AzureSharedKey { .. }))
     }
 
-    /// HMAC of `message`, whose shape was checked, with `sha256`.
+    /// Returns the HMAC of `message`, whose shape was checked. `hash` can only be `sha256`.
     pub(crate) fn hmac(&self, hash: &str, message: &[u8]) -> Result<Vec<u8>, String> {
         self.hmac_shape()?;
         match hash {
             "sha256" => Ok(hmac_sha256(&self.key()?, message).to_vec()),
-            other => Err(format!("no HMAC with {other:?}; there is sha256")),
+            other => Err(format!("{other:?} is not a hash for HMAC; there is sha256")),
         }
     }
 
-    /// The signature of a canonical request (AWS general reference, "Create a signed AWS API
-    /// request", steps 2 to 4; Google's V4 signing differs in its words).
+    /// Signs a canonical request (AWS general reference, "Create a signed AWS API request", steps 2
+    /// to 4; Google's V4 signing differs in its words).
     pub(crate) fn sigv4(
         &self,
         scheme: &str,
@@ -320,14 +323,15 @@ impl SecretValue {
             "GOOG4" => ("GOOG4-HMAC-SHA256", "goog4_request"),
             other => {
                 return Err(format!(
-                    "no signing scheme {other:?}; there are AWS4 and GOOG4"
+                    "{other:?} is not a signing scheme; there are AWS4 and GOOG4"
                 ));
             }
         };
         let date = timestamp
             .get(..8)
             .filter(|_| timestamp.len() == 16 && timestamp.ends_with('Z'));
-        let date = date.ok_or_else(|| format!("{timestamp:?} is no timestamp YYYYMMDDTHHMMSSZ"))?;
+        let date =
+            date.ok_or_else(|| format!("{timestamp:?} is not a timestamp YYYYMMDDTHHMMSSZ"))?;
         let scope = format!("{date}/{region}/{service}/{terminator}");
         let digest = HEXLOWER.encode(&Sha256::digest(canonical_request));
         let string_to_sign = format!("{algorithm}\n{timestamp}\n{scope}\n{digest}");
@@ -348,7 +352,7 @@ fn hmac_sha256(key: &[u8], message: &[u8]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// The placeholders handed out in one call.
+/// The placeholders that were handed out in one call.
 #[derive(Default)]
 pub(crate) struct Placeholders(Vec<Placeholder>);
 
@@ -359,7 +363,7 @@ struct Placeholder {
     secret: Arc<SecretValue>,
 }
 
-/// Where in a request a placeholder stands.
+/// The part of a request in which a placeholder stands.
 #[derive(Clone, Copy)]
 enum Place<'a> {
     Header(&'a str),
@@ -368,15 +372,15 @@ enum Place<'a> {
 }
 
 impl Placeholders {
-    /// How much memory the host holds for the last one that was issued, in bytes.
+    /// Returns how much memory the host holds for the placeholder issued last, in bytes.
     pub(crate) fn held_by_last(&self) -> usize {
         self.0.last().map_or(0, |p| {
             size_of::<Placeholder>() + p.text.len() + p.value.len() + p.form.len()
         })
     }
 
-    /// A text that stands for the secret in a form of the contract, or with `user` for
-    /// base64(user:value).
+    /// Returns a text that stands for the secret in one of the contract's forms. With `user` it
+    /// stands for base64(user:value).
     pub(crate) fn issue(
         &mut self,
         secret: &Arc<SecretValue>,
@@ -423,8 +427,8 @@ impl Placeholders {
         Ok(text)
     }
 
-    /// A header's value with placeholders replaced, where the manifest allows them in that header
-    /// of that grant; at most `most` bytes.
+    /// Returns a header's value with its placeholders filled in, at most `most` bytes. Every
+    /// placeholder must be allowed in that header of that grant.
     pub(crate) fn fill(
         &self,
         grant: &str,
@@ -435,7 +439,8 @@ impl Placeholders {
         self.fill_place(grant, Place::Header(header), value, most)
     }
 
-    /// A URL with the placeholders of its query replaced. Elsewhere in it none may stand.
+    /// Returns a URL with the placeholders of its query filled in. No other part of the URL may
+    /// have placeholders.
     pub(crate) fn fill_url(&self, grant: &str, url: &str) -> Result<Zeroizing<String>, String> {
         let Some((base, query)) = url.split_once('?') else {
             return self
@@ -447,18 +452,25 @@ impl Placeholders {
             let whole = self.0.iter().find(|p| p.form == "raw" && p.text == item);
             if let Some(placeholder) = whole {
                 self.require(grant, Place::Query, placeholder)?;
-                // A shared access signature as portals give it.
-                let value = placeholder.value.strip_prefix('?').unwrap_or(&placeholder.value);
+                // A shared access signature may begin with `?`, as portals show it.
+                let value = placeholder
+                    .value
+                    .strip_prefix('?')
+                    .unwrap_or(&placeholder.value);
                 if value.is_empty() || !value.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
                     return Err(
-                        "the secret cannot stand in a query: it has spaces, # or other such characters"
+                        "a secret in a query must not be empty or have spaces, # or the like"
                             .to_owned(),
                     );
                 }
                 return Ok(Zeroizing::new(value.to_owned()));
             }
-            if self.0.iter().any(|p| p.form == "raw" && item.contains(&p.text)) {
-                return Err("a raw secret is a whole item of the query".to_owned());
+            if self
+                .0
+                .iter()
+                .any(|p| p.form == "raw" && item.contains(&p.text))
+            {
+                return Err("a raw secret must be a whole item of the query".to_owned());
             }
             self.fill_place(grant, Place::Query, item, MAX_URL)
         });
@@ -475,7 +487,7 @@ impl Placeholders {
         Ok(filled)
     }
 
-    /// A small body with its placeholders replaced.
+    /// Returns a small body with its placeholders filled in.
     pub(crate) fn fill_content(
         &self,
         grant: &str,
@@ -502,7 +514,7 @@ impl Placeholders {
 
     fn outside_of_all(&self, text: &str) -> Result<(), String> {
         match self.0.iter().any(|p| text.contains(&p.text)) {
-            true => Err("a secret stands in no URL's host or path".to_owned()),
+            true => Err("a secret must not stand in a URL's host or path".to_owned()),
             false => Ok(()),
         }
     }
@@ -545,8 +557,8 @@ impl Placeholders {
         self.replaced(value, most)
     }
 
-    /// A text with every placeholder replaced. The length is known before anything is: one text
-    /// stands for kilobytes, and may stand thousands of times.
+    /// Returns a text with every placeholder filled in. The length is computed first, because one
+    /// placeholder stands for kilobytes and may be repeated thousands of times.
     fn replaced(&self, text: &str, most: usize) -> Result<Zeroizing<String>, String> {
         let mut length = text.len();
         for placeholder in &self.0 {
@@ -566,18 +578,19 @@ impl Placeholders {
         Ok(filled)
     }
 
-    /// A canonical request with the placeholders of its query and its header lines replaced.
+    /// Returns a canonical request with the placeholders of its query and its header lines filled
+    /// in.
     pub(crate) fn fill_canonical(&self, canonical: &str) -> Result<Zeroizing<String>, String> {
         if canonical.len() > MAX_CANONICAL {
             return Err(format!(
                 "a canonical request has at most {MAX_CANONICAL} bytes"
             ));
         }
-        // Method, path; query, headers; an empty line; the rest.
+        // The lines are method, path, query, headers, an empty line, and the rest.
         let head: usize = canonical.split_inclusive('\n').take(2).map(str::len).sum();
         let end = canonical[head..]
             .find("\n\n")
-            .map_or(canonical.len(), |at| head + at);
+            .map_or(canonical.len(), |offset| head + offset);
         let filled = self.replaced(&canonical[head..end], MAX_CANONICAL)?;
         Ok(Zeroizing::new(
             [&canonical[..head], filled.as_str(), &canonical[end..]].concat(),
@@ -603,7 +616,7 @@ mod tests {
         )
     }
 
-    /// "GET Object" of the S3 API reference's signature examples.
+    /// "GET Object" in the signature examples of the S3 API reference.
     #[test]
     fn amazons_example_gives_amazons_signature() {
         let key = &credentials(KEYS).unwrap().secret["keys.secret-access-key"];
@@ -658,7 +671,7 @@ mod tests {
         );
     }
 
-    /// One header of placeholders was once gigabytes, three times over.
+    /// Once the placeholders of one header stood for gigabytes, three times over.
     #[test]
     fn what_placeholders_stand_for_is_bounded_before_they_are_filled() {
         let credentials =

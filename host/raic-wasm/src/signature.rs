@@ -1,5 +1,5 @@
-//! Detached signatures of connectors (Ed25519, in minisign's form), for operators who list the keys
-//! they trust.
+//! Checks detached signatures of connectors (Ed25519, in minisign's form), for operators who list
+//! the keys that they trust.
 
 use std::{
     io::Read as _,
@@ -10,22 +10,22 @@ use minisign_verify::{PublicKey, Signature};
 
 use crate::{ConnectorError, Package};
 
-/// The most that is read of a signature's file.
+/// Most bytes that are read of a signature's file.
 const MAX_SIGNATURE: u64 = 16 << 10;
 
-/// The file with a connector's signature: `FILE.minisig`.
+/// Returns the path of a connector's signature: `FILE.minisig`.
 pub fn signature_file(file: &Path) -> PathBuf {
     let mut name = file.as_os_str().to_owned();
     name.push(".minisig");
     name.into()
 }
 
-/// Checks that a connector's file is signed by one of `keys` (minisign's public keys, in base64);
-/// gives the key's number in the list, and the trusted comment.
+/// Checks that a connector's file is signed by one of `keys` (minisign's public keys, in base64).
+/// Returns the key's position in the list, from 0, and the signature's trusted comment.
 ///
 /// # Errors
-/// [`ConnectorError::Signature`] where the signature is missing, malformed or by none of them; a
-/// key that is malformed is told as such, and trusts nobody.
+/// [`ConnectorError::Signature`] if the signature is missing, malformed or by none of the keys, or
+/// if a key before the right one is malformed.
 pub fn verify_signature(
     package: &Package,
     file: &Path,
@@ -48,16 +48,16 @@ pub fn verify_signature(
             "cannot be read ({e}); config.toml asks for signatures ([connectors] signed_by)"
         ))
     })?;
-    let signature = Signature::decode(&text)
-        .map_err(|e| wrong(format!("is no signature of minisign's: {e}")))?;
+    let signature =
+        Signature::decode(&text).map_err(|e| wrong(format!("is not a minisign signature: {e}")))?;
     for (number, key) in keys.iter().enumerate() {
         let key = PublicKey::from_base64(key)
-            .map_err(|e| wrong(format!("signed_by has a key that is none ({key:?}): {e}")))?;
+            .map_err(|e| wrong(format!("signed_by lists {key:?}, which is not a key: {e}")))?;
         if key.verify(&package.bytes, &signature, false).is_ok() {
             return Ok((number, signature.trusted_comment().to_owned()));
         }
     }
     Err(wrong(
-        "is by none of the keys that config.toml lists ([connectors] signed_by)".to_owned(),
+        "is not by any key that config.toml lists ([connectors] signed_by)".to_owned(),
     ))
 }

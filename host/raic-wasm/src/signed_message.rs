@@ -1,9 +1,9 @@
-//! What may be signed by a key that signs any bytes: messages of the shape that the manifest
-//! declares, and of now.
+//! Checks messages before they are signed by a key that could sign any bytes. A message must have
+//! the shape that the manifest declares, and be of the present time.
 //!
-//! A connector that is approved for one container holds, by handle, a key that opens the whole
-//! account. If the host signed what it is handed, the connector could sign itself a shared access
-//! signature for years, or a token for every scope. So the host reads what it signs.
+//! A connector that is approved for one container holds a handle of a key that opens the whole
+//! account. If the host signed any message, the connector could get a shared access signature that
+//! lasts for years, or a token for every scope. So the host reads what it signs.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,7 +15,8 @@ use crate::{
     manifest::{Settings, Signing, expand},
 };
 
-/// How far a message's date may lie from the host's clock: what the services themselves allow.
+/// How far a message's date may differ from the host's clock. The services themselves allow as
+/// much.
 const SKEW: Duration = Duration::from_secs(15 * 60);
 
 /// Checks a message against the shape that a secret's rule declares.
@@ -47,16 +48,16 @@ pub(crate) fn check(
         } => {
             let audience = gate
                 .url_of(network)
-                .ok_or_else(|| format!("{network:?} is not one place"))?;
+                .ok_or_else(|| format!("the network {network:?} does not have exactly one URL"))?;
             jwt(text, &audience, scopes, *lifetime_s, now)
                 .map_err(|why| format!("not a token as the manifest says: {why}"))
         }
     }
 }
 
-/// The string to sign of "Authorize with Shared Key": twelve lines, the `x-ms-` headers, and the
-/// resource. An account's or service's shared access signature begins with other lines and names no
-/// path.
+/// Checks the string to sign of "Authorize with Shared Key": twelve lines, the `x-ms-` headers, and
+/// the resource. A shared access signature of an account or a service begins with other lines and
+/// names no path.
 fn shared_key(
     text: &str,
     account: &str,
@@ -87,7 +88,7 @@ fn shared_key(
             }
         }
     }
-    // What follows the resource are the query's items.
+    // The items of the query follow the resource.
     if lines.any(|line| !line.contains(':')) {
         return Err("a line after the resource is not an item of the query".to_owned());
     }
@@ -101,7 +102,7 @@ fn shared_key(
     let path = path
         .filter(|path| path.starts_with('/'))
         .ok_or("its resource is not the account's")?;
-    // The path is signed as it is sent, so the gate judges it as it would the request.
+    // The path is signed as it is sent, so the gate judges it as it would judge the request.
     let is_granted = gate.of_network(network).any(|grant| {
         let passed = gate.check(method, &format!("{}{path}", grant.origin()));
         passed.is_ok_and(|passed| passed.grant.name == network)
@@ -113,12 +114,12 @@ fn shared_key(
     }
 }
 
-/// That a canonical request of SigV4 (AWS, "Create a signed request", step 1) is one that could be
-/// sent now: of a granted method, host and path, of this time, and no URL that carries its own
-/// signature, which would let others in for a week.
+/// Checks that a canonical request of SigV4 could be sent now (AWS, "Create a signed request", step
+/// 1). Its method, host and path must be granted, and its time the present. It must not be a
+/// presigned URL, which carries its own signature and would let others in for a week.
 ///
 /// # Errors
-/// One line.
+/// One line that says what is wrong.
 pub(crate) fn check_sigv4(
     canonical: &str,
     timestamp: &str,
@@ -155,14 +156,14 @@ pub(crate) fn check_sigv4(
     }
 }
 
-/// ISO 8601's basic form to the second, in milliseconds since 1970.
+/// Reads a time in ISO 8601's basic form, to the second. Returns milliseconds since 1970.
 fn basic_time(text: &str) -> Option<u64> {
     let time = jiff::civil::DateTime::strptime("%Y%m%dT%H%M%SZ", text).ok()?;
     let time = time.to_zoned(jiff::tz::TimeZone::UTC).ok()?;
     u64::try_from(time.timestamp().as_millisecond()).ok()
 }
 
-/// A date as HTTP has it, in milliseconds since 1970.
+/// Reads a date in HTTP's form. Returns milliseconds since 1970.
 fn http_date(text: &str) -> Option<u64> {
     let time = httpdate::parse_http_date(text.trim()).ok()?;
     u64::try_from(time.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
@@ -181,7 +182,7 @@ fn jwt(
     let (header, claims) = text.split_once('.').ok_or("it is not two parts")?;
     let part = |part: &str| -> Option<serde_json::Map<String, Value>> {
         let bytes = BASE64URL_NOPAD.decode(part.as_bytes()).ok()?;
-        // Of a claim that stands twice one reader takes the first and another the last.
+        // Of a claim that stands twice, one reader takes the first and another the last.
         crate::json_body::check(std::str::from_utf8(&bytes).ok()?).ok()?;
         match serde_json::from_slice(&bytes).ok()? {
             Value::Object(map) => Some(map),
@@ -200,19 +201,19 @@ fn jwt(
     if let Some(other) = claims.keys().find(|key| !CLAIMS.contains(&key.as_str())) {
         return Err(format!("it has the claim {other:?}"));
     }
-    let of = |name: &str| claims.get(name).and_then(Value::as_str);
-    if of("aud") != Some(audience) {
+    let claim = |name: &str| claims.get(name).and_then(Value::as_str);
+    if claim("aud") != Some(audience) {
         return Err(format!("its audience is not {audience}"));
     }
-    // A service account may act for others, if its administrator allows it: not by way of a
+    // A service account may act for others if its administrator allows it, but not by way of a
     // connector.
-    if claims.contains_key("sub") && of("sub") != of("iss") {
+    if claims.contains_key("sub") && claim("sub") != claim("iss") {
         return Err("it acts for another subject".to_owned());
     }
-    if claims.contains_key("scope") && of("scope").is_none() {
+    if claims.contains_key("scope") && claim("scope").is_none() {
         return Err("its scope is not a text".to_owned());
     }
-    if let Some(other) = of("scope")
+    if let Some(other) = claim("scope")
         .unwrap_or_default()
         .split(' ')
         .find(|s| !s.is_empty() && !scopes.contains(*s))
@@ -295,8 +296,8 @@ mod tests {
         }
     }
 
-    /// With such a text signed, a connector has the account for as long as it likes ("Create an
-    /// account SAS").
+    /// If the host signed such a text, a connector would have the account for as long as it likes
+    /// ("Create an account SAS").
     #[test]
     fn shared_access_signatures_are_not_signed() {
         for sas in [

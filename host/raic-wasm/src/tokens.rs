@@ -1,4 +1,4 @@
-//! Tokens in answers: found where the manifest says they are, and never shown.
+//! Finds tokens in answers, where the manifest says they are. A token's text is never shown.
 
 use std::sync::Arc;
 
@@ -7,23 +7,24 @@ use zeroize::Zeroizing;
 
 use crate::{manifest::Token, redaction::SHORTEST, secrets::SecretValue};
 
-/// The longest token: Keystone's with a catalogue in it had a few thousand bytes. It is kept in
-/// every form that is looked for.
+/// Longest token in bytes: Keystone's tokens with a catalogue in them have a few thousand. A token
+/// is kept in every form that is looked for.
 const LONGEST: usize = 16 << 10;
 
-/// How deep an element may lie.
+/// Most elements that may lie one inside another.
 const MAX_DEPTH: usize = 32;
 
-/// Whether a token is in an answer's head.
+/// Whether all places of a token are in an answer's head.
 pub(crate) fn is_in_head(token: &Token) -> bool {
     token.from.iter().all(|from| from.starts_with("header:"))
 }
 
-/// The token out of an answer's headers and, where it was read, its body.
+/// Finds a token in an answer's headers and, if it was read, in its body. Returns `None` if an
+/// optional token is at none of its places.
 ///
 /// # Errors
-/// One line, without the answer's words, where a place is not there, places differ, or what is
-/// there is no token.
+/// One line without the answer's words, if a required place is missing, if places differ, or if the
+/// value is not a token.
 pub(crate) fn find(
     name: &str,
     token: &Token,
@@ -48,7 +49,7 @@ pub(crate) fn find(
             (None, _) => return Err(format!("the answer has no {name} at {from}")),
             (Some(value), Some(first)) if value != *first => {
                 return Err(format!(
-                    "the answer has another {name} at {from} than elsewhere"
+                    "the answer has another {name} at {from} than at a place before it"
                 ));
             }
             (Some(value), _) => found = Some(value),
@@ -57,13 +58,14 @@ pub(crate) fn find(
     let Some(value) = found else { return Ok(None) };
     if !is_token(&value) {
         return Err(format!(
-            "the answer's {name} is shorter than {SHORTEST} bytes, longer than {LONGEST}, or no printable text"
+            "the answer's {name} is shorter than {SHORTEST} bytes, longer than {LONGEST}, \
+             or not printable ASCII text"
         ));
     }
     Ok(Some(Arc::new(SecretValue::taken(value, token))))
 }
 
-/// The token that a header's value is, where it could be one.
+/// Returns the token in a header's value, if the value can be a token.
 pub(crate) fn in_value(value: &[u8], token: &Token) -> Option<Arc<SecretValue>> {
     let text = Zeroizing::new(std::str::from_utf8(value).ok()?.trim().to_owned());
     is_token(&text).then(|| Arc::new(SecretValue::taken(text, token)))
@@ -88,7 +90,7 @@ fn in_json(body: &[u8], pointer: &str) -> Option<Zeroizing<String>> {
     ))
 }
 
-/// The text of the first element at a path of local names below the root.
+/// Returns the text of the first element at a path of local names below the root.
 fn in_xml(body: &[u8], path: &str) -> Option<Zeroizing<String>> {
     let wanted: Vec<&str> = path.split('/').collect();
     let mut reader = Reader::from_str(std::str::from_utf8(body).ok()?);
@@ -102,7 +104,7 @@ fn in_xml(body: &[u8], path: &str) -> Option<Zeroizing<String>> {
             }
             Event::Start(_) | Event::Eof | Event::DocType(_) => return None,
             Event::Text(piece) if is_at(&open) => text.push_str(&piece),
-            // No token that a service gives has entities.
+            // No service sends a token with entities in it.
             Event::GeneralRef(_) if is_at(&open) => return None,
             Event::End(_) => {
                 if is_at(&open) {
@@ -187,8 +189,8 @@ mod tests {
             (r#"["json:/t"]"#, "<x/>"),
             (r#"["xml:C/B"]"#, "<R><C/></R>"),
         ] {
-            let told = taken(from, &[], body).unwrap_err();
-            assert!(!told.contains("short\""), "{told}");
+            let error = taken(from, &[], body).unwrap_err();
+            assert!(!error.contains("short\""), "{error}");
         }
         assert!(
             find("t", &token(r#"["json:/t"]"#, true), &[], Some(b"{}"))

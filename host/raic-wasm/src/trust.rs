@@ -1,5 +1,5 @@
-//! Which TLS servers are trusted: those of an authority, and the very certificates that the
-//! operator named.
+//! Decides which TLS servers are trusted: those that an authority vouches for, and those that show
+//! a certificate that the operator named.
 
 use std::sync::Arc;
 
@@ -15,12 +15,12 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-/// Trusts what the authorities vouch for, and also a server that shows one of the operator's
-/// certificates itself: what `openssl req -x509` makes is marked as an authority's, and no verifier
-/// takes such a one for a server's.
+/// Trusts the servers that authorities vouch for, and also a server that itself shows one of the
+/// operator's certificates. A certificate made by `openssl req -x509` is marked as an authority's,
+/// and no verifier accepts such a certificate for a server.
 ///
-/// The certificate must still be the one that was named, to the last byte, and name the host that
-/// was asked. The handshake proves that the server has its key.
+/// The server's certificate must equal the operator's to the last byte, and name the host that was
+/// asked. The handshake proves that the server has its key.
 #[derive(Debug)]
 pub(crate) struct PinnedOrTrusted {
     trusted: Arc<WebPkiServerVerifier>,

@@ -1,14 +1,14 @@
-//! `docs/connector-toml.md`, made from the comments of the manifest's types: what the host reads
-//! and what the page says are one.
+//! Makes `docs/connector-toml.md` from the comments of the manifest's types, so that the page and
+//! the code are one.
 //!
-//! `RAIC_WRITE=1 cargo nextest run -p raic-wasm -E 'binary(reference)'` writes it anew.
+//! `RAIC_WRITE=1 cargo nextest run -p raic-wasm -E 'binary(reference)'` writes the page anew.
 
 use std::fmt::Write as _;
 
 const SOURCE: &str = include_str!("../src/manifest.rs");
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/connector-toml.md");
 
-/// Where each type's keys stand in the file.
+/// Each type of the manifest, and the place of its keys in the file.
 const PLACES: [(&str, &str); 11] = [
     ("Manifest", "At the top"),
     ("Setting", "`[settings.NAME]`"),
@@ -26,12 +26,12 @@ const PLACES: [(&str, &str); 11] = [
     ("SettingType", "`type` of a setting"),
 ];
 
-/// The comment's lines as one, and what follows it: a field or a variant.
-fn items(of: &str) -> Vec<(String, String)> {
+/// Returns the fields or variants of a type, each with its comment as one line.
+fn items(name: &str) -> Vec<(String, String)> {
     let kind = ["struct", "enum"]
         .into_iter()
-        .find(|kind| SOURCE.contains(&format!("pub {kind} {of} {{")));
-    let begins = format!("pub {} {of} {{", kind.expect("the type"));
+        .find(|kind| SOURCE.contains(&format!("pub {kind} {name} {{")));
+    let begins = format!("pub {} {name} {{", kind.expect("the type"));
     let body = SOURCE.split_once(&begins).expect("its beginning").1;
     let body = body.split_once("\n}\n").expect("its end").0;
     let (mut items, mut comment) = (Vec::new(), String::new());
@@ -56,7 +56,7 @@ fn name_of(line: &str, is_enum: bool) -> String {
         .next()
         .unwrap_or_default();
     match name {
-        // It is called by a word of Rust's in the file.
+        // The key's name in the file is a keyword in Rust.
         "kind" => "type".to_owned(),
         name if is_enum && name.starts_with(char::is_uppercase) => {
             let mut kebab = String::new();
@@ -73,19 +73,18 @@ fn name_of(line: &str, is_enum: bool) -> String {
 }
 
 fn page() -> String {
-    let mut page = "# connector.toml, key by key\n\nMade from the host's code; [connector-guide.md](connector-guide.md) shows how they \
-                    are used together. A key that is not here is an error.\n"
+    let mut page = "# connector.toml, key by key\n\n\
+                    This page is made from the host's code. \
+                    [connector-guide.md](connector-guide.md) shows how the keys are used \
+                    together. A key that is not listed here is an error.\n"
         .to_owned();
-    for (of, place) in PLACES {
-        let _ = write!(
-            page,
-            "\n## {place}\n\n| key | what it says |\n| --- | --- |\n"
-        );
-        for (name, comment) in items(of) {
+    for (name, place) in PLACES {
+        let _ = write!(page, "\n## {place}\n\n| key | meaning |\n| --- | --- |\n");
+        for (key, comment) in items(name) {
             let comment = comment
                 .replace("[`MEMORY_MIB`]", "64 MiB")
                 .replace('|', "\\|");
-            let _ = writeln!(page, "| `{name}` | {comment} |");
+            let _ = writeln!(page, "| `{key}` | {comment} |");
         }
     }
     page
@@ -104,7 +103,7 @@ fn the_reference_is_what_the_code_says() {
     );
 }
 
-/// Types whose keys the page lists; one that is added to the manifest is added here.
+/// The page lists the keys of every type of the manifest. A new type must be added to `PLACES`.
 #[test]
 fn no_type_of_the_manifest_is_left_out() {
     let types = SOURCE
@@ -117,6 +116,6 @@ fn no_type_of_the_manifest_is_left_out() {
             .or_else(|| text.split("pub enum ").nth(1))
             .unwrap_or_default();
         let name = name.split([' ', '<']).next().unwrap_or_default();
-        assert!(PLACES.iter().any(|(of, _)| *of == name), "{name}");
+        assert!(PLACES.iter().any(|(known, _)| *known == name), "{name}");
     }
 }

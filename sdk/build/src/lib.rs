@@ -1,5 +1,5 @@
-//! Makes connectors: a crate is compiled, a core module becomes a component, a component gets its
-//! manifest.
+//! Makes connectors: it compiles a crate, makes a component of the core module, and appends the
+//! manifest to the component.
 
 mod toolchain;
 
@@ -12,10 +12,10 @@ use std::{
 pub use toolchain::{TARGET, Toolchain, ToolchainError};
 use wasm_encoder::{ComponentSection as _, CustomSection};
 
-/// The custom section that holds `connector.toml`.
+/// The name of the custom section that holds `connector.toml`.
 pub const MANIFEST_SECTION: &str = "raic:connector.toml";
 
-/// Why nothing was built.
+/// Why no connector was built.
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// There is no compiler for WebAssembly.
@@ -24,46 +24,47 @@ pub enum BuildError {
     /// A file cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// Which.
+        /// The file that cannot be read.
         path: PathBuf,
-        /// Why.
+        /// The error of the read.
         source: std::io::Error,
     },
     /// Cargo cannot be run.
     #[error("cannot run cargo: {0}")]
     Cargo(std::io::Error),
-    /// The crate does not compile; cargo has said why.
+    /// The crate in this folder does not compile; cargo has printed why.
     #[error("{0} does not compile; cargo's output above says why")]
     Crate(PathBuf),
-    /// The crate gives no WebAssembly.
+    /// The crate in this folder has no library that becomes WebAssembly.
     #[error("{0} has no library that could be a connector")]
     NoLibrary(PathBuf),
-    /// A core module that no component can be made of.
+    /// No component can be made of the core module, for this reason.
     #[error("it cannot be made a component: {0}")]
     Componentize(String),
-    /// No WebAssembly at all.
-    #[error("it is no WebAssembly")]
+    /// The bytes are not WebAssembly.
+    #[error("it is not WebAssembly")]
     NoWasm,
 }
 
 /// A crate that is a connector.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectorCrate<'a> {
-    /// The folder with its `Cargo.toml` and `connector.toml`.
+    /// The folder with the crate's `Cargo.toml` and `connector.toml`.
     pub folder: &'a Path,
-    /// The profile of cargo.
+    /// Cargo's profile to build with.
     pub profile: &'a str,
-    /// Where cargo builds; beside the crate's host builds, since the compiler may be another one.
+    /// The target folder, apart from the crate's host builds, since the compiler may be another
+    /// one.
     pub target_folder: &'a Path,
-    /// Whether its `Cargo.lock` must stay as it is.
+    /// Whether `Cargo.lock` must stay as it is.
     pub locked: bool,
 }
 
 impl ConnectorCrate<'_> {
-    /// Compiles it; gives the connector with its manifest.
+    /// Compiles the crate and returns the connector with its manifest.
     ///
     /// # Errors
-    /// [`BuildError`].
+    /// [`BuildError`] says which step failed.
     pub fn build(&self, toolchain: Toolchain) -> Result<Vec<u8>, BuildError> {
         let mut cargo = toolchain.cargo_rustc();
         if self.locked {
@@ -74,7 +75,7 @@ impl ConnectorCrate<'_> {
             .args(["--message-format", "json-render-diagnostics"])
             .arg("--target-dir")
             .arg(self.target_folder)
-            // Rust's default stack of 1 MiB would be reset for every call.
+            // A stack of 64 KiB: Rust's default of 1 MiB would be reset for every call.
             .args(["--", "-C", "link-arg=-zstack-size=65536"])
             .env("CARGO_ENCODED_RUSTFLAGS", remapped().join("\u{1f}"))
             .current_dir(self.folder)
@@ -90,8 +91,8 @@ impl ConnectorCrate<'_> {
     }
 }
 
-/// Flags that keep the machine's paths out of the component, in which panics would name them; the
-/// same for every crate, so that what they depend on is compiled once.
+/// Compiler flags that keep this machine's paths out of the component, where messages of panics
+/// would hold them. They are the same for every crate, so that shared dependencies compile once.
 fn remapped() -> Vec<String> {
     let cargo_home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let cargo_home = cargo_home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
@@ -108,19 +109,19 @@ fn remapped() -> Vec<String> {
     let registries = registries
         .iter()
         .map(|path| format!("--remap-path-prefix={}=registry", path.display()));
-    // Where Debian has the standard library's.
+    // The folder of the standard library's source in Debian.
     registries
         .chain(["--remap-path-prefix=/usr/lib/rustlib/src/rust=rust".to_owned()])
         .collect()
 }
 
-/// Makes a connector of a component, or of a core module that carries the types of its world, and a
-/// manifest.
+/// Makes a connector of `wasm` and a manifest. `wasm` is a component, or a core module that carries
+/// the types of its world.
 ///
 /// # Errors
 /// [`BuildError::NoWasm`] and [`BuildError::Componentize`].
 pub fn connector(wasm: &[u8], manifest: &[u8]) -> Result<Vec<u8>, BuildError> {
-    // The magic, then the version: 1 of modules, 0x0d in layer 1 of components.
+    // The magic number, then the version: 1 for modules; 0x0d, in layer 1, for components.
     let mut component = match wasm.get(..8) {
         Some(b"\0asm\x01\0\0\0") => wit_component::ComponentEncoder::default()
             .module(wasm)
@@ -137,7 +138,7 @@ pub fn connector(wasm: &[u8], manifest: &[u8]) -> Result<Vec<u8>, BuildError> {
     Ok(component)
 }
 
-/// The WebAssembly that cargo made last: the crate's own.
+/// The last WebAssembly file in cargo's messages, which is that of the crate itself.
 fn artifact(messages: &[u8]) -> Option<PathBuf> {
     let lines = messages.split(|b| *b == b'\n').rev();
     let mut files = lines.filter_map(|line| {

@@ -1,28 +1,28 @@
-//! A toolchain that compiles for `wasm32-unknown-unknown`: rustup's target, or Debian's packages.
+//! The toolchain that compiles for `wasm32-unknown-unknown`: rustup's target, or Debian's packages.
 
 use std::{env, path::Path, process::Command};
 
-/// The target of connectors: nothing of it imports WASI.
+/// The target of connectors: its standard library imports nothing of WASI.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// Why there is no toolchain.
 #[derive(Debug, thiserror::Error)]
 pub enum ToolchainError {
-    /// The variable names none.
-    #[error("RAIC_WASM_TOOLCHAIN={0:?}: it is rustup or debian")]
+    /// The variable `RAIC_WASM_TOOLCHAIN` does not name a toolchain.
+    #[error("RAIC_WASM_TOOLCHAIN={0:?} is not a toolchain; set it to rustup or debian")]
     Unknown(String),
-    /// Rustup cannot be asked.
+    /// Rustup cannot be started.
     #[error("rustup cannot be started ({0}); it adds the target {TARGET} to a Rust compiler")]
     NoRustup(std::io::Error),
-    /// Rustup does not add the target.
+    /// Rustup cannot add the target.
     #[error("rustup cannot add the target {TARGET}; `rustup target add {TARGET}` says why")]
     NoTarget,
-    /// Debian's packages are not there.
-    #[error("{0} is not there; Debian's packages rustc-web, rust-web-src and lld have it")]
+    /// This program of Debian's packages is missing.
+    #[error("{0} is missing; Debian's packages rustc-web, rust-web-src and lld have it")]
     NoDebian(&'static str),
 }
 
-/// A way to compile guests.
+/// A toolchain that compiles connectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Toolchain {
     /// The target that rustup adds to the toolchain in use.
@@ -32,10 +32,11 @@ pub enum Toolchain {
 }
 
 impl Toolchain {
-    /// The one that `RAIC_WASM_TOOLCHAIN` names, `rustup` or `debian`; none where it is not set.
+    /// Returns the toolchain that `RAIC_WASM_TOOLCHAIN` names, `rustup` or `debian`; `None` if the
+    /// variable is not set.
     ///
     /// # Errors
-    /// [`ToolchainError::Unknown`].
+    /// [`ToolchainError::Unknown`] for any other name.
     pub fn named() -> Result<Option<Self>, ToolchainError> {
         match env::var("RAIC_WASM_TOOLCHAIN").as_deref() {
             Ok("rustup") => Ok(Some(Self::Rustup)),
@@ -45,20 +46,21 @@ impl Toolchain {
         }
     }
 
-    /// The one that is named, or rustup's, made ready: rustup adds its target; of Debian's packages
-    /// nothing is installed.
+    /// Returns the named toolchain, or rustup's, and makes it ready. Rustup adds its target; of
+    /// Debian's packages nothing is installed.
     ///
     /// # Errors
-    /// [`ToolchainError`].
+    /// [`ToolchainError`] says what is missing.
     pub fn find() -> Result<Self, ToolchainError> {
         let toolchain = Self::named()?.unwrap_or(Self::Rustup);
         toolchain.make_ready().map(|()| toolchain)
     }
 
-    /// Adds the target where rustup lacks it; looks for Debian's programs.
+    /// Makes the toolchain ready: adds the target if rustup lacks it, or checks that Debian's
+    /// programs are there.
     ///
     /// # Errors
-    /// [`ToolchainError`].
+    /// [`ToolchainError`] says what is missing.
     pub fn make_ready(self) -> Result<(), ToolchainError> {
         match self {
             Self::Debian => {
@@ -91,11 +93,11 @@ impl Toolchain {
         }
     }
 
-    /// A `cargo rustc` for the target, to which profile and crate are added.
+    /// Returns a `cargo rustc` for the target; the caller adds profile and crate.
     pub fn cargo_rustc(self) -> Command {
         let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.args(["rustc", "--target", TARGET]);
-        // Meant for the host's compiler.
+        // These variables are meant for the host's compiler.
         for name in [
             "RUSTFLAGS",
             "CARGO_ENCODED_RUSTFLAGS",

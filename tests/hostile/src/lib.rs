@@ -1,5 +1,5 @@
-//! A connector that misbehaves: the object's key says how. Every way must end its call and nothing
-//! else.
+//! A connector that misbehaves in the way that the object's key names. Every way must end its own
+//! call, and nothing else.
 
 use raic_sdk::{
     Body, ByteRange, Connector, Error, ErrorKind, Extra, Listed, Made, ObjectInfo, Page, Payload,
@@ -7,7 +7,7 @@ use raic_sdk::{
     required_setting, secrets,
 };
 
-/// The connector.
+/// The hostile connector.
 #[derive(Debug)]
 pub struct Hostile;
 
@@ -31,7 +31,7 @@ fn recurse(depth: u64) -> u64 {
     std::hint::black_box(recurse(depth + 1)) + depth
 }
 
-/// A token that its own service gives.
+/// A token that the connector's own service gives.
 fn issued() -> Result<secrets::Secret> {
     Request::new("GET", own("login")?)
         .send(None)?
@@ -44,7 +44,7 @@ impl Connector for Hostile {
     }
 
     fn probe() -> Result<()> {
-        // In `raic status` too.
+        // So that it can misbehave in `raic status`, too.
         match required_setting("forbidden")?.strip_prefix("probe:") {
             Some(way) => Self::head(way.to_owned()).map(drop),
             None => Ok(()),
@@ -229,13 +229,13 @@ impl Connector for Hostile {
             }
             "reads-an-issued-token" => {
                 let answer = Request::new("GET", own("login")?).send(None)?;
-                // Before the rest of it was read.
+                // The header is read before the body is.
                 let header = answer.header("x-issued").unwrap_or_default();
                 let seen = String::from_utf8_lossy(&answer.read(4096)?).into_owned();
                 Err(error(ErrorKind::Protocol, format!("{seen} {header}")))
             }
             "asks-for-a-token-otherwise" => {
-                // What a lenient service may take for a login, though the manifest does not.
+                // A lenient service may take these requests for logins; the manifest does not.
                 let mut seen = String::new();
                 for (method, path) in [
                     ("GET", "login/"),
@@ -364,11 +364,11 @@ impl Connector for Hostile {
                 ))
             }
             "has-others-fetch" => {
-                let there = required_setting("forbidden")?;
+                let url = required_setting("forbidden")?;
                 let headers = [
-                    ("x-ms-copy-source", there.as_str()),
-                    ("destination", there.as_str()),
-                    ("referer", there.as_str()),
+                    ("x-ms-copy-source", url.as_str()),
+                    ("destination", url.as_str()),
+                    ("referer", url.as_str()),
                     ("x-amz-copy-source", "/payroll/all.csv"),
                     ("x-goog-copy-source", "payroll/all.csv"),
                     ("x-copy-from", "/payroll/all.csv"),
@@ -429,7 +429,8 @@ impl Connector for Hostile {
                 cloud::cache_acquire("issued").map(|_| object(0))
             }
             "asks-for-intermediate-keys" => {
-                // What the chain of SigV4 begins with, and what would sign all of a day.
+                // Tries to get what the chain of SigV4 begins with, and keys that would sign
+                // everything for a day.
                 let key = secrets::open("token.signing-key")?.expect("the secret");
                 let url = required_setting("endpoint")?;
                 let (_, own, _) = raic_sdk::uri::split(&url).unwrap_or_default();
@@ -450,7 +451,8 @@ impl Connector for Hostile {
                     key.sigv4("AWS4", &now, "r", "s", b"20260101").map(drop),
                     key.sigv4("AWS4", &now, "r", "s", &request("evil.example"))
                         .map(drop),
-                    // A URL for others, of another time; another's bucket.
+                    // A request of another time, presigned URLs for others, and paths that are not
+                    // granted.
                     key.sigv4("AWS4", "20350101T000000Z", "r", "s", &request(own))
                         .map(drop),
                     key.sigv4(
@@ -530,7 +532,7 @@ impl Connector for Hostile {
                 let seen = String::from_utf8_lossy(&answer.read(64)?).into_owned();
                 Err(error(ErrorKind::Protocol, seen))
             }
-            // To its end, which never comes.
+            // A listing that never ends.
             _ if prefix.starts_with("shares/") => {
                 let number: u64 = cursor.and_then(|c| c.parse().ok()).unwrap_or_default();
                 Ok(Page {

@@ -1,11 +1,11 @@
-//! The peer: rclone, its crypt over a union of the same four services.
+//! The peer: rclone, with crypt over a union of the same four services.
 
 use std::{fs, path::Path, process::Command};
 
 use super::rig::{Rig, SERVICES, access_key, secret_key};
 use crate::stage::Outcome;
 
-/// The bucket it has to itself on every service.
+/// The bucket that rclone has to itself on every service.
 const BUCKET: &str = "peer";
 
 pub(crate) struct Rclone {
@@ -13,7 +13,7 @@ pub(crate) struct Rclone {
 }
 
 impl Rclone {
-    /// None where rclone is not installed.
+    /// Configures rclone for the rig; `None` if rclone is not installed.
     pub(crate) fn find(rig: &Rig) -> Outcome<Option<Self>> {
         if Command::new("rclone").arg("version").output().is_err() {
             println!("rclone is not installed: measured without a peer");
@@ -38,7 +38,7 @@ impl Rclone {
         let upstreams: Vec<_> = SERVICES.iter().map(|s| format!("{s}:{BUCKET}")).collect();
         set("all", "TYPE", "union".to_owned());
         set("all", "UPSTREAMS", upstreams.join(" "));
-        // Every file on every service: what it takes to survive the loss of any two.
+        // Every file goes to every service: so it survives the loss of any two, as RAIC's files do.
         set("all", "CREATE_POLICY", "all".to_owned());
         set("all", "ACTION_POLICY", "all".to_owned());
         let obscured = Command::new("rclone")
@@ -58,7 +58,7 @@ impl Rclone {
 
     fn command(&self) -> Command {
         let mut rclone = Command::new("rclone");
-        // With an authority of its own in the environment its S3 does not start.
+        // rclone's S3 does not start if the environment names a file of authorities.
         rclone
             .envs(self.environment.iter().map(|(n, v)| (n, v)))
             .env_remove("AWS_CA_BUNDLE");
@@ -80,7 +80,7 @@ impl Rclone {
         rclone
     }
 
-    /// Removes what it stored.
+    /// Removes everything that rclone stored.
     pub(crate) fn empty(&self, rig: &Rig) -> Outcome {
         for service in SERVICES {
             let bucket = rig.root(service).join(BUCKET);

@@ -1,5 +1,5 @@
-//! Four S3 services, a home and a daemon, all of one temporary folder in memory; and what a command
-//! costs there.
+//! The rig: four S3 services, a home and a daemon, in one temporary folder in memory. It measures
+//! what a command costs there.
 
 use std::{
     fs,
@@ -17,14 +17,15 @@ use sha2::{Digest as _, Sha256};
 use crate::stage::Outcome;
 
 pub(crate) const SERVICES: [&str; 4] = ["one", "two", "three", "four"];
-/// The same file in every run, everywhere.
+/// The seed of the file's bytes, so that the file is the same in every run, everywhere.
 const SEED: u64 = 2013;
-/// Files up to this size lie in memory; of larger ones only the daemon's memory is worth measuring.
+/// Files up to this size, in bytes, lie in memory. For larger ones, only the daemon's memory is
+/// worth measuring.
 const IN_MEMORY: u64 = 2 << 30;
-/// The kernel's unit of CPU time in /proc, on every Linux of today.
+/// The unit of CPU time in `/proc`, which is the same on every Linux of today.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// A process that ends with its owner.
+/// A process that is killed when this is dropped.
 struct Process(Child);
 
 impl Drop for Process {
@@ -42,11 +43,13 @@ pub(crate) struct Rig {
     folder: tempfile::TempDir,
 }
 
-/// What something took.
+/// What a command took.
 pub(crate) struct Usage {
+    /// Seconds from its start to its end.
     pub(crate) wall: f64,
     /// CPU seconds of the command, and of the daemon meanwhile.
     pub(crate) cpu: f64,
+    /// CPU seconds of the services meanwhile.
     pub(crate) servers_cpu: f64,
 }
 
@@ -64,7 +67,7 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> String {
 }
 
 impl Rig {
-    /// For files of `size` bytes.
+    /// Starts services and daemon, for files of `size` bytes.
     pub(crate) fn start(raic: &Path, connector: &Path, size: u64) -> Outcome<Self> {
         let memory = Path::new("/dev/shm");
         let fits = memory.is_dir() && size <= IN_MEMORY;
@@ -97,7 +100,7 @@ impl Rig {
         rig.daemon = Some(Process(daemon));
         wait(
             || rig.folder().join("home/raic.sock").exists(),
-            "the daemon comes up",
+            "the daemon to come up",
         )?;
         Ok(rig)
     }
@@ -119,7 +122,7 @@ impl Rig {
         self.services.push((port, Some(Process(child))));
         wait(
             || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
-            "a service comes up",
+            "a service to come up",
         )
     }
 
@@ -152,7 +155,7 @@ impl Rig {
         self.folder.path()
     }
 
-    /// The folder whose folders are a service's buckets.
+    /// The folder of a service; the folders in it are the service's buckets.
     pub(crate) fn root(&self, service: &str) -> PathBuf {
         self.folder().join(service)
     }
@@ -217,15 +220,15 @@ impl Rig {
             .sum()
     }
 
-    /// Until deletions have freed what was stored.
+    /// Waits until deletions have freed what was stored, but for less than 1 MiB.
     pub(crate) fn wait_until_empty(&self) -> Outcome {
         wait(
             || self.stored().is_ok_and(|left| left < 1 << 20),
-            "what was removed goes",
+            "removed files to be deleted",
         )
     }
 
-    /// The daemon's, in bytes.
+    /// The daemon's peak resident memory, in bytes; 0 if there is no daemon.
     pub(crate) fn peak_rss(&self) -> Outcome<u64> {
         let Some(daemon) = &self.daemon else {
             return Ok(0);
@@ -236,7 +239,7 @@ impl Rig {
         let kibibytes = line.and_then(|l| l.trim().trim_end_matches(" kB").parse::<u64>().ok());
         kibibytes
             .map(|k| k << 10)
-            .ok_or_else(|| format!("{} tells no peak", path.display()))
+            .ok_or_else(|| format!("{} has no VmHWM", path.display()))
     }
 }
 
@@ -244,7 +247,7 @@ fn wait(until: impl Fn() -> bool, what: &str) -> Outcome {
     let began = Instant::now();
     while !until() {
         if began.elapsed() > Duration::from_secs(60) {
-            return Err(format!("waited a minute in vain: {what}"));
+            return Err(format!("waited a minute in vain for {what}"));
         }
         thread::sleep(Duration::from_millis(20));
     }
@@ -255,7 +258,7 @@ fn size_below(folder: &Path) -> Outcome<u64> {
     let mut size = 0;
     for entry in fs::read_dir(folder).map_err(io(folder))? {
         let entry = entry.map_err(io(folder))?;
-        // What is being removed meanwhile counts no longer.
+        // A file that was removed meanwhile does not count.
         let Ok(meta) = entry.metadata() else { continue };
         size += if meta.is_dir() {
             size_below(&entry.path()).unwrap_or(0)
@@ -266,7 +269,8 @@ fn size_below(folder: &Path) -> Outcome<u64> {
     Ok(size)
 }
 
-/// Two fields of a `stat` of /proc, in seconds; the first field after the name is number 3.
+/// The sum, in seconds, of the field `first` of a `stat` file of `/proc` and of the next. The first
+/// field after the process's name has the number 3.
 fn cpu_fields(path: &str, first: usize) -> Outcome<f64> {
     let stat = fs::read_to_string(path).map_err(io(Path::new(path)))?;
     let fields: Vec<_> = stat
@@ -288,12 +292,12 @@ fn cpu_of(process: &Process) -> Outcome<f64> {
     cpu_fields(&format!("/proc/{}/stat", process.0.id()), 14)
 }
 
-/// Of the commands that have ended.
+/// CPU seconds of the commands that have ended.
 fn children_cpu() -> Outcome<f64> {
     cpu_fields("/proc/self/stat", 16)
 }
 
-/// Writes a file of pseudo-random bytes; gives its SHA-256.
+/// Writes a file of pseudo-random bytes; returns its SHA-256 in hexadecimal.
 pub(crate) fn random_file(path: &Path, size: u64) -> Outcome<String> {
     let mut random = StdRng::seed_from_u64(SEED);
     let mut file = fs::File::create(path).map_err(io(path))?;

@@ -1,23 +1,23 @@
-//! What the service's answers mean.
+//! What B2's answers mean.
 
 use raic_sdk::{ErrorKind, Response, Result, answer::Described, error, json};
 
-/// The most that is read of an answer: a listing of 1000 names.
+/// The most that is read of an answer, in bytes: a listing of 1000 names.
 const MAX_DOCUMENT: u32 = 4 << 20;
 
-/// The document of a call that succeeded, else the error that the answer describes.
+/// Returns the document of a call that succeeded, else the error that the answer describes.
 pub(crate) fn document(answer: &Response) -> Result<json::Value> {
     expect(answer, &[200])?;
     json::parse(&answer.read(MAX_DOCUMENT)?)
 }
 
-/// A text of a document that the protocol promises.
+/// Returns the text at a place of a document, which the protocol promises.
 pub(crate) fn text<'a>(document: &'a json::Value, place: &str) -> Result<&'a str> {
-    let found = json::text(document, place);
-    found.ok_or_else(|| error(ErrorKind::Protocol, format!("the answer lacks {place}")))
+    let text = json::text(document, place);
+    text.ok_or_else(|| error(ErrorKind::Protocol, format!("the answer lacks {place}")))
 }
 
-/// Ok where the status is one of those wanted, else the error that the answer describes.
+/// Returns `Ok` if the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     raic_sdk::answer::expect(answer, wanted, "x-bz-request-id", |answer, document| {
         let Ok(document) = json::parse(document) else {
@@ -40,24 +40,24 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     })
 }
 
-/// The code of an error, where the answer has one.
+/// The error code of an answer, if it has one.
 pub(crate) fn code(answer: &Response) -> Option<String> {
     let document = json::parse(&answer.read(MAX_DOCUMENT).ok()?).ok()?;
     json::text(&document, "/code").map(str::to_owned)
 }
 
-/// Whether the account's token has ended. 401 alone does not tell: so answers the service also
-/// where a key may not do something.
+/// Whether an answer means that the account's token has ended. A 401 alone does not: the service
+/// also answers it if a key does not permit the call.
 pub(crate) fn has_ended(answer: &Response) -> bool {
     answer.status() == 401
         && code(answer).is_some_and(|code| code == "expired_auth_token" || code == "bad_auth_token")
 }
 
-/// By the code ("Error handling" of the native API, and each call's own list); none of one whose
-/// status says it.
+/// The kind of error that a code means ("Error handling" of the native API, and each call's own
+/// list). `None` for a code that is not listed: then the status decides.
 fn kind_of(status: u16, code: &str) -> Option<ErrorKind> {
     Some(match (status, code) {
-        // To a login with a wrong key it answers so as well: that call makes its own of it.
+        // A login with a wrong key is answered so, too; `log_in` corrects that.
         (401, "unauthorized" | "unsupported" | "access_denied") => ErrorKind::PermissionDenied,
         (403, code) if code.ends_with("cap_exceeded") => ErrorKind::QuotaExceeded,
         (400 | 404, "file_not_present" | "no_such_file") => ErrorKind::NotFound,

@@ -1,8 +1,8 @@
 //! Backblaze B2, by its native API (v3).
 //!
-//! Every put makes a version: the newest is the object, and an object's etag is its newest
-//! version's id. A delete takes them all, the oldest first, so that none comes to light; in a
-//! bucket that `create_container` made, older ones go by themselves after a day.
+//! Every put makes a version. The newest version is the object, and its id is the object's etag. A
+//! delete removes all versions, the oldest first, so that no older one comes to light. In a bucket
+//! that `create_container` made, the service removes older versions after a day.
 
 mod answer;
 mod login;
@@ -18,13 +18,13 @@ use raic_sdk::{
     required_setting, uri,
 };
 
-/// Versions of an object that one call deletes: a call may send 32 requests, and some of them may
-/// be logins.
+/// The most versions of an object that one call deletes. A call may send 32 requests, and some of
+/// them may be logins.
 const DELETES: usize = 24;
-/// Versions that are listed for it.
+/// The most versions that a delete lists.
 const VERSIONS: u32 = 100;
 
-/// The connector.
+/// The B2 connector.
 #[derive(Debug)]
 pub struct B2;
 
@@ -32,7 +32,7 @@ raic_sdk::connector!(B2);
 
 impl Connector for B2 {
     fn describe() -> Result<Extra> {
-        // "Maximum file size" of a file that is sent at once.
+        // "Maximum file size", of a file that is sent in one request.
         Ok(Capabilities::new(CreateOnly::Emulated)
             .ordered()
             .strong()
@@ -98,11 +98,11 @@ impl Connector for B2 {
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
-        // A HEAD of the object has no document, and so tells no token that has ended from a key
-        // that may not read.
+        // A HEAD of the object has no document, so it would not tell an expired token from a key
+        // that may not read. A listing does.
         let page = names(&key, Some(&key), 1)?;
-        let found = page.entries.into_iter().find(|entry| entry.key == key);
-        found
+        let entry = page.entries.into_iter().find(|entry| entry.key == key);
+        entry
             .map(|entry| entry.info)
             .ok_or_else(|| error(ErrorKind::NotFound, "there is no such object"))
     }
@@ -118,7 +118,7 @@ impl Connector for B2 {
             |bucket| json!({ "bucketId": bucket, "prefix": key, "startFileName": key, "maxFileCount": VERSIONS }),
         )?;
         let page = document(&answer)?;
-        // The newest first. Longer names begin with it too.
+        // The newest version comes first. Longer names that begin with the key are listed, too.
         let ids: Vec<_> = files(&page)
             .filter(|file| json::text(file, "/fileName") == Some(&key))
             .map(|file| text(file, "/fileId"))
@@ -131,7 +131,7 @@ impl Connector for B2 {
             conditions::or_gone(expect(&answer, &[200]), ErrorKind::NotFound)?;
         }
         match has_more || ids.len() > DELETES {
-            // The host asks again.
+            // The host retries a conflict, and so deletes more versions.
             true => Err(error(
                 ErrorKind::Conflict,
                 "more versions of the object are left",
@@ -147,7 +147,7 @@ impl Connector for B2 {
     fn create_container() -> Result<()> {
         let name = required_setting("bucket")?;
         let answer = call("b2_create_bucket", |account| {
-            // Older versions go after a day.
+            // The service removes older versions after a day.
             let rule = json!({
                 "fileNamePrefix": "", "daysFromHidingToDeleting": 1, "daysFromUploadingToHiding": null
             });
@@ -157,14 +157,14 @@ impl Connector for B2 {
         })?;
         forget_bucket()?;
         match expect(&answer, &[200]) {
-            // Names are one for all accounts.
+            // All accounts share one space of names, so the bucket may be another account's.
             Err(e) if e.kind == ErrorKind::AlreadyExists && bucket_id()?.is_some() => Ok(()),
             other => other,
         }
     }
 
     fn delete_container() -> Result<()> {
-        // By its name, which may be another bucket's by now.
+        // The id is asked for again: the bucket's name may be another bucket's by now.
         forget_bucket()?;
         let Some(id) = bucket_id()? else {
             return Ok(());
@@ -177,7 +177,7 @@ impl Connector for B2 {
     }
 }
 
-/// A page of the newest versions, in the order of their names, from one on.
+/// A page of the newest versions, in the order of their names, from the name `from` on.
 fn names(prefix: &str, from: Option<&str>, limit: u32) -> Result<Page> {
     let answer = call_bucket("b2_list_file_names", |bucket| {
         let mut fields = json!({ "bucketId": bucket, "prefix": prefix, "maxFileCount": limit });
@@ -218,14 +218,14 @@ fn info_of(file: &json::Value) -> Result<ObjectInfo> {
     })
 }
 
-/// An upload's error: a host that refuses the token it was named with is full or on its way out,
-/// and the next upload is told another ("Uploading files"); what is not found can only be the
-/// bucket.
+/// Corrects the error of an upload. A host that refuses the token it was named with is full or
+/// about to go, and the next upload gets another host ("Uploading files"). If something is not
+/// found, it can only be the bucket.
 fn of_upload(mut e: Error) -> Error {
     e.kind = match (e.kind, e.provider_code.as_deref()) {
         (_, Some("expired_auth_token" | "bad_auth_token")) => ErrorKind::Unavailable,
         (ErrorKind::NotFound, _) => ErrorKind::ContainerNotFound,
-        // "Checksum did not match data received", or "Sha1 did not".
+        // "Checksum did not match data received", or the same of "Sha1".
         (ErrorKind::Misconfigured, _) if e.message.contains("did not match data received") => {
             ErrorKind::Integrity
         }

@@ -1,4 +1,4 @@
-//! The account's login, and the bucket's id, which is asked for with it.
+//! The account's login, and the bucket's id, which needs that login and is kept like one.
 
 use raic_sdk::{
     ErrorKind, Login, Made, Payload, Request, Response, Result, endpoint, error, json, login,
@@ -7,17 +7,19 @@ use raic_sdk::{
 
 use crate::answer::{code, document, expect, has_ended, text};
 
-/// A token lasts a day ("b2_authorize_account").
+/// How long the account's login is kept, in milliseconds: its token lasts a day
+/// ("b2_authorize_account").
 const ACCOUNT_MS: u64 = 23 * 60 * 60 * 1000;
-/// A bucket's id never changes; one that is no longer right is told by the service.
+/// How long the bucket's id is kept, in milliseconds. It never changes, and the service reports an
+/// id that is no longer right.
 const BUCKET_MS: u64 = 24 * 60 * 60 * 1000;
-/// How long a bucket that is not there is not looked for again.
+/// How long a missing bucket is not looked for again, in milliseconds.
 const NO_BUCKET_MS: u64 = 5_000;
 
-/// Names of logins.
+/// The names of the two logins.
 const ACCOUNT: &str = "account";
 const BUCKET: &str = "bucket";
-/// Names within them.
+/// The names of their values.
 const TOKEN: &str = "token";
 const ID: &str = "id";
 const API: &str = "api";
@@ -34,7 +36,7 @@ fn log_in() -> Result<Made> {
         .header("authorization", &format!("Basic {basic}"))
         .send(None)?;
     expect(&answer, &[200]).map_err(|mut e| {
-        // There is nothing a key may not do here: it is wrong.
+        // A login needs no permission: a key that is refused here is wrong.
         if e.http_status == Some(401) {
             e.kind = ErrorKind::Unauthenticated;
         }
@@ -52,8 +54,8 @@ fn log_in() -> Result<Made> {
         .secret(TOKEN, answer.take_secret("account")?))
 }
 
-/// The bucket's id by its name; an empty one where there is none. That is no error here, since one
-/// would be a login's that failed.
+/// Asks for the bucket's id by its name. If there is no such bucket, the id is empty: an error here
+/// would be that of a failed login.
 fn find_bucket() -> Result<Made> {
     let name = required_setting("bucket")?;
     let answer = call("b2_list_buckets", |account| {
@@ -71,7 +73,7 @@ fn authorized(account: &Login, method: &str, url: String) -> Result<Request> {
     Ok(Request::new(method, url).header("authorization", &token))
 }
 
-/// Calls the API; `fields` gets the account's id.
+/// Makes a call of the API. `fields` gets the account's id and returns the call's fields.
 pub(crate) fn call(name: &str, fields: impl Fn(&str) -> Result<json::Value>) -> Result<Response> {
     let send = |account: &Login| {
         let request = authorized(
@@ -88,7 +90,8 @@ pub(crate) fn call(name: &str, fields: impl Fn(&str) -> Result<json::Value>) -> 
     with_login_judging(ACCOUNT, log_in, send, has_ended)
 }
 
-/// Calls the API about the bucket; `fields` gets its id.
+/// Makes a call of the API about the bucket. `fields` gets the bucket's id and returns the call's
+/// fields.
 pub(crate) fn call_bucket(name: &str, fields: impl Fn(&str) -> json::Value) -> Result<Response> {
     let send = |bucket: &Login| {
         let id = bucket.text(ID)?;
@@ -100,26 +103,26 @@ pub(crate) fn call_bucket(name: &str, fields: impl Fn(&str) -> json::Value) -> R
         }
         call(name, |_| Ok(fields(id)))
     };
-    // A bucket that was made anew under its name has another id.
+    // A bucket that was created again under the same name has another id.
     let is_stale = |answer: &Response| {
         answer.status() == 400 && code(answer).as_deref() == Some("bad_bucket_id")
     };
     with_login_judging(BUCKET, find_bucket, send, is_stale)
 }
 
-/// The bucket's id; none where there is no bucket.
+/// The bucket's id; `None` if there is no bucket of that name.
 pub(crate) fn bucket_id() -> Result<Option<String>> {
     let id = login(BUCKET, find_bucket)?.text(ID)?.to_owned();
     Ok((!id.is_empty()).then_some(id))
 }
 
-/// Looks for the bucket anew, at the next call that needs it.
+/// Drops the bucket's id, so that the next call that needs it asks for it again.
 pub(crate) fn forget_bucket() -> Result<()> {
     login(BUCKET, find_bucket)?.invalidate();
     Ok(())
 }
 
-/// Reads an object; `build` adds what the request needs.
+/// Reads the object at a path; `build` adds what the request needs.
 pub(crate) fn download(path: &str, build: impl Fn(Request) -> Request) -> Result<Response> {
     let send = |account: &Login| {
         let url = format!("{}/file/{path}", account.text(DOWNLOAD)?);
@@ -128,15 +131,15 @@ pub(crate) fn download(path: &str, build: impl Fn(Request) -> Request) -> Result
     with_login_judging(ACCOUNT, log_in, send, has_ended)
 }
 
-/// Sends an object to the host, and with the token, that the service names for this one upload;
+/// Uploads an object, to the host and with the token that the service names for this one upload.
 /// `build` adds what the request needs.
 pub(crate) fn upload(content: &Payload, build: impl Fn(Request) -> Request) -> Result<Response> {
     let answer = call_bucket(
         "b2_get_upload_url",
         |bucket| json::json!({ "bucketId": bucket }),
     )?;
-    let told = document(&answer)?;
-    let url = text(&told, "/uploadUrl")?;
+    let target = document(&answer)?;
+    let url = text(&target, "/uploadUrl")?;
     let (scheme, host, _) = raic_sdk::uri::split(url).unwrap_or_default();
     endpoint("upload", &format!("{scheme}://{host}"))?;
     let token = answer.take_secret("upload")?.placeholder("raw")?;

@@ -2,7 +2,7 @@
 //!
 //! | request | answer |
 //! | --- | --- |
-//! | `PUT /objects/KEY` | 201, `etag`; 412 where `if-none-match: *` or `if-match` does not hold |
+//! | `PUT /objects/KEY` | 201, `etag`; 412 if `if-none-match: *` or `if-match` does not hold |
 //! | `GET`, `HEAD /objects/KEY` | the object, or the part that `range` names |
 //! | `DELETE /objects/KEY` | 204 |
 //! | `GET /objects?prefix=&after=&limit=` | `{"objects": [{"key", "size", ..}], "next"}` |
@@ -22,13 +22,13 @@ pub struct Practice;
 
 raic_sdk::connector!(Practice);
 
-/// The most that is read of a listing.
+/// The most that is read of a listing, in bytes.
 const MAX_LISTING: u32 = 4 << 20;
 
-/// A request for what is below `/objects`.
+/// Makes a request for what is below `/objects`.
 fn request(method: &str, below: &str) -> Result<Request> {
     let url = format!("{}/objects{below}", required_setting("endpoint")?);
-    // Not the token itself: the host puts it in the place of this text, as it sends.
+    // Not the token itself: as the host sends, it replaces this text with the token.
     let token = secrets::required("account.token")?.placeholder("raw")?;
     Ok(Request::new(method, url).header("authorization", &format!("Bearer {token}")))
 }
@@ -37,7 +37,7 @@ fn object(method: &str, key: &str) -> Result<Request> {
     request(method, &format!("/{}", uri::encode_path(key)))
 }
 
-/// Ok where the status is one of those wanted; else the error that the service's own words
+/// Returns `Ok` if the status is one of those wanted, else the error that the service's own words
 /// describe.
 fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     answer::expect(answer, wanted, "x-request-id", |_, document| {
@@ -50,7 +50,7 @@ fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
                 .to_owned()
         };
         let code = text("/code");
-        // Where the code says more than the status does.
+        // Only codes that say more than the status does.
         let kind = match code.as_str() {
             "quota" => Some(ErrorKind::QuotaExceeded),
             _ => None,
@@ -72,7 +72,7 @@ fn if_match(request: Request, etag: Option<&str>) -> Request {
 
 impl Connector for Practice {
     fn describe() -> Result<Extra> {
-        // Only what is true: `raic connector test` tries it.
+        // State only what is true: `raic connector test` tries it.
         Ok(Capabilities::new(CreateOnly::Native)
             .if_match()
             .ordered()

@@ -1,8 +1,8 @@
 //! A folder of a WebDAV server (RFC 4918) as a cloud.
 //!
-//! A key's segments are folders. A put goes to a name of its own and is moved into place, since
-//! servers show what has come so far; a listing walks the folders, since WebDAV lists one at a time
-//! and knows no pages.
+//! A key's segments are folders. A put uploads to a name of its own and then moves the file into
+//! place, since servers show files that are not whole yet. A listing walks the folders, since
+//! WebDAV lists one folder at a time and has no pages.
 
 mod listing;
 
@@ -14,16 +14,18 @@ use raic_sdk::{
     xml::Element,
 };
 
-/// Where uploads wait to be whole, below the folder. No object's key begins so.
+/// The folder, below the cloud's own, in which uploads wait until they are whole. No object's key
+/// begins so.
 const INCOMING: &str = ".incoming";
 
-/// The connector.
+/// The WebDAV connector.
 #[derive(Debug)]
 pub struct WebDav;
 
 raic_sdk::connector!(WebDav);
 
-/// A request for what is below the folder; `path` is encoded, and empty for the folder itself.
+/// Makes a request for a path below the cloud's folder. `path` is encoded, and empty for the folder
+/// itself.
 fn request(method: &str, path: &str) -> Result<Request> {
     let user = required_setting("user")?;
     let basic = secrets::required("account.password")?.basic_auth(&user)?;
@@ -35,8 +37,8 @@ fn url_of(path: &str) -> Result<String> {
     Ok(format!("{}{separator}{path}", required_setting("url")?))
 }
 
-/// Where a file is moved: by its URL, or by its path alone, for a server that knows itself by
-/// another name than the proxy before it.
+/// The place that a file is moved to: a URL, or the path alone. A server needs the path if it knows
+/// itself by another name than the proxy before it does.
 fn destination(path: &str) -> Result<String> {
     let url = url_of(path)?;
     if required_setting("destination")? == "url" {
@@ -48,7 +50,7 @@ fn destination(path: &str) -> Result<String> {
 
 fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     answer::expect(answer, wanted, "x-request-id", |answer, document| {
-        // Sabre, which Nextcloud is built on, says what is wrong; others answer with a page.
+        // Sabre, which Nextcloud is built on, gives a message; others answer with a page.
         let message = Element::parse(document).ok();
         let message = message
             .and_then(|e| e.text_of("message").map(str::to_owned))
@@ -56,13 +58,23 @@ fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
         let digest = |way: String| way.to_ascii_lowercase().starts_with("digest");
         match answer.status() {
             // A folder is locked while another request moves something into it.
-            423 => Described { kind: Some(ErrorKind::Conflict), code: String::new(), message },
+            423 => Described {
+                kind: Some(ErrorKind::Conflict),
+                code: String::new(),
+                message,
+            },
             401 if answer.header("www-authenticate").is_some_and(digest) => Described {
                 kind: Some(ErrorKind::Unsupported),
                 code: String::new(),
-                message: "the server wants Digest authentication, which is not supported; let it take Basic over https".to_owned(),
+                message: "the server wants Digest authentication, which is not supported; \
+                          let it take Basic over https"
+                    .to_owned(),
             },
-            _ => Described { kind: None, code: String::new(), message },
+            _ => Described {
+                kind: None,
+                code: String::new(),
+                message,
+            },
         }
     })
 }
@@ -70,15 +82,16 @@ fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
 /// Makes the folders that a path lies in.
 fn make_folders(path: &str) -> Result<()> {
     for (end, _) in path.match_indices('/') {
-        // With its slash, which nginx wants.
+        // nginx wants the slash at the end.
         let folder = format!("{}/", &path[..end]);
         let made = request("MKCOL", &folder)?.send(None)?;
-        // 405: it is there; what else a server says to the later of two that make it is its own.
+        // 405 means that the folder is there. If two requests make it at once, servers answer the
+        // later one in different ways.
         if !matches!(made.status(), 201 | 405) {
-            let found = request("PROPFIND", &folder)?
+            let answer = request("PROPFIND", &folder)?
                 .header("depth", "0")
                 .send(None)?;
-            if found.status() != 207 {
+            if answer.status() != 207 {
                 expect(&made, &[201])?;
             }
         }
@@ -86,15 +99,15 @@ fn make_folders(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// Sends a request that needs the folders of a path; makes them where they are missing, and sends
-/// it again.
+/// Sends a request that needs the folders of a path. If they are missing, it makes them and sends
+/// the request again.
 fn with_folders(path: &str, send: impl Fn() -> Result<Response>) -> Result<Response> {
     let answer = send()?;
-    // 500 is Apache's word for it.
+    // Apache answers 500 if a folder is missing.
     if !matches!(answer.status(), 403 | 404 | 409 | 500) {
         return Ok(answer);
     }
-    // Of a folder that is missing, unless it is this cloud's own.
+    // A folder is missing that can be made, unless it is this cloud's own.
     listing::own_folder()?;
     make_folders(path)?;
     send()
@@ -107,7 +120,7 @@ impl Connector for WebDav {
         let largest = largest.map_err(|_| {
             error(
                 ErrorKind::Misconfigured,
-                format!("{name} is no number of bytes"),
+                format!("{name} is not a number of bytes"),
             )
         })?;
         Ok(Capabilities::new(CreateOnly::Emulated)
@@ -143,8 +156,8 @@ impl Connector for WebDav {
         };
         let moved = with_folders(&path, rename).and_then(|answer| expect(&answer, &[201, 204]));
         if let Err(e) = moved {
-            // What cannot be moved is of no use; the error that says why matters more than this
-            // one's.
+            // An upload that cannot be moved is of no use. Why it cannot matters more than an error
+            // of this request.
             let _ = request("DELETE", &incoming)?.send(None);
             return Err(conditions::of_put(e, &mode));
         }
@@ -174,7 +187,7 @@ impl Connector for WebDav {
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
-        // Apache's HEAD does not tell the size of an empty file.
+        // Apache's HEAD does not give the size of an empty file.
         listing::properties(&key)
     }
 
@@ -197,7 +210,8 @@ impl Connector for WebDav {
     }
 
     fn delete_container() -> Result<()> {
-        // DELETE of a folder takes all that is in it (RFC 4918 section 9.6.1).
+        // DELETE of a folder removes all that is in it (RFC 4918 section 9.6.1), so objects are
+        // looked for before.
         match listing::page("", None, 1) {
             Ok(page) if page.entries.is_empty() && page.next.is_none() => {}
             Ok(page) if page.entries.is_empty() => {
@@ -257,7 +271,7 @@ mod tests {
             Some("https://dav.example.com/raic/a/b/c")
         );
         assert_eq!(sent[5].header("overwrite"), Some("F"));
-        // nginx makes a folder only where its name ends with a slash.
+        // nginx makes a folder only if its name ends with a slash.
         assert!(
             sent[3].url.ends_with("/raic/a/") && sent[4].url.ends_with("/raic/a/b/"),
             "{sent:?}"

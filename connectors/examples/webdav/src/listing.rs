@@ -1,4 +1,4 @@
-//! Listings: folders are walked in the order of keys, from where the page before ended.
+//! Listings: folders are walked in the order of keys, from the place where the previous page ended.
 
 use raic_sdk::{
     Error, ErrorKind, Listed, ObjectInfo, Page, Result, answer, error, required_setting, time, uri,
@@ -7,25 +7,26 @@ use raic_sdk::{
 
 use crate::{INCOMING, expect, request};
 
-/// The most that is read of a folder's entries.
+/// The most that is read of a folder's entries, in bytes.
 const MAX_FOLDER: u32 = 4 << 20;
-/// Folders that one call asks for: a call has 32 requests, and a folder that is missing costs one
-/// more.
+/// The most folders that one call asks for. A call may send 32 requests, and a missing folder costs
+/// one more.
 const MAX_FOLDERS: usize = 24;
+/// The content of a PROPFIND: the properties that are asked for.
 const PROPERTIES: &[u8] =
     b"<?xml version=\"1.0\" encoding=\"utf-8\"?><propfind xmlns=\"DAV:\"><prop><resourcetype/>\
     <getcontentlength/><getetag/><getlastmodified/></prop></propfind>";
 
-/// What lies in a folder: a file, or a folder, whose name ends with `/`.
+/// An entry of a folder: a file, or a folder, whose name ends with `/`.
 #[derive(Debug)]
 pub(crate) struct Entry {
-    /// Empty of what was asked for itself.
+    /// The name below what was asked for; empty for what was asked for itself.
     name: String,
     is_folder: bool,
     info: ObjectInfo,
 }
 
-/// The error of a request for this cloud's own folder.
+/// Corrects the error of a request for this cloud's own folder.
 fn of_folder(mut e: Error) -> Error {
     if e.kind == ErrorKind::NotFound {
         e.kind = ErrorKind::ContainerNotFound;
@@ -33,10 +34,10 @@ fn of_folder(mut e: Error) -> Error {
     e
 }
 
-/// That this cloud's own folder is there.
+/// Checks that this cloud's own folder is there.
 ///
 /// # Errors
-/// `container-not-found`, and whatever else the request fails with.
+/// `container-not-found` if it is missing, and whatever else the request fails with.
 pub(crate) fn own_folder() -> Result<()> {
     expect(&ask("", "0")?, &[207]).map_err(of_folder)
 }
@@ -45,7 +46,7 @@ pub(crate) fn own_folder() -> Result<()> {
 /// keys below them.
 pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
     let path = uri::encode_path(folder.trim_end_matches('/'));
-    // With its slash, or Apache answers with a redirect.
+    // Without the slash at the end, Apache answers with a redirect.
     let path = if path.is_empty() {
         path
     } else {
@@ -53,8 +54,8 @@ pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
     };
     let answer = ask(&path, "1")?;
     match expect(&answer, &[207]) {
-        // A folder may go while its parent is listed, or have never been; unless all of them have
-        // not.
+        // A missing folder is an empty one: it was removed while its parent was listed, or never
+        // made. But this cloud's own folder must be there.
         Err(e) if e.kind == ErrorKind::NotFound && !folder.is_empty() => {
             return own_folder().map(|()| Vec::new());
         }
@@ -71,8 +72,8 @@ pub(crate) fn entries(folder: &str) -> Result<Vec<Entry>> {
         is_itself |= own;
         !own
     });
-    // Entries that lie elsewhere were skipped: if the folder itself did, they are all of another
-    // path.
+    // Entries that lie elsewhere were skipped. If the folder itself was among them, the server
+    // knows all of them by another path.
     if !is_itself {
         return Err(other_path(&base));
     }
@@ -85,14 +86,15 @@ pub(crate) fn properties(key: &str) -> Result<ObjectInfo> {
     let answer = ask(&uri::encode_path(key), "0")?;
     expect(&answer, &[207])?;
     let path = path_of(key)?;
-    let found = parse(&answer.read(MAX_FOLDER)?, &path)?;
-    let own = found.into_iter().next().ok_or_else(|| other_path(&path))?;
+    let parsed = parse(&answer.read(MAX_FOLDER)?, &path)?;
+    let own = parsed.into_iter().next().ok_or_else(|| other_path(&path))?;
     match own.is_folder {
-        true => Err(error(ErrorKind::NotFound, "a folder is there, and no file")),
+        true => Err(error(ErrorKind::NotFound, "this is a folder, not a file")),
         false => Ok(own.info),
     }
 }
 
+/// Asks for the properties of what is at a path (`depth` 0), or also of what is in it (1).
 fn ask(path: &str, depth: &str) -> Result<raic_sdk::Response> {
     let request = request("PROPFIND", path)?
         .header("depth", depth)
@@ -100,7 +102,7 @@ fn ask(path: &str, depth: &str) -> Result<raic_sdk::Response> {
     request.content(PROPERTIES.to_vec()).send(None)
 }
 
-/// The path of a folder's URL, decoded.
+/// The decoded path of the URL of a folder or file below this cloud's own folder.
 fn path_of(folder: &str) -> Result<String> {
     let url = required_setting("url")?;
     let (_, _, base) = uri::split(&url).unwrap_or_default();
@@ -115,14 +117,14 @@ fn protocol(why: &str) -> Error {
 
 fn other_path(asked: &str) -> Error {
     let why = format!(
-        "the server was asked for {asked} and names its files by another path; set url to the path that it knows itself by, or let the \
-         proxy before it rewrite nothing"
+        "the server was asked for {asked} and names its files by another path; set url to the \
+         path that it knows itself by, or let the proxy before it rewrite nothing"
     );
     error(ErrorKind::Misconfigured, why)
 }
 
-/// The path that an href means: it is a whole URL, a path (some servers double its first slash), or
-/// relative to what was asked.
+/// The decoded path that an href means; `None` if it is not UTF-8. An href is a whole URL, a path
+/// (some servers double its first slash), or relative to what was asked for.
 fn path_in(href: &str, base: &str) -> Option<String> {
     let path = match href.split_once("://") {
         Some(_) => uri::split(href)?.2.to_owned(),
@@ -136,8 +138,8 @@ fn path_in(href: &str, base: &str) -> Option<String> {
     uri::decode(&path)
 }
 
-/// Reads a multistatus (RFC 4918 section 14.16). Entries are named by what follows `base`, which of
-/// a folder ends with `/`; what lies elsewhere is skipped.
+/// Reads a multistatus (RFC 4918 section 14.16). The name of an entry is the rest of its path after
+/// `base`, which ends with `/` for a folder. Entries that lie elsewhere are skipped.
 fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
     let mut entries = Vec::new();
     let document = Element::each(document, "response", |response| {
@@ -146,7 +148,7 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
             .ok_or_else(|| protocol("an entry has no href"))?
             .trim();
         let path = path_in(href, base).ok_or_else(|| protocol("an entry's name is not UTF-8"))?;
-        // The folder itself may come without its slash, and a file that is a folder with one.
+        // What was asked for may be listed without its slash, or with one that was not asked for.
         let is_itself = path.trim_end_matches('/') == base.trim_end_matches('/');
         let name = if is_itself {
             Some("")
@@ -161,16 +163,16 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
         if is_early(&response) || response.all("propstat").any(is_early) {
             return Err(error(
                 ErrorKind::Unavailable,
-                "the server still looks at a file that was uploaded",
+                "the server is still processing a file that was uploaded",
             ));
         }
-        let found = |p: &&Element| {
+        let is_found = |p: &&Element| {
             p.text_of("status")
                 .is_none_or(|status| status.contains(" 200"))
         };
         let property = response
             .all("propstat")
-            .filter(found)
+            .filter(is_found)
             .filter_map(|p| p.child("prop"));
         let properties: Vec<_> = property.collect();
         let property = |name| properties.iter().find_map(|p| p.child(name));
@@ -179,7 +181,7 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
         let text = |name| property(name).map(|p| p.text.trim());
         let size = text("getcontentlength").and_then(|size| size.parse().ok());
         if !is_folder && size.is_none() {
-            return Err(protocol("a file's size is not told"));
+            return Err(protocol("an entry lacks the file's size"));
         }
         let is_folder_below = is_folder && !is_itself;
         entries.push(Entry {
@@ -200,19 +202,19 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
     })?;
     if document.name != "multistatus" {
         return Err(protocol(
-            "a folder was asked for, and something else answered",
+            "the answer to a request for a folder is not a multistatus",
         ));
     }
     Ok(entries)
 }
 
-/// What a cursor ends with that names a folder which was walked to its end. No key has that
+/// The last character of a cursor that names a folder which was walked to its end. No key has that
 /// character.
 const DONE: char = '~';
 
-/// At most `limit` objects whose keys begin with `prefix`, after `after`: a key, or a folder that
-/// was walked to its end. A page may be short or empty and go on, since a call may ask for so many
-/// folders and no more.
+/// A page of at most `limit` objects whose keys begin with `prefix` and come after `after`: a key,
+/// or a folder that was walked to its end. A short or empty page may have a next one, since one
+/// call asks for at most [`MAX_FOLDERS`] folders.
 pub(crate) fn page(prefix: &str, after: Option<&str>, limit: usize) -> Result<Page> {
     let folder = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
     let mut walk = Walk {
@@ -246,7 +248,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Walks a folder; false where the page is full, or may ask for no more.
+    /// Walks a folder. Returns false if the page is full, or if it may ask for no more folders.
     fn folder(&mut self, folder: &str) -> Result<bool> {
         if self.folders == 0 {
             return Ok(false);
@@ -256,7 +258,7 @@ impl Walk<'_> {
             let key = format!("{folder}{}", entry.name);
             let is_below =
                 key.starts_with(self.prefix) || (entry.is_folder && self.prefix.starts_with(&key));
-            // A folder that `after` lies in may have more, unless it was done.
+            // A folder that `after` lies in may have more, unless it was walked to its end.
             let has_more = |after: &str| {
                 entry.is_folder
                     && after
@@ -384,7 +386,7 @@ mod tests {
         assert_eq!(head.unwrap_err().kind, ErrorKind::Misconfigured);
     }
 
-    /// Every shareset is a folder; a prefix with 32 of them could never be listed again.
+    /// Every shareset is a folder. A prefix with 32 of them could once never be listed again.
     #[test]
     fn a_hundred_folders_are_listed_by_pages_that_each_ask_for_a_few() {
         let base = "/my%20dav/raic/";
@@ -392,7 +394,7 @@ mod tests {
             .map(|i| folder(&format!("{base}shares/aa/{i:03}/")))
             .collect();
         let top = || multistatus(&[&[folder(&format!("{base}shares/aa/"))], &top[..]].concat());
-        // Every third is empty, as deletions leave them.
+        // Every third folder is empty, as deletions leave them.
         let below = |i: usize| {
             let own = format!("{base}shares/aa/{i:03}/");
             let files = if i.is_multiple_of(3) {

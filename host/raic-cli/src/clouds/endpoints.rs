@@ -9,10 +9,11 @@ use toml_edit::{Array, DocumentMut, InlineTable, value};
 use super::{replace, section, versions::reopen};
 use crate::{
     config::{CloudSection, Config},
-    daemon::{Clouds, Pins, read_pins},
     error::{Failed, Outcome},
     files::print_json,
     home::{self, Home},
+    offline::read_pins,
+    opener::Opener,
     output::say,
 };
 
@@ -42,7 +43,7 @@ async fn learn(
         return Ok(Vec::new());
     }
     let cloud = tokio::task::block_in_place(|| {
-        Clouds::new(home)?.connector_cloud(name, section, &mut read_pins(home)?)
+        Opener::for_command(home)?.connector_cloud(name, section, &mut read_pins(home)?)
     })?;
     // Its errors are told when it is used: here only what it learned counts.
     let probed = cloud.probe().await;
@@ -150,7 +151,7 @@ pub(super) async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcom
         let changed = document.to_string();
         Config::parse(&changed, home.path()).map_err(wrong)?;
         replace(&path, &text, &changed)?;
-        reopen(home, &Pins::new()).await?;
+        reopen(home, &raic_storage::Pins::new()).await?;
     }
     if json {
         let pinned: BTreeMap<_, _> = pinned.into_iter().collect();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use hyper::Method;
 use raic_cloud::Cloud as _;
-use raic_gateway::admin::Status;
+use raic_gateway::wire::{Code, ConnectorVersion, ConnectorVersions, Status};
+use raic_storage::{Pin, Pins};
 use raic_wasm::is_hash;
 use serde_json::json;
 
@@ -13,10 +14,11 @@ use super::section;
 use crate::{
     client::{Client, document, nothing},
     config::{CloudSection, Config},
-    daemon::{Clouds, Pin, Pins, pin, read_pins},
-    error::{Class, Failed, Outcome},
+    error::{Failed, Outcome},
     files::print_json,
     home::Home,
+    offline::{pin, read_pins},
+    opener::Opener,
     output::{say, tell},
     released::approvals,
 };
@@ -24,14 +26,24 @@ use crate::{
 /// Makes a running daemon read the configuration again, with versions of connectors that clouds are
 /// to run; false where none runs.
 pub(super) async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
-    let body = document(pins)?;
+    let versions: ConnectorVersions = pins
+        .iter()
+        .map(|(cloud, pin)| {
+            let version = ConnectorVersion {
+                connector: pin.connector.clone(),
+                sha256: pin.sha256.clone(),
+            };
+            (cloud.clone(), version)
+        })
+        .collect();
+    let body = document(&versions)?;
     let headers = [("content-type", "application/json".to_owned())];
     match Client(home)
         .send(Method::POST, "/v1/reload", &headers, body)
         .await
     {
         Ok(_) => Ok(true),
-        Err(failed) if failed.class == Class::NoDaemon => Ok(false),
+        Err(failed) if failed.code == Code::NoDaemon => Ok(false),
         Err(failed) => Err(failed),
     }
 }
@@ -40,7 +52,7 @@ pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
     Config::load(home)?;
     if !reopen(home, &Pins::new()).await? {
         return Err(Failed {
-            class: Class::NoDaemon,
+            code: Code::NoDaemon,
             sentence: "no daemon runs that could read it; it is read at the start".to_owned(),
         });
     }
@@ -80,7 +92,7 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     let pins = read_pins(home)?;
     let before = pins
         .get(name)
-        .and_then(|pin| pin.of(connector))
+        .and_then(|pin| pin.sha256_of(connector))
         .unwrap_or(connector)
         .to_owned();
     let wanted = store
@@ -100,8 +112,9 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     let moved = Pins::from([(name.to_owned(), to)]);
     // Opened before it counts: a version that does not take this cloud's settings moves nothing.
     let opened = tokio::task::block_in_place(|| {
-        Clouds::new(home)?.connect(name, section, &mut moved.clone())
+        Opener::for_command(home)?.connect(name, section, &mut moved.clone())
     })?;
+    let (opened, _) = opened;
     let fault = opened.probe().await.err().map(|e| e.to_string());
     let in_use = reopen(home, &moved).await?;
     if !in_use {

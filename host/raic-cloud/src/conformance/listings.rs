@@ -1,4 +1,4 @@
-//! What is listed.
+//! Behaviours of listings.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use futures::{StreamExt as _, stream};
 use super::{Verdict, capability, delete, key, list_all, pattern, put, remove};
 use crate::Cloud;
 
-/// `count` keys by pages of `limit` are all listed, once each, by pages that are no longer than
+/// `count` keys, listed in pages of `limit`, are all listed, once each. No page is longer than
 /// asked.
 pub async fn listing_pages(cloud: &dyn Cloud, prefix: &str, count: usize, limit: u32) -> Verdict {
     let expected: BTreeSet<_> = (0..count)
@@ -28,24 +28,25 @@ pub async fn listing_pages(cloud: &dyn Cloud, prefix: &str, count: usize, limit:
     let listed = list_all(cloud, prefix, limit).await?;
     ensure!(
         listed.len() == count,
-        "{} keys of {count} are listed by pages of {limit}",
+        "{} keys of {count} are listed in pages of {limit}",
         listed.len()
     );
-    let found: BTreeSet<_> = listed.iter().cloned().collect();
+    let unique: BTreeSet<_> = listed.iter().cloned().collect();
     ensure!(
-        found == expected,
-        "by pages of {limit} other keys are listed than were stored"
+        unique == expected,
+        "in pages of {limit} other keys are listed than were stored"
     );
     if capability(cloud, "ordered-list").await?.as_deref() == Some("yes") {
         ensure!(
             listed.is_sorted(),
-            "keys are listed out of order though describe says ordered-list"
+            "keys are listed out of order, though describe reports ordered-list = yes"
         );
     }
     remove(cloud, listed).await
 }
 
-/// A prefix is a prefix of text: share 1 is not share 10, and the empty prefix lists all.
+/// A prefix matches keys as text: `1.` does not match `10.1`. The test's own prefix lists all its
+/// keys.
 pub async fn listing_matches_prefixes_exactly(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     for name in ["1", "1.1", "10", "10.1", "2/1"] {
         put(cloud, &key(prefix, name)?, pattern(2)).await?;
@@ -62,14 +63,14 @@ pub async fn listing_matches_prefixes_exactly(cloud: &dyn Cloud, prefix: &str) -
         let listed = list_all(cloud, &format!("{prefix}{under}"), 2).await?;
         ensure!(
             listed.len() == expected,
-            "under {under:?} {} keys are listed of {expected}",
+            "with the prefix {under:?} {} keys are listed, not {expected}",
             listed.len()
         );
     }
     remove(cloud, list_all(cloud, prefix, 1000).await?).await
 }
 
-/// While others come and go, each object that was there throughout is listed once.
+/// While other objects come and go, each object that exists throughout is listed once.
 pub async fn listing_under_writes(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let steady: Vec<_> = (0..20)
         .map(|i| key(prefix, &format!("{i:02}-steady")))
@@ -94,7 +95,7 @@ pub async fn listing_under_writes(cloud: &dyn Cloud, prefix: &str) -> Verdict {
                 let times = listed.iter().filter(|listed| *listed == key).count();
                 ensure!(
                     times == 1,
-                    "{key} is listed {times} times while others are written"
+                    "{key} is listed {times} times, not once, while others are written"
                 );
             }
         }

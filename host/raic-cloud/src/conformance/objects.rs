@@ -1,4 +1,4 @@
-//! What is put, read and removed.
+//! Behaviours of puts, reads and deletions.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -13,49 +13,57 @@ use crate::{
     ByteRange, Cloud, ErrorKind, MAX_KEY_LEN, Payload, WriteMode, collect_body, delete_all,
 };
 
-/// What was put is what is read; head agrees; deleted is gone.
+/// An object that was put is read with the same bytes. Put, get, head and list agree about it. A
+/// deleted object is gone.
 pub async fn put_get_head_delete(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     let info = put(cloud, &key, pattern(1000)).await?;
     let head = worked(cloud.head(&key).await, "head of what was put")?;
-    ensure!(head.size == 1000, "head of 1000 bytes says {}", head.size);
+    ensure!(
+        head.size == 1000,
+        "head of 1000 bytes reports {}",
+        head.size
+    );
     ensure!(
         info.etag.is_none() || info.etag == head.etag,
-        "put names the etag {:?}, head {:?}",
+        "put reports the etag {:?}, head {:?}",
         info.etag,
         head.etag
     );
     let object = worked(cloud.get(&key, None, None).await, "get of what was put")?;
     ensure!(
         object.info.size == 1000,
-        "get of 1000 bytes says {}",
+        "get of 1000 bytes reports {}",
         object.info.size
     );
     ensure!(
         object.info.etag == head.etag,
-        "get names the etag {:?}, head {:?}",
+        "get reports the etag {:?}, head {:?}",
         object.info.etag,
         head.etag
     );
-    let found = worked(
+    let content = worked(
         collect_body(cloud.name(), object.body, 1000).await,
         "reading what was put",
     )?;
-    ensure!(found == pattern(1000), "other bytes are read than were put");
+    ensure!(
+        content == pattern(1000),
+        "other bytes are read than were put"
+    );
     let page = worked(
         cloud.list(key.as_str(), None, 10).await,
         "list of what was put",
     )?;
     let listed = page.entries.iter().find(|entry| entry.key == key);
-    let listed = listed.ok_or("what was put is not listed")?;
+    let listed = listed.ok_or("an object that was put is not listed")?;
     ensure!(
         listed.info.size == 1000,
-        "list says that 1000 bytes are {}",
+        "list of 1000 bytes reports {}",
         listed.info.size
     );
     ensure!(
         listed.info.etag.is_none() || listed.info.etag == head.etag,
-        "list names the etag {:?}, head {:?}",
+        "list reports the etag {:?}, head {:?}",
         listed.info.etag,
         head.etag
     );
@@ -76,25 +84,28 @@ pub async fn put_get_head_delete(cloud: &dyn Cloud, prefix: &str) -> Verdict {
 /// Objects of these sizes come back bit for bit.
 pub async fn sizes(cloud: &dyn Cloud, prefix: &str, sizes: &[usize]) -> Verdict {
     let largest = largest(cloud).await?;
-    // The largest too, where all that is tried is not beyond it.
+    // Sizes beyond the largest that the service takes are cut to it.
     let tried: BTreeSet<usize> = sizes.iter().map(|size| *size.min(&largest)).collect();
     for size in tried {
-        let at = |why: String| format!("{size} bytes: {why}");
+        let with_size = |why: String| format!("{size} bytes: {why}");
         let key = key(prefix, &format!("s{size}"))?;
-        put(cloud, &key, pattern(size)).await.map_err(at)?;
-        let head = worked(cloud.head(&key).await, "head").map_err(at)?;
+        put(cloud, &key, pattern(size)).await.map_err(with_size)?;
+        let head = worked(cloud.head(&key).await, "head").map_err(with_size)?;
         ensure!(
             head.size == size as u64,
-            "{size} bytes: head says {}",
+            "{size} bytes: head reports {}",
             head.size
         );
-        reads(cloud, &key, &pattern(size)).await.map_err(at)?;
-        delete(cloud, &key).await.map_err(at)?;
+        reads(cloud, &key, &pattern(size))
+            .await
+            .map_err(with_size)?;
+        delete(cloud, &key).await.map_err(with_size)?;
     }
     Ok(Finding::Holds)
 }
 
-/// Ranges within, at and over the end; one that begins past it is refused.
+/// Ranges within, at and past the end of an object are read. A range that begins at or past the end
+/// is refused.
 pub async fn ranges(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     let whole = pattern(10_000);
@@ -114,11 +125,15 @@ pub async fn ranges(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         let object = worked(cloud.get(&key, range, None).await, &what)?;
         ensure!(
             object.info.size == 10_000,
-            "{what} must tell the whole object's size, not {}",
+            "{what} must report the whole object's size, not {}",
             object.info.size
         );
         let bytes = worked(collect_body(cloud.name(), object.body, 10_000).await, &what)?;
-        ensure!(bytes == expected, "{what} gave {} other bytes", bytes.len());
+        ensure!(
+            bytes == expected,
+            "{what} returned {} other bytes",
+            bytes.len()
+        );
     }
     for offset in [10_000, 20_000] {
         let past = read(cloud, &key, ByteRange::new(offset, 10)).await;
@@ -132,7 +147,7 @@ pub async fn ranges(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// What never was is not found.
+/// An object that was never put is not found, and not listed.
 pub async fn missing(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "never")?;
     fails(
@@ -153,7 +168,7 @@ pub async fn missing(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let page = worked(cloud.list(prefix, None, 10).await, "list of nothing")?;
     ensure!(
         page.entries.is_empty(),
-        "list of nothing gives {} objects",
+        "list of nothing returns {} objects",
         page.entries.len()
     );
     Ok(Finding::Holds)
@@ -173,14 +188,14 @@ pub async fn overwrite(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// A create-only put does what `describe` says of it.
+/// A create-only put does what `describe` reports of it.
 pub async fn create_only(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     let create = |content: Bytes| cloud.put(&key, Payload::from(content), WriteMode::CreateOnly);
     worked(create(pattern(10)).await, "create-only put of a new object")?;
     let again = create(pattern(11)).await;
-    let said = capability(cloud, "create-only").await?;
-    let found = match said.as_deref() {
+    let described = capability(cloud, "create-only").await?;
+    let finding = match described.as_deref() {
         Some(way @ ("native" | "emulated")) => {
             fails(
                 again,
@@ -191,7 +206,7 @@ pub async fn create_only(cloud: &dyn Cloud, prefix: &str) -> Verdict {
             match way {
                 "native" => Finding::Holds,
                 _ => Finding::Lacks(
-                    "create-only is emulated: writers that race may all win".to_owned(),
+                    "create-only is emulated: several of the writers that race may win".to_owned(),
                 ),
             }
         }
@@ -204,14 +219,15 @@ pub async fn create_only(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         }
     };
     delete(cloud, &key).await?;
-    Ok(found)
+    Ok(finding)
 }
 
-/// Of writers racing to create one object exactly one wins, where `describe` says native.
+/// If several writers race to create one object, exactly one wins. Checked if `describe` reports
+/// create-only as native.
 pub async fn create_only_race(cloud: &dyn Cloud, prefix: &str, writers: usize) -> Verdict {
     if capability(cloud, "create-only").await?.as_deref() != Some("native") {
         return Ok(Finding::Lacks(
-            "describe does not say that create-only is native".to_owned(),
+            "describe does not report create-only = native".to_owned(),
         ));
     }
     let key = key(prefix, "race")?;
@@ -221,7 +237,7 @@ pub async fn create_only_race(cloud: &dyn Cloud, prefix: &str, writers: usize) -
     let won: Vec<usize> = (0..writers).filter(|i| ended[*i].is_ok()).collect();
     ensure!(
         won.len() == 1,
-        "{} of {writers} creators won; describe must not say native",
+        "{} of {writers} creators won; describe must not report create-only = native",
         won.len()
     );
     reads(cloud, &key, &pattern(100 + won[0])).await?;
@@ -229,15 +245,14 @@ pub async fn create_only_race(cloud: &dyn Cloud, prefix: &str, writers: usize) -
     Ok(Finding::Holds)
 }
 
-/// Conditional gets, puts and deletes hold their condition, where `describe` says so.
+/// Gets and deletes keep an if-match condition, if the service has etags. Puts keep one, if
+/// `describe` reports if-match as native.
 pub async fn if_match(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     put(cloud, &key, pattern(10)).await?;
     let Some(old) = worked(cloud.head(&key).await, "head")?.etag else {
         delete(cloud, &key).await?;
-        return Ok(Finding::Lacks(
-            "the service gives no strong etags".to_owned(),
-        ));
+        return Ok(Finding::Lacks("the service has no strong etags".to_owned()));
     };
     put(cloud, &key, pattern(20)).await?;
     let stale = cloud.get(&key, None, Some(&old)).await;
@@ -248,15 +263,15 @@ pub async fn if_match(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     )?;
     let new = worked(cloud.head(&key).await, "head")?
         .etag
-        .ok_or("an etag is there now and then only")?;
+        .ok_or("head reports an etag at one time and none at another")?;
     worked(cloud.get(&key, None, Some(&new)).await, "get with the etag")?;
     fails(
         cloud.delete(&key, Some(&old)).await,
         ErrorKind::PreconditionFailed,
         "delete with an older etag",
     )?;
-    let mut found =
-        Finding::Lacks("describe does not say that if-match is native for puts".to_owned());
+    let mut finding =
+        Finding::Lacks("describe does not report if-match = native, for puts".to_owned());
     if capability(cloud, "if-match").await?.as_deref() == Some("native") {
         let stale = cloud
             .put(&key, Payload::from(pattern(30)), WriteMode::IfMatch(old))
@@ -271,7 +286,7 @@ pub async fn if_match(cloud: &dyn Cloud, prefix: &str) -> Verdict {
             .put(&key, Payload::from(pattern(30)), WriteMode::IfMatch(new))
             .await;
         worked(put, "put with the etag")?;
-        found = Finding::Holds;
+        finding = Finding::Holds;
     }
     let last = worked(cloud.head(&key).await, "head")?.etag;
     worked(
@@ -283,27 +298,27 @@ pub async fn if_match(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         ErrorKind::NotFound,
         "head after delete",
     )?;
-    if found == Finding::Holds {
-        let etag = last.ok_or("an etag is there now and then only")?;
+    if finding == Finding::Holds {
+        let etag = last.ok_or("head reports an etag at one time and none at another")?;
         let gone = cloud
             .put(&key, Payload::from(pattern(40)), WriteMode::IfMatch(etag))
             .await;
         fails(
             gone,
             ErrorKind::PreconditionFailed,
-            "put by the etag of an object that is gone",
+            "put with the etag of an object that is gone",
         )?;
     }
-    Ok(found)
+    Ok(finding)
 }
 
-/// Keys at both ends of the alphabet and of the length.
+/// Keys with unusual characters, and a key of great length, are kept and listed.
 pub async fn awkward_keys(cloud: &dyn Cloud, prefix: &str) -> Verdict {
-    // The longest there is, less the prefix of an array that shares its container; in segments that
-    // a folder's names may have too.
+    // The longest key, less the prefix of an array that shares its container. It is divided into
+    // segments of a length that a folder's name may also have.
     let mut long = "x".repeat((MAX_KEY_LEN - LONGEST_PREFIX).saturating_sub(prefix.len()));
-    for at in (200..long.len().saturating_sub(1)).step_by(201) {
-        long.replace_range(at..=at, "/");
+    for slash in (200..long.len().saturating_sub(1)).step_by(201) {
+        long.replace_range(slash..=slash, "/");
     }
     let names = [
         "-", "0", "Z", "_", "a.b", "..a", "a..", "z/-/_/.z", "A", "a", &long,
@@ -323,18 +338,19 @@ pub async fn awkward_keys(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         .iter()
         .map(|name| key(prefix, name))
         .collect::<Verdict<_>>()?;
-    let lacking = expected.iter().find(|key| !listed.contains(key));
-    ensure!(lacking.is_none(), "{lacking:?} is not listed");
+    if let Some(missing) = expected.iter().find(|key| !listed.contains(key)) {
+        return Err(format!("{missing} is not listed"));
+    }
     ensure!(
         listed.len() == names.len(),
-        "{} keys are listed of {}",
+        "{} keys are listed, not {}",
         listed.len(),
         names.len()
     );
     remove(cloud, listed).await
 }
 
-/// Deleting what is gone, or never was, succeeds.
+/// Deleting an object that is gone, or never was, succeeds.
 pub async fn delete_is_idempotent(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     worked(cloud.delete(&key, None).await, "delete of what never was")?;
@@ -344,7 +360,7 @@ pub async fn delete_is_idempotent(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// Several objects, of which some are gone, are removed by one call, and no other.
+/// Several objects, of which one does not exist, are deleted by one call, and no other object is.
 pub async fn delete_many(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let keys: Vec<_> = (0..12)
         .map(|i| key(prefix, &format!("{i}")))
@@ -357,13 +373,17 @@ pub async fn delete_many(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         "delete of 11 objects, of which one never was",
     )?;
     let left = list_all(cloud, prefix, 1000).await?;
-    ensure!(left == keys[11..], "{} objects are left of one", left.len());
-    let alone = match cloud.delete_many(&keys[11..]).await {
+    ensure!(
+        left == keys[11..],
+        "{} objects are left, not the one that was to stay",
+        left.len()
+    );
+    let finding = match cloud.delete_many(&keys[11..]).await {
         Err(e) if e.kind == ErrorKind::Unsupported => {
-            Finding::Lacks("objects are removed one by one".to_owned())
+            Finding::Lacks("objects are deleted one by one".to_owned())
         }
-        removed => {
-            let failed = worked(removed, "delete of one by several")?;
+        deleted => {
+            let failed = worked(deleted, "delete-many of one object")?;
             ensure!(
                 failed.is_empty(),
                 "an object cannot be deleted: {}",
@@ -373,16 +393,16 @@ pub async fn delete_many(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         }
     };
     delete(cloud, &keys[11]).await?;
-    Ok(alone)
+    Ok(finding)
 }
 
-/// An upload that its caller gives up is there as a whole or not at all.
+/// An upload that its caller gives up leaves a whole object or none.
 pub async fn abandoned_put(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let content = pattern(CHUNK.min(largest(cloud).await?));
     for (i, patience) in [1_u64, 4, 12, 40].into_iter().enumerate() {
         let key = key(prefix, &format!("{i}"))?;
         let put = cloud.put(&key, Payload::from(content.clone()), WriteMode::Overwrite);
-        // Whether it comes to an end before is the service's to decide.
+        // The service decides whether the put is faster than that.
         let _ = tokio::time::timeout(Duration::from_millis(patience), put).await;
         for _ in 0..5 {
             match cloud.head(&key).await {
@@ -401,12 +421,12 @@ pub async fn abandoned_put(cloud: &dyn Cloud, prefix: &str) -> Verdict {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
-    // One may have landed since.
+    // An upload may land after the last look.
     tokio::time::sleep(Duration::from_millis(200)).await;
     remove(cloud, list_all(cloud, prefix, 1000).await?).await
 }
 
-/// A download that its reader gives up harms no other.
+/// A download that its reader gives up disturbs no other.
 pub async fn abandoned_get(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let (key, content) = (
         key(prefix, "object")?,
@@ -415,7 +435,7 @@ pub async fn abandoned_get(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     put(cloud, &key, content.clone()).await?;
     for _ in 0..8 {
         let mut object = worked(cloud.get(&key, None, None).await, "get")?;
-        // The first piece, and no more.
+        // Only the first piece is read.
         if let Some(piece) = object.body.next().await {
             worked(piece, "the first piece of a get")?;
         }

@@ -1,6 +1,8 @@
-//! What a cloud says where the service refuses. The service must be set up for each of these, so
-//! they are none of [`BEHAVIOURS`](super::BEHAVIOURS): whoever has a container that is not there,
-//! or a key that may only read, calls them.
+//! Which errors a cloud reports if the service refuses.
+//!
+//! The service must be set up for each of these behaviours, so they are not in
+//! [`BEHAVIOURS`](super::BEHAVIOURS). A caller needs, for instance, a container that does not exist
+//! or a key that may only read.
 
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use futures::future::BoxFuture;
 use super::{Finding, Verdict, delete, fails, key, list_all, pattern, put, read, reads, worked};
 use crate::{Cloud, CloudError, ErrorKind, ObjectKey, Payload, Result, WriteMode};
 
-/// That a result is a failure of one of these kinds; gives the failure.
+/// Checks that a result is a failure of one of these kinds. Returns the failure.
 fn refused_as(result: Result<()>, kinds: &[ErrorKind], what: &str) -> Verdict<CloudError> {
     match result {
         Err(e) if kinds.contains(&e.kind) => Ok(e),
@@ -40,7 +42,8 @@ async fn store(cloud: &dyn Cloud, key: &ObjectKey) -> Result<()> {
         .map(drop)
 }
 
-/// Where the container is missing, nothing is said of an object alone: what must be made is named.
+/// If the container is missing, errors name the container and not an object alone, so that the
+/// operator knows what to create.
 pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     let named = &[ErrorKind::ContainerNotFound];
@@ -51,7 +54,7 @@ pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         "a list without a container",
     )?;
     refused_as(store(cloud, &key).await, named, "a put without a container")?;
-    // Some services answer a missing object and a missing container alike.
+    // Some services give the same answer to a missing object and to a missing container.
     let either = &[ErrorKind::ContainerNotFound, ErrorKind::NotFound];
     refused_as(
         cloud.head(&key).await.map(drop),
@@ -63,7 +66,7 @@ pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
         either,
         "a get without a container",
     )?;
-    // What is in no container is gone.
+    // An object of a missing container is gone, so its deletion may succeed.
     match cloud.delete(&key, None).await {
         Ok(()) => {}
         deleted => drop(refused_as(deleted, either, "a delete without a container")?),
@@ -71,12 +74,13 @@ pub async fn missing_container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// A container that is not there is made, is kept while it has objects, and is removed; also where
-/// something of that is wrong, as far as it can be, so that the next check finds none.
+/// A missing container is created, is kept while it has objects, and is deleted when it is empty.
+/// If this fails, the function still tries to delete the object and the container, so that the next
+/// check finds none.
 pub async fn container(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let checked = made_and_removed(cloud, prefix).await;
     if checked.is_err() {
-        // What it was matters more than what cannot be removed.
+        // The first failure matters more than what cannot be deleted.
         let _ = cloud.delete(&key(prefix, "object")?, None).await;
         let _ = cloud.delete_container().await;
     }
@@ -125,8 +129,8 @@ async fn made_and_removed(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// A key that may only read reads; what it may not is said to be the permission. `writer` stores
-/// what is read.
+/// A key that may only read can read and list; its puts and deletions fail as permission-denied.
+/// `writer` stores the object that is read.
 pub async fn read_only(cloud: &dyn Cloud, writer: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
     put(writer, &key, pattern(50)).await?;
@@ -135,7 +139,7 @@ pub async fn read_only(cloud: &dyn Cloud, writer: &dyn Cloud, prefix: &str) -> V
     let listed = list_all(cloud, prefix, 10).await?;
     ensure!(
         listed == [key.clone()],
-        "a key that may read lists {} objects of one",
+        "a key that may read lists {} objects, not one",
         listed.len()
     );
     let denied = &[ErrorKind::PermissionDenied];
@@ -172,10 +176,10 @@ pub async fn read_only(cloud: &dyn Cloud, writer: &dyn Cloud, prefix: &str) -> V
     Ok(Finding::Holds)
 }
 
-/// Credentials that are wrong, or were good once, are said to be the reason.
+/// Wrong or expired credentials are reported as the reason of a failure.
 pub async fn unauthenticated(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     let key = key(prefix, "object")?;
-    // A service that has no 401, or that tells nobody which keys there are, says 403.
+    // Some services have no 401, or do not reveal which keys exist, and answer 403.
     let kinds = &[ErrorKind::Unauthenticated, ErrorKind::PermissionDenied];
     refused_as(
         store(cloud, &key).await,
@@ -195,14 +199,14 @@ pub async fn unauthenticated(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     Ok(Finding::Holds)
 }
 
-/// Where the clock by which the connector signs is `off`, the service refuses, and that is said to
-/// be the reason.
+/// If the clock by which the connector signs is wrong by `off`, the service refuses, and the error
+/// reports the clock as the reason.
 pub async fn clock_skew(cloud: &dyn Cloud, prefix: &str, off: Duration) -> Verdict {
     let key = key(prefix, "object")?;
     match cloud.probe().await {
         Ok(()) => {
             let why = format!(
-                "the service takes requests whose time is {} s off",
+                "the service accepts requests whose time is wrong by {} s",
                 off.as_secs()
             );
             return Ok(Finding::Lacks(why));
@@ -221,14 +225,14 @@ pub async fn clock_skew(cloud: &dyn Cloud, prefix: &str, off: Duration) -> Verdi
     Ok(Finding::Holds)
 }
 
-/// While the service answers every request by "too many" and names a time to wait, every operation
-/// fails so and tells that time.
+/// While the service answers every request with "too many requests" and a time to wait, every
+/// operation fails as throttled and reports that time.
 pub async fn throttled(cloud: &dyn Cloud, prefix: &str, wait: Duration) -> Verdict {
     busy(cloud, prefix, &[ErrorKind::Throttled], Some(wait)).await
 }
 
-/// While the service answers every request by an error of its own, every operation fails in a way
-/// that is tried again.
+/// While the service answers every request with an error of its own, every operation fails with a
+/// kind that is retried.
 pub async fn unavailable(cloud: &dyn Cloud, prefix: &str) -> Verdict {
     busy(
         cloud,
@@ -271,7 +275,7 @@ async fn busy(
         )?;
         ensure!(
             wait.is_none() || e.retry_after == wait,
-            "{name}: the service names {wait:?} to wait, the error {:?}",
+            "{name}: the service asks for a wait of {wait:?}, the error reports {:?}",
             e.retry_after
         );
     }

@@ -1,4 +1,4 @@
-//! Accounts: who holds leases and is charged for space.
+//! Accounts, which hold leases and are charged for space.
 
 use std::time::Duration;
 
@@ -7,47 +7,47 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::{LeaseDb, int, uint};
 use crate::{Result, StorageError};
 
-/// An account, by number.
+/// The number of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AccountId(pub(crate) i64);
 
 impl AccountId {
-    /// Whoever names no account.
+    /// The account of a caller that names no account.
     pub const ANONYMOUS: Self = Self(0);
-    /// Holds the leases of shares that were found without any.
+    /// Holds the leases of shares that were found without a row.
     pub const STARTER: Self = Self(1);
-    /// Holds the leases of array shares that files of several accounts lie in. Its name and number
-    /// are reserved: customers' accounts begin at 16.
+    /// Reserved for the leases of array shares that hold files of several accounts. Nothing is
+    /// leased by it yet. Customers' accounts begin at 16.
     pub const SYSTEM: Self = Self(2);
 }
 
-/// An account, as it is set.
+/// An account and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
-    /// Its number.
+    /// The account's number.
     pub id: AccountId,
-    /// Its name.
+    /// The account's name.
     pub name: String,
-    /// Whether it may not write.
+    /// Whether the account is disabled and may not write.
     pub is_disabled: bool,
-    /// Past so many bytes it is warned.
+    /// Bytes above which the log warns of the account; `None` for no warning.
     pub soft_quota: Option<u64>,
-    /// It may use so many bytes.
+    /// Bytes that the account may use at most; `None` for no limit.
     pub hard_quota: Option<u64>,
-    /// How long its leases last, where the client does not say.
+    /// How long the account's leases last after each renewal.
     pub lease: Duration,
 }
 
-/// A change of an account; what is none stays.
+/// A change of an account's settings. A setting that is `None` stays as it is.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AccountChange {
-    /// Whether it may not write.
+    /// Whether the account is disabled and may not write.
     pub is_disabled: Option<bool>,
-    /// The soft quota; `Some(None)` takes it away.
+    /// The soft quota, in bytes; `Some(None)` removes it.
     pub soft_quota: Option<Option<u64>>,
-    /// The hard quota; `Some(None)` takes it away.
+    /// The hard quota, in bytes; `Some(None)` removes it.
     pub hard_quota: Option<Option<u64>>,
-    /// How long its leases last.
+    /// How long the account's leases last after each renewal. Fractions of a second are cut off.
     pub lease: Option<Duration>,
 }
 
@@ -82,8 +82,8 @@ fn by_name(c: &Connection, name: &str) -> Result<Account> {
     found.ok_or_else(|| StorageError::NoAccount(name.to_owned()))
 }
 
-/// What an account uses and has reserved, in bytes: by its leases over all servers, and by its
-/// files in the array.
+/// Reads the bytes that an account uses or has reserved: by its leases on all servers, and by its
+/// files in the array (`array_usage`).
 pub(super) fn used(c: &Connection, id: AccountId) -> rusqlite::Result<u64> {
     let sql = "SELECT (SELECT coalesce(sum(bytes), 0) FROM usage WHERE account = ?1)
                  + (SELECT coalesce(sum(bytes), 0) FROM array_usage WHERE account = ?1)";
@@ -92,17 +92,21 @@ pub(super) fn used(c: &Connection, id: AccountId) -> rusqlite::Result<u64> {
         .map(uint)
 }
 
-/// Whether an account may use `asked` more bytes.
+/// Requires that an account may write and may use `asked` more bytes. A soft quota that is passed
+/// only gives a warning in the log.
 ///
 /// # Errors
-/// [`StorageError::AccountDisabled`], [`StorageError::QuotaExceeded`].
+/// Fails with [`StorageError::AccountDisabled`] if the account is disabled, and with
+/// [`StorageError::QuotaExceeded`] if its hard quota does not hold the bytes. Also fails with
+/// [`StorageError::NoAccount`] if there is no such account, and with [`StorageError::Database`] if
+/// a statement fails.
 pub(crate) fn admit(c: &Connection, id: AccountId, asked: u64) -> Result<()> {
     let account = by_id(c, id)?;
     if account.is_disabled {
         return Err(StorageError::AccountDisabled(account.name));
     }
-    // What asks for nothing more is no reason to refuse it, also where a quota was lowered below
-    // what is used.
+    // A request for no more bytes is never refused, even if the quota was lowered below the bytes
+    // that are in use.
     if asked == 0 || (account.hard_quota.is_none() && account.soft_quota.is_none()) {
         return Ok(());
     }
@@ -129,10 +133,13 @@ pub(crate) fn admit(c: &Connection, id: AccountId, asked: u64) -> Result<()> {
 }
 
 impl LeaseDb {
-    /// Makes an account.
+    /// Makes an account. Its leases last 31 days unless `change` sets another time.
     ///
     /// # Errors
-    /// [`StorageError::AccountName`], [`StorageError::AccountExists`], [`StorageError::Quotas`].
+    /// Fails with [`StorageError::AccountName`] if the name is not 1 to 64 of the permitted
+    /// characters. Fails with [`StorageError::AccountExists`] if there is an account of that name,
+    /// with [`StorageError::Quotas`] if the soft quota is above the hard one, and with
+    /// [`StorageError::Database`] if the database cannot be written.
     pub async fn create_account(&self, name: &str, change: AccountChange) -> Result<Account> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.@".contains(&b);
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
@@ -152,28 +159,31 @@ impl LeaseDb {
         .await
     }
 
-    /// Changes an account.
+    /// Changes an account's settings. Returns the account as it is then.
     ///
     /// # Errors
-    /// [`StorageError::NoAccount`], [`StorageError::Quotas`].
+    /// Fails with [`StorageError::NoAccount`] if there is no account of that name,
+    /// [`StorageError::Quotas`] if the soft quota would be above the hard one, and
+    /// [`StorageError::Database`] if the database cannot be written.
     pub async fn change_account(&self, name: &str, change: AccountChange) -> Result<Account> {
         let (name, now) = (name.to_owned(), self.now_ms());
         self.write(move |tx| apply(tx, &name, change, now)).await
     }
 
-    /// The account of a name.
+    /// Reads the account of that name.
     ///
     /// # Errors
-    /// [`StorageError::NoAccount`].
+    /// Fails with [`StorageError::NoAccount`] if there is no account of that name, and with
+    /// [`StorageError::Database`] if the database cannot be read.
     pub async fn account(&self, name: &str) -> Result<Account> {
         let name = name.to_owned();
         self.read(move |c| by_name(c, &name)).await
     }
 
-    /// All accounts, by number.
+    /// Reads all accounts, in the order of their numbers.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn accounts(&self) -> Result<Vec<Account>> {
         self.read(|c| {
             let mut statement =
@@ -187,21 +197,24 @@ impl LeaseDb {
 }
 
 impl LeaseDb {
-    /// Asks whether an account may use so many bytes more, in all that a transaction is about to
-    /// allocate for it: asked for each part alone, a refusal would count the parts before.
+    /// Requires that an account may use `asked` more bytes. A transaction asks once for the sum of
+    /// what it allocates: if it asked for each part, a refusal would count the parts before as
+    /// used.
     ///
     /// # Errors
-    /// The database's; [`StorageError::AccountDisabled`], [`StorageError::QuotaExceeded`].
+    /// Fails with [`StorageError::AccountDisabled`] if the account is disabled, and with
+    /// [`StorageError::QuotaExceeded`] if its hard quota does not hold the bytes. Also fails with
+    /// [`StorageError::NoAccount`] if there is no such account, and with
+    /// [`StorageError::Database`] if a statement fails.
     pub fn admit(&self, tx: &Connection, account: AccountId, asked: u64) -> Result<()> {
         admit(tx, account, asked)
     }
 
-    /// Changes what an account pays for its files in the array, in the transaction that changes
-    /// them.
+    /// Changes the bytes that an account pays for its files in the array from `before` to `after`,
+    /// in the transaction that changes the files.
     ///
     /// # Errors
-    /// The database's; [`StorageError::AccountDisabled`] and [`StorageError::QuotaExceeded`] if it
-    /// is to pay for more.
+    /// Fails as [`LeaseDb::admit`] does for the bytes that are more than before.
     pub fn pay_for_files(
         &self,
         tx: &Connection,

@@ -1,108 +1,119 @@
-//! What collection asks of the tables: what has no lease, what is due, and what came of it.
+//! Collection's transactions: shares without a lease, deletions that are due, and the outcome of
+//! each deletion.
 
 use std::time::Duration;
 
 use rusqlite::{Connection, params};
 
-use super::{LeaseDb, ServerId, ShareRow, shares};
+use super::{
+    LateRequests, LeaseDb, Remains, ServerId, ShareRow,
+    shares::{self, COLUMNS},
+    states::*,
+};
 use crate::{Result, clock::millis};
 
-/// When accounts' leases end by themselves.
+/// The rule by which accounts' leases end by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Expiry {
-    /// Never.
+    /// Leases never end by themselves.
     #[default]
     Never,
-    /// When they were not renewed in time.
+    /// A lease ends if it is past its expiry.
     Age,
-    /// When they were renewed last before this moment, in milliseconds since 1970.
+    /// A lease ends if it was renewed last before this moment, in milliseconds since 1970. A lease
+    /// without an expiry stays.
     Cutoff(i64),
 }
 
-/// A share being deleted.
+/// A share that is being deleted (GOING), as the caller that claimed its deletion gets it.
 #[derive(Clone, Debug)]
 pub struct Going {
-    /// The share.
+    /// The row of the share.
     pub row: ShareRow,
-    /// Whether it was whole: then it is removed by the names of its objects.
+    /// Whether the share was whole. If so, its objects are removed by their names.
     pub is_whole: bool,
-    /// Until when requests may land that were given up.
+    /// The moment until which requests that were given up may land, in milliseconds since 1970.
     pub until_ms: i64,
-    /// When its objects were deleted for good; what is left is to wait until that cannot be done
-    /// once more.
+    /// The moment at which the share's objects were deleted for good, in milliseconds since 1970.
+    /// The row only waits until a deletion request that was given up can land no longer.
     pub deleted_ms: Option<i64>,
-    /// Of whoever took it up.
+    /// Number of the claim: a later claim of the same deletion has a higher one.
     fence: i64,
 }
 
-/// After a failure it is tried again with a growing pause, of an hour at most.
+/// Pause after the first failure of a deletion, in milliseconds. It doubles with each failure.
 const FIRST_PAUSE_MS: i64 = 5_000;
+/// Longest pause after a failure of a deletion, in milliseconds.
 const LONGEST_PAUSE_MS: i64 = 3_600_000;
-/// Whoever took up a deletion has so long before another may; it is renewed before each batch of
-/// objects.
+/// How long a claimed deletion belongs to the caller that claimed it. The claim is renewed before
+/// each batch of objects.
 const CLAIM: Duration = Duration::from_secs(3600);
 /// The longest that a deletion waits for anything.
 pub(super) const LONGEST_WAIT: Duration = CLAIM;
 
 impl LeaseDb {
-    /// STABLE shares of a server without a lease, up to `limit`: what collection takes next.
+    /// Reads the STABLE shares of a server that have no lease, up to `limit`. Collection deletes
+    /// these next.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn unleased(&self, server: ServerId, limit: u32) -> Result<Vec<ShareRow>> {
         self.read(move |c| {
-            let mut statement = c.prepare_cached(
-                "SELECT id, storage_index, share, kind, state, used_space, objects, leases, lost_ms FROM shares
-                 WHERE server = ?1 AND state = 1 AND leases = 0 ORDER BY id LIMIT ?2",
-            )?;
-            Ok(statement.query_map(params![server.0, limit], shares::row)?.collect::<rusqlite::Result<_>>()?)
+            let mut statement = c.prepare_cached(&format!(
+                "SELECT {COLUMNS} FROM shares
+                 WHERE server = ?1 AND state = {STABLE} AND leases = 0 ORDER BY id LIMIT ?2"
+            ))?;
+            Ok(statement
+                .query_map(params![server.0, limit], shares::row)?
+                .collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
 
-    /// STABLE shares without a lease are GOING; those that got one meanwhile stay.
+    /// Makes shares without a lease GOING. A share that got a lease meanwhile stays as it is.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn condemn_unleased(&self, server: ServerId, rows: Vec<ShareRow>) -> Result<()> {
         let leasedb = self.clone();
         self.write(move |tx| {
-            rows.iter()
-                .try_for_each(|row| leasedb.condemn(tx, server, row.id, false, true))
+            rows.iter().try_for_each(|row| {
+                leasedb.condemn(tx, server, row.row, Remains::Whole, LateRequests::Answered)
+            })
         })
         .await
     }
 
-    /// Ends uploads that nobody carries on, up to `limit`; returns how many. Mutable shares are for
-    /// the caller to settle.
+    /// Ends the server's uploads that are past their time, up to `limit`. Returns their number.
+    /// Mutable shares are left for the caller to settle.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn abandon_expired(&self, server: ServerId, limit: u32) -> Result<usize> {
         let leasedb = self.clone();
         self.write(move |tx| {
-            let mut statement = tx.prepare_cached(
+            let mut statement = tx.prepare_cached(&format!(
                 "SELECT coming.share FROM coming JOIN shares ON shares.id = coming.share
-                 WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind <> 2
-                   AND (shares.kind <> 0 OR coming.owner = zeroblob(16))
-                 ORDER BY coming.expires_ms LIMIT ?3",
-            )?;
-            // An array's upload of this run ends by itself, or is waited for; one of an earlier run
-            // was looked at first.
+                 WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind <> {MUTABLE}
+                   AND (shares.kind <> {ARRAY} OR coming.is_examined)
+                 ORDER BY coming.expires_ms LIMIT ?3"
+            ))?;
+            // An array's upload of this run ends by itself. One of an earlier run must have been
+            // examined first.
             let rows = statement.query_map(params![server.0, leasedb.now_ms(), limit], |r| {
                 r.get::<_, i64>(0)
             })?;
             let expired: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
             expired
                 .iter()
-                .try_for_each(|id| leasedb.abandon_row(tx, server, *id, true))?;
+                .try_for_each(|row| leasedb.abandon_row(tx, server, *row, LateRequests::MayLand))?;
             Ok(expired.len())
         })
         .await
     }
 
-    /// Mutable shares that began and whose first write was not seen to end, and are past their
-    /// time.
+    /// Reads the COMING mutable shares of a server that are past their time, up to `limit`. The
+    /// outcome of their first write is unknown.
     pub(crate) async fn expired_mutable(
         &self,
         server: ServerId,
@@ -110,12 +121,12 @@ impl LeaseDb {
     ) -> Result<Vec<ShareRow>> {
         let now = self.now_ms();
         self.read(move |c| {
-            let mut statement = c.prepare_cached(
-                "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms
+            let mut statement = c.prepare_cached(&format!(
+                "SELECT {COLUMNS}
                  FROM coming JOIN shares ON shares.id = coming.share
-                 WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind = 2
-                 ORDER BY coming.expires_ms LIMIT ?3",
-            )?;
+                 WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind = {MUTABLE}
+                 ORDER BY coming.expires_ms LIMIT ?3"
+            ))?;
             Ok(statement
                 .query_map(params![server.0, now, limit], shares::row)?
                 .collect::<rusqlite::Result<_>>()?)
@@ -123,27 +134,27 @@ impl LeaseDb {
         .await
     }
 
-    /// Takes up deletions that are due, up to `limit`, by compare-and-set: no other gets them for a
-    /// while.
+    /// Claims the server's deletions that are due, up to `limit`, by compare-and-set. No other
+    /// caller gets them for an hour.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn claim_going(&self, server: ServerId, limit: u32) -> Result<Vec<Going>> {
         let (now, claimed, run) = (self.now_ms(), self.after(CLAIM), self.run);
         self.write(move |tx| {
-            let mut statement = tx.prepare_cached(
-                "SELECT id, storage_index, shares.share, kind, state, used_space, objects, leases, lost_ms,
-                   going.is_whole, going.until_ms, going.deleted_ms, going.fence + 1
+            let mut statement = tx.prepare_cached(&format!(
+                "SELECT {COLUMNS},
+                   going.is_whole, going.until_ms, going.deleted_ms, going.fence + 1 AS next_fence
                  FROM going JOIN shares ON shares.id = going.share
-                 WHERE going.server = ?1 AND going.next_ms <= ?2 ORDER BY going.next_ms LIMIT ?3",
-            )?;
+                 WHERE going.server = ?1 AND going.next_ms <= ?2 ORDER BY going.next_ms LIMIT ?3"
+            ))?;
             let rows = statement.query_map(params![server.0, now, limit], |r| {
                 Ok(Going {
                     row: shares::row(r)?,
-                    is_whole: r.get(9)?,
-                    until_ms: r.get(10)?,
-                    deleted_ms: r.get(11)?,
-                    fence: r.get(12)?,
+                    is_whole: r.get("is_whole")?,
+                    until_ms: r.get("until_ms")?,
+                    deleted_ms: r.get("deleted_ms")?,
+                    fence: r.get("next_fence")?,
                 })
             })?;
             let due: Vec<Going> = rows.collect::<rusqlite::Result<_>>()?;
@@ -151,46 +162,48 @@ impl LeaseDb {
                 tx.prepare_cached(
                     "UPDATE going SET next_ms = ?2, fence = ?3, claimed_by = ?4 WHERE share = ?1",
                 )?
-                .execute(params![going.row.id, claimed, going.fence, run])?;
+                .execute(params![going.row.row, claimed, going.fence, run])?;
             }
             Ok(due)
         })
         .await
     }
 
-    /// Whether a deletion that was taken up is still this caller's, just now: then it is for as
-    /// long as a claim lasts. Asked immediately before objects are deleted: the share may have gone
-    /// meanwhile, and been stored again.
+    /// Returns whether a claimed deletion still belongs to this caller, and if so renews the claim.
+    /// The caller asks immediately before it deletes objects, because the share may have gone
+    /// meanwhile and been stored again.
     pub(crate) async fn still_claimed(&self, going: &Going) -> Result<bool> {
-        let (id, fence, claimed) = (going.row.id, going.fence, self.after(CLAIM));
+        let (id, fence, claimed) = (going.row.row, going.fence, self.after(CLAIM));
         self.write(move |tx| {
             let renewed = tx
-                .prepare_cached(
+                .prepare_cached(&format!(
                     "UPDATE going SET next_ms = ?3 WHERE share = ?1 AND fence = ?2
-                       AND EXISTS(SELECT 1 FROM shares WHERE id = ?1 AND state = 2)",
-                )?
+                       AND EXISTS(SELECT 1 FROM shares WHERE id = ?1 AND state = {GOING})"
+                ))?
                 .execute(params![id, fence, claimed])?;
             Ok(renewed == 1)
         })
         .await
     }
 
-    /// Objects of a share that is being deleted have gone, from its end: so many are left.
+    /// Records that a share being deleted has only its first `objects` objects left. Objects are
+    /// deleted from the share's end.
     pub(crate) async fn deleted_down_to(&self, going: &Going, objects: u64) -> Result<()> {
-        let (id, fence) = (going.row.id, going.fence);
+        let (id, fence) = (going.row.row, going.fence);
         self.write(move |tx| {
-            tx.prepare_cached(
-                "UPDATE shares SET objects = ?3 WHERE id = ?1 AND state = 2
-                   AND EXISTS(SELECT 1 FROM going WHERE share = ?1 AND fence = ?2)",
-            )?
+            tx.prepare_cached(&format!(
+                "UPDATE shares SET objects = ?3 WHERE id = ?1 AND state = {GOING}
+                   AND EXISTS(SELECT 1 FROM going WHERE share = ?1 AND fence = ?2)"
+            ))?
             .execute(params![id, fence, super::int(objects)])?;
             Ok(())
         })
         .await
     }
 
-    /// Deletions that another run of the daemon took up, or that wait after a failure, are due: it
-    /// was stopped. Those of this run go on, also where the configuration was read anew.
+    /// Makes the server's deletions due that another run of the daemon claimed, also those that
+    /// wait after a failure: that run was stopped. The claims of this run stay, even if the
+    /// configuration was reloaded.
     pub(crate) async fn release_claims(&self, server: ServerId) -> Result<()> {
         let (now, run) = (self.now_ms(), self.run);
         self.write(move |tx| {
@@ -205,12 +218,12 @@ impl LeaseDb {
         .await
     }
 
-    /// A deletion was not tried after all: it is due at once.
+    /// Gives a claimed deletion back without an attempt. It is due again after `later`.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn unclaim_going(&self, going: &Going, later: Duration) -> Result<()> {
-        let (id, fence, next) = (going.row.id, going.fence, self.after(later));
+        let (id, fence, next) = (going.row.row, going.fence, self.after(later));
         self.write(move |tx| {
             tx.execute(
                 "UPDATE going SET next_ms = ?2 WHERE share = ?1 AND fence = ?3",
@@ -221,27 +234,29 @@ impl LeaseDb {
         .await
     }
 
-    /// What came of a deletion: its objects are gone, and the row with them once nothing can land
-    /// any longer; or it failed and is tried again later. Returns whether the row has gone.
+    /// Records the outcome of a deletion: `error` is `None` if its objects are gone. The row goes
+    /// when no late request can land any longer; `may_land` means that one of the deletion itself
+    /// may. After an error the deletion is due again after a pause. Returns whether the row has
+    /// gone.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn going_tried(
         &self,
         going: &Going,
         error: Option<String>,
         may_land: bool,
     ) -> Result<bool> {
-        let (id, fence, until, now) = (going.row.id, going.fence, going.until_ms, self.now_ms());
+        let (id, fence, until, now) = (going.row.row, going.fence, going.until_ms, self.now_ms());
         let rests = going.deleted_ms.is_none() && may_land;
-        let rested = self.after(self.patience().late);
+        let rested = self.after(self.grace_periods().late);
         self.write(move |tx| {
             if error.is_none() && until <= now {
                 if !rests {
                     return gone(tx, id, fence);
                 }
-                // An attempt at the deletion that was given up may be done later: until then the
-                // name has no other bytes.
+                // A deletion request that was given up may still land. Until it cannot, the name
+                // gets no other bytes.
                 tx.prepare_cached("UPDATE going SET deleted_ms = ?2, next_ms = ?3 WHERE share = ?1 AND fence = ?4")?
                     .execute(params![id, now, rested, fence])?;
                 return Ok(false);
@@ -256,38 +271,35 @@ impl LeaseDb {
         .await
     }
 
-    /// How many shares are in each state on all servers: COMING, STABLE, GOING, and those that are
-    /// lost.
+    /// Counts shares on all servers: first those that wait to be collected, then those that are
+    /// lost. The first are GOING, or STABLE without a lease, on servers that are not gone. The
+    /// second have vanished, or have a lease and lie on a server that is gone.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn waiting(&self) -> Result<(u64, u64)> {
         self.read(|c| {
-            let one = |sql| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(super::uint);
+            let one = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(super::uint);
             Ok((
                 one("SELECT count(*) FROM going CROSS JOIN servers ON servers.id = server WHERE gone_ms IS NULL")?
-                    + one(
-                        "SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
-                         WHERE gone_ms IS NULL AND state = 1 AND leases = 0",
-                    )?,
-                // What a server that is gone held, as far as anything still leases it.
+                    + one(&format!("SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
+                         WHERE gone_ms IS NULL AND state = {STABLE} AND leases = 0"))?,
+                // Of a server that is gone, only the shares that still have a lease count.
                 one(
                     "SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
-                     WHERE gone_ms IS NULL AND lost_ms > 0",
-                )? + one(
-                    "SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
-                     WHERE gone_ms IS NOT NULL AND state = 1 AND leases > 0",
-                )?,
+                     WHERE gone_ms IS NULL AND lost_ms IS NOT NULL",
+                )? + one(&format!("SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
+                     WHERE gone_ms IS NOT NULL AND state = {STABLE} AND leases > 0"))?,
             ))
         })
         .await
     }
 
-    /// What expiry by age would end next if it were at `now_ms`: shares whose every lease has an
-    /// end that is over.
+    /// Reads the STABLE shares of a server that `expiry` would leave without a lease now, up to
+    /// `limit`: each of their leases has an expiry and would end.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn would_expire(
         &self,
         server: ServerId,
@@ -300,18 +312,16 @@ impl LeaseDb {
             Expiry::Cutoff(cutoff) => (i64::MIN, cutoff),
         };
         self.read(move |c| {
-            let mut statement = c.prepare_cached(
-                "SELECT id, storage_index, share, kind, state, used_space, objects, leases, lost_ms FROM shares
-                 WHERE server = ?1 AND state = 1 AND leases > 0 AND NOT EXISTS(SELECT 1 FROM leases WHERE leases.share = shares.id
-                   AND (expires_ms IS NULL OR (expires_ms >= ?2 AND renewed_ms >= ?3))) ORDER BY id LIMIT ?4",
-            )?;
+            let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM shares
+                 WHERE server = ?1 AND state = {STABLE} AND leases > 0 AND NOT EXISTS(SELECT 1 FROM leases WHERE leases.share = shares.id
+                   AND (expires_ms IS NULL OR (expires_ms >= ?2 AND renewed_ms >= ?3))) ORDER BY id LIMIT ?4"))?;
             let rows = statement.query_map(params![server.0, over, cutoff, limit], shares::row)?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
 
-    /// A pause that is no less than what `by` asks for, in milliseconds from now.
+    /// Returns the moment that lies `by` before now, in milliseconds since 1970.
     pub(crate) fn over_since(&self, by: Duration) -> i64 {
         self.now_ms().saturating_sub(millis(by))
     }
@@ -322,8 +332,10 @@ fn gone(tx: &Connection, id: i64, fence: i64) -> Result<bool> {
         .prepare_cached("DELETE FROM going WHERE share = ?1 AND fence = ?2")?
         .execute([id, fence])?;
     if is_ours == 1 {
-        tx.prepare_cached("DELETE FROM shares WHERE id = ?1 AND state = 2")?
-            .execute([id])?;
+        tx.prepare_cached(&format!(
+            "DELETE FROM shares WHERE id = ?1 AND state = {GOING}"
+        ))?
+        .execute([id])?;
     }
     Ok(is_ours == 1)
 }

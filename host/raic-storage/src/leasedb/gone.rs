@@ -1,51 +1,79 @@
-//! Servers that are no longer there: what they held is lost, and is told as lost.
+//! Servers that are gone for good: the shares that they held count as lost.
 
-use super::{LeaseDb, uint};
+use std::collections::BTreeMap;
+
+use super::{LeaseDb, states::*, uint};
 use crate::{Result, StorageError};
 
-/// A server, and what it holds.
+/// A server, and the number of its shares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerShares {
-    /// Its name.
+    /// The server's name.
     pub name: String,
-    /// Shares that it holds, or that are being written there.
+    /// Number of shares that the server holds or that are being written to it. Lost shares are not
+    /// counted.
     pub shares: u64,
-    /// Whether it was said to be gone.
+    /// Whether the operator marked the server as gone.
     pub is_gone: bool,
 }
 
 impl LeaseDb {
-    /// All servers that were ever used, by name.
+    /// Reads all servers that were ever used, in the order of their names.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn servers(&self) -> Result<Vec<ServerShares>> {
         self.read(|c| {
-            let mut statement = c.prepare(
-                "SELECT name, gone_ms IS NOT NULL,
-                        (SELECT count(*) FROM shares WHERE server = servers.id AND state IN (0, 1) AND lost_ms IS NULL)
-                 FROM servers ORDER BY name",
-            )?;
+            let sql = format!(
+                "SELECT name, gone_ms IS NOT NULL, (SELECT count(*) FROM shares
+                   WHERE server = servers.id AND state IN ({COMING}, {STABLE}) AND lost_ms IS NULL
+                     AND NOT is_unconfirmed)
+                 FROM servers ORDER BY name"
+            );
+            let mut statement = c.prepare(&sql)?;
             let rows = statement.query_map([], |row| {
-                Ok(ServerShares { name: row.get(0)?, is_gone: row.get(1)?, shares: uint(row.get(2)?) })
+                Ok(ServerShares {
+                    name: row.get(0)?,
+                    is_gone: row.get(1)?,
+                    shares: uint(row.get(2)?),
+                })
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }
 
-    /// Says that a server is gone for good, with all that it holds: its shares count as lost. One
-    /// that is opened again is there again, and what it still holds is.
+    /// How many shares have vanished from each server, by its name; servers without any are left
+    /// out.
     ///
     /// # Errors
-    /// [`StorageError::Unusable`] where there never was one of that name; the database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
+    pub async fn vanished(&self) -> Result<BTreeMap<String, u64>> {
+        self.read(|c| {
+            let mut statement = c.prepare(
+                "SELECT servers.name, count(*) FROM servers
+                 CROSS JOIN shares ON server = servers.id WHERE lost_ms IS NOT NULL
+                 GROUP BY servers.id",
+            )?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
+    /// Marks a server as gone for good: its shares count as lost. A server that is opened again
+    /// ([`LeaseDb::server`]) is marked so no longer, and its shares count again.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::Unusable`] if there never was a server of that name, and with
+    /// [`StorageError::Database`] if the database cannot be written.
     pub async fn set_gone(&self, name: &str) -> Result<()> {
         let (name, now) = (name.to_owned(), self.now_ms());
         self.write(move |tx| {
             let sql = "UPDATE servers SET gone_ms = coalesce(gone_ms, ?2) WHERE name = ?1";
             if tx.execute(sql, (&name, now))? == 0 {
                 return Err(StorageError::Unusable {
-                    reason: format!("there never was a cloud {name:?}"),
+                    reason: format!("there never was a cloud {name:?} in this home"),
                 });
             }
             Ok(())

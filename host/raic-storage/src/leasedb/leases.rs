@@ -1,15 +1,16 @@
-//! Leases: an account's claim on a share, with an expiry, that keeps it from collection.
+//! Leases. A lease is an account's claim on a share that keeps the share from collection. It ends
+//! at its expiry, if it has one.
 
 use std::collections::BTreeSet;
 
 use rusqlite::{Connection, params};
 
-use super::{AccountId, LeaseDb, ServerId, int, shares, uint};
-use crate::{Result, ShareNum, StorageError, StorageIndex};
+use super::{AccountId, LeaseDb, ServerId, ShareState, int, shares, uint};
+use crate::{Result, ShareId, ShareNum, StorageError, StorageIndex};
 
-/// What identifies a lease beside share and account: the hash of a client's renew secret.
+/// The hash of a client's renew secret. Share, account and this hash identify a lease.
 ///
-/// Secrets are 32 random bytes, so 128 bits of a hash are enough to keep.
+/// Secrets are 32 random bytes, so 128 bits of the hash are enough.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RenewSecret(pub(crate) [u8; 16]);
 
@@ -20,12 +21,12 @@ impl std::fmt::Debug for RenewSecret {
 }
 
 impl RenewSecret {
-    /// Of leases that no client renews: an array's, and starters'.
+    /// Stands for leases that no client renews: those of an array, and starter leases.
     pub const NONE: Self = Self([0; 16]);
-    /// Of an upload.
+    /// Stands for the lease of an upload, which ends with the upload.
     pub(crate) const UPLOAD: Self = Self([0xff; 16]);
 
-    /// Of a client's secret.
+    /// Hashes a client's renew secret.
     pub fn of(secret: &[u8]) -> Self {
         let mut hash = [0; 16];
         hash.copy_from_slice(&blake3::derive_key("RAIC 2026-11 lease secret v1", secret)[..16]);
@@ -33,32 +34,30 @@ impl RenewSecret {
     }
 }
 
-/// Leases that an account can have of one share: a client has one, and no honest account has so
-/// many clients. Others' leases are not counted: they would shut it out.
+/// Most leases that one account can have on one share. A client has one, and no honest account has
+/// so many clients. Leases of other accounts do not count: they would shut the account out.
 const MOST_LEASES: u64 = 1024;
 
-/// A lease, as it is told.
+/// A lease, as a listing of leases shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseInfo {
     /// The server's name.
     pub server: String,
-    /// Whose share.
-    pub index: StorageIndex,
-    /// Which.
-    pub share: ShareNum,
-    /// Who holds it.
+    /// The share.
+    pub id: ShareId,
+    /// Name of the account that holds the lease.
     pub account: String,
-    /// When it was renewed last, in milliseconds since 1970.
+    /// The moment at which the lease was renewed last, in milliseconds since 1970.
     pub renewed_ms: i64,
-    /// When it ends; none: never.
+    /// The moment at which the lease ends, in milliseconds since 1970; `None` if it has no end.
     pub expires_ms: Option<i64>,
-    /// Bytes of the share.
+    /// Bytes that the share takes, or that are reserved for it.
     pub used_space: u64,
-    /// `coming`, `stable` or `going`.
-    pub state: &'static str,
+    /// State of the share.
+    pub state: ShareState,
 }
 
-/// Adds a lease, or renews it where it is there; a lease is never shortened.
+/// Adds a lease, or renews it if it exists. A lease is never shortened.
 pub(super) fn insert(
     tx: &Connection,
     share: i64,
@@ -76,7 +75,8 @@ pub(super) fn insert(
     Ok(())
 }
 
-/// Whether an account has all the leases of a share that it can have, and none of that secret.
+/// Returns whether an account already has the most leases on a share that it can have, none of them
+/// with this secret.
 pub(super) fn is_full(
     c: &Connection,
     share: i64,
@@ -91,7 +91,7 @@ pub(super) fn is_full(
         .query_row(params![share, account.0, renew.0, most], |r| r.get(0))?)
 }
 
-/// Ends the leases of a share: all, or those of one secret.
+/// Ends the leases of a share that have this secret; `None` ends all of them.
 pub(super) fn end(tx: &Connection, share: i64, renew: Option<RenewSecret>) -> Result<()> {
     match renew {
         Some(renew) => tx
@@ -104,7 +104,7 @@ pub(super) fn end(tx: &Connection, share: i64, renew: Option<RenewSecret>) -> Re
     Ok(())
 }
 
-/// Whether an account holds a lease on a share.
+/// Returns whether an account holds a lease on a share.
 pub(super) fn holds(c: &Connection, share: i64, account: AccountId) -> Result<bool> {
     let sql = "SELECT EXISTS(SELECT 1 FROM leases WHERE share = ?1 AND account = ?2)";
     Ok(c.prepare_cached(sql)?
@@ -112,11 +112,12 @@ pub(super) fn holds(c: &Connection, share: i64, account: AccountId) -> Result<bo
 }
 
 impl LeaseDb {
-    /// Ends the leases without a client's secret on all shares of a storage index, on every server:
-    /// what named it is gone. Collection does the rest. Returns whether there were any.
+    /// Ends the leases without a client's secret on all shares of a storage index, on every server,
+    /// because no file names the storage index any longer. Collection does the rest. Returns
+    /// whether there were such leases.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with [`StorageError::Database`] if a statement fails.
     pub fn release(&self, tx: &Connection, index: StorageIndex) -> Result<bool> {
         self.changed();
         let ended = tx
@@ -129,11 +130,11 @@ impl LeaseDb {
         Ok(ended > 0)
     }
 
-    /// Adds or renews an account's lease on all shares of a shareset that are whole, and not lost.
-    /// Returns which.
+    /// Adds or renews an account's lease on all shares of a shareset that are whole and not lost.
+    /// Returns the shares on which the account has the lease now.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails as [`LeaseDb::renew_in`] does.
     pub async fn renew(
         &self,
         server: ServerId,
@@ -146,11 +147,14 @@ impl LeaseDb {
             .await
     }
 
-    /// As [`LeaseDb::renew`], in a transaction.
+    /// Does what [`LeaseDb::renew`] does, in the caller's transaction.
     ///
     /// # Errors
-    /// The database's, and the account's: it is disabled, or its quota does not hold what it would
-    /// pay for.
+    /// Fails with [`StorageError::AccountDisabled`] if the account is disabled, and with
+    /// [`StorageError::QuotaExceeded`] if its quota does not hold a share that it would newly pay
+    /// for. Fails with [`StorageError::TooManyLeases`] if no share took the lease because the
+    /// account has too many. Also fails with [`StorageError::NoAccount`] or
+    /// [`StorageError::Database`].
     pub fn renew_in(
         &self,
         tx: &Connection,
@@ -161,22 +165,22 @@ impl LeaseDb {
     ) -> Result<BTreeSet<ShareNum>> {
         let expires = self.after(super::accounts::by_id(tx, account)?.lease);
         let rows = shares::shareset(tx, server, index)?;
-        let there = rows
+        let whole = rows
             .iter()
-            .filter(|row| row.state == shares::ShareState::Stable && !row.is_lost);
+            .filter(|row| row.state == ShareState::Stable && !row.is_lost);
         let (mut renewed, mut is_refused) = (BTreeSet::new(), false);
-        super::admit(tx, account, 0)?;
-        for row in there {
-            if is_full(tx, row.id, account, renew)? {
+        super::accounts::admit(tx, account, 0)?;
+        for row in whole {
+            if is_full(tx, row.row, account, renew)? {
                 is_refused = true;
                 continue;
             }
-            // Whoever takes a lease pays for the whole share.
-            if !holds(tx, row.id, account)? {
-                super::admit(tx, account, row.used_space)?;
+            // An account that takes a lease pays for the whole share.
+            if !holds(tx, row.row, account)? {
+                super::accounts::admit(tx, account, row.used_space)?;
             }
-            insert(tx, row.id, account, renew, self.now_ms(), Some(expires))?;
-            renewed.insert(row.share);
+            insert(tx, row.row, account, renew, self.now_ms(), Some(expires))?;
+            renewed.insert(row.id.share);
         }
         if is_refused && renewed.is_empty() {
             return Err(StorageError::TooManyLeases { most: MOST_LEASES });
@@ -184,20 +188,23 @@ impl LeaseDb {
         Ok(renewed)
     }
 
-    /// Leases, in the order of storage indexes on each server: up to `limit` after a storage index
-    /// on a server, of one account or all.
+    /// Reads a page of leases, in the order of servers, storage indexes and shares. It has those
+    /// of `account` and `index` (`None` for all) that come after the share `after`. A page has up
+    /// to `limit` leases and, if it has more than one share, ends with a whole share.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn leases(
         &self,
         account: Option<AccountId>,
         index: Option<StorageIndex>,
-        after: Option<(String, StorageIndex, ShareNum)>,
+        after: Option<(String, ShareId)>,
         limit: u32,
     ) -> Result<Vec<LeaseInfo>> {
         self.read(move |c| {
-            let (server, from, share) = after.map_or((String::new(), [0; 16], -1), |(s, i, n)| (s, i.0, i64::from(n.0)));
+            let (server, from, share) = after.map_or((String::new(), [0; 16], -1), |(server, id)| {
+                    (server, id.index.0, i64::from(id.share.0))
+                });
             let mut statement = c.prepare(
                 "SELECT servers.name, shares.storage_index, shares.share, accounts.name, leases.renewed_ms,
                    leases.expires_ms, shares.used_space, shares.state
@@ -212,24 +219,21 @@ impl LeaseDb {
                 |r| {
                     Ok(LeaseInfo {
                         server: r.get(0)?,
-                        index: StorageIndex(r.get(1)?),
-                        share: ShareNum(r.get(2)?),
+                        id: ShareId {
+                            index: StorageIndex(r.get(1)?),
+                            share: ShareNum(r.get(2)?),
+                        },
                         account: r.get(3)?,
                         renewed_ms: r.get(4)?,
                         expires_ms: r.get(5)?,
                         used_space: uint(r.get(6)?),
-                        state: match r.get::<_, i64>(7)? {
-                            0 => "coming",
-                            1 => "stable",
-                            2 => "going",
-                            other => return Err(rusqlite::Error::IntegralValueOutOfRange(7, other)),
-                        },
+                        state: r.get(7)?,
                     })
                 },
             )?;
             let mut leases: Vec<LeaseInfo> = rows.collect::<rusqlite::Result<_>>()?;
             // A page ends with a share, so that the next begins after it.
-            let place = |l: &LeaseInfo| (l.server.clone(), l.index, l.share);
+            let place = |l: &LeaseInfo| (l.server.clone(), l.id);
             if leases.len() == limit as usize
                 && let (Some(first), Some(last)) = (leases.first().map(place), leases.last().map(place))
                 && first != last
@@ -241,10 +245,11 @@ impl LeaseDb {
         .await
     }
 
-    /// Ends leases of accounts that expired at `before_ms`, a bounded number; returns how many.
+    /// Ends up to `limit` leases that expired before `before_ms`, in milliseconds since 1970.
+    /// Returns their number. Leases of uploads stay.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn end_expired(&self, before_ms: i64, limit: u32) -> Result<usize> {
         self.write(move |tx| {
             // Uploads' leases end with their uploads.
@@ -265,11 +270,13 @@ impl LeaseDb {
         .await
     }
 
-    /// Ends leases of accounts that were renewed last before a moment, walking all leases from
-    /// `from` on, a bounded number at a time. Returns where to go on; none at the end.
+    /// Ends the leases that were renewed last before `cutoff_ms`, in milliseconds since 1970, among
+    /// the next `limit` leases. `from` is the row number of the share at which the walk continues.
+    /// Leases of uploads and leases without an expiry stay. Returns the next `from`, or `None` at
+    /// the end of the walk.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn end_not_renewed_since(
         &self,
         cutoff_ms: i64,

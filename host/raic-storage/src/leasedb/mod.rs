@@ -1,16 +1,24 @@
-//! leasedb: which shares there are, who holds leases on them, and what that costs.
+//! leasedb: raic-storage's tables in the one database file. They record which shares exist, which
+//! accounts hold leases on them, and the space that each account uses.
 //!
-//! raic-storage's tables in the one database file. Functions that take a transaction are for
-//! whoever changes tables of its own with them; methods of [`LeaseDb`] are whole transactions.
-//! States of shares change by compare-and-set.
+//! A function that takes a transaction is for a caller that changes its own tables in the same
+//! transaction. Every other method of [`LeaseDb`] is a whole transaction. States of shares change
+//! by compare-and-set.
 
 mod accounts;
 mod collection;
+mod discovery;
 mod gone;
 mod leases;
+mod mutable;
+mod pins;
 mod schema;
 mod shares;
+mod slots;
+mod states;
+mod suspects;
 mod time;
+mod uploads;
 mod usage;
 mod walks;
 
@@ -26,67 +34,75 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 pub use accounts::{Account, AccountChange, AccountId};
-pub(crate) use accounts::{admit, by_id as account};
 pub use collection::{Expiry, Going};
+pub use discovery::LateRequests;
+pub(crate) use discovery::Remains;
 pub use gone::ServerShares;
 pub use leases::{LeaseInfo, RenewSecret};
-pub use shares::{
-    Allocation, Coming, MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, Upload, placed,
-};
-pub(crate) use shares::{below, count, find, not_begun, shareset, upload_of};
+pub(crate) use pins::pins;
+pub use pins::{Pin, Pins};
+pub(crate) use shares::shares_of;
+pub use shares::{MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, placed};
+use shares::{find, shareset};
+pub use slots::Slots;
+pub(crate) use slots::{NamedChunk, Slot, Superseded};
+pub use suspects::{Suspect, Suspicion};
+use suspects::{clear, is_suspect};
+pub(crate) use uploads::UploadRequest;
+pub use uploads::{Allocated, Allocation, Coming, FirstLease, Upload, UploadSecret};
 pub use usage::{Usage, UsageDay};
-pub use walks::{Suspect, Suspicion};
-pub(crate) use walks::{clear, is_suspect, set_lost, suspect};
 
 use crate::{Clock, Database, IssuedRuns, Result, StorageIndex};
+use states::{MUTABLE, STABLE};
 
-/// A storage server, by number: its cloud's number in the array.
+/// The number of a storage server, which is its cloud's number in the array.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServerId(pub(crate) i64);
 
 impl ServerId {
-    /// The server of a number.
+    /// Makes the id of the server with this number.
     pub fn of(number: u32) -> Self {
         Self(i64::from(number))
     }
 
-    /// Its number, 1 or more.
+    /// The server's number, 1 or more.
     pub fn number(self) -> u32 {
         u32::try_from(self.0).unwrap_or(u32::MAX)
     }
 }
 
-/// Which database this is, and of which epoch: what owner objects are named by.
+/// The identity of a database: its random name and its epoch. Owner objects are named by both.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Random, made with the database.
+    /// Random name of the database, made when the database is made or a backup of it is restored.
     pub database: StorageIndex,
-    /// Rises when a container is taken over; 1 at first.
+    /// Epoch of the database, 1 at first. It rises when this database takes containers over.
     pub epoch: u32,
 }
 
-/// How long things are waited for before they are given up or destroyed; tests shorten them.
+/// The waits before something is given up or destroyed. Tests shorten them.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// A request that was given up may still land until then: other bytes under its name, and a
-    /// deletion's end, wait.
+pub struct GracePeriods {
+    /// Time for which a request that was given up may still land. Until it has passed, no other
+    /// bytes get the request's name, and no deletion of the share ends.
     pub late: Duration,
-    /// An upload that nobody carries on ends.
+    /// Time after which an upload ends that received nothing more. An array's upload of this run
+    /// ends by itself instead.
     pub upload: Duration,
-    /// Between the two passes that must agree before anything is destroyed, or marked lost, on a
-    /// listing's word.
+    /// Time between two passes that must agree. Only then a share is destroyed or marked as lost
+    /// because of a listing.
     pub suspicion: Duration,
 }
 
-impl Patience {
-    /// How long the uploads of earlier runs rest before they are given up: longer than a copy of
-    /// this home goes on without looking whose its containers are.
+impl GracePeriods {
+    /// How long an array's uploads of earlier runs rest before they are given up. This is longer
+    /// than a daemon on a copy of this home goes on without checking its containers' owners.
     pub fn of_other_runs(&self) -> Duration {
         self.upload * 2 / 3
     }
 }
 
-impl Default for Patience {
+impl Default for GracePeriods {
     fn default() -> Self {
         Self {
             late: Duration::from_secs(15 * 60),
@@ -96,29 +112,31 @@ impl Default for Patience {
     }
 }
 
-/// A handle to the tables; cheap to clone.
+/// A handle to leasedb's tables, cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LeaseDb {
     database: Database,
     clock: Clock,
-    patience: Patience,
-    /// Of this run of the process: uploads of another one were ended by a crash.
+    grace_periods: GracePeriods,
+    /// Random nonce of this run of the process. An array's upload with another nonce was cut off
+    /// when its own run ended.
     run: [u8; 16],
-    /// The number of this run, which rises at each start, and while things change: see
+    /// The number of this run. It rises at each start, and while shares change: see
     /// [`crate::Ownership::Copied`].
     run_number: Arc<AtomicU64>,
-    /// Whether shares changed since that number rose.
+    /// Whether shares changed since the run's number rose last.
     has_changed: Arc<AtomicBool>,
     accepted: time::Accepted,
 }
 
-/// A run of the daemon on its containers, as they see it.
+/// A run of the daemon, as a container's run object names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Run {
-    /// Rises at each start of a daemon, and every ten minutes in which something changed: in the
-    /// database first.
+    /// Number of the run. It rises at each start of a daemon, and every ten minutes in which shares
+    /// changed. The database records it before any container gets it.
     pub number: u64,
-    /// Of this process alone: two copies of one home that start at once have the same number.
+    /// Random nonce of this process alone. Two copies of one home that start at once have the same
+    /// number, but not the same nonce.
     pub nonce: StorageIndex,
 }
 
@@ -131,11 +149,18 @@ pub(crate) fn uint(value: i64) -> u64 {
 }
 
 impl LeaseDb {
-    /// Brings the tables to the newest version.
+    /// Opens leasedb in a database, brings its tables to the newest version, and issues the number
+    /// of this run.
     ///
     /// # Errors
-    /// The database's; [`crate::DatabaseError::Newer`] where they are newer than this program.
-    pub async fn open(database: Database, clock: Clock, patience: Patience) -> Result<Self> {
+    /// Fails with [`crate::DatabaseError::Newer`] if the tables are newer than this program. Fails
+    /// with [`crate::DatabaseError::Randomness`] if the system gives no random numbers, and with
+    /// another `StorageError::Database` if the database cannot be written.
+    pub async fn open(
+        database: Database,
+        clock: Clock,
+        grace_periods: GracePeriods,
+    ) -> Result<Self> {
         database.migrate("storage", schema::STEPS).await?;
         let run = StorageIndex::random()
             .map_err(crate::DatabaseError::Randomness)?
@@ -148,7 +173,7 @@ impl LeaseDb {
         let leasedb = Self {
             database,
             clock,
-            patience,
+            grace_periods,
             run,
             run_number,
             has_changed,
@@ -168,7 +193,7 @@ impl LeaseDb {
         Ok(leasedb)
     }
 
-    /// This run, as containers are told of it.
+    /// This run, as it is written into the containers.
     pub fn run(&self) -> Run {
         Run {
             number: self.run_number.load(Ordering::Relaxed),
@@ -176,10 +201,10 @@ impl LeaseDb {
         }
     }
 
-    /// All runs that this database issued.
+    /// Reads all runs that this database issued.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn issued_runs(&self) -> Result<IssuedRuns> {
         let run = self.run();
         self.read(move |c| {
@@ -191,8 +216,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Issues the next number. It is told to nobody before it is durable here: a container that
-    /// knows more than this database would take it for a copy.
+    /// Issues the next run number. The number is durable here before any container gets it. A run
+    /// that a container holds and this database never issued means that a copy of it runs.
     async fn raise_run(&self) -> Result<()> {
         let nonce = self.run;
         let raise = self.write(move |tx| {
@@ -208,17 +233,18 @@ impl LeaseDb {
         Ok(())
     }
 
-    /// Shares changed: an older state of this database, brought back, would not know of it.
+    /// Records that shares changed. An older state of this database, if it is restored, does not
+    /// have the change.
     fn changed(&self) {
         self.has_changed.store(true, Ordering::Relaxed);
     }
 
-    /// Raises the run's number if shares changed since it rose last, so that an older state of this
-    /// database can be told from this one. The containers are told by the next look at their
-    /// owners.
+    /// Raises the run's number if shares changed since it rose last. So an older state of this
+    /// database can be distinguished from this one. The next check of a container's owner writes
+    /// the number there.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn raise_run_if_changed(&self) -> Result<()> {
         if !self.has_changed.swap(false, Ordering::Relaxed) {
             return Ok(());
@@ -226,25 +252,25 @@ impl LeaseDb {
         self.raise_run().await.inspect_err(|_| self.changed())
     }
 
-    /// The one database.
+    /// The database that holds the tables.
     pub fn database(&self) -> &Database {
         &self.database
     }
 
-    /// The clock by which leases run.
+    /// The clock that leases and waits are measured by.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// How long things are waited for.
-    pub fn patience(&self) -> Patience {
-        self.patience
+    /// The waits before something is given up or destroyed.
+    pub fn grace_periods(&self) -> GracePeriods {
+        self.grace_periods
     }
 
-    /// Which database this is.
+    /// Reads the database's identity.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn identity(&self) -> Result<Identity> {
         self.read(|c| {
             let row = |r: &rusqlite::Row<'_>| {
@@ -258,11 +284,11 @@ impl LeaseDb {
         .await
     }
 
-    /// Raises the epoch above one that was seen in a container: this database takes the containers
-    /// over.
+    /// Raises this database's epoch above `above`, an epoch that was seen in a container. So this
+    /// database takes the containers over.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn raise_epoch(&self, above: u32) -> Result<()> {
         self.write(move |tx| {
             tx.execute("UPDATE identity SET epoch = max(epoch, ?1 + 1)", [above])?;
@@ -271,21 +297,23 @@ impl LeaseDb {
         .await
     }
 
-    /// Whether requests of the host before, which nobody here knows of, may still land.
+    /// Returns whether the server's container was taken over so recently that unknown requests of
+    /// its previous host may still land.
     pub(crate) fn was_just_taken(&self, c: &Connection, server: ServerId) -> Result<bool> {
         let taken = taken_ms(c, server)?;
-        Ok(taken > 0 && taken > self.over_since(self.patience.late))
+        Ok(taken.is_some_and(|taken| taken > self.over_since(self.grace_periods.late)))
     }
 
-    /// When a walk through a server's container must have ended last, for another not to be due:
-    /// after all that the host before may have sent had landed.
-    pub(crate) async fn settled_ms(&self, server: ServerId) -> Result<i64> {
-        let late = crate::clock::millis(self.patience.late);
-        self.read(move |c| Ok(taken_ms(c, server)?.saturating_add(late)))
+    /// The moment from which nothing that the previous host sent can still land, in milliseconds
+    /// since 1970; `None` if the container was never taken over. A walk that ended earlier must be
+    /// repeated.
+    pub(crate) async fn settled_ms(&self, server: ServerId) -> Result<Option<i64>> {
+        let late = crate::clock::millis(self.grace_periods.late);
+        self.read(move |c| Ok(taken_ms(c, server)?.map(|taken| taken.saturating_add(late))))
             .await
     }
 
-    /// The server's container is being taken over from another database.
+    /// Records that the server's container is taken over from another database now.
     pub(crate) async fn set_taken(&self, server: ServerId) -> Result<()> {
         let now = self.now_ms();
         self.write(move |tx| {
@@ -298,43 +326,44 @@ impl LeaseDb {
         .await
     }
 
-    /// A backup of the database was restored: it is another database from now on, that knows of no
-    /// write under way, takes what it knows of mutable shares for doubtful, and must take its
-    /// containers over.
+    /// Makes this database, restored from a backup, a database of its own. It gets a new name and a
+    /// higher epoch, and must take its containers over. It forgets all writes under way. Its
+    /// versions of mutable shares become doubtful.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn restored(&self) -> Result<()> {
         let fresh = StorageIndex::random()
             .map_err(crate::DatabaseError::Randomness)?
             .0;
         self.write(move |tx| {
             tx.execute("UPDATE identity SET database_id = ?1, epoch = epoch + 1, run = run + 1", [fresh])?;
-            tx.execute_batch(
+            tx.execute_batch(&format!(
                 "UPDATE servers SET is_claimed = 0;
-                 DELETE FROM leases WHERE share IN (SELECT id FROM shares WHERE state <> 1);
-                 DELETE FROM shares WHERE state <> 1;
+                 DELETE FROM leases WHERE share IN (SELECT id FROM shares WHERE state <> {STABLE});
+                 DELETE FROM shares WHERE state <> {STABLE};
                  DELETE FROM superseded;
                  DELETE FROM suspects;
                  UPDATE slots SET intent = NULL, intent_commit = NULL, fence = fence + 1, is_doubtful = 1;
                  DELETE FROM slots WHERE current IS NULL;
-                 UPDATE shares SET objects = 0 WHERE kind = 2;
+                 UPDATE shares SET is_unmeasured = 0 WHERE kind = {MUTABLE};
                  DELETE FROM runs;
                  UPDATE walks SET next = 0, ended_ms = NULL;",
-            )?;
+            ))?;
             Ok(())
         })
         .await
     }
 
-    /// The number of a server, which it gets the first time it is asked for.
+    /// Returns the number of the server with this name. A new name gets a new number. A server that
+    /// was marked as gone has come back and is marked so no longer.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn server(&self, name: &str) -> Result<ServerId> {
         let name = name.to_owned();
         self.write(move |tx| {
-            // Said to be gone, it has come back.
+            // A server that was marked as gone has come back.
             tx.execute(
                 "UPDATE servers SET gone_ms = NULL WHERE name = ?1 AND gone_ms IS NOT NULL",
                 [&name],
@@ -344,7 +373,7 @@ impl LeaseDb {
         .await
     }
 
-    /// Whether the server's container was given an owner object by this database.
+    /// Returns whether this database has put its owner object into the server's container.
     pub(crate) async fn is_claimed(&self, server: ServerId) -> Result<bool> {
         self.read(move |c| {
             Ok(c.query_row(
@@ -382,28 +411,32 @@ impl LeaseDb {
     }
 }
 
-/// The runs that a database issued, by their nonces.
-///
-/// # Errors
-/// The database's.
+/// Reads the runs that a database issued: the number of each, by its nonce.
 fn issued(c: &Connection) -> rusqlite::Result<BTreeMap<StorageIndex, u64>> {
     let mut statement = c.prepare("SELECT nonce, number FROM runs")?;
     let rows = statement.query_map([], |r| Ok((StorageIndex(r.get(0)?), uint(r.get(1)?))))?;
     rows.collect()
 }
 
-/// When a server's container was taken over from another database; 0 where it never was.
-fn taken_ms(c: &Connection, server: ServerId) -> Result<i64> {
+/// Reads the moment at which a server's container was taken over from another database, in
+/// milliseconds since 1970; `None` if it never was.
+fn taken_ms(c: &Connection, server: ServerId) -> Result<Option<i64>> {
     Ok(
         c.prepare_cached("SELECT taken_ms FROM servers WHERE id = ?1")?
             .query_row([server.0], |r| r.get(0))?,
     )
 }
 
-/// The number of a server, which it gets the first time it is asked for.
+/// Reads the configured name of a server, for messages.
+fn name_of(c: &Connection, server: ServerId) -> Result<String> {
+    Ok(c.prepare_cached("SELECT name FROM servers WHERE id = ?1")?
+        .query_row([server.0], |r| r.get(0))?)
+}
+
+/// Returns the number of the server with this name. A new name gets a new number.
 ///
 /// # Errors
-/// The database's.
+/// Fails with `StorageError::Database` if a statement fails.
 pub fn server_id(tx: &Connection, name: &str) -> Result<ServerId> {
     let known = tx
         .prepare_cached("SELECT id FROM servers WHERE name = ?1")?

@@ -1,45 +1,63 @@
-//! The tables of leasedb, by versions.
+//! The tables of leasedb, as migration steps.
 //!
-//! `shares.leases`, `usage` and `server_usage` are kept by triggers, in the transaction that
-//! changes what they count: so they are exact after any crash, and a quota check reads one row for
-//! each server.
+//! Triggers keep `shares.leases`, `usage` and `server_usage`, in the transaction that changes what
+//! they count. So these counts are exact after any crash. A quota check reads one row of `usage`
+//! for each server, and one of `array_usage`.
+//!
+//! States of a share (`shares.state`) change by compare-and-set only:
+//!
+//! - 0, COMING: the share is being written. Its upload's lease holds it until `coming.expires_ms`,
+//!   and its space is reserved.
+//! - 1, STABLE: the share is whole.
+//! - 2, GOING: the share is being deleted. Its name is refused until it has gone.
+//!
+//! Kinds of a share (`shares.kind`) are 0 for an array's, 1 for an immutable and 2 for a mutable
+//! one. `states.rs` has the names of all these numbers.
 
-/// States of a share. They change by compare-and-set only.
-///
-/// COMING: being written; leased by its upload until `coming.expires_ms`, its space reserved.
-/// STABLE: whole. GOING: being deleted; its name is refused until it has gone.
+/// The migration steps of leasedb's tables. Step v leads from version v to version v + 1, as
+/// [`crate::Database::migrate`] runs them.
 pub(super) const STEPS: &[&str] = &["
 CREATE TABLE identity(
     one INTEGER PRIMARY KEY CHECK(one = 1), database_id BLOB NOT NULL, epoch INTEGER NOT NULL, run INTEGER NOT NULL DEFAULT 0);
--- Runs of the daemon: the nonce of each start, and the highest number that it issued. Containers are told of them.
+-- Runs of the daemon: the nonce of each start, and the highest number that this start issued. Each
+-- container holds the run that uses it.
 CREATE TABLE runs(nonce BLOB PRIMARY KEY, number INTEGER NOT NULL) WITHOUT ROWID;
--- The wall clock as it was accepted: how far it is ahead of the clock of that start of the machine, and the latest moment seen.
+-- The wall clock as it was accepted: the start of the machine, how far the wall clock is ahead of
+-- the clock that counts since that start, and the latest moment seen.
 CREATE TABLE clock(
     one INTEGER PRIMARY KEY CHECK(one = 1), boot_id TEXT NOT NULL, ahead_ms INTEGER NOT NULL, high_ms INTEGER NOT NULL);
 CREATE TABLE servers(
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, is_claimed INTEGER NOT NULL DEFAULT 0,
-    taken_ms INTEGER NOT NULL DEFAULT 0, gone_ms INTEGER);
+    taken_ms INTEGER, gone_ms INTEGER);
 CREATE TABLE accounts(
     id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, created_ms INTEGER NOT NULL, disabled_ms INTEGER,
     soft_quota INTEGER, hard_quota INTEGER, lease_seconds INTEGER NOT NULL);
 INSERT INTO accounts VALUES(0, 'anonymous', 0, NULL, NULL, NULL, 2678400);
 INSERT INTO accounts VALUES(1, 'starter', 0, NULL, NULL, NULL, 2678400);
 INSERT INTO accounts VALUES(2, 'system', 0, NULL, NULL, NULL, 2678400);
--- Those below 16 are the program's own.
+-- Accounts below 16 are the program's own.
 UPDATE sqlite_sequence SET seq = 15 WHERE name = 'accounts';
 
--- Ids are never given again: what waits for one outlives its row.
+-- No id is ever used again: a claim on a share may outlive the share's row.
 CREATE TABLE shares(
     id INTEGER PRIMARY KEY AUTOINCREMENT, server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL,
-    share INTEGER NOT NULL, kind INTEGER NOT NULL, state INTEGER NOT NULL, used_space INTEGER NOT NULL CHECK(used_space BETWEEN 0 AND 17592186044416),
-    objects INTEGER NOT NULL DEFAULT 0, leases INTEGER NOT NULL DEFAULT 0, lost_ms INTEGER,
+    share INTEGER NOT NULL, kind INTEGER NOT NULL CHECK(kind IN (0, 1, 2)), state INTEGER NOT NULL CHECK(state IN (0, 1, 2)),
+    used_space INTEGER NOT NULL CHECK(used_space BETWEEN 0 AND 17592186044416),
+    objects INTEGER NOT NULL DEFAULT 0 CHECK(objects >= 0), leases INTEGER NOT NULL DEFAULT 0 CHECK(leases >= 0), lost_ms INTEGER,
+    -- 1 if the share was found after a take-over, and no second listing has confirmed it yet.
+    is_unconfirmed INTEGER NOT NULL DEFAULT 0,
+    -- 1 if a write of a mutable share began and its outcome is unknown: its length must be looked
+    -- up.
+    is_unmeasured INTEGER NOT NULL DEFAULT 0,
     UNIQUE(server, storage_index, share));
 CREATE INDEX shares_unleased ON shares(server, id) WHERE state = 1 AND leases = 0;
 CREATE INDEX shares_lost ON shares(server, id) WHERE lost_ms IS NOT NULL;
-CREATE INDEX shares_unmeasured ON shares(server, id) WHERE objects < 0;
+CREATE INDEX shares_unmeasured ON shares(server, id) WHERE is_unmeasured;
 CREATE TABLE coming(
     share INTEGER PRIMARY KEY REFERENCES shares ON DELETE CASCADE, server INTEGER NOT NULL, owner BLOB NOT NULL,
-    expires_ms INTEGER NOT NULL, length INTEGER, upload_secret BLOB, account INTEGER NOT NULL, renew_secret BLOB NOT NULL);
+    expires_ms INTEGER NOT NULL, length INTEGER, upload_secret BLOB, account INTEGER NOT NULL, renew_secret BLOB NOT NULL,
+    -- 1 if an upload of an earlier run was examined since: it is given up after its rest.
+    is_examined INTEGER NOT NULL DEFAULT 0);
 CREATE INDEX coming_expires ON coming(server, expires_ms);
 CREATE TABLE received(
     share INTEGER NOT NULL REFERENCES coming ON DELETE CASCADE, first INTEGER NOT NULL, past INTEGER NOT NULL,
@@ -59,7 +77,8 @@ CREATE INDEX leases_expires ON leases(expires_ms) WHERE expires_ms IS NOT NULL;
 CREATE TABLE usage(
     account INTEGER NOT NULL REFERENCES accounts, server INTEGER NOT NULL REFERENCES servers, shares INTEGER NOT NULL,
     bytes INTEGER NOT NULL CHECK(typeof(bytes) = 'integer' AND bytes >= 0), PRIMARY KEY(account, server)) WITHOUT ROWID;
--- What accounts pay for files of the array, whose shares are leased by `system`.
+-- Bytes that accounts pay for files whose shares `system` leases. A share that an account leases
+-- itself is counted in `usage`.
 CREATE TABLE array_usage(
     account INTEGER PRIMARY KEY REFERENCES accounts,
     bytes INTEGER NOT NULL CHECK(typeof(bytes) = 'integer' AND bytes >= 0));
@@ -82,7 +101,7 @@ CREATE TRIGGER shares_resized AFTER UPDATE OF used_space ON shares WHEN NEW.used
     UPDATE usage SET bytes = bytes + NEW.used_space - OLD.used_space
         WHERE server = NEW.server AND account IN (SELECT account FROM leases WHERE share = NEW.id);
 END;
--- An account pays once for a share, however many leases it holds on it.
+-- An account pays once for a share, however many leases it holds on that share.
 CREATE TRIGGER leases_inserted AFTER INSERT ON leases BEGIN
     UPDATE shares SET leases = leases + 1 WHERE id = NEW.share;
     INSERT INTO usage(account, server, shares, bytes)
@@ -96,7 +115,7 @@ CREATE TRIGGER leases_deleted AFTER DELETE ON leases BEGIN
           AND NOT EXISTS(SELECT 1 FROM leases WHERE share = OLD.share AND account = OLD.account);
     UPDATE shares SET leases = leases - 1 WHERE id = OLD.share;
 END;
--- History is only ever added to.
+-- The history is append-only.
 CREATE TRIGGER usage_history_stays BEFORE UPDATE ON usage_history BEGIN SELECT raise(ABORT, 'usage history is append-only'); END;
 CREATE TRIGGER usage_history_is_kept BEFORE DELETE ON usage_history BEGIN SELECT raise(ABORT, 'usage history is append-only'); END;
 
@@ -110,6 +129,8 @@ CREATE TABLE superseded(
     FOREIGN KEY(server, storage_index, share) REFERENCES slots) WITHOUT ROWID;
 CREATE INDEX superseded_until ON superseded(server, until_ms);
 
+-- The version of its connector that each cloud runs.
+CREATE TABLE pins(cloud TEXT PRIMARY KEY, connector TEXT NOT NULL, sha256 TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE suspects(
     server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL, share INTEGER NOT NULL, what INTEGER NOT NULL,
     object TEXT NOT NULL, since_ms INTEGER NOT NULL, passes INTEGER NOT NULL, PRIMARY KEY(server, storage_index, share)) WITHOUT ROWID;

@@ -1,41 +1,42 @@
-//! What accounts and servers use, now and by days.
+//! The space that accounts and servers use, now and on each day.
 
 use rusqlite::params;
 
 use super::{LeaseDb, uint};
 use crate::Result;
 
-/// What is used of one thing.
+/// The shares and bytes of one account or server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// The account or the server.
+    /// Name of the account or the server.
     pub name: String,
-    /// Shares, those being written included.
+    /// Number of shares, including those that are being written. A server's shares that are being
+    /// deleted are counted too.
     pub shares: u64,
-    /// Their bytes, or those reserved for them.
+    /// Bytes that the shares take, or that are reserved for them.
     pub bytes: u64,
 }
 
-/// What an account used on a server when a day began.
+/// The space that an account used on a server, recorded once on each day.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UsageDay {
-    /// The day, as `2026-11-25`, UTC.
+    /// The day in UTC, written as `2026-11-25`.
     pub day: String,
-    /// Whose.
+    /// Name of the account.
     pub account: String,
-    /// Where.
+    /// Name of the server.
     pub server: String,
-    /// Shares.
+    /// Number of shares that the account held leases on.
     pub shares: u64,
-    /// Their bytes.
+    /// Bytes of these shares.
     pub bytes: u64,
 }
 
 impl LeaseDb {
-    /// What each account uses over all servers.
+    /// Reads what each account uses by its leases, over all servers.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn usage_by_account(&self) -> Result<Vec<Usage>> {
         self.usages(
             "SELECT name, coalesce(sum(shares), 0), coalesce(sum(bytes), 0) FROM accounts
@@ -44,10 +45,10 @@ impl LeaseDb {
         .await
     }
 
-    /// What each server holds, leased or not.
+    /// Reads what each server holds, including shares without a lease.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn usage_by_server(&self) -> Result<Vec<Usage>> {
         self.usages(
             "SELECT name, coalesce(shares, 0), coalesce(bytes, 0) FROM servers
@@ -71,11 +72,11 @@ impl LeaseDb {
         .await
     }
 
-    /// Writes down what is used today, unless that was done; days are UTC's. Returns whether it was
-    /// this time.
+    /// Records the usage of today (in UTC), unless today was recorded already. Returns whether
+    /// anything was recorded now.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn record_day(&self) -> Result<bool> {
         let now = self.now_ms();
         self.write(move |tx| {
@@ -89,11 +90,11 @@ impl LeaseDb {
         .await
     }
 
-    /// The history, newest day first: whole days before `before` (`YYYY-MM-DD`), as many as make up
-    /// to `limit` lines, one at least.
+    /// Reads the history of whole days before `before` (`YYYY-MM-DD`; `None` for all), newest day
+    /// first. It has as many days as fit into `limit` lines, but at least one.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn usage_days(&self, before: Option<String>, limit: u32) -> Result<Vec<UsageDay>> {
         self.read(move |c| {
             let mut statement = c.prepare_cached(

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::{FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
-    AccountId, Allocated, ChunkBudget, Clock, CloudBackend, Database, Holds, LeaseDb,
-    MUTABLE_CHUNK_SIZE, Owner, Patience, Reconciled, RenewSecret, ServerSettings, ShareKind,
-    ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer,
+    AccountId, Allocated, ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb,
+    MUTABLE_CHUNK_SIZE, Owner, Reconciled, RenewSecret, ServerSettings, ShareId, ShareKind,
+    ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer, UploadSecret,
 };
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -137,7 +137,15 @@ impl Rig {
         let bytes = Bytes::copy_from_slice(content);
         let written = self
             .server
-            .write(index, ShareNum(share), upload(), at as u64, bytes)
+            .write(
+                ShareId {
+                    index,
+                    share: ShareNum(share),
+                },
+                upload(),
+                at as u64,
+                bytes,
+            )
             .await?;
         Ok(written.required.len())
     }
@@ -145,7 +153,13 @@ impl Rig {
     pub async fn read(&self, index: StorageIndex, share: u8) -> Result<Vec<u8>, StorageError> {
         let stream = self
             .server
-            .read_immutable(index, ShareNum(share), 0..u64::MAX)
+            .read_immutable(
+                ShareId {
+                    index,
+                    share: ShareNum(share),
+                },
+                0..u64::MAX,
+            )
             .await?;
         stream
             .try_fold(Vec::new(), async |mut all, piece| {
@@ -178,7 +192,7 @@ pub async fn open(
     (spool, databases): (u64, usize),
 ) -> Arc<StorageServer> {
     let database = Database::open(&folder.path().join(format!("db{databases}"))).unwrap();
-    let leasedb = LeaseDb::open(database, clock.clone(), Patience::default())
+    let leasedb = LeaseDb::open(database, clock.clone(), GracePeriods::default())
         .await
         .unwrap();
     let id = leasedb.server("c").await.unwrap();
@@ -205,8 +219,8 @@ pub async fn open(
     )
 }
 
-pub fn upload() -> RenewSecret {
-    RenewSecret::of(b"upload secret")
+pub fn upload() -> UploadSecret {
+    UploadSecret::of(b"upload secret")
 }
 
 pub fn renew(of: u8) -> RenewSecret {

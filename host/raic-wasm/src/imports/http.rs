@@ -1,4 +1,4 @@
-//! The host's side of `http`: requests through the gate, answers bounded.
+//! The host's side of the import `http`. Requests go through the gate, and answers are bounded.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
         http::{self, Request},
         types::{Error, ErrorKind},
     },
-    call::{Call, Context, GuestBody, GuestResponse, MAX_UNREAD, SecretHandle},
+    call::{Call, Context, GuestBody, GuestResponse, MAX_REQUESTS, MAX_UNREAD, SecretHandle},
     client::{HttpClient, IDLE, SendError, Upload, causes},
     cpu::{self, CpuTime},
     gate::{Gate, Grant},
@@ -23,28 +23,29 @@ use crate::{
     tokens,
 };
 
-/// Bodies that a call holds: the one that it returns, and one that its language has not dropped
-/// yet.
+/// Most bodies that a call holds: the one that it returns, and one that the guest's language has
+/// not dropped yet.
 const MAX_BODIES: usize = 2;
 const MAX_HEADERS: usize = 64;
 const MAX_HEADER_BYTES: usize = 32 << 10;
-/// The most that an answer's headers may have together.
+/// Most bytes of all headers of an answer together.
 const MAX_ANSWER_HEADERS: usize = 64 << 10;
-/// The most of an answer that holds a token: a catalogue of services lies beside Keystone's.
+/// Most bytes of an answer that holds a token. Keystone's answer also holds a catalogue of
+/// services.
 const MAX_LOGIN: u32 = 256 << 10;
-/// The most that is read of an answer of 400 and above.
+/// Most bytes that are read of an answer with status 400 or above.
 const MAX_ERROR: u32 = 64 << 10;
-/// The most of a document, whatever limit the guest names: the engine bounds what crosses by its
-/// own fuel.
+/// Most bytes of a document, whatever limit the guest names. The engine limits the bytes that cross
+/// to the guest by its own fuel.
 const MAX_DOCUMENT: u32 = 4 << 20;
-/// A document that is searched for secrets at once.
+/// Largest document that is searched for secrets on the async runtime, in bytes.
 const SHORT: usize = 8 << 10;
-/// Of all answers that one call reads.
+/// Most bytes of all answers that one call reads.
 const MAX_READ: usize = 16 << 20;
-/// What an upload must manage, in bytes a second, before it counts as hanging.
+/// Slowest upload that does not count as hanging, in bytes per second.
 const SLOWEST: u64 = 32 << 10;
 
-/// Headers that decide where a message ends, where it goes, or how it is encoded.
+/// Headers of requests that decide where a message ends, where it goes, or how it is encoded.
 const FORBIDDEN: [&str; 17] = [
     "accept-charset",
     "accept-encoding",
@@ -58,7 +59,7 @@ const FORBIDDEN: [&str; 17] = [
     "transfer-encoding",
     "upgrade",
     "user-agent",
-    // Some servers take another method or path from these than the one that was judged.
+    // From these some servers take another method or path than the one that was judged.
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -66,10 +67,10 @@ const FORBIDDEN: [&str; 17] = [
     "x-rewrite-url",
 ];
 
-/// Headers of answers that hold secrets of whoever owns the account, and not of the guest's login.
+/// Headers of answers that hold secrets of the account's owner, and not of the guest's login.
 const SECRET_HEADERS: [&str; 5] = [
     "set-cookie",
-    // Swift: with one of them anybody may sign URLs ("Temporary URL middleware").
+    // Swift: anybody with one of these keys can sign URLs ("Temporary URL middleware").
     "x-account-meta-temp-url-key",
     "x-account-meta-temp-url-key-2",
     "x-container-meta-temp-url-key",
@@ -86,7 +87,9 @@ impl http::Host for Call {
             .map(|payload| self.table.get(&payload).cloned())
             .transpose()?;
         if !self.count_request() {
-            return Ok(Err(refused("too many requests in one call")));
+            return Ok(Err(refused(format!(
+                "a call sends {MAX_REQUESTS} requests at most"
+            ))));
         }
         self.close_oldest();
         match self.exchange(request, upload).await {
@@ -108,8 +111,8 @@ impl http::Host for Call {
 }
 
 impl Call {
-    /// Leaves room for one more answer that is not read: the oldest is closed, and its connection
-    /// with it. Guests whose language drops handles late do not notice.
+    /// Closes the oldest unread answers, and their connections, so that there is room for one more.
+    /// This does not disturb guests whose language drops handles late.
     fn close_oldest(&mut self) {
         let Self { answers, table, .. } = self;
         let mut unread = Vec::new();
@@ -162,7 +165,9 @@ impl Call {
             .uri(url.as_str());
         let total: usize = request.headers.iter().map(|(n, v)| n.len() + v.len()).sum();
         if request.headers.len() > MAX_HEADERS || total > MAX_HEADER_BYTES {
-            return Err(refused("too many headers, or too long"));
+            return Err(refused(format!(
+                "a request has {MAX_HEADERS} headers of {MAX_HEADER_BYTES} bytes together at most"
+            )));
         }
         let mut room = MAX_HEADER_BYTES;
         for (name, value) in &request.headers {
@@ -171,10 +176,10 @@ impl Call {
                 return Err(refused(format!("the header {name} is the host's to set")));
             }
             let value =
-                std::str::from_utf8(value).map_err(|_| refused("header values are UTF-8"))?;
+                std::str::from_utf8(value).map_err(|_| refused("a header's value is not UTF-8"))?;
             if is_source(&name) {
                 return Err(refused(format!(
-                    "the header {name} has the service read what was not asked of the gate"
+                    "the header {name} has the service read an object that the gate cannot judge"
                 )));
             }
             let filled = self
@@ -182,11 +187,11 @@ impl Call {
                 .fill(&passed.grant.name, &name, value, room)
                 .map_err(refused)?;
             room = room.saturating_sub(filled.len());
-            // As it is sent: a placeholder may stand for a URL.
+            // Checked as it is sent, since a placeholder may stand for a URL.
             check_urls(&context.gate, passed.grant, &name, &filled)?;
             let mut filled = ::http::HeaderValue::from_str(&filled)
                 .map_err(|_| refused(format!("the value of the header {name} cannot be sent")))?;
-            // Kept out of hyper's debug output.
+            // The value is kept out of hyper's debug output.
             filled.set_sensitive(true);
             builder = builder.header(name, filled);
         }
@@ -216,7 +221,7 @@ impl Call {
             ),
             status: answered.status,
             headers: answered.headers,
-            // What has no content was read already.
+            // An answer without content counts as read.
             read: answered.incoming.is_none().then(bytes::Bytes::new),
             incoming: answered.incoming,
             document: passed.document,
@@ -236,15 +241,15 @@ impl Call {
             answer.unmasked = answer.headers.clone();
             answer.take(&context, true)?;
         }
-        answer.mask(&context, &passed.of_place);
+        answer.mask(&context, &passed.network_tokens);
         Ok(answer)
     }
 }
 
-/// Whether a header names an object that the service reads in the place of the request's content,
-/// by a path that says nothing to the gate: S3's `x-amz-copy-source`, Google's, Swift's
-/// `x-copy-from` and its manifests and links, Azure's `x-ms-rename-source`. Azure's
-/// `x-ms-copy-source` is a URL, and judged as one.
+/// Whether a header has the service read another object in place of the request's content. It names
+/// the object by a path that the gate cannot judge. Such headers are S3's `x-amz-copy-source`,
+/// those of Google, Swift's `x-copy-from` and its manifests and links, and Azure's
+/// `x-ms-rename-source`. Azure's `x-ms-copy-source` is a URL, and is judged as one.
 fn is_source(name: &str) -> bool {
     let reads = [
         "copy-source",
@@ -262,12 +267,12 @@ fn is_source(name: &str) -> bool {
         )
 }
 
-/// That a header's value which is a URL leads where the request goes: services fetch what such
-/// headers name, or write there (WebDAV's `destination`, RFC 4918 section 10.3; Azure's
-/// `x-ms-copy-source`), and what the URL holds leaves with it.
+/// Checks that a header's value leads where the request goes, if it is a URL. Services fetch the
+/// URL in such a header, or write there (WebDAV's `destination`, RFC 4918 section 10.3; Azure's
+/// `x-ms-copy-source`), and secrets in the URL leave with it.
 fn check_urls(gate: &Gate, grant: &Grant, name: &str, value: &str) -> Result<(), Error> {
     let value = value.trim();
-    // A path alone is one of the same server, so it is judged there.
+    // A path alone is on the same server, and is judged there.
     let text = match name == "destination" && value.starts_with('/') && !value.starts_with("//") {
         true => format!("{}{value}", grant.origin()),
         false => value.to_owned(),
@@ -276,10 +281,10 @@ fn check_urls(gate: &Gate, grant: &Grant, name: &str, value: &str) -> Result<(),
     if !is_url && name != "destination" {
         return Ok(());
     }
-    let there = gate
+    let target = gate
         .check("PUT", &text)
         .map_err(|why| refused(format!("the header {name}: {why}")))?;
-    if there.grant.name != grant.name {
+    if target.grant.name != grant.name {
         return Err(refused(format!(
             "the header {name} names a place in another network than the request"
         )));
@@ -288,8 +293,8 @@ fn check_urls(gate: &Gate, grant: &Grant, name: &str, value: &str) -> Result<(),
 }
 
 impl Call {
-    /// What may be read of an answer: with the guest's own memory it is no more than the guest may
-    /// have, twice counted since a copy is made without secrets.
+    /// Returns how many bytes of an answer may be read. The bytes count twice, because a copy
+    /// without secrets is made. With the guest's own memory they must stay within the call's limit.
     fn room_for_answer(&self) -> u32 {
         let room = (self.limits.room() / 2).min(MAX_READ.saturating_sub(self.read));
         u32::try_from(room).unwrap_or(u32::MAX)
@@ -311,13 +316,13 @@ impl Call {
         let after = response.held();
         self.read += response.read.as_ref().map_or(0, bytes::Bytes::len);
         self.limits.release(before);
-        // There is room: no more was read than there was.
+        // There is room, since no more was read than `most`.
         self.limits.hold(after);
         Ok(whole)
     }
 }
 
-/// The head of an answer, and what follows it.
+/// The head of an answer, and the content that follows it.
 struct Answered {
     status: u16,
     headers: Vec<(String, Vec<u8>)>,
@@ -333,15 +338,15 @@ impl Answered {
     ) -> Result<Self, Error> {
         let answer = client.send(message, grant.typed, timeout).await;
         let answer = answer.map_err(|e| {
-            let at = format!("{}:{}", grant.host, grant.port);
+            let place = format!("{}:{}", grant.host, grant.port);
             match e {
                 SendError::Timeout(limit) => error(
                     ErrorKind::Timeout,
-                    format!("{at} did not answer within {} s", limit.as_secs()),
+                    format!("{place} did not answer within {} s", limit.as_secs()),
                 ),
                 SendError::Failed(why) => error(
                     ErrorKind::Unavailable,
-                    format!("{at} cannot be reached: {why}"),
+                    format!("{place} cannot be reached: {why}"),
                 ),
             }
         })?;
@@ -353,7 +358,7 @@ impl Answered {
         {
             return Err(error(
                 ErrorKind::Protocol,
-                "the service encoded an answer though it was told not to",
+                "the service encoded an answer, though the request forbade it",
             ));
         }
         let total: usize = head
@@ -391,7 +396,7 @@ impl Answered {
     }
 }
 
-/// The headers that a token stands in.
+/// Returns the headers in which a token stands.
 fn in_headers(token: &Token) -> impl Iterator<Item = &str> {
     token
         .from
@@ -400,25 +405,25 @@ fn in_headers(token: &Token) -> impl Iterator<Item = &str> {
 }
 
 impl GuestResponse {
-    /// Hides what stands in the headers that have tokens, whatever request was answered with them,
-    /// and what repeats a secret. The guest sees none of it before, also where the rest of a token
-    /// is to be read still.
-    fn mask(&mut self, context: &Context, of_place: &[&str]) {
-        let tokens = of_place.iter().filter_map(|name| context.tokens.get(*name));
+    /// Hides the values of headers in which tokens of the network stand, whatever the request was,
+    /// and every repeated secret. The guest sees no value before this, also if a token is still to
+    /// be read from the body.
+    fn mask(&mut self, context: &Context, names: &[&str]) {
+        let tokens = names.iter().filter_map(|name| context.tokens.get(*name));
         let places: Vec<(&str, &Token)> = tokens
             .flat_map(|token| in_headers(token).map(move |place| (place, token)))
             .collect();
         for (name, value) in &mut self.headers {
-            let of = places
+            let place = places
                 .iter()
                 .find(|(place, _)| place.eq_ignore_ascii_case(name));
-            if let Some((_, token)) = of {
-                // The same may stand elsewhere in this answer or the next.
+            if let Some((_, token)) = place {
+                // The token may also stand elsewhere in this answer, or in the next.
                 if let Some(secret) = tokens::in_value(value, token) {
                     context.redaction.learn(&secret);
                 }
             }
-            if of.is_some() || SECRET_HEADERS.contains(&name.as_str()) {
+            if place.is_some() || SECRET_HEADERS.contains(&name.as_str()) {
                 *value = b"***".to_vec();
             }
         }
@@ -427,7 +432,7 @@ impl GuestResponse {
         }
     }
 
-    /// Finds the answer's tokens, in its head or in the rest: from then on they are shown nowhere.
+    /// Finds the answer's tokens, in its head or in its body. From then on no answer shows them.
     fn take(&mut self, context: &Context, in_head: bool) -> Result<(), Error> {
         let body = if in_head { None } else { self.read.as_deref() };
         for name in std::mem::take(&mut self.untaken) {
@@ -447,7 +452,7 @@ impl GuestResponse {
         Ok(())
     }
 
-    /// Reads the whole of a document, once; what is kept has no secret.
+    /// Reads the whole of an answer, at most once. The bytes that are kept hold no secrets.
     async fn read_whole(
         &mut self,
         context: &Arc<Context>,
@@ -471,8 +476,9 @@ impl GuestResponse {
                 }
             }
             if whole.len() > most as usize {
-                let why =
-                    format!("the answer passes {most} bytes, or what `memory_mib` leaves for it");
+                let why = format!(
+                    "the answer has more than {most} bytes, its limit or what `memory_mib` leaves"
+                );
                 return Err(error(ErrorKind::TooLarge, why));
             }
         }
@@ -484,7 +490,7 @@ impl GuestResponse {
         if !is_plain_text(&whole, self.header("content-type").as_deref()) {
             return Err(error(
                 ErrorKind::Protocol,
-                "the answer is not UTF-8 without NUL, or says that it is in another charset",
+                "the answer holds NUL bytes, or names a charset other than UTF-8, ASCII or Latin-1",
             ));
         }
         self.read = Some(redacted(context, whole, cpu).await.into());
@@ -492,7 +498,7 @@ impl GuestResponse {
     }
 }
 
-/// Whether a document is in the one charset in which secrets are found in it.
+/// Whether a document is in a charset in which secrets are found.
 fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
     let charset = content_type.and_then(|t| {
         t.to_ascii_lowercase()
@@ -505,8 +511,8 @@ fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
             .next()
             .unwrap_or_default()
     });
-    // Error pages in Latin-1 are ASCII but for words; NULs are what UTF-16 and UTF-32 have between
-    // them.
+    // Error pages in Latin-1 are ASCII except for a few words. UTF-16 and UTF-32 have NULs between
+    // characters.
     let known = charset.is_none_or(|c| {
         matches!(
             c,
@@ -516,20 +522,21 @@ fn is_plain_text(document: &[u8], content_type: Option<&str>) -> bool {
     known && !document.contains(&0)
 }
 
-/// A document without secrets; a long one is searched off the runtime. What it costs is the
-/// guest's.
+/// Returns a document without secrets. Long documents are searched on the blocking pool, so that no
+/// other call waits. Their search is charged to the guest's CPU time.
 async fn redacted(context: &Arc<Context>, whole: bytes::Bytes, cpu: &CpuTime) -> Vec<u8> {
     if whole.len() <= SHORT {
         return context.redaction.apply(&whole);
     }
-    // One at a time for each cloud: a search takes many times the document's memory.
+    // Each cloud searches one document at a time, since a search takes many times the document's
+    // memory.
     let Ok(_turn) = context.searches.acquire().await else {
         return Vec::new();
     };
     let context = context.clone();
     let searched =
         tokio::task::spawn_blocking(move || cpu::timed(|| context.redaction.apply(&whole))).await;
-    // Nothing is shown of what could not be searched.
+    // If the search failed, nothing of the document is shown.
     let (searched, used) = searched.unwrap_or_default();
     cpu.add(used);
     searched
@@ -567,7 +574,7 @@ impl http::HostResponse for Call {
     async fn read(&mut self, handle: Resource<GuestResponse>, limit: u32) -> Outcome<Vec<u8>> {
         let room = self.room_for_answer();
         let response = self.table.get(&handle)?;
-        // Not a part of one: a secret that is cut in two is not found.
+        // A part of a document cannot be read, because a secret that is cut in two is not found.
         let is_whole = response.status < 300
             && response.status != 206
             && response.header("content-range").is_none();
@@ -575,9 +582,10 @@ impl http::HostResponse for Call {
             (response.document || !response.untaken.is_empty() || !response.taken.is_empty())
                 && is_whole;
         if response.status < 400 && !is_document {
-            let of = &response.asked;
+            let asked = &response.asked;
             return Ok(Err(refused(format!(
-                "the manifest does not call this answer a document: {of}; a document has exactly its network's path and then its own"
+                "the manifest does not call this answer a document: {asked}; \
+                 a document has exactly its network's path and then its own"
             ))));
         }
         let most = match response.status {
@@ -603,7 +611,7 @@ impl http::HostResponse for Call {
         response: Resource<GuestResponse>,
     ) -> Outcome<Resource<GuestBody>> {
         let range = self.range;
-        // A call returns one; each holds a connection.
+        // A call returns one body, and each holds a connection.
         let table = &self.table;
         self.bodies
             .retain(|rep| table.get(&Resource::<GuestBody>::new_borrow(*rep)).is_ok());
@@ -654,7 +662,8 @@ impl http::HostResponse for Call {
     }
 }
 
-/// The object, or the part of it that was asked for, out of an answer: by what its headers promise.
+/// Makes the body of the object, or of the part that was asked for, out of an answer. Its length
+/// comes from the answer's headers.
 fn body_of(
     response: GuestResponse,
     range: Option<raic_cloud::ByteRange>,
@@ -662,13 +671,14 @@ fn body_of(
     let protocol = |why: &str| error(ErrorKind::Protocol, why);
     if !response.object || !matches!(response.status, 200 | 206) {
         return Err(protocol(
-            "only a GET, or a POST of the manifest's `objects`, answered by 200 or 206 has an object's bytes",
+            "only a GET, or a POST of the manifest's `objects`, answered by 200 or 206 \
+             has an object's bytes",
         ));
     }
     let sent: Option<u64> = response
         .header("content-length")
         .and_then(|l| l.trim().parse().ok());
-    let sent = sent.ok_or_else(|| protocol("the answer does not tell its length"))?;
+    let sent = sent.ok_or_else(|| protocol("the answer has no content-length"))?;
     let promised = response.header("content-range");
     let incoming = response
         .incoming
@@ -681,7 +691,7 @@ fn body_of(
                 length: sent,
             })
         } else {
-            Err(protocol("a whole object was asked, a part answered"))
+            Err(protocol("the whole object was asked for, but a part came"))
         };
     };
     if response.status == 200 {
@@ -704,7 +714,7 @@ fn body_of(
         .and_then(|r| r.split('-').next())
         .and_then(|s| s.parse::<u64>().ok());
     if start != Some(range.offset) || sent > range.length.get() {
-        return Err(protocol("another range was answered than was asked"));
+        return Err(protocol("another range came than was asked for"));
     }
     Ok(GuestBody {
         incoming,

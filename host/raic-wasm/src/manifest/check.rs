@@ -1,5 +1,5 @@
-//! What makes a manifest wrong: names, references, and everything by which the operator who
-//! approves it could be misled.
+//! Checks a manifest: its names, its references, and everything that could mislead the operator who
+//! approves it.
 
 use std::collections::BTreeMap;
 
@@ -8,29 +8,36 @@ use super::{
 };
 use crate::{ConnectorError, MEMORY_MIB, approval::is_hash};
 
-/// The longest text of a manifest, in bytes.
+/// Longest text of a manifest, in bytes.
 const MAX_TEXT: usize = 1024;
-/// The most of each list: what an operator can read before approving it.
+/// Most entries of `[[network]]`, since an operator must be able to read a whole manifest.
 const MAX_NETWORKS: usize = 16;
+/// Most entries of `[[documents]]` and `[[objects]]` together.
 const MAX_DOCUMENTS: usize = 32;
+/// Most settings.
 const MAX_SETTINGS: usize = 32;
+/// Most credentials.
 const MAX_CREDENTIALS: usize = 8;
+/// Most tokens.
 const MAX_TOKENS: usize = 8;
+/// Most logins.
 const MAX_LOGINS: usize = 8;
+/// Most endpoints.
 const MAX_ENDPOINTS: usize = 8;
-/// The longest lifetime of a token that is signed, in seconds.
+/// Longest lifetime of a signed token, in seconds.
 const MAX_LIFETIME_S: u64 = 3600;
 
 impl Manifest {
     /// Reads and checks a manifest.
     ///
     /// # Errors
-    /// [`ConnectorError::Manifest`] with the field that is wrong, and its line. Nothing of the text
-    /// is quoted raw: the operator sees the error before anything was approved.
+    /// [`ConnectorError::Manifest`] with what is wrong, and with its line if the parser reports
+    /// one. No part of the text is quoted raw, because the operator sees the error before anything
+    /// was approved.
     pub fn parse(text: &[u8]) -> Result<Self, ConnectorError> {
         let wrong = |why: String| ConnectorError::Manifest(crate::shown(&why));
         let text = std::str::from_utf8(text).map_err(|e| wrong(e.to_string()))?;
-        let told = |e: toml::de::Error| {
+        let with_line = |e: toml::de::Error| {
             let line = e
                 .span()
                 .map(|span| 1 + text[..span.start.min(text.len())].matches('\n').count());
@@ -39,9 +46,9 @@ impl Manifest {
                 None => e.message().to_owned(),
             })
         };
-        let table: toml::Table = toml::from_str(text).map_err(told)?;
+        let table: toml::Table = toml::from_str(text).map_err(with_line)?;
         check_texts(&toml::Value::Table(table)).map_err(wrong)?;
-        let manifest: Self = toml::from_str(text).map_err(told)?;
+        let manifest: Self = toml::from_str(text).map_err(with_line)?;
         manifest.check().map_err(wrong)?;
         Ok(manifest)
     }
@@ -51,7 +58,7 @@ impl Manifest {
         self.check_names()?;
         if !(1..=MEMORY_MIB).contains(&self.memory_mib) {
             return Err(format!(
-                "memory_mib = {}: it is 1 to {MEMORY_MIB}",
+                "memory_mib = {}: it must be 1 to {MEMORY_MIB}",
                 self.memory_mib
             ));
         }
@@ -124,7 +131,7 @@ impl Manifest {
             let choice = setting.kind == SettingType::Choice;
             if choice == setting.choices.is_empty() {
                 return Err(format!(
-                    "setting {name:?}: `choices` belong to a choice, and only there"
+                    "setting {name:?}: `choices` are required for a choice, and only there"
                 ));
             }
             if choice
@@ -161,7 +168,7 @@ impl Manifest {
             }
             if part.encoding.is_some() && !part.send.is_empty() {
                 return Err(format!(
-                    "part {name:?}: a key that is encoded is to sign with, not to send"
+                    "part {name:?}: a key with an `encoding` is for signing, not for sending"
                 ));
             }
         }
@@ -177,7 +184,7 @@ impl Manifest {
             }
             if let Some(bad) = token.from.iter().find(|from| !is_place(from)) {
                 return Err(format!(
-                    "token {name:?}: {bad:?} is none of header:NAME, json:/pointer, xml:A/B and text"
+                    "token {name:?}: {bad:?} is not header:NAME, json:/pointer, xml:A/B or text"
                 ));
             }
         }
@@ -186,7 +193,7 @@ impl Manifest {
                 && !(1..=MAX_LIFETIME_S).contains(lifetime_s)
             {
                 return Err(format!(
-                    "lifetime_s = {lifetime_s}: it is 1 to {MAX_LIFETIME_S}"
+                    "lifetime_s = {lifetime_s}: it must be 1 to {MAX_LIFETIME_S}"
                 ));
             }
         }
@@ -198,7 +205,8 @@ impl Manifest {
             is_ascii("a network's URL", &network.url)?;
             if network.url.contains('*') {
                 return Err(format!(
-                    "network {:?}: a URL is not a pattern; an endpoint with `below` is any host below a domain",
+                    "network {:?}: a URL is not a pattern; \
+                     use an endpoint with `below` for any host below a domain",
                     network.name
                 ));
             }
@@ -209,7 +217,7 @@ impl Manifest {
                     ));
                 }
             }
-            // What is granted to "api", and which secret goes there, must have one answer.
+            // It must be certain what is granted to a network, and which secrets go there.
             let same =
                 |other: &&Network| other.name == network.name && !std::ptr::eq(*other, network);
             if let Some(other) = self.network.iter().find(same)
@@ -245,7 +253,8 @@ impl Manifest {
             }
             if document.path != "/*" || !self.has_no_objects(document) {
                 return Err(format!(
-                    "document {:?} {:?}: paths are exact; `/*` is for PROPFIND, and for POST to a network whose only method it is",
+                    "document {:?} {:?}: paths are exact; `/*` is for PROPFIND, \
+                     and for POST to a network without objects whose only method it is",
                     document.method, document.path
                 ));
             }
@@ -253,7 +262,8 @@ impl Manifest {
         for object in &self.objects {
             if object.method != "POST" || object.path.contains('*') {
                 return Err(format!(
-                    "objects {:?} {:?}: they are answers to POST, at an exact path; those to GET need not be listed",
+                    "objects {:?} {:?}: they are answers to POST, at an exact path; \
+                     answers to GET need not be listed",
                     object.method, object.path
                 ));
             }
@@ -263,7 +273,7 @@ impl Manifest {
                 .any(|d| d.network == object.network && d.method == "POST" && d.path == object.path)
             {
                 return Err(format!(
-                    "objects {:?}: an answer is a document or an object",
+                    "objects {:?}: it is listed as a document, too; an answer is one or the other",
                     object.path
                 ));
             }
@@ -322,14 +332,14 @@ impl Manifest {
             }
             let is_below =
                 |name: &&str| self.endpoints.get(*name).is_some_and(|e| e.below.is_some());
-            // The whole of the host: `{learned:up}.example.com` would be another's.
+            // The endpoint must be the whole host: `{learned:up}.example.com` would be another's.
             let head = |name: &str| {
                 let rest = network.url.strip_prefix(&format!("{{learned:{name}}}"));
                 rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
             };
             if learned.iter().any(is_below) && (learned.len() > 1 || !head(learned[0])) {
                 return Err(format!(
-                    "network {:?}: its URL begins with an endpoint that has `below`",
+                    "network {:?}: an endpoint with `below` must be the whole host of its URL",
                     network.name
                 ));
             }
@@ -370,10 +380,10 @@ impl Endpoint {
         is_ascii("a domain", below)?;
         if self.several {
             return Err(format!(
-                "endpoint {name:?}: with `below` nothing is pinned, so `several` says nothing"
+                "endpoint {name:?}: with `below` nothing is pinned, so `several` has no meaning"
             ));
         }
-        // What settings fill in is checked when a cloud is opened.
+        // A domain with settings in it is checked when a cloud is opened.
         if below.contains('{') {
             Ok(())
         } else {
@@ -385,7 +395,10 @@ impl Endpoint {
 impl Sending {
     fn check(&self) -> Result<(), String> {
         if self.header.as_deref() == Some("destination") {
-            return Err("a secret is sent in no header that says where something goes".to_owned());
+            return Err(
+                "a secret must not be sent in the header destination, which names a place"
+                    .to_owned(),
+            );
         }
         match (&self.header, self.form.as_str()) {
             (Some(header), "raw" | "basic") if *header == header.to_ascii_lowercase() => Ok(()),
@@ -393,7 +406,7 @@ impl Sending {
                 Err(format!("the header {header:?} is not in lower case"))
             }
             (Some(_), "basic-auth") => Err(
-                "form \"basic-auth\" is the call's name; in the manifest it is \"basic\""
+                "form \"basic-auth\" is the name of the call; in the manifest it is \"basic\""
                     .to_owned(),
             ),
             (Some(_), other) => Err(format!(
@@ -401,14 +414,13 @@ impl Sending {
             )),
             (None, "raw" | "query" | "json" | "form") => Ok(()),
             (None, other) => Err(format!(
-                "form {other:?} is none of raw, query, json and form, or lacks its header"
+                "form {other:?} is not raw, query, json or form, or it lacks its header"
             )),
         }
     }
 }
 
-/// Whether two conditions cannot hold at once: a setting must have one value for the one and
-/// another for the other.
+/// Whether two conditions cannot hold at once, since a setting would need two different values.
 fn exclude(one: &BTreeMap<String, Values>, other: &BTreeMap<String, Values>) -> bool {
     one.iter().any(|(name, values)| {
         other
@@ -417,25 +429,25 @@ fn exclude(one: &BTreeMap<String, Values>, other: &BTreeMap<String, Values>) -> 
     })
 }
 
-/// A name in another script can look like one of Google's, and be another: hosts are typed as they
-/// are resolved (punycode).
+/// Checks that a text is ASCII. A host name in another script can look like one of Google's and be
+/// another, so names are written as they are resolved (punycode).
 fn is_ascii(what: &str, text: &str) -> Result<(), String> {
     if text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
     }
     Err(format!(
-        "{text:?}: {what} is of ASCII characters without spaces; write other scripts as punycode"
+        "{text:?}: {what} has ASCII characters only, no spaces; write other scripts as punycode"
     ))
 }
 
-/// Every text of a manifest is shown to the operator who approves it: none may hide another, or lie
-/// about its order.
+/// Checks every text of a manifest. The operator who approves it sees them, so no text may hide
+/// another, or mislead about its order.
 fn check_texts(value: &toml::Value) -> Result<(), String> {
     let check = |text: &str| {
         if text.len() > MAX_TEXT || text.chars().any(crate::hides) {
             let shown: String = text.chars().take(40).collect();
             return Err(format!(
-                "{shown:?} is longer than {MAX_TEXT} bytes, or has characters that cannot be seen"
+                "{shown:?} is longer than {MAX_TEXT} bytes, or has characters that are not visible"
             ));
         }
         Ok(())
@@ -464,7 +476,8 @@ mod tests {
         format!("[[network]]\nname = \"{name}\"\nurl = \"https://h.example\"\n{more}\n")
     }
 
-    /// What a dropped file's errors show must not reach the terminal raw: nothing was approved yet.
+    /// The errors of a dropped file must not reach the terminal raw, since nothing was approved
+    /// yet.
     #[test]
     fn errors_quote_no_control_characters() {
         for text in [
@@ -473,10 +486,10 @@ mod tests {
             "name = \"\u{202e}\"",
             "x = \"\u{9b}2J",
         ] {
-            let told = Manifest::parse(text.as_bytes()).unwrap_err().to_string();
+            let error = Manifest::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(
-                !told.chars().any(|c| crate::hides(c) && c != '\n'),
-                "{told:?}"
+                !error.chars().any(|c| crate::hides(c) && c != '\n'),
+                "{error:?}"
             );
         }
         assert!(
@@ -490,9 +503,9 @@ mod tests {
     #[test]
     fn hosts_in_other_scripts_are_refused() {
         // The second a is Cyrillic.
-        let told = parse(&network("n", "").replace("h.example", "storage.google\u{430}pis.com"))
+        let error = parse(&network("n", "").replace("h.example", "storage.google\u{430}pis.com"))
             .unwrap_err();
-        assert!(told.to_string().contains("ASCII"), "{told}");
+        assert!(error.to_string().contains("ASCII"), "{error}");
         assert!(parse(&network("n", "").replace("h.example", "*.example.com")).is_err());
     }
 

@@ -1,4 +1,5 @@
-//! What a cloud's operator sets: checked, completed by defaults, and filled into templates.
+//! The settings that a cloud's operator gives: checked, completed by defaults, and filled into
+//! templates.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,15 +12,17 @@ use crate::ConnectorError;
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
     pub(crate) values: BTreeMap<String, String>,
-    /// Those the operator typed, rather than defaults: only they may lead to private addresses.
+    /// Names of the settings that the operator typed. Only these, not defaults, may lead to private
+    /// addresses.
     pub(crate) typed: BTreeSet<String>,
 }
 
 impl Manifest {
-    /// The settings of a cloud: those given, checked, and the defaults of the others.
+    /// Returns the settings of a cloud: the given ones, which are checked, and the defaults of the
+    /// others.
     ///
     /// # Errors
-    /// [`ConnectorError::Setting`] for one that is unknown, missing or malformed.
+    /// [`ConnectorError::Setting`] if a setting is unknown, missing or malformed.
     pub fn resolve(&self, given: &BTreeMap<String, String>) -> Result<Settings, ConnectorError> {
         if let Some(name) = given.keys().find(|name| !self.settings.contains_key(*name)) {
             let known = self
@@ -30,7 +33,7 @@ impl Manifest {
                 .join(", ");
             return Err(ConnectorError::setting(
                 name,
-                format!("{} has none of that name; it has {known}", self.name),
+                format!("{} has no setting of that name; it has {known}", self.name),
             ));
         }
         let mut values = BTreeMap::new();
@@ -48,7 +51,7 @@ impl Manifest {
                 None => {}
             }
         }
-        // Defaults may name what was given or other defaults; twice round is deeper than any
+        // Defaults may name given settings or other defaults. Two rounds are deeper than any
         // manifest needs.
         for _ in 0..2 {
             for (name, setting) in &self.settings {
@@ -85,33 +88,35 @@ impl Setting {
         match self.kind {
             SettingType::Text => Ok(value.to_owned()),
             SettingType::Choice if self.choices.iter().any(|c| c == value) => Ok(value.to_owned()),
-            SettingType::Choice => {
-                wrong(format!("{value:?} is none of {}", self.choices.join(", ")))
-            }
+            SettingType::Choice => wrong(format!(
+                "{value:?} is not one of {}",
+                self.choices.join(", ")
+            )),
             SettingType::Url => match Url::parse(value) {
                 Ok(url) if is_plain(&url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
                 _ => wrong(format!(
-                    "{value:?} is no http or https URL without query, such as http://127.0.0.1:9000"
+                    "{value:?} is not an http or https URL without query, \
+                     such as http://127.0.0.1:9000"
                 )),
             },
         }
     }
 }
 
-/// Whether settings have the values that something depends on.
+/// Whether the settings have the values on which something depends.
 pub(crate) fn holds(when: &BTreeMap<String, Values>, values: &BTreeMap<String, String>) -> bool {
     when.iter()
         .all(|(name, wanted)| values.get(name).is_some_and(|value| wanted.has(value)))
 }
 
-/// The endpoints that a template needs, by name.
+/// Returns the names of the learned endpoints that a template needs.
 pub(crate) fn learned_in(template: &str) -> impl Iterator<Item = &str> {
     template
         .split('{')
         .filter_map(|rest| rest.strip_prefix("learned:")?.split(['}', '.']).next())
 }
 
-/// Fills the settings into a template.
+/// Fills settings into a template.
 pub(crate) fn expand(template: &str, values: &BTreeMap<String, String>) -> Result<String, String> {
     let mut out = String::new();
     let mut rest = template;
@@ -119,8 +124,8 @@ pub(crate) fn expand(template: &str, values: &BTreeMap<String, String>) -> Resul
         let (name, after) = after
             .split_once('}')
             .ok_or_else(|| format!("{template:?} has an open brace"))?;
-        // `credential.part` is a value by that name; of others what follows the point is a part of
-        // a URL.
+        // `credential.part` is the name of a value. In other names, the word after the point is a
+        // part of a URL.
         let whole = values.contains_key(name);
         let (setting, field) = name
             .split_once('.')
@@ -129,13 +134,17 @@ pub(crate) fn expand(template: &str, values: &BTreeMap<String, String>) -> Resul
         let value = values
             .get(setting)
             .ok_or_else(|| format!("{template:?} needs the setting {setting:?}"))?;
-        let url = || Url::parse(value).map_err(|e| format!("{setting:?} is no URL: {e}"));
+        let url = || Url::parse(value).map_err(|e| format!("{setting:?} is not a URL: {e}"));
         out += before;
         match field {
             None => out += value,
             Some("scheme") => out += url()?.scheme(),
             Some("authority") => out += url()?.authority(),
-            Some(other) => return Err(format!("{template:?}: a setting has no {other:?}")),
+            Some(other) => {
+                return Err(format!(
+                    "{template:?}: a setting has scheme and authority, but no {other:?}"
+                ));
+            }
         }
         rest = after;
     }

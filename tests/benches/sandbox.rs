@@ -1,6 +1,6 @@
-//! What the sandbox costs: puts and gets through the S3 connector beside object_store's native
-//! client, on one server in this process, interleaved; medians of runs, as ratios.
-//! `cargo xtask bench sandbox`.
+//! What the sandbox costs. It measures puts and gets through the S3 connector beside object_store's
+//! native client, interleaved, on one server in this process. It prints medians of runs, and their
+//! ratios. `cargo xtask bench sandbox` runs it.
 
 #![allow(
     clippy::unwrap_used,
@@ -32,10 +32,10 @@ use tokio::task::JoinSet;
 
 const SIZES: [usize; 4] = [4 << 10, 64 << 10, 1 << 20, 4 << 20];
 const AT_ONCE: [usize; 3] = [1, 8, 64];
-/// What one measurement moves, and the least and most objects it does.
+/// What one measurement moves, in bytes, if that is between 64 and 1024 objects.
 const BYTES: usize = 64 << 20;
 
-/// One of the two that are compared.
+/// One of the two clients that are compared.
 enum Client {
     Sandboxed(ConnectorCloud),
     Native(AmazonS3),
@@ -79,7 +79,8 @@ impl Client {
     }
 }
 
-/// So many tasks do `objects` between them, as a daemon's do: on every core.
+/// Runs `objects` jobs in `at_once` tasks, on every core as in a daemon. Returns how long they
+/// took together.
 async fn timed<F: Future<Output = ()> + Send>(
     objects: usize,
     at_once: usize,
@@ -128,7 +129,7 @@ async fn main() {
         s3_keys("ACCESS", "SECRET"),
         TlsSettings::default(),
     );
-    // Its client asks for a provider of TLS though nothing here speaks it.
+    // object_store's client asks for a provider of TLS, though nothing here uses TLS.
     rustls::crypto::ring::default_provider()
         .install_default()
         .unwrap();
@@ -155,7 +156,7 @@ async fn main() {
             let mut took = [[const { Vec::new() }; 2], [const { Vec::new() }; 2]];
             for run in 0..=runs {
                 for turn in 0..2 {
-                    // Each first in every other run.
+                    // Each client comes first in every other run.
                     let i = (run + turn) % 2;
                     let name = move |n: usize| format!("{i}/{size}/{}", n % 256);
                     let (stored, content) = (clients.clone(), content.clone());
@@ -172,7 +173,7 @@ async fn main() {
                         timed(objects, at_once, put).await,
                         timed(objects, at_once, get).await,
                     );
-                    // The first is to warm up.
+                    // The first run is to warm up.
                     if run > 0 {
                         took[0][i].push(put);
                         took[1][i].push(get);

@@ -15,7 +15,7 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use raic_storage::{
-    AccountId, Clock, Database, LeaseDb, Patience, RenewSecret, ServerId, StorageError,
+    AccountId, Clock, Database, GracePeriods, LeaseDb, RenewSecret, ServerId, StorageError,
     StorageIndex,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
@@ -50,7 +50,7 @@ async fn build(folder: &Path, shares: u64) -> Sized {
     let leasedb = LeaseDb::open(
         Database::open(&path).unwrap(),
         Clock::system(),
-        Patience::default(),
+        GracePeriods::default(),
     )
     .await
     .unwrap();

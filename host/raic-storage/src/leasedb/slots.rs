@@ -1,40 +1,45 @@
-//! Which version of a mutable share in a cloud is current, and what is under way: decision 0004's
-//! tables.
+//! Slots of mutable shares in a cloud (decision 0004): the current version of each, the write under
+//! way, and the versions that are superseded.
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use crate::{Generation, LeaseDb, Result, ServerId, ShareNum, Span, StorageIndex, leasedb::int};
+use super::{LeaseDb, ServerId, int, states::GOING};
+use crate::{Generation, Result, ShareId, ShareNum, Span, StorageIndex};
 
-/// A chunk of a version, by number and the generation that wrote it.
+/// The number of a chunk, and the generation that wrote it.
 pub(crate) type NamedChunk = (u64, Generation);
 
-/// What the tables say of a slot.
+/// A slot, as the tables have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// Counts every change.
+    /// Counts every change of the slot, so that a caller can change only what it has read.
     pub(crate) fence: i64,
-    /// The current commit, encoded; none where nothing was written yet.
+    /// The current commit, encoded; `None` if nothing was committed yet.
     pub(crate) current: Option<Vec<u8>>,
-    /// A write under way.
+    /// The write under way, if there is one.
     pub(crate) intent: Option<Intent>,
-    /// Read from one listing only: read-only.
+    /// Whether the current commit is not certain: it comes from a single listing, or from a backup
+    /// that was restored. The slot is read-only then.
     pub(crate) is_doubtful: bool,
 }
 
-/// A write under way.
+/// A write of a slot that is under way.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Intent {
+    /// Generation that the write's commit will have.
     pub(crate) generation: Generation,
-    /// The commit itself, where it commits an old version again.
+    /// The encoded commit, if the intent commits an old version again; `None` for a new version.
     pub(crate) again: Option<Vec<u8>>,
 }
 
-/// What a version left that is no longer current.
+/// The remains of a version that is no longer current, to be removed after a rest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Superseded {
+    /// Generation of the version's commit.
     pub(crate) generation: Generation,
-    /// Chunks that only it names.
+    /// Chunks that only this version names.
     pub(crate) chunks: Vec<NamedChunk>,
+    /// The moment at which the rest ends, in milliseconds since 1970.
     pub(crate) until_ms: i64,
 }
 
@@ -43,11 +48,9 @@ pub(crate) struct Superseded {
 pub struct Slots {
     leasedb: LeaseDb,
     server: ServerId,
-    /// Under which commits are authenticated.
+    /// The key that authenticates the server's commits.
     pub(crate) key: [u8; 32],
 }
-
-type At = (StorageIndex, ShareNum);
 
 fn encode_chunks(chunks: &[NamedChunk]) -> Vec<u8> {
     chunks
@@ -66,12 +69,8 @@ fn decode_chunks(bytes: &[u8]) -> Vec<NamedChunk> {
     bytes.chunks_exact(24).filter_map(chunk).collect()
 }
 
-fn supersede(
-    tx: &Connection,
-    server: ServerId,
-    (index, share): At,
-    old: &Superseded,
-) -> Result<()> {
+fn supersede(tx: &Connection, server: ServerId, id: ShareId, old: &Superseded) -> Result<()> {
+    let ShareId { index, share } = id;
     tx.prepare_cached("INSERT OR REPLACE INTO superseded VALUES(?1, ?2, ?3, ?4, ?5, ?6)")?
         .execute(params![
             server.0,
@@ -85,7 +84,8 @@ fn supersede(
 }
 
 impl Slots {
-    /// Of a server; `key` authenticates its commits, and must survive the database.
+    /// Makes the slots of a server. `key` authenticates its commits and must survive the loss of
+    /// the database.
     pub fn new(leasedb: LeaseDb, server: ServerId, key: [u8; 32]) -> Self {
         Self {
             leasedb,
@@ -94,16 +94,17 @@ impl Slots {
         }
     }
 
-    /// Until when a request that was given up now may land.
+    /// The moment until which a request that is given up now may land, in milliseconds since 1970.
     pub(crate) fn rest(&self) -> i64 {
-        self.leasedb.after(self.leasedb.patience().late)
+        self.leasedb.after(self.leasedb.grace_periods().late)
     }
 
     pub(crate) fn now_ms(&self) -> i64 {
         self.leasedb.now_ms()
     }
 
-    pub(crate) async fn get(&self, (index, share): At) -> Result<Option<Slot>> {
+    pub(crate) async fn get(&self, id: ShareId) -> Result<Option<Slot>> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .read(move |c| {
@@ -129,15 +130,16 @@ impl Slots {
             .await
     }
 
-    /// Sets an intent, where there is none and the slot is as it was read. Returns its generation;
-    /// none where another was faster. The chunks it will write are to go, should it come to
-    /// nothing.
+    /// Sets an intent, if the slot has none and its fence is still the one that was read (`None`
+    /// for a slot without a row). Returns the intent's generation, or `None` if another writer was
+    /// faster. The chunks that it will write become superseded until its commit is current.
     pub(crate) async fn begin(
         &self,
-        (index, share): At,
+        id: ShareId,
         fence: Option<i64>,
         chunks: Vec<u64>,
     ) -> Result<Option<Generation>> {
+        let ShareId { index, share } = id;
         let (server, rest) = (self.server, self.rest());
         let micros = u64::try_from(self.now_ms())
             .unwrap_or_default()
@@ -146,42 +148,43 @@ impl Slots {
         let random = u32::from_be_bytes([random.0[0], random.0[1], random.0[2], random.0[3]]);
         self.leasedb
             .write(move |tx| {
-                let generation = next_generation(tx, server, (index, share), micros, random)?;
-                let at = params![server.0, index.0, share.0, generation.to_bytes(), fence];
+                let generation = next_generation(tx, server, id, micros, random)?;
+                let key = params![server.0, index.0, share.0, generation.to_bytes(), fence];
                 let changed = match fence {
                     None => tx
                         .prepare_cached(
                             "INSERT INTO slots(server, storage_index, share, fence, intent, last_generation)
                              SELECT ?1, ?2, ?3, 1, ?4, ?4 WHERE ?5 IS NULL ON CONFLICT DO NOTHING",
                         )?
-                        .execute(at)?,
-                    Some(_) => tx
+                        .execute(key)?,
+                                            Some(_) => tx
                         .prepare_cached(
                             "UPDATE slots SET intent = ?4, intent_commit = NULL, last_generation = ?4, fence = fence + 1
                              WHERE server = ?1 AND storage_index = ?2 AND share = ?3 AND fence = ?5 AND intent IS NULL",
                         )?
-                        .execute(at)?,
-                };
-                if changed == 0 {
+                        .execute(key)?,
+                                        };
+                                        if changed == 0 {
                     return Ok(None);
                 }
-                // Until it is current, what it writes is what will be removed.
+                // Until the commit is current, the chunks that the write sends are to be removed.
                 let chunks = chunks.into_iter().map(|i| (i, generation)).collect();
-                supersede(tx, server, (index, share), &Superseded { generation, chunks, until_ms: rest })?;
+                supersede(tx, server, id, &Superseded { generation, chunks, until_ms: rest })?;
                 Ok(Some(generation))
             })
             .await
     }
 
-    /// Records an intent's end: its commit is current, `replaced` is superseded. False where the
-    /// intent is another's by now.
+    /// Records that an intent's commit is current, and that the version that it replaced
+    /// (`replaced`) is superseded. Returns false if the slot has another intent by now.
     pub(crate) async fn record(
         &self,
-        (index, share): At,
+        id: ShareId,
         generation: Generation,
         commit: Vec<u8>,
         replaced: Option<(Generation, Vec<NamedChunk>)>,
     ) -> Result<bool> {
+        let ShareId { index, share } = id;
         let (server, until_ms) = (self.server, self.rest());
         self.leasedb
             .write(move |tx| {
@@ -199,24 +202,25 @@ impl Slots {
                 )?
                 .execute(params![server.0, index.0, share.0, generation.to_bytes()])?;
                 if let Some((generation, chunks)) = replaced {
-                    supersede(tx, server, (index, share), &Superseded { generation, chunks, until_ms })?;
+                    supersede(tx, server, id, &Superseded { generation, chunks, until_ms })?;
                 }
                 Ok(true)
             })
             .await
     }
 
-    /// Drops an intent whose commit was never sent: what it wrote is superseded.
-    pub(crate) async fn forget(&self, (index, share): At, generation: Generation) -> Result<()> {
+    /// Drops an intent whose commit was never sent. The chunks that it wrote are superseded.
+    pub(crate) async fn forget(&self, id: ShareId, generation: Generation) -> Result<()> {
+        let ShareId { index, share } = id;
         let (server, until) = (self.server, self.rest());
         self.leasedb
             .write(move |tx| {
-                let at = params![server.0, index.0, share.0, generation.to_bytes()];
+                let key = params![server.0, index.0, share.0, generation.to_bytes()];
                 tx.prepare_cached(
                     "UPDATE slots SET intent = NULL, intent_commit = NULL, fence = fence + 1
                      WHERE server = ?1 AND storage_index = ?2 AND share = ?3 AND intent = ?4",
                 )?
-                .execute(at)?;
+                .execute(key)?;
                 tx.prepare_cached(
                     "UPDATE superseded SET until_ms = ?5
                      WHERE server = ?1 AND storage_index = ?2 AND share = ?3 AND generation = ?4",
@@ -233,21 +237,23 @@ impl Slots {
             .await
     }
 
-    /// Decides that an intent is not the version: a commit of the current one again, made by
-    /// `again` of its generation, is the intent from now on. None where another decided meanwhile.
+    /// Decides that an intent does not become the version. From now on the intent is to commit the
+    /// current version again: `again` makes that commit for the new generation. Returns the new
+    /// generation and its commit, or `None` if another caller decided meanwhile.
     pub(crate) async fn decide_again(
         &self,
-        (index, share): At,
+        id: ShareId,
         old: Generation,
         again: impl FnOnce(Generation) -> Vec<u8> + Send + 'static,
     ) -> Result<Option<(Generation, Vec<u8>)>> {
+        let ShareId { index, share } = id;
         let (server, until) = (self.server, self.rest());
         let micros = u64::try_from(self.now_ms())
             .unwrap_or_default()
             .saturating_mul(1000);
         self.leasedb
             .write(move |tx| {
-                let generation = next_generation(tx, server, (index, share), micros, old.random)?;
+                let generation = next_generation(tx, server, id, micros, old.random)?;
                 let commit = again(generation);
                 let changed = tx
                     .prepare_cached(
@@ -265,39 +271,46 @@ impl Slots {
                 if changed == 0 {
                     return Ok(None);
                 }
-                // The old intent may still land until then, its commit and its chunks.
+                // The commit and the chunks of the old intent may still land until then.
                 tx.prepare_cached(
                     "UPDATE superseded SET until_ms = ?5
                      WHERE server = ?1 AND storage_index = ?2 AND share = ?3 AND generation = ?4",
                 )?
                 .execute(params![server.0, index.0, share.0, old.to_bytes(), until])?;
                 let own = Superseded { generation, chunks: Vec::new(), until_ms: until };
-                supersede(tx, server, (index, share), &own)?;
+                supersede(tx, server, id, &own)?;
                 Ok(Some((generation, commit)))
             })
             .await
     }
 
-    /// Doubtful slots of a span that stand for no share, or for one that is going.
-    pub(crate) async fn doubtful(&self, span: Span) -> Result<Vec<At>> {
+    /// Reads the doubtful slots within a span whose share has no row, or is GOING.
+    pub(crate) async fn doubtful(&self, span: Span) -> Result<Vec<ShareId>> {
         let (server, (first, last)) = (self.server, span.bounds());
         self.leasedb
             .read(move |c| {
-                let mut statement = c.prepare_cached(
-                    "SELECT storage_index, share FROM slots WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3
-                       AND is_doubtful AND NOT EXISTS(SELECT 1 FROM shares WHERE shares.server = slots.server
-                         AND shares.storage_index = slots.storage_index AND shares.share = slots.share AND state <> 2)",
-                )?;
+                let sql = format!(
+                    "SELECT storage_index, share FROM slots
+                     WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3 AND is_doubtful
+                       AND NOT EXISTS(SELECT 1 FROM shares WHERE shares.server = slots.server
+                         AND shares.storage_index = slots.storage_index
+                         AND shares.share = slots.share AND state <> {GOING})"
+                );
+                let mut statement = c.prepare_cached(&sql)?;
                 let rows = statement.query_map(params![server.0, first.0, last.0], |r| {
-                    Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?)))
+                    Ok(ShareId {
+                        index: StorageIndex(r.get(0)?),
+                        share: ShareNum(r.get(1)?),
+                    })
                 })?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
             .await
     }
 
-    /// Forgets a doubtful slot, if it is still as it was read.
-    pub(crate) async fn forget_doubtful(&self, (index, share): At, fence: i64) -> Result<()> {
+    /// Forgets a doubtful slot, if its fence is still the one that was read.
+    pub(crate) async fn forget_doubtful(&self, id: ShareId, fence: i64) -> Result<()> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .write(move |tx| {
@@ -317,8 +330,10 @@ impl Slots {
             .await
     }
 
-    /// This database's epoch, and the highest generation that was given to a slot.
-    pub(crate) async fn last_generation(&self, (index, share): At) -> Result<(u32, Generation)> {
+    /// Reads this database's epoch, and the highest generation that a slot was given. Returns 0 and
+    /// the lowest generation if there is no slot.
+    pub(crate) async fn last_generation(&self, id: ShareId) -> Result<(u32, Generation)> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .read(move |c| {
@@ -334,8 +349,9 @@ impl Slots {
             .await
     }
 
-    /// What is superseded of a slot, oldest first.
-    pub(crate) async fn superseded(&self, (index, share): At) -> Result<Vec<Superseded>> {
+    /// Reads the superseded versions of a slot, oldest first.
+    pub(crate) async fn superseded(&self, id: ShareId) -> Result<Vec<Superseded>> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .read(move |c| {
@@ -355,8 +371,9 @@ impl Slots {
             .await
     }
 
-    /// A superseded version has gone.
-    pub(crate) async fn tidied(&self, (index, share): At, generation: Generation) -> Result<()> {
+    /// Records that a superseded version was removed from the cloud.
+    pub(crate) async fn tidied(&self, id: ShareId, generation: Generation) -> Result<()> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .write(move |tx| {
@@ -369,8 +386,10 @@ impl Slots {
             .await
     }
 
-    /// A deleted share has gone, mark and all; false where it was written meanwhile.
-    pub(crate) async fn remove(&self, (index, share): At, fence: i64) -> Result<bool> {
+    /// Removes the slot of a deleted share whose last commit, the deletion mark, has gone too.
+    /// Returns false if the slot has changed since `fence` was read, and stays.
+    pub(crate) async fn remove(&self, id: ShareId, fence: i64) -> Result<bool> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .write(move |tx| {
@@ -384,15 +403,17 @@ impl Slots {
             .await
     }
 
-    /// The database was lost: what a listing showed is current; doubtful until another listing
-    /// shows the same, after all that the host before had sent must have landed.
+    /// Records the version that a listing showed as current, after the database was lost. The slot
+    /// is doubtful until a later listing shows the same version, at a time when no request of the
+    /// previous host can land any longer. A slot that is not doubtful stays as it is.
     pub(crate) async fn recover(
         &self,
-        (index, share): At,
+        id: ShareId,
         generation: Generation,
         commit: Vec<u8>,
         older: Vec<Superseded>,
     ) -> Result<()> {
+        let ShareId { index, share } = id;
         let (server, leasedb) = (self.server, self.leasedb.clone());
         self.leasedb
             .write(move |tx| {
@@ -405,7 +426,7 @@ impl Slots {
                      WHERE is_doubtful",
                     params![server.0, index.0, share.0, commit, generation.to_bytes(), is_early],
                 )?;
-                // One that is known by the database stays as it is.
+                // A slot that the database is certain of stays as it is.
                 if changed == 0 {
                     return Ok(());
                 }
@@ -413,19 +434,20 @@ impl Slots {
                     "DELETE FROM superseded WHERE server = ?1 AND storage_index = ?2 AND share = ?3",
                     params![server.0, index.0, share.0],
                 )?;
-                older.iter().try_for_each(|old| supersede(tx, server, (index, share), old))
+                older.iter().try_for_each(|old| supersede(tx, server, id, old))
             })
             .await
     }
 
-    /// What a complete listing showed and the slot does not name is superseded, where the slot is
-    /// as it was read.
+    /// Records as superseded what a complete listing showed and the slot does not name. Nothing is
+    /// recorded if the slot is doubtful or has changed since `fence` was read.
     pub(crate) async fn supersede_strays(
         &self,
-        (index, share): At,
+        id: ShareId,
         fence: i64,
         strays: Vec<Superseded>,
     ) -> Result<()> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .write(move |tx| {
@@ -438,20 +460,21 @@ impl Slots {
                 if !is_as_read {
                     return Ok(());
                 }
-                strays.iter().try_for_each(|old| supersede(tx, server, (index, share), old))
+                strays.iter().try_for_each(|old| supersede(tx, server, id, old))
             })
             .await
     }
 
-    /// A share of which no version is whole is as one that was deleted, unless there is a slot of
-    /// it by now.
+    /// Makes the slot of a share of which no version is whole, as if the share had been deleted:
+    /// `deletion` is its current commit. If the share has a slot by now, that slot stays.
     pub(crate) async fn give_up(
         &self,
-        (index, share): At,
+        id: ShareId,
         generation: Generation,
         deletion: Vec<u8>,
         older: Vec<Superseded>,
     ) -> Result<()> {
+        let ShareId { index, share } = id;
         let server = self.server;
         self.leasedb
             .write(move |tx| {
@@ -462,13 +485,14 @@ impl Slots {
                 if changed == 0 {
                     return Ok(());
                 }
-                older.iter().try_for_each(|old| supersede(tx, server, (index, share), old))
+                older.iter().try_for_each(|old| supersede(tx, server, id, old))
             })
             .await
     }
 
-    /// Slots with something that may be removed by now, up to `limit`.
-    pub(crate) async fn untidy(&self, limit: u32) -> Result<Vec<At>> {
+    /// Reads the slots with superseded versions whose rest has ended, up to `limit`. Doubtful slots
+    /// are left out.
+    pub(crate) async fn untidy(&self, limit: u32) -> Result<Vec<ShareId>> {
         let (server, now) = (self.server, self.now_ms());
         self.leasedb
             .read(move |c| {
@@ -476,7 +500,7 @@ impl Slots {
                     "SELECT DISTINCT superseded.storage_index, superseded.share FROM superseded
                      JOIN slots USING(server, storage_index, share)
                      WHERE superseded.server = ?1 AND until_ms <= ?2 AND NOT is_doubtful
-                       -- They go oldest first: what an older one still holds up is not due.
+                       -- Versions go oldest first: one behind an older one that rests is not due.
                        AND NOT EXISTS(SELECT 1 FROM superseded AS older
                          WHERE older.server = superseded.server AND older.storage_index = superseded.storage_index
                            AND older.share = superseded.share AND older.generation < superseded.generation
@@ -484,7 +508,10 @@ impl Slots {
                      LIMIT ?3",
                 )?;
                 let rows = statement.query_map(params![server.0, now, int(u64::from(limit))], |r| {
-                    Ok((StorageIndex(r.get(0)?), ShareNum(r.get(1)?)))
+                    Ok(ShareId {
+                        index: StorageIndex(r.get(0)?),
+                        share: ShareNum(r.get(1)?),
+                    })
                 })?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
@@ -492,14 +519,15 @@ impl Slots {
     }
 }
 
-/// Higher than all that this share, or an older host, ever had.
+/// Makes a generation that is higher than every one that this share, or an older host, ever had.
 fn next_generation(
     tx: &Connection,
     server: ServerId,
-    (index, share): At,
+    id: ShareId,
     micros: u64,
     random: u32,
 ) -> Result<Generation> {
+    let ShareId { index, share } = id;
     let last: Option<[u8; 16]> = tx
         .prepare_cached(
             "SELECT last_generation FROM slots WHERE server = ?1 AND storage_index = ?2 AND share = ?3",

@@ -11,9 +11,9 @@ use bytes::Bytes;
 use futures::TryStreamExt as _;
 use raic_cloud::MemoryCloud;
 use raic_storage::{
-    Backend, ChunkBudget, Clock, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend, LeaseDb,
-    MUTABLE_CHUNK_SIZE, MemoryBackend, MutableWrite, NullBackend, Patience, ShareNum, Slots, Spool,
-    StorageIndex,
+    Backend, ChunkBudget, Clock, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend,
+    GracePeriods, LeaseDb, MUTABLE_CHUNK_SIZE, MemoryBackend, MutableWrite, NullBackend, ShareId,
+    ShareNum, Slots, Spool, StorageIndex,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -47,13 +47,16 @@ fn peak() -> u64 {
 
 async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
     let piece: Bytes = (0..PIECE).map(|i| (i * 31 % 251) as u8).collect();
-    let (index, share) = (StorageIndex([1; 16]), ShareNum(0));
+    let id = ShareId {
+        index: StorageIndex([1; 16]),
+        share: ShareNum(0),
+    };
     // 5 resets the peak to what is resident now (proc(5)); where it may not be, the peak is the
     // process's.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let (allocations, live) = (COUNTING.stats().allocations, peak());
     let began = Instant::now();
-    let mut writer = backend.create(index, share).await.unwrap();
+    let mut writer = backend.create(id).await.unwrap();
     let pieces = (mebibytes << 20) / PIECE as u64;
     for _ in 0..pieces {
         writer.write(piece.clone()).await.unwrap();
@@ -61,7 +64,7 @@ async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
     let stored = writer.finish().await.unwrap();
     let write = mebibytes as f64 * 1.048_576 / began.elapsed().as_secs_f64();
     let began = Instant::now();
-    let read = match backend.read(index, share, 0..mebibytes << 20).await {
+    let read = match backend.read(id, 0..mebibytes << 20).await {
         Ok(stream) => {
             let bytes = stream
                 .try_fold(0, async |sum, piece| Ok(sum + piece.len() as u64))
@@ -75,26 +78,25 @@ async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
     };
     let allocations = COUNTING.stats().allocations - allocations;
     let peak = peak().saturating_sub(live);
-    backend
-        .remove(index, share, Some(stored.objects))
-        .await
-        .unwrap();
+    backend.remove(id, Some(stored.objects)).await.unwrap();
+    // The null backend keeps none.
+    let mutable = backend.mutable_store();
+    let id = ShareId {
+        index: StorageIndex([1; 16]),
+        share: ShareNum(1),
+    };
     let began = Instant::now();
-    for i in 0..PATCHES {
+    for i in 0..mutable.map_or(0, |_| PATCHES) {
         let writes = vec![(i * 7 % 50_000, Bytes::from_static(b"one small patch"))];
-        backend
-            .write_mutable(
-                index,
-                ShareNum(1),
-                MutableWrite {
-                    writes,
-                    ..MutableWrite::default()
-                },
-            )
-            .await
-            .unwrap();
+        let write = MutableWrite {
+            writes,
+            ..MutableWrite::default()
+        };
+        if let Some(store) = mutable {
+            store.write_mutable(id, write).await.unwrap();
+        }
     }
-    let patches = PATCHES as f64 / began.elapsed().as_secs_f64();
+    let patches = mutable.map_or(0.0, |_| PATCHES as f64) / began.elapsed().as_secs_f64();
     Measured {
         write,
         read,
@@ -118,7 +120,7 @@ async fn main() {
     let folder = tempfile::tempdir_in(parent).unwrap();
     fs::create_dir(folder.path().join("disk")).unwrap();
     let leasedb = Database::open(&folder.path().join("db")).unwrap();
-    let leasedb = LeaseDb::open(leasedb, Clock::system(), Patience::default())
+    let leasedb = LeaseDb::open(leasedb, Clock::system(), GracePeriods::default())
         .await
         .unwrap();
     let server = leasedb.server("cloud").await.unwrap();

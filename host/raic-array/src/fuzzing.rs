@@ -1,0 +1,275 @@
+//! Entry points of the fuzz targets in `fuzz/`. Each function gives foreign bytes to a parser, and
+//! asserts what must hold of the outcome.
+
+use bytes::Bytes;
+use data_encoding::BASE32_NOPAD;
+use raic_storage::{ShareNum, StorageIndex};
+
+use crate::{
+    Geometry, Key, Keyring, RecoveryKey,
+    codec::Codec,
+    format::{GROUP, HASH, HEADER, Header, Layout, Trailer, root},
+    segment::{Encoder, Sealer, decode, is_authentic},
+};
+
+const INDEX: StorageIndex = StorageIndex([9; 16]);
+const MANIFEST: &[u8] = br#"{"name":"a file"}"#;
+
+fn keyring() -> Keyring {
+    let text = format!(
+        r#"{{"array":{:?},"generations":[{:?}]}}"#,
+        [1_u8; 16], [2_u8; 32]
+    );
+    Keyring::from_json(text.as_bytes()).expect("a keyring of one generation")
+}
+
+/// Reads a file from shares that were changed, as a recovery without a catalog does. The input
+/// gives the geometry, the sizes and the changes.
+///
+/// Only what was stored is read, whatever was changed, and k shares without a change suffice.
+pub fn share(data: &[u8]) {
+    let Some((&[k, more, segment_size, length], changes)) = data.split_first_chunk::<4>() else {
+        return;
+    };
+    let k = 1 + k % 4;
+    let geometry = Geometry {
+        k,
+        n: k + 1 + more % 3,
+    };
+    let content: Vec<u8> = (0..length).collect();
+    let stored = shares(geometry, 1 + u32::from(segment_size % 64), &content);
+
+    let mut changed = stored.clone();
+    for change in changes.chunks_exact(4).take(64) {
+        let share = usize::from(change[0]) % changed.len();
+        let share = &mut changed[share];
+        let place = usize::from(u16::from_be_bytes([change[1], change[2]]));
+        match change[3] {
+            0 => share.truncate(place % (share.len() + 1)),
+            bits => {
+                let place = place % share.len().max(1);
+                share
+                    .iter_mut()
+                    .skip(place)
+                    .take(1)
+                    .for_each(|b| *b ^= bits);
+            }
+        }
+    }
+    let untouched = changed.iter().zip(&stored).filter(|(a, b)| a == b).count();
+    match read(&changed) {
+        Some(read) => assert_eq!(read, [&content[..], MANIFEST].concat()),
+        None => assert!(untouched < usize::from(k), "{untouched} shares are whole"),
+    }
+}
+
+fn stream_key() -> Key {
+    Key::new([0x42; 32])
+}
+
+/// Returns the shares of a file.
+fn shares(geometry: Geometry, segment_size: u32, content: &[u8]) -> Vec<Vec<u8>> {
+    let (keyring, key) = (keyring(), stream_key());
+    let header = Header {
+        array: keyring.array,
+        index: INDEX,
+        share: ShareNum(0),
+        geometry,
+        segment_size,
+    };
+    let codec = Codec::new(geometry).expect("a geometry that can be");
+    let sealer = Sealer::new(&key, &keyring.array, INDEX);
+    let mut encoder = Encoder::new(codec, sealer, header);
+    let size = usize::try_from(segment_size).expect("a small size");
+    let mut segments: Vec<Vec<u8>> = content.chunks(size).map(<[u8]>::to_vec).collect();
+    segments.push(MANIFEST.to_vec());
+    let blocks = encoder.encode(segments, true).expect("segments are sealed");
+    let (pages, roots): (Vec<_>, Vec<_>) = encoder.finish().into_iter().unzip();
+    let (generation, wrapped_key) = keyring.wrap(INDEX, &key).expect("a key is wrapped");
+    let share = |(blocks, page_hashes): (Bytes, _)| {
+        let trailer = Trailer {
+            length: content.len() as u64,
+            manifest_length: MANIFEST.len() as u32,
+            generation,
+            wrapped_key,
+            page_hashes,
+            roots: roots.clone(),
+        };
+        [&blocks[..], &trailer.encode()].concat()
+    };
+    blocks.into_iter().zip(pages).map(share).collect()
+}
+
+/// A share whose header, trailer and hash pages fit each other.
+struct Opened<'a> {
+    bytes: &'a [u8],
+    header: Header,
+    trailer: Trailer,
+    layout: Layout,
+}
+
+impl<'a> Opened<'a> {
+    fn new(bytes: &'a [u8]) -> Option<Self> {
+        let header = Header::decode(bytes.get(..usize::try_from(HEADER).ok()?)?)?;
+        let (_, footer) = bytes.split_last_chunk::<16>()?;
+        let length = u64::from_be_bytes(*footer.first_chunk::<8>()?);
+        let start = bytes.len().checked_sub(usize::try_from(length).ok()?)?;
+        let trailer = Trailer::decode(&bytes[start..], &header)?;
+        let layout = Layout {
+            geometry: header.geometry,
+            segment_size: header.segment_size,
+            length: trailer.length,
+            manifest_length: trailer.manifest_length,
+        };
+        let own = trailer.roots.get(usize::from(header.share.0))?;
+        let is_whole = layout.share_length() == bytes.len() as u64
+            && root(&header.encode(), &trailer.page_hashes) == *own;
+        is_whole.then_some(Self {
+            bytes,
+            header,
+            trailer,
+            layout,
+        })
+    }
+
+    /// Whether this is another share of the same stream.
+    fn is_beside(&self, other: &Self) -> bool {
+        let same_header = Header {
+            share: other.header.share,
+            ..self.header
+        } == other.header;
+        let of_stream = |opened: &Self| Trailer {
+            page_hashes: Vec::new(),
+            ..opened.trailer.clone()
+        };
+        same_header && of_stream(self) == of_stream(other)
+    }
+
+    fn part(&self, start: u64, length: u64) -> &'a [u8] {
+        let place = |at: u64| usize::try_from(at).expect("it lies in the share");
+        &self.bytes[place(start)..place(start + length)]
+    }
+
+    /// A segment's block, if it and the page of its hash are those that were stored.
+    fn block(&self, segment: u64) -> Option<(ShareNum, Bytes)> {
+        let group = segment / GROUP;
+        let page_length = self.layout.blocks_in(group) * HASH as u64;
+        let page = self.part(self.layout.page_offset(group), page_length);
+        let hash = self.trailer.page_hashes.get(usize::try_from(group).ok()?)?;
+        let block = self.part(
+            self.layout.block_offset(segment),
+            self.layout.block_length(segment),
+        );
+        let is_sound = blake3::hash(page) == *hash && is_authentic(block, page, segment % GROUP);
+        is_sound.then(|| (self.header.share, Bytes::copy_from_slice(block)))
+    }
+}
+
+/// Returns the content and the manifest of a file, if k blocks of every segment are authentic.
+fn read(shares: &[Vec<u8>]) -> Option<Vec<u8>> {
+    let opened: Vec<_> = shares.iter().filter_map(|s| Opened::new(s)).collect();
+    let first = opened.first()?;
+    let Header {
+        array,
+        index,
+        geometry,
+        ..
+    } = first.header;
+    let Trailer {
+        generation,
+        wrapped_key,
+        ..
+    } = &first.trailer;
+    let key = keyring().unwrap(index, *generation, wrapped_key).ok()?;
+    let codec = Codec::new(geometry).ok()?;
+    let sealer = Sealer::new(&key, &array, index);
+    let mut whole = Vec::new();
+    for segment in 0..first.layout.segments() {
+        let beside = opened.iter().filter(|other| first.is_beside(other));
+        let blocks = beside.filter_map(|share| share.block(segment));
+        let blocks: Vec<_> = blocks.take(geometry.k.into()).collect();
+        if blocks.len() < usize::from(geometry.k) {
+            return None;
+        }
+        let content = decode(&codec, &sealer, &first.layout, index, segment, &blocks);
+        whole.extend_from_slice(&content.ok()?);
+    }
+    Some(whole)
+}
+
+/// Reads the input as a recovery key, as a sealed keyring and as a keyring, and makes each of it.
+///
+/// A key reads as it was written down, and with a slip it is none. Only the recovery key opens a
+/// sealed keyring, and only with every byte as it was.
+pub fn keys(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(key) = RecoveryKey::from_text(text)
+    {
+        assert_eq!(letters(&key.to_text()), letters(text));
+    }
+    let bytes: [u8; 32] = std::array::from_fn(|i| data.get(i).copied().unwrap_or_default());
+    let check = blake3::hash(&bytes);
+    let written = BASE32_NOPAD.encode(&[&bytes[..], &check.as_bytes()[..3]].concat());
+    let Ok(recovery) = RecoveryKey::from_text(&written) else {
+        panic!("{written} is a recovery key");
+    };
+    assert_eq!(letters(&recovery.to_text()), written);
+    // The last letters belong to the check alone, so that no slip in them fits by chance.
+    let slip = data.get(32).copied().unwrap_or_default();
+    let (at, letter) = (
+        written.len() - 1 - usize::from(slip % 4),
+        (b'A' + slip / 10) as char,
+    );
+    let mut wrong = written.clone();
+    wrong.replace_range(at..=at, &letter.to_string());
+    assert_eq!(RecoveryKey::from_text(&wrong).is_ok(), wrong == written);
+
+    assert!(Keyring::open(data, &recovery).is_err(), "nobody sealed it");
+    check_keyring(data, data, &recovery);
+    let generations: Vec<&[u8]> = data.chunks_exact(32).take(4).collect();
+    let made = format!(
+        r#"{{"array":{:?},"generations":{generations:?}}}"#,
+        &bytes[..16]
+    );
+    let is_keyring = check_keyring(made.as_bytes(), data, &recovery);
+    assert_eq!(is_keyring, !generations.is_empty(), "{made}");
+}
+
+/// Returns the letters and digits of a recovery key, in upper case.
+fn letters(text: &str) -> String {
+    let letters: String = text.chars().filter(|c| c.is_alphanumeric()).collect();
+    letters.to_uppercase()
+}
+
+/// Checks a keyring as the host keeps it, and returns whether it is one.
+fn check_keyring(text: &[u8], data: &[u8], recovery: &RecoveryKey) -> bool {
+    let Ok(keyring) = Keyring::from_json(text) else {
+        return false;
+    };
+    let json = keyring.to_json();
+    let again = Keyring::from_json(&json).expect("a keyring that was written");
+    assert_eq!(again.to_json(), json);
+    assert!(keyring.generation() >= 1);
+
+    let mut sealed = keyring.seal(recovery).expect("the system has randomness");
+    let opened = Keyring::open(&sealed, recovery).expect("a keyring that was sealed");
+    assert_eq!(opened.to_json(), json);
+    let at = data.iter().map(|byte| usize::from(*byte)).sum::<usize>() % sealed.len();
+    sealed[at] ^= 1;
+    assert!(Keyring::open(&sealed, recovery).is_err(), "byte {at}");
+
+    let (generation, wrapped) = keyring
+        .wrap(INDEX, &stream_key())
+        .expect("a key is wrapped");
+    assert_eq!(generation, keyring.generation());
+    let unwrapped = keyring.unwrap(INDEX, generation, &wrapped);
+    assert_eq!(unwrapped.expect("a key that was wrapped"), stream_key());
+    assert!(keyring.unwrap(INDEX, generation, data).is_err());
+    assert!(
+        keyring
+            .unwrap(StorageIndex([8; 16]), generation, &wrapped)
+            .is_err()
+    );
+    assert!(keyring.unwrap(INDEX, generation + 1, &wrapped).is_err());
+    true
+}

@@ -1,0 +1,363 @@
+//! From the configuration to an array: clouds, their storage servers, the work beside them.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring};
+use raic_storage::{
+    Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, ServerSettings,
+    ServerShares, Spool, StorageServer, Supervisor, UnusableBackend,
+};
+
+use crate::{
+    config::{CloudSection, Config},
+    error::{Failed, Outcome},
+    home::{self, Home},
+    opener::{Credentials, OpenedCloud, Opener, Places},
+    progress::counted,
+};
+
+/// What lasts as long as the process, whatever the configuration says meanwhile.
+#[derive(Clone)]
+pub(super) struct Process {
+    pub(super) home: Home,
+    pub(super) opener: Opener,
+    pub(super) database: Database,
+    pub(super) holds: Holds,
+    pub(super) spool: Spool,
+    pub(super) budget: ChunkBudget,
+}
+
+/// What a configuration opened, beside its array.
+pub(super) struct Wired {
+    leasedb: LeaseDb,
+    /// The clouds that are served, by name.
+    served: BTreeMap<String, Served>,
+    _supervisor: Supervisor,
+}
+
+/// A cloud that is served, and what it was opened from.
+#[derive(Clone)]
+struct Served {
+    basis: Basis,
+    /// `None` for what is opened anew at every reload: a folder, whose disk may have been mounted
+    /// since, and a cloud that could not be opened.
+    credentials: Option<Credentials>,
+    server: Arc<StorageServer>,
+}
+
+/// What a storage server is made from. A reload that changes none of it, and none of the
+/// credentials, keeps the server: with its connections, its breaker and what it knows of the
+/// container.
+#[derive(Clone, PartialEq)]
+struct Basis {
+    section: CloudSection,
+    /// The certificates that `ca` names, as they are now.
+    ca: Option<Vec<u8>>,
+    pin: Option<Pin>,
+    settings: ServerSettings,
+    owner: Owner,
+    /// The number of clouds, by which chunks are sized.
+    clouds: usize,
+}
+
+/// When connectors are compiled that have to be.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Compiling {
+    /// Before the clouds count as opened.
+    First,
+    /// While the other clouds serve already: after an upgrade of this program, when all have to be,
+    /// that takes minutes.
+    WhileServing,
+}
+
+/// Opens the array that the configuration describes. With `before`, it takes the place of that
+/// array, and clouds that did not change are kept. `versions` are the versions of their connectors
+/// that clouds are to run from now on.
+pub(super) async fn open(
+    process: &Process,
+    before: Option<(&Array, &Wired)>,
+    versions: Pins,
+) -> Outcome<(Array, Wired)> {
+    let home = &process.home;
+    let config = Config::load(home)?;
+    let keyring = Keyring::from_json(&home::read(&home.keyring())?)
+        .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
+    let leasedb = match before {
+        // Of one run: uploads under way stay its own.
+        Some((_, wired)) => wired.leasedb.clone(),
+        None => {
+            let grace = config.storage.grace_periods();
+            LeaseDb::open(process.database.clone(), Clock::system(), grace)
+                .await
+                .map_err(Failed::storage)?
+        }
+    };
+    refuse_if_dropped(&config, leasedb.servers().await.map_err(Failed::storage)?)?;
+    let stored = leasedb.pins().await.map_err(Failed::storage)?;
+    let owner = Owner {
+        array: keyring.array,
+        key: keyring.owner_key(),
+        identity: leasedb.identity().await.map_err(Failed::storage)?,
+    };
+    let wiring = Wiring {
+        process: process.clone(),
+        places: places(process, &config, &leasedb, &owner).await?,
+        compiling: match before {
+            None => Compiling::WhileServing,
+            Some(_) => Compiling::First,
+        },
+        owner,
+        kept: before.map_or_else(BTreeMap::new, |(_, wired)| wired.served.clone()),
+        config: config.clone(),
+    };
+    let pins: Pins = stored.clone().into_iter().chain(versions).collect();
+    let opened = tokio::task::spawn_blocking(move || wiring.open_clouds(pins));
+    let (clouds, pins) = opened.await.map_err(Failed::other)??;
+    let mut served = BTreeMap::new();
+    let mut servers = Vec::new();
+    for (name, cloud) in clouds {
+        let one = match cloud {
+            Cloud::Kept(kept) => kept,
+            Cloud::Opened {
+                basis,
+                credentials,
+                backend,
+            } => {
+                let server = StorageServer::open(
+                    backend,
+                    leasedb.clone(),
+                    basis.owner.clone(),
+                    basis.settings.clone(),
+                    process.holds.clone(),
+                );
+                let server = Arc::new(server.await.map_err(Failed::storage)?);
+                Served {
+                    basis,
+                    credentials,
+                    server,
+                }
+            }
+        };
+        servers.push(one.server.clone());
+        served.insert(name, one);
+    }
+    let reconcile_every = Duration::from_secs(3600) * config.storage.reconcile_hours.max(1);
+    let supervisor = Supervisor::start(leasedb.clone(), &servers, Some(reconcile_every));
+    let array = ArrayConfig {
+        geometry: Geometry {
+            k: config.array.k,
+            n: u8::try_from(servers.len()).unwrap_or(u8::MAX),
+        },
+        segment_size: ArrayConfig::SEGMENT_SIZE,
+        survive: config.array.survive,
+        patience: ArrayConfig::PATIENCE,
+        keyring,
+        sealed_keyring: home::read(&home.sealed_keyring())?.into(),
+        servers,
+        leasedb: leasedb.clone(),
+        holds: process.holds.clone(),
+        budget: process.budget.clone(),
+    };
+    let opened = match before {
+        None => Array::open(array).await,
+        Some((before, _)) => before.reopen(array).await,
+    };
+    let array = opened.map_err(|e| match e {
+        ArrayError::Keyring => Failed::configuration(format!(
+            "{} is not the key of this home's database; put the right key file in its place",
+            home.keyring().display()
+        )),
+        e => Failed::configuration(e),
+    })?;
+    // What failed to open moves no cloud.
+    let changed: Pins = pins
+        .into_iter()
+        .filter(|(cloud, pin)| stored.get(cloud) != Some(pin))
+        .collect();
+    let kept = config.clouds.into_keys().collect();
+    leasedb
+        .store_pins(changed, Some(kept))
+        .await
+        .map_err(Failed::storage)?;
+    let wired = Wired {
+        leasedb,
+        served,
+        _supervisor: supervisor,
+    };
+    Ok((array, wired))
+}
+
+async fn places(
+    process: &Process,
+    config: &Config,
+    leasedb: &LeaseDb,
+    owner: &Owner,
+) -> Outcome<Places> {
+    let mut servers = BTreeMap::new();
+    for name in config.clouds.keys() {
+        let server = leasedb.server(name).await.map_err(Failed::storage)?;
+        servers.insert(name.clone(), server);
+    }
+    Ok(Places {
+        leasedb: leasedb.clone(),
+        servers,
+        owner_key: owner.key,
+        spool: process.spool.clone(),
+        budget: process.budget.clone(),
+    })
+}
+
+/// Refuses a configuration without a cloud that holds shares: each of its files would have a share
+/// less, by a line that was deleted.
+fn refuse_if_dropped(config: &Config, servers: Vec<ServerShares>) -> Outcome {
+    let dropped = servers.into_iter().filter(|server| {
+        server.shares > 0 && !server.is_gone && !config.clouds.contains_key(&server.name)
+    });
+    let dropped: Vec<_> = dropped
+        .map(|s| format!("{:?} ({})", s.name, counted(s.shares, "share")))
+        .collect();
+    if dropped.is_empty() {
+        return Ok(());
+    }
+    Err(Failed::configuration(format!(
+        "config.toml has no cloud {} any more, which holds shares of files: put it back under \
+         that name; or, if it is lost, say so with `raic cloud gone NAME`",
+        dropped.join(", ")
+    )))
+}
+
+/// A cloud of the configuration.
+enum Cloud {
+    /// It is served already, and nothing about it changed.
+    Kept(Served),
+    /// It was opened now.
+    Opened {
+        basis: Basis,
+        credentials: Option<Credentials>,
+        backend: Arc<dyn Backend>,
+    },
+}
+
+/// What it takes to open the configuration's clouds.
+struct Wiring {
+    process: Process,
+    config: Config,
+    places: Places,
+    owner: Owner,
+    compiling: Compiling,
+    /// The clouds that are served already.
+    kept: BTreeMap<String, Served>,
+}
+
+impl Wiring {
+    /// Opens the configuration's clouds, in its order. Blocks. Any n-k clouds may fail in any way:
+    /// one that cannot be opened keeps its place, and does not keep the others from serving.
+    ///
+    /// # Errors
+    /// The sentences of all that failed, if fewer than k could be opened.
+    fn open_clouds(self, mut pins: Pins) -> Outcome<(Vec<(String, Cloud)>, Pins)> {
+        let (mut faults, mut clouds) = (Vec::new(), Vec::new());
+        for (name, section) in &self.config.clouds {
+            let cloud = self.open_cloud(name, section, &mut pins, &mut faults)?;
+            clouds.push((name.clone(), cloud));
+        }
+        if !faults.is_empty() && clouds.len() - faults.len() < usize::from(self.config.array.k) {
+            return Err(Failed::configuration(faults.join("; ")));
+        }
+        Ok((clouds, pins))
+    }
+
+    fn open_cloud(
+        &self,
+        name: &str,
+        section: &CloudSection,
+        pins: &mut Pins,
+        faults: &mut Vec<String>,
+    ) -> Outcome<Cloud> {
+        let basis = self.basis(name, section, pins)?;
+        let kept = self.kept.get(name).filter(|kept| {
+            let credentials = kept.credentials.as_ref();
+            kept.basis == basis && credentials.is_some_and(Credentials::are_unchanged)
+        });
+        if let Some(kept) = kept {
+            return Ok(Cloud::Kept(kept.clone()));
+        }
+        let unusable = |backend: UnusableBackend, basis| Cloud::Opened {
+            basis,
+            credentials: None,
+            backend: Arc::new(backend),
+        };
+        let opener = &self.process.opener;
+        if self.compiling == Compiling::WhileServing && opener.must_compile(name, section, pins) {
+            let reason = format!(
+                "cloud {name:?}: its connector is being compiled, as after an upgrade of raic"
+            );
+            let open = self.open_later(name, section, pins);
+            return Ok(unusable(
+                UnusableBackend::opening(name, reason, open),
+                basis,
+            ));
+        }
+        let places = Some(&self.places);
+        match opener.open(self.config.clouds.len(), name, section, pins, places) {
+            Ok(OpenedCloud {
+                backend,
+                credentials,
+            }) => Ok(Cloud::Opened {
+                basis: Basis {
+                    pin: pins.get(name).cloned(),
+                    ..basis
+                },
+                credentials,
+                backend,
+            }),
+            Err(failed) => {
+                tracing::error!("{}", failed.sentence);
+                faults.push(failed.sentence.clone());
+                let open = self.open_later(name, section, pins);
+                Ok(unusable(
+                    UnusableBackend::new(name, failed.sentence, open),
+                    basis,
+                ))
+            }
+        }
+    }
+
+    fn basis(&self, name: &str, section: &CloudSection, pins: &Pins) -> Outcome<Basis> {
+        let storage = &self.config.storage;
+        let settings = ServerSettings {
+            domain: section.domain().cloned(),
+            is_read_only: section.is_read_only(),
+            expiry: storage.expiry().map_err(Failed::configuration)?,
+            deletions_per_second: storage.deletions_per_second,
+        };
+        // A file that cannot be read is told when the cloud is opened.
+        let ca = section
+            .ca()
+            .and_then(|ca| home::read(&self.process.home.path().join(ca)).ok());
+        Ok(Basis {
+            section: section.clone(),
+            ca,
+            pin: pins.get(name).cloned(),
+            settings,
+            owner: self.owner.clone(),
+            clouds: self.config.clouds.len(),
+        })
+    }
+
+    /// Opens a cloud that could not be opened now, when somebody asks for it.
+    fn open_later(&self, name: &str, section: &CloudSection, pins: &Pins) -> Open {
+        let (opener, places, n) = (
+            self.process.opener.clone(),
+            self.places.clone(),
+            self.config.clouds.len(),
+        );
+        let (name, section, pins) = (name.to_owned(), section.clone(), pins.clone());
+        Box::new(move || {
+            let opened = opener.open(n, &name, &section, &mut pins.clone(), Some(&places));
+            opened
+                .map(|opened| opened.backend)
+                .map_err(|failed| failed.sentence)
+        })
+    }
+}

@@ -1,0 +1,317 @@
+//! Opens clouds as the configuration describes them: a folder, or a connector with what stands
+//! around every cloud.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use parking_lot::Mutex;
+use raic_cloud::{Breaker, Cloud, Limit, Meter, Meters, Prefix, Retry, RetryPolicy};
+use raic_storage::{
+    Backend, ChunkBudget, CloudBackend, DiskBackend, LeaseDb, MUTABLE_CHUNK_SIZE, Pin, Pins,
+    ServerId, Slots, Spool, chunk_size_for,
+};
+use raic_wasm::{
+    ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, Engine, Package,
+    RotatingCloud, TlsSettings,
+};
+
+use crate::{
+    config::{CloudSection, Source},
+    connectors::engine,
+    error::{Failed, Outcome},
+    home::{self, Home},
+    output::tell,
+    released::approvals,
+};
+
+/// What the backends of a daemon share: where versions of mutable shares are, and where parts of
+/// uploads wait.
+#[derive(Clone)]
+pub(crate) struct Places {
+    pub(crate) leasedb: LeaseDb,
+    pub(crate) servers: BTreeMap<String, ServerId>,
+    pub(crate) owner_key: [u8; 32],
+    pub(crate) spool: Spool,
+    pub(crate) budget: ChunkBudget,
+}
+
+/// Who runs the program while a connector is compiled, which takes seconds to a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    /// A daemon, which has a log.
+    Daemon,
+    /// A person at a terminal, who is told why nothing happens.
+    Command,
+}
+
+/// Opens clouds; keeps one engine for all of them.
+#[derive(Clone)]
+pub(crate) struct Opener {
+    home: Home,
+    engine: Engine,
+    approved: ApprovalStore,
+    /// What is asked of clouds, whichever configuration they were opened by.
+    meters: Meters,
+    caller: Caller,
+}
+
+/// A cloud that was opened, and the credentials that it has.
+pub(crate) struct OpenedCloud {
+    pub(crate) backend: Arc<dyn Backend>,
+    /// `None` for a folder, which has none.
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// A cloud's credential documents: where they come from, and what was read last.
+#[derive(Clone)]
+pub(crate) struct Credentials {
+    home: Home,
+    sources: BTreeMap<String, Source>,
+    last: Arc<Mutex<Option<CredentialDocuments>>>,
+}
+
+impl Credentials {
+    fn new(home: &Home, sources: &BTreeMap<String, Source>) -> Self {
+        Self {
+            home: home.clone(),
+            sources: sources.clone(),
+            last: Arc::default(),
+        }
+    }
+
+    /// Reads the documents anew. Blocks, and may run commands.
+    fn read(&self) -> Result<CredentialDocuments, String> {
+        let load = |(name, source): (&String, &Source)| {
+            let document = source
+                .load(&self.home)
+                .map_err(|e| format!("credential {name:?}: {e}"))?;
+            Ok::<_, String>((name.clone(), document))
+        };
+        let documents: CredentialDocuments =
+            self.sources.iter().map(load).collect::<Result<_, _>>()?;
+        *self.last.lock() = Some(documents.clone());
+        Ok(documents)
+    }
+
+    /// Whether the documents, read anew, are those that were read last.
+    pub(crate) fn are_unchanged(&self) -> bool {
+        let last = self.last.lock().clone();
+        last.is_some() && self.read().ok() == last
+    }
+}
+
+/// A cloud behind a connector, before it has its credentials.
+struct Prepared {
+    connector: Connector,
+    configuration: Configuration,
+    credentials: Credentials,
+    pin: Pin,
+}
+
+impl Opener {
+    /// For a command, whose user is told when a connector is compiled.
+    pub(crate) fn for_command(home: &Home) -> Outcome<Self> {
+        Self::new(home, Caller::Command)
+    }
+
+    /// For a daemon.
+    pub(crate) fn for_daemon(home: &Home) -> Outcome<Self> {
+        Self::new(home, Caller::Daemon)
+    }
+
+    fn new(home: &Home, caller: Caller) -> Outcome<Self> {
+        Ok(Self {
+            home: home.clone(),
+            engine: engine()?,
+            approved: approvals(home)?,
+            meters: Meters::default(),
+            caller,
+        })
+    }
+
+    /// What is asked of the clouds that it opens.
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.meters
+    }
+
+    /// The approved connectors.
+    pub(crate) fn approved(&self) -> &ApprovalStore {
+        &self.approved
+    }
+
+    /// Opens the backend of one of `n` clouds. Sends no request, but blocks while a connector
+    /// compiles. `pins` says which version of its connector the cloud runs; a cloud without a pin
+    /// gets one.
+    pub(crate) fn open(
+        &self,
+        n: usize,
+        name: &str,
+        section: &CloudSection,
+        pins: &mut Pins,
+        places: Option<&Places>,
+    ) -> Outcome<OpenedCloud> {
+        match section {
+            CloudSection::Disk {
+                path,
+                reserved_space,
+                ..
+            } => {
+                let path = self.home.path().join(path);
+                let opened = DiskBackend::open(name, &path).map_err(Failed::configuration)?;
+                Ok(OpenedCloud {
+                    backend: Arc::new(opened.with_reserved(reserved_space.as_u64())),
+                    credentials: None,
+                })
+            }
+            CloudSection::Cloud { .. } => {
+                let (cloud, credentials) = self.connect(name, section, pins)?;
+                let budget = places
+                    .map(|places| places.budget.clone())
+                    .unwrap_or_default();
+                let mut backend = CloudBackend::new(cloud, chunk_size_for(n), budget);
+                if let Some(places) = places
+                    && let Some(server) = places.servers.get(name)
+                {
+                    let slots = Slots::new(places.leasedb.clone(), *server, places.owner_key);
+                    backend = backend
+                        .with_slots(slots, MUTABLE_CHUNK_SIZE)
+                        .with_spool(places.spool.clone());
+                }
+                Ok(OpenedCloud {
+                    backend: Arc::new(backend),
+                    credentials: Some(credentials),
+                })
+            }
+        }
+    }
+
+    /// Whether opening a cloud takes as long as compiling its connector. A cloud that runs no known
+    /// version yet is opened at once: its version must be stored.
+    pub(crate) fn must_compile(&self, name: &str, section: &CloudSection, pins: &Pins) -> bool {
+        let CloudSection::Cloud { connector, .. } = section else {
+            return false;
+        };
+        let Some(version) = pins.get(name).and_then(|pin| pin.sha256_of(connector)) else {
+            return false;
+        };
+        let found = self.approved.find(version);
+        found.is_ok_and(|package| self.engine.must_compile(&package, self.approved.compiled()))
+    }
+
+    /// Opens a cloud behind its connector, with what the daemon puts around every cloud.
+    pub(crate) fn connect(
+        &self,
+        name: &str,
+        section: &CloudSection,
+        pins: &mut Pins,
+    ) -> Outcome<(Arc<dyn Cloud>, Credentials)> {
+        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let Prepared {
+            connector,
+            configuration,
+            credentials,
+            pin,
+        } = self.prepare(name, section, pins)?;
+        let read = credentials.clone();
+        let read = Arc::new(move || read.read());
+        let cloud = RotatingCloud::new(name, &connector, configuration, read)
+            .map_err(|e| wrong(e.to_string()))?;
+        pins.insert(name.to_owned(), pin);
+        let CloudSection::Cloud {
+            prefix, requests, ..
+        } = section
+        else {
+            return Ok((Arc::new(cloud), credentials));
+        };
+        let limited = Limit::new(Meter::with(cloud, self.meters.of(name)), (*requests).max(1));
+        let cloud = Breaker::new(Retry::new(limited, RetryPolicy::default()));
+        match prefix {
+            None => Ok((Arc::new(cloud), credentials)),
+            Some(prefix) => {
+                let below =
+                    Prefix::new(cloud, prefix).map_err(|e| wrong(format!("its prefix: {e}")))?;
+                Ok((Arc::new(below), credentials))
+            }
+        }
+    }
+
+    /// Opens a cloud behind its connector, with nothing around it.
+    pub(crate) fn connector_cloud(
+        &self,
+        name: &str,
+        section: &CloudSection,
+        pins: &mut Pins,
+    ) -> Outcome<ConnectorCloud> {
+        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let Prepared {
+            connector,
+            configuration,
+            credentials,
+            pin,
+        } = self.prepare(name, section, pins)?;
+        let configuration = Configuration {
+            credentials: credentials.read().map_err(wrong)?,
+            ..configuration
+        };
+        let cloud = ConnectorCloud::new(name, &connector, &configuration)
+            .map_err(|e| wrong(e.to_string()))?;
+        pins.insert(name.to_owned(), pin);
+        Ok(cloud)
+    }
+
+    /// Everything that a cloud behind a connector is made of.
+    fn prepare(&self, name: &str, section: &CloudSection, pins: &Pins) -> Outcome<Prepared> {
+        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let CloudSection::Cloud {
+            connector,
+            settings,
+            credentials,
+            ca,
+            endpoints,
+            ..
+        } = section
+        else {
+            return Err(wrong("it is a folder and has no connector".to_owned()));
+        };
+        let pinned = pins.get(name).and_then(|pin| pin.sha256_of(connector));
+        let package = self
+            .approved
+            .find(pinned.unwrap_or(connector))
+            .map_err(|e| wrong(e.to_string()))?;
+        let compiled = self.load(name, &package)?;
+        let extra_ca = ca
+            .as_ref()
+            .map(|path| home::read(&self.home.path().join(path)))
+            .transpose()?;
+        let configuration = Configuration {
+            settings: settings.clone(),
+            tls: TlsSettings { extra_ca },
+            endpoints: endpoints
+                .iter()
+                .map(|(name, urls)| (name.clone(), urls.all()))
+                .collect(),
+            ..Configuration::default()
+        };
+        Ok(Prepared {
+            connector: compiled,
+            configuration,
+            credentials: Credentials::new(&self.home, credentials),
+            pin: Pin {
+                connector: connector.clone(),
+                sha256: package.sha256,
+            },
+        })
+    }
+
+    /// Takes the compiled connector, or compiles it.
+    fn load(&self, name: &str, package: &Package) -> Outcome<Connector> {
+        let compiled: &Path = self.approved.compiled();
+        // A daemon has it in its log.
+        if self.caller == Caller::Command && self.engine.must_compile(package, compiled) {
+            let connector = &package.manifest.name;
+            tell!("compiling connector {connector:?}, once for this version of raic");
+        }
+        self.engine
+            .load(package, Some(compiled))
+            .map_err(|e| Failed::configuration(format!("cloud {name:?}: {e}")))
+    }
+}

@@ -1,0 +1,104 @@
+//! Accounts, and what they use.
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use raic_storage::UsageDay;
+use serde::Deserialize;
+
+use crate::{
+    admin::{Answer, Shared},
+    wire::{AccountInfo, AccountRequest, UsageLine},
+};
+
+/// Lines of a page of days.
+const DAY_LINES: u32 = 10_000;
+
+pub(crate) async fn accounts(State(admin): Shared) -> Answer<Vec<AccountInfo>> {
+    let accounts = admin.live.array().leasedb().accounts().await?;
+    Ok(Json(accounts.into_iter().map(AccountInfo::from).collect()))
+}
+
+pub(crate) async fn create_account(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Json(request): Json<AccountRequest>,
+) -> Answer<AccountInfo> {
+    let made = admin
+        .live
+        .array()
+        .leasedb()
+        .create_account(&name, request.into())
+        .await;
+    Ok(Json(made?.into()))
+}
+
+pub(crate) async fn change_account(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Json(request): Json<AccountRequest>,
+) -> Answer<AccountInfo> {
+    let changed = admin
+        .live
+        .array()
+        .leasedb()
+        .change_account(&name, request.into())
+        .await;
+    Ok(Json(changed?.into()))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct By {
+    by: Option<String>,
+    /// Of days: those before this one, as the page before ended.
+    before: Option<String>,
+}
+
+pub(crate) async fn usage(
+    State(admin): Shared,
+    Query(By { by, before }): Query<By>,
+) -> Answer<Vec<UsageLine>> {
+    let array = admin.live.array();
+    let leasedb = array.leasedb();
+    let line = |shares, bytes| UsageLine {
+        day: None,
+        account: None,
+        cloud: None,
+        shares,
+        bytes,
+    };
+    let lines = match by.as_deref() {
+        Some("cloud") => {
+            let usage = leasedb.usage_by_server().await?;
+            usage
+                .into_iter()
+                .map(|u| UsageLine {
+                    cloud: Some(u.name),
+                    ..line(u.shares, u.bytes)
+                })
+                .collect()
+        }
+        Some("day") => {
+            let days = leasedb.usage_days(before, DAY_LINES).await?;
+            let line_of = |d: UsageDay| UsageLine {
+                day: Some(d.day),
+                account: Some(d.account),
+                cloud: Some(d.server),
+                ..line(d.shares, d.bytes)
+            };
+            days.into_iter().map(line_of).collect()
+        }
+        _ => {
+            let usage = leasedb.usage_by_account().await?;
+            usage
+                .into_iter()
+                .map(|u| UsageLine {
+                    account: Some(u.name),
+                    ..line(u.shares, u.bytes)
+                })
+                .collect()
+        }
+    };
+    Ok(Json(lines))
+}

@@ -1,0 +1,216 @@
+//! Files: stored, read, removed, listed; and the progress of requests under way.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Query, State},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse as _, Response},
+};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use parking_lot::{Mutex, MutexGuard};
+use raic_array::{PutOptions, Transfer};
+use serde::Deserialize;
+
+use crate::{
+    admin::{Answer, Refused, Shared},
+    content::Content,
+    wire::File,
+};
+
+/// What is under way and named itself; bounded, so that nobody fills it.
+#[derive(Clone, Default)]
+pub(crate) struct Transfers(Arc<Mutex<BTreeMap<String, Transfer>>>);
+
+/// The most that are told of at once.
+const MAX_TRANSFERS: usize = 1024;
+
+const MAX_TRANSFER_ID: usize = 64;
+
+/// Ends with the request.
+struct Registered {
+    transfers: Transfers,
+    id: Option<String>,
+    transfer: Transfer,
+}
+
+impl Transfers {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Transfer>> {
+        self.0.lock()
+    }
+
+    fn register(&self, named: Named) -> Registered {
+        let transfer = Transfer::default();
+        let mut known = self.lock();
+        let id = named.transfer.filter(|id| {
+            id.len() <= MAX_TRANSFER_ID && known.len() < MAX_TRANSFERS && !known.contains_key(id)
+        });
+        if let Some(id) = &id {
+            known.insert(id.clone(), transfer.clone());
+        }
+        Registered {
+            transfers: self.clone(),
+            id,
+            transfer,
+        }
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        if let Some(id) = &self.id {
+            self.transfers.lock().remove(id);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Named {
+    transfer: Option<String>,
+    /// Who pays for what is stored; anonymous unless told.
+    account: Option<String>,
+    /// Bytes of what is stored, where they are known.
+    size: Option<u64>,
+}
+
+pub(crate) async fn store(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Query(named): Query<Named>,
+    body: Body,
+) -> Answer<File> {
+    let (size, account) = (named.size, named.account.clone());
+    let registered = admin.transfers.register(named);
+    let content = Content::new(body);
+    let options = PutOptions {
+        size,
+        account,
+        transfer: registered.transfer.clone(),
+    };
+    let stored = admin
+        .live
+        .array()
+        .put(&name, content.pieces().boxed(), options)
+        .await;
+    if stored.is_err() {
+        content.drain().await;
+    }
+    Ok(Json(stored?.into()))
+}
+
+pub(crate) async fn transferred(
+    State(admin): Shared,
+    Path(id): Path<String>,
+) -> Result<Json<BTreeMap<String, u64>>, StatusCode> {
+    let transfer = admin.transfers.lock().get(&id).cloned();
+    transfer
+        .map(|transfer| Json(transfer.clouds()))
+        .ok_or(StatusCode::NOT_FOUND)
+}
+
+pub(crate) async fn read(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Query(named): Query<Named>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let registered = admin.transfers.register(named);
+    let asked = headers
+        .get(header::RANGE)
+        .and_then(|v| v.to_str().ok())
+        .and_then(parse_range);
+    let (info, range, mut content) = admin
+        .live
+        .array()
+        .get(&name, asked.clone(), registered.transfer.clone())
+        .await?;
+    // Before the head of the answer, so that a content that cannot be read at all is an error like
+    // any other.
+    let first = content.try_next().await?;
+    let content =
+        content.inspect_err(|e| tracing::warn!("a content broke off on its way out: {e}"));
+    let content = stream::iter(first.map(Ok))
+        .chain(content)
+        .inspect(move |_| {
+            let _under_way = &registered;
+        });
+    let status = if asked.is_some() {
+        StatusCode::PARTIAL_CONTENT
+    } else {
+        StatusCode::OK
+    };
+    let length = (range.end - range.start).to_string();
+    let answer = (
+        status,
+        [(header::CONTENT_LENGTH, length)],
+        Body::from_stream(content),
+    )
+        .into_response();
+    tracing::debug!(name = info.name, ?range, "read");
+    Ok(answer)
+}
+
+/// `bytes=a-b` and `bytes=a-` (RFC 9110 section 14.1.2); other ranges are ignored, as HTTP allows.
+fn parse_range(text: &str) -> Option<Range<u64>> {
+    let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
+    let start = first.parse().ok()?;
+    let end = if last.is_empty() {
+        u64::MAX
+    } else {
+        last.parse::<u64>().ok()?.checked_add(1)?
+    };
+    (start < end).then_some(start..end)
+}
+
+pub(crate) async fn remove(
+    State(admin): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    admin.live.array().remove(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn stat(State(admin): Shared, Path(name): Path<String>) -> Answer<File> {
+    Ok(Json(admin.live.array().stat(&name).await?.into()))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Listing {
+    #[serde(default)]
+    prefix: String,
+    #[serde(default)]
+    after: String,
+    limit: Option<u32>,
+}
+
+pub(crate) async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Answer<Vec<File>> {
+    let files = admin
+        .live
+        .array()
+        .list(&q.prefix, &q.after, q.limit.unwrap_or(1000).min(1000))
+        .await?;
+    Ok(Json(files.into_iter().map(File::from).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_https() {
+        assert_eq!(parse_range("bytes=0-9"), Some(0..10));
+        assert_eq!(parse_range("bytes=5-"), Some(5..u64::MAX));
+        for ignored in [
+            "bytes=-5",
+            "bytes=9-5",
+            "bytes=0-1,3-4",
+            "lines=1-2",
+            "bytes=a-b",
+            "",
+        ] {
+            assert_eq!(parse_range(ignored), None, "{ignored}");
+        }
+    }
+}

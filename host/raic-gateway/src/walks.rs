@@ -1,0 +1,189 @@
+//! Walks through the containers: reconciling, rebuilding after the database was lost, and what an
+//! operator says of a container.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use axum::{
+    Json,
+    extract::{Path, State},
+    http::StatusCode,
+};
+use parking_lot::Mutex;
+use raic_storage::{IndexPrefix, Ownership, Reconciled, StorageError, StorageServer};
+use serde::Deserialize;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::{
+    admin::{Admin, Answer, Refused, Shared},
+    wire::{ConnectorVersions, Walk, WalkLine},
+};
+
+/// The walk that was begun last.
+#[derive(Default)]
+pub(crate) struct Walks {
+    begun: Mutex<Option<Begun>>,
+    /// Held by the request that begins one.
+    beginning: tokio::sync::Mutex<()>,
+}
+
+/// What a walk is for, the lesser first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WalkKind {
+    /// To reconcile what is leased with what is there.
+    Reconcile,
+    /// To take the containers over first.
+    Rebuild,
+}
+
+impl WalkKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reconcile => "reconcile",
+            Self::Rebuild => "rebuild",
+        }
+    }
+}
+
+struct Begun {
+    what: WalkKind,
+    progress: Vec<(String, Arc<Progress>)>,
+    task: AbortOnDropHandle<()>,
+}
+
+#[derive(Default)]
+struct Progress {
+    counts: Reconciled,
+    error: Mutex<Option<String>>,
+}
+
+pub(crate) async fn gone(
+    State(admin): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    admin.live.array().leasedb().set_gone(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn adopt(
+    State(admin): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    let array = admin.live.array();
+    let server = array.servers().iter().find(|server| server.name() == name);
+    server
+        .ok_or_else(|| StorageError::NoCloud(name.clone()))?
+        .adopt()
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Begins a walk. One that does as much already is told of; a reconciliation makes way for a
+/// rebuild, which goes on where it was.
+pub(crate) async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> Answer<Walk> {
+    let _one_at_a_time = admin.walks.beginning.lock().await;
+    let under_way = {
+        let begun = admin.walks.begun.lock();
+        begun
+            .as_ref()
+            .filter(|begun| !begun.task.is_finished())
+            .map(|begun| begun.what)
+    };
+    if under_way.is_none_or(|under_way| under_way < what) {
+        *admin.walks.begun.lock() = None;
+        if what == WalkKind::Rebuild {
+            take_over(&admin).await?;
+        }
+        let servers: Vec<Arc<StorageServer>> = admin.live.array().servers().to_vec();
+        let progress: Vec<_> = servers
+            .iter()
+            .map(|s| (s.name().to_owned(), Arc::<Progress>::default()))
+            .collect();
+        let walks = servers
+            .into_iter()
+            .zip(&progress)
+            .map(|(server, (_, progress))| {
+                let progress = progress.clone();
+                async move {
+                    if let Err(e) = server.reconcile(what.name(), &progress.counts).await {
+                        *progress.error.lock() = Some(e.to_string());
+                    }
+                }
+            });
+        let walks: Vec<_> = walks.collect();
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
+            futures::future::join_all(walks).await;
+        }));
+        *admin.walks.begun.lock() = Some(Begun {
+            what,
+            progress,
+            task,
+        });
+    }
+    Ok(Json(admin.walks.report()))
+}
+
+/// Raises the epoch above every one that the containers have, and takes them over.
+pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
+    let array = admin.live.array();
+    let mut highest = None;
+    for server in array.servers() {
+        match server.check_owner().await {
+            Ok(Ownership::OtherDatabase { epoch }) => highest = highest.max(Some(epoch)),
+            Ok(_) => {}
+            Err(e) => tracing::warn!("not rebuilt from: {e}"),
+        }
+    }
+    let Some(highest) = highest else {
+        return Ok(());
+    };
+    array.leasedb().raise_epoch(highest).await?;
+    admin
+        .control
+        .reload(ConnectorVersions::new())
+        .await
+        .map_err(|reason| StorageError::Unusable { reason })?;
+    for server in admin.live.array().servers() {
+        if let Err(e) = server.take_over().await {
+            tracing::warn!("not taken over: {e}");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) async fn walked(State(admin): Shared) -> Json<Walk> {
+    Json(admin.walks.report())
+}
+
+impl Walks {
+    fn report(&self) -> Walk {
+        let begun = self.begun.lock();
+        let Some(begun) = &*begun else {
+            return Walk::default();
+        };
+        let line = |(cloud, progress): &(String, Arc<Progress>)| {
+            let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+            let counts = &progress.counts;
+            WalkLine {
+                cloud: cloud.clone(),
+                prefixes: count(&counts.prefixes),
+                of: u64::from(IndexPrefix::COUNT),
+                listed: count(&counts.listed),
+                discovered: count(&counts.discovered),
+                torn: count(&counts.torn),
+                reaped: count(&counts.reaped),
+                vanished: count(&counts.vanished),
+                lost: count(&counts.lost),
+                failed: count(&counts.failed),
+                error: progress.error.lock().clone(),
+            }
+        };
+        Walk {
+            is_running: !begun.task.is_finished(),
+            clouds: begun.progress.iter().map(line).collect(),
+        }
+    }
+}
