@@ -133,7 +133,7 @@ async fn the_azure_connector_conforms_on_azurite_by_entra() {
             ("endpoint", &service.url),
             ("container", container),
             ("auth", "oauth"),
-            ("login", &entra.url),
+            ("auth-url", &entra.url),
             ("tenant", tenant),
         ];
         let tls = TlsSettings {

@@ -6,6 +6,7 @@ mod clouds;
 mod componentize;
 mod connectors;
 mod contract;
+mod fuzz;
 mod stage;
 mod wasm_toolchain;
 mod width;
@@ -70,7 +71,7 @@ enum Task {
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Suite {
     /// 100,000 steps against the model, every stop of every mutable write, 12,000 objects on every
-    /// service
+    /// service, a minute of every fuzz target
     Slow,
     /// Every connector on every service, with objects to 64 MiB and listings of 2,500 names
     Clouds,
@@ -202,7 +203,8 @@ fn slow() -> Outcome {
     if env::var_os("RAIC_MODEL_STEPS").is_none() {
         tests.env("RAIC_MODEL_STEPS", "100000");
     }
-    stage("slow tests", &mut tests)
+    stage("slow tests", &mut tests)?;
+    fuzz::fuzz(60)
 }
 
 /// Runs every connector on every service, in full.

@@ -1,6 +1,6 @@
 //! What the answers of Azure and of Microsoft Entra mean.
 
-use raic_sdk::{ErrorKind, Response, Result, answer::Described, json, xml::Element};
+use raic_sdk::{ErrorKind, Response, Result, answer::Described, json, setting, xml::Element};
 
 /// Returns `Ok` if the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
@@ -17,8 +17,9 @@ pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
                 message,
             }
         });
-    // A request by a shared access signature is not signed with a time of this host.
-    let is_dated = raic_sdk::setting("auth").as_deref() != Some("sas");
+    // Only the account key signs with this host's clock: neither a shared access signature, nor a
+    // token, nor the login for one has a time of this host.
+    let is_dated = !matches!(setting("auth").as_deref(), Some("sas" | "oauth"));
     outcome.map_err(|e| {
         if is_dated {
             raic_sdk::answer::dated(answer, e)
@@ -102,13 +103,14 @@ mod tests {
 
     #[test]
     fn error_documents_are_read() {
-        let document = b"<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code><Message>Server failed to \
-            authenticate\nRequestId:1</Message><AuthenticationErrorDetail>Request date header not within 15 min\
+        let document = b"<?xml version=\"1.0\"?><Error><Code>AuthenticationFailed</Code>\
+            <Message>Server failed to authenticate\nRequestId:1</Message>\
+            <AuthenticationErrorDetail>Request date header not within 15 min\
             </AuthenticationErrorDetail></Error>";
         let (code, message) = describe(document).unwrap();
         assert_eq!(kind_of(&code, &message), Some(ErrorKind::ClockSkew));
-        let entra =
-            br#"{"error":"invalid_client","error_description":"AADSTS7000215: Invalid client secret"}"#;
+        let entra = br#"{"error":"invalid_client",
+            "error_description":"AADSTS7000215: Invalid client secret"}"#;
         assert_eq!(describe(entra).unwrap().0, "invalid_client");
         assert_eq!(
             kind_of("BlobAlreadyExists", ""),

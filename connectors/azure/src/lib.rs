@@ -1,13 +1,16 @@
 //! Azure Blob Storage ("Blob Storage REST API"): block blobs, each put whole.
 
 mod answer;
+mod login;
 mod signing;
 
 use answer::expect;
 use raic_sdk::{
     BASE64, Body, ByteRange, Capabilities, Connector, CreateOnly, Digests as _, Error, ErrorKind,
-    Extra, Listed, ObjectInfo, Page, Payload, Response, Result, WriteMode, conditions, error,
-    required_setting, time, xml::Element,
+    Extra, Listed, ObjectInfo, Page, Payload, Response, Result, WriteMode,
+    answer::{quoted, range_header},
+    conditions, error, required_setting, time,
+    xml::Element,
 };
 use signing::Unsigned;
 
@@ -36,9 +39,10 @@ fn info(answer: &Response) -> Result<ObjectInfo> {
     })
 }
 
-fn if_match(request: Unsigned, etag: Option<&str>) -> Unsigned {
-    match etag {
-        Some(etag) => request.header("if-match", format!("\"{etag}\"")),
+/// Adds the condition that the object has that etag.
+fn conditional(request: Unsigned, if_match: Option<&str>) -> Unsigned {
+    match if_match {
+        Some(etag) => request.header("if-match", quoted(etag)),
         None => request,
     }
 }
@@ -69,7 +73,7 @@ impl Connector for Azure {
         let request = match &mode {
             WriteMode::Overwrite => request,
             WriteMode::CreateOnly => request.header("if-none-match", "*"),
-            WriteMode::IfMatch(etag) => if_match(request, Some(etag)),
+            WriteMode::IfMatch(etag) => conditional(request, Some(etag)),
         };
         let answer = request.send(Some(content))?;
         expect(&answer, &[201]).map_err(|e| conditions::of_put(e, &mode))?;
@@ -88,11 +92,11 @@ impl Connector for Azure {
     fn get(
         key: String,
         range: Option<ByteRange>,
-        etag: Option<String>,
+        if_match: Option<String>,
     ) -> Result<(ObjectInfo, Body)> {
-        let mut request = if_match(Unsigned::object("GET", &key), etag.as_deref());
+        let mut request = conditional(Unsigned::object("GET", &key), if_match.as_deref());
         if let Some(range) = range {
-            request = request.header("x-ms-range", raic_sdk::answer::range_header(range));
+            request = request.header("x-ms-range", range_header(range));
         }
         let answer = request.send(None)?;
         expect(&answer, &[200, 206])?;
@@ -114,11 +118,11 @@ impl Connector for Azure {
         info(&answer)
     }
 
-    fn delete(key: String, etag: Option<String>) -> Result<()> {
+    fn delete(key: String, if_match: Option<String>) -> Result<()> {
         // The blob's snapshots, if somebody made some, are deleted with it: else it could never be
         // deleted.
         let request = Unsigned::object("DELETE", &key).header("x-ms-delete-snapshots", "include");
-        let answer = if_match(request, etag.as_deref()).send(None)?;
+        let answer = conditional(request, if_match.as_deref()).send(None)?;
         conditions::or_gone(expect(&answer, &[202]), ErrorKind::NotFound)
     }
 
@@ -127,8 +131,9 @@ impl Connector for Azure {
     }
 
     fn create_container() -> Result<()> {
-        let answer =
-            Unsigned::container("PUT", vec![("restype", "container".to_owned())]).send(None)?;
+        let answer = Unsigned::container("PUT")
+            .query("restype", "container")
+            .send(None)?;
         // A container of that name belongs to this account, since names are per account.
         conditions::or_gone(expect(&answer, &[201]), ErrorKind::AlreadyExists)
     }
@@ -158,23 +163,26 @@ impl Connector for Azure {
             let why = "the container has thousands of folders; remove them first";
             return Err(error(ErrorKind::PreconditionFailed, why));
         }
-        let answer =
-            Unsigned::container("DELETE", vec![("restype", "container".to_owned())]).send(None)?;
+        let answer = Unsigned::container("DELETE")
+            .query("restype", "container")
+            .send(None)?;
         conditions::or_gone(expect(&answer, &[202]), ErrorKind::ContainerNotFound)
     }
 }
 
 /// A page by List Blobs.
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
-    let mut query = vec![
-        ("comp", "list".to_owned()),
-        ("maxresults", limit.to_string()),
-        ("prefix", prefix.to_owned()),
-        ("restype", "container".to_owned()),
-    ];
-    query.retain(|(_, value)| !value.is_empty());
-    query.extend(cursor.map(|marker| ("marker", marker)));
-    let answer = Unsigned::container("GET", query).send(None)?;
+    let mut request = Unsigned::container("GET")
+        .query("comp", "list")
+        .query("maxresults", limit.to_string());
+    if !prefix.is_empty() {
+        request = request.query("prefix", prefix);
+    }
+    request = request.query("restype", "container");
+    if let Some(marker) = cursor {
+        request = request.query("marker", marker);
+    }
+    let answer = request.send(None)?;
     expect(&answer, &[200])?;
     parse_listing(&answer.read(MAX_LISTING)?)
 }
@@ -242,9 +250,20 @@ mod tests {
             .now(1_700_000_000_000)
     }
 
+    fn by_token() -> Host {
+        host()
+            .setting("auth", "oauth")
+            .setting("auth-url", "https://login.microsoftonline.com")
+            .setting("tenant", "nowhere")
+            .setting("application.client-id", "id")
+            .secret("application.client-secret", "s")
+            .token("access-token", "t0ken")
+    }
+
     fn blob(name: &str, kind: &str) -> String {
         format!(
-            "<Blob><Name>{name}</Name><Properties><Content-Length>0</Content-Length><ResourceType>{kind}</ResourceType></Properties></Blob>"
+            "<Blob><Name>{name}</Name><Properties><Content-Length>0</Content-Length>\
+             <ResourceType>{kind}</ResourceType></Properties></Blob>"
         )
     }
 
@@ -252,7 +271,8 @@ mod tests {
     fn folders_of_a_hierarchical_namespace_are_no_objects() {
         let page = |blobs: String, next: &str| {
             format!(
-                "<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{next}</NextMarker></EnumerationResults>"
+                "<EnumerationResults><Blobs>{blobs}</Blobs><NextMarker>{next}</NextMarker>\
+                 </EnumerationResults>"
             )
         };
         let both = page(blob("shares", "directory") + &blob("shares/x", "file"), "");
@@ -286,29 +306,41 @@ mod tests {
     /// A login for an unknown tenant or application was once retried five times.
     #[test]
     fn what_entra_does_not_know_is_a_setting() {
-        let host = Host::new()
-            .setting("auth", "oauth")
-            .setting("container", "c")
-            .setting("endpoint", "https://a.blob.core.windows.net")
-            .setting("login", "https://login.microsoftonline.com")
-            .setting("tenant", "nowhere")
-            .setting("application.client-id", "id")
-            .secret("application.client-secret", "s")
-            .answer(Answer::new(400).body(
-                r#"{"error":"invalid_request","error_description":"AADSTS90002: Tenant 'nowhere' not found."}"#,
-            ));
-        let (e, _) = host.run(Azure::probe);
+        let unknown = r#"{"error":"invalid_request",
+            "error_description":"AADSTS90002: Tenant 'nowhere' not found."}"#;
+        let (e, _) = by_token()
+            .answer(Answer::new(400).body(unknown))
+            .run(Azure::probe);
         let e = e.unwrap_err();
         assert_eq!(e.kind, ErrorKind::Misconfigured);
         assert!(e.message.contains("AADSTS90002"), "{}", e.message);
     }
 
+    /// A token has no time of this host's clock, so a wrong clock is not why one is refused.
+    #[test]
+    fn a_wrong_clock_is_named_only_if_it_signs() {
+        let denied = || Answer::new(403).header("date", "Tue, 14 Nov 2023 23:13:00 GMT");
+        let (e, _) = host().answer(denied()).run(Azure::probe);
+        assert_eq!(e.unwrap_err().kind, ErrorKind::ClockSkew);
+        let token = Answer::new(200).body(r#"{"access_token":"***","expires_in":3599}"#);
+        let (e, _) = by_token().answer(token).answer(denied()).run(Azure::probe);
+        assert_eq!(e.unwrap_err().kind, ErrorKind::PermissionDenied);
+        let by_signature = host()
+            .setting("auth", "sas")
+            .secret("sas.signature", "sig=x");
+        let (e, _) = by_signature.answer(denied()).run(Azure::probe);
+        assert_eq!(e.unwrap_err().kind, ErrorKind::PermissionDenied);
+    }
+
     #[test]
     fn a_listing_gives_names_properties_and_the_next_marker() {
         let page = parse_listing(
-            br#"<?xml version="1.0" encoding="utf-8"?><EnumerationResults ServiceEndpoint="x" ContainerName="c">
-            <Blobs><Blob><Name>a/b</Name><Properties><Last-Modified>Mon, 12 Oct 2009 17:50:30 GMT</Last-Modified>
-            <Etag>0x8CBFF45D8A29A19</Etag><Content-Length>5</Content-Length></Properties></Blob></Blobs>
+            br#"<?xml version="1.0" encoding="utf-8"?>
+            <EnumerationResults ServiceEndpoint="x" ContainerName="c">
+            <Blobs><Blob><Name>a/b</Name><Properties>
+            <Last-Modified>Mon, 12 Oct 2009 17:50:30 GMT</Last-Modified>
+            <Etag>0x8CBFF45D8A29A19</Etag><Content-Length>5</Content-Length>
+            </Properties></Blob></Blobs>
             <NextMarker>2!80!x</NextMarker></EnumerationResults>"#,
         )
         .unwrap();

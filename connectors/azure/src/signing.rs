@@ -1,49 +1,86 @@
 //! How requests are authorised: SharedKey ("Authorize with Shared Key"), a shared access signature,
-//! or a token of Microsoft Entra (OAuth 2.0, RFC 6749 section 4.4).
+//! or a token of a login.
 
 use raic_sdk::{
-    BASE64, Login, Made, Payload, Request, Response, Result, now_unix_ms, required_setting,
-    secrets, time, uri,
+    BASE64, Payload, Request, Response, Result, now_unix_ms, required_setting, secrets, time, uri,
 };
 
-use crate::answer::expect;
+use crate::login;
 
 /// The version of the service's API, by whose rules requests are made.
 const VERSION: &str = "2023-11-03";
-/// How long before its end a token is renewed, in seconds.
-const MARGIN_S: u64 = 120;
 
 /// A request that is not signed yet.
 #[derive(Debug, Default)]
 pub(crate) struct Unsigned {
-    pub(crate) method: &'static str,
+    method: &'static str,
     /// The object's key; `None` for the container.
-    pub(crate) key: Option<String>,
-    pub(crate) query: Vec<(&'static str, String)>,
+    key: Option<String>,
+    query: Vec<(&'static str, String)>,
     /// The headers, their names in lower case.
-    pub(crate) headers: Vec<(&'static str, String)>,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Unsigned {
     pub(crate) fn object(method: &'static str, key: &str) -> Self {
         Self {
-            method,
             key: Some(key.to_owned()),
+            ..Self::container(method)
+        }
+    }
+
+    pub(crate) fn container(method: &'static str) -> Self {
+        Self {
+            method,
             ..Self::default()
         }
     }
 
-    pub(crate) fn container(method: &'static str, query: Vec<(&'static str, String)>) -> Self {
-        Self {
-            method,
-            query,
-            ..Self::default()
-        }
+    pub(crate) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
         self
+    }
+
+    /// Signs the request and sends it.
+    pub(crate) fn send(self, upload: Option<&Payload>) -> Result<Response> {
+        let url = self.url()?;
+        let query = self.encoded_query();
+        let request = |query: &str| {
+            let separator = if query.is_empty() { "" } else { "?" };
+            let request = Request::new(self.method, format!("{url}{separator}{query}"))
+                .header("x-ms-version", VERSION);
+            self.headers.iter().fold(request, |request, (name, value)| {
+                request.header(name, value)
+            })
+        };
+        let date = || time::http(now_unix_ms());
+        match required_setting("auth")?.as_str() {
+            "sas" => {
+                let signature = secrets::required("sas.signature")?.placeholder("raw")?;
+                let separator = if query.is_empty() { "" } else { "&" };
+                request(&format!("{query}{separator}{signature}")).send(upload)
+            }
+            "oauth" => login::send(|| request(&query).header("x-ms-date", &date()), upload),
+            _ => {
+                let account = required_setting("account")?;
+                let date = date();
+                let (_, _, path) = uri::split(&url).unwrap_or_default();
+                let length = upload.map_or(0, Payload::size);
+                let text = self.string_to_sign(&account, path, &date, length);
+                let signature =
+                    secrets::required("key.account-key")?.hmac("sha256", text.as_bytes())?;
+                let authorization = format!("SharedKey {account}:{}", BASE64.encode(&signature));
+                request(&query)
+                    .header("x-ms-date", &date)
+                    .header("authorization", &authorization)
+                    .send(upload)
+            }
+        }
     }
 
     fn url(&self) -> Result<String> {
@@ -58,62 +95,12 @@ impl Unsigned {
         Ok(url)
     }
 
-    fn query(&self) -> String {
+    fn encoded_query(&self) -> String {
         let items = self
             .query
             .iter()
             .map(|(name, value)| format!("{name}={}", uri::encode(value)));
         items.collect::<Vec<_>>().join("&")
-    }
-
-    /// Signs the request and sends it.
-    pub(crate) fn send(&self, upload: Option<&Payload>) -> Result<Response> {
-        let url = self.url()?;
-        let query = self.query();
-        let with = |query: &str| {
-            if query.is_empty() {
-                url.clone()
-            } else {
-                format!("{url}?{query}")
-            }
-        };
-        let request = |url: String| {
-            let request = Request::new(self.method, url).header("x-ms-version", VERSION);
-            self.headers.iter().fold(request, |request, (name, value)| {
-                request.header(name, value)
-            })
-        };
-        match required_setting("auth")?.as_str() {
-            "sas" => {
-                let signature = secrets::required("sas.signature")?.placeholder("raw")?;
-                let query = if query.is_empty() {
-                    signature
-                } else {
-                    format!("{query}&{signature}")
-                };
-                request(with(&query)).send(upload)
-            }
-            "oauth" => raic_sdk::with_login("token", log_in, |login: &Login| {
-                let token = login.secret("token")?.placeholder("raw")?;
-                let date = time::http(now_unix_ms());
-                let request = request(with(&query)).header("x-ms-date", &date);
-                request
-                    .header("authorization", &format!("Bearer {token}"))
-                    .send(upload)
-            }),
-            _ => {
-                let account = required_setting("account")?;
-                let date = time::http(now_unix_ms());
-                let (_, _, path) = uri::split(&url).unwrap_or_default();
-                let length = upload.map_or(0, Payload::size);
-                let text = self.string_to_sign(&account, path, &date, length);
-                let signature =
-                    secrets::required("key.account-key")?.hmac("sha256", text.as_bytes())?;
-                let authorization = format!("SharedKey {account}:{}", BASE64.encode(&signature));
-                let request = request(with(&query)).header("x-ms-date", &date);
-                request.header("authorization", &authorization).send(upload)
-            }
-        }
     }
 
     /// The text that SharedKey signs: twelve lines, the `x-ms-` headers, and the resource with the
@@ -164,26 +151,6 @@ impl Unsigned {
     }
 }
 
-fn log_in() -> Result<Made> {
-    let id = required_setting("application.client-id")?;
-    let secret = secrets::required("application.client-secret")?.placeholder("form")?;
-    let content = format!(
-        "grant_type=client_credentials&client_id={}&client_secret={secret}&scope={}",
-        uri::encode(&id),
-        uri::encode("https://storage.azure.com/.default")
-    );
-    let url = format!(
-        "{}/{}/oauth2/v2.0/token",
-        required_setting("login")?,
-        uri::encode(&required_setting("tenant")?)
-    );
-    let request =
-        Request::new("POST", url).header("content-type", "application/x-www-form-urlencoded");
-    let answer = request.content(content.into_bytes()).send(None)?;
-    expect(&answer, &[200])?;
-    raic_sdk::oauth(&answer, "access-token", MARGIN_S)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,11 +159,9 @@ mod tests {
     /// version.
     #[test]
     fn the_text_that_is_signed_has_every_line() {
-        let query = vec![
-            ("restype", "container".to_owned()),
-            ("comp", "metadata".to_owned()),
-        ];
-        let request = Unsigned::container("GET", query);
+        let request = Unsigned::container("GET")
+            .query("restype", "container")
+            .query("comp", "metadata");
         let date = "Fri, 26 Jun 2015 23:39:12 GMT";
         assert_eq!(
             request.string_to_sign("myaccount", "/mycontainer", date, 0),
@@ -212,7 +177,8 @@ mod tests {
         assert_eq!(
             put.string_to_sign("a", "/a/c/k", date, 11),
             format!(
-                "PUT\n\n\n11\nabc==\n\n\n\n\n*\n\n\nx-ms-blob-type:BlockBlob\nx-ms-date:{date}\nx-ms-version:{VERSION}\n/a/a/c/k"
+                "PUT\n\n\n11\nabc==\n\n\n\n\n*\n\n\nx-ms-blob-type:BlockBlob\nx-ms-date:{date}\n\
+                 x-ms-version:{VERSION}\n/a/a/c/k"
             )
         );
     }

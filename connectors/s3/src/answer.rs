@@ -117,7 +117,8 @@ mod tests {
         );
         assert_eq!(kind_of("RequestTimeTooSkewed"), Some(ErrorKind::ClockSkew));
         assert_eq!(kind_of("Whatever"), None);
-        let document = b"<Error><Code>AuthorizationHeaderMalformed</Code><Message>wrong</Message><Region>eu-west-1</Region></Error>";
+        let document = b"<Error><Code>AuthorizationHeaderMalformed</Code>\
+            <Message>wrong</Message><Region>eu-west-1</Region></Error>";
         assert_eq!(
             describe(document).message,
             "wrong (the bucket's region is eu-west-1)"

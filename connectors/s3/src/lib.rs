@@ -8,13 +8,13 @@ mod signing;
 
 use raic_sdk::{
     BASE64, Body, ByteRange, Capabilities, Connector, CreateOnly, Digests as _, Error, ErrorKind,
-    Extra, Listed, ObjectInfo, Page, Payload, Request, Response, Result, WriteMode,
-    answer::{bare_etag, quoted},
+    Extra, Listed, ObjectInfo, Page, Payload, Response, Result, WriteMode,
+    answer::{bare_etag, quoted, range_header},
     conditions, error, required_setting, setting, uri,
     xml::Element,
 };
 
-use crate::signing::Target;
+use crate::signing::Unsigned;
 
 /// The S3 connector.
 #[derive(Debug)]
@@ -27,8 +27,7 @@ raic_sdk::connector!(S3);
 
 impl Connector for S3 {
     fn describe() -> Result<Extra> {
-        let way = setting("create-only").unwrap_or_else(|| "native".to_owned());
-        let capabilities = Capabilities::new(CreateOnly::of_setting("create-only", &way)?);
+        let capabilities = Capabilities::new(create_only()?);
         let capabilities = match setting("if-match").as_deref() {
             Some("none") => capabilities,
             _ => capabilities.if_match(),
@@ -46,8 +45,8 @@ impl Connector for S3 {
     }
 
     fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
-        let target = Target::object(&key)?;
-        let mut headers = vec![("content-type", "application/octet-stream".to_owned())];
+        let mut request =
+            Unsigned::object("PUT", &key).header("content-type", "application/octet-stream");
         match &mode {
             WriteMode::Overwrite => {}
             WriteMode::IfMatch(_) if setting("if-match").as_deref() == Some("none") => {
@@ -56,20 +55,17 @@ impl Connector for S3 {
                     "this service does not replace by etag (its setting if-match is none)",
                 ));
             }
-            WriteMode::IfMatch(etag) => headers.push(("if-match", quoted(etag))),
-            WriteMode::CreateOnly => match setting("create-only").as_deref() {
-                Some("none") => {}
-                Some("emulated") => conditions::is_absent(Self::head(key.clone()))?,
-                _ => headers.push(("if-none-match", "*".to_owned())),
+            WriteMode::IfMatch(etag) => request = request.header("if-match", quoted(etag)),
+            WriteMode::CreateOnly => match create_only()? {
+                CreateOnly::None => {}
+                CreateOnly::Emulated => conditions::is_absent(Self::head(key))?,
+                CreateOnly::Native => request = request.header("if-none-match", "*"),
             },
         }
         if setting("checksum").as_deref() == Some("md5") {
-            headers.push(("content-md5", BASE64.encode(&content.md5())));
+            request = request.header("content-md5", BASE64.encode(&content.md5()));
         }
-        let digest = || content.sha256();
-        let answer = target
-            .request("PUT", &[], headers, digest)?
-            .send(Some(content))?;
+        let answer = request.send(Some(content))?;
         answer::expect(&answer, &[200]).map_err(|e| conditions::of_put(e, &mode))?;
         let etag = answer.header("etag").as_deref().and_then(bare_etag);
         let last_modified_unix_ms = None;
@@ -86,24 +82,20 @@ impl Connector for S3 {
         range: Option<ByteRange>,
         if_match: Option<String>,
     ) -> Result<(ObjectInfo, Body)> {
-        let mut headers = Vec::new();
+        let mut request = Unsigned::object("GET", &key);
         if let Some(range) = range {
-            headers.push(("range", raic_sdk::answer::range_header(range)));
+            request = request.header("range", range_header(range));
         }
         if let Some(etag) = if_match {
-            headers.push(("if-match", quoted(&etag)));
+            request = request.header("if-match", quoted(&etag));
         }
-        let answer = Target::object(&key)?
-            .request("GET", &[], headers, Vec::new)?
-            .send(None)?;
+        let answer = request.send(None)?;
         answer::expect(&answer, &[200, 206])?;
         Ok((info(&answer)?, Response::into_body(answer)?))
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
-        let answer = Target::object(&key)?
-            .request("HEAD", &[], Vec::new(), Vec::new)?
-            .send(None)?;
+        let answer = Unsigned::object("HEAD", &key).send(None)?;
         match answer::expect(&answer, &[200]) {
             // A HEAD has no error document. An expired token is a bare 400; a revoked key or a
             // wrong clock is a bare 403. The error of a listing says which it is.
@@ -126,9 +118,7 @@ impl Connector for S3 {
         {
             return Ok(());
         }
-        let answer = Target::object(&key)?
-            .request("DELETE", &[], Vec::new(), Vec::new)?
-            .send(None)?;
+        let answer = Unsigned::object("DELETE", &key).send(None)?;
         conditions::or_gone(
             answer::expect(&answer, &[200, 202, 204]),
             ErrorKind::NotFound,
@@ -154,9 +144,9 @@ impl Connector for S3 {
         } else {
             String::new()
         };
-        let digest = || raic_sdk::sha256(content.as_bytes());
-        let request = Target::bucket()?.request("PUT", &[], Vec::new(), digest)?;
-        let answer = request.content(content.clone().into_bytes()).send(None)?;
+        let answer = Unsigned::container("PUT")
+            .content(content.into_bytes())
+            .send(None)?;
         match answer::expect(&answer, &[200]) {
             Err(e) if e.provider_code.as_deref() == Some("BucketAlreadyOwnedByYou") => Ok(()),
             other => other,
@@ -164,9 +154,7 @@ impl Connector for S3 {
     }
 
     fn delete_container() -> Result<()> {
-        let answer = Target::bucket()?
-            .request("DELETE", &[], Vec::new(), Vec::new)?
-            .send(None)?;
+        let answer = Unsigned::container("DELETE").send(None)?;
         conditions::or_gone(
             answer::expect(&answer, &[200, 204]),
             ErrorKind::ContainerNotFound,
@@ -182,10 +170,11 @@ impl Connector for S3 {
         }
         let content = deletion(&keys).into_bytes();
         // Amazon also takes checksums of other kinds; other services want this one.
-        let headers = vec![("content-md5", BASE64.encode(&raic_sdk::md5(&content)))];
-        let digest = || raic_sdk::sha256(&content);
-        let request = Target::bucket()?.request("POST", &[("delete", "")], headers, digest)?;
-        let answer = request.content(content.clone()).send(None)?;
+        let answer = Unsigned::container("POST")
+            .query("delete", "")
+            .header("content-md5", BASE64.encode(&raic_sdk::md5(&content)))
+            .content(content)
+            .send(None)?;
         answer::expect(&answer, &[200]).map_err(|e| {
             // What services answer that lack DeleteObjects.
             let lacks = e.http_status == Some(405)
@@ -206,6 +195,12 @@ impl Connector for S3 {
     }
 }
 
+/// What the setting `create-only` says; `native` unless it is set.
+fn create_only() -> Result<CreateOnly> {
+    let way = setting("create-only").unwrap_or_else(|| "native".to_owned());
+    CreateOnly::of_setting("create-only", &way)
+}
+
 /// What the headers of an object's answer say. The etag is kept without its quotes, which some
 /// services write here but not in listings.
 fn info(answer: &Response) -> Result<ObjectInfo> {
@@ -218,9 +213,8 @@ fn info(answer: &Response) -> Result<ObjectInfo> {
 
 /// What is known of an object whose HEAD gives no size: a GET of its first byte gives it.
 fn size_by_range(key: &str, head: &Response) -> Result<ObjectInfo> {
-    let headers = vec![("range", "bytes=0-0".to_owned())];
-    let answer = Target::object(key)?
-        .request("GET", &[], headers, Vec::new)?
+    let answer = Unsigned::object("GET", key)
+        .header("range", "bytes=0-0")
         .send(None)?;
     // An empty object has no first byte.
     if answer.status() == 416 {
@@ -296,19 +290,15 @@ fn of_bucket(e: Error) -> Error {
 
 /// A page by ListObjectsV2.
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
-    let limit = limit.to_string();
-    // The names are in the order that the signature wants. `encoding-type` is asked for since a key
-    // may hold what XML cannot.
-    let mut query = vec![
-        ("encoding-type", "url"),
-        ("list-type", "2"),
-        ("max-keys", &limit),
-        ("prefix", prefix),
-    ];
-    if let Some(cursor) = &cursor {
-        query.insert(0, ("continuation-token", cursor));
+    let mut request = Unsigned::container("GET")
+        .query("list-type", "2")
+        // A key may hold what XML cannot.
+        .query("encoding-type", "url")
+        .query("max-keys", limit.to_string())
+        .query("prefix", prefix);
+    if let Some(token) = cursor {
+        request = request.query("continuation-token", token);
     }
-    let request: Request = Target::bucket()?.request("GET", &query, Vec::new(), Vec::new)?;
     let answer = request.send(None)?;
     answer::expect(&answer, &[200]).map_err(of_bucket)?;
     parse_listing(&answer.read(MAX_LISTING)?)
@@ -372,10 +362,12 @@ mod tests {
     fn what_could_not_be_removed_is_told_and_what_was_gone_is_not() {
         assert_eq!(
             deletion(&["a/b".to_owned()]),
-            "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Object><Key>a/b</Key></Object><Quiet>true</Quiet></Delete>"
+            "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <Object><Key>a/b</Key></Object><Quiet>true</Quiet></Delete>"
         );
         let failed = parse_deletion(
-            b"<DeleteResult><Error><Key>k</Key><Code>AccessDenied</Code><Message>no</Message></Error>
+            b"<DeleteResult>
+            <Error><Key>k</Key><Code>AccessDenied</Code><Message>no</Message></Error>
             <Error><Key>gone</Key><Code>NoSuchKey</Code></Error></DeleteResult>",
         );
         let failed = failed.unwrap();
@@ -445,7 +437,10 @@ mod tests {
     fn etags_are_the_same_with_quotes_and_without() {
         let put = host().answer(Answer::new(200).header("etag", "\"e\""));
         let (stored, _) = put.run(|| S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite));
-        let listing = parse_listing(b"<ListBucketResult><Contents><Key>k</Key><ETag>e</ETag><Size>1</Size></Contents></ListBucketResult>");
+        let listing = parse_listing(
+            b"<ListBucketResult><Contents><Key>k</Key><ETag>e</ETag><Size>1</Size></Contents>\
+              </ListBucketResult>",
+        );
         assert_eq!(stored.unwrap().etag, listing.unwrap().entries[0].info.etag);
         let (_, sent) = host().answer(Answer::new(412)).run(|| {
             S3::put(
@@ -498,7 +493,9 @@ mod tests {
 
     #[test]
     fn a_bucket_that_wants_a_checksum_gets_one_or_says_how() {
-        let wants = "<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- HTTP header is required for Put Object requests with Object Lock parameters</Message></Error>";
+        let wants = "<Error><Code>InvalidRequest</Code><Message>Content-MD5 OR x-amz-checksum- \
+            HTTP header is required for Put Object requests with Object Lock parameters</Message>\
+            </Error>";
         let put = || S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite);
         let (stored, _) = host().answer(Answer::new(400).body(wants)).run(put);
         let e = stored.unwrap_err();
@@ -515,6 +512,23 @@ mod tests {
             sent[0].header("content-md5"),
             Some(BASE64.encode(&raic_sdk::md5(b"x")).as_str())
         );
+    }
+
+    #[test]
+    fn a_body_is_signed_unless_it_is_put_over_tls() {
+        let put = || S3::put("k".to_owned(), &payload("x"), WriteMode::Overwrite);
+        let digest_of = |body: &[u8]| raic_sdk::hex(&raic_sdk::sha256(body));
+        let header = "x-amz-content-sha256";
+        let (_, sent) = host().answer(Answer::new(200)).run(put);
+        assert_eq!(sent[0].header(header), Some("UNSIGNED-PAYLOAD"));
+        let plain = host().setting("endpoint", "http://127.0.0.1:9000");
+        let (_, sent) = plain.answer(Answer::new(200)).run(put);
+        assert_eq!(sent[0].header(header), Some(digest_of(b"x").as_str()));
+        let (_, sent) = host()
+            .answer(Answer::new(200))
+            .run(|| S3::delete_many(vec!["k".to_owned()]));
+        let digest = digest_of(&sent[0].body);
+        assert_eq!(sent[0].header(header), Some(digest.as_str()));
     }
 
     #[test]
@@ -544,7 +558,8 @@ mod tests {
             <ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
               <Name>b</Name><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>
               <NextContinuationToken>t=/+</NextContinuationToken>
-              <Contents><Key>shares/a%20b+c</Key><LastModified>2009-10-12T17:50:30.000Z</LastModified>
+              <Contents><Key>shares/a%20b+c</Key>
+                <LastModified>2009-10-12T17:50:30.000Z</LastModified>
                 <ETag>&quot;fba9&quot;</ETag><Size>434234</Size></Contents>
             </ListBucketResult>"#,
         )

@@ -2,11 +2,102 @@
 //! rest.
 
 use raic_sdk::{
-    ErrorKind, Request, Result, error, hex, now_unix_ms, required_setting, secrets, time, uri,
+    Digests as _, ErrorKind, Payload, Request, Response, Result, error, hex, now_unix_ms,
+    required_setting, secrets, time, uri,
 };
 
+/// A request that is not signed yet.
+#[derive(Debug, Default)]
+pub(crate) struct Unsigned {
+    method: &'static str,
+    /// The object's key; `None` for the bucket.
+    key: Option<String>,
+    query: Vec<(&'static str, String)>,
+    /// The headers, their names in lower case.
+    headers: Vec<(&'static str, String)>,
+    /// A small body, such as an XML document.
+    content: Vec<u8>,
+}
+
+impl Unsigned {
+    pub(crate) fn object(method: &'static str, key: &str) -> Self {
+        Self {
+            key: Some(key.to_owned()),
+            ..Self::container(method)
+        }
+    }
+
+    pub(crate) fn container(method: &'static str) -> Self {
+        Self {
+            method,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    pub(crate) fn content(mut self, content: Vec<u8>) -> Self {
+        self.content = content;
+        self
+    }
+
+    /// Signs the request and sends it.
+    pub(crate) fn send(self, upload: Option<&Payload>) -> Result<Response> {
+        let target = Target::new(self.key.as_deref())?;
+        let access_key = required_setting("keys.access-key-id")?;
+        let secret_key = secrets::required("keys.secret-access-key")?;
+        let region = required_setting("region")?;
+        let timestamp = time::basic(now_unix_ms());
+        let digest = self.digest(&target.scheme, upload);
+        let query = canonical_query(&self.query);
+
+        let mut headers = self.headers;
+        headers.push(("x-amz-content-sha256", digest.clone()));
+        headers.push(("x-amz-date", timestamp.clone()));
+        if let Some(token) = secrets::open("keys.session-token")? {
+            headers.push(("x-amz-security-token", token.placeholder("raw")?));
+        }
+        let (canonical, signed) = target.canonical_request(self.method, &query, &headers, &digest);
+        let signature =
+            secret_key.sigv4("AWS4", &timestamp, &region, "s3", canonical.as_bytes())?;
+        let authorization = format!(
+            "AWS4-HMAC-SHA256 Credential={access_key}/{}/{region}/s3/aws4_request, \
+             SignedHeaders={signed}, Signature={}",
+            &timestamp[..8],
+            hex(&signature)
+        );
+
+        let request = headers.iter().fold(
+            Request::new(self.method, target.url(&query)),
+            |request, (name, value)| request.header(name, value),
+        );
+        request
+            .header("authorization", &authorization)
+            .content(self.content)
+            .send(upload)
+    }
+
+    /// The body's SHA-256 in hexadecimal. That of a PUT over TLS is not signed, since TLS already
+    /// protects the body.
+    fn digest(&self, scheme: &str, upload: Option<&Payload>) -> String {
+        match upload {
+            _ if scheme == "https" && self.method == "PUT" => "UNSIGNED-PAYLOAD".to_owned(),
+            Some(payload) => hex(&payload.sha256()),
+            None => hex(&raic_sdk::sha256(&self.content)),
+        }
+    }
+}
+
 /// The place that a request goes to: the bucket or an object.
-pub(crate) struct Target {
+struct Target {
     scheme: String,
     authority: String,
     /// The path, encoded as it is signed and sent.
@@ -14,20 +105,11 @@ pub(crate) struct Target {
 }
 
 impl Target {
-    pub(crate) fn object(key: &str) -> Result<Self> {
-        let bucket = Self::bucket()?;
-        let path = format!(
-            "{}/{}",
-            bucket.path.trim_end_matches('/'),
-            uri::encode_path(key)
-        );
-        Ok(Self { path, ..bucket })
-    }
-
-    pub(crate) fn bucket() -> Result<Self> {
+    /// The object that has the key; the bucket if there is no key.
+    fn new(key: Option<&str>) -> Result<Self> {
         let endpoint = required_setting("endpoint")?;
         let addressing = required_setting("addressing")?;
-        Self::of(
+        let bucket = Self::of(
             &endpoint,
             &required_setting("bucket")?,
             addressing == "virtual",
@@ -37,9 +119,19 @@ impl Target {
                 ErrorKind::Misconfigured,
                 format!("the endpoint {endpoint:?} is not a URL"),
             )
-        })
+        })?;
+        let Some(key) = key else {
+            return Ok(bucket);
+        };
+        let path = format!(
+            "{}/{}",
+            bucket.path.trim_end_matches('/'),
+            uri::encode_path(key)
+        );
+        Ok(Self { path, ..bucket })
     }
 
+    /// The bucket below an endpoint; `None` if the endpoint is not a URL.
     fn of(endpoint: &str, bucket: &str, virtual_host: bool) -> Option<Self> {
         let (scheme, authority, base) = uri::split(endpoint)?;
         let base = base.trim_end_matches('/');
@@ -58,57 +150,11 @@ impl Target {
         })
     }
 
-    /// Makes a signed request. `query` is in the order of its names. `digest` returns the content's
-    /// SHA-256, if the signature covers the content. That of a PUT over TLS is not covered, since
-    /// TLS already protects it.
-    pub(crate) fn request(
-        &self,
-        method: &str,
-        query: &[(&str, &str)],
-        headers: Vec<(&str, String)>,
-        digest: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Request> {
-        let access_key = required_setting("keys.access-key-id")?;
-        let secret_key = secrets::required("keys.secret-access-key")?;
-        let region = required_setting("region")?;
-        let timestamp = time::basic(now_unix_ms());
-        let content_digest = match (self.scheme.as_str(), method) {
-            ("https", "PUT") => "UNSIGNED-PAYLOAD".to_owned(),
-            (_, "PUT" | "POST") => hex(&digest()),
-            _ => hex(&raic_sdk::sha256(b"")),
-        };
-
-        let mut headers = headers;
-        headers.push(("x-amz-content-sha256", content_digest.clone()));
-        headers.push(("x-amz-date", timestamp.clone()));
-        if let Some(token) = secrets::open("keys.session-token")? {
-            headers.push(("x-amz-security-token", token.placeholder("raw")?));
-        }
-        let (canonical, signed) = self.canonical_request(method, query, &headers, &content_digest);
-        let signature =
-            secret_key.sigv4("AWS4", &timestamp, &region, "s3", canonical.as_bytes())?;
-        let authorization = format!(
-            "AWS4-HMAC-SHA256 Credential={access_key}/{}/{region}/s3/aws4_request, \
-             SignedHeaders={signed}, Signature={}",
-            &timestamp[..8],
-            hex(&signature)
-        );
-
-        let request = headers.iter().fold(
-            Request::new(method, self.url(query)),
-            |request, (name, value)| request.header(name, value),
-        );
-        Ok(request.header("authorization", &authorization))
-    }
-
-    fn url(&self, query: &[(&str, &str)]) -> String {
+    fn url(&self, query: &str) -> String {
         let separator = if query.is_empty() { "" } else { "?" };
         format!(
-            "{}://{}{}{separator}{}",
-            self.scheme,
-            self.authority,
-            self.path,
-            canonical_query(query)
+            "{}://{}{}{separator}{query}",
+            self.scheme, self.authority, self.path
         )
     }
 
@@ -116,9 +162,9 @@ impl Target {
     fn canonical_request(
         &self,
         method: &str,
-        query: &[(&str, &str)],
+        query: &str,
         headers: &[(&str, String)],
-        content_digest: &str,
+        digest: &str,
     ) -> (String, String) {
         let mut signed: Vec<(&str, &str)> = headers
             .iter()
@@ -135,10 +181,9 @@ impl Target {
             .iter()
             .map(|(name, value)| format!("{name}:{value}\n"))
             .collect();
-        let query = canonical_query(query);
         (
             format!(
-                "{method}\n{}\n{query}\n{lines}\n{names}\n{content_digest}",
+                "{method}\n{}\n{query}\n{lines}\n{names}\n{digest}",
                 self.path
             ),
             names,
@@ -146,10 +191,16 @@ impl Target {
     }
 }
 
-fn canonical_query(query: &[(&str, &str)]) -> String {
-    query
+/// The query as it is signed and sent: encoded, and in the order of its names.
+fn canonical_query(items: &[(&str, String)]) -> String {
+    let mut items: Vec<_> = items
         .iter()
-        .map(|(n, v)| format!("{}={}", uri::encode(n), uri::encode(v)))
+        .map(|(name, value)| (uri::encode(name), uri::encode(value)))
+        .collect();
+    items.sort_unstable();
+    items
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
         .collect::<Vec<_>>()
         .join("&")
 }
@@ -167,7 +218,7 @@ mod tests {
             ("x-amz-content-sha256", empty.to_owned()),
             ("x-amz-date", "20130524T000000Z".to_owned()),
         ];
-        let query = [("max-keys", "2"), ("prefix", "J")];
+        let query = canonical_query(&[("prefix", "J".to_owned()), ("max-keys", "2".to_owned())]);
         let (canonical, _) = target.canonical_request("GET", &query, &headers, empty);
         let digest = hex(&raic_sdk::sha256(canonical.as_bytes()));
         assert_eq!(
@@ -179,11 +230,9 @@ mod tests {
     #[test]
     fn both_ways_of_addressing() {
         let path = Target::of("http://127.0.0.1:9000", "b", false).unwrap();
-        assert_eq!(path.url(&[]), "http://127.0.0.1:9000/b");
+        assert_eq!(path.url(""), "http://127.0.0.1:9000/b");
         let host = Target::of("https://s3.eu.x/", "b", true).unwrap();
-        assert_eq!(
-            host.url(&[("prefix", "a/b")]),
-            "https://b.s3.eu.x/?prefix=a%2Fb"
-        );
+        let query = canonical_query(&[("prefix", "a/b".to_owned())]);
+        assert_eq!(host.url(&query), "https://b.s3.eu.x/?prefix=a%2Fb");
     }
 }

@@ -1,4 +1,4 @@
-//! The array as its users see it.
+//! The array as its users see it: configuration, status, and the operations on files.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
@@ -16,46 +16,45 @@ use crate::{
     keyring_copies::KeyringCopies,
 };
 
-/// How long a cloud's probe may take.
+/// Longest time that the probe of a cloud may take.
 const PROBE: Duration = Duration::from_secs(10);
 const MAX_NAME: usize = 1024;
 
-/// What an array is made of.
+/// The configuration of an array.
 #[derive(Debug)]
 pub struct ArrayConfig {
-    /// Shares that suffice, and shares there are; as many as servers.
+    /// Geometry of new files. It has as many shares as there are servers.
     pub geometry: Geometry,
-    /// Bytes of content in a segment; 128 KiB unless there is a reason.
+    /// Bytes of content in a segment of new files; usually [`Self::SEGMENT_SIZE`].
     pub segment_size: u32,
-    /// Further clouds that may be lost right after a write was acknowledged.
+    /// Number of further clouds that may be lost right after a write was acknowledged.
     pub survive: usize,
-    /// How long an upload's clouds that keep up wait for one that takes nothing; [`Self::PATIENCE`]
-    /// unless there is a reason. One without which there are too few is waited for five times as
-    /// long.
+    /// How long the other clouds of an upload wait for a cloud that takes nothing; usually
+    /// [`Self::PATIENCE`]. A cloud without which there are too few gets five times as long.
     pub patience: Duration,
-    /// The keys.
+    /// The array's keyring.
     pub keyring: Keyring,
-    /// The keyring as it is stored on every cloud.
+    /// The keyring, sealed as it is stored on every cloud.
     pub sealed_keyring: Bytes,
-    /// One a cloud; share i goes to server i.
+    /// The storage servers, one for each cloud. Share i goes to server i.
     pub servers: Vec<Arc<StorageServer>>,
-    /// The leases of all of them.
+    /// The database of the servers' leases.
     pub leasedb: LeaseDb,
-    /// What is being read: the servers' own.
+    /// The holds of the servers, which keep shares that are being read.
     pub holds: Holds,
-    /// What uploads and reads hold in memory comes from it.
+    /// The budget for the memory of uploads and reads.
     pub budget: ChunkBudget,
 }
 
 impl ArrayConfig {
-    /// Bytes of content in a segment, unless there is a reason.
+    /// Default size of a segment, in bytes of content.
     pub const SEGMENT_SIZE: u32 = 128 << 10;
-    /// How long an upload waits for one cloud, unless there is a reason.
+    /// Default time that the other clouds of an upload wait for one that takes nothing.
     pub const PATIENCE: Duration = Duration::from_secs(120);
 }
 
-/// An array, running. Dropping it stops its work beside; nothing is lost, since that work is
-/// recorded.
+/// An array that is running. Dropping it stops its background work. Nothing is lost, because that
+/// work is recorded.
 #[derive(Debug)]
 pub struct Array {
     inner: Arc<Inner>,
@@ -74,77 +73,79 @@ pub(crate) struct Inner {
     pub(crate) servers: Vec<Arc<StorageServer>>,
     pub(crate) catalog: Catalog,
     pub(crate) codec: Codec,
-    /// What is known of the clouds' health; shared with the array that takes this one's place.
+    /// The health of the clouds. An array that takes this one's place shares it.
     pub(crate) health: Arc<Health>,
-    /// Shared with the array that takes this one's place.
+    /// The shares that are being read. An array that takes this one's place shares them.
     holds: Holds,
     pub(crate) budget: ChunkBudget,
 }
 
-/// How a file is stored.
+/// The options of storing a file.
 #[derive(Clone, Debug, Default)]
 pub struct PutOptions {
     /// Counts the bytes that each cloud takes.
     pub transfer: Transfer,
     /// The name of the account that pays for the file; `None` is the account `anonymous`.
     pub account: Option<String>,
-    /// Bytes of content, if they are known: reserved before the first is sent.
+    /// Bytes of content, if they are known. They are reserved before the first byte is sent.
     pub size: Option<u64>,
 }
 
-/// How an array is.
+/// The state of an array.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Its geometry.
+    /// Geometry of new files.
     pub geometry: Geometry,
-    /// Clouds that must take their share for a file to be stored.
+    /// Number of clouds that must take their share of a new file.
     pub needed: usize,
-    /// Files and what waits.
+    /// Totals of files, shares and deletions.
     pub totals: Totals,
-    /// Each cloud.
+    /// State of each cloud.
     pub clouds: Vec<CloudState>,
-    /// Clouds that were said to be gone, and shares of files that were there.
+    /// Clouds that are marked as gone, each with the number of shares that it held.
     pub gone: Vec<(String, u64)>,
-    /// What is wrong with the machine's clock, while leases wait for it.
+    /// A sentence about the machine's clock, if it is off; `None` if it is right.
     pub clock: Option<String>,
 }
 
-/// How one cloud is.
+/// The state of one cloud.
 #[derive(Clone, Debug)]
 pub struct CloudState {
-    /// Its name.
+    /// Name of the cloud.
     pub name: String,
-    /// What is wrong with it now.
+    /// The cloud's fault now, as a sentence; `None` if it has none.
     pub fault: Option<String>,
-    /// Whether it can take a share now.
+    /// Whether the cloud can take a share now.
     pub stores: bool,
-    /// Whether it has the keyring.
+    /// Whether the cloud has a copy of the keyring.
     pub has_keyring: bool,
-    /// Shares of files that it should have and has not: it did not take them, or they vanished.
+    /// Number of shares of files that the cloud should have and has not: it did not take them, or
+    /// they vanished.
     pub lacking: u64,
-    /// Bytes that may still be stored there, where that is known.
+    /// Bytes that may still be stored in the cloud; `None` if that is not known.
     pub available: Option<u64>,
-    /// The last failure of each kind since the process began.
+    /// The last failure of each kind of work since the process began.
     pub last: Vec<LastFailure>,
 }
 
 impl Array {
-    /// Opens an array and begins its work beside. Uploads that a crash ended are turned into
-    /// deletions first.
+    /// Opens an array and begins its background work. Uploads of earlier runs begin their rest,
+    /// after which they are given up.
     ///
     /// # Errors
-    /// [`ArrayError::Geometry`], [`ArrayError::Keyring`] where the database is another array's, or
-    /// the database's.
+    /// Fails with [`ArrayError::Geometry`] if the geometry is not possible or does not have as many
+    /// shares as there are servers. Fails with [`ArrayError::Keyring`] if the database belongs to
+    /// another array, and with [`ArrayError::Database`] if the database fails.
     pub async fn open(config: ArrayConfig) -> Result<Self> {
         let catalog = Catalog::open(config.leasedb.clone(), config.keyring.array).await?;
         Self::start(config, catalog, Arc::default()).await
     }
 
-    /// An array of another configuration in the place of this one, on the same database. Uploads
-    /// and reads under way here go on, and their shares are safe from its deletions.
+    /// Opens an array with another configuration on the same database, to take the place of this
+    /// one. Uploads and reads under way here go on. The new array does not delete their shares.
     ///
     /// # Errors
-    /// As [`Array::open`].
+    /// Fails as [`Array::open`] does.
     pub async fn reopen(&self, config: ArrayConfig) -> Result<Self> {
         if config.keyring.array != self.inner.keyring.array {
             return Err(ArrayError::Keyring);
@@ -187,11 +188,15 @@ impl Array {
         })
     }
 
-    /// Stores `content` under `name`, replacing the file there. When it returns, the file is
-    /// durable, and survives the loss of one more cloud than fail now (`survive`).
+    /// Stores `content` under `name` and replaces the file of that name. When this returns, the
+    /// file is durable and survives the loss of `survive` more clouds.
     ///
     /// # Errors
-    /// [`ArrayError::TooFewClouds`] with each cloud's fault; what was there before stays.
+    /// Fails with [`ArrayError::TooFewClouds`] and each cloud's fault if too few clouds take a
+    /// share. Fails with [`ArrayError::Name`] if the name cannot be a file's, with
+    /// [`ArrayError::KeyringNotStored`] if too few clouds have the keyring, and with
+    /// [`ArrayError::Content`] if the content breaks off. Fails with [`ArrayError::Storage`] if the
+    /// account may not write. The file that had the name before stays.
     pub async fn put<S, E>(&self, name: &str, content: S, options: PutOptions) -> Result<FileInfo>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
@@ -199,15 +204,18 @@ impl Array {
     {
         check_name(name)?;
         let (inner, name_owned) = (self.inner.clone(), name.to_owned());
-        // A task of its own: an upload whose asker goes away is still tidied up.
+        // A task of its own runs the upload, so that it is tidied up even if the caller goes away.
         tokio::spawn(async move { inner.store(name_owned, content, options).await }).await?
     }
 
-    /// A file and its content, or a range of it, cut at its end; `transfer` counts along.
+    /// Reads a file, or a range of it that is cut at the file's end. Returns the file, the range
+    /// and its content. `transfer` counts the bytes that each cloud returns.
     ///
     /// # Errors
-    /// [`ArrayError::NoSuchFile`], [`ArrayError::Range`]; [`ArrayError::Unreadable`] may also come
-    /// out of the content.
+    /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name, and with
+    /// [`ArrayError::Range`] if the range begins past its end. Fails with [`ArrayError::WrongKey`]
+    /// if the keyring does not open the file's key. The content may end with
+    /// [`ArrayError::Unreadable`].
     pub async fn get(
         &self,
         name: &str,
@@ -223,7 +231,8 @@ impl Array {
                 ArrayError::Task(format!("the catalog's entry of {name:?} is damaged"))
             })?;
             let reading = self.inner.hold(stream.index);
-            // Replaced or removed since it was looked up, its shares may be going already.
+            // The file may have been replaced or removed since it was looked up. Then its shares
+            // may be GOING already.
             if self.inner.catalog.is_live(stream.index).await? {
                 break (info, stream, reading);
             }
@@ -242,19 +251,19 @@ impl Array {
         Ok((info, range, content))
     }
 
-    /// What is known of a file.
+    /// Reads what the catalog has of a file.
     ///
     /// # Errors
-    /// [`ArrayError::NoSuchFile`].
+    /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name.
     pub async fn stat(&self, name: &str) -> Result<FileInfo> {
         Ok(self.inner.catalog.file(name.to_owned()).await?.0)
     }
 
-    /// Up to `limit` files after `after`, whose names begin with `prefix`, in the order of their
-    /// names.
+    /// Lists up to `limit` files whose names begin with `prefix` and come after `after`, in the
+    /// order of their names. The files do not have their shares.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with [`ArrayError::Database`] if the database cannot be read.
     pub async fn list(&self, prefix: &str, after: &str, limit: u32) -> Result<Vec<FileInfo>> {
         self.inner
             .catalog
@@ -262,30 +271,32 @@ impl Array {
             .await
     }
 
-    /// Removes a file. Its shares are deleted afterwards, as soon as their clouds let them.
+    /// Removes a file. Collection deletes its shares afterwards, as soon as their clouds answer.
     ///
     /// # Errors
-    /// [`ArrayError::NoSuchFile`].
+    /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name, and with
+    /// [`ArrayError::Database`] if the database cannot be written.
     pub async fn remove(&self, name: &str) -> Result<()> {
         self.inner.catalog.remove(name.to_owned()).await?;
         self.inner.servers.iter().for_each(|server| server.wake());
         Ok(())
     }
 
-    /// Its storage servers, in the order of their share numbers.
+    /// The array's storage servers, in the order of their share numbers.
     pub fn servers(&self) -> &[Arc<StorageServer>] {
         &self.inner.servers
     }
 
-    /// The leases of all its servers.
+    /// The database of the servers' leases.
     pub fn leasedb(&self) -> &LeaseDb {
         self.inner.catalog.leasedb()
     }
 
-    /// How the array is; asks every cloud.
+    /// Returns the array's state. It probes every cloud, for at most ten seconds each.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with [`ArrayError::Database`] or [`ArrayError::Storage`] if the database fails. A
+    /// cloud's fault is a part of the state.
     pub async fn status(&self) -> Result<Status> {
         let (holders, lacking) = (
             self.inner.keyring_holders().await?,
@@ -332,7 +343,7 @@ impl Array {
                 stores = fault.is_none() && available != Some(0);
                 let full = || {
                     (available == Some(0)).then(|| {
-                        format!("cloud {name:?} is full, beyond what is reserved for others")
+                        format!("cloud {name:?} is full, except for the space reserved for others")
                     })
                 };
                 (
@@ -380,13 +391,13 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 impl Inner {
-    /// Shares that must be stored for a write to be acknowledged.
+    /// The number of shares that must be stored before a write is acknowledged.
     pub(crate) fn needed(&self) -> usize {
         (usize::from(self.geometry.k) + self.survive).min(self.servers.len())
     }
 
-    /// Asks servers that failed whether they are back: a probe passes where a circuit breaker lets
-    /// nothing else pass, and closes it. Returns those that answer.
+    /// Probes servers that failed, and returns the names of those that answer. A probe passes a
+    /// circuit breaker that lets no other request pass, and closes it.
     pub(crate) async fn that_answer(&self, servers: Vec<&Arc<StorageServer>>) -> Vec<String> {
         let probes = servers.into_iter().map(|server| async move {
             let probed = tokio::time::timeout(PROBE, server.probe()).await;
@@ -403,7 +414,7 @@ impl Inner {
         answering
     }
 
-    /// While it lives, the stream's shares are not deleted by this process.
+    /// Holds a stream: while the hold lives, this process does not delete the stream's shares.
     pub(crate) fn hold(&self, index: raic_storage::StorageIndex) -> Hold {
         self.holds.hold(index)
     }

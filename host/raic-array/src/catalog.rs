@@ -1,14 +1,14 @@
-//! The catalog: which files there are, of which streams they are made, and where the streams'
-//! shares are.
+//! The catalog: raic-array's tables in the one database file. They record the files and the streams
+//! that each file is made of. The tables of leasedb record where the streams' shares are.
 //!
-//! raic-array's tables in the one database file; where the streams' shares are, leasedb's say. A
-//! file is a list of extents of streams; a stream is what one storage index names. Every change
-//! that a person can see is one transaction:
+//! A file is a list of extents of streams. The shares of a stream have one storage index. Every
+//! change that a user can see is one transaction:
 //!
-//! - `begin` allocates the shares an upload is about to write, before the first byte goes out;
+//! - `begin` allocates the shares that an upload will write, before the first byte goes out.
 //! - `commit` makes the file and its stream, turns the upload's leases into lasting ones, and ends
-//!   those of what it replaces;
-//! - `abandon`, and a restart, give up what began and did not commit. Collection does the rest.
+//!   the leases of the file that it replaces.
+//! - `abandon` gives up the shares of an upload that did not commit. After a restart, such shares
+//!   first rest. Collection does the rest.
 
 use std::collections::BTreeMap;
 
@@ -41,44 +41,45 @@ CREATE TABLE extents(
     PRIMARY KEY(file, position)) WITHOUT ROWID;
 CREATE INDEX extents_storage_index ON extents(storage_index);
 CREATE TABLE keyring_copies(cloud TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
--- Generations that were once on n-k+1 clouds, and may be used ever after.
+-- Generations of the keyring that were once on n-k+1 clouds. They may be used for ever.
 CREATE TABLE keyring_active(generation INTEGER PRIMARY KEY);
 CREATE TABLE array(id BLOB NOT NULL);
 "];
 
-/// What a person sees of a file.
+/// A file, as its users see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileInfo {
-    /// Its name.
+    /// Name of the file.
     pub name: String,
     /// Bytes of content.
     pub size: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// The moment at which the file was stored, in milliseconds since 1970.
     pub modified_ms: i64,
-    /// BLAKE3 of the content.
+    /// BLAKE3 of the content, if it is recorded.
     pub content_hash: Option<Hash>,
-    /// What names its shares.
+    /// Storage index of the file's shares; `None` in a list of files.
     pub index: Option<StorageIndex>,
-    /// Whether it took the place of another of its name, just now.
+    /// Whether a put just now replaced an older file of this name.
     pub has_replaced: bool,
-    /// The clouds that hold its shares, by share number.
+    /// The names of the clouds that hold the file's shares, with the share numbers. It is empty in
+    /// a list of files.
     pub shares: Vec<(ShareNum, String)>,
-    /// The shares that it lacks.
+    /// The shares that the file lacks. It is empty in a list of files.
     pub lacking: Vec<Lacking>,
 }
 
 /// A share that a file lacks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lacking {
-    /// The share's number.
+    /// Number of the share.
     pub share: ShareNum,
-    /// The cloud that did not take the share, or lost it.
+    /// Name of the cloud that did not take the share, or lost it.
     pub cloud: String,
-    /// Why, as a sentence that names the cloud.
+    /// Reason why the share is lacking, as a sentence.
     pub reason: String,
 }
 
-/// What one storage index names.
+/// A stream: the layout, keys and hashes of the shares of one storage index.
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) index: StorageIndex,
@@ -99,7 +100,7 @@ impl Stream {
     }
 }
 
-/// A share that is stored.
+/// A stored share, with the cloud that keeps it.
 #[derive(Clone, Debug)]
 pub(crate) struct Placement {
     pub(crate) share: ShareNum,
@@ -107,36 +108,36 @@ pub(crate) struct Placement {
     pub(crate) is_lost: bool,
 }
 
-/// A share that an upload writes, and where.
+/// A share that an upload writes, with the server that gets it.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     pub(crate) share: ShareNum,
     pub(crate) server: ServerId,
 }
 
-/// A file about to be committed.
+/// A file that is about to be committed.
 pub(crate) struct NewFile {
     pub(crate) name: String,
     pub(crate) content_hash: Hash,
     pub(crate) stream: Stream,
-    /// Shares that were stored.
+    /// The shares that were stored, with their objects and bytes.
     pub(crate) stored: Vec<(ShareNum, Stored)>,
-    /// Shares that were not stored.
+    /// The shares that were not stored.
     pub(crate) lacking: Vec<Lacking>,
 }
 
-/// Totals for `status`.
+/// Totals of an array, for [`crate::Status`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Files.
+    /// Number of files.
     pub files: u64,
-    /// Bytes of their content.
+    /// Bytes of content of all files.
     pub bytes: u64,
-    /// Shares that should be and are not.
+    /// Number of shares of files that their clouds did not take.
     pub lacking: u64,
-    /// Shares that wait to be deleted.
+    /// Number of shares that wait to be deleted.
     pub deletions: u64,
-    /// Shares that vanished from their clouds.
+    /// Number of shares that vanished from their clouds, or whose cloud is gone.
     pub lost: u64,
 }
 
@@ -151,7 +152,12 @@ fn int(value: u64) -> i64 {
 }
 
 impl Catalog {
-    /// Brings the tables up to date and gives up uploads that a crash ended.
+    /// Brings the tables to the newest version. Lets uploads of earlier runs rest before they are
+    /// given up.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::Keyring`] if the database belongs to another array, and with
+    /// [`ArrayError::Database`] if the database fails.
     pub(crate) async fn open(leasedb: LeaseDb, array: [u8; 16]) -> Result<Self> {
         let database = leasedb.database().clone();
         database.migrate("array", STEPS).await?;
@@ -178,7 +184,7 @@ impl Catalog {
         &self.leasedb
     }
 
-    /// Allocates the shares of a stream, for an account, that reserves so many bytes for each.
+    /// Allocates the shares of a stream. The account pays for `reserve` bytes of each share.
     pub(crate) async fn begin(
         &self,
         index: StorageIndex,
@@ -189,7 +195,7 @@ impl Catalog {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
-                // The whole at once, so that a refusal says what the file takes.
+                // The sum is admitted at once, so that a refusal names the bytes of the whole file.
                 leasedb.admit(tx, account, reserve.saturating_mul(targets.len() as u64))?;
                 for Target { share, server } in targets {
                     let new = Allocation {
@@ -207,6 +213,7 @@ impl Catalog {
             .await
     }
 
+    /// Gives up the COMING shares of an upload that did not commit.
     pub(crate) async fn abandon(&self, index: StorageIndex, targets: Vec<Target>) -> Result<()> {
         let leasedb = self.leasedb.clone();
         self.database
@@ -222,7 +229,7 @@ impl Catalog {
             .await
     }
 
-    /// Makes the file. What it says of it is what was committed, whatever follows.
+    /// Makes the file in one transaction. Returns the file as it was committed.
     pub(crate) async fn commit(
         &self,
         file: NewFile,
@@ -256,7 +263,7 @@ impl Catalog {
                             let lease = FirstLease::Lasting(account);
                             leasedb.complete(tx, *server, id, *stored, lease)?;
                         }
-                        // What a cloud got of a share that failed goes.
+                        // The parts of a failed share are removed from its cloud.
                         None => leasedb.abandon(tx, *server, id, LateRequests::MayLand)?,
                     }
                 }
@@ -291,7 +298,7 @@ impl Catalog {
             .await
     }
 
-    /// Removes a file. The leases on what it held and nothing else holds end in the same
+    /// Removes a file. The leases on streams that no other file has extents of end in the same
     /// transaction.
     pub(crate) async fn remove(&self, name: String) -> Result<()> {
         let leasedb = self.leasedb.clone();
@@ -306,6 +313,10 @@ impl Catalog {
             .await
     }
 
+    /// Reads a file with its streams, in the order of its extents.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name.
     pub(crate) async fn file(&self, name: String) -> Result<(FileInfo, Vec<Stream>)> {
         let found = self.database.read(move |c| {
             let file = c
@@ -357,8 +368,8 @@ impl Catalog {
         found.await
     }
 
-    /// Up to `limit` files after `after` whose name begins with `prefix`, in the order of their
-    /// names' bytes.
+    /// Lists up to `limit` files whose names begin with `prefix` and come after `after`, in the
+    /// order of the bytes of their names.
     pub(crate) async fn list(
         &self,
         prefix: String,
@@ -399,7 +410,7 @@ impl Catalog {
         })
     }
 
-    /// Whether a file still names that stream.
+    /// Returns whether a file still has an extent of the stream.
     pub(crate) async fn is_live(&self, index: StorageIndex) -> Result<bool> {
         let live = self.database.read(move |c| {
             let sql = "SELECT EXISTS(SELECT 1 FROM streams WHERE storage_index = ?1)";
@@ -408,7 +419,7 @@ impl Catalog {
         live.await
     }
 
-    /// Shares of files that each cloud should have and has not.
+    /// Counts the shares of files that each cloud should have and has not, by the cloud's name.
     pub(crate) async fn lacking(&self) -> Result<BTreeMap<String, u64>> {
         let lacking = self.database.read(|c| {
             let mut statement = c.prepare("SELECT cloud, count(*) FROM lacking GROUP BY cloud")?;
@@ -423,7 +434,7 @@ impl Catalog {
         Ok(lacking)
     }
 
-    /// Whether a generation of the keyring was once on enough clouds.
+    /// Returns whether a generation of the keyring was once on enough clouds.
     pub(crate) async fn is_keyring_active(&self, generation: u32) -> Result<bool> {
         let active = self.database.read(move |c| {
             let sql = "SELECT EXISTS(SELECT 1 FROM keyring_active WHERE generation = ?1)";
@@ -432,6 +443,7 @@ impl Catalog {
         active.await
     }
 
+    /// Records that a generation of the keyring is on enough clouds.
     pub(crate) async fn activate_keyring(&self, generation: u32) -> Result<()> {
         self.database
             .write(move |tx| {
@@ -444,6 +456,8 @@ impl Catalog {
             .await
     }
 
+    /// Returns the names of the clouds with a copy of this generation of the keyring, or of a later
+    /// one.
     pub(crate) async fn keyring_copies(&self, generation: u32) -> Result<Vec<String>> {
         let copies = self.database.read(move |c| {
             let mut statement =
@@ -454,6 +468,7 @@ impl Catalog {
         copies.await
     }
 
+    /// Records that a cloud has no copy of the keyring.
     pub(crate) async fn keyring_missing(&self, cloud: String) -> Result<()> {
         self.database
             .write(move |tx| {
@@ -464,6 +479,7 @@ impl Catalog {
             .await
     }
 
+    /// Records that a cloud has a copy of this generation of the keyring.
     pub(crate) async fn keyring_stored(&self, cloud: String, generation: u32) -> Result<()> {
         self.database
             .write(move |tx| {
@@ -477,7 +493,8 @@ impl Catalog {
     }
 }
 
-/// Removes the current file of a name; streams that no extent names any longer go with it.
+/// Removes the current file of a name, with the streams that no extent names any longer. Returns
+/// whether there was such a file.
 fn drop_current(tx: &Transaction<'_>, leasedb: &LeaseDb, name: &str) -> Result<bool> {
     let id: Option<i64> = tx
         .query_row(

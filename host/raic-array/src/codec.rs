@@ -1,9 +1,9 @@
 //! The erasure code of a geometry: Reed-Solomon over GF(2^8) with the matrix of
 //! `reed-solomon-erasure`.
 //!
-//! The library gives the coefficients, by coding blocks of one byte; the blocks themselves are
-//! coded by [`crate::galois`], which is many times faster than the library's portable code and
-//! gives the same bytes.
+//! The library gives the coefficients, by coding blocks of one byte. [`crate::galois`] codes the
+//! blocks themselves: it is many times faster than the library's portable code and gives the same
+//! bytes.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -14,13 +14,13 @@ use reed_solomon_erasure::galois_8::ReedSolomon;
 
 use crate::{ArrayError, Result, format::Geometry, galois::mul_add};
 
-/// Sets of shares whose coefficients are remembered.
+/// Most sets of shares whose coefficients are remembered.
 const REMEMBERED: usize = 256;
 
-/// What one missing data block is made of: for each of k blocks, its coefficient.
+/// The coefficients that make one block out of k blocks, one for each of them.
 type Coefficients = Vec<u8>;
 
-/// The code of a geometry: one for all streams.
+/// The erasure code of a geometry. All streams of the geometry share it.
 #[derive(Clone, Debug)]
 pub(crate) struct Codec(Arc<Inner>);
 
@@ -29,9 +29,9 @@ struct Inner {
     k: usize,
     n: usize,
     library: ReedSolomon,
-    /// For each parity block, what it is made of.
+    /// For each parity block, its coefficients over the data blocks.
     parity: Vec<Coefficients>,
-    /// For each set of k shares, what every data block is made of.
+    /// For each set of k shares, the coefficients of every data block over their blocks.
     data: Mutex<HashMap<Vec<ShareNum>, Arc<Vec<Coefficients>>>>,
 }
 
@@ -49,14 +49,14 @@ impl Codec {
         let (k, n) = (usize::from(k), usize::from(n));
         let library = ReedSolomon::new(k, n - k).map_err(|_| refused)?;
         let mut parity = vec![vec![0; k]; n - k];
-        for of in 0..k {
+        for column in 0..k {
             let mut unit = vec![[0_u8]; n];
-            unit[of] = [1];
+            unit[column] = [1];
             library.encode(&mut unit).map_err(failed)?;
             parity
                 .iter_mut()
                 .zip(&unit[k..])
-                .for_each(|(row, block)| row[of] = block[0]);
+                .for_each(|(row, block)| row[column] = block[0]);
         }
         Ok(Self(Arc::new(Inner {
             k,
@@ -67,8 +67,8 @@ impl Codec {
         })))
     }
 
-    /// Adds parity block `number` (from 0) of the k data blocks to `out`, which is zero and as long
-    /// as they are.
+    /// Adds parity block `number` (from 0) of the k data blocks to `out`. `out` must be zero, and
+    /// as long as each data block.
     pub(crate) fn parity(&self, number: usize, data: &[&[u8]], out: &mut [u8]) {
         self.0.parity[number]
             .iter()
@@ -76,7 +76,7 @@ impl Codec {
             .for_each(|(c, block)| mul_add(*c, block, out));
     }
 
-    /// The k data blocks, one after the other, from any k blocks of different shares.
+    /// Makes the k data blocks, one after the other, from any k blocks of different shares.
     pub(crate) fn data(&self, blocks: &[(ShareNum, Bytes)]) -> Result<Vec<u8>> {
         let Inner { k, .. } = *self.0;
         let mut blocks: Vec<_> = blocks.iter().take(k).collect();
@@ -102,6 +102,7 @@ impl Codec {
         Ok(out)
     }
 
+    /// Returns the coefficients of every data block over the blocks of `shares`, in their order.
     fn data_coefficients(&self, shares: Vec<ShareNum>) -> Result<Arc<Vec<Coefficients>>> {
         let Inner { k, n, .. } = *self.0;
         let lock = || self.0.data.lock();
@@ -109,15 +110,15 @@ impl Codec {
             return Ok(known.clone());
         }
         let mut rows = vec![vec![0; k]; k];
-        for of in 0..shares.len() {
+        for column in 0..shares.len() {
             let mut unit: Vec<Option<Vec<u8>>> = vec![None; n];
             for (i, share) in shares.iter().enumerate() {
-                unit[usize::from(share.0)] = Some(vec![u8::from(i == of)]);
+                unit[usize::from(share.0)] = Some(vec![u8::from(i == column)]);
             }
             self.0.library.reconstruct_data(&mut unit).map_err(failed)?;
             rows.iter_mut()
                 .zip(unit.into_iter().flatten())
-                .for_each(|(row, block)| row[of] = block[0]);
+                .for_each(|(row, block)| row[column] = block[0]);
         }
         let rows = Arc::new(rows);
         let mut known = lock();
@@ -136,7 +137,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(128))]
-        /// Parity is the library's, bit for bit, and any k blocks give the data back.
+        /// Parity is bit for bit that of the library, and any k blocks give the data back.
         #[test]
         fn blocks_are_those_of_the_library(
             k in 1..8_usize, m in 1..6_usize, length in 0..200_usize, seed: u64,

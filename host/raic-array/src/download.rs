@@ -1,4 +1,4 @@
-//! Reading a stream: blocks from any k clouds, each verified; a cloud that fails or lies is
+//! Reads a stream: blocks from any k clouds, each of them verified. A cloud that fails or lies is
 //! replaced by another.
 
 use std::{
@@ -28,50 +28,53 @@ use crate::{
     segment::{Sealer, decode, is_authentic},
 };
 
-/// A file's content on its way out. Every piece was verified.
+/// The content of a file that is being read. Every piece was verified.
 pub type Content = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// Segments fetched at once: about one chunk of each of k clouds.
+/// Segments of a large batch, which are fetched at once: about one chunk of each of k clouds.
 const BATCH: u64 = 64;
+/// Segments of a small batch: the first one, and those for which no memory is free.
 const FIRST_BATCH: u64 = 8;
-/// Batches fetched ahead of the reader, its own included.
+/// Batches that are fetched at once, including the batch that the reader takes.
 const AHEAD: usize = 3;
-/// How long a cloud may take before another is asked too, while nothing is known of the clouds'
-/// pace.
+/// Hedging delay before any block has been timed: after it, another cloud is asked too.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
-/// And at least.
+/// Shortest hedging delay, however fast the clouds have been so far.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
-/// What is known of one share while its stream is read.
+/// One share as a source of blocks, while its stream is read.
 struct Source {
     share: ShareNum,
-    /// It vanished from its cloud: asked last.
+    /// Whether the share counts as lost. It is asked last then.
     is_lost: bool,
     server: Arc<StorageServer>,
-    /// The hashes of its pages, once they were verified against the root in the catalog.
+    /// Hashes of the share's pages, once they were verified against the root in the catalog.
     pages: Mutex<Option<Arc<Vec<Hash>>>>,
-    /// Hash pages that were verified; the last few.
+    /// The last few hash pages that were verified, by the number of their group.
     page_cache: Mutex<BTreeMap<u64, Bytes>>,
     faults: Mutex<Vec<String>>,
 }
 
-/// A stream being read.
+/// A stream that is being read.
 struct StreamReader {
     inner: Arc<Inner>,
     stream: CatalogStream,
-    /// Of the stream's own geometry, which may be another than the array has today.
+    /// Code of the stream's own geometry, which may differ from the array's geometry today.
     codec: Codec,
     sealer: Sealer,
     sources: Vec<Source>,
-    /// What a block took lately.
+    /// Average time that a block took lately; `None` before the first.
     pace: Mutex<Option<Duration>>,
     transfer: Transfer,
-    /// Keeps the shares from being deleted meanwhile.
+    /// Hold that keeps the shares from being deleted meanwhile.
     _reading: Hold,
 }
 
 impl Inner {
-    /// The bytes of `range` of a stream.
+    /// Reads the bytes of `range` of a stream.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::WrongKey`] if the keyring does not open the stream's key.
     pub(crate) fn read_stream(
         self: Arc<Self>,
         stream: CatalogStream,
@@ -126,7 +129,8 @@ impl Inner {
             return Ok(stream::empty().boxed());
         }
         let budget = reader.inner.budget.clone();
-        // While there is room: a large batch holds its blocks and then its content beside them.
+        // A batch is large only if there is room: it holds its blocks and then its content beside
+        // them.
         let may_be_large = move |segments: &Range<u64>| {
             budget.try_reserve((segments.end - segments.start) * size * 2)
         };
@@ -143,9 +147,8 @@ impl Inner {
         );
         let pieces = pieces.map(move |(batch, reserved)| {
             let (reader, range) = (reader.clone(), range.clone());
-            // A task of its own, so that what was begun ends although the reader pauses: else a
-            // paused reader would hold its clouds' places, and its waiting would be taken for
-            // theirs.
+            // A task of its own ends each fetch even if the reader pauses. Otherwise a paused
+            // reader would hold places of its clouds, and they would seem slow.
             let fetching = Fetching::new(tokio::spawn(reader.read(batch.clone())));
             async move {
                 let segments = fetching.await??;
@@ -153,9 +156,9 @@ impl Inner {
                     .into_iter()
                     .zip(batch)
                     .map(move |(content, segment)| {
-                        let at = segment * size;
-                        let start = range.start.saturating_sub(at).min(content.len() as u64);
-                        let end = (range.end - at).min(content.len() as u64);
+                        let offset = segment * size;
+                        let start = range.start.saturating_sub(offset).min(content.len() as u64);
+                        let end = (range.end - offset).min(content.len() as u64);
                         Ok(content.slice(start as usize..end as usize))
                     });
                 let cut = cut.collect::<Vec<_>>().into_iter();
@@ -170,12 +173,12 @@ impl Inner {
     }
 }
 
-/// A fetch of some blocks of one share, which ends with its owner.
+/// A task that reads a batch of segments. Dropping it stops the fetches.
 type Fetching = AbortOnDropHandle<Result<Vec<Bytes>>>;
 
-/// Cuts segments into batches that cross no group: the first is small, for a quick first byte, and
-/// so are those that there is no memory for. A small one needs none reserved, so that a read always
-/// goes on.
+/// Cuts segments into batches that cross no group. The first batch is small, for a quick first
+/// byte. A batch is also small if no memory is free. A small batch reserves no memory, so that a
+/// read always goes on.
 struct Batches {
     at: u64,
     end: u64,
@@ -214,7 +217,7 @@ impl Batches {
 }
 
 impl StreamReader {
-    /// The contents of some segments of one group.
+    /// Reads the contents of some segments of one group.
     async fn read(self: Arc<Self>, segments: Range<u64>) -> Result<Vec<Bytes>> {
         let k = usize::from(self.stream.layout.geometry.k);
         let count = (segments.end - segments.start) as usize;
@@ -238,7 +241,7 @@ impl StreamReader {
             let fetched = match tokio::time::timeout(self.patience(count), fetching.next()).await {
                 Ok(fetched) => fetched,
                 Err(_) => {
-                    // What is late is still welcome, and another is asked beside it.
+                    // Late blocks are still welcome, and another cloud is asked beside them.
                     for source in &waiting {
                         self.inner
                             .health
@@ -246,7 +249,7 @@ impl StreamReader {
                     }
                     let mut next = untried.next();
                     if next.is_none() {
-                        // One that failed may be back before one that hangs.
+                        // A cloud that failed may be back before a cloud that hangs answers.
                         untried = self.that_answer_again(&mut failed).await.into_iter();
                         next = untried.next();
                     }
@@ -258,7 +261,7 @@ impl StreamReader {
                 }
             };
             let Some((source, fetched)) = fetched else {
-                // Before it is given up: one that failed, or was left alone since it did, may be
+                // Before the segment is given up, the clouds that failed are probed: they may be
                 // back.
                 if !std::mem::replace(&mut tried_again, true) {
                     untried = self.that_answer_again(&mut failed).await.into_iter();
@@ -266,11 +269,11 @@ impl StreamReader {
                         continue;
                     }
                 }
-                let at = valid
+                let place = valid
                     .iter()
                     .position(|blocks| blocks.len() == fewest)
                     .unwrap_or(0);
-                return Err(self.unreadable(segments.start + at as u64, fewest));
+                return Err(self.unreadable(segments.start + place as u64, fewest));
             };
             waiting.remove(&source);
             if fetched.is_err() {
@@ -308,7 +311,7 @@ impl StreamReader {
         tokio::task::spawn_blocking(work).await?
     }
 
-    /// Takes those out of some sources whose clouds answer now.
+    /// Takes the sources whose clouds answer a probe now out of `failed`, and returns them.
     async fn that_answer_again(&self, failed: &mut Vec<usize>) -> Vec<usize> {
         let servers = failed
             .iter()
@@ -323,8 +326,8 @@ impl StreamReader {
         failed.extract_if(.., |source| answers(source)).collect()
     }
 
-    /// How long a cloud may take for so many blocks before another is asked too: by what the clouds
-    /// took lately.
+    /// Returns the hedging delay for a fetch of `blocks` blocks: after it, another cloud is asked
+    /// too. It follows the pace of the clouds.
     fn patience(&self, blocks: usize) -> Duration {
         let usual = self
             .pace
@@ -333,8 +336,9 @@ impl StreamReader {
         usual.map_or(FIRST_PATIENCE, |usual| usual.max(LEAST_PATIENCE))
     }
 
-    /// Sources in the order to try them: without fault first, then those whose cloud served lately,
-    /// then data before parity, since that needs no decoding.
+    /// Returns the numbers of the sources in the order in which they are tried. Shares that are not
+    /// lost come first, among them those with the fewest faults, and then those whose cloud did not
+    /// fail lately. Data comes before parity, because data needs no decoding.
     fn by_preference(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
         order.sort_by_key(|i| {
@@ -350,7 +354,7 @@ impl StreamReader {
         order
     }
 
-    /// A share's blocks of some segments; none in the place of one that is not what was stored.
+    /// Fetches a share's blocks of some segments. A block with a wrong hash is `None`.
     async fn fetch(
         &self,
         number: usize,
@@ -392,7 +396,7 @@ impl StreamReader {
         judged.await.map_err(|e| e.to_string())
     }
 
-    /// A group's hash page, verified against the share's root in the catalog.
+    /// Returns a group's hash page, verified against the share's root in the catalog.
     async fn page(&self, source: &Source, group: u64) -> Result<Bytes, String> {
         let known = source.page_cache.lock().get(&group).cloned();
         if let Some(page) = known {
@@ -415,6 +419,7 @@ impl StreamReader {
         Ok(page)
     }
 
+    /// Returns the hashes of a share's pages, verified against the share's root in the catalog.
     async fn page_hashes(&self, source: &Source) -> Result<Arc<Vec<Hash>>, String> {
         let known = source.pages.lock().clone();
         if let Some(hashes) = known {
@@ -426,7 +431,7 @@ impl StreamReader {
             .chunks_exact(HASH)
             .filter_map(|h| h.try_into().ok())
             .collect();
-        // The header is what the catalog says it must be; the root binds the two.
+        // The header is made from the catalog. The root is a hash over header and page hashes.
         let header = Header {
             array: self.inner.keyring.array,
             index: self.stream.index,
@@ -444,7 +449,7 @@ impl StreamReader {
         Ok(hashes)
     }
 
-    /// A part of a share, whole: at most a batch of blocks.
+    /// Reads a part of a share as a whole. It is at most a batch of blocks.
     async fn part(&self, source: &Source, range: Range<u64>) -> Result<Bytes, String> {
         let length = (range.end - range.start) as usize;
         let gather = async {
@@ -469,10 +474,11 @@ impl StreamReader {
         if whole.len() == length {
             Ok(whole)
         } else {
-            Err(self.lie(source, "it answered another length than was asked"))
+            Err(self.lie(source, "it returned another length than was requested"))
         }
     }
 
+    /// Makes the sentence for a share whose cloud returned wrong bytes.
     fn lie(&self, source: &Source, what: &str) -> String {
         format!(
             "cloud {:?}: share {} of {}: {what}",
@@ -482,6 +488,7 @@ impl StreamReader {
         )
     }
 
+    /// Records a fault of a source and its cloud.
     fn fault(&self, source: &Source, text: String) {
         tracing::warn!("{text}; reading from another cloud");
         self.inner
@@ -493,6 +500,7 @@ impl StreamReader {
         }
     }
 
+    /// Makes the error for a segment that cannot be read, with the last fault of each share.
     fn unreadable(&self, segment: u64, valid: usize) -> ArrayError {
         let mut faults: Vec<Fault> = Vec::new();
         let known: HashMap<ShareNum, &Source> = self.sources.iter().map(|s| (s.share, s)).collect();
@@ -533,7 +541,7 @@ impl StreamReader {
     }
 }
 
-/// Whether a layout's numbers are such that its ranges can be held in memory.
+/// Returns whether a layout's numbers are such that its ranges can be held in memory.
 pub(crate) fn is_sound(layout: &Layout) -> bool {
     layout.segment_size > 0 && layout.segment_size <= 16 << 20 && layout.share_length() > HEADER
 }

@@ -1,74 +1,75 @@
-//! What can go wrong with a file.
+//! Errors of file operations.
 
 use raic_storage::{DatabaseError, StorageError, StorageIndex};
 
-/// Shorthand for results of file operations.
+/// The result of a file operation.
 pub type Result<T, E = ArrayError> = std::result::Result<T, E>;
 
-/// What can go wrong with a file.
+/// An error of a file operation.
 #[derive(Debug, thiserror::Error)]
 pub enum ArrayError {
     /// There is no file of that name.
-    #[error("there is no file {0:?}; `raic ls` shows which there are")]
+    #[error("there is no file {0:?}; `raic ls` shows all files")]
     NoSuchFile(String),
-    /// The name cannot be a file's.
+    /// The text cannot be the name of a file.
     #[error("{name:?} cannot be a file's name: {problem}")]
     Name {
-        /// The name.
+        /// The refused name, cut to 64 characters.
         name: String,
-        /// Why not.
+        /// Problem with the name, as a sentence about it.
         problem: &'static str,
     },
-    /// What is no storage index.
-    #[error("{0:?} is no storage index: it has 26 characters of a-z and 2-7")]
+    /// The text is not a storage index.
+    #[error("{0:?} is not a storage index, which has 26 characters of a-z and 2-7")]
     StorageIndex(String),
-    /// The range begins past the end.
+    /// The range begins past the end of the file.
     #[error("the range begins past the end of the file ({size} bytes)")]
     Range {
-        /// The file's size.
+        /// Size of the file, in bytes.
         size: u64,
     },
     /// Too few clouds took a share.
     #[error(
-        "not stored: {stored} of {n} clouds took a share, {needed} are needed so that the file survives what `survive` in config.toml \
-         says; {}",
+        "not stored: {stored} of {n} clouds took a share, and {needed} must, so that the file \
+         survives the loss of further clouds (`survive` in config.toml); {}",
         list(faults)
     )]
     TooFewClouds {
-        /// Clouds that have their share.
+        /// Number of clouds that took their share.
         stored: usize,
-        /// Clouds there are.
+        /// Number of the array's clouds.
         n: usize,
-        /// Clouds that must have theirs.
+        /// Number of clouds that must take their share.
         needed: usize,
-        /// Whether it was for want of room only.
+        /// Whether every share that was not taken failed because its cloud is full.
         is_full: bool,
-        /// Each cloud's fault.
+        /// Faults of the clouds that did not take their share.
         faults: Vec<Fault>,
     },
-    /// Fewer than k valid blocks of a segment can be had.
+    /// The clouds have fewer than k valid blocks of a segment.
     #[error(
-        "segment {segment} cannot be read: {valid} valid blocks of the {k} needed; {}",
+        "segment {segment} cannot be read: the clouds have {valid} valid blocks of the {k} that \
+         are needed; {}",
         list(faults)
     )]
     Unreadable {
-        /// Which segment.
+        /// Number of the segment, from 0.
         segment: u64,
-        /// Valid blocks found.
+        /// Number of valid blocks that were read.
         valid: usize,
-        /// Blocks needed.
+        /// Number of valid blocks that are needed.
         k: u8,
-        /// Each cloud's fault.
+        /// Faults of the other clouds.
         faults: Vec<Fault>,
     },
-    /// The blocks are authentic and the segment is not: the key is wrong.
+    /// The blocks are authentic but the segment is not, so the key is wrong.
     #[error(
         "segment {segment} of {index} does not open with this array's key; is it the right key file?"
     )]
     Sealed {
-        /// Whose segment.
+        /// Storage index of the stream.
         index: StorageIndex,
-        /// Which.
+        /// Number of the segment, from 0.
         segment: u64,
     },
     /// The keyring cannot unwrap a stream's key.
@@ -76,48 +77,51 @@ pub enum ArrayError {
         "the key of {index} (generation {generation}) does not open with this keyring; is it the right key file?"
     )]
     WrongKey {
-        /// Whose key.
+        /// Storage index of the stream.
         index: StorageIndex,
-        /// By which generation it was wrapped.
+        /// Generation of the array key that wrapped the stream's key.
         generation: u32,
     },
-    /// The keyring itself.
-    #[error("the keyring does not open: it is damaged, or the key is another's")]
+    /// The keyring does not open, or belongs to another array.
+    #[error("the keyring does not open: it is damaged, or the key belongs to another array")]
     Keyring,
     /// The keyring is not yet on enough clouds.
     #[error(
-        "not stored: the keyring must be on {needed} clouds before its key is used, and is on {stored}; see `raic status`"
+        "not stored: the keyring must be on {needed} clouds before its key is used, and is on \
+         {stored}; see `raic status`"
     )]
     KeyringNotStored {
-        /// Clouds that have it.
+        /// Number of clouds that have the keyring.
         stored: usize,
-        /// Clouds that must.
+        /// Number of clouds that must have it.
         needed: usize,
     },
-    /// A recovery key that is none.
-    #[error("this is no recovery key: a letter is wrong or missing")]
+    /// The text is not a recovery key.
+    #[error("this is not a recovery key: a letter is wrong or missing")]
     RecoveryKey,
-    /// The system gave no randomness.
+    /// The system gave no random numbers.
     #[error("the system gives no random numbers")]
     Randomness,
-    /// A geometry that cannot be.
-    #[error("{k}-of-{n} is no geometry: 1 <= k < n <= 32, and as many clouds as n")]
+    /// The numbers are not a possible geometry of the array.
+    #[error(
+        "{k}-of-{n} is not a geometry: it needs 1 <= k < n <= 32, and the array needs n clouds"
+    )]
     Geometry {
-        /// Shares that would suffice.
+        /// Number of shares that would suffice to read.
         k: u8,
-        /// Shares, or clouds, there would be.
+        /// Number of shares, or of clouds.
         n: usize,
     },
-    /// Whoever sent the content stopped.
+    /// The content did not come to its end, or was not as announced.
     #[error("not stored: the content broke off: {0}")]
     Content(String),
-    /// The database.
+    /// A job of the database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// A storage server.
+    /// An operation of a storage server failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
-    /// A task of ours ended before its time.
+    /// An inner task failed, or the catalog has an impossible entry.
     #[error("an inner task failed: {0}")]
     Task(String),
 }
@@ -134,12 +138,12 @@ impl From<tokio::task::JoinError> for ArrayError {
     }
 }
 
-/// What one cloud did wrong.
+/// The fault of one cloud.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The cloud.
+    /// Name of the cloud; empty if no cloud is known.
     pub cloud: String,
-    /// The fault, as a sentence that names the cloud.
+    /// The fault, as a sentence that names the cloud if one is known.
     pub text: String,
 }
 

@@ -1,71 +1,72 @@
-//! Share format v1: where everything is in a share. Byte by byte in `docs/share-format.md`.
+//! Share format v1: the layout of a share. `docs/share-format.md` describes it byte by byte.
 //!
 //! ```text
 //! header | group 0: blocks, hash page | group 1: blocks, hash page | ... | trailer
 //! ```
 //!
-//! A file is cut into segments; each segment, sealed, gives one block to every share. After every
-//! [`GROUP`] blocks follows a page of their hashes, so neither writer nor reader ever holds the
-//! hashes of a whole share. The root of a share is a hash over its header and pages. Numbers are
-//! big-endian.
+//! A file is cut into segments. Each segment is sealed and gives one block to every share. After
+//! every [`GROUP`] blocks follows a page of their hashes. So neither writer nor reader ever holds
+//! the hashes of a whole share. The root of a share is a hash over its header and the hashes of its
+//! pages. Numbers are big-endian.
 
 use raic_storage::{ShareNum, StorageIndex};
 
-/// Length of the header.
+/// Length of the header, in bytes.
 pub const HEADER: u64 = 64;
-/// Blocks that share a hash page.
+/// Number of blocks that share a hash page.
 pub const GROUP: u64 = 1024;
-/// Length of a hash.
+/// Length of a hash, in bytes.
 pub const HASH: usize = 32;
-/// What sealing adds to a segment.
+/// Bytes that sealing adds to a segment.
 pub const TAG: u64 = 16;
-/// Length of a wrapped key: 32 bytes and a tag.
+/// Length of a wrapped key, in bytes: 32 bytes and a tag.
 pub const WRAPPED_KEY: usize = 48;
 
 const HEADER_MAGIC: &[u8; 8] = b"RAICSHR1";
 const TRAILER_MAGIC: &[u8; 8] = b"RAICTRL1";
 const END_MAGIC: &[u8; 8] = b"RAICEND1";
-/// Trailer hash, trailer length, magic: the end of every share, by which it can be read without a
-/// catalog.
+/// Length of the end of every share, in bytes: trailer hash, trailer length, magic. By them a share
+/// can be read without a catalog.
 const FOOTER: usize = HASH + 8 + 8;
 
-/// A hash.
+/// A BLAKE3 hash.
 pub type Hash = [u8; HASH];
 
-/// How many shares a file has, and how many of them it is read from.
+/// The number of shares that a file has, and the number that suffice to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Shares that suffice.
+    /// Number of shares that suffice to read the file.
     pub k: u8,
-    /// Shares there are.
+    /// Number of shares that the file has.
     pub n: u8,
 }
 
-/// What lies where, in every share of one stream.
+/// The layout of every share of one stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
-    /// Shares.
+    /// Geometry of the stream.
     pub geometry: Geometry,
-    /// Bytes of content in every segment but the last.
+    /// Bytes of content in every segment but the last one of the content.
     pub segment_size: u32,
-    /// Bytes of content.
+    /// Bytes of content in the whole stream.
     pub length: u64,
-    /// Bytes of the manifest, which is the last segment.
+    /// Bytes of the manifest, which is the last segment of all.
     pub manifest_length: u32,
 }
 
 impl Layout {
-    /// Segments of content.
+    /// Returns the number of segments that hold content.
     pub fn data_segments(&self) -> u64 {
         self.length.div_ceil(self.segment_size.into())
     }
 
-    /// All segments: content and manifest.
+    /// Returns the number of all segments: those of the content, and the manifest.
     pub fn segments(&self) -> u64 {
-        self.data_segments() + 1
+        // A stranger's trailer may have any length.
+        self.data_segments().saturating_add(1)
     }
 
-    /// Bytes of a segment, unsealed.
+    /// Returns the length of a segment before it is sealed, in bytes.
     pub fn segment_length(&self, segment: u64) -> u64 {
         let size = u64::from(self.segment_size);
         if segment >= self.data_segments() {
@@ -75,79 +76,80 @@ impl Layout {
         }
     }
 
-    /// Bytes of a segment's block.
+    /// Returns the length of a segment's block, in bytes.
     pub fn block_length(&self, segment: u64) -> u64 {
         block_length(self.segment_length(segment), self.geometry)
     }
 
-    /// Where a segment's block begins.
+    /// Returns the offset at which a segment's block begins, in bytes.
     pub fn block_offset(&self, segment: u64) -> u64 {
         let pages = segment / GROUP * (GROUP * HASH as u64);
         let full = block_length(self.segment_size.into(), self.geometry);
         if segment == 0 {
             HEADER
         } else {
-            // All blocks before are full but perhaps the one just before, the last of the content.
+            // All blocks before are full, except perhaps the one just before: the last of the
+            // content.
             HEADER + (segment - 1) * full + self.block_length(segment - 1) + pages
         }
     }
 
-    /// Hash pages of a share.
+    /// Returns the number of hash pages of a share.
     pub fn pages(&self) -> u64 {
         self.segments().div_ceil(GROUP)
     }
 
-    /// Blocks of a group.
+    /// Returns the number of blocks of a group.
     pub fn blocks_in(&self, group: u64) -> u64 {
         GROUP.min(self.segments() - group * GROUP)
     }
 
-    /// Where a group's hash page begins.
+    /// Returns the offset at which a group's hash page begins, in bytes.
     pub fn page_offset(&self, group: u64) -> u64 {
         let last = group * GROUP + self.blocks_in(group) - 1;
         self.block_offset(last) + self.block_length(last)
     }
 
-    /// Where the trailer begins.
+    /// Returns the offset at which the trailer begins, in bytes.
     pub fn trailer_offset(&self) -> u64 {
         let last = self.pages() - 1;
         self.page_offset(last) + self.blocks_in(last) * HASH as u64
     }
 
-    /// Where, and how long, the hashes of the pages are, in the trailer.
+    /// Returns the range of the share that holds the hashes of the pages. It lies in the trailer.
     pub fn page_hashes(&self) -> std::ops::Range<u64> {
         let start = self.trailer_offset() + 8 + 8 + 4 + 4 + WRAPPED_KEY as u64;
         start..start + self.pages() * HASH as u64
     }
 
-    /// Length of a share.
+    /// Returns the length of a share, in bytes.
     pub fn share_length(&self) -> u64 {
         self.page_hashes().end + u64::from(self.geometry.n) * HASH as u64 + FOOTER as u64
     }
 }
 
-/// The block of a segment of `length` bytes.
+/// Returns the length of a block of a segment that has `length` bytes, in bytes.
 pub fn block_length(length: u64, geometry: Geometry) -> u64 {
     (length + TAG).div_ceil(geometry.k.into())
 }
 
-/// The first 64 bytes of a share.
+/// The header of a share: its first 64 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// Which array it belongs to.
+    /// Id of the array that the share belongs to.
     pub array: [u8; 16],
-    /// Which stream.
+    /// Storage index of the stream.
     pub index: StorageIndex,
-    /// Which share of it.
+    /// Number of the share.
     pub share: ShareNum,
-    /// Shares.
+    /// Geometry of the stream.
     pub geometry: Geometry,
     /// Bytes of content in a segment.
     pub segment_size: u32,
 }
 
 impl Header {
-    /// Writes it.
+    /// Encodes the header.
     pub fn encode(&self) -> [u8; HEADER as usize] {
         let mut out = [0; HEADER as usize];
         out[..8].copy_from_slice(HEADER_MAGIC);
@@ -158,7 +160,7 @@ impl Header {
         out
     }
 
-    /// Reads it; none where it is not one of this format.
+    /// Decodes a header; `None` if the bytes are not a header of this format.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let bytes: &[u8; HEADER as usize] = bytes.try_into().ok()?;
         let geometry = Geometry {
@@ -180,7 +182,7 @@ impl Header {
     }
 }
 
-/// The root of a share: what its header and its hash pages must hash to.
+/// Returns the root of a share: a hash over its header and the hashes of its pages.
 pub fn root(header: &[u8], page_hashes: &[Hash]) -> Hash {
     let mut hasher = blake3::Hasher::new_derive_key("RAIC 2026-11 share root v1");
     hasher.update(header);
@@ -190,25 +192,25 @@ pub fn root(header: &[u8], page_hashes: &[Hash]) -> Hash {
     hasher.finalize().into()
 }
 
-/// What stands after the blocks.
+/// The trailer of a share, which follows the blocks and hash pages.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trailer {
-    /// Bytes of content.
+    /// Bytes of content in the whole stream.
     pub length: u64,
     /// Bytes of the manifest.
     pub manifest_length: u32,
-    /// The generation of the array key that wraps the stream's key.
+    /// Generation of the array key that wraps the stream's key.
     pub generation: u32,
     /// The stream's key, wrapped.
     pub wrapped_key: [u8; WRAPPED_KEY],
-    /// The hashes of this share's pages.
+    /// Hashes of this share's pages.
     pub page_hashes: Vec<Hash>,
-    /// The roots of all shares.
+    /// Roots of all shares, by share number.
     pub roots: Vec<Hash>,
 }
 
 impl Trailer {
-    /// Writes it.
+    /// Encodes the trailer.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = TRAILER_MAGIC.to_vec();
         out.extend(self.length.to_be_bytes());
@@ -227,7 +229,7 @@ impl Trailer {
         out
     }
 
-    /// Reads it, of a share with that header; none where it is not whole.
+    /// Decodes the trailer of a share with that header; `None` if it is not whole.
     pub fn decode(bytes: &[u8], header: &Header) -> Option<Self> {
         let body = bytes.len().checked_sub(FOOTER)?;
         let (body, footer) = bytes.split_at(body);
@@ -278,7 +280,7 @@ mod tests {
     }
 
     proptest! {
-        /// Laying the pieces down one after the other gives the offsets that the formulas give.
+        /// The formulas give the offsets at which the pieces lie one after the other.
         #[test]
         fn pieces_lie_one_after_the_other(
             geometry in geometries(), segment_size in 1..200_u32, length in 0..500_000_u64, manifest_length in 0..200_u32,

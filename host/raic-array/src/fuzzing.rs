@@ -1,5 +1,5 @@
-//! Entry points of the fuzz targets in `fuzz/`. Each function gives foreign bytes to a parser, and
-//! asserts what must hold of the outcome.
+//! Entry points of the fuzz targets in `fuzz/`. Each function gives foreign bytes to a parser and
+//! asserts properties of the outcome.
 
 use bytes::Bytes;
 use data_encoding::BASE32_NOPAD;
@@ -26,7 +26,7 @@ fn keyring() -> Keyring {
 /// Reads a file from shares that were changed, as a recovery without a catalog does. The input
 /// gives the geometry, the sizes and the changes.
 ///
-/// Only what was stored is read, whatever was changed, and k shares without a change suffice.
+/// Only stored bytes are read, whatever was changed. k shares without a change suffice.
 pub fn share(data: &[u8]) {
     let Some((&[k, more, segment_size, length], changes)) = data.split_first_chunk::<4>() else {
         return;
@@ -100,7 +100,7 @@ fn shares(geometry: Geometry, segment_size: u32, content: &[u8]) -> Vec<Vec<u8>>
     blocks.into_iter().zip(pages).map(share).collect()
 }
 
-/// A share whose header, trailer and hash pages fit each other.
+/// A share whose header, trailer and hash pages match each other.
 struct Opened<'a> {
     bytes: &'a [u8],
     header: Header,
@@ -132,7 +132,7 @@ impl<'a> Opened<'a> {
         })
     }
 
-    /// Whether this is another share of the same stream.
+    /// Returns whether this is another share of the same stream.
     fn is_beside(&self, other: &Self) -> bool {
         let same_header = Header {
             share: other.header.share,
@@ -150,7 +150,7 @@ impl<'a> Opened<'a> {
         &self.bytes[place(start)..place(start + length)]
     }
 
-    /// A segment's block, if it and the page of its hash are those that were stored.
+    /// Returns a segment's block, if the block and its hash page are the stored ones.
     fn block(&self, segment: u64) -> Option<(ShareNum, Bytes)> {
         let group = segment / GROUP;
         let page_length = self.layout.blocks_in(group) * HASH as u64;
@@ -197,10 +197,11 @@ fn read(shares: &[Vec<u8>]) -> Option<Vec<u8>> {
     Some(whole)
 }
 
-/// Reads the input as a recovery key, as a sealed keyring and as a keyring, and makes each of it.
+/// Reads the input as a recovery key, as a sealed keyring and as a keyring. Also makes each of them
+/// from the input.
 ///
-/// A key reads as it was written down, and with a slip it is none. Only the recovery key opens a
-/// sealed keyring, and only with every byte as it was.
+/// A recovery key is read as it was written down; with a slip it is not a recovery key. Only the
+/// recovery key opens a sealed keyring, and only with every byte unchanged.
 pub fn keys(data: &[u8]) {
     if let Ok(text) = std::str::from_utf8(data)
         && let Ok(key) = RecoveryKey::from_text(text)
@@ -241,7 +242,7 @@ fn letters(text: &str) -> String {
     letters.to_uppercase()
 }
 
-/// Checks a keyring as the host keeps it, and returns whether it is one.
+/// Checks a text as a keyring in the host's form, and returns whether it is one.
 fn check_keyring(text: &[u8], data: &[u8], recovery: &RecoveryKey) -> bool {
     let Ok(keyring) = Keyring::from_json(text) else {
         return false;

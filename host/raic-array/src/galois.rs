@@ -1,7 +1,7 @@
 //! Arithmetic of GF(2^8) on whole blocks: `out += coefficient * input`.
 //!
-//! The field is that of `reed-solomon-erasure`, whose own tables make the ones here, so the two
-//! cannot differ.
+//! The field is that of `reed-solomon-erasure`. The tables here are made with that library, so the
+//! two cannot differ.
 
 use reed_solomon_erasure::galois_8;
 
@@ -21,12 +21,12 @@ fn portable(coefficient: u8, input: &[u8], out: &mut [u8]) {
     }
 }
 
-/// Does as much as this processor has a fast way for; returns how many bytes that is.
+/// Handles as many bytes as this processor has a fast way for. Returns their number.
 fn fast(coefficient: u8, input: &[u8], out: &mut [u8]) -> usize {
     #[cfg(target_arch = "x86_64")]
     if std::arch::is_x86_feature_detected!("avx2") {
-        // A product is the sum of its nibbles' products: two tables of 16, which one shuffle looks
-        // up 32 times.
+        // A product is the sum of the products of its two nibbles. Each nibble has a table of 16,
+        // which one shuffle looks up 32 times.
         let low = std::array::from_fn(|x| galois_8::mul(coefficient, x as u8));
         let high = std::array::from_fn(|x| galois_8::mul(coefficient, (x as u8) << 4));
         #[allow(unsafe_code, reason = "the processor was asked")]
@@ -47,7 +47,7 @@ mod avx2 {
 
     const LANES: usize = 32;
 
-    /// The whole vectors of both; returns their length in bytes.
+    /// Handles the whole vectors of both slices. Returns their length in bytes.
     #[target_feature(enable = "avx2")]
     #[allow(unsafe_code, reason = "loads and stores of whole vectors")]
     pub(super) fn mul_add(low: &[u8; 16], high: &[u8; 16], input: &[u8], out: &mut [u8]) -> usize {
@@ -86,7 +86,7 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// The fast way and the portable one give the library's product, at every length and
+        /// The fast way and the portable way give the library's product, at every length and
         /// alignment.
         #[test]
         fn every_way_gives_the_same_bytes(

@@ -1,4 +1,4 @@
-//! How each cloud did lately, as this process saw it.
+//! Records how each cloud has served this process lately.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -6,19 +6,19 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
-/// How long a cloud that failed is asked last.
+/// How long a cloud that failed is distrusted: others are asked before it.
 const DISTRUST: Duration = Duration::from_secs(60);
-/// How often a sample of what was just stored is read back from a cloud.
+/// How often a sample of a new share is read back from a cloud.
 const SAMPLED: Duration = Duration::from_secs(60);
-/// Characters of a fault that are kept.
+/// Most characters of a fault that are kept.
 const LONGEST: usize = 300;
 
-/// What a cloud was asked for.
+/// The kind of work that a cloud was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Work {
-    /// To store a share.
+    /// Storing a share.
     Storing,
-    /// To read one.
+    /// Reading a share.
     Reading,
 }
 
@@ -31,14 +31,14 @@ impl std::fmt::Display for Work {
     }
 }
 
-/// The last failure of a kind.
+/// The last failure of a cloud in one kind of work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LastFailure {
-    /// Of which kind.
+    /// Kind of work that failed.
     pub work: Work,
-    /// When, in milliseconds since 1970.
+    /// The moment of the failure, in milliseconds since 1970.
     pub at_ms: u64,
-    /// What it was, as a sentence.
+    /// The failure, as a sentence of at most 300 characters.
     pub text: String,
 }
 
@@ -49,7 +49,8 @@ struct Known {
     last: BTreeMap<Work, LastFailure>,
 }
 
-/// Which clouds failed lately, and are asked last for a while.
+/// The health of all clouds: which failed lately and are distrusted for a while, and their last
+/// failures.
 #[derive(Debug, Default)]
 pub(crate) struct Health(Mutex<HashMap<String, Known>>);
 
@@ -76,7 +77,7 @@ impl Health {
         );
     }
 
-    /// It took too long, which is no failure yet.
+    /// Records that a cloud takes too long. It is distrusted, but this is not a failure yet.
     pub(crate) fn is_late(&self, cloud: &str) {
         self.lock().entry(cloud.to_owned()).or_default().distrusted = Some(Instant::now());
     }
@@ -95,7 +96,7 @@ impl Health {
             .is_some_and(|at| at.elapsed() < DISTRUST)
     }
 
-    /// Whether a sample is due of what is stored on a cloud; then it counts as taken.
+    /// Returns whether a sample of a cloud's next share is due. If so, it counts as taken.
     pub(crate) fn takes_sample(&self, cloud: &str) -> bool {
         let mut known = self.lock();
         let sampled = &mut known.entry(cloud.to_owned()).or_default().sampled;
@@ -114,7 +115,7 @@ impl Health {
     }
 }
 
-/// A fault's text, cut to what a person reads; it is kept for every share that lacks.
+/// Cuts a fault's text to a readable length: it is kept for every lacking share.
 pub(crate) fn shortened(text: &str) -> String {
     if text.chars().count() <= LONGEST {
         return text.to_owned();
@@ -146,7 +147,7 @@ mod tests {
         assert_eq!(
             health.last_failures("a").len(),
             2,
-            "told until the next one"
+            "reported until the next failure"
         );
     }
 

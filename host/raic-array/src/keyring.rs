@@ -1,5 +1,5 @@
-//! Keys: the recovery key opens the keyring; the keyring holds the array's keys; they wrap the key
-//! of every stream.
+//! Keys. The recovery key opens the keyring, the keyring holds the array's keys, and these wrap the
+//! key of every stream.
 
 use data_encoding::BASE32_NOPAD;
 use raic_storage::StorageIndex;
@@ -20,15 +20,16 @@ const SEALED_MAGIC: &[u8; 8] = b"RAICKEY1";
 /// A key of 256 bits.
 pub type Key = Zeroizing<[u8; KEY]>;
 
-/// The one key that a person keeps: with it and the clouds everything can be rebuilt.
+/// The recovery key: the one key that a person keeps. With it and the clouds, everything can be
+/// rebuilt.
 pub struct RecoveryKey(Key);
 
-/// All generations of the array's key.
+/// The keyring: all generations of the array's key.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Keyring {
-    /// The array's name: 16 random bytes.
+    /// Id of the array, 16 random bytes.
     pub array: [u8; 16],
-    /// Oldest first; generation g is at g - 1.
+    /// The keys, oldest first. Generation g is at index g - 1.
     generations: Vec<Key>,
 }
 
@@ -48,7 +49,7 @@ fn random<const N: usize>() -> Result<[u8; N], ArrayError> {
     Ok(bytes)
 }
 
-/// A key of its own for one purpose (HKDF-SHA-256, RFC 5869).
+/// Derives a key for one purpose (HKDF-SHA-256, RFC 5869).
 fn derive(key: &[u8; KEY], salt: &[u8], purpose: &str) -> LessSafeKey {
     let mut derived = Zeroizing::new([0; KEY]);
     #[allow(clippy::expect_used, reason = "32 bytes is a length that both take")]
@@ -68,21 +69,22 @@ pub(crate) fn aead(key: &[u8; KEY]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("32 bytes"))
 }
 
-/// A new key for one stream.
+/// Makes a new random key for one stream.
 pub(crate) fn stream_key() -> Result<Key, ArrayError> {
     Ok(Zeroizing::new(random()?))
 }
 
 impl RecoveryKey {
-    /// A new one.
+    /// Makes a new random recovery key.
     ///
     /// # Errors
-    /// [`ArrayError::Randomness`].
+    /// Fails with [`ArrayError::Randomness`] if the system gives no random numbers.
     pub fn generate() -> Result<Self, ArrayError> {
         Ok(Self(Zeroizing::new(random()?)))
     }
 
-    /// As a person writes it down: groups of letters and digits, the last a check.
+    /// Writes the key as a person writes it down: groups of letters and digits. The last characters
+    /// are a check.
     pub fn to_text(&self) -> Zeroizing<String> {
         let check = blake3::hash(&*self.0);
         let whole = Zeroizing::new([&self.0[..], &check.as_bytes()[..3]].concat());
@@ -95,10 +97,11 @@ impl RecoveryKey {
         Zeroizing::new(groups.join("-"))
     }
 
-    /// Reads what was written down; case, spaces and dashes do not matter.
+    /// Reads a key that was written down. Case, spaces and dashes do not matter.
     ///
     /// # Errors
-    /// [`ArrayError::RecoveryKey`] where it has a slip of the pen.
+    /// Fails with [`ArrayError::RecoveryKey`] if the text is not a recovery key, such as one with a
+    /// wrong letter.
     pub fn from_text(text: &str) -> Result<Self, ArrayError> {
         let text: Zeroizing<String> = Zeroizing::new(
             text.chars()
@@ -123,10 +126,10 @@ impl RecoveryKey {
 }
 
 impl Keyring {
-    /// A new array's, with its first generation.
+    /// Makes the keyring of a new array, with its first generation.
     ///
     /// # Errors
-    /// [`ArrayError::Randomness`].
+    /// Fails with [`ArrayError::Randomness`] if the system gives no random numbers.
     pub fn generate() -> Result<Self, ArrayError> {
         Ok(Self {
             array: random()?,
@@ -134,8 +137,8 @@ impl Keyring {
         })
     }
 
-    /// What containers' owner objects and mutable shares are authenticated by: of the first
-    /// generation, so that it stays.
+    /// Derives the key that authenticates owner objects of containers and commits of mutable
+    /// shares. It comes from the first generation, so that it never changes.
     pub fn owner_key(&self) -> [u8; KEY] {
         let mut key = [0; KEY];
         let first = self.generations.first().map_or(&[][..], |key| &**key);
@@ -150,15 +153,15 @@ impl Keyring {
         key
     }
 
-    /// The newest generation, 1 or more.
+    /// Returns the number of the newest generation, 1 or more.
     pub fn generation(&self) -> u32 {
         u32::try_from(self.generations.len()).unwrap_or(u32::MAX)
     }
 
-    /// The keyring as it is stored on every cloud: opened by the recovery key only.
+    /// Seals the keyring for the clouds. Only the recovery key opens it.
     ///
     /// # Errors
-    /// [`ArrayError::Randomness`].
+    /// Fails with [`ArrayError::Randomness`] if the system gives no random numbers.
     pub fn seal(&self, recovery: &RecoveryKey) -> Result<Vec<u8>, ArrayError> {
         let nonce: [u8; NONCE] = random()?;
         let mut text = serde_json::to_vec(self).map_err(|_| ArrayError::Keyring)?;
@@ -172,10 +175,10 @@ impl Keyring {
         Ok([SEALED_MAGIC, &nonce[..], &text].concat())
     }
 
-    /// Opens what [`Keyring::seal`] made.
+    /// Opens a keyring that [`Keyring::seal`] sealed.
     ///
     /// # Errors
-    /// [`ArrayError::Keyring`] where the key is another's or a byte has changed.
+    /// Fails with [`ArrayError::Keyring`] if the recovery key is another one or a byte has changed.
     pub fn open(sealed: &[u8], recovery: &RecoveryKey) -> Result<Self, ArrayError> {
         let rest = sealed
             .strip_prefix(SEALED_MAGIC)
@@ -190,10 +193,10 @@ impl Keyring {
         Self::from_json(text)
     }
 
-    /// Reads the keyring as the host keeps it.
+    /// Reads a keyring in the form in which the host keeps it.
     ///
     /// # Errors
-    /// [`ArrayError::Keyring`].
+    /// Fails with [`ArrayError::Keyring`] if the text is not a keyring.
     pub fn from_json(text: &[u8]) -> Result<Self, ArrayError> {
         let keyring: Self = serde_json::from_slice(text).map_err(|_| ArrayError::Keyring)?;
         if keyring.generations.is_empty() {
@@ -203,13 +206,13 @@ impl Keyring {
         }
     }
 
-    /// Writes the keyring as the host keeps it.
+    /// Writes the keyring in the form in which the host keeps it.
     pub fn to_json(&self) -> Zeroizing<Vec<u8>> {
         Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Wraps a stream's key by the newest generation. The nonce is fixed: the wrapping key is used
-    /// for this stream and this key alone.
+    /// Wraps a stream's key with the newest generation. Returns the generation and the wrapped key.
+    /// The nonce is fixed, because the wrapping key is used only for this stream and this key.
     pub(crate) fn wrap(
         &self,
         index: StorageIndex,
@@ -228,6 +231,11 @@ impl Keyring {
         ))
     }
 
+    /// Unwraps a stream's key that `generation` wrapped.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::WrongKey`] if there is no such generation or it did not wrap this
+    /// key.
     pub(crate) fn unwrap(
         &self,
         index: StorageIndex,
@@ -250,8 +258,8 @@ impl Keyring {
         index: StorageIndex,
         generation: u32,
     ) -> Result<LessSafeKey, ArrayError> {
-        let at = (generation as usize).checked_sub(1);
-        let key = at.and_then(|at| self.generations.get(at));
+        let index_of_key = (generation as usize).checked_sub(1);
+        let key = index_of_key.and_then(|i| self.generations.get(i));
         let key = key.ok_or(ArrayError::WrongKey { index, generation })?;
         Ok(derive(key, &index.0, "RAIC stream key v1"))
     }

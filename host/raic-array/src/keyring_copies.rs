@@ -1,8 +1,8 @@
-//! The keyring's copies: one on every cloud, so that the clouds and the recovery key suffice to
+//! Keeps a copy of the keyring on every cloud, so that the clouds and the recovery key suffice to
 //! rebuild everything.
 //!
-//! What a row says of a cloud is verified once in every run of the array, by reading the copy: the
-//! cloud may have been wiped, or another one may stand under its name.
+//! The database records which clouds have a copy. Every run of the array verifies each record once,
+//! by reading the copy. The cloud may have been wiped, or its name may stand for another cloud now.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,32 +19,33 @@ use raic_storage::{StorageError, StorageServer};
 
 use crate::{ArrayError, Result, array::Inner};
 
-/// How often the clouds that were not verified are asked again.
+/// Pause before the clouds whose copy is not verified are asked again.
 const PAUSE: Duration = Duration::from_secs(20);
-/// How long one cloud may take.
+/// Longest time that one cloud may take to verify or store its copy.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What this run of the array learned of the copies.
+/// The state of the copies, as this run of the array has verified them.
 #[derive(Debug, Default)]
 pub(crate) struct KeyringCopies {
     verified: Mutex<BTreeSet<String>>,
     faults: Mutex<BTreeMap<String, String>>,
-    /// Whether this generation is known to have been on enough clouds.
+    /// Whether this run knows that the newest generation was once on enough clouds.
     is_active: AtomicBool,
 }
 
 impl KeyringCopies {
-    /// Why a cloud has no copy.
+    /// Returns the reason why a cloud has no copy, if it is known.
     pub(crate) fn fault(&self, cloud: &str) -> Option<String> {
         self.faults.lock().get(cloud).cloned()
     }
 
+    /// Records the fault of a cloud that has no copy; `None` removes it.
     fn failed(&self, cloud: &str, fault: Option<String>) {
         let Some(fault) = fault else {
             self.faults.lock().remove(cloud);
             return;
         };
-        // Told once, not at every try.
+        // The log has a fault once, not at every try.
         if self
             .faults
             .lock()
@@ -52,13 +53,13 @@ impl KeyringCopies {
             .as_ref()
             != Some(&fault)
         {
-            tracing::warn!("the keyring's copy: {fault}");
+            tracing::warn!("a copy of the keyring is missing: {fault}");
         }
     }
 }
 
 impl Inner {
-    /// The configured clouds that have the keyring.
+    /// Returns the names of the configured clouds that have a copy of the keyring.
     pub(crate) async fn keyring_holders(&self) -> Result<Vec<String>> {
         let mut holders = self
             .catalog
@@ -68,12 +69,13 @@ impl Inner {
         Ok(holders)
     }
 
-    /// Makes sure that the keyring may be used: a generation may ever after it was on n-k+1 clouds,
-    /// since then any k clouds had it. A copy that is lost later is made anew, as a share is, and
-    /// refuses no write: of two clouds that were emptied or lie all must go on.
+    /// Makes sure that the newest generation of the keyring may be used. It may once it was on
+    /// n-k+1 clouds, because then any k clouds had it. A copy that is lost later is made anew and
+    /// stops no write: writes must go on although some clouds were emptied or lie.
     ///
     /// # Errors
-    /// [`ArrayError::KeyringNotStored`].
+    /// Fails with [`ArrayError::KeyringNotStored`] if too few clouds have a copy, and with
+    /// [`ArrayError::Database`] if the database fails.
     pub(crate) async fn keyring_is_stored(&self) -> Result<()> {
         let generation = self.keyring.generation();
         if self.keyring_copies.is_active.load(Ordering::Relaxed)
@@ -93,19 +95,19 @@ impl Inner {
         self.catalog.activate_keyring(generation).await
     }
 
-    /// Keeps a copy on every cloud, for as long as the array runs.
+    /// Keeps a copy of the keyring on every cloud, for as long as the array runs.
     pub(crate) async fn keep_keyring_copies(self: Arc<Self>) {
         loop {
             if let Err(e) = self.copy_keyring(None).await {
-                tracing::warn!("the keyring's copies: {e}");
+                tracing::warn!("the copies of the keyring cannot be kept: {e}");
             }
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    /// Verifies the copies that were not yet, and makes those that are missing; returns when
-    /// `enough` clouds have one, or each has had its chance. May run more than once at a time: the
-    /// copies are all the same.
+    /// Verifies the copies that were not verified yet, and makes those that are missing. Returns
+    /// when `enough` clouds have a copy, or every cloud was asked. It may run more than once at a
+    /// time, because all copies are the same.
     async fn copy_keyring(&self, enough: Option<usize>) -> Result<()> {
         let mut holders: BTreeSet<String> = self.keyring_holders().await?.into_iter().collect();
         let verified = self.keyring_copies.verified.lock().clone();
@@ -132,8 +134,8 @@ impl Inner {
                 Ok::<_, ArrayError>((cloud, copied))
             })
             .collect();
-        // Nothing else is awaited in between: copies that wait for the database would hold its
-        // readers, and not be polled.
+        // Nothing else is awaited in this loop: copies that wait for the database would hold its
+        // readers and not be polled.
         while let Some(copied) = copies.next().await {
             let (cloud, copied) = copied?;
             match copied {
@@ -154,33 +156,38 @@ impl Inner {
         Ok(())
     }
 
-    /// Fails with what is wrong; with none where the storage server tells that itself.
+    /// Verifies a server's copy, or makes it if it is missing.
+    ///
+    /// # Errors
+    /// Fails with the fault as a sentence, or with `None` if the storage server reports the fault
+    /// itself.
     async fn copy_keyring_to(&self, server: &StorageServer) -> Result<(), Option<String>> {
         let name = format!("keyring.{}", self.keyring.generation());
-        // Of a container that may not be written to there is another word, and it is told until
-        // that is mended.
-        let told = |e: StorageError| match e {
+        // For a container that may not be written to, the storage server reports the reason until
+        // it is mended.
+        let fault_of = |e: StorageError| match e {
             StorageError::ReadOnly { .. } => None,
             e => Some(e.to_string()),
         };
-        let there = server.load_object(&name).await.map_err(told)?;
-        if there.as_ref() == Some(&self.sealed_keyring) {
+        let copy = server.load_object(&name).await.map_err(fault_of)?;
+        if copy.as_ref() == Some(&self.sealed_keyring) {
             return Ok(());
         }
-        // Whatever the row said of it was of another place, or of another time.
+        // The record of a copy, if there is one, is of another container or of another time.
         self.catalog
             .keyring_missing(server.name().to_owned())
             .await
             .map_err(|e| Some(e.to_string()))?;
-        match there {
+        match copy {
             None => server
                 .store_object(&name, self.sealed_keyring.clone())
                 .await
-                .map_err(told),
-            // Never replaced: without it the other array could not be recovered.
+                .map_err(fault_of),
+            // Another keyring is never replaced: without it, its array could not be recovered.
             Some(_) => Err(Some(format!(
-                "cloud {:?}: its copy of the keyring is not this home's secrets/keyring.sealed. If the other clouds say the same, that file is \
-                 damaged or another home's: put the right one back. If only this one does, it was changed there",
+                "cloud {:?}: its copy of the keyring is not this home's secrets/keyring.sealed. \
+                 If the other clouds report the same, that file is damaged or belongs to another \
+                 home: put the right one back. If only this cloud does, the copy was changed there",
                 server.name()
             ))),
         }

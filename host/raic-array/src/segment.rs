@@ -1,5 +1,5 @@
-//! Segments: sealed, coded into blocks, and back. All of it is computation; callers run it off the
-//! runtime.
+//! Seals segments, codes them into blocks, and does the reverse. All of it is computation, which
+//! callers run on the blocking pool.
 
 use bytes::{Bytes, BytesMut};
 use raic_storage::{ShareNum, StorageIndex};
@@ -12,14 +12,14 @@ use crate::{
     keyring::{Key, aead},
 };
 
-/// What a stream is for; bound into every seal.
+/// The role of a stream that holds a file. Every seal is bound to the role.
 const ROLE_FILE: u8 = 0;
 const FORMAT: u8 = 1;
 
 /// Seals and opens the segments of one stream.
 ///
-/// The nonce is the segment's number and a mark on the last; the key is the stream's own, so no
-/// pair of the two is used twice, and segments cannot be cut, swapped or replayed.
+/// The nonce is the segment's number, with a mark on the last segment. The key is the stream's own.
+/// So no pair of key and nonce is used twice, and segments cannot be cut, swapped or replayed.
 pub(crate) struct Sealer {
     key: LessSafeKey,
     associated: [u8; 38],
@@ -45,7 +45,7 @@ impl Sealer {
         Nonce::assume_unique_for_key(nonce)
     }
 
-    /// Seals a segment in place, adding its tag.
+    /// Seals a segment in place and adds its tag.
     fn seal(&self, segment: u64, last: bool, content: &mut Vec<u8>) -> Result<()> {
         let nonce = Self::nonce(segment, last);
         let sealed = self
@@ -54,7 +54,7 @@ impl Sealer {
         sealed.map_err(|_| ArrayError::Keyring)
     }
 
-    /// Opens a segment in place; none where a byte is not what was sealed.
+    /// Opens a segment in place; `None` if any byte differs from the sealed one.
     fn open<'a>(&self, segment: u64, last: bool, sealed: &'a mut [u8]) -> Option<&'a [u8]> {
         let opened = self.key.open_in_place(
             Self::nonce(segment, last),
@@ -72,9 +72,9 @@ pub(crate) struct Encoder {
     geometry: Geometry,
     headers: Vec<[u8; 64]>,
     segment: u64,
-    /// The hashes of the group being filled, for each share.
+    /// For each share, the hashes of the group that is being filled.
     page: Vec<Vec<u8>>,
-    /// The hashes of the pages that are done.
+    /// For each share, the hashes of the pages that are done.
     page_hashes: Vec<Vec<Hash>>,
 }
 
@@ -102,14 +102,14 @@ impl Encoder {
         }
     }
 
-    /// The next bytes of every share, for some segments.
+    /// Makes the next bytes of every share from some segments. `last` marks the end of the stream.
     pub(crate) fn encode(&mut self, segments: Vec<Vec<u8>>, last: bool) -> Result<Vec<Bytes>> {
         let count = segments.len();
         let blocks: u64 = segments
             .iter()
             .map(|s| block_length(s.len() as u64, self.geometry))
             .sum();
-        // Room for what may stand around them too, so that nothing is moved.
+        // There is also room for a header and a hash page, so that nothing is moved.
         let room = blocks as usize + HEADER as usize + GROUP as usize * HASH;
         let mut out: Vec<_> = self
             .headers
@@ -139,7 +139,8 @@ impl Encoder {
         Ok(out.into_iter().map(BytesMut::freeze).collect())
     }
 
-    /// Adds one segment's block to every share: data first, then parity. Returns its length.
+    /// Adds one segment's block to every share, data blocks first, then parity. Returns the length
+    /// of a block in bytes.
     fn add_blocks(&self, mut content: Vec<u8>, last: bool, out: &mut [BytesMut]) -> Result<usize> {
         let k = usize::from(self.geometry.k);
         let length = block_length(content.len() as u64, self.geometry) as usize;
@@ -159,7 +160,8 @@ impl Encoder {
         Ok(length)
     }
 
-    /// After the last segment: the hashes of every share's pages, and its root.
+    /// Returns the hashes of every share's pages, and its root. It is called after the last
+    /// segment.
     pub(crate) fn finish(self) -> Vec<(Vec<Hash>, Hash)> {
         let roots: Vec<_> = self
             .headers
@@ -171,12 +173,13 @@ impl Encoder {
     }
 }
 
-/// Whether a block is the one its page's hash names.
+/// Returns whether a block has the hash that its page names. `in_group` is the block's place in its
+/// group, from 0.
 pub(crate) fn is_authentic(block: &[u8], page: &[u8], in_group: u64) -> bool {
-    let at = usize::try_from(in_group)
+    let offset = usize::try_from(in_group)
         .unwrap_or(usize::MAX)
         .saturating_mul(HASH);
-    page.get(at..at.saturating_add(HASH))
+    page.get(offset..offset.saturating_add(HASH))
         .is_some_and(|hash| blake3::hash(block) == *hash_of(hash))
 }
 
@@ -184,7 +187,7 @@ fn hash_of(bytes: &[u8]) -> &Hash {
     bytes.try_into().unwrap_or(&[0; HASH])
 }
 
-/// A segment's content from k of its blocks, by share number.
+/// Makes a segment's content from k of its blocks, each with its share number.
 pub(crate) fn decode(
     codec: &Codec,
     sealer: &Sealer,
@@ -229,7 +232,7 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
-        /// Any k blocks give the segment back; blocks that were swapped between segments do not.
+        /// Any k blocks give the segment back. Blocks that were swapped between segments do not.
         #[test]
         fn any_k_blocks_suffice(k in 1..6_u8, m in 1..5_u8, length in 0..300_u64, order in any::<u64>()) {
             let geometry = Geometry { k, n: k + m };

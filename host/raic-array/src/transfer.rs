@@ -1,9 +1,9 @@
-//! How far a put or get has come, for people who wait for it.
+//! Counts how far a put or get has come, for the people who wait for it.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use parking_lot::Mutex;
-/// The bytes of shares that each cloud has taken or given. Clones count together.
+/// Counts the bytes of shares that each cloud has taken or returned. Clones count together.
 #[derive(Clone, Debug, Default)]
 pub struct Transfer(Arc<Mutex<BTreeMap<String, u64>>>);
 
@@ -16,7 +16,7 @@ impl Transfer {
         }
     }
 
-    /// Bytes by cloud, of the clouds that took part so far.
+    /// Returns the bytes of each cloud that took part so far, by the cloud's name.
     pub fn clouds(&self) -> BTreeMap<String, u64> {
         self.0.lock().clone()
     }

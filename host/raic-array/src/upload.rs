@@ -1,9 +1,10 @@
-//! Storing a stream: all shares at once, each at its cloud's pace, the slowest setting the pace of
-//! all until it is given up.
+//! Stores a stream: all shares go out at once. The slowest cloud sets the pace of all, until it is
+//! given up.
 //!
-//! Order of writes: a transaction allocates the shares that are about to be written; then shares go
-//! out; then one transaction makes the file. A crash before it leaves shares that are COMING, for
-//! collection; after it the file is whole. See `docs/decisions/0001-order-of-writes.md`.
+//! Order of writes: a transaction allocates the shares that will be written, then the shares go
+//! out, then one transaction makes the file. A crash before that last transaction leaves COMING
+//! shares, which rest and are then collected. After it the file is whole. See
+//! `docs/decisions/0001-order-of-writes.md`.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -26,14 +27,15 @@ use crate::{
     segment::{Encoder, Sealer},
 };
 
-/// Segments coded at once, off the runtime: about 2 ms of work.
+/// Segments that are coded at once on the blocking pool: about 2 ms of work.
 const BATCH: usize = 8;
-/// Times the patience with clouds, that content may stop coming: a pipe may take a while to begin.
+/// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
+/// begin.
 const IDLE: u32 = 5;
-/// Pieces that wait for a cloud, each one batch.
+/// Most pieces that wait for one cloud. Each is one batch.
 const QUEUE: usize = 2;
 
-/// What the manifest says, for whoever finds a share without a catalog.
+/// The manifest of a stream, for a reader that finds a share without a catalog.
 #[derive(serde::Serialize)]
 struct Manifest<'a> {
     name: &'a str,
@@ -51,22 +53,22 @@ fn manifest(name: &str, length: u64, content_hash: [u8; 32]) -> Result<Vec<u8>> 
     .map_err(|e| ArrayError::Task(e.to_string()))
 }
 
-/// What whoever stores a file said of it before.
+/// The lengths that follow from the size that the caller announced before the upload.
 #[derive(Clone, Copy, Debug)]
 struct Announced {
-    /// Bytes of content.
+    /// Bytes of content, as announced.
     size: u64,
     /// Bytes of each share.
     share_length: u64,
 }
 
-/// Bytes of a share that are read back.
+/// Bytes of a share's beginning that are read back.
 const SAMPLE: usize = 64 << 10;
-/// How long that may take; a cloud that is slower is no liar.
+/// Longest time that reading the sample back may take. A cloud that is slower is not a liar.
 const SAMPLING: Duration = Duration::from_secs(10);
 
-/// The beginning of a share, read back once it is stored: a cloud that loses or changes what it
-/// takes is found while the content is still elsewhere, and not when it is needed.
+/// The beginning of a share, which is read back once the share is stored. So a cloud that loses or
+/// changes shares is found while the content is still elsewhere, and not when it is needed.
 #[derive(Debug, Default)]
 struct Sample(Vec<u8>);
 
@@ -80,32 +82,34 @@ impl Sample {
         let cloud = server.name();
         let read = async {
             let mut pieces = server.read(id, 0..self.0.len() as u64).await?;
-            let mut at = 0;
+            let mut offset = 0;
             while let Some(piece) = pieces.next().await.transpose()? {
-                let past = at + piece.len();
-                if self.0.get(at..past) != Some(&piece[..]) {
+                let past = offset + piece.len();
+                if self.0.get(offset..past) != Some(&piece[..]) {
                     return Ok(false);
                 }
-                at = past;
+                offset = past;
             }
-            Ok::<_, StorageError>(at == self.0.len())
+            Ok::<_, StorageError>(offset == self.0.len())
         };
         match tokio::time::timeout(SAMPLING, read).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => {
                 tracing::error!(
-                    "cloud {cloud:?} gave other bytes back than it was given a moment before: do not trust it"
+                    "cloud {cloud:?} returned other bytes than were stored a moment before: do not \
+                     trust it"
                 );
-                Err(format!("cloud {cloud:?}: it gave other bytes back than were stored").into())
+                Err(format!("cloud {cloud:?}: it returned other bytes than were stored").into())
             }
-            // It may come late, or answer later: reads and walks will tell.
+            // The share may appear late, or the cloud may answer later. Reads and walks will show
+            // it.
             Ok(Err(e)) => {
-                tracing::warn!("cloud {cloud:?}: what was just stored cannot be read back: {e}");
+                tracing::warn!("cloud {cloud:?}: the share just stored cannot be read back: {e}");
                 Ok(())
             }
             Err(_) => {
                 tracing::warn!(
-                    "cloud {cloud:?}: what was just stored was not read back within {} s",
+                    "cloud {cloud:?}: the share just stored was not read back within {} s",
                     SAMPLING.as_secs()
                 );
                 Ok(())
@@ -114,6 +118,7 @@ impl Sample {
     }
 }
 
+/// A piece of a share, for the task that writes it.
 enum Piece {
     Bytes(Bytes),
     End,
@@ -124,12 +129,12 @@ struct ShareUpload {
     share: ShareNum,
     cloud: String,
     domain: String,
-    /// None once it failed.
+    /// Queue of pieces to the task that writes the share; `None` once the share failed.
     queue: Option<mpsc::Sender<Piece>>,
     task: AbortOnDropHandle<Result<Stored, WriteFault>>,
 }
 
-/// Why a share was not stored.
+/// The reason why a share was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct WriteFault {
     text: String,
@@ -206,8 +211,8 @@ async fn write_share(
 }
 
 impl Inner {
-    /// Stores `content` as `name`. When it returns, the file is durable and survives the loss of
-    /// one cloud more than is missing now.
+    /// Stores `content` as `name`. When this returns, the file is durable and survives the loss of
+    /// `survive` more clouds.
     pub(crate) async fn store<S, E>(
         &self,
         name: String,
@@ -219,7 +224,7 @@ impl Inner {
         E: std::fmt::Display,
     {
         self.keyring_is_stored().await?;
-        // Without those that failed lately it would be refused: perhaps they are back.
+        // Without the clouds that failed lately, the file would be refused. Perhaps they are back.
         let (suspects, others): (Vec<_>, Vec<_>) = self
             .servers
             .iter()
@@ -248,7 +253,7 @@ impl Inner {
             length,
             manifest_length: 0,
         };
-        // With the manifest, whose length the name and the size give.
+        // The length includes the manifest, whose length follows from the name and the size.
         let reserve = match size {
             Some(size) => {
                 let manifest_length = manifest(&name, size, [0; 32])?.len();
@@ -262,7 +267,7 @@ impl Inner {
             }
             None => 0,
         };
-        // Before anything of it is held: it waits for memory without holding any.
+        // This comes before the upload holds anything: it waits for memory without holding any.
         let _reserved = self
             .budget
             .reserve(self.held_by_upload(size.map(|_| reserve)))
@@ -305,19 +310,20 @@ impl Inner {
             // A commit that came through although it was reported as failed has left nothing to
             // abandon.
             if let Err(e) = self.catalog.abandon(index, targets).await {
-                tracing::warn!("the shares of {index} are deleted after the next start only: {e}");
+                tracing::warn!("the shares of {index} are only deleted after the next start: {e}");
             }
         }
-        // What the file replaced, and what failed shares left, is to be collected.
+        // The shares of the replaced file, and the parts of failed shares, are to be collected.
         self.servers.iter().for_each(|server| server.wake());
         stored
     }
 
-    /// Bytes that an upload holds at most: what waits for its clouds and what fills chunks.
+    /// Returns the most bytes that an upload holds: pieces that wait for its clouds, and the chunks
+    /// of its writers.
     fn held_by_upload(&self, share_length: Option<u64>) -> u64 {
         let (n, share_length) = (self.servers.len(), share_length.unwrap_or(u64::MAX));
         let block = u64::from(self.segment_size).div_ceil(u64::from(self.geometry.k));
-        // The batch being coded, those that wait, and the one that a writer takes.
+        // The batch that is being coded, those that wait, and the one that a writer takes.
         let batches = (BATCH * (QUEUE + 2)) as u64 * block;
         held_by_writers(n, share_length) + n as u64 * share_length.min(batches)
     }
@@ -376,7 +382,7 @@ impl Inner {
         let segment_size = self.segment_size as usize;
         let mut batch: Vec<Vec<u8>> = Vec::new();
         let mut filling: Vec<u8> = Vec::with_capacity(segment_size);
-        // What it holds in memory is not held for one who sends nothing.
+        // An upload does not hold its memory for a sender that sends nothing.
         let idle = self.patience * IDLE;
         let stopped = |_| ArrayError::Content(format!("nothing came for {idle:?}"));
         while let Some(piece) = tokio::time::timeout(idle, content.next())
@@ -385,7 +391,7 @@ impl Inner {
         {
             let mut piece = piece.map_err(|e| ArrayError::Content(e.to_string()))?;
             received += piece.len() as u64;
-            // What was reserved and asked for is what was announced; a file that changes while it
+            // Memory and quota were reserved for the announced size. A file that changes while it
             // is sent is another file.
             if let Some(Announced { size, .. }) =
                 announced.filter(|announced| received > announced.size)
@@ -398,7 +404,7 @@ impl Inner {
                 let room = segment_size - filling.len();
                 filling.extend_from_slice(&piece.split_to(room.min(piece.len())));
                 if filling.len() == segment_size {
-                    // Room for the tag, which sealing adds.
+                    // There is room for the tag, which sealing adds.
                     batch.push(std::mem::replace(
                         &mut filling,
                         Vec::with_capacity(segment_size + 16),
@@ -484,7 +490,7 @@ impl Inner {
     }
 }
 
-/// All shares of one stream on their way.
+/// All shares of one stream, on their way to their clouds.
 struct Uploads {
     shares: Vec<ShareUpload>,
     k: usize,
@@ -495,7 +501,8 @@ struct Uploads {
 }
 
 impl Uploads {
-    /// Codes segments and sends their blocks.
+    /// Codes segments and sends their blocks. `last` marks the manifest, which is not hashed as
+    /// content. Gives encoder and hasher back.
     async fn encode(
         &mut self,
         mut encoder: Encoder,
@@ -517,7 +524,7 @@ impl Uploads {
         Ok((encoder, hasher))
     }
 
-    /// Hands every share its next piece; waits for room, but not for ever.
+    /// Hands every share its next piece. It waits for room, and gives up shares that take too long.
     async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
         let waiting =
             self.shares
@@ -530,7 +537,10 @@ impl Uploads {
                 });
         let sent = patiently(waiting.collect(), self.needed, self.patience).await;
         for i in 0..self.shares.len() {
-            let sent = sent.iter().find(|(of, _)| *of == i).map(|(_, sent)| *sent);
+            let sent = sent
+                .iter()
+                .find(|(number, _)| *number == i)
+                .map(|(_, sent)| *sent);
             if self.shares[i].queue.is_some() && sent != Some(true) {
                 self.give_up(i, sent.is_none()).await;
             }
@@ -538,6 +548,7 @@ impl Uploads {
         self.require_enough()
     }
 
+    /// Ends all shares. Returns those that were stored.
     async fn finish(&mut self) -> Result<Vec<(ShareNum, Stored)>> {
         let mut open: Vec<_> = self
             .shares
@@ -545,7 +556,7 @@ impl Uploads {
             .filter(|share| share.queue.is_some())
             .collect();
         let waiting = open.iter_mut().enumerate().map(|(i, share)| async move {
-            // A share that failed meanwhile says so by its end.
+            // A share that failed meanwhile reports that by its outcome.
             if let Some(queue) = share.queue.take() {
                 let _ = queue.send(Piece::End).await;
             }
@@ -555,7 +566,7 @@ impl Uploads {
         let ended = patiently(waiting, self.needed, self.patience).await;
         let mut stored = Vec::new();
         for (i, share) in open.into_iter().enumerate() {
-            match ended.iter().find(|(of, _)| *of == i) {
+            match ended.iter().find(|(number, _)| *number == i) {
                 Some((_, Ok(kept))) => stored.push((share.share, *kept)),
                 given_up => {
                     let fault = match given_up {
@@ -571,6 +582,7 @@ impl Uploads {
         Ok(stored)
     }
 
+    /// Gives up a share whose cloud is too slow (`slow`), or whose task has ended.
     async fn give_up(&mut self, share: usize, slow: bool) {
         let share = &mut self.shares[share];
         share.queue = None;
@@ -585,6 +597,8 @@ impl Uploads {
         self.lacking.push((share.share, share.cloud.clone(), fault));
     }
 
+    /// Requires that enough shares are left: the file must survive the loss of `survive` more
+    /// failure domains.
     fn require_enough(&self) -> Result<()> {
         let n = self.shares.len();
         let stored = n - self.lacking.len();
@@ -593,7 +607,7 @@ impl Uploads {
         for share in self
             .shares
             .iter()
-            .filter(|s| !self.lacking.iter().any(|(of, ..)| *of == s.share))
+            .filter(|s| !self.lacking.iter().any(|(number, ..)| *number == s.share))
         {
             *domains.entry(&share.domain).or_default() += 1;
         }
@@ -618,8 +632,8 @@ impl Uploads {
     }
 }
 
-/// What came of each; waits for as many as are needed, and then for the others for as long as one
-/// still comes.
+/// Waits for futures and returns the outputs that came. It waits long until as many as are `needed`
+/// have come. After that it goes on as long as the next one comes within `patience`.
 async fn patiently<F: Future>(
     mut waiting: FuturesUnordered<F>,
     needed: usize,
@@ -627,7 +641,7 @@ async fn patiently<F: Future>(
 ) -> Vec<F::Output> {
     let mut done = Vec::new();
     loop {
-        // On a slow line all are slow, and none waits.
+        // On a slow line all clouds are slow, and no cloud waits for another.
         let patience = if done.len() < needed {
             patience * 5
         } else {
@@ -641,10 +655,10 @@ async fn patiently<F: Future>(
 }
 
 fn too_slow(cloud: &str, patience: Duration) -> String {
-    format!("cloud {cloud:?}: too slow: it took nothing for {patience:?} that the others waited")
+    format!("cloud {cloud:?}: too slow: it took nothing for {patience:?} while the others waited")
 }
 
-/// How a share's task ended: with what it is kept in.
+/// Waits for the end of a share's task, and returns the objects and bytes that were stored.
 async fn outcome(
     task: &mut AbortOnDropHandle<Result<Stored, WriteFault>>,
 ) -> Result<Stored, WriteFault> {

@@ -1,5 +1,5 @@
-//! Share format v1 against test vectors that were made once and are kept: what was written then
-//! reads now, and is written the same.
+//! Tests share format v1 with test vectors that were made once and are kept. Old shares are read
+//! now, and new shares have the same bytes.
 
 use std::{fs, path::PathBuf};
 
@@ -30,7 +30,7 @@ fn keyring() -> Keyring {
     Keyring::from_json(&fs::read(folder().join("keyring.json")).unwrap()).unwrap()
 }
 
-/// The shares, as this code writes them.
+/// Makes the shares as this code writes them.
 fn written() -> Vec<Vec<u8>> {
     let (keyring, key) = (keyring(), Key::new([0x42; 32]));
     let header = Header {
@@ -80,7 +80,7 @@ fn shares_are_written_as_they_were() {
     }
 }
 
-/// As a recovery would: from the shares and the keyring alone.
+/// Old shares are read from the shares and the keyring alone, as a recovery would do.
 #[test]
 fn old_shares_read_without_a_catalog() {
     let shares: Vec<Bytes> = (1..=2)

@@ -1,4 +1,4 @@
-//! The array over clouds in memory that are wiped, corrupted, or fail.
+//! Tests the array over clouds in memory that are wiped, are corrupted, or fail.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,7 +28,7 @@ struct Rig {
     folder: tempfile::TempDir,
 }
 
-/// An array, and the work beside it.
+/// An array with its background work.
 #[derive(Debug)]
 struct Running {
     array: Array,
@@ -74,7 +74,7 @@ impl Rig {
         let holds = Holds::default();
         let mut servers = Vec::new();
         for (i, cloud) in self.clouds.iter().enumerate() {
-            // As the daemon has it: a cloud that failed is left alone for a while.
+            // As in the daemon, a cloud that failed is left alone for a while.
             let cloud = Arc::new(Breaker::new(cloud.clone()));
             let backend = Arc::new(CloudBackend::new(cloud, 5_000, self.budget.clone()));
             let domain = self.domains.get(i).map(ToString::to_string);
@@ -117,7 +117,7 @@ impl Rig {
         self.open_with(2, self.keyring.clone()).await.unwrap()
     }
 
-    /// Shares' objects, without the keyring.
+    /// Returns the keys of the shares' objects, without the keyring.
     fn objects(&self) -> usize {
         self.clouds
             .iter()
@@ -200,7 +200,7 @@ async fn files_of_every_size_read_back_whole_and_in_part() {
     ));
 }
 
-/// Every pair of clouds, wiped or with every object changed somewhere: the file is whole.
+/// Any two clouds are wiped, or every object of them is changed somewhere. The file is whole.
 #[tokio::test]
 async fn any_two_of_four_clouds_may_be_wiped_or_lie() {
     for first in 0..4 {
@@ -212,7 +212,7 @@ async fn any_two_of_four_clouds_may_be_wiped_or_lie() {
                 for cloud in [rig.clouds[first].inner(), rig.clouds[second].inner()] {
                     if corrupt {
                         for (i, key) in cloud.keys().iter().enumerate() {
-                            // What tells of a run has 32 bytes.
+                            // A run object has 32 bytes.
                             let at = if key.as_str().starts_with("raic/run.") {
                                 i
                             } else {
@@ -274,7 +274,7 @@ async fn what_is_removed_or_replaced_leaves_the_clouds() {
         Err(ArrayError::NoSuchFile(_))
     ));
     settle(|| rig.objects() == 0).await;
-    // A deletion's row goes after the share has gone.
+    // The row of a deletion goes after the share has gone.
     while array.status().await.unwrap().totals.deletions > 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -297,7 +297,7 @@ async fn an_upload_that_breaks_off_leaves_nothing_and_what_was_there() {
     );
     settle(|| rig.objects() == before).await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(10_000));
-    // A late request may still land, so the deletions are done once more later.
+    // A late request may still land, so the deletions are repeated later.
     assert_eq!(array.status().await.unwrap().totals.deletions, 4);
 }
 
@@ -412,7 +412,8 @@ async fn a_cloud_that_takes_nothing_is_given_up_and_its_share_recorded_as_lackin
     }
 }
 
-/// One upload's memory is all there is: the next waits until it ends, and reads go on meanwhile.
+/// If one upload takes the whole budget, the next upload waits until it ends. Reads go on
+/// meanwhile.
 #[tokio::test]
 async fn an_upload_without_memory_waits_and_reads_go_on() {
     let mut rig = Rig::new(4);
@@ -494,7 +495,8 @@ async fn a_container_of_another_array_keeps_its_keyring_and_does_not_count() {
             .unwrap();
     }
     let array = rig.open().await;
-    // Two of four have the keyring: a write that only any three could bring back is refused.
+    // Two of four clouds have the keyring. Some pairs of clouds do not have it, so the write is
+    // refused.
     let refused = put(&array, "file", content(10)).await.unwrap_err();
     assert!(
         matches!(
@@ -530,8 +532,8 @@ async fn a_container_of_another_array_keeps_its_keyring_and_does_not_count() {
     );
 }
 
-/// Any two clouds may be emptied or lie: copies of the keyring that are lost are made again, and
-/// refuse no write.
+/// Any two clouds may be emptied or lie. Lost copies of the keyring are made again and stop no
+/// write.
 #[tokio::test]
 async fn a_keyring_that_was_once_stored_may_be_used_ever_after() {
     let rig = Rig::new(4);
@@ -571,7 +573,7 @@ async fn a_keyring_that_was_once_stored_may_be_used_ever_after() {
     );
 }
 
-/// What was reserved and asked for is what was announced.
+/// Content that is longer or shorter than its announced size is refused.
 #[tokio::test]
 async fn a_content_is_as_long_as_was_announced() {
     let rig = Rig::new(4);
@@ -594,7 +596,7 @@ async fn a_content_is_as_long_as_was_announced() {
             "{refused}"
         );
     }
-    // Longer, it is stopped at once, and not at its end.
+    // Content that is longer is refused at once, and not at its end.
     let endless = stream::repeat_with(|| Ok::<_, String>(content(1 << 16)));
     let options = PutOptions {
         size: Some(1),
@@ -662,7 +664,7 @@ async fn a_quota_that_a_file_just_fits_takes_it() {
     }
 }
 
-/// What was just stored is still elsewhere when a liar is found out.
+/// A cloud that lies is found while the new content is still elsewhere.
 #[tokio::test]
 async fn a_cloud_that_gives_other_bytes_back_is_found_when_it_stores() {
     let rig = Rig::new(4);
@@ -670,7 +672,7 @@ async fn a_cloud_that_gives_other_bytes_back_is_found_when_it_stores() {
     put(&array, "the keyring first", content(10)).await.unwrap();
     drop(array);
     let array = rig.open().await;
-    // The owner object and the keyring are read at any time, and stay as they are.
+    // The owner object and the keyring may be read at any time, and stay as they are.
     let lying = FaultPlan {
         corrupt_body: 1.0,
         corrupt_below: "shares/",
@@ -749,7 +751,7 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
     assert!(down.clouds().values().sum::<u64>() >= 100_000, "{down:?}");
 }
 
-/// Files keep the geometry they were stored with, whatever the array's is today.
+/// A file keeps the geometry that it was stored with, whatever the array's geometry is today.
 #[tokio::test]
 async fn another_geometry_reads_what_was_stored_before() {
     let mut rig = Rig::new(4);
@@ -768,8 +770,8 @@ async fn another_geometry_reads_what_was_stored_before() {
         content(30_000)
     );
     drop(array);
-    // The second cloud goes; the last two keep their shares under numbers that a 2-of-3 array has
-    // not.
+    // The second cloud goes. The last two keep their shares under numbers that a 2-of-3 array does
+    // not have.
     rig.clouds.remove(1);
     rig.clouds.remove(0);
     let array = rig.open_with(2, rig.keyring.clone()).await.unwrap();
@@ -782,7 +784,7 @@ async fn another_geometry_reads_what_was_stored_before() {
     }
 }
 
-/// Whoever reads sees a file as it was at one moment, or that there is none.
+/// A reader sees a file as it was at one moment, or that there is no file.
 #[tokio::test(flavor = "multi_thread")]
 async fn reading_while_the_file_is_replaced_gives_one_version_whole() {
     let rig = Rig::new(4);
@@ -803,8 +805,8 @@ async fn reading_while_the_file_is_replaced_gives_one_version_whole() {
     writing.await.unwrap();
 }
 
-/// That a cloud is left alone after a failure must not make a file unreadable, or a write refused,
-/// once it is back.
+/// A cloud is left alone after a failure. Once it is back, this must not make a file unreadable or
+/// refuse a write.
 #[tokio::test]
 async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() {
     let rig = Rig::new(4);
@@ -844,7 +846,7 @@ async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() 
     assert_eq!(array.stat("new").await.unwrap().lacking, []);
 }
 
-/// One cloud hangs for good, one is wiped, and the one that is needed comes back only while the
+/// One cloud hangs for good, another is wiped, and the one that is needed comes back only while the
 /// reader waits.
 #[tokio::test]
 async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
@@ -869,11 +871,11 @@ async fn a_cloud_that_comes_back_is_asked_before_one_that_hangs_has_answered() {
     );
 }
 
-/// Two clouds that fail together count as one.
+/// Two clouds of one failure domain count as one.
 #[tokio::test]
 async fn shares_of_one_failure_domain_do_not_make_a_write_survive() {
-    // Of a, b and c any two survive the loss of one. With a and c alone, the loss of a would leave
-    // one share.
+    // If a, b and c have their shares, two are left after the loss of any one. With a and c alone,
+    // the loss of a would leave one share.
     for (down, is_stored) in [(0, true), (2, false)] {
         let mut rig = Rig::new(4);
         rig.domains = vec!["a", "a", "b", "c"];
@@ -919,8 +921,8 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
         shares == 4 && (40_000..60_000).contains(&bytes),
         "{shares} {bytes}"
     );
-    // Refused before a byte is sent where the size is known, else when all was: nothing stays
-    // either way.
+    // The file is refused before a byte is sent if its size is known, else when all was sent.
+    // Nothing stays either way.
     for size in [Some(50_000), None] {
         let refused = store("two", 50_000, size).await.unwrap_err();
         assert!(
@@ -990,8 +992,8 @@ async fn a_share_that_vanished_is_lacking_and_read_last() {
     assert_eq!(get(&array, "file", None).await.unwrap(), content(5_000));
 }
 
-/// A cloud whose container lost its owner object, or is another's, takes nothing; the array goes on
-/// with the others.
+/// A cloud takes nothing if its container lost its owner object or belongs to another owner. The
+/// array goes on with the other clouds.
 #[tokio::test]
 async fn a_cloud_that_was_emptied_takes_nothing_before_it_is_adopted() {
     let rig = Rig::new(4);

@@ -53,7 +53,7 @@ fn a_newcomer_stores_a_file_in_a_minute() {
     );
     let stat = rig.raic(&["--json", "stat", "photo.jpg"]).ok().text;
     assert!(
-        stat.contains("\"size\":3000000") && stat.contains("[3,\"local-4\"]"),
+        stat.contains("\"size\":3000000") && stat.contains(r#"{"share":3,"cloud":"local-4"}"#),
         "{stat}"
     );
     assert!(rig.raic(&["status"]).ok().text.contains("2-of-4"));

@@ -305,7 +305,7 @@ fn a_cloud_that_is_read_only_takes_and_deletes_nothing() {
         rig.raic(&["status"])
             .ok()
             .text
-            .contains("read-only: config.toml says so")
+            .contains("read-only: config.toml sets `read_only`")
     );
     let stored = rig.raic_with(&["put", "-", "other"], b"x").ok();
     assert!(

@@ -1,4 +1,4 @@
-//! Accounts, and what they use.
+//! Routes for accounts, and for the space that accounts and clouds use.
 
 use axum::{
     Json,
@@ -12,7 +12,7 @@ use crate::{
     wire::{AccountInfo, AccountRequest, UsageLine},
 };
 
-/// Lines of a page of days.
+/// Most lines of a page of days. A page has whole days only, and at least one.
 const DAY_LINES: u32 = 10_000;
 
 pub(crate) async fn accounts(State(admin): Shared) -> Answer<Vec<AccountInfo>> {
@@ -48,10 +48,12 @@ pub(crate) async fn change_account(
     Ok(Json(changed?.into()))
 }
 
+/// The query of a request for usage.
 #[derive(Deserialize)]
 pub(crate) struct By {
+    /// Kind of the lines: `account` (also if absent), `cloud` or `day`.
     by: Option<String>,
-    /// Of days: those before this one, as the page before ended.
+    /// For days: the last day of the page before. The page begins with the day before it.
     before: Option<String>,
 }
 

@@ -1,32 +1,33 @@
-//! The admin door: files, status, accounts and leases as HTTP over a unix socket; contents are
-//! streamed both ways.
+//! The admin door: files, status, accounts, leases and walks as HTTP over a unix socket. Contents
+//! are streamed both ways.
 //!
-//! | request | answer |
+//! | request | effect and answer |
 //! | --- | --- |
-//! | `PUT /v1/files/NAME?account=&size=` | stores the body; the file, when it is durable |
-//! | `GET /v1/files/NAME` | the content; `range: bytes=a-b` for a part |
+//! | `PUT /v1/files/NAME?account=&size=` | stores the body; returns the file once it is durable |
+//! | `GET /v1/files/NAME` | returns the content, or a part of it for `range: bytes=a-b` |
 //! | `DELETE /v1/files/NAME` | removes the file |
-//! | `GET /v1/stat/NAME` | the file, its shares and what it lacks |
-//! | `GET /v1/files?prefix=&after=&limit=` | a page of files |
-//! | `GET /v1/status` | clouds, totals |
-//! | `GET /v1/transfers/ID` | bytes by cloud of the request under way with `?transfer=ID` |
-//! | `POST /v1/reload` | reads the configuration again; its body, if any, moves clouds to versions |
-//! | `GET /v1/accounts` | all accounts |
+//! | `GET /v1/stat/NAME` | returns the file, its shares and the shares that it lacks |
+//! | `GET /v1/files?prefix=&after=&limit=` | returns a page of files |
+//! | `GET /v1/status` | returns the state of the array and of each cloud |
+//! | `GET /v1/transfers/ID` | returns the bytes by cloud of the request with `?transfer=ID` |
+//! | `POST /v1/reload` | reads the configuration again; a body moves clouds to its versions |
+//! | `GET /v1/accounts` | returns all accounts |
 //! | `PUT /v1/accounts/NAME` | makes an account |
 //! | `POST /v1/accounts/NAME` | changes an account |
-//! | `GET /v1/usage?by=account\|cloud\|day` | what is used |
-//! | `GET /v1/leases?account=&index=&after=` | a page of leases |
-//! | `POST /v1/leases/renew?account=&index=` | adds or renews an account's lease on its shares |
-//! | `GET /v1/collect` | what collection would take |
+//! | `GET /v1/usage?by=account\|cloud\|day` | returns the space that is used |
+//! | `GET /v1/leases?account=&index=&after=` | returns a page of leases |
+//! | `POST /v1/leases/renew?account=&index=` | adds or renews an account's lease on shares |
+//! | `GET /v1/collect` | returns the shares that collection would delete |
 //! | `POST /v1/collect` | collects what is due |
 //! | `POST /v1/walks/reconcile`, `POST /v1/walks/rebuild` | begins a walk through all containers |
-//! | `GET /v1/walks` | how far it is |
-//! | `POST /v1/clouds/NAME/adopt` | gives a container its owner object again |
-//! | `POST /v1/clouds/NAME/gone` | says that a cloud which is not configured is lost |
-//! | `POST /v1/clock/accept` | takes the machine's clock for right, and says how far it had moved |
+//! | `GET /v1/walks` | returns the progress of the walk |
+//! | `POST /v1/clouds/NAME/adopt` | gives a container that lost its owner object a new one |
+//! | `POST /v1/clouds/NAME/gone` | records that a cloud, no longer configured, is lost |
+//! | `POST /v1/clock/accept` | accepts the machine's clock; returns how far it had moved |
 //!
-//! [`crate::wire`] has the documents. Errors are [`Failure`]s. A content that breaks off on its way
-//! out ends the connection before its length: the client must count.
+//! [`crate::wire`] has the documents. A failed operation answers with a [`Failure`]. If a content
+//! breaks off on its way out, the connection ends before the announced length. So the client must
+//! count the bytes.
 
 use std::{future::Future, sync::Arc};
 
@@ -47,7 +48,7 @@ use crate::{
     wire::{Code, ConnectorVersions, Failure},
 };
 
-/// The admin door.
+/// The admin door, which serves one daemon.
 pub struct Admin {
     pub(crate) live: Live,
     pub(crate) control: Arc<dyn Control>,
@@ -64,7 +65,7 @@ impl std::fmt::Debug for Admin {
 pub(crate) type Shared = State<Arc<Admin>>;
 pub(crate) type Answer<T> = Result<Json<T>, Refused>;
 
-/// An error on its way out.
+/// The error of a refused request. Its response is a [`Failure`] with an HTTP status.
 pub(crate) struct Refused(ArrayError);
 
 impl<E: Into<ArrayError>> From<E> for Refused {
@@ -73,7 +74,7 @@ impl<E: Into<ArrayError>> From<E> for Refused {
     }
 }
 
-/// What HTTP and programs are told of an error.
+/// Returns the HTTP status of an error, and the code that programs act on.
 fn code_of(e: &ArrayError) -> (StatusCode, Code) {
     match e {
         ArrayError::NoSuchFile(_) => (StatusCode::NOT_FOUND, Code::NoSuchFile),
@@ -125,7 +126,7 @@ impl IntoResponse for Refused {
 }
 
 impl Admin {
-    /// A door to the array that is open, of the daemon that `control` is.
+    /// Makes the admin door of the daemon `control`, to the array that `live` holds.
     pub fn new(live: Live, control: Arc<dyn Control>) -> Self {
         Self {
             live,
@@ -135,10 +136,11 @@ impl Admin {
         }
     }
 
-    /// Serves until `stop` is ready; then lets requests end.
+    /// Serves until `stop` is ready. Then it takes no new requests, and returns once those under
+    /// way have ended.
     ///
     /// # Errors
-    /// The listener's.
+    /// Fails if the listener does.
     pub async fn serve(
         self,
         listener: UnixListener,

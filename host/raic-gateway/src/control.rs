@@ -1,22 +1,24 @@
-//! What doors ask of the daemon that runs them.
+//! The trait [`Control`]: what the doors ask of the daemon that runs them.
 
 use std::{future::Future, pin::Pin};
 
 use crate::wire::{ConnectorVersions, Traffic, WaitingConnector};
 
-/// A reload under way.
+/// A reload under way. An error is a sentence for the operator.
 pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
 
-/// The daemon, as a door knows it.
+/// The daemon, as its doors know it.
 pub trait Control: Send + Sync {
-    /// Reads configuration and credentials again, moves clouds to the versions of connectors that
-    /// are given, and puts an array opened by them in the place of the one before. Of two reloads
-    /// the second waits for the first. An error is a sentence, and leaves everything as it was.
+    /// Reads the configuration and the credentials again, and moves clouds to the connector
+    /// versions in `versions`. The array that is opened then replaces the open one. A second reload
+    /// waits for the first. If a reload fails, the open array stays.
     fn reload(&self, versions: ConnectorVersions) -> Reload<'_>;
 
-    /// The connectors that were dropped in and wait for the operator's approval.
+    /// Returns the files in the drop-in folder that are not approved: connectors that wait for the
+    /// operator's approval, and files that are not connectors.
     fn waiting_connectors(&self) -> Vec<WaitingConnector>;
 
-    /// What was asked of a cloud since the daemon started; `None` for a folder.
+    /// Returns the counts of the requests to a cloud since the daemon started; `None` if the cloud
+    /// is a folder, or was never opened.
     fn traffic(&self, cloud: &str) -> Option<Traffic>;
 }

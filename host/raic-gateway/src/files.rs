@@ -1,4 +1,4 @@
-//! Files: stored, read, removed, listed; and the progress of requests under way.
+//! Routes for files: storing, reading, removing and listing, and the progress of requests.
 
 use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
@@ -20,16 +20,18 @@ use crate::{
     wire::File,
 };
 
-/// What is under way and named itself; bounded, so that nobody fills it.
+/// The transfers of requests under way, by the ids that the clients chose. Their number is bounded,
+/// so that no client can fill the memory.
 #[derive(Clone, Default)]
 pub(crate) struct Transfers(Arc<Mutex<BTreeMap<String, Transfer>>>);
 
-/// The most that are told of at once.
+/// Most transfers at once. A request beyond them is served, but its progress is not counted.
 const MAX_TRANSFERS: usize = 1024;
 
+/// Longest id of a transfer, in bytes.
 const MAX_TRANSFER_ID: usize = 64;
 
-/// Ends with the request.
+/// A request whose progress is counted. Dropping it, when the request ends, forgets its id.
 struct Registered {
     transfers: Transfers,
     id: Option<String>,
@@ -66,12 +68,14 @@ impl Drop for Registered {
     }
 }
 
+/// The query of a request for a file.
 #[derive(Deserialize)]
 pub(crate) struct Named {
+    /// Id by which the client will ask for the request's progress.
     transfer: Option<String>,
-    /// Who pays for what is stored; anonymous unless told.
+    /// Name of the account that pays for the file; `None` is the account `anonymous`.
     account: Option<String>,
-    /// Bytes of what is stored, where they are known.
+    /// Bytes of content, if the client knows them.
     size: Option<u64>,
 }
 
@@ -126,11 +130,11 @@ pub(crate) async fn read(
         .array()
         .get(&name, asked.clone(), registered.transfer.clone())
         .await?;
-    // Before the head of the answer, so that a content that cannot be read at all is an error like
-    // any other.
+    // The first piece is read before the head of the answer goes out. So a content that cannot be
+    // read at all is an error like any other.
     let first = content.try_next().await?;
     let content =
-        content.inspect_err(|e| tracing::warn!("a content broke off on its way out: {e}"));
+        content.inspect_err(|e| tracing::warn!("a content broke off on its way to the client: {e}"));
     let content = stream::iter(first.map(Ok))
         .chain(content)
         .inspect(move |_| {
@@ -152,7 +156,8 @@ pub(crate) async fn read(
     Ok(answer)
 }
 
-/// `bytes=a-b` and `bytes=a-` (RFC 9110 section 14.1.2); other ranges are ignored, as HTTP allows.
+/// Parses a range header: `bytes=a-b` or `bytes=a-` (RFC 9110 section 14.1.2). Returns `None` for
+/// any other range, which is ignored, as HTTP allows.
 fn parse_range(text: &str) -> Option<Range<u64>> {
     let (first, last) = text.strip_prefix("bytes=")?.split_once('-')?;
     let start = first.parse().ok()?;

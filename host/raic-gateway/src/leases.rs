@@ -1,4 +1,5 @@
-//! Leases: listed, renewed and collected; and the clock by which they run.
+//! Routes for leases: listing, renewal and collection. Also the route that accepts the clock, by
+//! which leases run.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,16 +16,19 @@ use crate::{
     wire::{AcceptedClock, CollectLine, LeaseLine, WouldGo},
 };
 
-/// Leases in a page, and shares that a dry run shows of each cloud.
+/// Most leases in a page, and most shares of each kind that a dry run reports for a cloud.
 const PAGE: u32 = 1000;
-/// Steps of collection that one request waits for, on each cloud.
+/// Most steps of collection that one request does on each cloud.
 const STEPS: usize = 1000;
 
+/// The query of a request about leases.
 #[derive(Deserialize)]
 pub(crate) struct Which {
+    /// Name of the account whose leases are meant.
     account: Option<String>,
+    /// Storage index of the shares whose leases are meant.
     index: Option<String>,
-    /// `CLOUD/INDEX/SHARE` of the last lease of the page before.
+    /// `CLOUD/INDEX/SHARE` of the last lease of the page before. The page begins after that share.
     after: Option<String>,
 }
 
@@ -54,7 +58,7 @@ pub(crate) async fn leases(
         Some((server.to_owned(), id))
     });
     let leases = leasedb.leases(account, index, after, PAGE).await?;
-    // A lease that nothing ends by itself has no end to show.
+    // A lease that nothing ends by itself has no end to report.
     let lasts: BTreeSet<String> = array
         .servers()
         .iter()
@@ -92,7 +96,7 @@ pub(crate) async fn renew(
     let index = parse_index(which.index.as_deref().unwrap_or_default())?;
     let mut renewed = BTreeMap::new();
     for server in array.servers() {
-        // A lease of a name of its own, beside that of what is stored there.
+        // The secret is the account's own, so that the lease stands beside that of a file.
         let secret = RenewSecret::of(format!("raic lease renew {}", account.name).as_bytes());
         let count = server.renew(account.id, index, secret).await?.len();
         renewed.insert(server.name().to_owned(), count);
@@ -123,7 +127,7 @@ pub(crate) async fn would_collect(State(admin): Shared) -> Answer<Vec<CollectLin
 }
 
 pub(crate) async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
-    // Side by side: one that hangs holds up none of the others.
+    // All clouds at once, so that a cloud that hangs holds up no other.
     let array = admin.live.array();
     let lines = array.servers().iter().map(|server| async move {
         let mut line = CollectLine {

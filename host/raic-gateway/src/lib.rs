@@ -1,9 +1,9 @@
-//! Front doors of the daemon. The admin door is HTTP over a unix socket in the daemon's home, for
-//! the `raic` command.
+//! The front doors of the daemon.
 //!
-//! [`wire`] has what a door and its clients write to each other. [`Live`] is the array that is open
-//! now; every door reads it anew for each request, so that a reload reaches all of them.
-//! [`Control`] is what doors ask of the daemon.
+//! [`admin`] is the admin door: HTTP over a unix socket in the daemon's home, for the command
+//! `raic`. [`wire`] has the documents that the door and its clients exchange. [`Live`] holds the
+//! array that is open now. Every door asks [`Live`] at each request, so that a reload reaches all
+//! doors. [`Control`] is what the doors ask of the daemon.
 
 mod accounts;
 pub mod admin;

@@ -1,28 +1,28 @@
-//! The array that is open now, for every door.
+//! [`Live`]: the array that is open now, for every door.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
 use raic_array::Array;
 
-/// The array that is open now. Clones share it, so that every door sees the array that a reload
-/// opened; a request goes on with the array that it began with.
+/// Holds the array that is open now. Clones share it, so that every door sees the array that a
+/// reload opened. A request goes on with the array that it began with.
 #[derive(Clone, Debug)]
 pub struct Live(Arc<RwLock<Arc<Array>>>);
 
 impl Live {
-    /// Serves `array` from now on.
+    /// Makes a holder of `array`.
     pub fn new(array: Array) -> Self {
         Self(Arc::new(RwLock::new(Arc::new(array))))
     }
 
-    /// The array that is open now.
+    /// Returns the array that is open now.
     pub fn array(&self) -> Arc<Array> {
         self.0.read().clone()
     }
 
-    /// Puts another array in the place of the one that was open. That one ends when the requests
-    /// that use it have.
+    /// Replaces the open array by `array`. The replaced array is dropped when the requests that use
+    /// it have ended.
     pub fn replace(&self, array: Array) {
         *self.0.write() = Arc::new(array);
     }

@@ -1,4 +1,4 @@
-//! How the array and its clouds are.
+//! The route that reports the state of the array and of its clouds.
 
 use axum::{Json, extract::State};
 use raic_array::CloudState;

@@ -1,5 +1,5 @@
-//! Walks through the containers: reconciling, rebuilding after the database was lost, and what an
-//! operator says of a container.
+//! Routes for walks through the containers: reconciliation, and the rebuild after the database was
+//! lost. Also routes by which an operator adopts a container, or records that a cloud is gone.
 
 use std::sync::{
     Arc,
@@ -21,25 +21,26 @@ use crate::{
     wire::{ConnectorVersions, Walk, WalkLine},
 };
 
-/// The walk that was begun last.
+/// The walk that was begun last, if there was one. At most one walk runs.
 #[derive(Default)]
 pub(crate) struct Walks {
     begun: Mutex<Option<Begun>>,
-    /// Held by the request that begins one.
+    /// Held by a request while it begins a walk.
     beginning: tokio::sync::Mutex<()>,
 }
 
-/// What a walk is for, the lesser first.
+/// The kinds of walks. A later kind does all that an earlier one does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum WalkKind {
-    /// To reconcile what is leased with what is there.
+    /// Compares the containers with the leases.
     Reconcile,
-    /// To take the containers over first.
+    /// Takes the containers over, and then compares them with the leases.
     Rebuild,
 }
 
 impl WalkKind {
+    /// Returns the name under which the progress of the walk is recorded in the database.
     fn name(self) -> &'static str {
         match self {
             Self::Reconcile => "reconcile",
@@ -48,12 +49,14 @@ impl WalkKind {
     }
 }
 
+/// A walk through all containers, under way or ended.
 struct Begun {
     what: WalkKind,
     progress: Vec<(String, Arc<Progress>)>,
     task: AbortOnDropHandle<()>,
 }
 
+/// Progress of a walk through one container.
 #[derive(Default)]
 struct Progress {
     counts: Reconciled,
@@ -81,8 +84,9 @@ pub(crate) async fn adopt(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Begins a walk. One that does as much already is told of; a reconciliation makes way for a
-/// rebuild, which goes on where it was.
+/// Begins a walk, and returns its progress. A walk under way that does as much goes on instead. A
+/// rebuild ends a reconciliation under way. Each kind of walk continues where the last of its kind
+/// was stopped.
 pub(crate) async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> Answer<Walk> {
     let _one_at_a_time = admin.walks.beginning.lock().await;
     let under_way = {
@@ -126,7 +130,8 @@ pub(crate) async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> An
     Ok(Json(admin.walks.report()))
 }
 
-/// Raises the epoch above every one that the containers have, and takes them over.
+/// Raises the database's epoch above the epochs of all containers that belong to other databases,
+/// and takes these containers over.
 pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
     let array = admin.live.array();
     let mut highest = None;
@@ -134,7 +139,7 @@ pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
         match server.check_owner().await {
             Ok(Ownership::OtherDatabase { epoch }) => highest = highest.max(Some(epoch)),
             Ok(_) => {}
-            Err(e) => tracing::warn!("not rebuilt from: {e}"),
+            Err(e) => tracing::warn!("a container is left out of the rebuild: {e}"),
         }
     }
     let Some(highest) = highest else {
@@ -148,7 +153,7 @@ pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
         .map_err(|reason| StorageError::Unusable { reason })?;
     for server in admin.live.array().servers() {
         if let Err(e) = server.take_over().await {
-            tracing::warn!("not taken over: {e}");
+            tracing::warn!("a container was not taken over: {e}");
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! What the admin door and its clients write to each other, as JSON.
+//! The documents that the admin door and its clients exchange, as JSON.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,90 +7,90 @@ use raic_cloud::{Metering, Operation};
 use raic_storage::{Account, AccountChange};
 use serde::{Deserialize, Serialize};
 
-/// What kind of failure it was: programs act on it, and the `raic` command has an exit code for
-/// each.
+/// The kind of a failure. Programs act on it, and the command `raic` derives its exit code from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// A reason that has no code of its own.
+    /// Any failure that has no code of its own.
     Other,
     /// The command line is wrong.
     Usage,
-    /// A name that cannot be a file's or a storage index.
+    /// The text cannot be the name of a file, or is not a storage index.
     BadName,
-    /// A range past the end of the file.
+    /// The range begins past the end of the file.
     BadRange,
     /// There is no file of that name.
     NoSuchFile,
-    /// The configuration, a credential, a key or a connector is wrong.
+    /// The configuration, an account, a credential, a key or a connector is wrong or missing.
     Configuration,
-    /// The state of things forbids it: a disabled account, a read-only cloud.
+    /// The operation is forbidden now: an account is disabled or has too many leases on a share, or
+    /// a cloud is read-only.
     Refused,
-    /// A key that does not open what it should.
+    /// A key does not open what it should open.
     WrongKey,
-    /// No daemon runs.
+    /// No daemon answers.
     NoDaemon,
-    /// Too few clouds can be reached to store or to read.
+    /// Too few clouds can be reached for the operation.
     TooFewClouds,
     /// A quota or a disk is full.
     Full,
     /// A daemon already runs in this home, or is starting or stopping.
     Busy,
-    /// The content that was to be stored broke off.
+    /// The content to be stored broke off, or is not as long as the client announced.
     ContentBrokeOff,
 }
 
-/// An error.
+/// A failed operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Failure {
     /// What failed, where and what to do, as a sentence.
     pub error: String,
-    /// What programs act on.
+    /// Kind of the failure, for programs.
     pub code: Code,
 }
 
 /// A share of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FileShare {
-    /// Its number.
+    /// Number of the share.
     pub share: u8,
-    /// The cloud that has it.
+    /// Name of the cloud that holds the share.
     pub cloud: String,
 }
 
 /// A share that a file lacks.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LackingShare {
-    /// Its number.
+    /// Number of the share.
     pub share: u8,
-    /// The cloud that did not take it, or lost it.
+    /// Name of the cloud that did not take the share, or lost it.
     pub cloud: String,
-    /// Why, as a sentence.
+    /// Why the share is missing, as a sentence.
     pub reason: String,
 }
 
-/// A file.
+/// A file. The list of files leaves out the fields from `storage_index` on.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct File {
-    /// Its name.
+    /// Name of the file.
     pub name: String,
     /// Bytes of content.
     pub size: u64,
-    /// When it was stored, in milliseconds since 1970.
+    /// When the file was stored, in milliseconds since 1970.
     pub modified_ms: i64,
     /// BLAKE3 of the content, in hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blake3: Option<String>,
-    /// What names its shares.
+    /// Storage index of the file's shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_index: Option<String>,
-    /// Whether it took the place of another of its name, just now.
+    /// Whether the file replaced another file of its name. Only the answer to a put reports it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
-    /// Its shares, and where they are.
+    /// The shares that are stored, each with its cloud.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub shares: Vec<FileShare>,
-    /// The shares that it lacks.
+    /// The shares that the file lacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacking: Vec<LackingShare>,
 }
@@ -126,126 +126,130 @@ impl From<FileInfo> for File {
     }
 }
 
-/// How the array and its clouds are.
+/// The state of the array and of its clouds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Shares that suffice.
+    /// Shares that suffice to read a file.
     pub k: u8,
-    /// Shares there are.
+    /// Shares of a new file, one for each cloud.
     pub n: u8,
-    /// Clouds that must work for a file to be stored.
+    /// Clouds that must take their share for a file to be stored.
     #[serde(default)]
     pub needed: u8,
-    /// Files.
+    /// Number of files.
     pub files: u64,
-    /// Bytes of their content.
+    /// Bytes of content of all files.
     pub bytes: u64,
-    /// Shares that should be and are not.
+    /// Shares that their clouds did not take when the files were stored.
     pub lacking: u64,
     /// Shares that wait to be deleted.
     pub deletions: u64,
-    /// Shares that vanished from their clouds.
+    /// Shares that vanished from their clouds, or that were on a cloud that is gone.
     #[serde(default)]
     pub lost: u64,
-    /// Each cloud.
+    /// State of each cloud.
     pub clouds: Vec<CloudStatus>,
-    /// Clouds that were said to be gone, and shares of files that were there.
+    /// Clouds that the operator recorded as gone, if they held shares.
     #[serde(default)]
     pub gone: Vec<GoneCloud>,
-    /// What is wrong with the machine's clock, while leases wait for it.
+    /// Sentence about the machine's clock if it is off and leases wait for it; `None` if it is
+    /// right.
     #[serde(default)]
     pub clock: Option<String>,
-    /// Connectors that were dropped in and wait for approval.
+    /// Files in the drop-in folder that are not approved.
     #[serde(default)]
     pub waiting: Vec<WaitingConnector>,
 }
 
-/// A cloud that was said to be gone.
+/// A cloud that the operator recorded as gone.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GoneCloud {
-    /// Its name.
+    /// Name of the cloud.
     pub name: String,
-    /// Shares of files that were there.
+    /// Number of shares that the cloud held.
     pub shares: u64,
 }
 
-/// A version of a connector, which a cloud is to run.
+/// The version of a connector that a cloud is to run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectorVersion {
-    /// How the configuration names the connector.
+    /// Name of the connector in the configuration.
     pub connector: String,
-    /// The SHA-256 of its file, in hex.
+    /// SHA-256 of the connector's file, in hex.
     pub sha256: String,
 }
 
 /// The versions that clouds are to run from now on, by the clouds' names.
 pub type ConnectorVersions = BTreeMap<String, ConnectorVersion>;
 
-/// A connector's file that waits for the operator's approval.
+/// A file in the drop-in folder that is not approved. It is a connector that waits for the
+/// operator's approval, or it is not a connector.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaitingConnector {
-    /// The file.
+    /// Path of the file, quoted and escaped.
     pub file: String,
-    /// Its name and version; none where it is no connector.
+    /// Name and version of the connector; `None` if the file is not a connector.
     pub connector: Option<String>,
-    /// Why it is none.
+    /// Why the file is not a connector; `None` if it is one.
     pub fault: Option<String>,
 }
 
-/// How one cloud is.
+/// The state of one cloud.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct CloudStatus {
-    /// Its name.
+    /// Name of the cloud.
     pub name: String,
-    /// What is wrong with it.
+    /// What is wrong with the cloud, as a sentence; `None` if it works.
     pub fault: Option<String>,
-    /// Whether it can take a share now.
+    /// Whether the cloud can take a share now.
     #[serde(default)]
     pub stores: bool,
-    /// Whether it has the keyring.
+    /// Whether the cloud has a copy of the keyring.
     pub keyring: bool,
-    /// Shares of files that it should have and has not.
+    /// Shares of files that the cloud should have and does not have.
     #[serde(default)]
     pub lacking: u64,
-    /// Bytes that may still be stored there, where that is known.
+    /// Bytes that may still be stored there; `None` if that is not known.
     #[serde(default)]
     pub available: Option<u64>,
-    /// The last failure of each kind since the daemon started.
+    /// Last failure of each kind of work since the daemon started.
     #[serde(default)]
     pub last: Vec<LastFailure>,
-    /// What was asked of it since the daemon started; none of a folder.
+    /// Counts of the requests since the daemon started; `None` if the cloud is a folder, or was
+    /// never opened.
     #[serde(default)]
     pub traffic: Option<Traffic>,
 }
 
-/// What was asked of a cloud: each attempt, also those that were given up.
+/// Counts of the requests to one cloud since the daemon started. Every attempt counts, also one
+/// that was given up.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Traffic {
-    /// Bytes of objects that the cloud took.
+    /// Bytes of the payloads that the cloud stored.
     pub bytes_up: u64,
-    /// Bytes of objects that it gave.
+    /// Bytes of the bodies that arrived from the cloud.
     pub bytes_down: u64,
-    /// By operation, those that there were.
+    /// Counts of each operation that was requested.
     pub operations: Vec<OperationTraffic>,
 }
 
-/// How requests of one kind went.
+/// Counts and times of the requests of one operation.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OperationTraffic {
-    /// Such as `put`.
+    /// Name of the operation, such as `put`.
     pub operation: String,
-    /// Requests, failed ones among them.
+    /// Number of requests, including failed ones.
     pub requests: u64,
-    /// Requests that failed or were given up, and bodies that broke off.
+    /// Number of requests that failed or were given up, and of bodies that broke off.
     pub errors: u64,
-    /// An upper bound of the median time to the answer, in milliseconds.
+    /// Upper bound of the median time to the answer, in milliseconds.
     pub p50_ms: u64,
-    /// The same of the 95th percentile.
+    /// Upper bound of the 95th percentile of the time to the answer, in milliseconds.
     pub p95_ms: u64,
 }
 
 impl Traffic {
-    /// What the meter of a cloud counted.
+    /// Makes the document of the counts that the meter of a cloud has.
     pub fn of(metering: &Metering) -> Self {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let operations = Operation::ALL.iter().map(|operation| {
@@ -261,34 +265,34 @@ impl Traffic {
         Self {
             bytes_up: metering.bytes_up(),
             bytes_down: metering.bytes_down(),
-            operations: operations.filter(|asked| asked.requests > 0).collect(),
+            operations: operations.filter(|counts| counts.requests > 0).collect(),
         }
     }
 }
 
-/// The last failure of a kind.
+/// The last failure of a cloud in one kind of work.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LastFailure {
-    /// What it was asked for: `storing` or `reading`.
+    /// Kind of work that failed: `storing` or `reading`.
     pub work: String,
-    /// When, in milliseconds since 1970.
+    /// When it failed, in milliseconds since 1970.
     pub at_ms: u64,
-    /// What it was.
+    /// The failure, as a sentence.
     pub text: String,
 }
 
-/// An account.
+/// An account and its settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AccountInfo {
-    /// Its name.
+    /// Name of the account.
     pub name: String,
-    /// Whether it may not write.
+    /// Whether the account is disabled and may not write.
     pub disabled: bool,
-    /// Past so many bytes it is warned.
+    /// Bytes above which the daemon's log warns of the account; `None` for no warning.
     pub soft_quota: Option<u64>,
-    /// It may use so many bytes.
+    /// Bytes that the account may use at most; `None` for no limit.
     pub hard_quota: Option<u64>,
-    /// How long its leases last.
+    /// How long the account's leases last after each renewal, in seconds.
     pub lease_seconds: u64,
 }
 
@@ -304,25 +308,26 @@ impl From<Account> for AccountInfo {
     }
 }
 
-/// A change of an account; what is absent stays, a quota that is null goes.
+/// A change of an account's settings. A field that is absent stays as it is. A quota that is null
+/// is removed.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AccountRequest {
-    /// Whether it may not write.
+    /// Whether the account is disabled and may not write.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
-    /// Past so many bytes it is warned.
+    /// Bytes above which the daemon's log warns of the account; `Some(None)` removes the quota.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "twice")]
     pub soft_quota: Option<Option<u64>>,
-    /// It may use so many bytes.
+    /// Bytes that the account may use at most; `Some(None)` removes the quota.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "twice")]
     pub hard_quota: Option<Option<u64>>,
-    /// How long its leases last.
+    /// How long the account's leases last after each renewal, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_seconds: Option<u64>,
 }
 
-/// A field that may be absent, null or a value.
+/// Reads and writes a field that may be absent, null or a value.
 mod twice {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -353,118 +358,121 @@ impl From<AccountRequest> for AccountChange {
     }
 }
 
-/// A line of usage.
+/// The space that an account, a cloud, or both on one day use.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UsageLine {
-    /// The day, of history.
+    /// Day of the line (`YYYY-MM-DD`, UTC); `None` if the line is about now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub day: Option<String>,
-    /// Whose.
+    /// Name of the account; `None` if the line is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// Where.
+    /// Name of the cloud; `None` if the line is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloud: Option<String>,
-    /// Shares.
+    /// Number of shares.
     pub shares: u64,
-    /// Their bytes.
+    /// Bytes of these shares.
     pub bytes: u64,
 }
 
-/// A lease.
+/// A lease on a share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LeaseLine {
-    /// Where the share is.
+    /// Name of the cloud that holds the share.
     pub cloud: String,
-    /// Its storage index.
+    /// Storage index of the share.
     pub storage_index: String,
-    /// Its number.
+    /// Number of the share.
     pub share: u8,
-    /// Who holds the lease.
+    /// Name of the account that holds the lease.
     pub account: String,
-    /// When it was renewed, in milliseconds since 1970.
+    /// When the lease was renewed last, in milliseconds since 1970.
     pub renewed_ms: i64,
-    /// When it ends, in milliseconds since 1970; `None` if nothing ends it by itself.
+    /// When the lease ends by itself, in milliseconds since 1970; `None` if it lasts, or if the
+    /// configuration ends no leases.
     pub expires_ms: Option<i64>,
-    /// Bytes of the share.
+    /// Bytes that the share takes, or that are reserved for it.
     pub bytes: u64,
-    /// `coming`, `stable` or `going`.
+    /// State of the share: `coming`, `stable` or `going`.
     pub state: String,
 }
 
-/// What collection did, or would do, on one cloud.
+/// The outcome of a collection on one cloud, or of its dry run.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct CollectLine {
-    /// The cloud.
+    /// Name of the cloud.
     pub cloud: String,
-    /// Shares that would go; up to 1000.
+    /// Shares that a collection would delete: up to 1000 without a lease, and up to 1000 whose
+    /// leases have ended. Only a dry run has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub would_go: Vec<WouldGo>,
-    /// Leases that ended.
+    /// Number of leases that ended.
     pub expired: u64,
-    /// Shares whose objects were deleted.
+    /// Number of shares whose objects were deleted.
     pub deleted: u64,
-    /// Deletions that failed.
+    /// Number of deletions that failed and will be tried again.
     pub failed: u64,
-    /// Why it did not go on to its end.
+    /// Why the collection stopped early; `None` if it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A share that collection would take.
+/// A share that collection would delete.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct WouldGo {
-    /// Its storage index.
+    /// Storage index of the share.
     pub storage_index: String,
-    /// Its number.
+    /// Number of the share.
     pub share: u8,
     /// Bytes of the share.
     pub bytes: u64,
-    /// Why it would go.
+    /// Why the share would be deleted.
     pub reason: String,
 }
 
-/// That the clock was accepted.
+/// The answer to a request that accepts the clock.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct AcceptedClock {
-    /// How far it had moved, in milliseconds; 0 if it was right.
+    /// How far the clock had moved, in milliseconds: negative if it was set back, 0 if it was
+    /// right.
     pub off_ms: i64,
 }
 
-/// How far a walk through one cloud is.
+/// The progress of a walk through one container.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct WalkLine {
-    /// The cloud.
+    /// Name of the cloud.
     pub cloud: String,
-    /// Prefixes done.
+    /// Number of prefixes of storage indexes that are done.
     pub prefixes: u64,
-    /// Of so many.
+    /// Number of all prefixes.
     pub of: u64,
-    /// Shares that were listed.
+    /// Number of shares that the listing showed.
     pub listed: u64,
-    /// Shares that had no row and got one.
+    /// Number of whole shares that had no row and got one.
     pub discovered: u64,
-    /// Objects of no whole share.
+    /// Number of torn shares: objects without a row that are not a whole share.
     pub torn: u64,
-    /// Torn shares that are being destroyed.
+    /// Number of torn shares that are being destroyed.
     pub reaped: u64,
-    /// Shares that are not where they should be.
+    /// Number of shares whose objects are missing or shortened.
     pub vanished: u64,
-    /// Shares that could not be examined.
+    /// Number of shares that could not be examined.
     #[serde(default)]
     pub failed: u64,
-    /// Those that are lost now.
+    /// Number of vanished shares that were marked as lost.
     pub lost: u64,
-    /// Why it ended before its end.
+    /// Why the walk stopped before its end; `None` if it did not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
-/// A walk through all clouds.
+/// The progress of a walk through all containers.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Walk {
-    /// Whether it has not ended.
+    /// Whether the walk is under way.
     pub is_running: bool,
-    /// Each cloud.
+    /// Progress in each container.
     pub clouds: Vec<WalkLine>,
 }

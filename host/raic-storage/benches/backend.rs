@@ -1,5 +1,5 @@
-//! `cargo xtask bench backend`: MB/s of each backend for a share written and read, mutable patches,
-//! allocations and peak memory.
+//! `cargo xtask bench backend`: measures each backend by MB/s of writing and reading a share, by
+//! patches of a mutable share, by allocations and by peak memory.
 
 #![allow(
     clippy::unwrap_used,
@@ -51,8 +51,8 @@ async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
         index: StorageIndex([1; 16]),
         share: ShareNum(0),
     };
-    // 5 resets the peak to what is resident now (proc(5)); where it may not be, the peak is the
-    // process's.
+    // Writing 5 resets the peak to the memory that is resident now (proc(5)). If this is not
+    // permitted, the peak is that of the whole process.
     let _ = fs::write("/proc/self/clear_refs", "5");
     let (allocations, live) = (COUNTING.stats().allocations, peak());
     let began = Instant::now();
@@ -73,13 +73,13 @@ async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
             assert_eq!(bytes, mebibytes << 20);
             mebibytes as f64 * 1.048_576 / began.elapsed().as_secs_f64()
         }
-        // The null backend has none.
+        // The null backend keeps no shares.
         Err(_) => 0.0,
     };
     let allocations = COUNTING.stats().allocations - allocations;
     let peak = peak().saturating_sub(live);
     backend.remove(id, Some(stored.objects)).await.unwrap();
-    // The null backend keeps none.
+    // The null backend has no mutable shares.
     let mutable = backend.mutable_store();
     let id = ShareId {
         index: StorageIndex([1; 16]),

@@ -1,6 +1,6 @@
-//! `cargo xtask bench leasedb`: what renewing a lease, asking for usage and a step of collection
-//! cost, by the number of shares; and how large the database becomes. Every size is measured in one
-//! run, in rounds that take turns.
+//! `cargo xtask bench leasedb`: measures a lease renewal, a usage query and a step of collection by
+//! the number of shares, and the size of the database. One run measures all sizes, in rounds that
+//! take turns.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ struct Sized {
     collect: Vec<f64>,
 }
 
-/// The storage index of a share: spread evenly, and found again by its number.
+/// Makes the storage index of a share from its number. The indexes are spread evenly.
 fn index(number: u64) -> StorageIndex {
     let mut bytes = [0; 16];
     bytes[..8].copy_from_slice(&number.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
@@ -74,7 +74,7 @@ async fn build(folder: &Path, shares: u64) -> Sized {
         at = end;
     }
     let build = began.elapsed();
-    // By its pages: the newest are in the write-ahead log still.
+    // The size is counted by pages, because the newest pages are still in the write-ahead log.
     let pages = leasedb.database().read(|c| {
         Ok::<_, StorageError>(c.query_row(
             "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size",
@@ -122,7 +122,7 @@ async fn round(sized: &mut Sized, dice: &mut StdRng) {
         .usage
         .push(began.elapsed().as_secs_f64() * 1e6 / 200.0);
 
-    // Shares lose their leases, and a step takes them: condemned, claimed, gone.
+    // Shares lose their leases, and a step collects them: condemned, claimed, gone.
     let numbers: Vec<u64> = (0..u64::from(BATCH))
         .map(|_| dice.random_range(0..shares))
         .collect();

@@ -195,7 +195,7 @@ pub trait ShareStore: Send + Sync + fmt::Debug {
 
 /// Mutable shares, whose versions replace each other whole or not at all (decision 0004).
 ///
-/// Every method may be cancelled by dropping its future; then a share has its old or its new
+/// Every method may be cancelled by dropping its future. Then the share has its old or its new
 /// content.
 #[async_trait]
 pub trait MutableStore: Send + Sync + fmt::Debug {

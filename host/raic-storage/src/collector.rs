@@ -85,7 +85,7 @@ impl StorageServer {
             // No other collector of this process has claims meanwhile.
             let _turn = self.uploads.collecting.lock().await;
             if let Err(e) = self.leasedb.release_claims(self.id).await {
-                tracing::warn!("collection: {e}");
+                tracing::warn!("cloud {:?}: collection cannot begin: {e}", self.name());
             }
         }
         let (mut checked, mut raised): (Option<Instant>, _) = (None, Instant::now());
@@ -99,18 +99,18 @@ impl StorageServer {
             if checked.is_none_or(|at| at.elapsed() > OWNER_PAUSE) {
                 checked = Some(Instant::now());
                 if let Err(e) = self.check_owner().await {
-                    tracing::debug!("cloud {:?}: its owner could not be checked: {e}", self.name());
+                    tracing::debug!("cloud {:?}: no check of its owner: {e}", self.name());
                     checked = None;
                 }
             }
             match self.collect_paced_step().await {
                 Ok(step) if step.went_on() => {}
                 Ok(_) => {
-                    // Woken by a removal, or to try again what failed or was too early.
+                    // Waits for a removal, or for deletions that failed or were too early.
                     let _ = tokio::time::timeout(PAUSE, woken.changed()).await;
                 }
                 Err(e) => {
-                    tracing::warn!("collection: {e}");
+                    tracing::warn!("cloud {:?}: collection failed: {e}", self.name());
                     tokio::time::sleep(PAUSE).await;
                 }
             }

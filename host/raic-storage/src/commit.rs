@@ -92,7 +92,7 @@ impl Commit {
     /// Decodes a commit; `None` if the bytes are not an authentic commit of this share.
     pub(crate) fn decode(bytes: &[u8], key: &[u8; 32], id: ShareId) -> Option<Self> {
         let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC)?)?;
-        // blake3's comparison takes the same time whatever differs.
+        // The comparison of blake3's hashes takes the same time whatever differs.
         if blake3::Hash::from(Self::mac(key, id, body)) != blake3::Hash::from_slice(mac).ok()? {
             return None;
         }

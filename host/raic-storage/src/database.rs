@@ -51,7 +51,7 @@ pub enum DatabaseError {
         /// Advice for the operator.
         advice: &'static str,
     },
-    /// A statement failed.
+    /// A statement of SQL failed.
     #[error("database: {0}{advice}", advice = advice(.0))]
     Sql(#[from] rusqlite::Error),
     /// The tables of a floor are newer than this program.

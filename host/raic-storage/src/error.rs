@@ -122,16 +122,17 @@ pub enum StorageError {
         /// The share.
         id: ShareId,
     },
-    /// A write goes past the allocated length, or past the length that a share can have.
-    #[error("cloud {backend:?}: {id}: the write ends at {end}, past the share's end at {length}")]
+    /// A write goes past the allocated length or past the length that a share can have, or a read
+    /// asks for more bytes than one request may have.
+    #[error("cloud {backend:?}: {id}: the request ends at byte {end}, past the end at {length}")]
     PastEnd {
         /// The backend's name.
         backend: String,
         /// The share.
         id: ShareId,
-        /// Offset at which the write would end, in bytes.
+        /// Offset at which the request would end, in bytes.
         end: u64,
-        /// Offset at which the share ends, in bytes.
+        /// Offset at which it may end, in bytes.
         length: u64,
     },
     /// The write enabler is not the one that the shares were made with.

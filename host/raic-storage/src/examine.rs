@@ -1,6 +1,6 @@
-//! What a share is that lies in a container, by its header, its end and the names of its objects.
+//! Examines a share that lies in a container, by its header, its end and the names of its objects.
 //!
-//! **Invariant:** a listing alone decides nothing: an object that a listing leaves out is asked for
+//! **Invariant:** a listing alone decides nothing: an object that a listing leaves out is looked up
 //! by its name.
 
 use futures::TryStreamExt as _;
@@ -13,14 +13,14 @@ use crate::{
     share_header::{FOOTER, HEADER},
 };
 
-/// What a share is that a listing showed and no row has.
+/// The result for a share that a listing showed and that has no row.
 pub(crate) enum Examined {
-    /// It is whole.
+    /// The share is whole.
     Whole(ShareKind, Stored),
-    /// A mutable share that was deleted: what is there of it goes by itself.
+    /// A mutable share that was deleted. Its remains are removed with its superseded versions.
     Deleted,
-    /// It is not whole, for want of the object of that name; `None` if no object is known to be
-    /// missing.
+    /// The share is not whole, because the object of that name is missing; `None` if no object is
+    /// known to be missing.
     Torn(Option<String>),
 }
 
@@ -34,13 +34,13 @@ fn whole_of(kind: ShareKind, objects: u64, bytes: u64) -> Examined {
     Examined::Whole(kind, Stored { objects, bytes })
 }
 
-/// The number after that of the last chunk.
+/// Returns the number after that of the last chunk.
 fn past(chunks: &RangeSet) -> u64 {
     chunks.ranges().last().map_or(0, |last| last.end)
 }
 
 impl StorageServer {
-    /// What a share is that no row has. At most two small reads where it is immutable.
+    /// Examines a share that has no row. An immutable share takes at most a few small reads.
     pub(crate) async fn examine(&self, share: &FoundShare) -> Result<Examined> {
         let Found::Immutable {
             chunks,
@@ -49,16 +49,17 @@ impl StorageServer {
         } = &share.found
         else {
             return Ok(match self.recover(share).await? {
-                Recovered::Whole(there) => Examined::mutable(there.length),
+                Recovered::Whole(share) => Examined::mutable(share.length),
                 Recovered::Deleted => Examined::Deleted,
                 Recovered::Torn(missing) => Examined::Torn(missing),
             });
         };
         match self.whole(share, chunks, *chunk_size, *bytes).await? {
             Some(Examined::Torn(_)) => {
-                // A newer format, or damage: which chunk would make it whole is not known.
+                // The header is of a newer format or damaged. Which chunk would make the share
+                // whole is not known.
                 tracing::warn!(
-                    "{} begins with no header that is known; it stays as it is",
+                    "{} does not begin with a known header; it stays as it is",
                     share.id
                 );
                 Ok(Examined::Torn(None))
@@ -71,7 +72,8 @@ impl StorageServer {
                     .is_some_and(|(chunk, _)| *chunk < past(chunks));
                 if !is_gap && self.has_an_end(share, chunks, *chunk_size, *bytes).await? {
                     tracing::error!(
-                        "cloud {:?}: {} is all there, and its header or its end is damaged; it is kept",
+                        "cloud {:?}: {} has all its chunks, but its header or its end is damaged; \
+                         it is kept",
                         self.name(),
                         share.id
                     );
@@ -82,9 +84,9 @@ impl StorageServer {
         }
     }
 
-    /// Whether chunks without a gap look like all of a share, though its header or its end says
-    /// otherwise: one that never was complete ends with a whole chunk of the size that new shares
-    /// have, and has no end.
+    /// Returns whether chunks without a gap look like all chunks of a share, although its header or
+    /// its end says otherwise. A share that never was complete ends with a full chunk, and its last
+    /// bytes are not an end.
     async fn has_an_end(
         &self,
         share: &FoundShare,
@@ -121,9 +123,9 @@ impl StorageServer {
         Ok(crate::share_header::resembles_an_end(&end))
     }
 
-    /// What an immutable share is that was listed, or a file; torn where its header is none that is
-    /// known, none where it is not whole. What lies beyond its end is a leftover, and says nothing
-    /// against it.
+    /// Examines an immutable share or a file that was listed. Returns `Torn` if its header is not a
+    /// known one, and `None` if the share is not whole. Chunks beyond its end are leftovers, and do
+    /// not count against it.
     async fn whole(
         &self,
         share: &FoundShare,
@@ -139,7 +141,7 @@ impl StorageServer {
             return Ok(None);
         };
         let is_all = chunks.ranges().len() == 1;
-        // Of the last chunk only that it is there is known.
+        // If chunks are missing, the length of the last chunk before the gap is not known.
         let certain = if is_all {
             bytes
         } else {
@@ -171,7 +173,8 @@ impl StorageServer {
                     if objects > first.end {
                         return Ok(None);
                     }
-                    // Its last byte is there, and where nothing follows it is the last.
+                    // The share's last byte must exist. If no chunk follows, it must be the last
+                    // byte of all.
                     part(total - 1..total).await?;
                     let is_whole = !(is_all && objects == first.end) || total == bytes;
                     is_whole.then_some(whole_of(ShareKind::Immutable, objects, total))
@@ -185,21 +188,22 @@ impl StorageServer {
         };
         match whole.await {
             Ok(whole) => Ok(whole),
-            // Deleted since it was listed, or listed of another length than it has.
+            // The share was deleted since it was listed, or was listed with a wrong length.
             Err(StorageError::NotFound { .. } | StorageError::Short { .. }) => Ok(None),
             Err(e) => Err(e),
         }
     }
 
-    /// The object that would make a torn share whole, where it is not found by its name; none where
-    /// it is there.
+    /// Returns the number and name of the first chunk that a torn share lacks and that is not found
+    /// by its name. Returns `None` if every such chunk exists.
     async fn decisive(
         &self,
         share: &FoundShare,
         chunks: &RangeSet,
     ) -> Result<Option<(u64, String)>> {
         let name = |chunk| ShareObject::Chunk(chunk).key(share.id).to_string();
-        // In a gap, what the listing may have left out; after a full row, the next.
+        // The listing may have left out the chunks of a gap. If there is no gap, it is the chunk
+        // after the last.
         let past = past(chunks);
         for chunk in chunks.missing(past).into_iter().flatten().chain([past]) {
             if self.backend.chunk_length(share.id, chunk).await?.is_none() {
@@ -209,7 +213,8 @@ impl StorageServer {
         Ok(None)
     }
 
-    /// The bytes of a share's objects, each asked for by its name; `None` where one is not there.
+    /// Sums the bytes of a share's objects, each looked up by its name; `None` if one does not
+    /// exist.
     pub(crate) async fn bytes_by_name(&self, row: &ShareRow) -> Result<Option<u64>> {
         let mut total = 0_u64;
         for chunk in 0..row.objects.max(1) {
@@ -221,7 +226,8 @@ impl StorageServer {
         Ok(Some(total))
     }
 
-    /// An object of a mutable share's current version that is neither listed nor found by name.
+    /// Returns the name of an object of a mutable share's current version that is neither listed
+    /// nor found by its name; `None` if there is none, or if the version is not settled yet.
     pub(crate) async fn lacks(&self, row: &ShareRow, found: &Found) -> Result<Option<String>> {
         let lock = self.slot_lock(row.id.index);
         let _turn = lock.lock().await;
@@ -229,13 +235,14 @@ impl StorageServer {
             .lacks_mutable(row.id, found)
             .await
         {
-            // A write that is open still is settled first.
+            // A write whose outcome is unknown is settled first.
             Err(StorageError::NotKnown { .. }) => Ok(None),
             other => other,
         }
     }
 
-    /// Looks for a whole immutable share by the names of its chunks, its header and its end: its kind, and its objects and bytes; `None` if it is not whole.
+    /// Looks for a whole immutable share by the names of its chunks, its header and its end.
+    /// Returns its kind with its objects and bytes; `None` if it is not whole.
     pub(crate) async fn whole_by_its_chunks(
         &self,
         id: ShareId,
@@ -247,7 +254,7 @@ impl StorageServer {
                 None => break,
             }
             objects += 1;
-            // A cloud that has one of every name.
+            // A cloud that claims to have every chunk must not keep this going.
             if total > MAX_SHARE || objects > MAX_SHARE {
                 return Ok(None);
             }

@@ -1,5 +1,5 @@
-//! Entry points of the fuzz targets in `fuzz/`. Each function gives foreign bytes to a parser, and
-//! asserts what must hold of the outcome.
+//! Entry points of the fuzz targets in `fuzz/`. Each function gives foreign bytes to a parser and
+//! asserts properties of the outcome.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -16,7 +16,7 @@ use crate::{
     share_header::{FOOTER, HEADER, resembles_an_end},
 };
 
-/// The key of the container.
+/// The key that authenticates commits and owner objects.
 const KEY: [u8; 32] = [7; 32];
 /// The share to which commits belong.
 const SHARE: ShareId = ShareId {
@@ -26,8 +26,8 @@ const SHARE: ShareId = ShareId {
 
 /// Reads a share's header and end. The input is the share's length, its end, and its beginning.
 ///
-/// A header is written as it was read, only its first 48 bytes count, and it calls shares of one
-/// length whole.
+/// A header is written with the bytes from which it was read. Only the first 48 bytes count. Shares
+/// of a single length are whole by it.
 pub fn share_header(data: &[u8]) {
     let Some((total, rest)) = data.split_first_chunk::<8>() else {
         return;
@@ -74,8 +74,8 @@ fn check_one_length(header: ShareHeader, whole: Option<u64>, total: u64) {
     assert!(whole.is_none_or(|whole| header.is_whole(whole, &[])));
 }
 
-/// Reads a text as a storage index, a generation, the name of a share's object, and a key. What is
-/// read is written as it was.
+/// Reads a text as a storage index, a generation, the name of a share's object, and a key. If it is
+/// one, it is written as the same text.
 pub fn object_name(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -111,11 +111,11 @@ pub fn object_name(data: &[u8]) {
     }
 }
 
-/// Reads a container whose objects have the names in the input, one a line. The walk finds the
-/// shares that the names tell of, and no others.
+/// Reads a container whose objects have the names in the input, one on each line. The walk finds
+/// the shares that the names stand for, and no others.
 pub fn listing(data: &[u8]) {
     let cloud = Arc::new(MemoryCloud::new("memory"));
-    let mut told = BTreeSet::new();
+    let mut named = BTreeSet::new();
     for line in data.split(|byte| *byte == b'\n').take(64) {
         let Ok(name) = std::str::from_utf8(line) else {
             continue;
@@ -129,13 +129,13 @@ pub fn listing(data: &[u8]) {
             let content = Payload::from(Bytes::copy_from_slice(line));
             let put = block_on(cloud.put(&key, content, WriteMode::Overwrite));
             put.expect("a cloud in memory takes every object");
-            told.extend(parse_key(&key));
+            named.extend(parse_key(&key));
         }
     }
     let backend = CloudBackend::new(cloud, 4, ChunkBudget::default());
     let found = block_on(backend.scan(Span::Whole, 1000)).expect("a whole listing");
     for share in &found {
-        let objects: BTreeSet<_> = told.iter().filter(|(id, _)| *id == share.id).collect();
+        let objects: BTreeSet<_> = named.iter().filter(|(id, _)| *id == share.id).collect();
         assert!(!objects.is_empty(), "{share:?}");
         let is_immutable = |object: &ShareObject| matches!(object, ShareObject::Chunk(_));
         match &share.found {
@@ -144,7 +144,7 @@ pub fn listing(data: &[u8]) {
                     let ShareObject::Chunk(number) = *object else {
                         panic!("{object:?} in {share:?}");
                     };
-                    // The last number of all has no end, and no share has so many chunks.
+                    // The highest number has no number after it, and no share has so many chunks.
                     let chunk = number..number.saturating_add(1);
                     assert!(chunks.contains(&chunk), "{number} in {share:?}");
                 }
@@ -155,7 +155,7 @@ pub fn listing(data: &[u8]) {
             }
         }
     }
-    let ids: BTreeSet<_> = told.iter().map(|(id, _)| *id).collect();
+    let ids: BTreeSet<_> = named.iter().map(|(id, _)| *id).collect();
     assert_eq!(found.len(), ids.len());
 }
 
@@ -168,17 +168,17 @@ fn authentic(body: &[u8]) -> Vec<u8> {
     [body, mac.as_bytes()].concat()
 }
 
-/// Reads a mutable share's commit: the input as it is, and again with the MAC that the array's own
+/// Reads the input as a commit of a mutable share, and again with the MAC that the array's own
 /// hosts would give it.
 ///
-/// Only what has its MAC is read, of its own share alone. What was read is the same when it was
+/// Only a commit with its MAC is read, and only for its own share. It is the same after it was
 /// written and read again.
 pub fn commit(data: &[u8]) {
     assert_eq!(Commit::decode(data, &KEY, SHARE), None, "it has no MAC");
     check_commit(&authentic(data));
     check_commit(&authentic(&[&b"RAICCOM1"[..], data].concat()));
 
-    // The fixed fields, the right number of chunks, and the chunks.
+    // This body has the fixed fields, the right number of chunks, and the chunks.
     let (fixed, chunks) = data.split_at(data.len().min(77));
     let count = chunks.len() / 48;
     let mut body = b"RAICCOM1".to_vec();
@@ -217,9 +217,9 @@ fn check_commit(bytes: &[u8]) {
     assert_eq!(Commit::decode(bytes, &[8; 32], SHARE), None);
 }
 
-/// Reads what a container has below `raic/`: an owner object and a run that others wrote.
+/// Reads the objects of a container below `raic/`: an owner object and a run that others wrote.
 ///
-/// What has no MAC is never taken for this array's. What has one says what its fields say.
+/// An object without its MAC never counts as this array's. With its MAC, its fields count.
 pub fn owner(data: &[u8]) {
     let Some((flags, data)) = data.split_first() else {
         return;
@@ -247,7 +247,7 @@ fn own() -> Owner {
     }
 }
 
-/// Returns what a container says that has these objects.
+/// Returns the ownership of a container that has these objects.
 fn ownership(objects: &[(&str, Vec<u8>)]) -> Ownership {
     let run = Run {
         number: RUN,

@@ -1,7 +1,7 @@
-//! Looks into a database that another process may be writing: what commands ask beside a daemon.
+//! Reads a database that another process may be writing, for commands that run beside a daemon.
 //!
-//! Nothing is made or migrated. A database that is not there, or has no tables yet, has nothing to
-//! tell: that is no error.
+//! Nothing is made or migrated. A database that does not exist or has no tables yet is empty, which
+//! is not an error.
 
 use std::path::{Path, PathBuf};
 
@@ -12,13 +12,13 @@ use crate::{
     leasedb::{pins, shares_of},
 };
 
-/// A database, opened for reading only.
+/// A database that is opened for reading only.
 #[derive(Clone, Debug)]
 pub struct Inspector {
     path: PathBuf,
 }
 
-/// Who a database is, as owner objects have it, and the number that it gave a cloud.
+/// The identity of a database, as in owner objects, and the number that it gave a cloud.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
     /// The database's identity.
@@ -28,14 +28,14 @@ pub struct Known {
 }
 
 impl Inspector {
-    /// Of the database at `path`.
+    /// Makes an inspector of the database at `path`. Nothing is opened yet.
     pub fn new(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
         }
     }
 
-    /// Runs `look` if the database has the table.
+    /// Runs `look` on the database; `None` if the database or its table does not exist.
     fn look<T>(
         &self,
         table: &str,
@@ -51,27 +51,27 @@ impl Inspector {
         Ok(Some(look(&c)?))
     }
 
-    /// The pins of all clouds.
+    /// Reads the pins of all clouds.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub fn pins(&self) -> Result<Pins> {
         Ok(self.look("pins", pins)?.unwrap_or_default())
     }
 
-    /// How many shares a cloud holds, or that are being written there.
+    /// Counts the shares that a cloud holds or that are being written to it.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub fn shares_of(&self, cloud: &str) -> Result<u64> {
         let shares = self.look("shares", |c| shares_of(c, cloud))?;
         Ok(shares.unwrap_or_default())
     }
 
-    /// Who the database is, and the number of a cloud; `None` if there is no database yet.
+    /// Reads the database's identity and the number of a cloud; `None` if there is no database yet.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub fn identity(&self, cloud: &str) -> Result<Option<Known>> {
         self.look("identity", |c| {
             let sql = "SELECT database_id, epoch, (SELECT id FROM servers WHERE name = ?1)

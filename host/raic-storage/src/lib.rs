@@ -1,14 +1,16 @@
-//! Storage servers: where shares are kept, and the leases that keep them.
+//! Storage servers keep shares, and the leases that keep them from collection.
 //!
 //! A [`Backend`] keeps shares by storage index and share number. [`CloudBackend`] cuts them into
-//! chunks, objects of a `Cloud`; [`DiskBackend`] keeps each as one file; [`MemoryBackend`] and
-//! [`NullBackend`] are for tests and measurements. [`LeaseDb`] knows which shares there are, who
-//! holds leases on them and what that costs. A [`StorageServer`] is the two together. [`Database`]
-//! is the one database file, with the one writer that all floors share.
+//! chunks, which are objects of a `Cloud`. [`DiskBackend`] keeps each share as one file.
+//! [`MemoryBackend`] and [`NullBackend`] are for tests and measurements. [`LeaseDb`] records which
+//! shares exist, which accounts hold leases on them, and the space that accounts use. A
+//! [`StorageServer`] is a backend with its leases. [`Database`] is the one database file, with the
+//! one writer that all floors share.
 //!
-//! **Invariant:** backends know neither files nor keys; a share is bytes. An immutable share is
-//! written once, under a name that no other bytes get while a request for it may still land.
-//! Mutable shares keep to decision 0004.
+//! **Invariant:** backends know neither files nor keys. A share is bytes.
+//!
+//! **Invariant:** an immutable share is written once, under a name that gets no other bytes while a
+//! request for it may still land. Mutable shares follow decision 0004.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -67,6 +69,9 @@ mod uploads;
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 
 pub use backend::{
     Backend, Container, EnablerHash, Found, FoundShare, MAX_OBJECT, MutableShare, MutableStore,

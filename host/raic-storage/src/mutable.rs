@@ -95,7 +95,7 @@ impl MutableStore for MutableShares {
                 )])
             }
         });
-        // The next chunks are on their way while one is read.
+        // The next chunks are fetched while one is read.
         read_ahead(pieces, READ_AHEAD).await
     }
 
@@ -423,8 +423,7 @@ impl MutableShares {
         let object = self
             .get(id, ShareObject::MutableChunk(number, chunk.generation))
             .await?;
-        let bytes =
-            object.ok_or_else(|| self.damaged(id, format!("chunk {number} is missing")))?;
+        let bytes = object.ok_or_else(|| self.damaged(id, format!("chunk {number} is missing")))?;
         if *blake3::hash(&bytes).as_bytes() != chunk.digest {
             return Err(self.damaged(id, format!("chunk {number} has other bytes")));
         }

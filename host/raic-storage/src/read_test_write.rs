@@ -1,7 +1,7 @@
-//! Slots: the mutable shares of one storage index, tested, read and written in one turn.
+//! Slots, the mutable shares of one storage index: tests, reads and writes them in one turn.
 //!
-//! Source: the Tahoe-LAFS storage protocol (http-storage-node-protocol, `read-test-write`); how
-//! shares are stored is ours.
+//! Source of the operation: the Tahoe-LAFS storage protocol (http-storage-node-protocol,
+//! `read-test-write`). The way in which shares are stored is ours.
 
 use std::{
     collections::BTreeMap,
@@ -18,28 +18,30 @@ use crate::{
     backend::mutable_store, uploads::own,
 };
 
-/// The longest part of a mutable share that a test may ask for, and the most that all reads of one
-/// request may, in bytes: it is held whole.
+/// Most bytes of a mutable share that one test may compare, and most bytes that all reads of one
+/// request may return. They are held in memory.
 pub const MAX_VECTOR: u64 = 32 << 20;
 
-/// What is done to one share of a slot.
+/// The tests and the change of one share of a slot.
 #[derive(Clone, Debug, Default)]
 pub struct TestWrite {
-    /// Bytes that must be there: offset, length, and what they must be. What is not there is empty.
+    /// Tests: an offset, a length, and the bytes that the share must have there. A share that does
+    /// not exist is empty.
     pub tests: Vec<(u64, u64, Bytes)>,
-    /// Bytes that are written.
+    /// Bytes to write, each with its offset.
     pub writes: Vec<(u64, Bytes)>,
-    /// The length afterwards; 0 deletes the share.
+    /// Length of the share afterwards, in bytes; 0 deletes the share. `None` keeps the length that
+    /// the writes give it.
     pub new_length: Option<u64>,
 }
 
-/// An answer to [`StorageServer::read_test_write`]: whether the tests held and all was written; and
-/// what was asked of each share of the slot, as it was before.
+/// The answer of [`StorageServer::read_test_write`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadTestWritten {
-    /// Whether it was written.
+    /// Whether all tests held and the writes were done.
     pub is_written: bool,
-    /// By share, for each range asked.
+    /// For each share of the slot, the bytes of each requested range, as they were before the
+    /// writes.
     pub data: BTreeMap<ShareNum, Vec<Bytes>>,
 }
 
@@ -52,11 +54,12 @@ async fn whole(mut stream: ShareStream) -> Result<Bytes> {
 }
 
 impl StorageServer {
-    /// The hash of a write enabler, under which clouds see it.
+    /// Hashes a write enabler with the array's key. Clouds see only this hash.
     fn enabler_hash(&self, enabler: &[u8]) -> [u8; 32] {
         blake3::keyed_hash(&self.owner.key, enabler).into()
     }
 
+    /// Returns the lock that gives writers of a slot in this process their turns.
     pub(crate) fn slot_lock(&self, index: StorageIndex) -> Arc<tokio::sync::Mutex<()>> {
         let mut slots = self.uploads.slots.lock();
         if let Some(lock) = slots.get(&index).and_then(Weak::upgrade) {
@@ -68,13 +71,16 @@ impl StorageServer {
         lock
     }
 
-    /// Tests a slot's shares, reads them, and writes to them where all tests hold: mutable shares
-    /// of one storage index, guarded by one write enabler. The account's leases are renewed where
-    /// it is written.
+    /// Tests and reads the mutable shares of a slot, and writes to them if all tests hold. One
+    /// write enabler guards the slot. After the writes, the account's leases are renewed.
     ///
     /// # Errors
-    /// [`StorageError::WriteEnabler`] where it is another's, and nothing was written;
-    /// [`StorageError::NotKnown`] where a write may still come to be done; the account's.
+    /// Fails with [`StorageError::WriteEnabler`] if the slot has another write enabler; nothing was
+    /// written then. Fails with [`StorageError::NotKnown`] if a write may still take effect, with
+    /// [`StorageError::Taken`] if the storage index has immutable shares, and with
+    /// [`StorageError::PastEnd`] if the tests or reads ask for too many bytes. Fails with
+    /// [`StorageError::AccountDisabled`] or [`StorageError::QuotaExceeded`] if the account may not
+    /// write.
     pub async fn read_test_write(
         self: &Arc<Self>,
         account: AccountId,
@@ -85,12 +91,12 @@ impl StorageServer {
         reads: &[Range<u64>],
     ) -> Result<ReadTestWritten> {
         let (this, enabler, reads) = (self.clone(), self.enabler_hash(enabler), reads.to_vec());
-        // A task of its own: the slot's turn lasts until its write has ended, though the client
+        // A task of its own keeps the slot's turn until the write has ended, even if the client
         // goes away.
         let turn = tokio::spawn(async move {
             let lock = this.slot_lock(index);
-            // Writers of a slot in this process take turns; those of others meet the fence in the
-            // database.
+            // Writers of a slot in this process take turns. The fence in the database stops the
+            // writers of other processes.
             let _turn = lock.lock().await;
             this.read_test_write_in_turn(account, index, enabler, renew, vectors, &reads)
                 .await
@@ -112,19 +118,19 @@ impl StorageServer {
             return Err(StorageError::Taken {
                 backend: self.name().to_owned(),
                 id: row.id,
-                state: "is there and is immutable",
+                state: "exists and is immutable",
             });
         }
         let mut lengths = BTreeMap::new();
         for row in rows.iter().filter(|row| row.state != ShareState::Going) {
-            if let Some(there) = mutable_store(&*self.backend)?.state(row.id).await? {
-                if there.enabler != enabler {
+            if let Some(share) = mutable_store(&*self.backend)?.state(row.id).await? {
+                if share.enabler != enabler {
                     return Err(StorageError::WriteEnabler {
                         backend: self.name().to_owned(),
                         index,
                     });
                 }
-                lengths.insert(row.id.share, there.length);
+                lengths.insert(row.id.share, share.length);
             }
         }
         let mut answer = ReadTestWritten {
@@ -148,7 +154,7 @@ impl StorageServer {
                 answer.is_written &= part == *specimen;
             }
         }
-        // The answer holds all that was asked of all shares.
+        // All reads of all shares together share the room of the answer.
         let mut room = MAX_VECTOR;
         for share in lengths.keys() {
             let mut data = Vec::new();
@@ -178,8 +184,8 @@ impl StorageServer {
                 .iter()
                 .any(|row| row.id == id && row.state == ShareState::Going);
             if is_going && vector.new_length == Some(0) {
-                // Collected, and perhaps not marked as deleted yet: with the database lost it would
-                // be found again.
+                // The share is being collected, and perhaps its deletion was not committed yet. If
+                // the database were lost, the share would be found again.
                 self.require_writable().await?;
                 mutable_store(&*self.backend)?.delete_mutable(id).await?;
             }
@@ -187,7 +193,7 @@ impl StorageServer {
                 .await?;
         }
         match self.leasedb.renew(self.id, index, account, renew).await {
-            // The write is done.
+            // The write is done, so this is not an error.
             Err(StorageError::TooManyLeases { .. }) => {}
             renewed => drop(renewed?),
         }
@@ -244,7 +250,7 @@ impl StorageServer {
         if new_length == Some(0) {
             if before.is_some() {
                 self.require_writable().await?;
-                // Should the end not be seen, it is looked for.
+                // If the outcome of the deletion stays unknown, it is looked up later.
                 self.leasedb.unmeasure(self.id, id).await?;
                 store.delete_mutable(id).await?;
                 self.leasedb.mutable_deleted(self.id, id).await?;
@@ -273,12 +279,12 @@ impl StorageServer {
         self.leasedb.begin_mutable_write(new, renew).await?;
         let written = store.write_mutable(id, write).await;
         if matches!(written, Err(StorageError::NotKnown { .. })) {
-            // What it takes is measured when it is known.
+            // The share is measured when the outcome is known.
             return written.map(drop);
         }
         let length = match &written {
             Ok(length) => Some(*length),
-            Err(_) => store.state(id).await?.map(|there| there.length),
+            Err(_) => store.state(id).await?.map(|share| share.length),
         };
         self.leasedb
             .measured(self.id, id, length, (account, renew))
@@ -286,10 +292,11 @@ impl StorageServer {
         written.map(drop)
     }
 
-    /// Reads a part of a mutable share, cut at its end.
+    /// Reads a part of a mutable share. The part is cut at the share's end.
     ///
     /// # Errors
-    /// [`StorageError::NotFound`]; the backend's.
+    /// Fails with [`StorageError::NotFound`] if the share does not exist, and as
+    /// [`crate::MutableStore::read_mutable`] does.
     pub async fn read_mutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
         let rows = self.rows(id.index).await?;
         let known = |row: &ShareRow| {
@@ -301,8 +308,8 @@ impl StorageServer {
                 id,
             });
         }
-        // A writer's intent is its own to settle: readers wait for its turn to end. What they read
-        // then rests long enough.
+        // Readers wait for a writer's turn to end, so that the writer settles its own intent. The
+        // version that they read then is kept long enough after it is superseded.
         let lock = self.slot_lock(id.index);
         let _turn = lock.lock().await;
         mutable_store(&*self.backend)?.read_mutable(id, range).await

@@ -1,8 +1,8 @@
-//! Reconciliation: what a container holds against what leasedb knows, by complete paged listings, a
-//! prefix of storage indexes at a time, so that it resumes.
+//! Reconciliation: it compares a container with leasedb's rows, by complete listings that are read
+//! page by page. It goes from prefix to prefix of storage indexes, so that it can resume.
 //!
-//! **Invariant:** a listing alone destroys nothing and marks nothing as lost: the object that
-//! decides must be not-found by name in two passes a day apart, in a container that is ours.
+//! **Invariant:** a listing alone destroys nothing and marks nothing as lost. The object that
+//! decides must be not-found by its name in two passes a day apart, in a container that is ours.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,24 +19,25 @@ use crate::{
     backend::mutable_store, examine::Examined, object::ShareObject,
 };
 
-/// What a pass found. Counts up while it runs.
+/// The counts of a pass. They go up while it runs.
 #[derive(Debug, Default)]
 pub struct Reconciled {
-    /// Prefixes done, of [`IndexPrefix::COUNT`].
+    /// Number of prefixes that are done, of [`IndexPrefix::COUNT`].
     pub prefixes: AtomicU64,
-    /// Shares that the container holds.
+    /// Number of shares that were listed in the container.
     pub listed: AtomicU64,
-    /// Shares that had no row and got one, with a starter lease.
+    /// Number of shares that had no row and got one, with a starter lease.
     pub discovered: AtomicU64,
-    /// Objects of no whole share: to be destroyed when a second pass agrees.
+    /// Number of torn shares: objects without a row that are not a whole share. They are destroyed
+    /// if a second pass agrees, unless their header or commit cannot be read.
     pub torn: AtomicU64,
-    /// Torn shares that are being destroyed now.
+    /// Number of torn shares that are being destroyed now.
     pub reaped: AtomicU64,
-    /// Shares that are not where they should be.
+    /// Number of STABLE shares whose objects are missing or shortened.
     pub vanished: AtomicU64,
-    /// Vanished ones that are lost now, as two passes agreed.
+    /// Number of vanished shares that were marked as lost, because two passes agreed.
     pub lost: AtomicU64,
-    /// Shares that could not be examined: nothing is known of them, and nothing was done.
+    /// Number of shares that could not be examined. Nothing was done to them.
     pub failed: AtomicU64,
 }
 
@@ -44,35 +45,34 @@ fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// The walk that the daemon does by itself.
+/// Name of the walk that the daemon does by itself.
 const RECONCILE: &str = "reconcile";
-/// Leftovers of one share that one pass removes, at most.
+/// Most leftovers of one share that one pass removes.
 const LEFTOVERS: usize = 1000;
-/// How often it is looked whether one is due.
+/// How often the daemon checks whether a walk is due.
 const PAUSE: Duration = Duration::from_secs(300);
-/// Shares, and objects, of a server that is walked in one go rather than by its 1024 prefixes: a
-/// few pages of a listing.
+/// Most shares, and most objects, of a container that is walked in one go and not by its 1024
+/// prefixes. This is a few pages of a listing.
 const IN_ONE_GO: u64 = 4_000;
-/// Objects that a listing may have beside those that the rows tell of: leftovers, versions, and
-/// what was lost with a database.
+/// Number of objects that a listing may have beside those that the rows name: leftovers, versions,
+/// and shares whose rows were lost with a database.
 const BESIDE: u64 = 100_000;
-/// Shares of one server that something is said against, at most: a cloud that makes up names fills
-/// no database.
+/// Most suspicions of one server. So a cloud that makes up names cannot fill the database.
 const MOST_SUSPECTS: u64 = 100_000;
 
 impl StorageServer {
-    /// Walks through the container from where the walk of that name ended, to its end; a new one
-    /// begins at the first.
+    /// Walks through the container to its end, from where the walk of that name stopped. A new walk
+    /// begins at the first prefix.
     ///
     /// # Errors
-    /// Where a listing ends early or the container is not ours: what was done stays, and the walk
-    /// goes on there.
+    /// Fails if a listing breaks off, the container is not ours, or the database fails. The
+    /// prefixes that were done stay done, and the next call continues there.
     pub async fn reconcile(&self, walk: &'static str, progress: &Reconciled) -> Result<()> {
         let (next, _) = self.leasedb.walk(self.id, walk).await?;
         progress.prefixes.store(u64::from(next), Ordering::Relaxed);
         let rows = self.leasedb.share_count(self.id).await?;
-        // A small container costs a few requests, and not a thousand. Where it turns out to be
-        // larger it is walked by prefixes.
+        // A small container costs a few requests instead of a thousand. If it turns out to be
+        // larger, it is walked by prefixes.
         let is_done =
             next == 0 && rows <= IN_ONE_GO && self.reconcile_whole(walk, progress).await?;
         if is_done {
@@ -86,11 +86,11 @@ impl StorageServer {
                 count(&progress.prefixes);
             }
         }
-        // Files have the wall clock's times.
+        // The times of files are those of the wall clock, so it must be right.
         if self.leasedb.clock_is_off().is_some() || self.require_writable().await.is_err() {
             return Ok(());
         }
-        // An upload that lives was written to in its time; a day more is for clocks.
+        // An upload under way was written to within its time. A day more allows for wrong clocks.
         let grace = self.leasedb.grace_periods();
         let swept = self
             .backend
@@ -98,14 +98,15 @@ impl StorageServer {
             .await?;
         if swept > 0 {
             tracing::info!(
-                "cloud {:?}: {swept} files of writes that never ended were removed",
+                "cloud {:?}: removed {swept} files of writes that never ended",
                 self.name()
             );
         }
         Ok(())
     }
 
-    /// Reconciles now and then, for as long as the server lives; goes on where it was stopped.
+    /// Reconciles once in every period of `every`, for as long as the server lives. A walk that was
+    /// stopped continues where it stopped.
     pub async fn reconcile_for_ever(self: Arc<Self>, every: Duration) {
         loop {
             let due = async {
@@ -113,7 +114,7 @@ impl StorageServer {
                 let settled = self.leasedb.settled_ms(self.id).await?;
                 let now = self.leasedb.now_ms();
                 let is_due_after = |ended: i64| {
-                    // One that ended in a future that the clock has left says nothing.
+                    // A walk that ended in the future, by a clock that was wrong, does not count.
                     ended > now
                         || ended <= self.leasedb.over_since(every)
                         || settled.is_some_and(|settled| ended <= settled && settled <= now)
@@ -125,14 +126,14 @@ impl StorageServer {
                 other => other.map(drop),
             };
             if let Err(e) = walked {
-                tracing::debug!("reconciling {:?}: {e}", self.name());
+                tracing::debug!("cloud {:?} could not be reconciled: {e}", self.name());
             }
             tokio::time::sleep(PAUSE.min(every)).await;
         }
     }
 
-    /// Reconciles all prefixes at once; false where there is too much for that, and nothing was
-    /// done.
+    /// Reconciles all prefixes at once. Returns false if there are too many objects for that; then
+    /// nothing was done.
     async fn reconcile_whole(&self, walk: &'static str, progress: &Reconciled) -> Result<bool> {
         let before = self.below(Span::Whole).await?;
         match self.backend.scan(Span::Whole, IN_ONE_GO).await {
@@ -147,10 +148,10 @@ impl StorageServer {
         }
     }
 
-    /// Reconciles one prefix.
+    /// Reconciles one prefix of storage indexes.
     ///
     /// # Errors
-    /// As [`StorageServer::reconcile`].
+    /// Fails as [`StorageServer::reconcile`] does.
     pub async fn reconcile_prefix(&self, prefix: IndexPrefix, progress: &Reconciled) -> Result<()> {
         let span = Span::Below(prefix);
         let before = self.below(span).await?;
@@ -162,7 +163,8 @@ impl StorageServer {
         self.compare(span, before, found, progress).await
     }
 
-    /// Compares what a complete listing of a span found with the rows of before and after it.
+    /// Compares the shares that a complete listing of a span found with the rows from before and
+    /// after the listing.
     async fn compare(
         &self,
         span: Span,
@@ -170,10 +172,10 @@ impl StorageServer {
         found: Vec<FoundShare>,
         progress: &Reconciled,
     ) -> Result<()> {
-        // Read again after the listing: a row is there before its first object, and until after its
-        // last.
+        // The rows are read again after the listing: a row exists before its share's first object
+        // and until after its last.
         let after = self.below(span).await?;
-        // What is destroyed looks again.
+        // Before anything is destroyed, the owner is checked again.
         match self.seen_owner().await? {
             Ownership::Ours => {}
             other => other.writable(self.name())?,
@@ -191,7 +193,7 @@ impl StorageServer {
                 {
                     self.known(now, share, suspects.remove(&id), progress).await
                 }
-                // It is deleted once two listings agree on what it is.
+                // A doubtful mutable share is deleted once two listings agree on its version.
                 (_, Some(now))
                     if now.state == ShareState::Going && now.kind == ShareKind::Mutable =>
                 {
@@ -200,7 +202,7 @@ impl StorageServer {
                         Err(e) => Err(e),
                     }
                 }
-                // Coming, going, or changed meanwhile.
+                // The share is COMING or GOING, or changed meanwhile.
                 _ => Ok(()),
             };
             self.failed_alone(id, seen, progress)?;
@@ -217,15 +219,15 @@ impl StorageServer {
         if let Some(store) = self.backend.mutable_store() {
             store.forget_unlisted(span, listed).await?;
         }
-        // What is left was suspected and is so no longer.
+        // The suspicions that are left were not confirmed by this listing.
         for id in suspects.into_keys() {
             self.leasedb.clear_suspicion(self.id, id).await?;
         }
         Ok(())
     }
 
-    /// What fails for one share alone must not keep the walk from the others: no bad object holds
-    /// it up for ever.
+    /// Counts and logs a failure that concerns one share alone, so that one bad object does not
+    /// hold up the walk. Failures of the database or the whole cloud are returned.
     fn failed_alone(&self, id: ShareId, seen: Result<()>, progress: &Reconciled) -> Result<()> {
         match seen {
             Err(e @ (StorageError::Database(_) | StorageError::ReadOnly { .. })) => Err(e),
@@ -238,16 +240,19 @@ impl StorageServer {
         }
     }
 
+    /// Reads the server's rows within a span.
     async fn below(&self, span: Span) -> Result<BTreeMap<ShareId, ShareRow>> {
         let rows = self.leasedb.shares_within(self.id, span).await?;
         Ok(rows.into_iter().map(|row| (row.id, row)).collect())
     }
 
+    /// Records a suspicion, unless it is against a torn share and there are too many.
     async fn suspect(&self, id: ShareId, what: Suspicion, object: String) -> Result<()> {
         let server = self.id;
         if what == Suspicion::Torn && self.leasedb.suspect_count(server).await? >= MOST_SUSPECTS {
             tracing::warn!(
-                "cloud {:?} lists more than {MOST_SUSPECTS} objects of no share: what is beyond is left alone",
+                "cloud {:?} lists more than {MOST_SUSPECTS} torn shares: the others are left \
+                 alone",
                 self.name()
             );
             return Ok(());
@@ -255,8 +260,8 @@ impl StorageServer {
         self.leasedb.suspect(server, id, what, object).await
     }
 
-    /// Whether a suspicion of the same object is old enough for the second pass. By a clock that is
-    /// off none is.
+    /// Returns whether the same suspicion of the same object is old enough for a second pass. While
+    /// the clock is off, none is.
     fn is_second_pass(&self, before: Option<&Suspect>, what: Suspicion, object: &str) -> bool {
         if self.leasedb.clock_is_off().is_some() {
             return false;
@@ -267,7 +272,7 @@ impl StorageServer {
         before.is_some_and(|s| s.what == what && s.object == object && s.since_ms <= old)
     }
 
-    /// Deals with a share that was listed and has no row.
+    /// Handles a share that was listed and has no row.
     async fn unknown(
         &self,
         share: &FoundShare,
@@ -276,7 +281,7 @@ impl StorageServer {
     ) -> Result<()> {
         let id = share.id;
         let missing = match self.examine(share).await? {
-            // None of ours is so large.
+            // No share of ours is so large.
             Examined::Whole(_, stored) if stored.bytes > MAX_SHARE => {
                 return self.leasedb.clear_suspicion(self.id, id).await;
             }
@@ -286,14 +291,14 @@ impl StorageServer {
                 }
                 return Ok(());
             }
-            // Where nothing may be written it stays.
+            // If nothing may be written to the container, the share stays.
             Examined::Deleted if self.require_writable().await.is_err() => {
                 return self.leasedb.clear_suspicion(self.id, id).await;
             }
             Examined::Deleted => {
                 let lock = self.slot_lock(share.id.index);
                 let _turn = lock.lock().await;
-                // One whose mark alone was left is looked for by nobody else.
+                // If only the deletion mark of a share is left, nothing else removes it.
                 mutable_store(&*self.backend)?
                     .tidy_mutable(share.id)
                     .await?;
@@ -323,7 +328,7 @@ impl StorageServer {
         self.reap(share).await
     }
 
-    /// Compares a mutable share with what was listed of it, while nobody writes to it.
+    /// Compares a mutable share with the objects that were listed of it, while nobody writes to it.
     pub(crate) async fn recover(&self, share: &FoundShare) -> Result<Recovered> {
         let lock = self.slot_lock(share.id.index);
         let _turn = lock.lock().await;
@@ -332,7 +337,7 @@ impl StorageServer {
             .await
     }
 
-    /// Destroys a share that never was whole.
+    /// Destroys a share that never was whole, after two passes agreed.
     async fn reap(&self, share: &FoundShare) -> Result<()> {
         let id = share.id;
         if let Found::Mutable { .. } = share.found {
@@ -343,13 +348,13 @@ impl StorageServer {
                 .await?;
             return self.leasedb.clear_suspicion(self.id, id).await;
         }
-        // Collection does the rest.
+        // The collector does the rest.
         self.leasedb.condemn_torn(self.id, id).await?;
         self.wake();
         Ok(())
     }
 
-    /// Deals with a STABLE share that was listed.
+    /// Handles a STABLE share that was listed.
     async fn known(
         &self,
         row: &ShareRow,
@@ -361,7 +366,7 @@ impl StorageServer {
             && let Found::Mutable { .. } = share.found
         {
             match self.recover(share).await {
-                // A write that is open still is settled first.
+                // A write whose outcome is unknown is settled first.
                 Err(StorageError::NotKnown { .. }) => {}
                 other => drop(other?),
             }
@@ -378,13 +383,13 @@ impl StorageServer {
                 return self.unlisted(row, before, progress).await;
             }
             let beyond = chunks.within(&(row.objects..u64::MAX));
-            // An array's storage index never recurs: what is beyond its share's end is nobody's,
-            // and harms nothing.
+            // A storage index of an array never recurs. So objects beyond the end of its share
+            // belong to nobody and harm nothing.
             if let Some(leftover) = beyond.first().filter(|_| row.kind == ShareKind::Immutable) {
                 return self.leftover(row, leftover.start, &beyond, before).await;
             }
-            // A share's length is its row's. What a listing says of it is asked of the objects by
-            // their names before it counts.
+            // The row has the share's length. If the listing shows another length, the objects are
+            // looked up by their names before that counts.
             let differs = bytes < row.used_space
                 || (row.kind == ShareKind::Immutable && bytes != row.used_space);
             if beyond.is_empty()
@@ -397,8 +402,8 @@ impl StorageServer {
         self.confirm_present(row, before.is_some()).await
     }
 
-    /// Objects beyond a share's end, of an older upload under its name: they go when two passes a
-    /// day apart have seen them, and each is found by its name.
+    /// Handles objects beyond a share's end, from an older upload under its name. They are removed
+    /// if two passes a day apart have seen them and each is found by its name.
     async fn leftover(
         &self,
         row: &ShareRow,
@@ -407,14 +412,14 @@ impl StorageServer {
         before: Option<Suspect>,
     ) -> Result<()> {
         let (id, object) = (row.id, ShareObject::Chunk(first).key(row.id).to_string());
-        // It is there all the same.
+        // The share itself is present.
         if row.is_lost {
             self.confirm_present(row, false).await?;
         }
         if !self.is_second_pass(before.as_ref(), Suspicion::Leftover, &object) {
             return self.suspect(id, Suspicion::Leftover, object).await;
         }
-        // Where nothing may be written they stay, and the walk goes on.
+        // If nothing may be written to the container, they stay, and the walk goes on.
         if self.require_writable().await.is_err()
             || !self
                 .check_owner()
@@ -424,7 +429,7 @@ impl StorageServer {
             return Ok(());
         }
         for chunk in beyond.iter().cloned().flatten().take(LEFTOVERS) {
-            // Row and owner are looked at again before each.
+            // Row and owner are checked again before each removal.
             let now = self.leasedb.share(self.id, id).await?;
             let same = now.is_some_and(|now| {
                 now.row == row.row && now.state == ShareState::Stable && now.objects <= chunk
@@ -444,8 +449,9 @@ impl StorageServer {
         self.leasedb.clear_suspicion(self.id, id).await
     }
 
-    /// Records that a STABLE share is present, whatever was said of it: unless it was found just
-    /// after a take-over, when what the host before had sent could still delete it.
+    /// Records that a STABLE share is present, if it counts as lost or a suspicion stands against
+    /// it. Just after a take-over it still counts as lost: a request of the previous host could
+    /// delete it.
     async fn confirm_present(&self, row: &ShareRow, is_suspect: bool) -> Result<()> {
         if !row.is_lost && !is_suspect {
             return Ok(());
@@ -453,8 +459,8 @@ impl StorageServer {
         self.leasedb.confirm_present(self.id, row).await
     }
 
-    /// All its objects are there, and hold other bytes than were stored: it counts as lost when the
-    /// next pass, a day later, says the same. Nothing is destroyed.
+    /// Handles a share whose objects all exist but have another length than was stored. It counts
+    /// as lost if a second pass, a day later, finds the same. Nothing is destroyed.
     async fn shortened(
         &self,
         row: &ShareRow,
@@ -468,7 +474,7 @@ impl StorageServer {
             return Ok(());
         }
         tracing::error!(
-            "cloud {:?}: {} has {bytes} bytes, and {} were stored",
+            "cloud {:?}: {} has {bytes} bytes, but {} bytes were stored",
             self.name(),
             row.id,
             row.used_space
@@ -480,7 +486,7 @@ impl StorageServer {
         self.leasedb.mark_lost(self.id, row).await
     }
 
-    /// Deals with a STABLE share that was not listed, or not all of it.
+    /// Handles a STABLE share that was not listed, or not as a whole.
     async fn unlisted(
         &self,
         row: &ShareRow,
@@ -504,7 +510,7 @@ impl StorageServer {
             }
         }
         let Some(object) = missing else {
-            // The listing left out what is there.
+            // The listing left out objects that exist.
             return self.confirm_present(row, true).await;
         };
         count(&progress.vanished);
@@ -523,10 +529,12 @@ impl StorageServer {
         self.leasedb.mark_lost(self.id, row).await
     }
 
-    /// Takes the container over for this database, whose epoch must be above all that were seen.
+    /// Takes the container over for this database, whose epoch must be above all that were found.
     ///
     /// # Errors
-    /// [`StorageError::ReadOnly`] if it is another array's or another cloud's.
+    /// Fails with [`StorageError::ReadOnly`] if the container belongs to another array or another
+    /// cloud, or if config.toml sets the cloud read-only. Also fails if the ownership cannot be
+    /// found out.
     pub async fn take_over(&self) -> Result<()> {
         self.require_configured_writable()?;
         let issued = self.leasedb.issued_runs().await?;

@@ -243,12 +243,12 @@ impl StorageServer {
         if self.settings.is_read_only {
             return self.owner.check(&*self.backend, self.id, &issued).await;
         }
-        let told = *self.told_run.lock();
-        let (found, told) = self
+        let written = *self.told_run.lock();
+        let (found, written) = self
             .owner
-            .begin_run(&*self.backend, self.id, &issued, told)
+            .begin_run(&*self.backend, self.id, &issued, written)
             .await?;
-        *self.told_run.lock() = told;
+        *self.told_run.lock() = written;
         Ok(found)
     }
 
@@ -290,7 +290,7 @@ impl StorageServer {
             false => Ok(()),
             true => Err(StorageError::ReadOnly {
                 backend: self.name().to_owned(),
-                reason: "config.toml sets it so (read_only)".to_owned(),
+                reason: "config.toml sets `read_only`".to_owned(),
             }),
         }
     }
@@ -299,7 +299,7 @@ impl StorageServer {
     /// the ownership is not known yet.
     pub fn refusal(&self) -> Option<String> {
         if self.settings.is_read_only {
-            return Some("config.toml sets it so (read_only)".to_owned());
+            return Some("config.toml sets `read_only`".to_owned());
         }
         self.ownership()
             .as_ref()

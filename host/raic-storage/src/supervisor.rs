@@ -1,7 +1,7 @@
-//! The work beside the requests: the collector and the reconciler of each storage server, and the
-//! daily record of usage.
+//! Background work: the collector and the reconciler of each storage server, and the daily record
+//! of usage.
 //!
-//! Each cloud has workers of its own, so that one that hangs holds up none of the others.
+//! Each cloud has workers of its own, so that a cloud that hangs does not hold up the others.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -11,11 +11,11 @@ use crate::{LeaseDb, StorageServer};
 
 /// How long a worker that panicked rests before it begins anew.
 const RESTART: Duration = Duration::from_secs(60);
-/// How often it is checked whether a day has begun whose usage is to be recorded.
+/// Pause between two checks whether a new day has begun, whose usage is then recorded.
 const DAY_CHECK: Duration = Duration::from_secs(60);
 
-/// Runs the workers of storage servers, whether an array uses the servers or not. Dropping it stops
-/// them; nothing is lost, since each of their steps is recorded.
+/// Runs the workers of storage servers, whether an array uses the servers or not. Dropping the
+/// supervisor stops them. Nothing is lost, because each of their steps is recorded.
 #[derive(Debug)]
 pub struct Supervisor {
     _workers: Vec<AbortOnDropHandle<()>>,
@@ -23,7 +23,8 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Starts the workers of `servers`, whose leases are in `leasedb`. Each server is reconciled
-    /// with its container every `reconcile_every`; with `None` only at an operator's request.
+    /// with its container once in every `reconcile_every`; with `None`, only at an operator's
+    /// request.
     pub fn start(
         leasedb: LeaseDb,
         servers: &[Arc<StorageServer>],
@@ -50,8 +51,8 @@ impl Supervisor {
     }
 }
 
-/// Runs a worker until its handle is dropped. One that panics begins anew after a rest: else a
-/// cloud would not be collected until the next start, and nobody would know.
+/// Runs a worker until its handle is dropped. A worker that panics begins anew after a rest.
+/// Otherwise a cloud would not be collected until the next start, and nobody would know.
 fn worker<W: Future<Output = ()> + Send + 'static>(
     name: String,
     work: impl Fn() -> W + Send + 'static,
@@ -70,6 +71,7 @@ fn worker<W: Future<Output = ()> + Send + 'static>(
     }))
 }
 
+/// Records the usage of each day, for ever.
 async fn record_days(leasedb: LeaseDb) {
     loop {
         if let Err(e) = leasedb.record_day().await {

@@ -1,7 +1,7 @@
 //! Uploads by offset, as Tahoe-LAFS clients write immutable shares.
 //!
-//! Source: the Tahoe-LAFS storage protocol (http-storage-node-protocol); how shares are stored is
-//! ours.
+//! Source of the operations: the Tahoe-LAFS storage protocol (http-storage-node-protocol). The way
+//! in which shares are stored is ours.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -18,21 +18,22 @@ use crate::{
     StorageError, StorageIndex, StorageServer, Upload, UploadSecret, leasedb::UploadRequest,
 };
 
-/// Pieces of one upload that do not touch, at most.
+/// Most pieces of one upload that do not touch.
 const MAX_PIECES: usize = 1024;
-/// Writers that may wait for one upload's turn, each with its bytes.
+/// Most writers that may wait for their turn at one upload, each with its bytes in memory.
 const MAX_WAITERS: usize = 16;
 
-/// What this process has open of one server: uploads, and the turns of slots' writers.
+/// The operations that this process has open on one server: uploads, and the turns of slots'
+/// writers and of the collector.
 #[derive(Debug, Default)]
 pub(crate) struct Uploads {
-    /// The turn of the collector.
+    /// Lock that gives collectors of this server their turns.
     pub(crate) collecting: tokio::sync::Mutex<()>,
     open: Mutex<HashMap<ShareId, Arc<tokio::sync::Mutex<Option<Open>>>>>,
     pub(crate) slots: Mutex<HashMap<StorageIndex, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-/// An upload that goes on.
+/// An upload that is open in this process.
 struct Open {
     coming: Coming,
     upload: Upload,
@@ -48,14 +49,14 @@ impl std::fmt::Debug for Open {
     }
 }
 
-/// An answer to [`StorageServer::write`].
+/// The answer of [`StorageServer::write`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// What is still to be written; nothing where the share is complete.
+    /// Ranges that are still to be written. It is empty if the share is complete.
     pub required: Vec<Range<u64>>,
 }
 
-/// The result of a task that goes on if its caller goes away.
+/// Waits for a task that goes on even if its caller goes away, and returns its result.
 pub(crate) async fn own<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
     task.await.unwrap_or_else(|e| {
         Err(StorageError::Unusable {
@@ -65,11 +66,12 @@ pub(crate) async fn own<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T
 }
 
 impl StorageServer {
-    /// Bytes that may still be allocated; `None` if there is no limit, as in a cloud. Uploads that
-    /// were allocated and have not begun count as written: the backend knows nothing of them yet.
+    /// Returns the number of bytes that may still be allocated; `None` if there is no limit, as in
+    /// a cloud. Allocated uploads that have not begun count as written, because the backend knows
+    /// nothing of them yet.
     ///
     /// # Errors
-    /// The backend's, and the database's.
+    /// Fails if the backend or the database does.
     pub async fn available_space(&self) -> Result<Option<u64>> {
         let Some(available) = self.backend.available_space().await? else {
             return Ok(None);
@@ -78,17 +80,18 @@ impl StorageServer {
         Ok(Some(available.saturating_sub(promised)))
     }
 
-    /// Allocates shares of one size for an upload that is known by its secret, as many as there is
-    /// room for, and renews the account's lease on those that are complete: also on a cloud that is
-    /// full or read-only, which allocates none.
+    /// Allocates shares of `size` bytes for the upload that `secret` names, as many as there is
+    /// room for. Also renews the account's lease on the complete shares of the storage index. A
+    /// cloud that is full or read-only allocates no share, but renews the lease.
     ///
-    /// These shares are in neither set of the answer: one that another upload writes, or that is
-    /// being deleted; one that was lost, whose remains go first; and, for a while after the
-    /// container was taken over from another database, every new one.
+    /// A share is in neither set of the answer if another upload writes it or it is being deleted.
+    /// The same holds for a share that was lost, whose remains must go first. For a while after the
+    /// container was taken over from another database, it holds for every new share.
     ///
     /// # Errors
-    /// [`StorageError::TooLarge`]; [`StorageError::AccountDisabled`];
-    /// [`StorageError::QuotaExceeded`] if the account's quota holds not even the first share.
+    /// Fails with [`StorageError::TooLarge`] if the size is more than a share can have, with
+    /// [`StorageError::AccountDisabled`] if the account is disabled, and with
+    /// [`StorageError::QuotaExceeded`] if its quota does not hold even the first share.
     pub async fn allocate(
         &self,
         account: AccountId,
@@ -144,23 +147,24 @@ impl StorageServer {
         }
     }
 
-    /// The place of an upload among those that are open, opened or not.
+    /// Returns the place of an upload among the open ones. A new place is empty.
     fn place(&self, id: ShareId) -> Arc<tokio::sync::Mutex<Option<Open>>> {
         self.uploads.open.lock().entry(id).or_default().clone()
     }
 
-    /// Takes an upload out of those that are open; whoever waits for its place finds that it is no
-    /// longer there.
+    /// Takes an upload out of the open ones. A caller that waits for its place finds that the place
+    /// is not the current one any longer.
     pub(crate) fn close(&self, id: ShareId) {
         self.uploads.open.lock().remove(&id);
     }
 
-    /// The place of an upload, for as long as the guard lives this caller's alone.
+    /// Locks the place of an upload for this caller alone, until the guard is dropped.
     async fn lock_place(&self, id: ShareId) -> tokio::sync::OwnedMutexGuard<Option<Open>> {
         loop {
             let place = self.place(id);
             let guard = place.clone().lock_owned().await;
-            // Closed while it was waited for, it is nobody's place any longer.
+            // The upload may have been closed during the wait. Then this is not its place any
+            // longer.
             let is_current = Arc::ptr_eq(&place, &self.place(id));
             if is_current {
                 return guard;
@@ -197,12 +201,15 @@ impl StorageServer {
         Ok(open)
     }
 
-    /// Writes bytes of an upload, in any order. They are durable when it returns; the share is
-    /// complete when nothing is required any longer. The same bytes may be written again.
+    /// Writes bytes of an upload at `offset`, in any order. They are durable when this returns. The
+    /// share is complete when no range is required any longer. The same bytes may be written again.
     ///
     /// # Errors
-    /// [`StorageError::NoUpload`], [`StorageError::Conflict`] if other bytes are there,
-    /// [`StorageError::PastEnd`].
+    /// Fails with [`StorageError::NoUpload`] if no upload with this secret writes the share,
+    /// [`StorageError::Conflict`] if other bytes were received there before, and
+    /// [`StorageError::PastEnd`] if the write goes past the share's end. Fails with
+    /// [`StorageError::Busy`] if too many writers wait, [`StorageError::TooManyPieces`] if the
+    /// pieces become too many, and [`StorageError::InTheWay`] if the upload can never be complete.
     pub async fn write(
         self: &Arc<Self>,
         id: ShareId,
@@ -210,9 +217,9 @@ impl StorageServer {
         offset: u64,
         bytes: Bytes,
     ) -> Result<Written> {
-        // Before it has a place, which nobody would clear again.
+        // This comes before the upload gets a place, which nobody would clear again.
         self.require_writable().await?;
-        // Each who waits holds its bytes, though its client may have gone.
+        // Each waiting writer holds its bytes, even if its client has gone.
         if Arc::strong_count(&self.place(id)) > MAX_WAITERS {
             return Err(StorageError::Busy {
                 backend: self.name().to_owned(),
@@ -220,7 +227,8 @@ impl StorageServer {
             });
         }
         let this = self.clone();
-        // A task of its own: a client that goes away leaves nothing half done.
+        // A task of its own runs the write, so that a client that goes away leaves nothing half
+        // done.
         own(tokio::spawn(async move {
             this.write_part(id, secret, offset, bytes).await
         }))
@@ -237,7 +245,8 @@ impl StorageServer {
         self.require_writable().await?;
         let written = self.write_in_turn(id, secret, offset, bytes).await;
         if let Err(StorageError::InTheWay { chunk, .. }) = &written {
-            // It can never be complete: each try would keep it and what lies in its way.
+            // The upload can never be complete. Each further try would keep it, and the other
+            // bytes.
             self.close(id);
             self.give_up(id, secret, *chunk).await?;
         }
@@ -251,11 +260,11 @@ impl StorageServer {
         offset: u64,
         bytes: Bytes,
     ) -> Result<Written> {
-        // One writer at a time for each share: it waits for the disk or the cloud, and others for
-        // it.
+        // Each share has one writer at a time. It waits for the disk or the cloud, and the other
+        // writers wait for it.
         let mut opened = self.lock_place(id).await;
         let row = self.leasedb.coming(self.id, id).await?;
-        // What is open is of an upload that has ended, where its row is another one by now.
+        // If the share has another row by now, the open upload has ended.
         if opened
             .as_ref()
             .is_some_and(|open| row.as_ref().is_none_or(|row| row.row != open.coming.row))
@@ -297,8 +306,8 @@ impl StorageServer {
         let part = |r: &Range<u64>| {
             bytes.slice((r.start - range.start) as usize..(r.end - range.start) as usize)
         };
-        for there in open.coming.received.within(&range) {
-            if open.file.read_back(there.clone()).await? != part(&there) {
+        for known in open.coming.received.within(&range) {
+            if open.file.read_back(known.clone()).await? != part(&known) {
                 return Err(StorageError::Conflict {
                     backend: self.name().to_owned(),
                     id,
@@ -312,7 +321,7 @@ impl StorageServer {
             }
         }
         open.coming.received.insert(range);
-        // Each is a row, and all are written again with each part.
+        // Each piece is a row, and all rows are written again with each part.
         if open.coming.received.ranges().len() > MAX_PIECES {
             let backend = self.name().to_owned();
             *opened = None;
@@ -342,10 +351,10 @@ impl StorageServer {
         })
     }
 
-    /// Ends an upload that met other bytes under the name of a chunk. A whole share that is there,
-    /// which no walk had found yet, is found now; what is not whole goes.
+    /// Ends an upload that found other bytes under the name of chunk number `chunk`. If they are a
+    /// whole share that no walk has found yet, it gets its row now. Otherwise they are removed.
     async fn give_up(&self, id: ShareId, secret: UploadSecret, chunk: u64) -> Result<()> {
-        // Behind a chunk of its own, what lies there is no other share.
+        // Behind a chunk of the upload itself, the other bytes cannot be a whole share.
         let found = match chunk {
             0 => self.whole_by_its_chunks(id).await?,
             _ => None,
@@ -367,23 +376,24 @@ impl StorageServer {
             .complete_upload(self.id, id, stored, lease)
             .await?;
         if let Err(e) = self.backend.forget_upload(id).await {
-            // The share is there. What is left in the spool goes at the next start.
+            // The share is stored. Its file in the spool is removed at the next start.
             tracing::warn!("{e}");
         }
         Ok(())
     }
 
-    /// Gives an upload up. Its name can be used again when what was sent has gone.
+    /// Gives an upload up. The share can be stored again after the objects that were sent have
+    /// gone.
     ///
     /// # Errors
-    /// [`StorageError::NoUpload`] if there is none of that secret; [`StorageError::Taken`] if the
-    /// share is complete.
+    /// Fails with [`StorageError::NoUpload`] if no upload with this secret writes the share, and
+    /// with [`StorageError::Taken`] if the share is complete.
     pub async fn abort(&self, id: ShareId, secret: UploadSecret) -> Result<()> {
         let mut opened = self.lock_place(id).await;
         let is_answered = opened
             .as_ref()
             .is_some_and(|open| open.coming.is_of_this_run && !open.file.may_land());
-        // What was sent before a restart, if anything, is not known to have been answered.
+        // Requests from before a restart may not have been answered.
         let late = if is_answered {
             LateRequests::Answered
         } else {
@@ -392,7 +402,7 @@ impl StorageServer {
         self.leasedb
             .abort_upload(self.id, id, secret, late)
             .await
-            // An upload that nobody knows keeps no place.
+            // An unknown upload keeps no place.
             .inspect_err(|_| {
                 if opened.is_none() {
                     self.close(id);
@@ -404,10 +414,11 @@ impl StorageServer {
         Ok(())
     }
 
-    /// Reads a part of an immutable share, cut at its end.
+    /// Reads a part of an immutable share's content. The part is cut at the share's end.
     ///
     /// # Errors
-    /// [`StorageError::NotFound`] if it is not there or not complete; the backend's.
+    /// Fails with [`StorageError::NotFound`] if the share does not exist or is not complete, and as
+    /// [`crate::ShareStore::read`] does.
     pub async fn read_immutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
         let row = self.leasedb.share(self.id, id).await?;
         let stable =
@@ -424,27 +435,28 @@ impl StorageServer {
         self.backend.read(id, start.min(end)..end).await
     }
 
-    /// The complete shares of a storage index, of one kind, but for those that were lost.
+    /// Lists the complete shares of a storage index and of one kind. Shares that have vanished are
+    /// left out.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with [`StorageError::Database`] if the database cannot be read.
     pub async fn shares(&self, index: StorageIndex, kind: ShareKind) -> Result<BTreeSet<ShareNum>> {
         let rows = self.rows(index).await?;
-        let there = rows
+        let complete = rows
             .into_iter()
             .filter(|row| row.state == ShareState::Stable && row.kind == kind && !row.has_vanished);
-        Ok(there.map(|row| row.id.share).collect())
+        Ok(complete.map(|row| row.id.share).collect())
     }
 
     pub(crate) async fn rows(&self, index: StorageIndex) -> Result<Vec<ShareRow>> {
         self.leasedb.shareset(self.id, index).await
     }
 
-    /// Adds or renews a lease on all shares of a storage index that are whole and not lost. Returns
-    /// which.
+    /// Adds or renews an account's lease on all shares of a storage index that are whole and not
+    /// lost. Returns the shares on which the account has the lease now.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails as [`crate::LeaseDb::renew_in`] does.
     pub async fn renew(
         &self,
         account: AccountId,

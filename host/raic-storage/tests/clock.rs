@@ -1,4 +1,4 @@
-//! No wall clock decides over life and death (decision 0009).
+//! The wall clock alone ends no wait and destroys nothing (decision 0009).
 
 #![allow(
     clippy::unwrap_used,
@@ -48,7 +48,7 @@ async fn a_clock_that_jumps_ahead_ends_no_lease_and_one_that_comes_back_finds_al
     rig.collect_to_the_end().await;
     assert!(rig.server.leasedb().clock_fault().is_none());
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
-    // Time that passes ends it.
+    // Time that passes ends the lease.
     for _ in 0..32 {
         rig.clock.advance(DAY);
         rig.collect().await;
@@ -57,7 +57,7 @@ async fn a_clock_that_jumps_ahead_ends_no_lease_and_one_that_comes_back_finds_al
     assert!(rig.objects().is_empty());
 }
 
-/// What was given up in a wrong future is deleted when it should be, and not ten years later.
+/// An upload that was given up in a wrong future is deleted in time, and not ten years later.
 #[tokio::test]
 async fn what_waits_since_a_wrong_future_is_not_waited_for() {
     let rig = Rig::new().await;
@@ -80,8 +80,8 @@ async fn what_waits_since_a_wrong_future_is_not_waited_for() {
     assert_eq!(rig.objects().len(), 1, "the share that is whole");
 }
 
-/// Moments that are written down while the clock is off count as if it had been right: a lease of
-/// 1970 would be over at once.
+/// Moments that are recorded while the clock is off count as if the clock had been right: a lease
+/// from 1970 would be over at once.
 #[tokio::test]
 async fn a_lease_that_is_given_while_the_clock_is_behind_lasts_as_long_as_any() {
     let rig = with_leases_that_end().await;
@@ -97,7 +97,7 @@ async fn a_lease_that_is_given_while_the_clock_is_behind_lasts_as_long_as_any() 
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
 }
 
-/// A machine without a battery starts in 1970, and is set right some minutes later.
+/// A machine without a battery starts in 1970, and its clock is set right some minutes later.
 #[tokio::test]
 async fn a_clock_that_was_behind_at_the_start_is_right_again_by_itself() {
     let mut rig = with_leases_that_end().await;
@@ -133,7 +133,7 @@ async fn a_clock_that_is_said_to_be_right_moves_what_waits_and_keeps_leases() {
     rig.collect().await;
     assert_eq!(rig.server.leasedb().accept_clock().await.unwrap(), hours);
     assert!(rig.server.leasedb().clock_fault().is_none());
-    // The upload has as long as it had.
+    // The upload has as much time left as before.
     rig.collect().await;
     rig.clock.advance(Duration::from_secs(25 * 60));
     rig.collect().await;
@@ -152,7 +152,7 @@ async fn a_clock_that_is_said_to_be_right_moves_what_waits_and_keeps_leases() {
     );
 }
 
-/// Small corrections, as time servers make them, are nobody's to accept.
+/// Small corrections, as time servers make them, need no operator's consent.
 #[tokio::test]
 async fn a_clock_may_be_corrected_by_minutes() {
     let rig = Rig::new().await;

@@ -1,4 +1,4 @@
-//! Every backend keeps to the same rules.
+//! Every backend has the same behaviours.
 
 #![allow(
     clippy::unwrap_used,
@@ -30,7 +30,7 @@ async fn the_disk_backend_conforms_and_leaves_nothing() {
     );
 }
 
-/// A cloud backend with places for mutable shares and uploads, in a folder.
+/// Makes a cloud backend with slots and a spool in a folder.
 async fn cloud_backend(
     cloud: Arc<MemoryCloud>,
     chunk_size: usize,

@@ -1,4 +1,4 @@
-//! A storage server over a disk: what is reserved, what a crash leaves, and a disk that is full.
+//! A storage server over a disk: reserved space, the remains of a crash, and a full disk.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ fn secret() -> UploadSecret {
     UploadSecret::of(b"secret")
 }
 
-/// A server whose database is below `home` and whose shares are below `disk`.
+/// Opens a server whose database is below `home` and whose shares are below `disk`.
 async fn open(home: &Path, disk: &Path) -> Arc<StorageServer> {
     let database = Database::open(&home.join("db")).unwrap();
     let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default())
@@ -105,7 +105,7 @@ async fn read(server: &StorageServer, of: u8) -> Vec<u8> {
     stream.try_collect::<Vec<_>>().await.unwrap().concat()
 }
 
-/// A disk of its own, where the one who runs the tests may mount one.
+/// A small disk of its own. It exists only if the user who runs the tests may mount one.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
@@ -127,7 +127,7 @@ impl SmallDisk {
         self.0.path()
     }
 
-    /// Fills it to the last byte.
+    /// Fills the disk to the last byte.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("ballast");
         let mut file = fs::File::create(&path).unwrap();
@@ -153,7 +153,7 @@ async fn what_was_allocated_is_nobody_elses_before_and_after_its_first_byte() {
     let server = open(home.path(), disk.path()).await;
     allocate(&server, 1, 5 << 20).await.unwrap();
     assert_eq!(allocate(&server, 2, 5 << 20).await.unwrap(), 0);
-    // Begun, its blocks are the disk's to keep.
+    // After the upload has begun, the disk keeps its blocks.
     write(&server, 1, b"the first bytes of five mebibytes")
         .await
         .unwrap();
@@ -161,7 +161,7 @@ async fn what_was_allocated_is_nobody_elses_before_and_after_its_first_byte() {
     assert!((2 << 20..3 << 20).contains(&available), "{available}");
     assert_eq!(allocate(&server, 2, 5 << 20).await.unwrap(), 0);
     allocate(&server, 2, 2 << 20).await.unwrap();
-    // Given up, there is room again.
+    // After it was given up, there is room again.
     server
         .abort(
             ShareId {
@@ -221,8 +221,8 @@ async fn files_that_a_crash_left_beside_the_shares_go_when_nobody_can_want_them(
     assert_eq!(done.required, []);
 }
 
-/// The disk of the database is full: a clear error, nothing acknowledged is lost, and it goes on
-/// when there is room.
+/// If the disk of the database is full, there is a clear error and nothing acknowledged is lost.
+/// Work goes on when there is room.
 #[tokio::test]
 async fn a_full_disk_under_the_database_is_reported_and_loses_nothing() {
     let Some(home) = SmallDisk::mount("4m") else {
@@ -254,7 +254,7 @@ async fn a_full_disk_under_the_database_is_reported_and_loses_nothing() {
     store(&server, 1, b"before").await.unwrap();
     mutable(&server, b"first version").await.unwrap();
     let ballast = home.fill();
-    // What was acknowledged while the log still had room counts.
+    // Writes that were acknowledged while the log still had room count.
     let (mut acknowledged, mut refused) = (vec![1], None);
     for of in 2..200 {
         match store(&server, of, &[of; 50]).await {
@@ -270,8 +270,8 @@ async fn a_full_disk_under_the_database_is_reported_and_loses_nothing() {
         refused.contains("full") && refused.contains("free space on the disk of raic's home"),
         "{refused}"
     );
-    let told = mutable(&server, b"other").await.unwrap_err().to_string();
-    assert!(told.contains("full"), "{told}");
+    let refused = mutable(&server, b"other").await.unwrap_err().to_string();
+    assert!(refused.contains("full"), "{refused}");
     assert_eq!(read(&server, 1).await, b"before", "reads go on");
     let renewed = server.renew(AccountId::ANONYMOUS, index(1), renew()).await;
     assert!(

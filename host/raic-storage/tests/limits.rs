@@ -1,4 +1,5 @@
-//! What a client, a cloud or a lost file can make a storage server take, and what it refuses.
+//! Limits: what a storage server takes or refuses from a client, from a cloud, and after a file was
+//! lost.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,7 +17,7 @@ use raic_storage::{
 };
 use rig::{DAY, Rig, content, index, loaded, renew, upload};
 
-/// Parts that were acknowledged and are not there any more are no zeros.
+/// Acknowledged parts that are lost are not replaced by zeros.
 #[tokio::test]
 async fn an_upload_whose_spooled_parts_were_lost_never_becomes_whole() {
     let mut rig = Rig::new().await;
@@ -37,11 +38,12 @@ async fn an_upload_whose_spooled_parts_were_lost_never_becomes_whole() {
     assert_eq!(rig.shares(index(1)).await, [] as [u8; 0]);
 }
 
-/// Each upload has room for the chunk that it fills: those that wait hold none that another needs.
+/// Each upload has room for the chunk that it fills. Uploads that wait hold no room that another
+/// upload needs.
 #[tokio::test]
 async fn uploads_that_fill_the_spool_together_can_all_go_on() {
     let mut rig = Rig::new().await;
-    // Their parts and headers, and not a chunk more.
+    // There is room for the parts and headers, and not for a chunk more.
     rig.spool = 1600;
     rig.restart().await;
     let mut begun = Vec::new();
@@ -140,7 +142,7 @@ async fn a_share_that_was_lost_can_be_stored_again() {
     assert_eq!(
         rig.shares(index(1)).await,
         [] as [u8; 0],
-        "a lost share is not told of"
+        "a lost share is not in the answer"
     );
     let first = rig.allocate(index(1), &[0], 2500).await.unwrap();
     if first.allocated.is_empty() {
@@ -187,7 +189,7 @@ async fn a_read_only_cloud_is_walked_to_its_end_and_nothing_is_changed_there() {
     assert_eq!(rig.cloud.inner().keys(), before);
 }
 
-/// Ranges are rows, and each write writes them all again.
+/// The pieces of an upload are bounded: each piece is a row, and each write writes all rows again.
 #[tokio::test]
 async fn an_upload_has_a_bounded_number_of_gaps() {
     let rig = Rig::new().await;
@@ -204,8 +206,8 @@ async fn an_upload_has_a_bounded_number_of_gaps() {
     assert!((1000..4000).contains(&at), "{at}");
 }
 
-/// The highest id was once given again, so that what waited for the old one wrote into another's
-/// row.
+/// The highest row id was once used again. Then a caller that waited for the old row wrote into
+/// another share's row.
 #[tokio::test]
 async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
     let rig = Rig::new().await;
@@ -232,7 +234,7 @@ async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
     );
     rig.write(index(2), 0, 0, &content(2500)).await.unwrap();
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
-    // Aborting what is not there leaves nothing behind, however often.
+    // Aborting an upload that does not exist leaves nothing behind, however often.
     for of in 0..1000_u32 {
         let mut unknown = index(9);
         unknown.0[..4].copy_from_slice(&of.to_be_bytes());
@@ -251,12 +253,11 @@ async fn an_upload_that_ended_while_it_waited_writes_into_no_other() {
     }
 }
 
-/// What a cloud lists is not believed without bounds: ten million such names once took gigabytes,
-/// and a row each.
+/// Listings of a cloud have bounds: ten million invented names once took gigabytes, and a row each.
 #[tokio::test]
 async fn a_million_names_that_a_cloud_makes_up_end_its_listing_and_take_no_row() {
-    /// In the order of their numbers, and after all others, since this cloud's listings are
-    /// ordered.
+    /// Makes the key of an invented object. They come in the order of their numbers and after all
+    /// other keys, because this cloud's listings are ordered.
     fn name(number: u64) -> String {
         let digits = format!("{number:023x}");
         let letters = digits.bytes().map(|b| match b {
@@ -278,18 +279,18 @@ async fn a_million_names_that_a_cloud_makes_up_end_its_listing_and_take_no_row()
         invented,
         ..FaultPlan::default()
     });
-    let told = Reconciled::default();
-    let e = rig.server.reconcile("test", &told).await.unwrap_err();
+    let progress = Reconciled::default();
+    let e = rig.server.reconcile("test", &progress).await.unwrap_err();
     assert!(
         e.to_string()
             .contains("far more objects than were stored there"),
         "{e}"
     );
-    assert_eq!((loaded(&told.listed), loaded(&told.torn)), (1, 0));
+    assert_eq!((loaded(&progress.listed), loaded(&progress.torn)), (1, 0));
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
     assert_eq!(rig.used().await.0, 1);
     rig.cloud.set(FaultPlan::default());
-    // It goes on where it stopped.
+    // The walk continues where it stopped.
     rig.walk().await;
     assert_eq!(loaded(&rig.walk().await.listed), 1);
 }
@@ -354,12 +355,12 @@ async fn a_soft_quota_above_the_hard_one_is_refused() {
     leasedb.change_account("alice", lower).await.unwrap_err();
 }
 
-/// Each try once kept the upload alive, and what lay in its way: for ever.
+/// Each try once kept the upload and the other bytes in its way alive, for ever.
 #[tokio::test]
 async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_whole() {
     let rig = Rig::new().await;
     rig.store(index(1), 0, &content(10)).await;
-    // What an upload left whose database was lost.
+    // An upload left these objects, and its database was lost.
     let of_before = rig.objects()[0].replace(&index(1).to_string(), &index(2).to_string());
     let prefix = &index(2).to_string()[..2];
     let of_before =
@@ -389,8 +390,8 @@ async fn an_upload_that_meets_other_bytes_under_its_name_goes_and_the_next_is_wh
     assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
 }
 
-/// A proxy before a service may take objects of a megabyte only: once every larger share was
-/// refused there, though `cloud test` held.
+/// A proxy before a service may take only objects of a megabyte. Once every larger share was
+/// refused there, although `cloud test` succeeded.
 #[tokio::test]
 async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
     let store = async |max_object_size| {
@@ -411,19 +412,19 @@ async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
     };
     assert_eq!(store(None).await.unwrap().objects, 1);
     assert_eq!(store(Some(1 << 20)).await.unwrap().objects, 3);
-    // Whole units: so a torn share's only chunk tells that it was filled.
+    // Chunks have whole units. So the only chunk of a torn share shows that it was filled.
     assert_eq!(store(Some((1 << 20) + 1)).await.unwrap().objects, 3);
     let refused = store(Some(100)).await.unwrap_err();
     assert!(refused.to_string().contains("max-object-size"), "{refused}");
 }
 
-/// What lies there may be a whole share that no walk has found yet.
+/// The bytes in an upload's way may be a whole share that no walk has found yet.
 #[tokio::test]
 async fn an_upload_that_meets_a_whole_share_finds_it() {
     let mut rig = Rig::new().await;
     rig.store(index(1), 0, &content(2500)).await;
     rig.lose_database().await;
-    // By the clock nothing of the host before can land any more.
+    // By the clock, no request of the previous host can land any more.
     rig.clock.advance(Duration::from_secs(16 * 60));
     assert_eq!(
         rig.allocate(index(1), &[0], 3500)
@@ -443,7 +444,7 @@ async fn an_upload_that_meets_a_whole_share_finds_it() {
     assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
 }
 
-/// What an account pays for files of the array counts beside what it leases.
+/// The bytes that an account pays for files of the array count beside those that it leases.
 #[tokio::test]
 async fn a_quota_holds_over_leases_and_files_together() {
     let rig = Rig::new().await;

@@ -1,6 +1,6 @@
-//! Random sequences of everything a storage server does, over a cloud that fails by a seed, with
-//! crashes and lost databases, against a model in memory. The same seed gives the same run;
-//! RAIC_MODEL_STEPS and RAIC_MODEL_SEED set how long and which.
+//! Random sequences of all operations of a storage server, compared with a model in memory. The
+//! cloud fails by a seed, and there are crashes and lost databases. The same seed gives the same
+//! run. RAIC_MODEL_STEPS sets the number of steps, and RAIC_MODEL_SEED the seed.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,26 +28,28 @@ const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_secs(31 * 24 * 3600);
 const KEY: [u8; 32] = [1; 32];
 
-/// What the model knows of a share.
+/// The model of one share.
 #[derive(Clone, Debug)]
 struct Known {
-    /// What it may hold: one, where all was acknowledged; none of them, where it may be gone.
+    /// The contents that the share may have: a single one if every write was acknowledged. `None`
+    /// among them means that the share may be gone.
     contents: BTreeSet<Option<Vec<u8>>>,
-    /// Until when a lease keeps it, at least.
+    /// The moment until which a lease keeps the share at least, in milliseconds since 1970.
     leased_until: i64,
-    /// What it held last: with the database lost, one that was being collected is found again.
+    /// The last known content. After the database was lost, a share that was being collected is
+    /// found again with it.
     last: Option<Vec<u8>>,
-    /// What a lost host may have written and nobody saw yet: its commit may land, and be found, as
-    /// long as nobody writes.
+    /// Contents that a lost host may have written and that nobody saw yet. Their commits may land
+    /// and be found until the next write.
     late: BTreeSet<Option<Vec<u8>>>,
 }
 
 /// An upload under way.
 #[derive(Clone, Debug, Default)]
 struct Sent {
-    /// What was acknowledged, from the beginning.
+    /// The acknowledged bytes from the beginning.
     content: Vec<u8>,
-    /// What was sent and not acknowledged: it may be there, and is sent again.
+    /// Bytes that were sent and not acknowledged. They may be stored, and are sent again.
     open: Vec<u8>,
     size: usize,
 }
@@ -67,9 +69,9 @@ struct World {
     databases: u32,
     model: Model,
     faults: FaultPlan,
-    /// Since late requests landed.
+    /// Time since late requests landed.
     waited: Duration,
-    /// What was done last, for whoever reads a failure.
+    /// The last operations, to be printed with a failure.
     done: VecDeque<String>,
 }
 
@@ -159,7 +161,7 @@ impl World {
         }
     }
 
-    fn tell(&mut self, what: impl Into<String>) {
+    fn note(&mut self, what: impl Into<String>) {
         self.done
             .push_back(format!("{} {}", self.clock.now_ms(), what.into()));
         if self.done.len() > 400 {
@@ -167,8 +169,8 @@ impl World {
         }
     }
 
-    /// What was done last to a share, and to all.
-    fn told(&self, at: ShareId) -> String {
+    /// Returns the last operations on a share, and those on all shares.
+    fn history(&self, at: ShareId) -> String {
         let at = format!("{at:?}");
         let lines = self
             .done
@@ -202,16 +204,16 @@ impl World {
         (0..length).map(|_| self.dice.random()).collect()
     }
 
-    /// Time passes; what was given up lands before it would be too late.
+    /// Lets time pass. Requests that were given up land before it would be too late.
     async fn pass(&mut self, by: Duration) {
         self.waited += by;
         if self.waited >= Duration::from_secs(15 * 60) {
             while self.cloud.land().await {
-                self.tell("land");
+                self.note("land");
             }
             self.waited = Duration::ZERO;
         }
-        self.tell(format!("pass {by:?}"));
+        self.note(format!("pass {by:?}"));
         self.clock.advance(by);
     }
 
@@ -226,7 +228,7 @@ impl World {
             75..80 => self.renew().await,
             80..88 => {
                 let step = self.server.collect_step().await.unwrap();
-                self.tell(format!("collect {step:?}"));
+                self.note(format!("collect {step:?}"));
             }
             88..92 => {
                 let minutes = self.pick(20);
@@ -234,7 +236,7 @@ impl World {
             }
             92..94 => {
                 let landed = self.cloud.land().await;
-                self.tell(format!("land {landed}"));
+                self.note(format!("land {landed}"));
             }
             94..96 => self.restart(false).await,
             96..97 => self.walk(false).await,
@@ -274,26 +276,26 @@ impl World {
             .await
             .unwrap();
         let now = self.clock.now_ms();
-        self.tell(format!("allocate {at:?} {size}: {answer:?}"));
-        // What is there was leased again.
+        self.note(format!("allocate {at:?} {size}: {answer:?}"));
+        // The complete shares got a new lease.
         for share in &answer.already_have {
             if let Some(known) = self.model.immutable.get_mut(&ShareId {
                 index: at.index,
                 share: *share,
             }) {
                 known.leased_until = known.leased_until.max(now + LEASE.as_millis() as i64);
-                // It was seen to be there.
+                // The share was seen as complete.
                 known.contents.remove(&None);
             }
         }
         if answer.allocated.contains(&at.share) {
-            // It may go on with one that is under way, or be a new one after that ended by time.
+            // The upload may continue the one under way, or be new after that one has expired.
             self.cloud.set(FaultPlan::default());
             let written = self.server.write(at, upload(), 0, Bytes::new()).await;
             self.cloud.set(self.faults.clone());
             let written = match written {
                 Err(StorageError::InTheWay { .. }) => return self.gives_way(at),
-                written => written.unwrap_or_else(|e| panic!("{}\n{at:?}: {e}", self.told(at))),
+                written => written.unwrap_or_else(|e| panic!("{}\n{at:?}: {e}", self.history(at))),
             };
             let required: u64 = written
                 .required
@@ -311,7 +313,7 @@ impl World {
                 .map(|last| (written.required[0].start, last.end));
             match known {
                 _ if written.required.is_empty() && size == 0 => self.completed(at, Vec::new()),
-                // What was not acknowledged may be there.
+                // Bytes that were not acknowledged may be stored.
                 Some((size, there))
                     if open.is_none_or(|(start, end)| end == size && start >= there) => {}
                 _ => drop(self.model.uploads.insert(
@@ -351,8 +353,8 @@ impl World {
         }
         let at = uploads[self.pick(uploads.len() as u64) as usize];
         let mut sent = self.model.uploads[&at].clone();
-        // What was not acknowledged, or from where it came to, or a part of what is there once
-        // more.
+        // The bytes to send: those not acknowledged, those from the acknowledged end on, or stored
+        // bytes once more.
         let came_to = sent.content.len();
         let (start, new) = if !sent.open.is_empty() {
             (came_to, sent.open.clone())
@@ -367,7 +369,7 @@ impl World {
             .server
             .write(at, upload(), start as u64, Bytes::from(new.clone()))
             .await;
-        self.tell(format!("write {at:?} {start}+{}: {written:?}", new.len()));
+        self.note(format!("write {at:?} {start}+{}: {written:?}", new.len()));
         if start == came_to {
             sent.open.clone_from(&new);
         }
@@ -395,7 +397,7 @@ impl World {
                     );
                 }
             }
-            // Given up by time, or because something of before lies in its way.
+            // The upload has expired, or older bytes were in its way.
             Err(StorageError::NoUpload { .. }) => drop(self.model.uploads.remove(&at)),
             Err(StorageError::InTheWay { .. }) => self.gives_way(at),
             Err(StorageError::Cloud(_)) => drop(self.model.uploads.insert(at, sent)),
@@ -403,7 +405,7 @@ impl World {
         }
     }
 
-    /// An upload ends only for something that is there, of before the database was lost.
+    /// Checks that an upload was ended only because of objects from before the database was lost.
     fn gives_way(&mut self, at: ShareId) {
         assert!(self.databases > 0, "{at:?}");
         let name = format!("{}/{}", at.index, at.share);
@@ -420,7 +422,7 @@ impl World {
             return;
         };
         let aborted = self.server.abort(at, upload()).await;
-        self.tell(format!("abort {at:?}: {aborted:?}"));
+        self.note(format!("abort {at:?}: {aborted:?}"));
         match aborted {
             Ok(()) | Err(StorageError::NoUpload { .. }) => drop(self.model.uploads.remove(&at)),
             Err(e) => panic!("{e}"),
@@ -448,7 +450,8 @@ impl World {
         }
     }
 
-    /// What a share may be seen as: what the model has; and nothing, once its leases are over.
+    /// Checks that a reader sees a content that the model permits. After the leases have ended, the
+    /// share may also be gone.
     fn check(&mut self, at: ShareId, is_mutable: bool, seen: Option<Vec<u8>>) {
         let now = self.clock.now_ms();
         let known = if is_mutable {
@@ -466,10 +469,12 @@ impl World {
             || (is_mutable && known.late.contains(&seen));
         if !is_allowed {
             let (contents, until) = (known.contents.clone(), known.leased_until);
-            let told = self.told(at);
-            panic!("{told}\n{at:?}: {seen:?}, allowed {contents:?}, leased until {until} at {now}");
+            let history = self.history(at);
+            panic!(
+                "{history}\n{at:?}: {seen:?}, allowed {contents:?}, leased until {until} at {now}"
+            );
         }
-        // What was seen once stays.
+        // A content that was seen once stays.
         known.last = seen.clone().or(known.last.take());
         known.contents = [seen].into();
     }
@@ -486,7 +491,7 @@ impl World {
     async fn read_mutable(&mut self) {
         let at = self.mutable_at();
         let seen = self.read(at, true).await;
-        self.tell(format!(
+        self.note(format!(
             "read {at:?}: {:?}",
             seen.as_ref().map(|c| c.as_ref().map(Vec::len))
         ));
@@ -529,14 +534,14 @@ impl World {
             &[],
         );
         let outcome = if self.pick(12) == 0 {
-            // The client goes away in the middle.
+            // The client goes away in the middle of the request.
             let patience = Duration::from_micros(self.pick(1500));
             tokio::time::timeout(patience, done).await.ok()
         } else {
             Some(done.await)
         };
         if outcome.is_none() {
-            // It goes on without its client; whoever comes next waits for its turn.
+            // The request goes on without its client. The next request waits for its turn.
             for _ in 0..2 {
                 let next = self.server.read_test_write(
                     AccountId::ANONYMOUS,
@@ -550,7 +555,7 @@ impl World {
             }
         }
         let now = self.clock.now_ms();
-        self.tell(format!(
+        self.note(format!(
             "write {at:?} {:?} {new_length:?}: {outcome:?}",
             writes.first().map(|w| (w.0, w.1.len()))
         ));
@@ -577,7 +582,7 @@ impl World {
         });
         let mut after: BTreeSet<_> = after.collect();
         if before.leased_until <= now && !delete {
-            // It may have been collected: then the write began a new one.
+            // The share may have been collected. Then the write began a new one.
             let mut fresh = vec![];
             for (at, bytes) in &writes {
                 let (start, end) = (*at as usize, *at as usize + bytes.len());
@@ -599,7 +604,7 @@ impl World {
                     late: BTreeSet::new(),
                 }
             }
-            // Refused while the one before is going, or one listing only showed it.
+            // A write is refused while the share is GOING, or if only one listing has shown it.
             Some(Err(
                 StorageError::Taken { .. }
                 | StorageError::ReadOnly { .. }
@@ -621,20 +626,20 @@ impl World {
         } else {
             self.immutable_at()
         };
-        let there = self
+        let renewed = self
             .server
             .renew(AccountId::ANONYMOUS, at.index, renew())
             .await
             .unwrap();
         let until = self.clock.now_ms() + LEASE.as_millis() as i64;
-        self.tell(format!("renew {at:?}: {there:?} are there"));
+        self.note(format!("renew {at:?}: {renewed:?}"));
         let known = if is_mutable {
             &mut self.model.mutable
         } else {
             &mut self.model.immutable
         };
         for (id, known) in known.iter_mut().filter(|(id, _)| id.index == at.index) {
-            if there.contains(&id.share)
+            if renewed.contains(&id.share)
                 && known.contents.len() == 1
                 && !known.contents.contains(&None)
             {
@@ -644,10 +649,10 @@ impl World {
     }
 
     async fn restart(&mut self, database_lost: bool) {
-        self.tell(format!("restart, database lost: {database_lost}"));
+        self.note(format!("restart, database lost: {database_lost}"));
         self.cloud.set(FaultPlan::default());
         if database_lost {
-            // Uploads are known by the database only.
+            // Only the database knows uploads.
             self.model.uploads.clear();
             self.databases += 1;
             let fresh = open(&self.folder, &self.clock, &self.cloud, self.databases).await;
@@ -658,8 +663,7 @@ impl World {
             self.server.take_over().await.unwrap();
             self.walk(true).await;
             self.walk(true).await;
-            // Starter leases are of the account's length; who knows what lasts is the model of
-            // before.
+            // Starter leases last as long as the account's leases do.
             let now = self.clock.now_ms();
             let lease = now + LEASE.as_millis() as i64;
             for known in self
@@ -671,7 +675,7 @@ impl World {
                 if known.contents.len() > 1 {
                     known.late.extend(known.contents.iter().cloned());
                 }
-                // What was being collected may be back.
+                // A share that was being collected may be back.
                 if known.leased_until <= now {
                     known.contents.extend([None, known.last.clone()]);
                 }
@@ -689,15 +693,16 @@ impl World {
     }
 
     async fn walk(&mut self, to_its_end: bool) {
-        let told = Reconciled::default();
-        let walked = self.server.reconcile("model", &told).await;
-        self.tell(format!("walk: {walked:?} {told:?}"));
+        let progress = Reconciled::default();
+        let walked = self.server.reconcile("model", &progress).await;
+        self.note(format!("walk: {walked:?} {progress:?}"));
         if to_its_end {
             walked.unwrap();
         }
     }
 
-    /// Without faults every share is what the model says, and usage is the sum of what is there.
+    /// Checks without faults that every share is as in the model, and that usage is the sum of the
+    /// shares.
     async fn check_all(&mut self) {
         self.cloud.set(FaultPlan::default());
         let ats: Vec<(ShareId, bool)> = (self.model.immutable.keys().map(|at| (*at, false)))
@@ -729,7 +734,7 @@ impl World {
         self.cloud.set(plan);
     }
 
-    /// All leases end, all is collected: nothing is left but the owner.
+    /// Lets all leases end and collects everything. Nothing but the owner may be left.
     async fn drain(&mut self) {
         self.check_all().await;
         self.cloud.set(FaultPlan::default());
@@ -775,11 +780,11 @@ impl World {
                 }
                 Ok::<_, raic_storage::DatabaseError>(rows)
             });
-            let told: Vec<_> = self.done.iter().cloned().collect();
+            let history: Vec<_> = self.done.iter().cloned().collect();
             panic!(
                 "{}\n{}\nleft, though it has no lease: {left:?}, {usage:?}",
                 rows.await.unwrap().join("\n"),
-                told.join("\n")
+                history.join("\n")
             );
         }
     }
@@ -812,7 +817,7 @@ async fn random_sequences_agree_with_the_model() {
     };
     let steps = number("RAIC_MODEL_STEPS").unwrap_or(3_000);
     let first = number("RAIC_MODEL_SEED").unwrap_or(1);
-    // In runs of 1,000 steps, each of its own seed, so that a failure is found again quickly.
+    // Runs have 1,000 steps, each with its own seed, so that a failure is found again quickly.
     for seed in first..first + steps.div_ceil(1_000) {
         println!("seed {seed}");
         run(seed, 1_000).await;

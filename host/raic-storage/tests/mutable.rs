@@ -1,5 +1,5 @@
-//! Mutable shares on an object store: whatever step of a write the host stops at, with the database
-//! or without it, a reader sees the old or the new version whole (decision 0004).
+//! Mutable shares on an object store (decision 0004). The host may stop at any step of a write, and
+//! its database may be lost. A reader then sees the old or the new version whole.
 
 #![allow(
     clippy::unwrap_used,
@@ -29,22 +29,22 @@ use raic_storage::{
     StorageIndex,
 };
 
-/// What becomes of the request at which the host stops.
+/// The fate of the request at which the host stops.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Fate {
-    /// The host stops before it is sent.
+    /// The host stops before the request is sent.
     NeverSent,
-    /// It is done, and the host stops before the answer.
+    /// The request is done, and the host stops before the answer.
     Unheard,
-    /// It lands after the host is up again.
+    /// The host stops, and the request lands after the host is up again.
     Late,
-    /// It is done, answered by a timeout, and the host goes on.
+    /// The request is done, its answer is a timeout, and the host goes on.
     TimeoutDone,
-    /// It is answered by a timeout, lands later, and the host goes on.
+    /// The answer is a timeout, the host goes on, and the request lands later.
     TimeoutLate,
-    /// It is answered by a timeout, never lands, and the host goes on.
+    /// The answer is a timeout, the host goes on, and the request never lands.
     TimeoutLost,
-    /// It is refused, as by a full cloud, and the host goes on.
+    /// The request is refused, as by a full cloud, and the host goes on.
     Refused,
 }
 
@@ -63,7 +63,7 @@ enum LateRequest {
     Delete(ObjectKey),
 }
 
-/// A cloud at whose request number `at` fate strikes.
+/// A cloud that gives request number `at` its fate.
 #[derive(Debug)]
 struct Fateful {
     inner: Arc<MemoryCloud>,
@@ -97,7 +97,7 @@ impl Fateful {
         self.count.fetch_add(1, Ordering::SeqCst) == self.at
     }
 
-    /// Whether the host has stopped: nothing more is sent.
+    /// Whether the host has stopped. Then nothing more is sent.
     fn has_stopped(&self) -> bool {
         let stops = matches!(self.fate, Fate::NeverSent | Fate::Unheard | Fate::Late);
         stops && self.count.load(Ordering::SeqCst) > self.at
@@ -223,7 +223,7 @@ fn id() -> ShareId {
     }
 }
 
-/// The mutable shares of a backend.
+/// Returns the mutable shares of a backend.
 fn slots(backend: &CloudBackend) -> &dyn MutableStore {
     backend.mutable_store().unwrap()
 }
@@ -232,7 +232,7 @@ fn index() -> StorageIndex {
     StorageIndex([7; 16])
 }
 
-/// A host: its database and its clock stay over restarts, and its container over the loss of the
+/// A host. Its database and clock survive restarts, and its container survives the loss of the
 /// database.
 struct Host {
     folder: tempfile::TempDir,
@@ -270,13 +270,13 @@ impl Host {
             .with_slots(Slots::new(leasedb, server, KEY), CHUNK)
     }
 
-    /// Up again, without faults.
+    /// Starts the host again, without faults.
     async fn restart(&self) -> CloudBackend {
         self.clock.advance(Duration::from_millis(1));
         self.open(self.container.clone()).await
     }
 
-    /// Up again without the database, which a complete listing and a second one replace.
+    /// Starts the host again without its database. Two complete listings recover the share.
     async fn restart_without_database(&mut self) -> CloudBackend {
         self.databases += 1;
         self.clock.advance(Duration::from_millis(1));
@@ -317,7 +317,7 @@ async fn content(backend: &CloudBackend) -> std::result::Result<Option<Vec<u8>>,
 enum Step {
     Write(Vec<(u64, &'static [u8])>, Option<u64>),
     Delete,
-    /// Time passes, and what may go is removed.
+    /// Lets time pass and removes superseded versions.
     Tidy,
 }
 
@@ -399,12 +399,12 @@ fn scripts() -> Vec<Vec<Step>> {
     ]
 }
 
-/// What became of a script whose fate struck at one request.
+/// The outcome of a script in which one request had its fate.
 struct Struck {
-    /// What a reader may see.
+    /// The contents that a reader may see.
     allowed: BTreeSet<Option<Vec<u8>>>,
     cloud: Arc<Fateful>,
-    /// Requests that were made.
+    /// Number of requests that were made.
     requests: usize,
     stopped: bool,
 }
@@ -416,11 +416,12 @@ async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
     let mut allowed = BTreeSet::from([None]);
     let mut stopped = false;
     for step in script {
-        // Whatever was given up has landed or never will once so much time has passed.
+        // After this time, every request that was given up has landed or never will.
         if matches!(step, Step::Tidy) && !cloud.has_stopped() {
             cloud.land().await;
         }
-        // Each attempt starts from what a reader sees; where that is not known yet, it asks again.
+        // Each attempt starts from the content that a reader sees. If it is not known yet, the
+        // reader asks again.
         let after = apply(acknowledged.as_deref(), step);
         let outcome = {
             let running = run(host, &backend, step);
@@ -448,12 +449,13 @@ async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
                     seen == acknowledged || seen == after,
                     "{script:?} {at} {fate:?}: {seen:?}"
                 );
-                // What was told to have failed stays undone, and what is seen now stays.
+                // A write that was reported as failed stays undone, and the content that is seen
+                // now stays.
                 if is_known {
                     let is_same = seen == acknowledged || matches!(step, Step::Tidy);
                     assert!(
                         is_same,
-                        "{script:?} {at} {fate:?}: it was told to have failed and was done"
+                        "{script:?} {at} {fate:?}: it was reported as failed and was done"
                     );
                 }
                 acknowledged = seen.clone();
@@ -475,13 +477,13 @@ async fn strike(host: &Host, script: &[Step], at: usize, fate: Fate) -> Struck {
     }
 }
 
-/// The walk: every script, every request, every fate; with the database, without it, and with late
-/// requests landing at three moments.
+/// Walks every script, every request and every fate, with the database and without it. Late
+/// requests land at three moments.
 #[tokio::test]
 async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
     let mut walked = 0;
-    // All of it takes a minute: `cargo xtask test slow`. Each kind of write is in the scripts that
-    // are always walked.
+    // All scripts take a minute: `cargo xtask test slow`. The scripts that are always walked have
+    // every kind of write.
     let scripts = if std::env::var_os("RAIC_SLOW").is_some() {
         scripts()
     } else {
@@ -524,7 +526,8 @@ async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
                         allowed.contains(&seen),
                         "{what}: {seen:?} is none of {allowed:?}"
                     );
-                    // What was seen once stays, whatever lands now, and over another restart.
+                    // A content that was seen once stays, whatever lands now, and over another
+                    // restart.
                     cloud.land().await;
                     assert_eq!(
                         content(&backend).await.unwrap(),
@@ -552,8 +555,8 @@ async fn a_stop_at_any_request_leaves_the_old_or_the_new_version_whole() {
                         "{what}: tidied, without the database"
                     );
                     if !database_lost && !stopped {
-                        // All is told by the names that are left: one commit, and the chunks it
-                        // names.
+                        // The names that are left show everything: one commit, and the chunks that
+                        // it names.
                         let commits = host
                             .container
                             .keys()
@@ -639,7 +642,8 @@ async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
     assert_eq!(content(&backend).await.unwrap().unwrap(), b"xther");
 }
 
-/// A commit that cannot be read hides what it names: nothing of the share is destroyed for that.
+/// A commit that cannot be read hides the chunks that it names. So nothing of the share is
+/// destroyed.
 #[tokio::test]
 async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
     for older_stays in [false, true] {
@@ -680,7 +684,7 @@ async fn a_damaged_commit_costs_no_chunk_when_the_database_is_lost() {
         assert_eq!(chunks(&host), before, "{older_stays}");
         let expected = older_stays.then(|| b"the first, in chunks".to_vec());
         assert_eq!(content(&backend).await.unwrap(), expected);
-        // Mended, it is found again.
+        // After the commit was mended, the share is found again.
         assert!(host.container.corrupt(&commit, 60));
         let backend = host.restart_without_database().await;
         let newest: &[u8] = if older_stays {
@@ -706,6 +710,6 @@ async fn a_cloud_that_changes_a_chunk_or_forges_a_commit_is_reported() {
         .find(|k| !k.as_str().contains(".v."))
         .unwrap();
     assert!(host.container.corrupt(&chunk, 3));
-    let told = content(&backend).await.unwrap_err();
-    assert!(matches!(told, StorageError::Damaged { .. }), "{told}");
+    let refused = content(&backend).await.unwrap_err();
+    assert!(matches!(refused, StorageError::Damaged { .. }), "{refused}");
 }

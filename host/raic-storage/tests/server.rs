@@ -1,5 +1,5 @@
-//! Storage servers: leases, collection and reconciliation over a cloud that lists late, loses, and
-//! lies. The known faults of the first RAIC are here by name.
+//! Storage servers: leases, collection and reconciliation over a cloud that lists late, loses
+//! objects and lies. Each known fault of the first RAIC has a test with its number.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ async fn known_fault_1_prefix_deletion_of_share_1_also_deleted_10_and_11() {
         )
         .await
         .unwrap();
-    // Share 1 alone loses its lease.
+    // Only share 1 loses its lease.
     let leasedb = rig.server.leasedb().clone();
     leasedb
         .database()
@@ -66,7 +66,7 @@ async fn known_fault_1_prefix_deletion_of_share_1_also_deleted_10_and_11() {
 #[tokio::test]
 async fn known_fault_2_listings_were_not_paginated_and_shares_past_the_first_page_disappeared() {
     let mut rig = Rig::new().await;
-    // 12,000 objects under one prefix: three shares of 4,000 chunks, and one small one after them.
+    // One prefix has 12,000 objects: three shares of 4,000 chunks, and a small share after them.
     let whole = [Bytes::from(vec![0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0])];
     let puts = (0..3_u8).flat_map(|share| (0..4000_u64).map(move |chunk| (share, chunk)));
     stream::iter(puts)
@@ -79,8 +79,8 @@ async fn known_fault_2_listings_were_not_paginated_and_shares_past_the_first_pag
                     format!("{share}.{chunk}")
                 };
                 if chunk == 0 {
-                    // Chunks of twelve bytes: the first is the header, which tells what the others
-                    // are together.
+                    // Chunks have twelve bytes. The first is the header, which has the length of
+                    // the others together.
                     content = [2, 3999 * 12, 0].map(u32::to_be_bytes).concat();
                 }
                 let si = index(1).to_string();
@@ -93,21 +93,24 @@ async fn known_fault_2_listings_were_not_paginated_and_shares_past_the_first_pag
         })
         .await;
     rig.store(index(1), 200, &whole[0]).await;
-    let told = rig.walk().await;
+    let progress = rig.walk().await;
     assert_eq!(
         (
-            loaded(&told.listed),
-            loaded(&told.discovered),
-            loaded(&told.torn)
+            loaded(&progress.listed),
+            loaded(&progress.discovered),
+            loaded(&progress.torn)
         ),
         (4, 3, 0)
     );
     assert_eq!(rig.shares(index(1)).await, [0, 1, 2, 200]);
     rig.lose_database().await;
-    let told = rig.walk().await;
-    assert_eq!((loaded(&told.listed), loaded(&told.discovered)), (4, 4));
+    let progress = rig.walk().await;
+    assert_eq!(
+        (loaded(&progress.listed), loaded(&progress.discovered)),
+        (4, 4)
+    );
     assert_eq!(rig.used().await, (4, 3 * 4000 * 12 + 24));
-    // And none of them is collected.
+    // None of them is collected.
     rig.collect().await;
     assert_eq!(rig.shares(index(1)).await, [0, 1, 2, 200]);
 }
@@ -133,7 +136,7 @@ async fn known_fault_3_rediscovered_shares_stayed_coming_for_ever() {
         (leases[0].account.as_str(), leases[0].state),
         ("starter", ShareState::Stable)
     );
-    // A starter lease ends as others do.
+    // A starter lease ends as other leases do.
     rig.clock.advance(32 * DAY);
     rig.collect_to_the_end().await;
     assert_eq!(
@@ -164,7 +167,7 @@ async fn known_fault_4_aborted_uploads_leaked_rows_and_objects() {
         )
         .await
         .unwrap();
-    // Share 1 is not aborted, only left.
+    // Share 1 is not aborted, but only abandoned.
     rig.clock.advance(Duration::from_secs(31 * 60));
     rig.collect_to_the_end().await;
     assert_eq!((rig.objects(), rig.used().await), (vec![], (0, 0)));
@@ -225,7 +228,7 @@ async fn known_fault_6_every_allocate_fetched_chunk_0_of_every_share() {
     for share in 0..5 {
         rig.store(index(1), share, &content(100)).await;
     }
-    // The cloud answers nothing any longer: to say what is there takes no request.
+    // The cloud does not answer any longer: listing complete shares takes no request.
     rig.cloud.set(Faulty::<MemoryCloud>::down_plan());
     let answer = rig.allocate(index(1), &[3, 4, 5], 100).await.unwrap();
     assert_eq!(
@@ -321,7 +324,7 @@ async fn a_share_is_written_in_any_order_and_goes_on_after_a_restart() {
     rig.write(index(1), 0, 150, &whole[150..2100])
         .await
         .unwrap();
-    // What fills a chunk is in the cloud already.
+    // The complete chunk is in the cloud already.
     assert_eq!(rig.objects().len(), 3);
     assert_eq!(
         rig.write(index(1), 0, 3000, &whole[3000..3500])
@@ -349,7 +352,7 @@ async fn a_share_is_written_in_any_order_and_goes_on_after_a_restart() {
 async fn a_share_that_is_going_is_refused_until_it_has_gone() {
     let rig = Rig::new().await;
     rig.allocate(index(1), &[0], 3000).await.unwrap();
-    // A chunk of it goes out and is not answered: it may land later.
+    // A chunk of the upload goes out and is not answered, so it may land later.
     rig.cloud.set(FaultPlan {
         late: 1.0,
         ..FaultPlan::default()
@@ -474,7 +477,7 @@ async fn leases_end_by_a_cutoff_whatever_their_age() {
     );
 }
 
-/// A year that was mistyped once ended every lease within a second.
+/// A mistyped year once ended every lease within a second.
 #[tokio::test]
 async fn a_cutoff_in_the_future_ends_no_lease_before_its_moment() {
     let mut rig = Rig::new().await;
@@ -510,7 +513,7 @@ async fn collection_stops_at_every_step_and_goes_on() {
         rig.store(index(i), 0, &content(2500)).await;
     }
     rig.clock.advance(32 * DAY);
-    // Deletions fail, are lost, are unheard; the host restarts after every step.
+    // Deletions fail, or are lost, or their answers are. The host restarts after every step.
     rig.cloud.set(FaultPlan {
         error: 0.2,
         lost_answer: 0.2,
@@ -527,7 +530,7 @@ async fn collection_stops_at_every_step_and_goes_on() {
     assert_eq!((rig.objects(), rig.used().await), (vec![], (0, 0)));
 }
 
-/// A listing that leaves out live objects, or ends early, changes nothing.
+/// A listing that leaves out live objects or breaks off changes nothing.
 #[tokio::test]
 async fn a_listing_that_leaves_out_live_shares_neither_loses_nor_destroys_them() {
     let rig = Rig::new().await;
@@ -541,9 +544,9 @@ async fn a_listing_that_leaves_out_live_shares_neither_loses_nor_destroys_them()
         ..FaultPlan::default()
     });
     for _ in 0..4 {
-        let told = rig.walk().await;
+        let progress = rig.walk().await;
         assert_eq!(
-            loaded(&told.vanished),
+            loaded(&progress.vanished),
             0,
             "head finds what the listing left out"
         );
@@ -555,13 +558,13 @@ async fn a_listing_that_leaves_out_live_shares_neither_loses_nor_destroys_them()
         error: 1.0,
         ..FaultPlan::default()
     });
-    let told = Reconciled::default();
+    let progress = Reconciled::default();
     assert!(
-        rig.server.reconcile("breaks", &told).await.is_err(),
+        rig.server.reconcile("breaks", &progress).await.is_err(),
         "a listing that fails ends the walk"
     );
     rig.cloud.set(FaultPlan::default());
-    rig.server.reconcile("breaks", &told).await.unwrap();
+    rig.server.reconcile("breaks", &progress).await.unwrap();
     assert_eq!(rig.objects(), objects);
 }
 
@@ -583,8 +586,11 @@ async fn a_vanished_share_is_lost_by_two_passes_a_day_apart_and_found_again_when
     rig.cloud.inner().delete(&key, None).await.unwrap();
     let passes = [(1, 0), (1, 0)];
     for expected in passes {
-        let told = rig.walk().await;
-        assert_eq!((loaded(&told.vanished), loaded(&told.lost)), expected);
+        let progress = rig.walk().await;
+        assert_eq!(
+            (loaded(&progress.vanished), loaded(&progress.lost)),
+            expected
+        );
         rig.clock.advance(Duration::from_secs(3600));
     }
     rig.clock.advance(DAY);
@@ -607,7 +613,7 @@ async fn what_never_was_whole_is_destroyed_by_two_passes_and_a_late_chunk_saves_
     for i in [1, 2] {
         rig.store(index(i), 0, &whole).await;
     }
-    // Of both the last chunk is not there when the database is lost; of the second it comes later.
+    // Both shares lack their last chunk when the database is lost. That of the second comes later.
     let missing: Vec<_> = rig
         .cloud
         .inner()
@@ -623,12 +629,12 @@ async fn what_never_was_whole_is_destroyed_by_two_passes_and_a_late_chunk_saves_
         rig.cloud.inner().delete(key, None).await.unwrap();
     }
     rig.lose_database().await;
-    let told = rig.walk().await;
+    let progress = rig.walk().await;
     assert_eq!(
         (
-            loaded(&told.discovered),
-            loaded(&told.torn),
-            loaded(&told.reaped)
+            loaded(&progress.discovered),
+            loaded(&progress.torn),
+            loaded(&progress.reaped)
         ),
         (0, 2, 0)
     );
@@ -637,9 +643,9 @@ async fn what_never_was_whole_is_destroyed_by_two_passes_and_a_late_chunk_saves_
         .put(&missing[1], late.into(), WriteMode::Overwrite)
         .await
         .unwrap();
-    let told = rig.walk().await;
+    let progress = rig.walk().await;
     assert_eq!(
-        (loaded(&told.discovered), loaded(&told.reaped)),
+        (loaded(&progress.discovered), loaded(&progress.reaped)),
         (1, 0),
         "not a day apart"
     );
@@ -654,8 +660,8 @@ async fn what_never_was_whole_is_destroyed_by_two_passes_and_a_late_chunk_saves_
     assert_eq!(rig.read(index(2), 0).await.unwrap(), whole);
 }
 
-/// Two passes, but the container is another one, or has lost its owner: nothing counts as gone,
-/// nothing is destroyed.
+/// If the container is another one or has lost its owner, two passes are not enough: nothing counts
+/// as gone, and nothing is destroyed.
 #[tokio::test]
 async fn in_a_container_without_its_owner_nothing_counts_as_gone() {
     let rig = Rig::with(ServerSettings {
@@ -702,7 +708,7 @@ async fn in_a_container_without_its_owner_nothing_counts_as_gone() {
     );
 }
 
-/// An old host that lives on after its container was taken over writes and deletes nothing.
+/// An old host that goes on after its container was taken over writes and deletes nothing.
 #[tokio::test]
 async fn an_old_host_stops_when_its_container_was_taken_over() {
     let mut rig = Rig::with(ServerSettings {
@@ -726,7 +732,7 @@ async fn an_old_host_stops_when_its_container_was_taken_over() {
         .renew(AccountId::ANONYMOUS, index(1), renew(1))
         .await
         .unwrap();
-    // By the old host's database the lease has ended.
+    // In the old host's database the lease has ended.
     for _ in 0..3 {
         old.collect_step().await.unwrap();
         rig.clock.advance(Duration::from_secs(3600));
@@ -815,7 +821,7 @@ async fn quotas_hold_at_allocation_and_usage_is_exact_after_a_crash() {
         (1, 3_012),
         "what was not carried on does not"
     );
-    // Mutable shares pay for what they grow.
+    // The account pays for the bytes that a mutable share grows by.
     let vectors = |size: usize| {
         let writes = vec![(0, Bytes::from(content(size)))];
         [(
@@ -860,7 +866,7 @@ async fn usage_is_written_down_once_a_day_and_never_changed() {
             .collect::<Vec<_>>(),
         [("anonymous", 2, 224), ("anonymous", 1, 112)]
     );
-    // A page is whole days, one at least.
+    // A page has whole days, at least one.
     let page = leasedb.usage_days(None, 1).await.unwrap();
     assert_eq!(page, days[..1]);
     assert_eq!(
@@ -928,7 +934,7 @@ async fn a_slot_is_tested_read_and_written_as_one() {
         .unwrap()
         .is_written
     );
-    // A share that is there is not empty: nothing is written, and what is there is read.
+    // A share that exists is not empty. So nothing is written, and the present bytes are read.
     let refused = run(
         b"e",
         vec![(0, empty(write(0, b"X"))), (2, write(0, b"two"))],
@@ -958,7 +964,7 @@ async fn a_slot_is_tested_read_and_written_as_one() {
         matches!(other, StorageError::WriteEnabler { .. }),
         "{other}"
     );
-    // Reads are as it was before; the length cuts, and 0 deletes.
+    // Reads return the bytes from before the write. A length cuts the share, and 0 deletes it.
     let cut = TestWrite {
         new_length: Some(2),
         tests: vec![(0, 4, Bytes::from_static(b"zero"))],
@@ -974,7 +980,7 @@ async fn a_slot_is_tested_read_and_written_as_one() {
     assert!(done.is_written && done.data[&ShareNum(0)] == [Bytes::from_static(b"zero")]);
     let now = run(b"e", vec![], &[0..10]).await.unwrap().data;
     assert_eq!(now, [(ShareNum(0), vec![Bytes::from_static(b"ze")])].into());
-    // The deleted share's name is refused until what it was has gone.
+    // The name of the deleted share is refused until its remains have gone.
     let taken = run(b"e", vec![(1, write(0, b"new"))], &[])
         .await
         .unwrap_err();
@@ -1019,8 +1025,8 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
     let read = run(&rig.server, Default::default()).await.unwrap().data;
     assert_eq!(read[&ShareNum(0)], [Bytes::from_static(b"second")]);
     for _ in 0..2 {
-        // The host before may still delete what this one has found: another listing after that
-        // decides.
+        // The previous host may still delete the share that this one has found. A listing after
+        // that time decides.
         assert!(matches!(
             run(&rig.server, write(b"third")).await,
             Err(StorageError::ReadOnly { .. })
@@ -1032,8 +1038,8 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
     assert!(run(&rig.server, write(b"third")).await.unwrap().is_written);
 }
 
-/// It once went back to the version before: the database was lost, one listing showed the newest,
-/// and the next left it out.
+/// A share once went back to an older version. The database was lost, one listing showed the newest
+/// version, and the next listing left it out.
 #[tokio::test]
 async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
     let mut rig = Rig::new().await;
@@ -1088,8 +1094,8 @@ async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
     }
 }
 
-/// The mark of a deletion went, by the host before, after one listing had shown it: once its share
-/// was going for ever.
+/// The previous host removed a deletion mark after one listing had shown it. Once such a share
+/// stayed GOING for ever.
 #[tokio::test]
 async fn a_slot_whose_mark_has_gone_goes_too() {
     let mut rig = Rig::with(ServerSettings {
@@ -1110,7 +1116,7 @@ async fn a_slot_whose_mark_has_gone_goes_too() {
     run(&rig, write(bytes)).await.unwrap();
     rig.lose_database().await;
     rig.walk().await;
-    // It is found as it was, and then its leases end.
+    // The share is found as it was, and then its leases end.
     let gone: Vec<String> = rig.objects();
     for _ in 0..33 {
         rig.clock.advance(DAY);
@@ -1129,8 +1135,8 @@ async fn a_slot_whose_mark_has_gone_goes_too() {
     assert_eq!(rig.used().await, (0, 0));
 }
 
-/// A chunk of the host before lands after its container was taken over: no new share gets its name
-/// meanwhile.
+/// A chunk of the previous host may land after the container was taken over. So no new share gets
+/// its name meanwhile.
 #[tokio::test]
 async fn after_a_take_over_no_name_is_used_that_an_older_request_may_still_take() {
     let mut rig = Rig::new().await;
@@ -1157,8 +1163,8 @@ async fn after_a_take_over_no_name_is_used_that_an_older_request_may_still_take(
     rig.store(index(2), 0, b"a new one").await;
 }
 
-/// A chunk that an older, longer upload left beyond a share's end says nothing against the share,
-/// and goes.
+/// A chunk that an older, longer upload left beyond a share's end does not count against the share,
+/// and is removed.
 #[tokio::test]
 async fn a_leftover_beyond_a_shares_end_neither_tears_it_nor_stays() {
     let mut rig = Rig::new().await;
@@ -1180,8 +1186,8 @@ async fn a_leftover_beyond_a_shares_end_neither_tears_it_nor_stays() {
             assert_eq!(rig.used().await, (1, 2500 + 12));
             assert_eq!(rig.read(index(1), 0).await.unwrap(), content(2500));
         }
-        let told = rig.walk().await;
-        assert_eq!((loaded(&told.torn), loaded(&told.vanished)), (0, 0));
+        let progress = rig.walk().await;
+        assert_eq!((loaded(&progress.torn), loaded(&progress.vanished)), (0, 0));
         assert_eq!(
             rig.objects().len(),
             whole.len() + 2,
@@ -1194,13 +1200,13 @@ async fn a_leftover_beyond_a_shares_end_neither_tears_it_nor_stays() {
     }
 }
 
-/// What an upload sent is removed by its names, whatever the listing leaves out.
+/// The objects that an upload sent are removed by their names, whatever the listing leaves out.
 #[tokio::test]
 async fn what_an_upload_sent_goes_though_no_listing_shows_it() {
     let mut rig = Rig::new().await;
     rig.allocate(index(1), &[0], 5000).await.unwrap();
     rig.write(index(1), 0, 0, &content(2000)).await.unwrap();
-    // The third chunk is given up, and lands after all was deleted.
+    // The put of the third chunk is given up, and lands after everything was deleted.
     rig.cloud.set(FaultPlan {
         late: 1.0,
         ..FaultPlan::default()
@@ -1236,8 +1242,7 @@ async fn what_an_upload_sent_goes_though_no_listing_shows_it() {
     );
 }
 
-/// A lease that ends while its share is being written: the write that is acknowledged is there
-/// afterwards.
+/// A lease ends while its share is being written. The acknowledged write is there afterwards.
 #[tokio::test]
 async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
     let rig = Rig::with(ServerSettings {
@@ -1264,7 +1269,7 @@ async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
     };
     run(b"e", b"first").await.unwrap();
     rig.clock.advance(32 * DAY);
-    // The cloud is slow: collection passes in the middle of the write.
+    // The cloud is slow, so a step of collection runs in the middle of the write.
     rig.cloud.set(FaultPlan {
         latency: Duration::from_millis(20)..Duration::from_millis(40),
         ..FaultPlan::default()
@@ -1300,12 +1305,12 @@ async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
                 b"other"
             );
         }
-        // It was going before the write began.
+        // The share was GOING before the write began.
         Err(e) => assert!(matches!(e, StorageError::Taken { .. }), "{e}"),
     }
 }
 
-/// A backup that is restored knows less than the containers: nothing that was acknowledged since is
+/// A restored backup knows less than the containers. Nothing that was acknowledged since is
 /// destroyed.
 #[tokio::test]
 async fn a_restored_backup_destroys_nothing_that_came_after_it() {
@@ -1319,8 +1324,8 @@ async fn a_restored_backup_destroys_nothing_that_came_after_it() {
             .read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[])
             .await
     };
-    // Whether the host is told or not.
-    for told in [true, false] {
+    // Once the operator rebuilds the leases with `--restored-backup`, and once not.
+    for is_rebuilt in [true, false] {
         let mut rig = Rig::with(ServerSettings {
             expiry: Expiry::Age,
             ..ServerSettings::default()
@@ -1341,7 +1346,7 @@ async fn a_restored_backup_destroys_nothing_that_came_after_it() {
         rig.collect_to_the_end().await;
         rig.databases = 1;
         rig.restart().await;
-        if told {
+        if is_rebuilt {
             rig.server.leasedb().restored().await.unwrap();
             rig.restart().await;
             rig.server.take_over().await.unwrap();
@@ -1351,7 +1356,7 @@ async fn a_restored_backup_destroys_nothing_that_came_after_it() {
             rig.walk().await;
             rig.clock.advance(Duration::from_secs(16 * 60));
         }
-        if told {
+        if is_rebuilt {
             let read = rig
                 .server
                 .read_mutable(
@@ -1383,7 +1388,7 @@ async fn a_restored_backup_destroys_nothing_that_came_after_it() {
     }
 }
 
-/// One bad object keeps a walk from no other share.
+/// One bad object does not keep a walk from other shares.
 #[tokio::test]
 async fn a_share_that_cannot_be_examined_holds_up_no_other() {
     let mut rig = Rig::new().await;
@@ -1410,7 +1415,7 @@ async fn a_share_that_cannot_be_examined_holds_up_no_other() {
         .put(&commit, large, WriteMode::Overwrite)
         .await
         .unwrap();
-    // And one of a format that nobody knows.
+    // Another object has an unknown format.
     let unknown = ObjectKey::new(format!(
         "shares/{}/{}/0",
         &index(3).to_string()[..2],
@@ -1425,12 +1430,12 @@ async fn a_share_that_cannot_be_examined_holds_up_no_other() {
         .unwrap();
     rig.lose_database().await;
     for _ in 0..3 {
-        let told = rig.walk().await;
+        let progress = rig.walk().await;
         assert_eq!(
             (
-                loaded(&told.failed),
-                loaded(&told.torn),
-                loaded(&told.reaped)
+                loaded(&progress.failed),
+                loaded(&progress.torn),
+                loaded(&progress.reaped)
             ),
             (1, 1, 0)
         );
@@ -1444,8 +1449,8 @@ async fn a_share_that_cannot_be_examined_holds_up_no_other() {
     );
 }
 
-/// The cloud has a share's objects, and fewer bytes in them: that is told, and repaired by nobody's
-/// bookkeeping.
+/// A share whose objects have fewer bytes than were stored is marked as lost by two passes. Its row
+/// keeps the stored length.
 #[tokio::test]
 async fn a_share_that_was_cut_short_is_lost_by_two_passes() {
     let rig = Rig::new().await;
@@ -1469,8 +1474,8 @@ async fn a_share_that_was_cut_short_is_lost_by_two_passes() {
     assert_eq!(rig.used().await, (1, 2512));
 }
 
-/// What an older host sent before its container was taken over, and what lands later, goes; nothing
-/// known does.
+/// Objects of an older host are removed, also those that land after the container was taken over.
+/// Known objects stay.
 #[tokio::test]
 async fn strays_of_a_mutable_share_go_and_its_version_stays() {
     let mut rig = Rig::new().await;
@@ -1485,8 +1490,7 @@ async fn strays_of_a_mutable_share_go_and_its_version_stays() {
             .await
     };
     run(&rig.server, b"first").await.unwrap();
-    // The old host writes once more, and what it sent lands when the new one has settled what there
-    // was.
+    // The old host writes once more. Its objects land after the new host has settled the slot.
     let old = rig.server.clone();
     let before = rig.cloud.inner().keys();
     run(&old, b"old").await.unwrap();
@@ -1578,12 +1582,12 @@ async fn a_mutable_share_without_a_whole_version_is_destroyed_by_two_passes_and_
         rig.cloud.inner().delete(key, None).await.unwrap();
     }
     rig.lose_database().await;
-    let told = rig.walk().await;
+    let progress = rig.walk().await;
     assert_eq!(
         (
-            loaded(&told.torn),
-            loaded(&told.reaped),
-            loaded(&told.discovered)
+            loaded(&progress.torn),
+            loaded(&progress.reaped),
+            loaded(&progress.discovered)
         ),
         (2, 0, 0)
     );
@@ -1592,9 +1596,9 @@ async fn a_mutable_share_without_a_whole_version_is_destroyed_by_two_passes_and_
         .put(&chunks[1], saved.into(), WriteMode::CreateOnly)
         .await
         .unwrap();
-    let told = rig.walk().await;
+    let progress = rig.walk().await;
     assert_eq!(
-        (loaded(&told.reaped), loaded(&told.discovered)),
+        (loaded(&progress.reaped), loaded(&progress.discovered)),
         (0, 1),
         "not a day apart"
     );

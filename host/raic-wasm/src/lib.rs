@@ -43,6 +43,10 @@ mod signed_message;
 mod tokens;
 mod trust;
 
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
+
 pub use approval::{ApprovalStore, Dropped, Waiting, is_hash};
 pub use client::TlsSettings;
 pub use cloud::{Configuration, ConnectorCloud};

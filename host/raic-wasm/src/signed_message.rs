@@ -145,6 +145,14 @@ pub(crate) fn check_sigv4(
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return Err("it has no host, or two".to_owned());
     };
+    // A host that goes on with a path or a query would be judged with a longer path than the one
+    // that is signed.
+    if !host
+        .bytes()
+        .all(|b| b.is_ascii_alphanumeric() || b"-._:[]".contains(&b))
+    {
+        return Err(format!("its host {host:?} is not a host"));
+    }
     let is_granted = gate.grants().iter().any(|grant| {
         gate.check(method, &format!("{}://{host}{path}", grant.scheme))
             .is_ok()
@@ -263,6 +271,34 @@ mod tests {
             network: "container".to_owned(),
         };
         check(&signing, message.as_bytes(), &gate, &settings, NOW)
+    }
+
+    #[test]
+    fn a_path_that_hides_in_the_host_is_not_signed() {
+        let manifest =
+            Manifest::parse(include_bytes!("../../../connectors/s3/connector.toml")).unwrap();
+        let given = [
+            ("bucket", "mine"),
+            ("endpoint", "http://127.0.0.1:9000"),
+            ("addressing", "path"),
+        ]
+        .map(|(n, v)| (n.to_owned(), v.to_owned()));
+        let settings = manifest.resolve(&given.into()).unwrap();
+        let gate = Gate::new(&manifest, &settings, &BTreeMap::new(), &BTreeMap::new()).unwrap();
+        let signed = |host: &str, path: &str| {
+            let canonical = format!("GET\n{path}\n\nhost:{host}\n\nhost\nUNSIGNED-PAYLOAD");
+            check_sigv4(&canonical, "20150626T233912Z", &gate, NOW)
+        };
+        signed("127.0.0.1:9000", "/mine/key").unwrap();
+        for (host, path) in [
+            ("127.0.0.1:9000", "/others/key"),
+            // The service would see the path alone.
+            ("127.0.0.1:9000/mine", "/others/key"),
+            ("127.0.0.1:9000/mine/x?", "/others/key"),
+            ("me@127.0.0.1:9000", "/mine/key"),
+        ] {
+            signed(host, path).expect_err(host);
+        }
     }
 
     #[test]

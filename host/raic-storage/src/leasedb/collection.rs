@@ -48,7 +48,7 @@ const LONGEST_PAUSE_MS: i64 = 3_600_000;
 /// How long a claimed deletion belongs to the caller that claimed it. The claim is renewed before
 /// each batch of objects.
 const CLAIM: Duration = Duration::from_secs(3600);
-/// The longest that a deletion waits for anything.
+/// Longest wait of a deletion for anything.
 pub(super) const LONGEST_WAIT: Duration = CLAIM;
 
 impl LeaseDb {

@@ -43,8 +43,8 @@ impl LeaseDb {
         .await
     }
 
-    /// How many shares have vanished from each server, by its name; servers without any are left
-    /// out.
+    /// Counts the shares that have vanished from each server, by the server's name. Servers without
+    /// such shares are left out.
     ///
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be read.

@@ -232,7 +232,7 @@ impl LeaseDb {
                 },
             )?;
             let mut leases: Vec<LeaseInfo> = rows.collect::<rusqlite::Result<_>>()?;
-            // A page ends with a share, so that the next begins after it.
+            // A page ends with the last lease of a share, so that the next page begins after it.
             let place = |l: &LeaseInfo| (l.server.clone(), l.id);
             if leases.len() == limit as usize
                 && let (Some(first), Some(last)) = (leases.first().map(place), leases.last().map(place))

@@ -1,5 +1,5 @@
-//! Pins: which version of its connector each cloud runs. Approving another version moves no cloud by
-//! itself.
+//! Pins record the version of its connector that each cloud runs. Approving another version moves
+//! no cloud by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,14 +12,14 @@ use crate::Result;
 /// names the connector the same.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
-    /// How the configuration named the connector.
+    /// Name of the connector in the configuration, when the pin was made.
     pub connector: String,
-    /// The SHA-256 of the connector's file, in hex.
+    /// SHA-256 of the connector's file, in hex.
     pub sha256: String,
 }
 
 impl Pin {
-    /// The SHA-256, if the configuration still names the connector the same.
+    /// Returns the SHA-256 if the configuration still names the connector the same, else `None`.
     pub fn sha256_of(&self, connector: &str) -> Option<&str> {
         (self.connector == connector).then_some(self.sha256.as_str())
     }
@@ -41,19 +41,19 @@ pub(crate) fn pins(c: &Connection) -> rusqlite::Result<Pins> {
 }
 
 impl LeaseDb {
-    /// The pins of all clouds.
+    /// Reads the pins of all clouds.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn pins(&self) -> Result<Pins> {
         self.read(|c| Ok(pins(c)?)).await
     }
 
-    /// Stores pins, each in the place of its cloud's pin before. If `clouds` is given, the pins of
-    /// all other clouds are forgotten.
+    /// Stores pins. Each replaces the older pin of its cloud. If `clouds` is given, the pins of all
+    /// other clouds are deleted.
     ///
     /// # Errors
-    /// The database's.
+    /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn store_pins(&self, new: Pins, clouds: Option<BTreeSet<String>>) -> Result<()> {
         self.write(move |tx| {
             if let Some(clouds) = clouds {

@@ -157,14 +157,14 @@ impl Slots {
                              SELECT ?1, ?2, ?3, 1, ?4, ?4 WHERE ?5 IS NULL ON CONFLICT DO NOTHING",
                         )?
                         .execute(key)?,
-                                            Some(_) => tx
+                    Some(_) => tx
                         .prepare_cached(
                             "UPDATE slots SET intent = ?4, intent_commit = NULL, last_generation = ?4, fence = fence + 1
                              WHERE server = ?1 AND storage_index = ?2 AND share = ?3 AND fence = ?5 AND intent IS NULL",
                         )?
                         .execute(key)?,
-                                        };
-                                        if changed == 0 {
+                };
+                if changed == 0 {
                     return Ok(None);
                 }
                 // Until the commit is current, the chunks that the write sends are to be removed.

@@ -1,5 +1,5 @@
-//! A storage server over a cloud in memory that can fail in every way, with a clock that the test
-//! sets.
+//! A storage server for tests, over a cloud in memory that can fail in every way. The test sets its
+//! clock.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 
@@ -23,7 +23,7 @@ pub struct Rig {
     pub cloud: Arc<Faulty<MemoryCloud>>,
     pub server: Arc<StorageServer>,
     pub settings: ServerSettings,
-    /// Bytes that the spool holds.
+    /// Size of the spool, in bytes.
     pub spool: u64,
     pub databases: usize,
 }
@@ -36,7 +36,7 @@ impl Rig {
     pub async fn with(settings: ServerSettings) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), 7, FaultPlan::default()));
-        // The memory cloud's objects are of now, by the system's clock.
+        // The memory cloud dates its objects by the system's clock.
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap();
@@ -54,13 +54,13 @@ impl Rig {
         }
     }
 
-    /// kill -9 and up again.
+    /// Stops the server as by kill -9, and starts it again.
     pub async fn restart(&mut self) {
         let rest = (self.spool, self.databases);
         self.server = open(&self.folder, &self.clock, &self.cloud, &self.settings, rest).await;
     }
 
-    /// The database is gone; the containers are taken over.
+    /// Loses the database: a new one takes the container over.
     pub async fn lose_database(&mut self) {
         self.databases += 1;
         self.restart().await;
@@ -74,9 +74,9 @@ impl Rig {
     }
 
     pub async fn walk(&self) -> Reconciled {
-        let told = Reconciled::default();
-        self.server.reconcile("test", &told).await.unwrap();
-        told
+        let progress = Reconciled::default();
+        self.server.reconcile("test", &progress).await.unwrap();
+        progress
     }
 
     /// Collects until there is nothing to do.
@@ -84,7 +84,7 @@ impl Rig {
         while self.server.collect_step().await.unwrap().went_on() {}
     }
 
-    /// Collects, and lets pass what must rest.
+    /// Collects until nothing is left, and lets the time of every rest pass.
     pub async fn collect_to_the_end(&self) {
         for _ in 0..4 {
             self.collect().await;

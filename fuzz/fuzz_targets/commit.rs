@@ -1,0 +1,5 @@
+//! Commits of mutable shares.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raic_storage::fuzzing::commit(data));

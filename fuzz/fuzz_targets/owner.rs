@@ -1,0 +1,5 @@
+//! Owner objects and runs.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raic_storage::fuzzing::owner(data));

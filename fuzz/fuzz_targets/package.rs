@@ -1,0 +1,5 @@
+//! Packages of connectors.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raic_wasm::fuzzing::package(data));

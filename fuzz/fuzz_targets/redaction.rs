@@ -1,0 +1,5 @@
+//! Answers that repeat secrets.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raic_wasm::fuzzing::redaction(data));

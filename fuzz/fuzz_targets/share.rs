@@ -1,0 +1,5 @@
+//! Whole shares, changed.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raic_array::fuzzing::share(data));

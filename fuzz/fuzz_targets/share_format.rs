@@ -1,0 +1,74 @@
+//! Headers and trailers of shares.
+
+#![no_main]
+
+use raic_array::format::{Geometry, Header, Layout, Trailer};
+use raic_storage::{ShareNum, StorageIndex};
+
+fn run(data: &[u8]) {
+    let Some((head, rest)) = data.split_first_chunk::<64>() else {
+        return;
+    };
+    if let Some(header) = Header::decode(head) {
+        assert_eq!(header.encode(), *head);
+        check_trailer(rest, &header);
+    }
+
+    let [k, more, share, pages, roots, magic, shift, size_shift, ..] = *head;
+    let k = 1 + k % 31;
+    let geometry = Geometry {
+        k,
+        n: k + 1 + more % (32 - k),
+    };
+    let number = |at: usize| u64::from_be_bytes(std::array::from_fn(|i| head[at + i]));
+    let header = Header {
+        array: [1; 16],
+        index: StorageIndex([2; 16]),
+        share: ShareNum(share % geometry.n),
+        geometry,
+        segment_size: (number(8) as u32 >> (size_shift % 32)).max(1),
+    };
+    let mut bytes = header.encode();
+    assert_eq!(Header::decode(&bytes), Some(header));
+    bytes[usize::from(magic % 8)] ^= 1;
+    assert_eq!(Header::decode(&bytes), None);
+    check_trailer(rest, &header);
+
+    let root_count = if roots < 128 { geometry.n } else { roots % 33 };
+    let trailer = Trailer {
+        length: number(16) >> (shift % 64),
+        manifest_length: number(24) as u32,
+        generation: number(32) as u32,
+        wrapped_key: [head[40]; 48],
+        page_hashes: vec![[head[41]; 32]; usize::from(pages % 4)],
+        roots: vec![[head[42]; 32]; root_count.into()],
+    };
+    let segments = u128::from(trailer.length).div_ceil(header.segment_size.into()) + 1;
+    let fits = segments.div_ceil(1024) == trailer.page_hashes.len() as u128
+        && trailer.roots.len() == usize::from(geometry.n);
+    let mut bytes = trailer.encode();
+    let read = Trailer::decode(&bytes, &header);
+    assert_eq!(read, fits.then(|| trailer.clone()));
+    if fits {
+        let layout = Layout {
+            geometry,
+            segment_size: header.segment_size,
+            length: trailer.length,
+            manifest_length: trailer.manifest_length,
+        };
+        let length = layout.share_length() - layout.trailer_offset();
+        assert_eq!(length, bytes.len() as u64);
+    }
+    let at = number(48) as usize % bytes.len();
+    bytes[at] ^= 1;
+    assert_eq!(Trailer::decode(&bytes, &header), None, "byte {at}");
+}
+
+/// What reads as a trailer is written the same.
+fn check_trailer(bytes: &[u8], header: &Header) {
+    if let Some(trailer) = Trailer::decode(bytes, header) {
+        assert_eq!(trailer.encode(), bytes);
+    }
+}
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| run(data));

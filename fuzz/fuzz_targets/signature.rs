@@ -1,0 +1,5 @@
+//! Signatures of connectors.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| raic_wasm::fuzzing::signature(data));
