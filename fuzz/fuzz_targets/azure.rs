@@ -15,7 +15,7 @@ fn host(auth: &str) -> Host {
         .setting("account", "a")
         .setting("container", "c")
         .setting("endpoint", "https://a.blob.core.windows.net")
-        .setting("login", "https://login.microsoftonline.com")
+        .setting("auth-url", "https://login.microsoftonline.com")
         .setting("tenant", "t")
         .setting("application.client-id", "id")
         .secret("application.client-secret", "s")

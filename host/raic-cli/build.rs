@@ -1,6 +1,6 @@
-//! Takes the connectors of a release into the binary: `RAIC_CONNECTORS` names the folder that
-//! `cargo xtask connectors` made. Without it there are none, and connectors wait for the operator's
-//! approval.
+//! Puts the connectors of a release into the binary. `RAIC_CONNECTORS` names the folder that
+//! `cargo xtask connectors` made. If it is not set, the binary contains no connectors, and every
+//! connector waits for the operator's approval.
 
 use std::{env, fmt::Write as _, fs, path::Path};
 

@@ -103,7 +103,7 @@ async fn the_swift_connector_conforms_on_radosgw_by_v1() {
         ("auth", "v1"),
         ("auth-url", login.as_str()),
         ("container", "container"),
-        ("create-only", "head"),
+        ("create-only", "emulated"),
     ];
     let (cloud, learned) = pinned(&settings, &account(SWIFT_USER, SWIFT_KEY))
         .await

@@ -118,7 +118,8 @@ function request(method, { key, query = {}, headers = {}, upload }) {
   return send({ method, url, headers: all, content: new Uint8Array() }, upload);
 }
 
-const ifMatch = (etag) => (etag === undefined ? {} : { 'if-match': `"${etag}"` });
+/** The condition that the object has that etag. */
+const conditional = (ifMatch) => (ifMatch === undefined ? {} : { 'if-match': `"${ifMatch}"` });
 
 // Answers.
 
@@ -232,7 +233,7 @@ const contract = {
       headers['content-md5'] = btoa(String.fromCharCode(...content.digest('md5')));
     }
     if (mode.tag === 'create-only') headers['if-none-match'] = '*';
-    if (mode.tag === 'if-match') Object.assign(headers, ifMatch(mode.val));
+    if (mode.tag === 'if-match') Object.assign(headers, conditional(mode.val));
     const answer = request('PUT', { key, headers, upload: content });
     const failure = failureOf(answer, [201]);
     if (failure?.kind === 'precondition-failed' && mode.tag === 'create-only') {
@@ -242,8 +243,8 @@ const contract = {
     return infoOf(content.size(), answer.header('etag'), answer.header('last-modified'));
   },
 
-  get(key, range, etag) {
-    const headers = ifMatch(etag);
+  get(key, range, ifMatch) {
+    const headers = conditional(ifMatch);
     if (range) headers['x-ms-range'] = `bytes=${range.offset}-${range.offset + range.length - 1n}`;
     const answer = request('GET', { key, headers });
     expect(answer, [200, 206]);
@@ -263,8 +264,8 @@ const contract = {
     return infoOfAnswer(answer);
   },
 
-  delete(key, etag) {
-    const headers = { ...ifMatch(etag), 'x-ms-delete-snapshots': 'include' };
+  delete(key, ifMatch) {
+    const headers = { ...conditional(ifMatch), 'x-ms-delete-snapshots': 'include' };
     const failure = failureOf(request('DELETE', { key, headers }), [202]);
     if (failure && failure.kind !== 'not-found') throw failure;
   },

@@ -7,11 +7,15 @@ const ID_HEADER: &str = "x-guploader-uploadid";
 
 /// Returns `Ok` if the status is one of those wanted, else the error that the answer describes.
 pub(crate) fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
-    let outcome = raic_sdk::answer::expect(answer, wanted, ID_HEADER, |answer, document| {
+    raic_sdk::answer::expect(answer, wanted, ID_HEADER, |answer, document| {
         describe(answer.status(), document)
-    });
-    // Assertions, and requests by HMAC key, are signed with this host's clock.
-    outcome.map_err(|e| raic_sdk::answer::dated(answer, e))
+    })
+}
+
+/// Checks an answer as [`expect`] does, to a request that was signed with this host's clock: an
+/// assertion, or any request by an HMAC key. If the clock is wrong, the error says so.
+pub(crate) fn expect_signed(answer: &Response, wanted: &[u16]) -> Result<()> {
+    expect(answer, wanted).map_err(|e| raic_sdk::answer::dated(answer, e))
 }
 
 /// Reads an error document: of the JSON API, of the token endpoint, of the XML API, or the plain
@@ -106,7 +110,8 @@ mod tests {
     fn errors_of_both_apis_and_of_logins_are_read() {
         let reason = |reason: &str, message: &str| {
             format!(
-                r#"{{"error":{{"code":1,"message":"{message}","errors":[{{"reason":"{reason}"}}]}}}}"#
+                r#"{{"error":{{"code":1,"message":"{message}",
+                "errors":[{{"reason":"{reason}"}}]}}}}"#
             )
         };
         let bucket = reason("notFound", "The specified bucket does not exist.");
@@ -131,7 +136,8 @@ mod tests {
             Some(ErrorKind::Unauthenticated)
         );
         let skew = login(
-            "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable timeframe.",
+            "Invalid JWT: Token must be a short-lived token (60 minutes) and in a reasonable \
+             timeframe.",
         );
         assert_eq!(kind(400, &skew), Some(ErrorKind::ClockSkew));
     }

@@ -1,13 +1,15 @@
 //! The JSON API ("Cloud Storage JSON API", v1).
 
 use raic_sdk::{
-    BASE64, Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Request,
-    Response, Result, error,
-    json::{self, quote},
-    required_setting, setting, time, uri,
+    BASE64, Body, ByteRange, Digests as _, ErrorKind, Listed, ObjectInfo, Page, Payload, Response,
+    Result,
+    answer::range_header,
+    error,
+    json::{self, json},
+    required_setting, setting, time,
 };
 
-use crate::{answer::expect, info, login::send};
+use crate::{answer::expect, info, request::Unauthorised};
 
 /// The most that is read of a listing, or of an object's metadata, in bytes.
 const MAX_LISTING: u32 = 4 << 20;
@@ -16,47 +18,25 @@ const MAX_PAGES: usize = 8;
 /// The fields that a listing asks for.
 const FIELDS: &str = "items(name,size,generation,updated),nextPageToken";
 
-fn bucket_url() -> Result<String> {
-    Ok(format!(
-        "{}/storage/v1/b/{}",
-        required_setting("endpoint")?,
-        uri::encode(&required_setting("bucket")?)
-    ))
-}
-
-fn object_url(key: &str) -> Result<String> {
-    Ok(format!("{}/o/{}", bucket_url()?, uri::encode(key)))
-}
-
-/// The query of a request, of the items that have a value. If the setting `user-project` names the
-/// project that pays, it is added.
-fn query(items: &[(&str, Option<&str>)]) -> String {
-    let payer = setting("user-project");
-    let payer = [("userProject", payer.as_deref())];
-    let items = items.iter().chain(&payer);
-    let given =
-        items.filter_map(|(name, value)| Some(format!("{name}={}", uri::encode((*value)?))));
-    given.collect::<Vec<_>>().join("&")
+/// Adds the condition that the object has that generation; 0 means that there is no object.
+fn conditional(request: Unauthorised, generation: Option<&str>) -> Unauthorised {
+    match generation {
+        Some(generation) => request.query("ifGenerationMatch", generation),
+        None => request,
+    }
 }
 
 pub(crate) fn put(key: &str, content: &Payload, generation: Option<&str>) -> Result<ObjectInfo> {
-    let (endpoint, bucket) = (
-        required_setting("endpoint")?,
-        uri::encode(&required_setting("bucket")?),
-    );
-    let query = query(&[
-        ("ifGenerationMatch", generation),
-        ("name", Some(key)),
-        ("uploadType", Some("media")),
-    ]);
-    let url = format!("{endpoint}/upload/storage/v1/b/{bucket}/o?{query}");
-    let build =
-        || Ok(Request::new("POST", url.clone()).header("content-type", "application/octet-stream"));
-    let answer = send(build, Some(content))?;
+    let answer = conditional(Unauthorised::upload("POST"), generation)
+        .query("name", key)
+        .query("uploadType", "media")
+        .header("content-type", "application/octet-stream")
+        .send(Some(content))?;
     expect(&answer, &[200])?;
     let stored = json::parse(&answer.read(MAX_LISTING)?)?;
     // TLS protects the bytes; without it their digest does.
-    let digest = json::text(&stored, "/md5Hash").filter(|_| endpoint.starts_with("http:"));
+    let is_plain = required_setting("endpoint")?.starts_with("http:");
+    let digest = json::text(&stored, "/md5Hash").filter(|_| is_plain);
     if digest.is_some_and(|digest| digest != BASE64.encode(&content.md5())) {
         return Err(error(
             ErrorKind::Integrity,
@@ -71,19 +51,12 @@ pub(crate) fn get(
     range: Option<ByteRange>,
     generation: Option<&str>,
 ) -> Result<(ObjectInfo, Body)> {
-    let url = format!(
-        "{}?{}",
-        object_url(key)?,
-        query(&[("alt", Some("media")), ("ifGenerationMatch", generation)])
-    );
-    let build = || {
-        let request = Request::new("GET", url.clone());
-        Ok(match range {
-            Some(range) => request.header("range", &raic_sdk::answer::range_header(range)),
-            None => request,
-        })
-    };
-    let answer = send(build, None)?;
+    let request = Unauthorised::object("GET", key).query("alt", "media");
+    let mut request = conditional(request, generation);
+    if let Some(range) = range {
+        request = request.header("range", range_header(range));
+    }
+    let answer = request.send(None)?;
     expect(&answer, &[200, 206])?;
     Ok((info(&answer)?, Response::into_body(answer)?))
 }
@@ -98,31 +71,29 @@ pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
         match (page.entries.into_iter().next(), page.next) {
             (Some(entry), _) if entry.key == key => return Ok(entry.info),
             (None, Some(next)) => cursor = Some(next),
-            _ => break,
+            _ => return Err(error(ErrorKind::NotFound, "there is no such object")),
         }
     }
-    Err(error(ErrorKind::NotFound, "there is no such object"))
+    // The object may still be on a later page.
+    Err(error(
+        ErrorKind::Unavailable,
+        format!("{MAX_PAGES} pages of the listing are empty, and it goes on"),
+    ))
 }
 
 pub(crate) fn delete(key: &str, generation: Option<&str>) -> Result<()> {
-    let query = query(&[("ifGenerationMatch", generation)]);
-    let separator = if query.is_empty() { "" } else { "?" };
-    let url = format!("{}{separator}{query}", object_url(key)?);
-    expect(
-        &send(|| Ok(Request::new("DELETE", url.clone())), None)?,
-        &[200, 204],
-    )
+    let answer = conditional(Unauthorised::object("DELETE", key), generation).send(None)?;
+    expect(&answer, &[200, 204])
 }
 
 pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
-    let query = query(&[
-        ("fields", Some(FIELDS)),
-        ("maxResults", Some(&limit.to_string())),
-        ("pageToken", cursor.as_deref()),
-        ("prefix", Some(prefix)),
-    ]);
-    let url = format!("{}/o?{query}", bucket_url()?);
-    let answer = send(|| Ok(Request::new("GET", url.clone())), None)?;
+    let mut request = Unauthorised::objects("GET")
+        .query("fields", FIELDS)
+        .query("maxResults", limit.to_string());
+    if let Some(token) = cursor {
+        request = request.query("pageToken", token);
+    }
+    let answer = request.query("prefix", prefix).send(None)?;
     expect(&answer, &[200]).map_err(|mut e| {
         // A missing object is the same 404, but only the bucket can be missing here.
         if e.kind == ErrorKind::NotFound {
@@ -134,11 +105,10 @@ pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<P
 }
 
 pub(crate) fn create_bucket() -> Result<()> {
-    let content = format!(
-        r#"{{"name":{},"location":{}}}"#,
-        quote(&required_setting("bucket")?),
-        quote(&required_setting("location")?)
-    );
+    let content = json!({
+        "name": required_setting("bucket")?,
+        "location": required_setting("location")?,
+    });
     let project = setting("project");
     let project = project.ok_or_else(|| {
         error(
@@ -146,24 +116,16 @@ pub(crate) fn create_bucket() -> Result<()> {
             "a bucket is created in a project; set `project` to the project's id",
         )
     })?;
-    let url = format!(
-        "{}/storage/v1/b?project={}",
-        required_setting("endpoint")?,
-        uri::encode(&project)
-    );
-    let build = || {
-        let request = Request::new("POST", url.clone()).header("content-type", "application/json");
-        Ok(request.content(content.clone().into_bytes()))
-    };
-    expect(&send(build, None)?, &[200])
+    let answer = Unauthorised::containers("POST")
+        .query("project", project)
+        .header("content-type", "application/json")
+        .content(content.to_string().into_bytes())
+        .send(None)?;
+    expect(&answer, &[200])
 }
 
 pub(crate) fn delete_bucket() -> Result<()> {
-    let url = bucket_url()?;
-    expect(
-        &send(|| Ok(Request::new("DELETE", url.clone())), None)?,
-        &[200, 204],
-    )
+    expect(&Unauthorised::container("DELETE").send(None)?, &[200, 204])
 }
 
 /// What an object's resource, as the JSON API gives it, says of the object.
@@ -236,7 +198,8 @@ mod tests {
         assert_eq!((info.size, info.etag.as_deref()), (5, Some("17")));
         assert_eq!(
             sent[1].url,
-            "https://storage.googleapis.com/upload/storage/v1/b/b/o?ifGenerationMatch=0&name=a%2Fb&uploadType=media"
+            "https://storage.googleapis.com/upload/storage/v1/b/b/o\
+             ?ifGenerationMatch=0&name=a%2Fb&uploadType=media"
         );
         assert_eq!(sent[1].body, b"hello");
     }
@@ -282,5 +245,25 @@ mod tests {
             .answer(Answer::new(200).body(longer))
             .run(|| head("k"));
         assert_eq!(info.unwrap_err().kind, ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_head_that_does_not_see_the_end_does_not_say_that_there_is_nothing() {
+        let empty = || Answer::new(200).body(r#"{"nextPageToken":"on"}"#);
+        let host = (0..MAX_PAGES).fold(host(), |host, _| host.answer(empty()));
+        let (info, sent) = host.run(|| head("k"));
+        assert_eq!(info.unwrap_err().kind, ErrorKind::Unavailable);
+        assert_eq!(sent.len(), 1 + MAX_PAGES);
+        let last = Answer::new(200).body("{}");
+        let (info, _) = self::host().answer(empty()).answer(last).run(|| head("k"));
+        assert_eq!(info.unwrap_err().kind, ErrorKind::NotFound);
+    }
+
+    /// The machine's clock has no part in a token. The test's clock stands in 1970.
+    #[test]
+    fn a_token_that_may_not_is_no_matter_of_the_clock() {
+        let denied = Answer::new(403).header("date", "Tue, 14 Nov 2023 22:13:00 GMT");
+        let (e, _) = host().answer(denied).run(|| list("", None, 1));
+        assert_eq!(e.unwrap_err().kind, ErrorKind::PermissionDenied);
     }
 }

@@ -5,6 +5,7 @@
 mod answer;
 mod json_api;
 mod login;
+mod request;
 mod signing;
 mod xml_api;
 

@@ -1,37 +1,40 @@
 //! Signatures by HMAC keys ("V4 signing process", "Canonical requests"), up to the canonical
 //! request. The host, which has the secret, does the rest.
 
-use raic_sdk::{Request, Result, hex, now_unix_ms, required_setting, secrets, time, uri};
+use raic_sdk::{
+    Digests as _, Payload, Request, Response, Result, hex, now_unix_ms, required_setting, secrets,
+    setting, time, uri,
+};
 
 /// A request of the XML API that is not signed yet.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Unsigned {
     method: &'static str,
     /// The object's key; `None` for the bucket.
     key: Option<String>,
-    /// The items of the query, in the order of their names.
     query: Vec<(&'static str, String)>,
+    /// The headers, their names in lower case.
     headers: Vec<(&'static str, String)>,
-    /// The content's SHA-256 in hexadecimal, or `UNSIGNED-PAYLOAD` if it is not signed.
-    digest: String,
 }
 
 impl Unsigned {
     pub(crate) fn object(method: &'static str, key: &str) -> Self {
         Self {
             key: Some(key.to_owned()),
-            ..Self::bucket(method, Vec::new())
+            ..Self::container(method)
         }
     }
 
-    pub(crate) fn bucket(method: &'static str, query: Vec<(&'static str, String)>) -> Self {
+    pub(crate) fn container(method: &'static str) -> Self {
         Self {
             method,
-            key: None,
-            query,
-            headers: Vec::new(),
-            digest: hex(&raic_sdk::sha256(b"")),
+            ..Self::default()
         }
+    }
+
+    pub(crate) fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
     }
 
     pub(crate) fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
@@ -39,39 +42,30 @@ impl Unsigned {
         self
     }
 
-    pub(crate) fn digest(mut self, digest: String) -> Self {
-        self.digest = digest;
-        self
-    }
-
-    pub(crate) fn signed(self) -> Result<Request> {
+    /// Signs the request and sends it.
+    pub(crate) fn send(self, upload: Option<&Payload>) -> Result<Response> {
         let endpoint = required_setting("endpoint")?;
-        let (_, authority, base) = uri::split(&endpoint).unwrap_or_default();
+        let (scheme, authority, base) = uri::split(&endpoint).unwrap_or_default();
         let mut path = format!("{base}/{}", uri::encode(&required_setting("bucket")?));
         if let Some(key) = &self.key {
             path += &format!("/{}", uri::encode_path(key));
         }
-        let query: Vec<String> = self
-            .query
-            .iter()
-            .map(|(name, value)| format!("{name}={}", uri::encode(value)))
-            .collect();
-        let query = query.join("&");
+        let query = canonical_query(&self.query);
         let timestamp = time::basic(now_unix_ms());
+        let digest = match upload {
+            // TLS protects the bytes; without it their digest does.
+            Some(payload) if scheme == "http" => hex(&payload.sha256()),
+            Some(_) => "UNSIGNED-PAYLOAD".to_owned(),
+            None => hex(&raic_sdk::sha256(b"")),
+        };
         let mut headers = self.headers;
-        if let Some(project) = raic_sdk::setting("user-project") {
+        if let Some(project) = setting("user-project") {
             headers.push(("x-goog-user-project", project));
         }
-        headers.push(("x-goog-content-sha256", self.digest.clone()));
+        headers.push(("x-goog-content-sha256", digest.clone()));
         headers.push(("x-goog-date", timestamp.clone()));
-        let (canonical, names) = canonical_request(
-            self.method,
-            &path,
-            &query,
-            authority,
-            &headers,
-            &self.digest,
-        );
+        let (canonical, names) =
+            canonical_request(self.method, &path, &query, authority, &headers, &digest);
         let secret = secrets::required("hmac-key.secret")?;
         let signature =
             secret.sigv4("GOOG4", &timestamp, "auto", "storage", canonical.as_bytes())?;
@@ -88,7 +82,7 @@ impl Unsigned {
         let request = headers.iter().fold(request, |request, (name, value)| {
             request.header(name, value)
         });
-        Ok(request.header("authorization", &authorization))
+        request.header("authorization", &authorization).send(upload)
     }
 }
 
@@ -122,13 +116,33 @@ fn canonical_request(
     )
 }
 
+/// The query as it is signed and sent: encoded, and in the order of its names.
+fn canonical_query(items: &[(&str, String)]) -> String {
+    let mut items: Vec<_> = items
+        .iter()
+        .map(|(name, value)| (uri::encode(name), uri::encode(value)))
+        .collect();
+    items.sort_unstable();
+    items
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect::<Vec<_>>()
+        .join("&")
+}
+
 #[cfg(test)]
 mod tests {
-    use raic_sdk::testing::{Answer, Host};
+    use raic_sdk::testing::{Answer, Host, payload};
 
     use super::*;
 
-    fn signature(keys: (&str, &str), date: &str, bucket: &str, request: Unsigned) -> String {
+    fn signature(
+        keys: (&str, &str),
+        date: &str,
+        bucket: &str,
+        request: Unsigned,
+        upload: Option<&Payload>,
+    ) -> String {
         let host = Host::new()
             .setting("endpoint", "https://storage.googleapis.com")
             .setting("bucket", bucket)
@@ -136,7 +150,7 @@ mod tests {
             .secret("hmac-key.secret", keys.1)
             .now(time::parse_rfc3339(date).unwrap())
             .answer(Answer::new(200));
-        let (answer, sent) = host.run(|| request.signed()?.send(None));
+        let (answer, sent) = host.run(|| request.send(upload));
         answer.unwrap();
         sent[0]
             .header("authorization")
@@ -156,7 +170,8 @@ mod tests {
                 ("GOOGTESTACCESSKEY", "testsecretkey"),
                 "2026-07-03T00:00:00Z",
                 "test-bucket",
-                put.digest("UNSIGNED-PAYLOAD".to_owned())
+                put,
+                Some(&payload("hello"))
             ),
             "4f82e49c69753329afd4768ccf1db6b472dbbd86d082a08b5b9f9fe368fb6ef6"
         );
@@ -166,7 +181,8 @@ mod tests {
                 ("GOOG_EXAMPLE_ID", "EXAMPLE_SECRET"),
                 "2025-01-01T00:00:00Z",
                 "example-bucket",
-                get
+                get,
+                None
             ),
             "ba07407abb494c7fb619c47fb3ce91aa2993a258a0fc958f20532eab523c8348"
         );

@@ -2,11 +2,11 @@
 //! with Amazon's, its conditions are ignored.
 
 use raic_sdk::{
-    Body, ByteRange, Digests as _, Error, ErrorKind, Listed, ObjectInfo, Page, Payload, Response,
-    Result, error, hex, required_setting, time, xml::Element,
+    Body, ByteRange, Error, ErrorKind, Listed, ObjectInfo, Page, Payload, Response, Result,
+    answer::range_header, error, time, xml::Element,
 };
 
-use crate::{answer::expect, info, signing::Unsigned};
+use crate::{answer::expect_signed, info, signing::Unsigned};
 
 /// The most that is read of a listing, in bytes.
 const MAX_LISTING: u32 = 4 << 20;
@@ -20,20 +20,9 @@ fn conditional(request: Unsigned, generation: Option<&str>) -> Unsigned {
 }
 
 pub(crate) fn put(key: &str, content: &Payload, generation: Option<&str>) -> Result<ObjectInfo> {
-    // TLS protects the bytes; without it their digest does.
-    let is_plain = required_setting("endpoint")?.starts_with("http:");
-    let digest = if is_plain {
-        hex(&content.sha256())
-    } else {
-        "UNSIGNED-PAYLOAD".to_owned()
-    };
-    let request = Unsigned::object("PUT", key)
-        .header("content-type", "application/octet-stream")
-        .digest(digest);
-    let answer = conditional(request, generation)
-        .signed()?
-        .send(Some(content))?;
-    expect(&answer, &[200])?;
+    let request = Unsigned::object("PUT", key).header("content-type", "application/octet-stream");
+    let answer = conditional(request, generation).send(Some(content))?;
+    expect_signed(&answer, &[200])?;
     Ok(ObjectInfo {
         size: content.size(),
         etag: answer.header("x-goog-generation"),
@@ -49,16 +38,16 @@ pub(crate) fn get(
 ) -> Result<(ObjectInfo, Body)> {
     let mut request = conditional(Unsigned::object("GET", key), generation);
     if let Some(range) = range {
-        request = request.header("range", raic_sdk::answer::range_header(range));
+        request = request.header("range", range_header(range));
     }
-    let answer = request.signed()?.send(None)?;
-    expect(&answer, &[200, 206])?;
+    let answer = request.send(None)?;
+    expect_signed(&answer, &[200, 206])?;
     Ok((info(&answer)?, Response::into_body(answer)?))
 }
 
 pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
-    let answer = Unsigned::object("HEAD", key).signed()?.send(None)?;
-    match expect(&answer, &[200]) {
+    let answer = Unsigned::object("HEAD", key).send(None)?;
+    match expect_signed(&answer, &[200]) {
         // A HEAD has no document that says what is wrong with a key or a clock. The error of a
         // listing has one.
         Err(e) if matches!(e.http_status, Some(400 | 403)) && e.provider_code.is_none() => {
@@ -70,23 +59,21 @@ pub(crate) fn head(key: &str) -> Result<ObjectInfo> {
 }
 
 pub(crate) fn delete(key: &str, generation: Option<&str>) -> Result<()> {
-    let answer = conditional(Unsigned::object("DELETE", key), generation)
-        .signed()?
-        .send(None)?;
-    expect(&answer, &[200, 204])
+    let answer = conditional(Unsigned::object("DELETE", key), generation).send(None)?;
+    expect_signed(&answer, &[200, 204])
 }
 
 pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
-    let mut query: Vec<_> = cursor
-        .map(|token| ("continuation-token", token))
-        .into_iter()
-        .collect();
-    query.push(("list-type", "2".to_owned()));
-    query.push(("max-keys", limit.to_string()));
-    query.push(("prefix", prefix.to_owned()));
-    let answer = Unsigned::bucket("GET", query).signed()?.send(None)?;
+    let mut request = Unsigned::container("GET")
+        .query("list-type", "2")
+        .query("max-keys", limit.to_string())
+        .query("prefix", prefix);
+    if let Some(token) = cursor {
+        request = request.query("continuation-token", token);
+    }
+    let answer = request.send(None)?;
     // Nothing but the bucket can be missing.
-    expect(&answer, &[200]).map_err(|e| match e.kind {
+    expect_signed(&answer, &[200]).map_err(|e| match e.kind {
         ErrorKind::NotFound => Error {
             kind: ErrorKind::ContainerNotFound,
             ..e
@@ -97,19 +84,11 @@ pub(crate) fn list(prefix: &str, cursor: Option<String>, limit: u32) -> Result<P
 }
 
 pub(crate) fn create_bucket() -> Result<()> {
-    expect(
-        &Unsigned::bucket("PUT", Vec::new()).signed()?.send(None)?,
-        &[200],
-    )
+    expect_signed(&Unsigned::container("PUT").send(None)?, &[200])
 }
 
 pub(crate) fn delete_bucket() -> Result<()> {
-    expect(
-        &Unsigned::bucket("DELETE", Vec::new())
-            .signed()?
-            .send(None)?,
-        &[200, 204],
-    )
+    expect_signed(&Unsigned::container("DELETE").send(None)?, &[200, 204])
 }
 
 fn parse_listing(document: &[u8]) -> Result<Page> {
@@ -155,4 +134,39 @@ fn parse_listing(document: &[u8]) -> Result<Page> {
         return Err(lacks("a NextContinuationToken though it is truncated"));
     }
     Ok(Page { entries, next })
+}
+
+#[cfg(test)]
+mod tests {
+    use raic_sdk::testing::{Answer, Host, payload};
+
+    use super::*;
+
+    fn host() -> Host {
+        Host::new()
+            .setting("endpoint", "https://storage.googleapis.com")
+            .setting("bucket", "b")
+            .setting("hmac-key.access-id", "GOOGID")
+            .secret("hmac-key.secret", "secret")
+            .now(1_700_000_000_000)
+    }
+
+    #[test]
+    fn a_clock_by_which_requests_are_signed_may_be_wrong() {
+        let denied = Answer::new(403).header("date", "Tue, 14 Nov 2023 23:13:00 GMT");
+        let (e, _) = host().answer(denied).run(|| list("", None, 1));
+        assert_eq!(e.unwrap_err().kind, ErrorKind::ClockSkew);
+    }
+
+    #[test]
+    fn a_body_is_signed_unless_it_is_put_over_tls() {
+        let put = || put("k", &payload("x"), None);
+        let header = "x-goog-content-sha256";
+        let (_, sent) = host().answer(Answer::new(200)).run(put);
+        assert_eq!(sent[0].header(header), Some("UNSIGNED-PAYLOAD"));
+        let plain = host().setting("endpoint", "http://127.0.0.1:9000");
+        let (_, sent) = plain.answer(Answer::new(200)).run(put);
+        let digest = raic_sdk::hex(&raic_sdk::sha256(b"x"));
+        assert_eq!(sent[0].header(header), Some(digest.as_str()));
+    }
 }

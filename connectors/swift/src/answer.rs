@@ -64,7 +64,8 @@ mod tests {
         assert_eq!(plain(page), "Unauthorized This server could not verify");
         assert_eq!(
             plain(
-                r#"{"error":{"code":401,"message":"The request you have made requires authentication."}}"#
+                r#"{"error":{"code":401,
+                "message":"The request you have made requires authentication."}}"#
             ),
             "The request you have made requires authentication."
         );

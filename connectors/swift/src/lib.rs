@@ -6,13 +6,16 @@
 
 mod answer;
 mod login;
+mod request;
 
 use answer::expect;
 use raic_sdk::{
     Body, ByteRange, Capabilities, Connector, CreateOnly, Digests as _, Error, ErrorKind, Extra,
-    Listed, ObjectInfo, Page, Payload, Request, Result, Usage, WriteMode, conditions, error, hex,
-    json, setting, time, uri,
+    Listed, ObjectInfo, Page, Payload, Response, Result, Usage, WriteMode,
+    answer::{quoted, range_header},
+    conditions, error, hex, json, setting, time,
 };
+use request::Unauthorised;
 
 /// The most that is read of a listing, in bytes: 1000 names of the longest kind, with room to
 /// spare.
@@ -24,17 +27,13 @@ pub struct Swift;
 
 raic_sdk::connector!(Swift);
 
-fn object(container: &str, key: &str) -> String {
-    format!("{container}/{}", uri::encode_path(key))
-}
-
 impl Connector for Swift {
     fn describe() -> Result<Extra> {
-        let create_only = match setting("create-only").as_deref() {
-            Some("none") => CreateOnly::None,
-            _ => CreateOnly::Emulated,
+        let described = match create_only()? {
+            CreateOnly::None => CreateOnly::None,
+            CreateOnly::Native | CreateOnly::Emulated => CreateOnly::Emulated,
         };
-        Ok(Capabilities::new(create_only)
+        Ok(Capabilities::new(described)
             .ordered()
             .eventual()
             .max_object_size(5 << 30)
@@ -46,29 +45,25 @@ impl Connector for Swift {
     }
 
     fn put(key: String, content: &Payload, mode: WriteMode) -> Result<ObjectInfo> {
-        if let WriteMode::IfMatch(_) = mode {
-            return Err(error(
-                ErrorKind::Unsupported,
-                "Swift does not replace by etag",
-            ));
-        }
-        let way = setting("create-only").unwrap_or_default();
-        let creates = matches!(mode, WriteMode::CreateOnly) && way != "none";
-        if creates && way == "head" {
-            conditions::is_absent(Self::head(key.clone()))?;
-        }
         let digest = hex(&content.md5());
-        let build = |container: &str| {
-            let request = Request::new("PUT", object(container, &key))
-                .header("content-type", "application/octet-stream")
-                .header("etag", &digest);
-            if creates && way == "header" {
-                request.header("if-none-match", "*")
-            } else {
-                request
+        let mut request = Unauthorised::object("PUT", &key)
+            .header("content-type", "application/octet-stream")
+            .header("etag", &digest);
+        match &mode {
+            WriteMode::Overwrite => {}
+            WriteMode::IfMatch(_) => {
+                return Err(error(
+                    ErrorKind::Unsupported,
+                    "Swift does not replace by etag",
+                ));
             }
-        };
-        let answer = login::send(build, Some(content))?;
+            WriteMode::CreateOnly => match create_only()? {
+                CreateOnly::None => {}
+                CreateOnly::Emulated => conditions::is_absent(Self::head(key))?,
+                CreateOnly::Native => request = request.header("if-none-match", "*"),
+            },
+        }
+        let answer = request.send(Some(content))?;
         expect(&answer, &[201]).map_err(|e| conditions::of_put(e, &mode))?;
         Ok(ObjectInfo {
             size: content.size(),
@@ -83,26 +78,20 @@ impl Connector for Swift {
         range: Option<ByteRange>,
         if_match: Option<String>,
     ) -> Result<(ObjectInfo, Body)> {
-        let build = |container: &str| {
-            let mut request = Request::new("GET", object(container, &key));
-            if let Some(range) = range {
-                request = request.header("range", &raic_sdk::answer::range_header(range));
-            }
-            match &if_match {
-                Some(etag) => request.header("if-match", &format!("\"{etag}\"")),
-                None => request,
-            }
-        };
-        let answer = login::send(build, None)?;
+        let mut request = Unauthorised::object("GET", &key);
+        if let Some(range) = range {
+            request = request.header("range", range_header(range));
+        }
+        if let Some(etag) = if_match {
+            request = request.header("if-match", quoted(&etag));
+        }
+        let answer = request.send(None)?;
         expect(&answer, &[200, 206])?;
-        Ok((info(&answer)?, raic_sdk::Response::into_body(answer)?))
+        Ok((info(&answer)?, Response::into_body(answer)?))
     }
 
     fn head(key: String) -> Result<ObjectInfo> {
-        let answer = login::send(
-            |container| Request::new("HEAD", object(container, &key)),
-            None,
-        )?;
+        let answer = Unauthorised::object("HEAD", &key).send(None)?;
         expect(&answer, &[200, 204])?;
         info(&answer)
     }
@@ -114,10 +103,7 @@ impl Connector for Swift {
         {
             return Ok(());
         }
-        let answer = login::send(
-            |container| Request::new("DELETE", object(container, &key)),
-            None,
-        )?;
+        let answer = Unauthorised::object("DELETE", &key).send(None)?;
         conditions::or_gone(expect(&answer, &[200, 204]), ErrorKind::NotFound)
     }
 
@@ -126,15 +112,12 @@ impl Connector for Swift {
     }
 
     fn create_container() -> Result<()> {
-        let answer = login::send(|container| Request::new("PUT", container.to_owned()), None)?;
+        let answer = Unauthorised::container("PUT").send(None)?;
         expect(&answer, &[201, 202])
     }
 
     fn delete_container() -> Result<()> {
-        let answer = login::send(
-            |container| Request::new("DELETE", container.to_owned()),
-            None,
-        )?;
+        let answer = Unauthorised::container("DELETE").send(None)?;
         let removed = expect(&answer, &[204]).map_err(|mut e| {
             if e.kind == ErrorKind::Conflict {
                 (e.kind, e.message) = (
@@ -148,10 +131,9 @@ impl Connector for Swift {
     }
 
     fn usage() -> Result<Usage> {
-        let container = login::send(|container| Request::new("HEAD", container.to_owned()), None)?;
+        let container = Unauthorised::container("HEAD").send(None)?;
         expect(&container, &[200, 204])?;
-        let account =
-            login::send_to_account(|account| Request::new("HEAD", account.to_owned()), None)?;
+        let account = Unauthorised::account("HEAD").send(None)?;
         match expect(&account, &[200, 204]) {
             Ok(()) => {}
             // A user of one container alone may not see the account.
@@ -183,8 +165,14 @@ impl Connector for Swift {
     }
 }
 
+/// What the setting `create-only` says; `native` unless it is set.
+fn create_only() -> Result<CreateOnly> {
+    let way = setting("create-only").unwrap_or_else(|| "native".to_owned());
+    CreateOnly::of_setting("create-only", &way)
+}
+
 /// What the headers of a `container` or an `account`, as `holder` says, report of its usage.
-fn used(answer: &raic_sdk::Response, holder: &str) -> Usage {
+fn used(answer: &Response, holder: &str) -> Usage {
     let number = |name: &str| {
         answer
             .header(&format!("x-{holder}-{name}"))
@@ -200,7 +188,7 @@ fn used(answer: &raic_sdk::Response, holder: &str) -> Usage {
 
 /// What the headers of an object's answer say. Etags are the content's MD5, which some services put
 /// in quotes.
-fn info(answer: &raic_sdk::Response) -> Result<ObjectInfo> {
+fn info(answer: &Response) -> Result<ObjectInfo> {
     let info = raic_sdk::answer::info(answer)?;
     Ok(ObjectInfo {
         etag: info.etag.map(|etag| etag.trim_matches('"').to_owned()),
@@ -209,17 +197,14 @@ fn info(answer: &raic_sdk::Response) -> Result<ObjectInfo> {
 }
 
 fn list_page(prefix: &str, cursor: Option<String>, limit: u32) -> Result<Page> {
-    let build = |container: &str| {
-        let mut url = format!(
-            "{container}?format=json&limit={limit}&prefix={}",
-            uri::encode(prefix)
-        );
-        if let Some(marker) = &cursor {
-            url += &format!("&marker={}", uri::encode(marker));
-        }
-        Request::new("GET", url)
-    };
-    let answer = login::send(build, None)?;
+    let mut request = Unauthorised::container("GET")
+        .query("format", "json")
+        .query("limit", limit.to_string())
+        .query("prefix", prefix);
+    if let Some(marker) = cursor {
+        request = request.query("marker", marker);
+    }
+    let answer = request.send(None)?;
     expect(&answer, &[200, 204]).map_err(|mut e| {
         // A missing object is the same 404, but only the container can be missing here.
         if e.kind == ErrorKind::NotFound {
@@ -264,15 +249,66 @@ fn parse_listing(document: &[u8]) -> Result<Page, Error> {
 
 #[cfg(test)]
 mod tests {
-    use raic_sdk::testing::{Answer, Host};
+    use raic_sdk::testing::{Answer, Host, Sent, payload};
 
     use super::*;
 
+    /// A host whose first answer is that of a login.
+    fn by_v1() -> Host {
+        Host::new()
+            .setting("container", "c")
+            .setting("auth", "v1")
+            .setting("auth-url", "https://h/auth/v1.0")
+            .setting("account.user", "u")
+            .secret("account.password", "p4ssword")
+            .token("token-v1", "t0ken-of-some-length")
+            .answer(Answer::new(200).header("x-storage-url", "https://h/v1/AUTH_u"))
+    }
+
+    fn create(host: Host) -> (Result<ObjectInfo>, Vec<Sent>) {
+        host.run(|| Swift::put("a b".to_owned(), &payload("x"), WriteMode::CreateOnly))
+    }
+
+    #[test]
+    fn an_object_is_created_in_the_way_that_is_set() {
+        let (stored, sent) = create(by_v1().answer(Answer::new(412)));
+        assert_eq!(stored.unwrap_err().kind, ErrorKind::AlreadyExists);
+        assert_eq!(sent[1].url, "https://h/v1/AUTH_u/c/a%20b");
+        assert_eq!(sent[1].header("if-none-match"), Some("*"));
+
+        let emulated = || by_v1().setting("create-only", "emulated");
+        let found = Answer::new(200).header("content-length", "1");
+        let (stored, sent) = create(emulated().answer(found));
+        assert_eq!(stored.unwrap_err().kind, ErrorKind::AlreadyExists);
+        assert_eq!((sent.len(), sent[1].method.as_str()), (2, "HEAD"));
+        let absent = emulated().answer(Answer::new(404));
+        let (stored, sent) = create(absent.answer(Answer::new(201)));
+        assert_eq!(stored.unwrap().size, 1);
+        assert_eq!(sent[2].header("if-none-match"), None);
+
+        let none = by_v1().setting("create-only", "none");
+        let (stored, sent) = create(none.answer(Answer::new(201)));
+        assert!(stored.is_ok() && sent.len() == 2);
+        assert_eq!(sent[1].header("if-none-match"), None);
+    }
+
+    #[test]
+    fn what_is_described_is_what_the_service_does_and_not_how() {
+        for (way, described) in [
+            ("native", "emulated"),
+            ("emulated", "emulated"),
+            ("none", "none"),
+        ] {
+            let host = Host::new().setting("create-only", way);
+            let (pairs, _) = host.run(Swift::describe);
+            assert_eq!(pairs.unwrap()[0].1, described, "{way}");
+        }
+    }
+
     #[test]
     fn a_page_goes_on_after_its_last_name_until_one_is_empty() {
-        let document =
-            br#"[{"name":"a/b","bytes":5,"hash":"5d41402abc4b2a76b9719d911017c592","content_type":"x",
-            "last_modified":"2009-10-12T17:50:30.123450"}]"#;
+        let document = br#"[{"name":"a/b","bytes":5,"hash":"5d41402abc4b2a76b9719d911017c592",
+            "content_type":"x","last_modified":"2009-10-12T17:50:30.123450"}]"#;
         let page = parse_listing(document).unwrap();
         assert_eq!(page.next.as_deref(), Some("a/b"));
         assert_eq!(
@@ -291,14 +327,7 @@ mod tests {
             let row = |name: &&str| format!(r#"{{"name":"{name}","bytes":1}}"#);
             format!("[{}]", names.iter().map(row).collect::<Vec<_>>().join(","))
         };
-        let host = Host::new()
-            .setting("container", "c")
-            .setting("auth", "v1")
-            .setting("auth-url", "https://h/auth/v1.0")
-            .setting("account.user", "u")
-            .secret("account.password", "p4ssword")
-            .token("token-v1", "t0ken-of-some-length")
-            .answer(Answer::new(200).header("x-storage-url", "https://h/v1/AUTH_u"))
+        let host = by_v1()
             .answer(Answer::new(200).body(rows(&["a", "b", "c"])))
             .answer(Answer::new(200).body(rows(&["d"])))
             .answer(Answer::new(200).body(rows(&[])));
@@ -344,7 +373,10 @@ mod tests {
     /// that the service gives.
     #[test]
     fn a_clock_that_is_ahead_does_not_log_in_at_every_call() {
-        let document = r#"{"token":{"issued_at":"2023-11-14T22:13:20.000000Z","expires_at":"2023-11-14T23:13:20.000000Z","catalog":[{"type":"object-store","endpoints":[{"interface":"public","region_id":"r","url":"https://h/v1/AUTH_p"}]}]}}"#;
+        let document = r#"{"token":{
+            "issued_at":"2023-11-14T22:13:20.000000Z","expires_at":"2023-11-14T23:13:20.000000Z",
+            "catalog":[{"type":"object-store","endpoints":[
+            {"interface":"public","region_id":"r","url":"https://h/v1/AUTH_p"}]}]}}"#;
         let host = Host::new()
             .setting("container", "c")
             .setting("auth", "v3")

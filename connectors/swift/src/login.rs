@@ -1,8 +1,8 @@
 //! Logins: by Keystone v3 and v2, and by v1, Swift's first login.
 
 use raic_sdk::{
-    ErrorKind, Login, Made, Request, Response, Result, endpoint, error,
-    json::{self, quote},
+    Error, ErrorKind, Login, Made, Payload, Request, Response, Result, endpoint, error,
+    json::{self, json},
     lacks, now_unix_ms, required_setting,
     secrets::{self, Secret},
     setting, time,
@@ -21,26 +21,14 @@ const MARGIN_MS: u64 = 60 * 1000;
 const TOKEN: &str = "token";
 const STORAGE: &str = "storage";
 
-/// Sends a request for the container with a token; `build` gets the container's URL. If the service
-/// refuses the token, the connector logs in again and sends the request once more.
-pub(crate) fn send(
-    build: impl Fn(&str) -> Request,
-    upload: Option<&raic_sdk::Payload>,
-) -> Result<Response> {
-    let container = raic_sdk::uri::encode(&required_setting("container")?);
-    send_to_account(|storage| build(&format!("{storage}/{container}")), upload)
-}
-
-/// Sends a request for the account with a token, as [`send`] does for the container; `build` gets
-/// the account's URL.
-pub(crate) fn send_to_account(
-    build: impl Fn(&str) -> Request,
-    upload: Option<&raic_sdk::Payload>,
-) -> Result<Response> {
+/// Sends a request with a token; `build` gets the account's URL. If the service refuses the token,
+/// the connector logs in again and sends the request once more.
+pub(crate) fn send(build: impl Fn(&str) -> Request, upload: Option<&Payload>) -> Result<Response> {
     raic_sdk::with_login("token", log_in, |login: &Login| {
-        let request = build(login.text(STORAGE)?);
         let token = login.secret(TOKEN)?.placeholder("raw")?;
-        request.header("x-auth-token", &token).send(upload)
+        build(login.text(STORAGE)?)
+            .header("x-auth-token", &token)
+            .send(upload)
     })
 }
 
@@ -102,13 +90,14 @@ fn v1() -> Result<Made> {
 }
 
 fn v2() -> Result<Made> {
-    let password = open("password")?.placeholder("json")?;
-    let content = format!(
-        r#"{{"auth":{{"tenantName":{},"passwordCredentials":{{"username":{},"password":"{password}"}}}}}}"#,
-        quote(&required_setting("project")?),
-        quote(&user()?)
-    );
-    let answer = post("/tokens", content)?;
+    let content = json!({ "auth": {
+        "tenantName": required_setting("project")?,
+        "passwordCredentials": {
+            "username": user()?,
+            "password": open("password")?.placeholder("json")?,
+        },
+    }});
+    let answer = post("/tokens", &content)?;
     expect_login(&answer, &[200, 203])?;
     let document = json::parse(&answer.read(MAX_CATALOGUE)?)?;
     let moment = |place: &str| json::text(&document, place).and_then(time::parse_rfc3339);
@@ -116,20 +105,10 @@ fn v2() -> Result<Made> {
         moment("/access/token/expires"),
         moment("/access/token/issued_at"),
     );
-    let kind = required_setting("interface")?;
-    let region = setting("region");
-    let services = document
-        .pointer("/access/serviceCatalog")
-        .and_then(|s| s.as_array());
-    let stores = services
-        .into_iter()
-        .flatten()
-        .filter(|s| json::text(s, "/type") == Some("object-store"));
-    let mut endpoints = stores
-        .filter_map(|s| s.pointer("/endpoints")?.as_array())
-        .flatten();
-    let endpoint =
-        endpoints.find(|e| region.is_none() || json::text(e, "/region") == region.as_deref());
+    let (kind, region) = (required_setting("interface")?, setting("region"));
+    let endpoint = endpoint_of(document.pointer("/access/serviceCatalog"), |e| {
+        region.is_none() || json::text(e, "/region") == region.as_deref()
+    });
     let storage = endpoint.and_then(|e| json::text(e, &format!("/{kind}URL")));
     made(
         answer.take_secret("token-v2")?,
@@ -138,74 +117,80 @@ fn v2() -> Result<Made> {
     )
 }
 
-/// The scope of a v3 token, in JSON: a project or a domain ("Password authentication with scoped
-/// authorization").
-fn scope() -> Result<String> {
-    if let Some(id) = setting("project-id") {
-        return Ok(format!(r#"{{"project":{{"id":{}}}}}"#, quote(&id)));
-    }
-    match (setting("project"), setting("domain")) {
-        (None, Some(domain)) => Ok(format!(r#"{{"domain":{{"name":{}}}}}"#, quote(&domain))),
-        _ => Ok(format!(
-            r#"{{"project":{{"name":{},"domain":{{"name":{}}}}}}}"#,
-            quote(&required_setting("project")?),
-            quote(&required_setting("project-domain")?)
-        )),
-    }
-}
-
 fn v3() -> Result<Made> {
-    let content = match setting("account.application-credential-id") {
-        Some(id) => {
-            let secret = open("application-credential-secret")?.placeholder("json")?;
-            format!(
-                r#"{{"auth":{{"identity":{{"methods":["application_credential"],"application_credential":{{"id":{},"secret":"{secret}"}}}}}}}}"#,
-                quote(&id)
-            )
-        }
-        None => {
-            let password = open("password")?.placeholder("json")?;
-            let domain = |name: &str| Ok(quote(&required_setting(name)?));
-            format!(
-                r#"{{"auth":{{"identity":{{"methods":["password"],"password":{{"user":{{"name":{},"domain":{{"name":{}}},"password":"{password}"}}}}}},"scope":{}}}}}"#,
-                quote(&user()?),
-                domain("user-domain")?,
-                scope()?
-            )
-        }
-    };
-    let answer = post("/auth/tokens", content)?;
+    let answer = post("/auth/tokens", &json!({ "auth": credentials()? }))?;
     expect_login(&answer, &[200, 201])?;
     let document = json::parse(&answer.read(MAX_CATALOGUE)?)?;
     let moment = |place: &str| json::text(&document, place).and_then(time::parse_rfc3339);
     let lasts = ttl(moment("/token/expires_at"), moment("/token/issued_at"));
     let (kind, region) = (required_setting("interface")?, setting("region"));
-    let services = document
-        .pointer("/token/catalog")
-        .and_then(|s| s.as_array());
-    let stores = services
-        .into_iter()
-        .flatten()
-        .filter(|s| json::text(s, "/type") == Some("object-store"));
-    let mut endpoints = stores
-        .filter_map(|s| s.pointer("/endpoints")?.as_array())
-        .flatten();
-    let endpoint = endpoints.find(|e| {
+    let endpoint = endpoint_of(document.pointer("/token/catalog"), |e| {
         let its = json::text(e, "/region_id").or(json::text(e, "/region"));
         json::text(e, "/interface") == Some(&kind) && (region.is_none() || its == region.as_deref())
     });
-    let storage = endpoint
-        .and_then(|e| json::text(e, "/url"))
-        .ok_or_else(no_endpoint)?
-        .to_owned();
-    made(answer.take_secret("token-v3")?, &storage, lasts)
+    let storage = endpoint.and_then(|e| json::text(e, "/url"));
+    made(
+        answer.take_secret("token-v3")?,
+        storage.ok_or_else(no_endpoint)?,
+        lasts,
+    )
 }
 
-fn post(path: &str, content: String) -> Result<Response> {
+/// What a v3 login sends: an application credential, which has its scope, or a password and the
+/// scope of the token.
+fn credentials() -> Result<json::Value> {
+    if let Some(id) = setting("account.application-credential-id") {
+        let secret = open("application-credential-secret")?.placeholder("json")?;
+        return Ok(json!({ "identity": {
+            "methods": ["application_credential"],
+            "application_credential": { "id": id, "secret": secret },
+        }}));
+    }
+    let user = json!({
+        "name": user()?,
+        "domain": { "name": required_setting("user-domain")? },
+        "password": open("password")?.placeholder("json")?,
+    });
+    Ok(json!({
+        "identity": { "methods": ["password"], "password": { "user": user } },
+        "scope": scope()?,
+    }))
+}
+
+/// The scope of a v3 token: a project or a domain ("Password authentication with scoped
+/// authorization").
+fn scope() -> Result<json::Value> {
+    if let Some(id) = setting("project-id") {
+        return Ok(json!({ "project": { "id": id } }));
+    }
+    match (setting("project"), setting("domain")) {
+        (None, Some(domain)) => Ok(json!({ "domain": { "name": domain } })),
+        _ => Ok(json!({ "project": {
+            "name": required_setting("project")?,
+            "domain": { "name": required_setting("project-domain")? },
+        }})),
+    }
+}
+
+/// The first endpoint of the catalogue's object stores that `matches`.
+fn endpoint_of(
+    catalogue: Option<&json::Value>,
+    matches: impl Fn(&json::Value) -> bool,
+) -> Option<&json::Value> {
+    catalogue?
+        .as_array()?
+        .iter()
+        .filter(|service| json::text(service, "/type") == Some("object-store"))
+        .filter_map(|service| service.pointer("/endpoints")?.as_array())
+        .flatten()
+        .find(|&endpoint| matches(endpoint))
+}
+
+fn post(path: &str, content: &json::Value) -> Result<Response> {
     let url = format!("{}{path}", required_setting("auth-url")?);
     Request::new("POST", url)
         .header("content-type", "application/json")
-        .content(content.into_bytes())
+        .content(content.to_string().into_bytes())
         .send(None)
 }
 
@@ -218,7 +203,7 @@ fn expect_login(answer: &Response, wanted: &[u16]) -> Result<()> {
                 "{}; is auth-url right (it ends with /v3, /v2.0 or /auth/v1.0)?",
                 e.message
             );
-            raic_sdk::Error {
+            Error {
                 kind: ErrorKind::Misconfigured,
                 message: format!("login: {message}"),
                 ..e
@@ -228,12 +213,75 @@ fn expect_login(answer: &Response, wanted: &[u16]) -> Result<()> {
     })
 }
 
-fn protocol(why: &str) -> raic_sdk::Error {
+fn protocol(why: &str) -> Error {
     error(ErrorKind::Protocol, why)
 }
 
-fn no_endpoint() -> raic_sdk::Error {
+fn no_endpoint() -> Error {
     let why = "the catalogue has no object-store endpoint of that region and interface; \
                set `region`, or give the user a role in the project";
     error(ErrorKind::Misconfigured, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use raic_sdk::testing::{Answer, Host};
+
+    use super::*;
+
+    const V2: &str = r#"{"access":{"serviceCatalog":[
+        {"type":"identity","endpoints":[{"region":"two","internalURL":"https://k/v2.0"}]},
+        {"type":"object-store","endpoints":[
+            {"region":"one","publicURL":"https://s/1","internalURL":"https://s/2"},
+            {"region":"two","publicURL":"https://s/3","internalURL":"https://s/4"}]}]}}"#;
+    const V3: &str = r#"{"token":{"catalog":[
+        {"type":"identity","endpoints":[
+            {"region_id":"two","interface":"internal","url":"https://k/v3"}]},
+        {"type":"object-store","endpoints":[
+            {"region_id":"one","interface":"internal","url":"https://s/2"},
+            {"region_id":"two","interface":"public","url":"https://s/3"},
+            {"region_id":"two","interface":"internal","url":"https://s/4"}]}]}}"#;
+
+    #[test]
+    fn a_login_sends_the_password_and_finds_the_storage_of_its_region() {
+        for (auth, catalogue, password) in [
+            ("v2", V2, "/auth/passwordCredentials/password"),
+            ("v3", V3, "/auth/identity/password/user/password"),
+        ] {
+            let (answer, sent) = Host::new()
+                .setting("auth", auth)
+                .setting("auth-url", "https://k")
+                .setting("interface", "internal")
+                .setting("region", "two")
+                .setting("project", "p")
+                .setting("project-domain", "Default")
+                .setting("user-domain", "Default")
+                .setting("account.user", "u")
+                .secret("account.password", "\"p4ssword\"")
+                .token("token-v2", "t0ken")
+                .token("token-v3", "t0ken")
+                .answer(Answer::new(200).body(catalogue))
+                .answer(Answer::new(204))
+                .run(|| send(|account| Request::new("HEAD", account.to_owned()), None));
+            assert_eq!(answer.unwrap().status(), 204, "{auth}");
+            let body = json::parse(&sent[0].body).unwrap();
+            assert_eq!(json::text(&body, password), Some("\"p4ssword\""), "{auth}");
+            assert_eq!(sent[1].url, "https://s/4", "{auth}");
+            assert_eq!(sent[1].header("x-auth-token"), Some("t0ken"), "{auth}");
+        }
+    }
+
+    #[test]
+    fn an_application_credential_has_a_scope_of_its_own() {
+        let (sent, _) = Host::new()
+            .setting("account.application-credential-id", "id")
+            .secret("account.application-credential-secret", "s3cret")
+            .run(credentials);
+        let sent = sent.unwrap();
+        assert_eq!(
+            json::text(&sent, "/identity/application_credential/id"),
+            Some("id")
+        );
+        assert_eq!(sent.pointer("/scope"), None);
+    }
 }

@@ -274,7 +274,7 @@ impl Catalog {
                     )?;
                 }
                 let has_replaced = drop_current(tx, &leasedb, &name)?;
-                let modified_ms = leasedb.now_ms();
+                let modified_ms = leasedb.now().as_millis();
                 tx.execute(
                     "INSERT INTO files(name, version, is_current, is_delete_mark, size, modified_ms, content_hash)
                      VALUES(?1, ?2, 1, 0, ?3, ?4, ?5)",

@@ -1,4 +1,4 @@
-//! The admin door from outside: one connection a request.
+//! The client of the admin door. It makes one connection for each request.
 
 use bytes::Bytes;
 use futures::{Stream, TryStreamExt as _};
@@ -15,22 +15,23 @@ use crate::{
     home::Home,
 };
 
-/// The longest path of a request, in bytes: names have 1024 at most, each written as up to three.
+/// Longest path of a request, in bytes. A name has at most 1024 bytes, and a path has up to three
+/// characters for each.
 const LONGEST_PATH: usize = 16 << 10;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
-/// Speaks to the daemon of a home.
+/// Sends requests to the daemon of a home.
 pub(crate) struct Client<'a>(pub(crate) &'a Home);
 
-/// No body.
+/// Returns an empty body.
 pub(crate) fn nothing() -> Body {
     Full::new(Bytes::new())
         .map_err(|never| match never {})
         .boxed()
 }
 
-/// A body that is a document.
+/// Returns a body with a document in JSON.
 pub(crate) fn document(value: &impl serde::Serialize) -> Outcome<Body> {
     let text = serde_json::to_vec(value).map_err(Failed::other)?;
     Ok(Full::new(Bytes::from(text))
@@ -38,24 +39,25 @@ pub(crate) fn document(value: &impl serde::Serialize) -> Outcome<Body> {
         .boxed())
 }
 
-/// A body that is streamed.
+/// Returns a body that streams `content`.
 pub(crate) fn streamed(
     content: impl Stream<Item = std::io::Result<Bytes>> + Send + Sync + 'static,
 ) -> Body {
     StreamBody::new(content.map_ok(Frame::data)).boxed()
 }
 
-/// The path of a file's resource.
+/// Returns the path of a file's resource; `kind` is `files` or `stat`.
 pub(crate) fn path_of(kind: &str, name: &str) -> String {
     format!("/v1/{kind}/{}", encode(name))
 }
 
+/// Encodes a text for a path or a query.
 pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 impl Client<'_> {
-    /// Sends a request; an answer that is an error becomes one.
+    /// Sends a request, and returns its answer. If the answer is an error, fails with that error.
     pub(crate) async fn send(
         &self,
         method: Method,
@@ -63,7 +65,7 @@ impl Client<'_> {
         headers: &[(&str, String)],
         body: Body,
     ) -> Outcome<Response<Incoming>> {
-        // No resource is without a name, and no name longer than a request takes.
+        // A path that ends with a slash lacks a name. A request takes no path beyond this length.
         let of_nothing = path
             .split('?')
             .next()
@@ -114,12 +116,12 @@ impl Client<'_> {
         })
     }
 
-    /// Why nobody answers.
+    /// Returns the error of a daemon that does not answer.
     fn nobody(&self, e: &std::io::Error) -> Failed {
         let (socket, home) = (self.0.socket(), self.0.path().display());
         let sentence = if e.kind() == std::io::ErrorKind::PermissionDenied {
             format!(
-                "{} is another user's, or not to be entered ({e}); its owner can",
+                "cannot connect to {} ({e}); only the owner of the home can",
                 socket.display()
             )
         } else if !self.0.config().exists() {
@@ -127,10 +129,10 @@ impl Client<'_> {
                 "there is no home in {home}; `raic init` makes one, --home names another"
             ));
         } else {
-            // Its lock is not tried: a daemon that starts just then would find it taken.
+            // The home's lock is not tried: a daemon that starts just then would find it taken.
             format!(
-                "no daemon answers at {} ({e}); start it with `raic --home {home} serve`, or try again in a moment where it is starting or \
-                 stopping",
+                "no daemon answers at {} ({e}); start it with `raic --home {home} serve`, or try \
+                 again in a moment if it is starting or stopping",
                 socket.display()
             )
         };
@@ -140,7 +142,7 @@ impl Client<'_> {
         }
     }
 
-    /// Sends a request whose answer is a document.
+    /// Sends a request whose answer is a document in JSON, and returns the document.
     pub(crate) async fn ask<T: DeserializeOwned>(
         &self,
         method: Method,
@@ -155,17 +157,17 @@ impl Client<'_> {
             .map_err(broke_off)?
             .to_bytes();
         serde_json::from_slice(&document)
-            .map_err(|e| Failed::other(format!("the daemon's answer makes no sense: {e}")))
+            .map_err(|e| Failed::other(format!("cannot parse the daemon's answer: {e}")))
     }
 }
 
 fn broke_off(e: hyper::Error) -> Failed {
     Failed::other(format!(
-        "the daemon's answer broke off: {e}; it ended, was told to stop, or its log says why"
+        "the daemon's answer broke off: {e}; the daemon ended or was stopped, or its log has the reason"
     ))
 }
 
-/// The pieces of an answer's body.
+/// Returns the pieces of an answer's body.
 pub(crate) fn pieces(answer: Response<Incoming>) -> impl Stream<Item = Outcome<Bytes>> + Unpin {
     futures::TryStreamExt::map_err(BodyDataStream::new(answer.into_body()), broke_off)
 }

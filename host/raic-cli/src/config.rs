@@ -13,7 +13,7 @@ use std::{
 
 use bytesize::ByteSize;
 use parking_lot::Mutex;
-use raic_storage::{ChunkBudget, Expiry, GracePeriods};
+use raic_storage::{ChunkBudget, Expiry, GracePeriods, Moment};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -211,7 +211,7 @@ impl StorageSection {
                 let moment: jiff::Timestamp = text
                     .parse()
                     .map_err(|e| format!("lease_cutoff: {e}; such as 2026-10-01T00:00:00Z"))?;
-                Ok(Expiry::Cutoff(moment.as_millisecond()))
+                Ok(Expiry::Cutoff(Moment::from_millis(moment.as_millisecond())))
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Watches the folder that connectors are dropped into: what is new waits for the operator's
+//! Watches the folder that connectors are dropped into. A connector in it waits for the operator's
 //! approval.
 
 use std::{sync::Arc, time::Duration};
@@ -7,22 +7,23 @@ use parking_lot::Mutex;
 use raic_gateway::wire::WaitingConnector;
 use raic_wasm::{ApprovalStore, Waiting};
 
-/// How often the folder is looked at. Looking costs a listing of it; files are read when one has
+/// How often the folder is checked. A check lists the folder, and reads the files only if one has
 /// changed.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// The connectors that wait for the operator's approval, as they were seen last. Clones are one.
+/// The files of the folder that are not approved, as the last check found them. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WaitingConnectors(Arc<Mutex<Vec<WaitingConnector>>>);
 
 impl WaitingConnectors {
-    /// The connectors that wait now.
+    /// Returns the files that are not approved now.
     pub(crate) fn now(&self) -> Vec<WaitingConnector> {
         self.0.lock().clone()
     }
 }
 
-/// Looks again and again, and records in `waiting` what it sees; never ends.
+/// Checks the folder again and again, and records the files that are not approved in `waiting`.
+/// Never returns.
 pub(crate) async fn watch(store: ApprovalStore, waiting: WaitingConnectors) {
     let mut seen = None;
     loop {
@@ -33,10 +34,10 @@ pub(crate) async fn watch(store: ApprovalStore, waiting: WaitingConnectors) {
             (changed.then(|| looked.waiting()), now)
         };
         match tokio::task::spawn_blocking(look).await {
-            Ok((Some(Ok(found)), now)) => {
-                let found: Vec<WaitingConnector> = found.into_iter().map(described).collect();
-                let before = std::mem::replace(&mut *waiting.0.lock(), found.clone());
-                for new in found.iter().filter(|new| !before.contains(new)) {
+            Ok((Some(Ok(files)), now)) => {
+                let files: Vec<WaitingConnector> = files.into_iter().map(described).collect();
+                let before = std::mem::replace(&mut *waiting.0.lock(), files.clone());
+                for new in files.iter().filter(|new| !before.contains(new)) {
                     match (&new.connector, &new.fault) {
                         (Some(connector), _) => tracing::info!(
                             "{connector} waits for approval; `raic connector approve {}` shows what it asks for",
@@ -44,7 +45,7 @@ pub(crate) async fn watch(store: ApprovalStore, waiting: WaitingConnectors) {
                         ),
                         (None, fault) => {
                             tracing::warn!(
-                                "{} is no connector: {}",
+                                "{} is not a connector: {}",
                                 new.file,
                                 fault.as_deref().unwrap_or_default()
                             );
@@ -54,19 +55,20 @@ pub(crate) async fn watch(store: ApprovalStore, waiting: WaitingConnectors) {
                 seen = Some(now);
             }
             Ok((Some(Err(e)), now)) => {
-                tracing::warn!("the connectors' folder cannot be looked at: {e}");
+                tracing::warn!("cannot check the folder of dropped connectors: {e}");
                 seen = Some(now);
             }
-            // Nothing new.
+            // No file has changed.
             Ok((None, _)) => {}
-            Err(e) => tracing::warn!("the connectors' folder cannot be looked at: {e}"),
+            Err(e) => tracing::warn!("cannot check the folder of dropped connectors: {e}"),
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
+/// Makes the document of a file that is not approved.
 fn described(waiting: Waiting) -> WaitingConnector {
-    // Whoever may drop files here may name them, too.
+    // A dropped file is not trusted, and neither is its name: it is quoted and escaped.
     let file = format!("{:?}", waiting.file);
     match waiting.package {
         Ok(package) => {

@@ -1,5 +1,5 @@
-//! An S3 service of another's making (s3s-fs) on loopback, for the demo: one process each, so that
-//! it can be stopped.
+//! An S3 service of an independent project (s3s-fs) on loopback, for the demo. Each service is a
+//! process of its own, so that it can be stopped.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,14 @@ use crate::error::{Failed, Outcome};
 
 #[derive(Args)]
 pub(crate) struct DemoServiceArguments {
-    /// The folder whose folders are the buckets
+    /// The folder to serve; each folder in it is a bucket
     root: PathBuf,
-    /// The port of 127.0.0.1
+    /// The port of 127.0.0.1 to listen on
     port: u16,
 }
 
-/// Serves until it is killed. Keys come by the environment: arguments can be seen by others.
+/// Serves until the process is killed. The keys come from the environment, because other users can
+/// see arguments.
 pub(crate) async fn serve(arguments: DemoServiceArguments) -> Outcome {
     let key =
         |name| std::env::var(name).map_err(|_| Failed::configuration(format!("{name} is not set")));
@@ -38,7 +39,7 @@ pub(crate) async fn serve(arguments: DemoServiceArguments) -> Outcome {
         let (stream, _) = listener.accept().await.map_err(Failed::other)?;
         let (server, service) = (server.clone(), service.clone());
         connections.spawn(async move {
-            // A client that goes away is no failure of the service.
+            // A client that goes away is not a failure of the service.
             let _ = server
                 .serve_connection(hyper_util::rt::TokioIo::new(stream), service)
                 .await;

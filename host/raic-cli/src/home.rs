@@ -9,14 +9,15 @@ use std::{
 
 use crate::error::{Failed, Outcome};
 
-/// Where a daemon lives.
+/// The folder of a daemon's configuration, keys, database and socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Home(PathBuf);
 
 impl Home {
-    /// The one named, else `$XDG_DATA_HOME/raic`, else `~/.local/share/raic`.
+    /// Finds the home: the folder `named`, else `$RAIC_HOME`, else `$XDG_DATA_HOME/raic`, else
+    /// `~/.local/share/raic`.
     pub(crate) fn find(named: Option<PathBuf>) -> Outcome<Self> {
-        // One that is not absolute counts as not set, as the XDG specification says.
+        // A path that is not absolute counts as not set, as the XDG specification has it.
         let data = || {
             env::var_os("XDG_DATA_HOME")
                 .map(PathBuf::from)
@@ -40,7 +41,7 @@ impl Home {
                 .map(|data| data.join("raic"))
                 .ok_or_else(|| {
                     Failed::configuration(
-                        "no home: set HOME to an absolute path, or name one with --home",
+                        "there is no home: set HOME to an absolute path, or use --home FOLDER",
                     )
                 })?,
         };
@@ -61,7 +62,7 @@ impl Home {
         self.0.join("raic.db")
     }
 
-    /// Parts of uploads that wait.
+    /// The folder with parts of uploads that wait.
     pub(crate) fn spool(&self) -> PathBuf {
         self.0.join("spool")
     }
@@ -78,40 +79,40 @@ impl Home {
         self.0.join("connectors")
     }
 
-    /// The keyring in clear: what the daemon reads and writes files with.
+    /// The file of the keyring in clear, with which the daemon reads and writes files.
     pub(crate) fn keyring(&self) -> PathBuf {
         self.0.join("secrets/keyring.json")
     }
 
-    /// The keyring as the clouds get it.
+    /// The file of the sealed keyring, as the clouds get it.
     pub(crate) fn sealed_keyring(&self) -> PathBuf {
         self.0.join("secrets/keyring.sealed")
     }
 
-    /// The recovery key, until a person has put it somewhere safe.
+    /// The file of the recovery key, until the operator has moved it to a safe place.
     pub(crate) fn recovery_key(&self) -> PathBuf {
         self.0.join("secrets/recovery-key.txt")
     }
 }
 
-/// The longest path of a socket that the system takes, in bytes.
+/// Longest path of a socket that the system takes, in bytes.
 const LONGEST_SOCKET: usize = 107;
 
 impl Home {
-    /// Whether a home can be here at all.
+    /// Requires that the home's path is short enough for the socket in it.
     pub(crate) fn require_short(&self) -> Outcome {
         let (whole, here) = (self.socket().as_os_str().len(), self.0.as_os_str().len());
         if whole <= LONGEST_SOCKET {
             return Ok(());
         }
         Err(Failed::configuration(format!(
-            "the home's path is {here} bytes long; its socket leaves room for {}: choose a shorter --home",
+            "the home's path is {here} bytes long, and its socket allows {}; choose a shorter --home",
             LONGEST_SOCKET - (whole - here)
         )))
     }
 
-    /// Makes the home its owner's alone: names of files and sizes are in it in clear. What else is
-    /// in an open folder is not ours to hide.
+    /// Closes the home to everyone but its owner, because it has the names and sizes of files in
+    /// clear.
     pub(crate) fn close_to_others(&self) -> Outcome {
         let failed = |e: io::Error| Failed::io(self.0.display(), &e);
         let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();
@@ -119,7 +120,7 @@ impl Home {
             fs::set_permissions(&self.0, fs::Permissions::from_mode(mode & !0o077))
                 .map_err(failed)?;
             tracing::warn!(
-                "{} could be entered by others, and now cannot",
+                "others could enter {}, and cannot any more",
                 self.0.display()
             );
         }
@@ -127,7 +128,7 @@ impl Home {
     }
 }
 
-/// Makes a folder, and those above it, for its owner alone.
+/// Makes a folder, and the missing folders above it, for their owner alone.
 pub(crate) fn private_folder(path: &Path) -> Outcome {
     let made = fs::DirBuilder::new()
         .recursive(true)
@@ -136,7 +137,7 @@ pub(crate) fn private_folder(path: &Path) -> Outcome {
     made.map_err(|e| Failed::io(format!("cannot create {}", path.display()), &e))
 }
 
-/// Writes a new file for its owner alone, durably. One that is there is an error.
+/// Writes a new file for its owner alone, durably. Fails if the file exists.
 pub(crate) fn private_file(path: &Path, content: &[u8]) -> Outcome {
     let written = || -> io::Result<()> {
         let mut file = fs::OpenOptions::new()
@@ -146,7 +147,7 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> Outcome {
             .open(path)?;
         file.write_all(content)?;
         file.sync_all()?;
-        // Its name is durable once its folder is.
+        // The file's name is durable once its folder is.
         let folder = path
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty());
@@ -155,14 +156,14 @@ pub(crate) fn private_file(path: &Path, content: &[u8]) -> Outcome {
     written().map_err(|e| Failed::io(format!("cannot write {}", path.display()), &e))
 }
 
-/// Reads a file, or says which cannot be read.
+/// Reads a file. An error names the file, and the remedy if a file of the home is missing.
 pub(crate) fn read(path: &Path) -> Outcome<Vec<u8>> {
     fs::read(path).map_err(|e| {
         let hint = match path.file_name().and_then(|name| name.to_str()) {
             _ if e.kind() != io::ErrorKind::NotFound => "",
             Some("config.toml") => "; `raic init` makes a home",
             Some("keyring.json" | "keyring.sealed") => {
-                "; it belongs to this home's keys, without which no file opens: put it back from a backup"
+                "; it belongs to this home's keys, without which no file opens; put it back from a backup"
             }
             _ => "",
         };

@@ -16,11 +16,11 @@ use crate::{
     output::say,
 };
 
-/// Makes keys, configuration and the folders it names. A home that is there stays as it is; one
-/// that broke off is finished.
+/// Makes a home: keys, a configuration, and the folders that the configuration names. A home that
+/// exists stays as it is. If an earlier attempt was cut off, its home is finished.
 ///
 /// Order of writes: the keys in a folder of their own, which is renamed when they are whole; then
-/// the configuration. Keys that are there are used and never replaced.
+/// the configuration. Keys that exist are used and never replaced.
 pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     home.require_short()?;
     if home.config().exists() {
@@ -31,7 +31,7 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     }
     if home.database().exists() {
         return Err(Failed::configuration(format!(
-            "{} has a database and no config.toml: it was a home; put its config.toml back",
+            "{} has a database and no config.toml; it was a home, so put its config.toml back",
             home.path().display()
         )));
     }
@@ -44,7 +44,7 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
         read(&home.keyring()).and_then(|keys| Keyring::from_json(&keys).map_err(Failed::other))
     {
         return Err(Failed::configuration(format!(
-            "{} is there and holds no whole keyring ({}); if it is yours, move it away",
+            "{} exists and has no whole keyring ({}); if the folder is yours, move it away",
             secrets.display(),
             why.sentence
         )));
@@ -52,7 +52,7 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     for cloud in 1..=4 {
         private_folder(&home.path().join(format!("clouds/{cloud}")))?;
     }
-    // Last, and whole or not at all: a home is one once it has its configuration.
+    // The configuration comes last, whole or not at all: a folder is a home once it has one.
     let begun = home.config().with_extension("new");
     remove_begun(fs::remove_file(&begun), &begun)?;
     private_file(&begun, EXAMPLE.as_bytes())?;
@@ -75,7 +75,8 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     Ok(())
 }
 
-/// What came of removing what an attempt before this one had begun, if there was one.
+/// Checks the removal of what an earlier attempt may have left at `path`. That nothing was there is
+/// no error.
 fn remove_begun(removed: std::io::Result<()>, path: &Path) -> Outcome {
     match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failed::io(path.display(), &e)),
@@ -83,8 +84,9 @@ fn remove_begun(removed: std::io::Result<()>, path: &Path) -> Outcome {
     }
 }
 
+/// Makes the keyring and its recovery key in the folder `secrets`.
 fn make_keys(home: &Home, secrets: &Path) -> Outcome {
-    // What an attempt before this one left there was never used.
+    // The keys that an earlier attempt left there were never used.
     let making = home.path().join("secrets.new");
     remove_begun(fs::remove_dir_all(&making), &making)?;
     private_folder(&making)?;

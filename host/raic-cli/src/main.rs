@@ -41,8 +41,8 @@ struct Arguments {
     /// $XDG_DATA_HOME/raic, else ~/.local/share/raic]
     #[arg(long, global = true, value_name = "FOLDER")]
     home: Option<PathBuf>,
-    /// Print JSON instead of text: one value, or one a line where there may be several; an error is
-    /// one too, the last line on standard error
+    /// Print JSON instead of text: one value, or a line for each value if there can be several; an
+    /// error is the last line on standard error
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -53,50 +53,52 @@ struct Arguments {
 enum Command {
     /// Makes a home: keys, and a configuration whose four clouds are local folders
     Init,
-    /// Runs the daemon in the foreground; the other commands talk to it
+    /// Runs the daemon in the foreground; the commands for files, accounts and leases need it
     Serve,
-    /// Stores a file, or standard input, replacing the one of that name
+    /// Stores a file, or standard input; replaces the file of that name
     Put {
-        /// What to store; - is standard input
+        /// The file to store; - is standard input
         file: PathBuf,
-        /// Its name [default: the last part of FILE's path]
+        /// The name to store it under; standard input needs one [default: the last part of FILE's
+        /// path]
         name: Option<String>,
-        /// The account that pays for it
+        /// The name of the account that pays for the file
         #[arg(long, default_value = "anonymous")]
         account: String,
     },
-    /// Gives a file back
+    /// Reads a file back
     Get {
-        /// Which
+        /// The name of the file
         name: String,
-        /// Where to, a file or a folder [default: the name's last part in the current folder];
-        /// replaces what is there; - is standard output
+        /// The file or folder to write to; replaces an existing file; - is standard output
+        /// [default: the last part of NAME, in the current folder]
         file: Option<PathBuf>,
     },
     /// Lists files
     Ls {
-        /// Only names that begin so
+        /// The text that names begin with; an empty text lists all files
         #[arg(default_value = "")]
         prefix: String,
     },
     /// Removes files
     Rm {
-        /// Which
+        /// The names of the files
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Shows a file: size, hash, and where its shares are
+    /// Shows a file: size, hash, and the cloud of each share
     Stat {
-        /// Which
+        /// The name of the file
         name: String,
     },
-    /// Shows how clouds and array are; ends with 6 where too few clouds work to store a file
+    /// Shows the state of the array and of each cloud; exits with 6 if too few clouds work to store
+    /// a file
     Status {
-        /// Also what was asked of each cloud since the daemon started, and how long it took
+        /// Also show the requests to each cloud since the daemon started, and how long they took
         #[arg(long, short)]
         verbose: bool,
     },
-    /// Makes the daemon read config.toml and the credentials again
+    /// Makes the daemon read config.toml and the credentials again; lists clouds that do not work
     Reload,
     /// Adds, lists and tests clouds, and moves them to other versions of their connectors
     #[command(subcommand)]
@@ -104,45 +106,45 @@ enum Command {
     /// Makes, changes and lists accounts, which hold leases and pay for space
     #[command(subcommand)]
     Account(storage::AccountCommand),
-    /// Shows what accounts and clouds use
+    /// Shows the space that accounts and clouds use
     Usage {
-        /// By what
+        /// What each line is about
         #[arg(long, value_enum, default_value_t = storage::By::Account)]
         by: storage::By,
     },
-    /// Leases: lists and renews them, collects what has none, compares clouds with them, rebuilds
-    /// them
+    /// Lists and renews leases, collects shares without a lease, and compares clouds with the
+    /// leases, or rebuilds leases from the clouds
     #[command(subcommand)]
     Lease(storage::LeaseCommand),
     /// Inspects, approves and lists connectors; begins, builds and tries new ones
     #[command(subcommand)]
     Connector(connectors::ConnectorCommand),
-    /// The clock of this machine, where it was set while leases waited for it
+    /// Accepts this machine's clock after it was set
     #[command(subcommand)]
     Clock(storage::ClockCommand),
-    /// Shows all of it on this machine: four S3 services, two of them stopped, one with its data
+    /// Shows RAIC on this machine with four S3 services: two are stopped, and the data of one is
     /// damaged
     Demo(demo::DemoArguments),
     /// Prints a completion script for a shell, such as
     /// `raic completions bash > /etc/bash_completion.d/raic`
     Completions {
-        /// Which shell
+        /// The shell that the script is for
         shell: clap_complete::Shell,
     },
-    /// Writes the manual pages, one a command, such as `raic man /usr/local/share/man/man1`
+    /// Writes the manual pages, one for each command, such as `raic man /usr/local/share/man/man1`
     Man {
-        /// The folder, which is made if it is not there
+        /// The folder to write to; it is made if it does not exist
         folder: PathBuf,
     },
-    /// An S3 service of the demo
+    /// Runs an S3 service of the demo
     #[command(hide = true)]
     DemoService(demo_service::DemoServiceArguments),
-    /// Compiles a connector that is not trusted, in this process with limits
+    /// Compiles a connector that is not trusted, in this process and with limits
     #[command(hide = true)]
     CompileConnector {
-        /// The component
+        /// The file of the component
         component: PathBuf,
-        /// Where the native code goes
+        /// The file to write the native code to
         output: PathBuf,
     },
 }
@@ -154,7 +156,7 @@ fn main() -> ExitCode {
     };
     let json = arguments.json;
     if let Command::CompileConnector { component, output } = &arguments.command {
-        // Before there are threads: the limits are this process's.
+        // Before any thread starts, because the limits are those of the whole process.
         return ended(
             raic_wasm::compile_file(component, output).map_err(Failed::other),
             false,
@@ -172,13 +174,13 @@ fn main() -> ExitCode {
         Err(e) => return ended(Err(Failed::other(format!("cannot start: {e}"))), json),
     };
     let outcome = runtime.block_on(run(arguments));
-    // Reading standard input cannot be cancelled; do not wait for it.
+    // A read of standard input cannot be cancelled, so it is not waited for.
     runtime.shutdown_background();
     ended(outcome, json)
 }
 
-/// The exit code of a command line that clap answers by itself: an error, or a text that was asked
-/// for.
+/// Prints what clap answers to a command line by itself: an error, the help or the version. With
+/// `--json`, an error is printed as JSON. Returns the exit code, or exits.
 fn not_parsed(e: &clap::Error) -> ExitCode {
     let asks_for_json = std::env::args_os()
         .take_while(|argument| argument != "--")
@@ -191,7 +193,7 @@ fn not_parsed(e: &clap::Error) -> ExitCode {
     e.exit()
 }
 
-/// The exit code of a command that ended so, after its sentence was shown.
+/// Prints the error of a command, if it failed, and returns the command's exit code.
 fn ended(outcome: Outcome, json: bool) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -210,18 +212,19 @@ fn ended(outcome: Outcome, json: bool) -> ExitCode {
     }
 }
 
+/// Starts the log on standard error, with the levels of `RAIC_LOG` if it is set.
 fn start_log(is_daemon: bool) -> Outcome {
     let default = if is_daemon { "info" } else { "warn" };
     let filter = match std::env::var("RAIC_LOG") {
         Err(_) => tracing_subscriber::EnvFilter::new(default),
         Ok(text) => tracing_subscriber::EnvFilter::try_new(&text).map_err(|e| {
             Failed::configuration(format!(
-                "RAIC_LOG={text:?}: {e}; such as info, debug, or raic_storage=debug,warn"
+                "RAIC_LOG={text:?}: {e}; use info, debug, or raic_storage=debug,warn, for example"
             ))
         })?,
     };
-    // A log that cannot be written, on a full disk or to a collector that died, must fail no
-    // request: neither the writer nor the subscriber says so.
+    // A log that cannot be written must fail no request: the disk may be full, or the log's reader
+    // may have died. So neither the writer nor the subscriber reports it.
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .log_internal_errors(false);
@@ -230,8 +233,8 @@ fn start_log(is_daemon: bool) -> Outcome {
     Ok(())
 }
 
-/// Allows as many open files as the system lets this process have: connections, database and shares
-/// of every cloud count among them, and shells begin with 1024.
+/// Raises the limit of open files to the highest that the system allows. Connections, the database
+/// and the shares of every cloud count as open files, and shells begin with a limit of 1024.
 fn raise_file_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);

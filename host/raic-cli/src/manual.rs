@@ -1,4 +1,4 @@
-//! `raic completions` and `raic man`, made by clap from the commands themselves.
+//! `raic completions` and `raic man`, which clap makes from the definitions of the commands.
 
 use std::{fs, io, path::Path};
 
@@ -14,7 +14,7 @@ use crate::{
 };
 
 pub(crate) fn completions(shell: Shell) -> Outcome {
-    // Into memory first: standard output may be closed, which is no panic.
+    // The script is made in memory first, because clap panics if standard output is closed.
     let mut script = Vec::new();
     generate(shell, &mut Arguments::command(), "raic", &mut script);
     match io::Write::write_all(&mut io::stdout(), &script) {

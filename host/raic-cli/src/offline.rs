@@ -1,4 +1,5 @@
-//! What commands do to a home's database beside a daemon, or while none runs.
+//! The home's database without a daemon. Commands read it beside a running daemon, and change it
+//! only while no daemon runs.
 
 use std::{fs, os::unix::fs::OpenOptionsExt as _};
 
@@ -13,8 +14,8 @@ use crate::{
     home::Home,
 };
 
-/// The right to change a home's database, for as long as the file is open; `None` while a daemon
-/// has it.
+/// Takes the lock that a process needs to change the home's database. It holds the lock for as long
+/// as the file is open. Returns `None` if another process holds it.
 pub(crate) fn lock(home: &Home) -> Outcome<Option<fs::File>> {
     let lock = fs::OpenOptions::new()
         .create(true)
@@ -51,8 +52,8 @@ async fn open_leasedb(home: &Home) -> Outcome<LeaseDb> {
         .map_err(Failed::storage)
 }
 
-/// Pins what a cloud was added with, if no daemon runs that would do it when it reads the
-/// configuration.
+/// Stores the connector versions of clouds while no daemon runs. A running daemon stores them when
+/// it reads the configuration again.
 pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
     if pins.is_empty() {
         return Ok(());
@@ -65,7 +66,7 @@ pub(crate) async fn pin(home: &Home, pins: Pins) -> Outcome {
         .map_err(Failed::storage)
 }
 
-/// Records that a cloud is gone, if no daemon runs that would.
+/// Records that a cloud is gone, while no daemon runs that would record it.
 pub(crate) async fn set_gone(home: &Home, cloud: &str) -> Outcome {
     let _lock = lock(home)?.ok_or_else(|| Failed::busy(home.path()))?;
     let leasedb = open_leasedb(home).await?;
@@ -78,17 +79,18 @@ fn inspect<T>(home: &Home, look: impl FnOnce(&Inspector) -> raic_storage::Result
         .map_err(|e| Failed::configuration(format!("{}: {e}", path.display())))
 }
 
-/// The pins of all clouds, as the daemon left them.
+/// Reads the connector versions that the clouds run.
 pub(crate) fn read_pins(home: &Home) -> Outcome<Pins> {
     inspect(home, Inspector::pins)
 }
 
-/// How many shares of files a cloud holds, as the database has it.
+/// Counts the shares that a cloud holds or that are being written to it, by the database.
 pub(crate) fn shares_on(home: &Home, cloud: &str) -> Outcome<u64> {
     inspect(home, |database| database.shares_of(cloud))
 }
 
-/// Who the home's database is, and the number of a cloud; `None` if there is no database yet.
+/// Reads the identity of the home's database and the number of a cloud; `None` if there is no
+/// database yet.
 pub(crate) fn identity(home: &Home, cloud: &str) -> Outcome<Option<Known>> {
     inspect(home, |database| database.identity(cloud))
 }

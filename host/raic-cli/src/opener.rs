@@ -1,5 +1,5 @@
-//! Opens clouds as the configuration describes them: a folder, or a connector with what stands
-//! around every cloud.
+//! [`Opener`]: opens clouds as the configuration describes them. A cloud is a folder, or a
+//! connector with the decorators that the daemon puts around it.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
@@ -23,8 +23,8 @@ use crate::{
     released::approvals,
 };
 
-/// What the backends of a daemon share: where versions of mutable shares are, and where parts of
-/// uploads wait.
+/// What the backends of a daemon share: the database with the versions of mutable shares, the spool
+/// for parts of uploads, and the memory budget.
 #[derive(Clone)]
 pub(crate) struct Places {
     pub(crate) leasedb: LeaseDb,
@@ -34,34 +34,35 @@ pub(crate) struct Places {
     pub(crate) budget: ChunkBudget,
 }
 
-/// Who runs the program while a connector is compiled, which takes seconds to a minute.
+/// The process that opens clouds. It decides how people learn that a connector is compiled, which
+/// takes up to a minute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Caller {
-    /// A daemon, which has a log.
+    /// A daemon, whose log reports the compiling.
     Daemon,
-    /// A person at a terminal, who is told why nothing happens.
+    /// A command, which prints that it compiles.
     Command,
 }
 
-/// Opens clouds; keeps one engine for all of them.
+/// Opens clouds, and runs all of their connectors on one engine.
 #[derive(Clone)]
 pub(crate) struct Opener {
     home: Home,
     engine: Engine,
     approved: ApprovalStore,
-    /// What is asked of clouds, whichever configuration they were opened by.
+    /// Counters of the requests to each cloud. They go on when a reload opens a cloud again.
     meters: Meters,
     caller: Caller,
 }
 
-/// A cloud that was opened, and the credentials that it has.
+/// An opened cloud, and its credentials.
 pub(crate) struct OpenedCloud {
     pub(crate) backend: Arc<dyn Backend>,
-    /// `None` for a folder, which has none.
+    /// `None` for a folder, which has no credentials.
     pub(crate) credentials: Option<Credentials>,
 }
 
-/// A cloud's credential documents: where they come from, and what was read last.
+/// A cloud's credential documents: their sources, and the documents that were read last.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     home: Home,
@@ -78,7 +79,7 @@ impl Credentials {
         }
     }
 
-    /// Reads the documents anew. Blocks, and may run commands.
+    /// Reads the documents from their sources. Blocks the thread, and may run commands.
     fn read(&self) -> Result<CredentialDocuments, String> {
         let load = |(name, source): (&String, &Source)| {
             let document = source
@@ -92,14 +93,14 @@ impl Credentials {
         Ok(documents)
     }
 
-    /// Whether the documents, read anew, are those that were read last.
+    /// Reads the documents again, and returns whether they equal those that were read before.
     pub(crate) fn are_unchanged(&self) -> bool {
         let last = self.last.lock().clone();
         last.is_some() && self.read().ok() == last
     }
 }
 
-/// A cloud behind a connector, before it has its credentials.
+/// The parts of a cloud behind a connector, before its credentials are read.
 struct Prepared {
     connector: Connector,
     configuration: Configuration,
@@ -108,12 +109,12 @@ struct Prepared {
 }
 
 impl Opener {
-    /// For a command, whose user is told when a connector is compiled.
+    /// Makes the opener of a command. It prints a line before it compiles a connector.
     pub(crate) fn for_command(home: &Home) -> Outcome<Self> {
         Self::new(home, Caller::Command)
     }
 
-    /// For a daemon.
+    /// Makes the opener of a daemon.
     pub(crate) fn for_daemon(home: &Home) -> Outcome<Self> {
         Self::new(home, Caller::Daemon)
     }
@@ -128,19 +129,19 @@ impl Opener {
         })
     }
 
-    /// What is asked of the clouds that it opens.
+    /// The counters of the requests to the clouds that this opener opens.
     pub(crate) fn meters(&self) -> &Meters {
         &self.meters
     }
 
-    /// The approved connectors.
+    /// The store of the approved connectors.
     pub(crate) fn approved(&self) -> &ApprovalStore {
         &self.approved
     }
 
-    /// Opens the backend of one of `n` clouds. Sends no request, but blocks while a connector
-    /// compiles. `pins` says which version of its connector the cloud runs; a cloud without a pin
-    /// gets one.
+    /// Opens the backend of a cloud, one of `n`. Sends no request, but blocks while a connector is
+    /// compiled. `pins` has the connector version that each cloud runs; a cloud without a pin gets
+    /// one. Without `places`, the backend takes only whole shares.
     pub(crate) fn open(
         &self,
         n: usize,
@@ -184,8 +185,9 @@ impl Opener {
         }
     }
 
-    /// Whether opening a cloud takes as long as compiling its connector. A cloud that runs no known
-    /// version yet is opened at once: its version must be stored.
+    /// Returns whether the cloud's connector must be compiled before the cloud can be opened. For a
+    /// cloud without a pin it returns `false`: such a cloud is opened at once, so that its version
+    /// is stored.
     pub(crate) fn must_compile(&self, name: &str, section: &CloudSection, pins: &Pins) -> bool {
         let CloudSection::Cloud { connector, .. } = section else {
             return false;
@@ -197,7 +199,7 @@ impl Opener {
         found.is_ok_and(|package| self.engine.must_compile(&package, self.approved.compiled()))
     }
 
-    /// Opens a cloud behind its connector, with what the daemon puts around every cloud.
+    /// Opens a cloud behind its connector, with the decorators that the daemon puts around it.
     pub(crate) fn connect(
         &self,
         name: &str,
@@ -234,7 +236,7 @@ impl Opener {
         }
     }
 
-    /// Opens a cloud behind its connector, with nothing around it.
+    /// Opens a cloud behind its connector, without decorators.
     pub(crate) fn connector_cloud(
         &self,
         name: &str,
@@ -258,7 +260,7 @@ impl Opener {
         Ok(cloud)
     }
 
-    /// Everything that a cloud behind a connector is made of.
+    /// Gathers the parts of a cloud behind a connector. Compiles the connector if it must.
     fn prepare(&self, name: &str, section: &CloudSection, pins: &Pins) -> Outcome<Prepared> {
         let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
         let CloudSection::Cloud {
@@ -302,10 +304,10 @@ impl Opener {
         })
     }
 
-    /// Takes the compiled connector, or compiles it.
+    /// Loads a compiled connector, or compiles it now.
     fn load(&self, name: &str, package: &Package) -> Outcome<Connector> {
         let compiled: &Path = self.approved.compiled();
-        // A daemon has it in its log.
+        // A daemon reports it in its log.
         if self.caller == Caller::Command && self.engine.must_compile(package, compiled) {
             let connector = &package.manifest.name;
             tell!("compiling connector {connector:?}, once for this version of raic");

@@ -1,4 +1,5 @@
-//! Standard output, which may be closed or full: that ends the command, and is no panic.
+//! Lines to standard output and standard error. If standard output is closed or full, the command
+//! ends without a panic.
 
 use std::{
     fmt::Arguments,
@@ -8,27 +9,28 @@ use std::{
 
 use crate::error::{Failed, Outcome};
 
-/// As `println!`, for output that may be closed.
+/// Prints a line like `println!`, but without a panic if the output is closed.
 macro_rules! say {
     () => { $crate::output::line(format_args!("")) };
     ($($text:tt)*) => { $crate::output::line(format_args!($($text)*)) };
 }
 pub(crate) use say;
 
-/// As `eprintln!`, for a standard error that may be closed.
+/// Prints a line like `eprintln!`, but without a panic if standard error is closed.
 macro_rules! tell {
     ($($text:tt)*) => { $crate::output::error_line(format_args!($($text)*)) };
 }
 pub(crate) use tell;
 
-/// Writes a line to standard error, as [`line()`] does to standard output, and ends nothing if it
-/// cannot be written.
+/// Writes a line to standard error, escaped as [`line()`] does. If it cannot be written, it is lost
+/// and the command goes on.
 pub(crate) fn error_line(text: Arguments<'_>) {
     let text = raic_wasm::shown(&text.to_string());
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// A value as one line of JSON, in which nothing hides: what does is escaped as JSON escapes it.
+/// Returns a value as one line of JSON. Characters that hide or reorder text are escaped as JSON
+/// escapes them.
 ///
 /// # Errors
 /// If the value cannot be written as JSON.
@@ -48,7 +50,7 @@ pub(crate) fn as_json(value: &impl serde::Serialize) -> Outcome<String> {
     Ok(out)
 }
 
-/// A writer that never fails: what cannot be written is lost.
+/// A writer that never fails. Bytes that cannot be written are lost.
 #[derive(Debug)]
 pub(crate) struct Unheeded<W>(pub(crate) W);
 
@@ -64,9 +66,11 @@ impl<W: io::Write> io::Write for Unheeded<W> {
     }
 }
 
-/// Writes a line. What comes from a file, a connector or a service may hold what moves the cursor,
-/// hides or reorders text: it is escaped. Where nobody reads any longer the command has done its
-/// work; where it cannot be written it has failed.
+/// Writes a line to standard output. Text from a file, a connector or a service may move the cursor
+/// or hide text, so such characters are escaped.
+///
+/// If the reader has closed the output, the process exits with 0, because the command has done its
+/// work. If the line cannot be written, the process exits with an error.
 pub(crate) fn line(text: Arguments<'_>) {
     let text = raic_wasm::shown(&text.to_string());
     let mut out = io::stdout().lock();

@@ -1,5 +1,5 @@
-//! Progress on a terminal: a bar for the whole, a line for each cloud; nothing where there is no
-//! terminal.
+//! The progress of a transfer on a terminal: a bar for the whole, and a line for each cloud. If
+//! standard error is not a terminal, nothing is shown.
 
 use std::{collections::BTreeMap, io::IsTerminal as _, time::Duration};
 
@@ -14,15 +14,16 @@ use crate::{
     home::Home,
 };
 
-/// How often the daemon is asked how far each cloud is.
+/// How often the daemon is asked for the bytes of each cloud.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// How often it is drawn although nothing comes.
+/// How often the bar is drawn although no bytes arrive.
 const TICK: Duration = Duration::from_millis(500);
 
+/// Template of the bar of a transfer whose total is known.
 const WITH_TOTAL: &str = "{bar:32} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 
-/// What is shown of one transfer; goes from the terminal when dropped.
+/// The progress of one transfer on the terminal. Dropping it clears the terminal.
 pub(crate) struct Progress {
     id: String,
     bars: MultiProgress,
@@ -38,7 +39,7 @@ fn styled(bar: ProgressBar, template: &str) -> ProgressBar {
 }
 
 impl Progress {
-    /// Of `total` bytes where that is known.
+    /// Begins to show a transfer of `total` bytes; `None` if the total is not known yet.
     pub(crate) fn new(home: &Home, total: Option<u64>) -> Outcome<Self> {
         let id = StorageIndex::random().map_err(Failed::other)?.to_string();
         if !std::io::stderr().is_terminal() {
@@ -55,7 +56,7 @@ impl Progress {
             ProgressBar::new_spinner(),
             "{spinner} {bytes}  {bytes_per_sec}",
         ));
-        // So that the speed and the time left go on while nothing comes.
+        // So that speed and remaining time go on changing while no bytes arrive.
         whole.enable_steady_tick(TICK);
         let asking = tokio::spawn(show_clouds(home.clone(), id.clone(), bars.clone()));
         let progress = Self {
@@ -70,7 +71,7 @@ impl Progress {
         Ok(progress)
     }
 
-    /// What will have come when all is done: from here on a bar, and the time left.
+    /// Sets the total in bytes. From now on a bar and the remaining time are shown.
     pub(crate) fn set_length(&self, total: u64) {
         if let Ok(style) = ProgressStyle::with_template(WITH_TOTAL) {
             self.whole.set_style(style);
@@ -78,12 +79,12 @@ impl Progress {
         self.whole.set_length(total);
     }
 
-    /// The query by which the daemon counts along.
+    /// Returns the query that makes the daemon count the bytes of this transfer.
     pub(crate) fn query(&self) -> String {
         format!("?transfer={}", self.id)
     }
 
-    /// The bar of the whole.
+    /// The bar of the whole transfer.
     pub(crate) fn whole(&self) -> &ProgressBar {
         &self.whole
     }
@@ -95,18 +96,19 @@ impl Drop for Progress {
             asking.abort();
         }
         self.whole.finish_and_clear();
-        // The clouds' lines with it. Where the terminal cannot be written to, nothing is lost.
+        // The clouds' lines go too. If the terminal cannot be written to, nothing is lost.
         let _ = self.bars.clear();
         self.bars.set_draw_target(ProgressDrawTarget::hidden());
     }
 }
 
+/// Shows a line for each cloud of a transfer, until the task is aborted.
 async fn show_clouds(home: Home, id: String, bars: MultiProgress) {
     let mut clouds: BTreeMap<String, ProgressBar> = BTreeMap::new();
     loop {
         tokio::time::sleep(PAUSE).await;
         let path = format!("/v1/transfers/{id}");
-        // Not there yet, or no longer: what is shown stays.
+        // If the daemon does not know the transfer yet, or any more, the lines stay as they are.
         let counted = Client(&home)
             .ask::<BTreeMap<String, u64>>(Method::GET, &path, nothing())
             .await;
@@ -123,12 +125,12 @@ async fn show_clouds(home: Home, id: String, bars: MultiProgress) {
     }
 }
 
-/// Bytes as a person reads them.
+/// Formats a number of bytes for people, such as `3.00 MiB`.
 pub(crate) fn bytes(count: u64) -> String {
     indicatif::BinaryBytes(count).to_string()
 }
 
-/// A number of things, such as `1 share` and `2 shares`.
+/// Formats a number of things, such as `1 share` and `2 shares`.
 pub(crate) fn counted(count: u64, thing: &str) -> String {
     format!("{count} {thing}{}", if count == 1 { "" } else { "s" })
 }

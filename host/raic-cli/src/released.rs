@@ -1,4 +1,4 @@
-//! The connectors that this release has in it, each approved by those who released it.
+//! The connectors that this release contains. Every home approves each of them once.
 
 use raic_wasm::{ApprovalStore, ConnectorError, Package};
 
@@ -7,20 +7,22 @@ use crate::{
     home::Home,
 };
 
-/// SHA-256 and component of each; none in a binary that was built without them (`build.rs`).
+/// SHA-256 and component of each connector. Empty in a binary that was built without connectors
+/// (`build.rs`).
 const RELEASED: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/released.rs"));
 
-/// The approved connectors of a home, with those of this release. What the operator has revoked
-/// stays so.
+/// Opens the store of a home's approved connectors, and approves those of this release. A connector
+/// that the operator has revoked stays revoked.
 pub(crate) fn approvals(home: &Home) -> Outcome<ApprovalStore> {
     let store = ApprovalStore::open(&home.connectors()).map_err(Failed::configuration)?;
     if let Err(e) = take_in(&store, RELEASED) {
-        // Those that were approved before serve on.
+        // Connectors that were approved before go on serving.
         tracing::warn!("the connectors of this release are not approved: {e}");
     }
     Ok(store)
 }
 
+/// Approves the connectors that the store does not know yet.
 fn take_in(store: &ApprovalStore, released: &[(&str, &[u8])]) -> Result<(), ConnectorError> {
     for (sha256, component) in released {
         if !store.is_known(sha256) {

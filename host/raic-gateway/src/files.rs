@@ -133,8 +133,8 @@ pub(crate) async fn read(
     // The first piece is read before the head of the answer goes out. So a content that cannot be
     // read at all is an error like any other.
     let first = content.try_next().await?;
-    let content =
-        content.inspect_err(|e| tracing::warn!("a content broke off on its way to the client: {e}"));
+    let content = content
+        .inspect_err(|e| tracing::warn!("a content broke off on its way to the client: {e}"));
     let content = stream::iter(first.map(Ok))
         .chain(content)
         .inspect(move |_| {

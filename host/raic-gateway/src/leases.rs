@@ -8,7 +8,9 @@ use axum::{
     extract::{Query, State},
 };
 use raic_array::ArrayError;
-use raic_storage::{Expiry, LeaseInfo, RenewSecret, ShareId, ShareNum, ShareState, StorageIndex};
+use raic_storage::{
+    Expiry, LeaseInfo, Moment, RenewSecret, ShareId, ShareNum, ShareState, StorageIndex,
+};
 use serde::Deserialize;
 
 use crate::{
@@ -66,12 +68,15 @@ pub(crate) async fn leases(
         .map(|server| server.name().to_owned())
         .collect();
     let line = |l: LeaseInfo| LeaseLine {
-        expires_ms: l.expires_ms.filter(|_| !lasts.contains(&l.server)),
+        expires_ms: l
+            .expires
+            .filter(|_| !lasts.contains(&l.server))
+            .map(Moment::as_millis),
         cloud: l.server,
         storage_index: l.id.index.to_string(),
         share: l.id.share.0,
         account: l.account,
-        renewed_ms: l.renewed_ms,
+        renewed_ms: l.renewed.as_millis(),
         bytes: l.used_space,
         state: match l.state {
             ShareState::Coming => "coming",

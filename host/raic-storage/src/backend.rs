@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::{Generation, RangeSet, Result, ShareId, ShareNum, Span, StorageIndex};
+use crate::{Generation, Moment, RangeSet, Result, ShareId, ShareNum, Span, StorageIndex};
 
 /// The bytes of a share that is being read. The stream ends after exactly the requested bytes, or
 /// with an error.
@@ -72,7 +72,7 @@ pub struct FoundShare {
     pub found: Found,
     /// The moment at which the newest of these objects was written, in milliseconds since 1970;
     /// `None` if the container does not report it.
-    pub newest_ms: Option<i64>,
+    pub newest: Option<Moment>,
 }
 
 /// The objects of a share that a walk found.
@@ -269,7 +269,7 @@ pub trait Container: Send + Sync + fmt::Debug {
 
     /// Removes the files that unfinished writes left beside the shares and that were not changed
     /// since `before_ms`, in milliseconds since 1970. Returns the number of these files.
-    async fn sweep(&self, _before_ms: i64) -> Result<u64> {
+    async fn sweep(&self, _before: Moment) -> Result<u64> {
         Ok(0)
     }
 

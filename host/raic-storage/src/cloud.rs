@@ -11,7 +11,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::{SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
 use async_trait::async_trait;
@@ -25,12 +25,11 @@ use raic_cloud::{
 use tokio::sync::OnceCell;
 
 use crate::{
-    Backend, ChunkBudget, Container, Found, FoundShare, Generation, MAX_OBJECT, MutableStore,
-    RangeSet, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload, ShareWriter, Slots,
-    Span, Spool, StorageError, StorageIndex,
+    Backend, ChunkBudget, Container, Found, FoundShare, Generation, MAX_OBJECT, Moment,
+    MutableStore, RangeSet, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
+    ShareWriter, Slots, Span, Spool, StorageError, StorageIndex,
     chunk_upload::ChunkUpload,
     chunk_writer::{ChunkWriter, IN_FLIGHT},
-    clock::millis,
     listing::Pages,
     mutable::MutableShares,
     object::{ShareObject, parse_key, shareset_prefix},
@@ -521,15 +520,10 @@ impl Container for CloudBackend {
                 }
             }
         }
-        let found = shares.into_iter().map(|(id, gathered)| {
-            let newest = gathered
-                .newest
-                .and_then(|t| t.duration_since(UNIX_EPOCH).ok());
-            FoundShare {
-                id,
-                newest_ms: newest.map(millis),
-                found: gathered.found(),
-            }
+        let found = shares.into_iter().map(|(id, gathered)| FoundShare {
+            id,
+            newest: gathered.newest.and_then(Moment::of),
+            found: gathered.found(),
         });
         Ok(found.collect())
     }

@@ -11,8 +11,8 @@ use std::{
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    AccountId, Expiry, Going, Ownership, RenewSecret, Result, ShareKind, ShareRow, StorageError,
-    StorageServer, backend::mutable_store,
+    AccountId, Expiry, Going, Moment, Ownership, RenewSecret, Result, ShareKind, ShareRow,
+    StorageError, StorageServer, backend::mutable_store,
 };
 
 /// Most shares that one step looks up of each kind.
@@ -121,7 +121,7 @@ impl StorageServer {
     /// mistyped year would end all leases.
     fn expiry_now(&self) -> Expiry {
         match self.settings.expiry {
-            Expiry::Cutoff(cutoff) if cutoff > self.leasedb.now_ms() => Expiry::Never,
+            Expiry::Cutoff(cutoff) if cutoff > self.leasedb.now() => Expiry::Never,
             expiry => expiry,
         }
     }
@@ -190,7 +190,7 @@ impl StorageServer {
         self.rest_whole_uploads().await?;
         step.expired = match self.expiry_now() {
             Expiry::Never => 0,
-            Expiry::Age => leasedb.end_expired(leasedb.now_ms(), BATCH * 4).await?,
+            Expiry::Age => leasedb.end_expired(leasedb.now(), BATCH * 4).await?,
             Expiry::Cutoff(cutoff) => self.end_by_cutoff(cutoff).await?,
         };
         step.abandoned = leasedb.abandon_expired(self.id, BATCH).await?;
@@ -328,7 +328,7 @@ impl StorageServer {
         }
         // An open upload of the share ends, and gives its room back.
         self.close(id);
-        if going.deleted_ms.is_some() {
+        if going.deleted.is_some() {
             return Ok(Deletion::Done);
         }
         let began = Instant::now();
@@ -434,7 +434,7 @@ impl StorageServer {
 
     /// Ends leases by the cutoff, from where the step before ended. The database keeps that place,
     /// so that the walk continues after a restart. Returns 1 if there are more leases, else 0.
-    async fn end_by_cutoff(&self, cutoff: i64) -> Result<usize> {
+    async fn end_by_cutoff(&self, cutoff: Moment) -> Result<usize> {
         let from = self.leasedb.cutoff_walk(self.id).await?;
         let Some(from) = from else { return Ok(0) };
         let next = self

@@ -14,7 +14,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::UNIX_EPOCH,
 };
 
 use async_trait::async_trait;
@@ -27,10 +26,9 @@ use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 
 use crate::{
-    Backend, Container, Found, FoundShare, MAX_OBJECT, MutableShare, MutableStore, MutableWrite,
-    RangeSet, Recovered, Result, ShareHeader, ShareId, ShareNum, ShareStore, ShareStream,
-    ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
-    clock::millis,
+    Backend, Container, Found, FoundShare, MAX_OBJECT, Moment, MutableShare, MutableStore,
+    MutableWrite, RangeSet, Recovered, Result, ShareHeader, ShareId, ShareNum, ShareStore,
+    ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
     share_header::{HEADER, MUTABLE_HEADER},
 };
 
@@ -480,12 +478,12 @@ impl Container for DiskBackend {
                             .modified()
                             .ok()
                             .map(cap_std::time::SystemTime::into_std);
-                        let newest = modified.and_then(|t| t.duration_since(UNIX_EPOCH).ok());
+                        let newest = modified.and_then(Moment::of);
                         let whole = Found::file(meta.len());
                         found.push(FoundShare {
                             id: ShareId { index, share },
                             found: whole,
-                            newest_ms: newest.map(millis),
+                            newest,
                         });
                         if found.len() as u64 > most {
                             return Err(io::Error::other(
@@ -500,7 +498,7 @@ impl Container for DiskBackend {
         .await
     }
 
-    async fn sweep(&self, before_ms: i64) -> Result<u64> {
+    async fn sweep(&self, before: Moment) -> Result<u64> {
         self.run("sweep", PathBuf::from("incoming"), move |root, path| {
             let files = match root.read_dir(path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => return Ok(0),
@@ -515,10 +513,7 @@ impl Container for DiskBackend {
                     Err(e) if e.kind() == ErrorKind::NotFound => continue,
                     other => other?.into_std(),
                 };
-                if touched
-                    .duration_since(UNIX_EPOCH)
-                    .is_ok_and(|since| millis(since) < before_ms)
-                {
+                if Moment::of(touched).is_some_and(|touched| touched < before) {
                     file.remove_file()?;
                     removed += 1;
                 }

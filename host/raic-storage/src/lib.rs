@@ -51,6 +51,7 @@ pub mod inspect;
 mod leasedb;
 mod listing;
 mod memory;
+mod moment;
 mod mutable;
 mod name;
 mod object;
@@ -91,6 +92,7 @@ pub use leasedb::{
     Suspicion, Upload, UploadSecret, Usage, UsageDay, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
+pub use moment::Moment;
 pub use mutable::MUTABLE_CHUNK_SIZE;
 pub use name::{IndexPrefix, ShareId, ShareNum, Span, StorageIndex};
 pub use object::Generation;

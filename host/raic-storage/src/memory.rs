@@ -248,7 +248,7 @@ impl Container for MemoryBackend {
             found.push(FoundShare {
                 id: *id,
                 found: whole,
-                newest_ms: None,
+                newest: None,
             });
         }
         Ok(found)

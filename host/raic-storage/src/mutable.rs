@@ -192,17 +192,17 @@ impl MutableStore for MutableShares {
             return Ok(false);
         }
         let (now, current) = (
-            self.slots.now_ms(),
+            self.slots.now(),
             slot.current.as_ref().map(|commit| commit.generation),
         );
         for Superseded {
             generation,
             chunks,
-            until_ms,
+            until,
         } in self.slots.superseded(id).await?
         {
             // The oldest version goes first, and each commit before the chunks that only it names.
-            if until_ms > now {
+            if until > now {
                 return Ok(false);
             }
             self.remove(id, ShareObject::Commit(generation)).await?;

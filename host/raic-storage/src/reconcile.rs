@@ -14,8 +14,8 @@ use std::{
 };
 
 use crate::{
-    Found, FoundShare, IndexPrefix, MAX_SHARE, Ownership, Recovered, Result, ShareId, ShareKind,
-    ShareRow, ShareState, Span, StorageError, StorageServer, Suspect, Suspicion,
+    Found, FoundShare, IndexPrefix, MAX_SHARE, Moment, Ownership, Recovered, Result, ShareId,
+    ShareKind, ShareRow, ShareState, Span, StorageError, StorageServer, Suspect, Suspicion,
     backend::mutable_store, examine::Examined, object::ShareObject,
 };
 
@@ -94,7 +94,7 @@ impl StorageServer {
         let grace = self.leasedb.grace_periods();
         let swept = self
             .backend
-            .sweep(self.leasedb.over_since(grace.upload + grace.suspicion))
+            .sweep(self.leasedb.ago(grace.upload + grace.suspicion))
             .await?;
         if swept > 0 {
             tracing::info!(
@@ -111,12 +111,12 @@ impl StorageServer {
         loop {
             let due = async {
                 let (next, ended) = self.leasedb.walk(self.id, RECONCILE).await?;
-                let settled = self.leasedb.settled_ms(self.id).await?;
-                let now = self.leasedb.now_ms();
-                let is_due_after = |ended: i64| {
+                let settled = self.leasedb.settled(self.id).await?;
+                let now = self.leasedb.now();
+                let is_due_after = |ended: Moment| {
                     // A walk that ended in the future, by a clock that was wrong, does not count.
                     ended > now
-                        || ended <= self.leasedb.over_since(every)
+                        || ended <= self.leasedb.ago(every)
                         || settled.is_some_and(|settled| ended <= settled && settled <= now)
                 };
                 Ok::<_, StorageError>(next > 0 || ended.is_none_or(is_due_after))
@@ -266,10 +266,8 @@ impl StorageServer {
         if self.leasedb.clock_is_off().is_some() {
             return false;
         }
-        let old = self
-            .leasedb
-            .over_since(self.leasedb.grace_periods().suspicion);
-        before.is_some_and(|s| s.what == what && s.object == object && s.since_ms <= old)
+        let old = self.leasedb.ago(self.leasedb.grace_periods().suspicion);
+        before.is_some_and(|s| s.what == what && s.object == object && s.since <= old)
     }
 
     /// Handles a share that was listed and has no row.
@@ -311,8 +309,8 @@ impl StorageServer {
             return self.leasedb.clear_suspicion(self.id, id).await;
         };
         let grace = self.leasedb.grace_periods();
-        let old = self.leasedb.over_since(grace.upload + grace.suspicion);
-        let is_old = share.newest_ms.is_none_or(|newest| newest <= old);
+        let old = self.leasedb.ago(grace.upload + grace.suspicion);
+        let is_old = share.newest.is_none_or(|newest| newest <= old);
         if !(is_old && self.is_second_pass(before.as_ref(), Suspicion::Torn, &object)) {
             return self.suspect(id, Suspicion::Torn, object).await;
         }

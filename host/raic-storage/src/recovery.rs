@@ -142,7 +142,7 @@ impl MutableShares {
                 return Ok(());
             }
         }
-        let until_ms = self.slots.rest();
+        let until = self.slots.rest();
         let old = writers.into_iter().map(|generation| {
             let chunks = strays
                 .iter()
@@ -152,7 +152,7 @@ impl MutableShares {
             Superseded {
                 generation,
                 chunks,
-                until_ms,
+                until,
             }
         });
         let old: Vec<_> = old.collect();
@@ -204,7 +204,7 @@ impl MutableShares {
                 older.push(Superseded {
                     generation,
                     chunks,
-                    until_ms: self.slots.rest(),
+                    until: self.slots.rest(),
                 });
                 continue;
             }
@@ -240,7 +240,7 @@ impl MutableShares {
             older.push(Superseded {
                 generation: BELOW_ALL,
                 chunks: stray,
-                until_ms: self.slots.rest(),
+                until: self.slots.rest(),
             });
         }
         self.slots
@@ -301,20 +301,20 @@ impl MutableShares {
         let Some(highest) = generations.max() else {
             return Ok(());
         };
-        let until_ms = self.slots.rest();
+        let until = self.slots.rest();
         // The highest commit goes last, as a deletion's mark does.
         let mut older: Vec<Superseded> =
             (commits.iter().filter(|generation| **generation != highest))
                 .map(|generation| Superseded {
                     generation: *generation,
                     chunks: Vec::new(),
-                    until_ms,
+                    until,
                 })
                 .collect();
         older.push(Superseded {
             generation: BELOW_ALL,
             chunks: chunks.iter().copied().collect(),
-            until_ms,
+            until,
         });
         self.slots
             .give_up(

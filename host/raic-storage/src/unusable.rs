@@ -16,9 +16,9 @@ use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::Notify;
 
 use crate::{
-    Backend, Container, Found, FoundShare, MutableShare, MutableStore, MutableWrite, RangeSet,
-    Recovered, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload, ShareWriter, Span,
-    StorageError, StorageIndex, backend::mutable_store,
+    Backend, Container, Found, FoundShare, Moment, MutableShare, MutableStore, MutableWrite,
+    RangeSet, Recovered, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
+    ShareWriter, Span, StorageError, StorageIndex, backend::mutable_store,
 };
 
 /// Shortest pause between two attempts to open a backend. An attempt begins only when the backend
@@ -284,8 +284,8 @@ impl Container for UnusableBackend {
         self.opened().await?.scan(span, most).await
     }
 
-    async fn sweep(&self, before_ms: i64) -> Result<u64> {
-        self.opened().await?.sweep(before_ms).await
+    async fn sweep(&self, before: Moment) -> Result<u64> {
+        self.opened().await?.sweep(before).await
     }
 
     fn set_writable(&self, is_writable: bool) {

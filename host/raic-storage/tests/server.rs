@@ -18,9 +18,9 @@ use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_cloud::{Cloud as _, FaultPlan, Faulty, MemoryCloud, ObjectKey, Payload, WriteMode};
 use raic_storage::{
-    AccountChange, AccountId, Allocated, DiskBackend, Expiry, IndexPrefix, LeaseDb, Reconciled,
-    ServerSettings, ShareId, ShareNum, ShareState, StorageError, StorageServer, TestWrite,
-    UploadSecret,
+    AccountChange, AccountId, Allocated, DiskBackend, Expiry, IndexPrefix, LeaseDb, Moment,
+    Reconciled, ServerSettings, ShareId, ShareNum, ShareState, StorageError, StorageServer,
+    TestWrite, UploadSecret,
 };
 
 use rig::{CHUNK, DAY, Rig, content, index, loaded, open, renew, upload};
@@ -467,7 +467,7 @@ async fn leases_end_by_a_cutoff_whatever_their_age() {
     rig.clock.advance(2 * DAY);
     rig.store(index(2), 0, b"new").await;
     let cutoff = rig.clock.now_ms() - 1000;
-    rig.settings.expiry = Expiry::Cutoff(cutoff);
+    rig.settings.expiry = Expiry::Cutoff(Moment::from_millis(cutoff));
     rig.restart().await;
     assert_eq!(rig.server.would_collect(10).await.unwrap().len(), 1);
     rig.collect().await;
@@ -483,7 +483,8 @@ async fn a_cutoff_in_the_future_ends_no_lease_before_its_moment() {
     let mut rig = Rig::new().await;
     rig.store(index(1), 0, b"content").await;
     rig.clock.advance(DAY);
-    rig.settings.expiry = Expiry::Cutoff(rig.clock.now_ms() + 24 * 3600 * 1000);
+    rig.settings.expiry =
+        Expiry::Cutoff(Moment::from_millis(rig.clock.now_ms() + 24 * 3600 * 1000));
     rig.restart().await;
     assert!(rig.server.would_collect(10).await.unwrap().is_empty());
     rig.collect().await;

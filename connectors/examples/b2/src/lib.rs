@@ -113,10 +113,11 @@ impl Connector for B2 {
         {
             return Ok(());
         }
-        let answer = call_bucket(
-            "b2_list_file_versions",
-            |bucket| json!({ "bucketId": bucket, "prefix": key, "startFileName": key, "maxFileCount": VERSIONS }),
-        )?;
+        let answer = call_bucket("b2_list_file_versions", |bucket| {
+            json!({
+                "bucketId": bucket, "prefix": key, "startFileName": key, "maxFileCount": VERSIONS,
+            })
+        })?;
         let page = document(&answer)?;
         // The newest version comes first. Longer names that begin with the key are listed, too.
         let ids: Vec<_> = files(&page)
@@ -149,13 +150,18 @@ impl Connector for B2 {
         let answer = call("b2_create_bucket", |account| {
             // The service removes older versions after a day.
             let rule = json!({
-                "fileNamePrefix": "", "daysFromHidingToDeleting": 1, "daysFromUploadingToHiding": null
+                "fileNamePrefix": "",
+                "daysFromHidingToDeleting": 1,
+                "daysFromUploadingToHiding": null,
             });
             Ok(json!({
-                "accountId": account, "bucketName": name, "bucketType": "allPrivate", "lifecycleRules": [rule]
+                "accountId": account,
+                "bucketName": name,
+                "bucketType": "allPrivate",
+                "lifecycleRules": [rule],
             }))
         })?;
-        forget_bucket()?;
+        forget_bucket();
         match expect(&answer, &[200]) {
             // All accounts share one space of names, so the bucket may be another account's.
             Err(e) if e.kind == ErrorKind::AlreadyExists && bucket_id()?.is_some() => Ok(()),
@@ -165,14 +171,14 @@ impl Connector for B2 {
 
     fn delete_container() -> Result<()> {
         // The id is asked for again: the bucket's name may be another bucket's by now.
-        forget_bucket()?;
+        forget_bucket();
         let Some(id) = bucket_id()? else {
             return Ok(());
         };
         let answer = call("b2_delete_bucket", |account| {
             Ok(json!({ "accountId": account, "bucketId": id }))
         })?;
-        forget_bucket()?;
+        forget_bucket();
         conditions::or_gone(expect(&answer, &[200]), ErrorKind::ContainerNotFound)
     }
 }
@@ -236,14 +242,15 @@ fn of_upload(mut e: Error) -> Error {
 
 #[cfg(test)]
 mod tests {
-    use raic_sdk::testing::{Answer, Host, payload};
+    use raic_sdk::testing::{Answer, Host, Sent, payload};
 
     use super::*;
 
     const LOGIN: &str = r#"{"accountId":"a","authorizationToken":"***","apiInfo":{"storageApi":{
         "apiUrl":"https://api005.backblazeb2.com","downloadUrl":"https://f005.backblazeb2.com"}}}"#;
     const BUCKETS: &str = r#"{"buckets":[{"bucketId":"b1","bucketName":"bucket"}]}"#;
-    const UPLOAD: &str = r#"{"uploadUrl":"https://pod-1.backblaze.com/b2api/v3/b2_upload_file/b1/x","authorizationToken":"***"}"#;
+    const UPLOAD: &str = r#"{"uploadUrl":"https://pod-1.backblaze.com/b2api/v3/b2_upload_file/b1/x",
+        "authorizationToken":"***"}"#;
 
     fn answered(status: u16, body: &str) -> Answer {
         Answer::new(status).body(body)
@@ -399,6 +406,49 @@ mod tests {
             (deleted.unwrap_err().kind, sent.len()),
             (ErrorKind::Conflict, 3 + DELETES)
         );
+    }
+
+    fn calls(sent: &[Sent]) -> Vec<&str> {
+        sent.iter()
+            .filter_map(|sent| sent.url.rsplit('/').next())
+            .collect()
+    }
+
+    /// A listing was once sent only for its answer to be dropped.
+    #[test]
+    fn a_bucket_is_forgotten_without_a_request() {
+        let (made, sent) = host()
+            .answer(answered(200, r#"{"bucketId":"b1"}"#))
+            .run(B2::create_container);
+        made.unwrap();
+        assert_eq!(calls(&sent), ["b2_authorize_account", "b2_create_bucket"]);
+        let (removed, sent) = host()
+            .answer(answered(200, BUCKETS))
+            .answer(answered(200, r#"{"bucketId":"b1"}"#))
+            .run(B2::delete_container);
+        removed.unwrap();
+        assert_eq!(
+            calls(&sent),
+            [
+                "b2_authorize_account",
+                "b2_list_buckets",
+                "b2_delete_bucket"
+            ]
+        );
+    }
+
+    #[test]
+    fn an_id_that_is_forgotten_is_asked_for_again() {
+        let (found, sent) = host()
+            .answer(answered(200, r#"{"buckets":[]}"#))
+            .answer(answered(200, BUCKETS))
+            .run(|| {
+                assert_eq!(bucket_id().unwrap(), None);
+                forget_bucket();
+                bucket_id()
+            });
+        assert_eq!(found.unwrap().as_deref(), Some("b1"));
+        assert_eq!(sent.len(), 3);
     }
 
     #[test]

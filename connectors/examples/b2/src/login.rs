@@ -1,8 +1,9 @@
 //! The account's login, and the bucket's id, which needs that login and is kept like one.
 
 use raic_sdk::{
-    ErrorKind, Login, Made, Payload, Request, Response, Result, endpoint, error, json, login,
-    required_setting, secrets, with_login_judging,
+    ErrorKind, Login, Made, Payload, Request, Response, Result,
+    bindings::raic::connector::cloud::{self, Acquired},
+    endpoint, error, json, login, required_setting, secrets, with_login_judging,
 };
 
 use crate::answer::{code, document, expect, has_ended, text};
@@ -116,10 +117,14 @@ pub(crate) fn bucket_id() -> Result<Option<String>> {
     Ok((!id.is_empty()).then_some(id))
 }
 
-/// Drops the bucket's id, so that the next call that needs it asks for it again.
-pub(crate) fn forget_bucket() -> Result<()> {
-    login(BUCKET, find_bucket)?.invalidate();
-    Ok(())
+/// Drops the bucket's id if the host keeps one, so that the next call that needs it asks for it
+/// again. Sends nothing.
+pub(crate) fn forget_bucket() {
+    // If the host keeps no id, the ticket to ask for it is dropped, and any other call may have it.
+    // If the host keeps an error, there is no id to drop.
+    if let Ok(Acquired::Hit(bucket)) = cloud::cache_acquire(BUCKET) {
+        cloud::cache_invalidate(BUCKET, bucket.generation);
+    }
 }
 
 /// Reads the object at a path; `build` adds what the request needs.

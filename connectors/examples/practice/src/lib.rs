@@ -63,8 +63,9 @@ fn expect(answer: &Response, wanted: &[u16]) -> Result<()> {
     })
 }
 
-fn if_match(request: Request, etag: Option<&str>) -> Request {
-    match etag {
+/// Adds the condition that the object has that etag.
+fn conditional(request: Request, if_match: Option<&str>) -> Request {
+    match if_match {
         Some(etag) => request.header("if-match", etag),
         None => request,
     }
@@ -89,7 +90,7 @@ impl Connector for Practice {
         let request = match &mode {
             WriteMode::Overwrite => request,
             WriteMode::CreateOnly => request.header("if-none-match", "*"),
-            WriteMode::IfMatch(etag) => if_match(request, Some(etag)),
+            WriteMode::IfMatch(etag) => conditional(request, Some(etag)),
         };
         // The payload stays in the host, which sends it.
         let answer = request.send(Some(content))?;
@@ -106,9 +107,9 @@ impl Connector for Practice {
     fn get(
         key: String,
         range: Option<ByteRange>,
-        etag: Option<String>,
+        if_match: Option<String>,
     ) -> Result<(ObjectInfo, Body)> {
-        let mut request = if_match(object("GET", &key)?, etag.as_deref());
+        let mut request = conditional(object("GET", &key)?, if_match.as_deref());
         if let Some(range) = range {
             request = request.header("range", &answer::range_header(range));
         }
@@ -124,8 +125,8 @@ impl Connector for Practice {
         answer::info(&answer)
     }
 
-    fn delete(key: String, etag: Option<String>) -> Result<()> {
-        let answer = if_match(object("DELETE", &key)?, etag.as_deref()).send(None)?;
+    fn delete(key: String, if_match: Option<String>) -> Result<()> {
+        let answer = conditional(object("DELETE", &key)?, if_match.as_deref()).send(None)?;
         conditions::or_gone(expect(&answer, &[204]), ErrorKind::NotFound)
     }
 
@@ -204,7 +205,8 @@ mod tests {
 
     #[test]
     fn a_listing_goes_on_after_its_cursor() {
-        let page = r#"{"objects":[{"key":"a","size":3,"etag":"\"1\"","modified":"2026-01-02T03:04:05Z"}],"next":"a"}"#;
+        let page = r#"{"objects":[
+            {"key":"a","size":3,"etag":"\"1\"","modified":"2026-01-02T03:04:05Z"}],"next":"a"}"#;
         let (listed, sent) = host()
             .answer(Answer::new(200).body(page))
             .run(|| Practice::list("p/".to_owned(), Some("0".to_owned()), 1));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::{LeaseDb, int, uint};
-use crate::{Result, StorageError};
+use crate::{Moment, Result, StorageError};
 
 /// The number of an account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -145,7 +145,7 @@ impl LeaseDb {
         if name.is_empty() || name.len() > 64 || !name.bytes().all(plain) {
             return Err(StorageError::AccountName(name.to_owned()));
         }
-        let (name, now) = (name.to_owned(), self.now_ms());
+        let (name, now) = (name.to_owned(), self.now());
         self.write(move |tx| {
             let made = tx.execute(
                 "INSERT INTO accounts(name, created_ms, lease_seconds) VALUES(?1, ?2, 2678400) ON CONFLICT DO NOTHING",
@@ -166,7 +166,7 @@ impl LeaseDb {
     /// [`StorageError::Quotas`] if the soft quota would be above the hard one, and
     /// [`StorageError::Database`] if the database cannot be written.
     pub async fn change_account(&self, name: &str, change: AccountChange) -> Result<Account> {
-        let (name, now) = (name.to_owned(), self.now_ms());
+        let (name, now) = (name.to_owned(), self.now());
         self.write(move |tx| apply(tx, &name, change, now)).await
     }
 
@@ -231,7 +231,7 @@ impl LeaseDb {
     }
 }
 
-fn apply(tx: &Connection, name: &str, change: AccountChange, now: i64) -> Result<Account> {
+fn apply(tx: &Connection, name: &str, change: AccountChange, now: Moment) -> Result<Account> {
     let before = by_name(tx, name)?;
     let disabled = change.is_disabled.unwrap_or(before.is_disabled);
     let soft_quota = change.soft_quota.unwrap_or(before.soft_quota);

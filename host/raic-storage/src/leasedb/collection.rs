@@ -10,7 +10,7 @@ use super::{
     shares::{self, COLUMNS},
     states::*,
 };
-use crate::{Result, clock::millis};
+use crate::{Moment, Result};
 
 /// The rule by which accounts' leases end by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub enum Expiry {
     Age,
     /// A lease ends if it was renewed last before this moment, in milliseconds since 1970. A lease
     /// without an expiry stays.
-    Cutoff(i64),
+    Cutoff(Moment),
 }
 
 /// A share that is being deleted (GOING), as the caller that claimed its deletion gets it.
@@ -33,10 +33,10 @@ pub struct Going {
     /// Whether the share was whole. If so, its objects are removed by their names.
     pub is_whole: bool,
     /// The moment until which requests that were given up may land, in milliseconds since 1970.
-    pub until_ms: i64,
+    pub until: Moment,
     /// The moment at which the share's objects were deleted for good, in milliseconds since 1970.
     /// The row only waits until a deletion request that was given up can land no longer.
-    pub deleted_ms: Option<i64>,
+    pub deleted: Option<Moment>,
     /// Number of the claim: a later claim of the same deletion has a higher one.
     fence: i64,
 }
@@ -100,7 +100,7 @@ impl LeaseDb {
             ))?;
             // An array's upload of this run ends by itself. One of an earlier run must have been
             // examined first.
-            let rows = statement.query_map(params![server.0, leasedb.now_ms(), limit], |r| {
+            let rows = statement.query_map(params![server.0, leasedb.now(), limit], |r| {
                 r.get::<_, i64>(0)
             })?;
             let expired: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
@@ -119,7 +119,7 @@ impl LeaseDb {
         server: ServerId,
         limit: u32,
     ) -> Result<Vec<ShareRow>> {
-        let now = self.now_ms();
+        let now = self.now();
         self.read(move |c| {
             let mut statement = c.prepare_cached(&format!(
                 "SELECT {COLUMNS}
@@ -140,7 +140,7 @@ impl LeaseDb {
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn claim_going(&self, server: ServerId, limit: u32) -> Result<Vec<Going>> {
-        let (now, claimed, run) = (self.now_ms(), self.after(CLAIM), self.run);
+        let (now, claimed, run) = (self.now(), self.after(CLAIM), self.run);
         self.write(move |tx| {
             let mut statement = tx.prepare_cached(&format!(
                 "SELECT {COLUMNS},
@@ -152,8 +152,8 @@ impl LeaseDb {
                 Ok(Going {
                     row: shares::row(r)?,
                     is_whole: r.get("is_whole")?,
-                    until_ms: r.get("until_ms")?,
-                    deleted_ms: r.get("deleted_ms")?,
+                    until: r.get("until_ms")?,
+                    deleted: r.get("deleted_ms")?,
                     fence: r.get("next_fence")?,
                 })
             })?;
@@ -205,7 +205,7 @@ impl LeaseDb {
     /// wait after a failure: that run was stopped. The claims of this run stay, even if the
     /// configuration was reloaded.
     pub(crate) async fn release_claims(&self, server: ServerId) -> Result<()> {
-        let (now, run) = (self.now_ms(), self.run);
+        let (now, run) = (self.now(), self.run);
         self.write(move |tx| {
             tx.execute(
                 "UPDATE going SET next_ms = ?2, fence = fence + 1, claimed_by = NULL
@@ -247,8 +247,8 @@ impl LeaseDb {
         error: Option<String>,
         may_land: bool,
     ) -> Result<bool> {
-        let (id, fence, until, now) = (going.row.row, going.fence, going.until_ms, self.now_ms());
-        let rests = going.deleted_ms.is_none() && may_land;
+        let (id, fence, until, now) = (going.row.row, going.fence, going.until, self.now());
+        let rests = going.deleted.is_none() && may_land;
         let rested = self.after(self.grace_periods().late);
         self.write(move |tx| {
             if error.is_none() && until <= now {
@@ -308,8 +308,8 @@ impl LeaseDb {
     ) -> Result<Vec<ShareRow>> {
         let (over, cutoff) = match expiry {
             Expiry::Never => return Ok(Vec::new()),
-            Expiry::Age => (self.now_ms(), i64::MIN),
-            Expiry::Cutoff(cutoff) => (i64::MIN, cutoff),
+            Expiry::Age => (self.now(), Moment::MIN),
+            Expiry::Cutoff(cutoff) => (Moment::MIN, cutoff),
         };
         self.read(move |c| {
             let mut statement = c.prepare_cached(&format!("SELECT {COLUMNS} FROM shares
@@ -322,8 +322,8 @@ impl LeaseDb {
     }
 
     /// Returns the moment that lies `by` before now, in milliseconds since 1970.
-    pub(crate) fn over_since(&self, by: Duration) -> i64 {
-        self.now_ms().saturating_sub(millis(by))
+    pub(crate) fn ago(&self, by: Duration) -> Moment {
+        self.now().before(by)
     }
 }
 

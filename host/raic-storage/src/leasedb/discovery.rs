@@ -44,7 +44,7 @@ impl LeaseDb {
         );
         if tx.prepare_cached(&sql)?.execute([row])? == 1 {
             self.changed();
-            let now = self.now_ms();
+            let now = self.now();
             let until = match late {
                 LateRequests::Answered => now,
                 LateRequests::MayLand => self.after(self.grace_periods().late),
@@ -117,7 +117,7 @@ impl LeaseDb {
             row,
             AccountId::STARTER,
             RenewSecret::NONE,
-            self.now_ms(),
+            self.now(),
             expires,
         )?;
         if !is_confirmed {
@@ -180,7 +180,7 @@ impl LeaseDb {
 
     /// Records that a STABLE share has vanished from its container.
     pub(crate) async fn mark_lost(&self, server: ServerId, row: &ShareRow) -> Result<()> {
-        let (id, row, now) = (row.id, row.row, self.now_ms());
+        let (id, row, now) = (row.id, row.row, self.now());
         self.write(move |tx| {
             clear(tx, server, id)?;
             let sql = format!("UPDATE shares SET lost_ms = ?2 WHERE id = ?1 AND state = {STABLE}");

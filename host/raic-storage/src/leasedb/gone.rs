@@ -68,7 +68,7 @@ impl LeaseDb {
     /// Fails with [`StorageError::Unusable`] if there never was a server of that name, and with
     /// [`StorageError::Database`] if the database cannot be written.
     pub async fn set_gone(&self, name: &str) -> Result<()> {
-        let (name, now) = (name.to_owned(), self.now_ms());
+        let (name, now) = (name.to_owned(), self.now());
         self.write(move |tx| {
             let sql = "UPDATE servers SET gone_ms = coalesce(gone_ms, ?2) WHERE name = ?1";
             if tx.execute(sql, (&name, now))? == 0 {

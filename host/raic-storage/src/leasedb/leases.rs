@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, params};
 
 use super::{AccountId, LeaseDb, ServerId, ShareState, int, shares, uint};
-use crate::{Result, ShareId, ShareNum, StorageError, StorageIndex};
+use crate::{Moment, Result, ShareId, ShareNum, StorageError, StorageIndex};
 
 /// The hash of a client's renew secret. Share, account and this hash identify a lease.
 ///
@@ -48,9 +48,9 @@ pub struct LeaseInfo {
     /// Name of the account that holds the lease.
     pub account: String,
     /// The moment at which the lease was renewed last, in milliseconds since 1970.
-    pub renewed_ms: i64,
+    pub renewed: Moment,
     /// The moment at which the lease ends, in milliseconds since 1970; `None` if it has no end.
-    pub expires_ms: Option<i64>,
+    pub expires: Option<Moment>,
     /// Bytes that the share takes, or that are reserved for it.
     pub used_space: u64,
     /// State of the share.
@@ -63,15 +63,15 @@ pub(super) fn insert(
     share: i64,
     account: AccountId,
     renew: RenewSecret,
-    now: i64,
-    expires_ms: Option<i64>,
+    now: Moment,
+    expires: Option<Moment>,
 ) -> Result<()> {
     tx.prepare_cached(
         "INSERT INTO leases VALUES(?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET renewed_ms = excluded.renewed_ms,
            expires_ms = CASE WHEN expires_ms IS NULL OR excluded.expires_ms IS NULL THEN NULL
              ELSE max(expires_ms, excluded.expires_ms) END",
     )?
-    .execute(params![share, account.0, renew.0, now, expires_ms])?;
+    .execute(params![share, account.0, renew.0, now, expires])?;
     Ok(())
 }
 
@@ -179,7 +179,7 @@ impl LeaseDb {
             if !holds(tx, row.row, account)? {
                 super::accounts::admit(tx, account, row.used_space)?;
             }
-            insert(tx, row.row, account, renew, self.now_ms(), Some(expires))?;
+            insert(tx, row.row, account, renew, self.now(), Some(expires))?;
             renewed.insert(row.id.share);
         }
         if is_refused && renewed.is_empty() {
@@ -224,8 +224,8 @@ impl LeaseDb {
                             share: ShareNum(r.get(2)?),
                         },
                         account: r.get(3)?,
-                        renewed_ms: r.get(4)?,
-                        expires_ms: r.get(5)?,
+                        renewed: r.get(4)?,
+                        expires: r.get(5)?,
                         used_space: uint(r.get(6)?),
                         state: r.get(7)?,
                     })
@@ -250,14 +250,14 @@ impl LeaseDb {
     ///
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.
-    pub async fn end_expired(&self, before_ms: i64, limit: u32) -> Result<usize> {
+    pub async fn end_expired(&self, before: Moment, limit: u32) -> Result<usize> {
         self.write(move |tx| {
             // Uploads' leases end with their uploads.
             let mut statement = tx.prepare_cached(
                 "SELECT share, account, renew_secret FROM leases WHERE expires_ms IS NOT NULL AND expires_ms < ?1
                    AND renew_secret <> ?2 ORDER BY expires_ms LIMIT ?3",
             )?;
-            let rows = statement.query_map(params![before_ms, RenewSecret::UPLOAD.0, limit], |r| {
+            let rows = statement.query_map(params![before, RenewSecret::UPLOAD.0, limit], |r| {
                 Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, [u8; 16]>(2)?))
             })?;
             let expired: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
@@ -279,7 +279,7 @@ impl LeaseDb {
     /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn end_not_renewed_since(
         &self,
-        cutoff_ms: i64,
+        cutoff: Moment,
         from: u64,
         limit: u32,
     ) -> Result<Option<u64>> {
@@ -292,7 +292,7 @@ impl LeaseDb {
                 "DELETE FROM leases WHERE share BETWEEN ?1 AND ?2 AND renewed_ms < ?3 AND expires_ms IS NOT NULL
                    AND renew_secret <> ?4",
             )?
-            .execute(params![int(from), last, cutoff_ms, RenewSecret::UPLOAD.0])?;
+            .execute(params![int(from), last, cutoff, RenewSecret::UPLOAD.0])?;
             Ok(Some(uint(last) + 1))
         })
         .await

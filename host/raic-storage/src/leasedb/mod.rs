@@ -52,7 +52,7 @@ pub(crate) use uploads::UploadRequest;
 pub use uploads::{Allocated, Allocation, Coming, FirstLease, Upload, UploadSecret};
 pub use usage::{Usage, UsageDay};
 
-use crate::{Clock, Database, IssuedRuns, Result, StorageIndex};
+use crate::{Clock, Database, IssuedRuns, Moment, Result, StorageIndex};
 use states::{MUTABLE, STABLE};
 
 /// The number of a storage server, which is its cloud's number in the array.
@@ -300,22 +300,22 @@ impl LeaseDb {
     /// Returns whether the server's container was taken over so recently that unknown requests of
     /// its previous host may still land.
     pub(crate) fn was_just_taken(&self, c: &Connection, server: ServerId) -> Result<bool> {
-        let taken = taken_ms(c, server)?;
-        Ok(taken.is_some_and(|taken| taken > self.over_since(self.grace_periods.late)))
+        let taken = taken(c, server)?;
+        Ok(taken.is_some_and(|taken| taken > self.ago(self.grace_periods.late)))
     }
 
     /// The moment from which nothing that the previous host sent can still land, in milliseconds
     /// since 1970; `None` if the container was never taken over. A walk that ended earlier must be
     /// repeated.
-    pub(crate) async fn settled_ms(&self, server: ServerId) -> Result<Option<i64>> {
-        let late = crate::clock::millis(self.grace_periods.late);
-        self.read(move |c| Ok(taken_ms(c, server)?.map(|taken| taken.saturating_add(late))))
+    pub(crate) async fn settled(&self, server: ServerId) -> Result<Option<Moment>> {
+        let late = self.grace_periods.late;
+        self.read(move |c| Ok(taken(c, server)?.map(|taken| taken.after(late))))
             .await
     }
 
     /// Records that the server's container is taken over from another database now.
     pub(crate) async fn set_taken(&self, server: ServerId) -> Result<()> {
-        let now = self.now_ms();
+        let now = self.now();
         self.write(move |tx| {
             tx.execute(
                 "UPDATE servers SET taken_ms = ?2 WHERE id = ?1",
@@ -420,7 +420,7 @@ fn issued(c: &Connection) -> rusqlite::Result<BTreeMap<StorageIndex, u64>> {
 
 /// Reads the moment at which a server's container was taken over from another database, in
 /// milliseconds since 1970; `None` if it never was.
-fn taken_ms(c: &Connection, server: ServerId) -> Result<Option<i64>> {
+fn taken(c: &Connection, server: ServerId) -> Result<Option<Moment>> {
     Ok(
         c.prepare_cached("SELECT taken_ms FROM servers WHERE id = ?1")?
             .query_row([server.0], |r| r.get(0))?,

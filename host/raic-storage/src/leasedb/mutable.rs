@@ -78,14 +78,7 @@ impl LeaseDb {
             .execute(params![row.row, int(used_space.max(row.used_space))])?;
         if row.state == ShareState::Stable && !leases::is_full(tx, row.row, new.account, renew)? {
             let expires = self.after(accounts::by_id(tx, new.account)?.lease);
-            leases::insert(
-                tx,
-                row.row,
-                new.account,
-                renew,
-                self.now_ms(),
-                Some(expires),
-            )?;
+            leases::insert(tx, row.row, new.account, renew, self.now(), Some(expires))?;
         }
         Ok(())
     }

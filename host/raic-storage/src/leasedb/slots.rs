@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{LeaseDb, ServerId, int, states::GOING};
-use crate::{Generation, Result, ShareId, ShareNum, Span, StorageIndex};
+use crate::{Generation, Moment, Result, ShareId, ShareNum, Span, StorageIndex};
 
 /// The number of a chunk, and the generation that wrote it.
 pub(crate) type NamedChunk = (u64, Generation);
@@ -40,7 +40,7 @@ pub(crate) struct Superseded {
     /// Chunks that only this version names.
     pub(crate) chunks: Vec<NamedChunk>,
     /// The moment at which the rest ends, in milliseconds since 1970.
-    pub(crate) until_ms: i64,
+    pub(crate) until: Moment,
 }
 
 /// The slots of one server.
@@ -78,7 +78,7 @@ fn supersede(tx: &Connection, server: ServerId, id: ShareId, old: &Superseded) -
             share.0,
             old.generation.to_bytes(),
             encode_chunks(&old.chunks),
-            old.until_ms
+            old.until
         ])?;
     Ok(())
 }
@@ -95,12 +95,12 @@ impl Slots {
     }
 
     /// The moment until which a request that is given up now may land, in milliseconds since 1970.
-    pub(crate) fn rest(&self) -> i64 {
+    pub(crate) fn rest(&self) -> Moment {
         self.leasedb.after(self.leasedb.grace_periods().late)
     }
 
-    pub(crate) fn now_ms(&self) -> i64 {
-        self.leasedb.now_ms()
+    pub(crate) fn now(&self) -> Moment {
+        self.leasedb.now()
     }
 
     pub(crate) async fn get(&self, id: ShareId) -> Result<Option<Slot>> {
@@ -141,7 +141,7 @@ impl Slots {
     ) -> Result<Option<Generation>> {
         let ShareId { index, share } = id;
         let (server, rest) = (self.server, self.rest());
-        let micros = u64::try_from(self.now_ms())
+        let micros = u64::try_from(self.now().as_millis())
             .unwrap_or_default()
             .saturating_mul(1000);
         let random = StorageIndex::random().map_err(crate::DatabaseError::Randomness)?;
@@ -169,7 +169,7 @@ impl Slots {
                 }
                 // Until the commit is current, the chunks that the write sends are to be removed.
                 let chunks = chunks.into_iter().map(|i| (i, generation)).collect();
-                supersede(tx, server, id, &Superseded { generation, chunks, until_ms: rest })?;
+                supersede(tx, server, id, &Superseded { generation, chunks, until: rest })?;
                 Ok(Some(generation))
             })
             .await
@@ -185,7 +185,7 @@ impl Slots {
         replaced: Option<(Generation, Vec<NamedChunk>)>,
     ) -> Result<bool> {
         let ShareId { index, share } = id;
-        let (server, until_ms) = (self.server, self.rest());
+        let (server, until) = (self.server, self.rest());
         self.leasedb
             .write(move |tx| {
                 let changed = tx
@@ -202,7 +202,7 @@ impl Slots {
                 )?
                 .execute(params![server.0, index.0, share.0, generation.to_bytes()])?;
                 if let Some((generation, chunks)) = replaced {
-                    supersede(tx, server, id, &Superseded { generation, chunks, until_ms })?;
+                    supersede(tx, server, id, &Superseded { generation, chunks, until })?;
                 }
                 Ok(true)
             })
@@ -248,7 +248,7 @@ impl Slots {
     ) -> Result<Option<(Generation, Vec<u8>)>> {
         let ShareId { index, share } = id;
         let (server, until) = (self.server, self.rest());
-        let micros = u64::try_from(self.now_ms())
+        let micros = u64::try_from(self.now().as_millis())
             .unwrap_or_default()
             .saturating_mul(1000);
         self.leasedb
@@ -277,7 +277,7 @@ impl Slots {
                      WHERE server = ?1 AND storage_index = ?2 AND share = ?3 AND generation = ?4",
                 )?
                 .execute(params![server.0, index.0, share.0, old.to_bytes(), until])?;
-                let own = Superseded { generation, chunks: Vec::new(), until_ms: until };
+                let own = Superseded { generation, chunks: Vec::new(), until };
                 supersede(tx, server, id, &own)?;
                 Ok(Some((generation, commit)))
             })
@@ -363,7 +363,7 @@ impl Slots {
                     Ok(Superseded {
                         generation: Generation::from_bytes(r.get(0)?),
                         chunks: decode_chunks(&r.get::<_, Vec<u8>>(1)?),
-                        until_ms: r.get(2)?,
+                        until: r.get(2)?,
                     })
                 })?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -493,7 +493,7 @@ impl Slots {
     /// Reads the slots with superseded versions whose rest has ended, up to `limit`. Doubtful slots
     /// are left out.
     pub(crate) async fn untidy(&self, limit: u32) -> Result<Vec<ShareId>> {
-        let (server, now) = (self.server, self.now_ms());
+        let (server, now) = (self.server, self.now());
         self.leasedb
             .read(move |c| {
                 let mut statement = c.prepare_cached(

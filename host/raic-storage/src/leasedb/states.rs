@@ -7,6 +7,20 @@
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 
 use super::{ShareKind, ShareState, Suspicion};
+use crate::Moment;
+
+/// Moments stand in columns whose names end in `_ms`.
+impl ToSql for Moment {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::from(self.as_millis()))
+    }
+}
+
+impl FromSql for Moment {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        value.as_i64().map(Self::from_millis)
+    }
+}
 
 macro_rules! sql_enum {
     ($type:ident { $($variant:ident => $number:ident),+ $(,)? }) => {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use rusqlite::{Connection, params};
 
 use super::{LeaseDb, ServerId, uint};
-use crate::{Result, ShareId, ShareNum, Span, StorageIndex};
+use crate::{Moment, Result, ShareId, ShareNum, Span, StorageIndex};
 
 /// A contradiction between a listing and the row of a share. The database stores these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub struct Suspect {
     /// listing must give the same.
     pub object: String,
     /// The moment of the first listing that gave this suspicion, in milliseconds since 1970.
-    pub since_ms: i64,
+    pub since: Moment,
 }
 
 impl LeaseDb {
@@ -64,7 +64,7 @@ impl LeaseDb {
                 let suspect = Suspect {
                     what: r.get(2)?,
                     object: r.get(3)?,
-                    since_ms: r.get(4)?,
+                    since: r.get(4)?,
                 };
                 Ok((id, suspect))
             })?;
@@ -82,7 +82,7 @@ impl LeaseDb {
         what: Suspicion,
         object: String,
     ) -> Result<()> {
-        let now = self.now_ms();
+        let now = self.now();
         self.write(move |tx| {
             tx.prepare_cached(
                 "INSERT INTO suspects VALUES(?1, ?2, ?3, ?4, ?5, ?6, 1)

@@ -17,7 +17,7 @@ use std::{
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use super::LeaseDb;
-use crate::{Clock, Result, clock::millis};
+use crate::{Clock, Moment, Result, clock::millis};
 
 /// How far the wall clock may be corrected without the operator's consent. It is less than what is
 /// left of every rest after the longest request.
@@ -112,22 +112,23 @@ impl LeaseDb {
         Some(off)
     }
 
-    /// Now, in milliseconds since 1970. While the wall clock is off, this is the accepted clock, as
+    /// Now. While the wall clock is off, this is the accepted clock, as
     /// it has gone on since. Moments that are recorded meanwhile move with the others when the
     /// clock is accepted.
-    pub fn now_ms(&self) -> i64 {
-        match self.clock_is_off() {
+    pub fn now(&self) -> Moment {
+        let millis = match self.clock_is_off() {
             None => self.clock.now_ms(),
             Some(_) => self
                 .clock
                 .boot_ms()
                 .saturating_add(self.accepted.0.ahead_ms.load(Ordering::Relaxed)),
-        }
+        };
+        Moment::from_millis(millis)
     }
 
-    /// The moment that lies `by` after now, in milliseconds since 1970.
-    pub fn after(&self, by: Duration) -> i64 {
-        self.now_ms().saturating_add(millis(by))
+    /// The moment that lies `by` after now.
+    pub fn after(&self, by: Duration) -> Moment {
+        self.now().after(by)
     }
 
     /// Returns a sentence for the operator that says how far the clock is off and what to do, or
@@ -225,7 +226,7 @@ impl LeaseDb {
     /// Cuts back a server's moments that lie further ahead than any wait: the clock was wrong when
     /// they were recorded. Each is cut back to its own wait.
     pub(crate) async fn cut_back(&self, server: super::ServerId) -> Result<()> {
-        let (now, late) = (self.now_ms(), self.after(self.grace_periods.late));
+        let (now, late) = (self.now(), self.after(self.grace_periods.late));
         let (upload, claim) = (
             self.after(self.grace_periods.upload),
             self.after(super::collection::LONGEST_WAIT),

@@ -185,7 +185,7 @@ impl LeaseDb {
             row,
             new.account,
             RenewSecret::UPLOAD,
-            self.now_ms(),
+            self.now(),
             Some(expires),
         )
     }
@@ -228,7 +228,7 @@ impl LeaseDb {
             FirstLease::Lasting(_) => None,
             FirstLease::Timed { .. } => Some(self.after(accounts::by_id(tx, account)?.lease)),
         };
-        leases::insert(tx, coming.row, account, renew, self.now_ms(), expires)?;
+        leases::insert(tx, coming.row, account, renew, self.now(), expires)?;
         leases::end(tx, coming.row, Some(RenewSecret::UPLOAD))?;
         forget_coming(tx, coming.row)?;
         let sql = format!(
@@ -489,7 +489,7 @@ impl LeaseDb {
         server: ServerId,
         limit: u32,
     ) -> Result<Vec<ShareRow>> {
-        let (now, run) = (self.now_ms(), self.run);
+        let (now, run) = (self.now(), self.run);
         self.read(move |c| {
             let sql = format!(
                 "SELECT {} FROM coming JOIN shares ON shares.id = coming.share

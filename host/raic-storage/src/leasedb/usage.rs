@@ -78,7 +78,7 @@ impl LeaseDb {
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn record_day(&self) -> Result<bool> {
-        let now = self.now_ms();
+        let now = self.now();
         self.write(move |tx| {
             let added = tx.execute(
                 "INSERT INTO usage_history SELECT date(?1 / 1000, 'unixepoch'), account, server, shares, bytes FROM usage

@@ -3,7 +3,7 @@
 use rusqlite::{OptionalExtension as _, params};
 
 use super::{LeaseDb, ServerId};
-use crate::{IndexPrefix, Result};
+use crate::{IndexPrefix, Moment, Result};
 
 impl LeaseDb {
     /// Reads where a walk continues: the number of the next prefix, and the moment at which the
@@ -12,7 +12,7 @@ impl LeaseDb {
         &self,
         server: ServerId,
         what: &'static str,
-    ) -> Result<(u16, Option<i64>)> {
+    ) -> Result<(u16, Option<Moment>)> {
         self.read(move |c| {
             let place = c
                 .query_row(
@@ -28,7 +28,7 @@ impl LeaseDb {
 
     /// Records that a walk went through the whole container at once. The next walk begins anew.
     pub(crate) async fn walked_whole(&self, server: ServerId, what: &'static str) -> Result<()> {
-        let now = self.now_ms();
+        let now = self.now();
         self.write(move |tx| {
             tx.execute(
                 "INSERT INTO walks VALUES(?1, ?2, 0, ?3) ON CONFLICT DO UPDATE SET next = 0, ended_ms = excluded.ended_ms",
@@ -47,7 +47,7 @@ impl LeaseDb {
         what: &'static str,
         prefix: IndexPrefix,
     ) -> Result<()> {
-        let (next, now) = (prefix.number() + 1, self.now_ms());
+        let (next, now) = (prefix.number() + 1, self.now());
         self.write(move |tx| {
             let (next, ended) = if next == IndexPrefix::COUNT { (0, Some(now)) } else { (next, None) };
             tx.execute(
@@ -63,14 +63,14 @@ impl LeaseDb {
     /// Reads where the walk that ends leases by the cutoff continues, as the row number of a share.
     /// Returns `None` if the walk reached its end less than a day ago.
     pub(crate) async fn cutoff_walk(&self, server: ServerId) -> Result<Option<u64>> {
-        let day_ago = self.over_since(std::time::Duration::from_secs(24 * 3600));
-        let now = self.now_ms();
+        let day_ago = self.ago(std::time::Duration::from_secs(24 * 3600));
+        let now = self.now();
         self.read(move |c| {
             let place = c
                 .query_row(
                     "SELECT next, ended_ms FROM walks WHERE server = ?1 AND what = 'cutoff'",
                     [server.0],
-                    |r| Ok((r.get::<_, i64>(0)?, r.get::<_, Option<i64>>(1)?)),
+                    |r| Ok((r.get::<_, i64>(0)?, r.get::<_, Option<Moment>>(1)?)),
                 )
                 .optional()?;
             Ok(match place {
@@ -85,7 +85,7 @@ impl LeaseDb {
     /// Records how far the walk that ends leases by the cutoff came, as the row number of a share.
     /// `None` means that it reached the end.
     pub(crate) async fn cutoff_walked(&self, server: ServerId, next: Option<u64>) -> Result<()> {
-        let now = self.now_ms();
+        let now = self.now();
         self.write(move |tx| {
             tx.execute(
                 "INSERT INTO walks VALUES(?1, 'cutoff', ?2, ?3) ON CONFLICT DO UPDATE SET next = excluded.next,
