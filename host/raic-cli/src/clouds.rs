@@ -1,4 +1,4 @@
-//! `raic cloud` and `raic status`.
+//! `raic cloud` and `raic status`; the module `versions` has `raic reload`.
 
 mod endpoints;
 mod versions;
@@ -40,98 +40,98 @@ use endpoints::{pin_endpoints, pin_learned};
 pub(crate) use versions::reload;
 use versions::{reopen, upgrade};
 
-/// How long a cloud that is added may take for one question; it is added all the same.
+/// How long `cloud add` waits for an answer of the cloud. Without one it adds the cloud all the same.
 const LONGEST_TRY: Duration = Duration::from_secs(15);
-/// After how long it is said what is waited for.
+/// How long `cloud add` waits for a cloud before it prints that it waits.
 const QUIET: Duration = Duration::from_secs(3);
 
 #[derive(Subcommand)]
 pub(crate) enum CloudCommand {
-    /// Adds a cloud to config.toml, keeping its comments but for those within a cloud that it
-    /// replaces; a running daemon reads it again
+    /// Adds a cloud to config.toml, and makes a running daemon use it; keeps the comments there,
+    /// except those within a cloud that it replaces
     Add(AddArguments),
     /// Lists the configured clouds
     List,
-    /// Proves that a cloud works: stores a small object, reads it, lists it, removes it
+    /// Proves that a cloud works: stores, reads, lists and removes a small object
     Test {
-        /// Which
+        /// The name of the cloud
         name: String,
     },
-    /// Gives a container its owner object again, which has lost it
+    /// Gives a container that has lost its owner object a new one, so that the array uses it again
     Adopt {
-        /// Which
+        /// The name of the cloud
         name: String,
     },
     /// Makes a cloud's container (bucket) at the provider
     Create {
-        /// Which
+        /// The name of the cloud
         name: String,
     },
-    /// Removes a cloud's container (bucket) at the provider, where it is empty
+    /// Deletes a cloud's container (bucket) at the provider, if it is empty
     Delete {
-        /// Which
+        /// The name of the cloud
         name: String,
     },
-    /// Shows what the provider says is used, and may be
+    /// Shows the usage and the quota that the provider reports
     Usage {
-        /// Which
+        /// The name of the cloud
         name: String,
     },
-    /// Moves a cloud to another approved version of its connector, a newer or an older one; what is
-    /// under way ends on the one before
+    /// Moves a cloud to another approved version of its connector, newer or older; transfers under
+    /// way end on the version that they began with
     Upgrade {
-        /// Which
+        /// The name of the cloud
         name: String,
-        /// The version, by its SHA-256 (8 digits or more) [default: the one approved last]
+        /// The SHA-256 of the version, 8 digits or more [default: the version approved last]
         sha256: Option<String>,
     },
-    /// Says that a cloud which is not in config.toml any more is lost for good, with every share
-    /// there
+    /// Records that a cloud is lost for good with all its shares; it must not be in config.toml any
+    /// more
     Gone {
-        /// Which
+        /// The name that the cloud had
         name: String,
     },
-    /// Pins what a cloud's login says of where its endpoints are, such as a storage URL out of a
-    /// catalogue
+    /// Pins the endpoints that a cloud's login returns, such as a storage URL from a catalogue
     Pin {
-        /// Which
+        /// The name of the cloud
         name: String,
     },
 }
 
 #[derive(Args)]
 pub(crate) struct AddArguments {
-    /// What it will be called
+    /// The name of the new cloud: 1 to 64 of A-Z, a-z, 0-9, - and _
     name: String,
-    /// A folder on this machine, below the current one unless it begins with /
+    /// A folder on this machine that becomes the cloud; relative to the current folder
     #[arg(
         long,
         conflicts_with = "connector",
         required_unless_present = "connector"
     )]
     path: Option<PathBuf>,
-    /// An approved connector, by name or SHA-256
+    /// The name or SHA-256 (8 digits or more) of an approved connector
     #[arg(long)]
     connector: Option<String>,
-    /// A setting of the connector
+    /// A setting of the connector; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE", requires = "connector")]
     settings: Vec<String>,
-    /// The file with a credential's document; secrets are never given as arguments
+    /// The file with a credential's document, since other users can see arguments; may be repeated
     #[arg(long = "credential", value_name = "NAME=FILE", requires = "connector")]
     credentials: Vec<String>,
-    /// A folder of the container, where arrays share one
+    /// A folder of the container, if arrays share the container [default: the whole container]
     #[arg(long, requires = "connector")]
     prefix: Option<String>,
-    /// An authority (PEM) to trust beside the system's
+    /// The file of a certificate authority (PEM) to trust, in addition to the system's
     #[arg(long, requires = "connector")]
     ca: Option<PathBuf>,
-    /// What it fails together with, such as a provider or a building; itself unless set
+    /// The name of a group of clouds that fail together, such as a provider or a building [default:
+    /// the cloud by itself]
     #[arg(long)]
     domain: Option<String>,
-    /// Take the place of the configured cloud of that name
+    /// The name of the configured cloud that the new cloud replaces
     #[arg(long)]
     replace: Option<String>,
-    /// Replace a cloud although files have shares there, which they lose
+    /// Replace a cloud although files have shares there; the files lose these shares
     #[arg(long, requires = "replace")]
     force: bool,
 }
@@ -172,12 +172,12 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             Ok(())
         }
         CloudCommand::Test { name } => {
-            let tell = |line: &str| {
+            let report = |line: &str| {
                 if !json {
                     say!("{line}");
                 }
             };
-            test(home, &name, tell).await?;
+            test(home, &name, report).await?;
             if json {
                 print_json(&json!({"cloud": name, "works": true}))
             } else {
@@ -193,7 +193,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             if json {
                 return print_json(&json!({"cloud": name, "adopted": true}));
             }
-            say!("cloud {name:?} is this array's; what it lost is found by `raic lease reconcile`");
+            say!("cloud {name:?} is this array's again; `raic lease reconcile` finds the shares that it lost");
             Ok(())
         }
         CloudCommand::Create { name } => {
@@ -207,10 +207,10 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             if !json {
                 say!("cloud {name:?} has its container");
             }
-            // What a running daemon knows of the cloud is no longer so.
+            // A running daemon may still take the container for missing.
             let in_use = reopen(home, &Pins::new()).await.unwrap_or_else(|failed| {
                 tell!(
-                    "warning: the daemon does not use it yet: {}",
+                    "warning: the daemon does not use the container yet: {}",
                     failed.sentence
                 );
                 false
@@ -225,7 +225,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             if shares > 0 {
                 let shares = counted(shares, "share");
                 return Err(Failed::configuration(format!(
-                    "cloud {name:?} holds {shares} of files"
+                    "cloud {name:?} holds {shares} of files; its container is not deleted"
                 )));
             }
             if let CloudSection::Cloud {
@@ -234,7 +234,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             } = section(&Config::load(home)?, &name)?
             {
                 return Err(Failed::configuration(format!(
-                    "cloud {name:?} is the folder {prefix:?} of a container that others may share; it is not removed"
+                    "cloud {name:?} is the folder {prefix:?} of a container that other arrays may \
+                     share; the container is not deleted"
                 )));
             }
             connect(home, &name)?
@@ -268,7 +269,7 @@ async fn usage(home: &Home, json: bool, name: &str) -> Outcome {
         }));
     }
     let bytes = |bytes: Option<u64>| {
-        bytes.map_or("not told".to_owned(), |bytes| {
+        bytes.map_or("not reported".to_owned(), |bytes| {
             progress::bytes(bytes).to_string()
         })
     };
@@ -277,7 +278,7 @@ async fn usage(home: &Home, json: bool, name: &str) -> Outcome {
         "objects  {}",
         usage
             .objects
-            .map_or("not told".to_owned(), |objects| objects.to_string())
+            .map_or("not reported".to_owned(), |objects| objects.to_string())
     );
     say!("quota    {}", bytes(usage.quota));
     for (name, value) in usage.extra {
@@ -305,7 +306,8 @@ fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
     })
 }
 
-async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
+/// Tests a cloud. `report` gets a line for each thing that works.
+async fn test(home: &Home, name: &str, report: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
     if let section @ CloudSection::Disk { .. } = section(&config, name)? {
         let opener = Opener::for_command(home)?;
@@ -313,8 +315,8 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
         let backend = opened.backend;
         if section.is_read_only() {
             backend.objects("").await.map_err(Failed::other)?;
-            tell(&format!(
-                "cloud {name:?} can be read; config.toml says that nothing is written there (read_only)"
+            report(&format!(
+                "cloud {name:?} can be read; config.toml forbids to write there (read_only)"
             ));
             return Ok(());
         }
@@ -322,12 +324,12 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
             return Err(Failed {
                 code: Code::Full,
                 sentence: format!(
-                    "cloud {name:?}: no space is left there, beyond what is reserved for others"
+                    "cloud {name:?} is full, except for the space that is reserved for others"
                 ),
             });
         }
         backend.probe().await.map_err(Failed::other)?;
-        tell(&format!(
+        report(&format!(
             "a file was written and removed: cloud {name:?} works"
         ));
         return Ok(());
@@ -335,7 +337,7 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     let cloud = connect(home, name)?;
     let failed = |e: raic_cloud::CloudError| Failed::cloud(&e);
     cloud.probe().await.map_err(failed)?;
-    tell("credentials and container are good");
+    report("credentials and container are good");
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
     let key = ObjectKey::new(format!("raic/test.{unique}")).map_err(Failed::other)?;
     let content = &b"a small object of `raic cloud test`"[..];
@@ -352,7 +354,7 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
     cloud.delete(&key, None).await.map_err(failed)?;
     if read.map_err(failed)? != content {
         return Err(Failed::configuration(format!(
-            "cloud {name:?} gave other bytes back than were stored"
+            "cloud {name:?} returned other bytes than were stored"
         )));
     }
     if !listed
@@ -362,10 +364,10 @@ async fn test(home: &Home, name: &str, tell: impl Fn(&str)) -> Outcome {
         .any(|entry| entry.key == key)
     {
         return Err(Failed::configuration(format!(
-            "cloud {name:?} does not list what was stored"
+            "cloud {name:?} does not list the object that was stored"
         )));
     }
-    tell(&format!(
+    report(&format!(
         "an object was stored, read back, listed and removed: cloud {name:?} works"
     ));
     Ok(())
@@ -387,13 +389,13 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     });
     let clouds = clouds
         .as_table_mut()
-        .ok_or_else(|| wrong("`clouds` is no table".to_owned()))?;
+        .ok_or_else(|| wrong("`clouds` is not a table".to_owned()))?;
     if let Some(old) = arguments.replace.as_ref().filter(|_| !arguments.force) {
         let shares = shares_on(home, old)?;
         if shares > 0 {
             return Err(wrong(format!(
                 "cloud {old:?} holds {} of files, which would lose them; remove the files first, or \
-                 give --force where the cloud is lost anyway",
+                 add --force if the cloud is lost anyway",
                 counted(shares, "share")
             )));
         }
@@ -409,7 +411,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         return Err(wrong(format!("there is a cloud {name:?} already")));
     }
     let mut table = table_of(&arguments)?;
-    // In its place, and with what stands above it: the file's comments are there.
+    // The new section takes the place of the old one, and the comments that stand above it.
     if let Some(old) = replaced.as_ref().and_then(Item::as_table) {
         *table.decor_mut() = old.decor().clone();
         table.set_position(old.position());
@@ -424,11 +426,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         })?;
         Ok::<_, Failed>((config, opened))
     };
-    // Compiled and opened before it is asked anything, and before it is written: a cloud that
-    // cannot be configured is not added.
+    // The cloud is opened before any request, and before the file is written: a cloud that cannot
+    // be configured is not added.
     open(&document, &mut Pins::new())?;
     let mut waiting = Waiting::new(json, &name);
-    // In a copy, which counts if it came to its end.
+    // Endpoints are pinned in a copy, which counts only if the pinning comes to its end.
     let mut pinned = document.clone();
     if let Some(learned) = waiting
         .on(pin_learned(home, &mut pinned, &name, false))
@@ -436,7 +438,7 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     {
         for (endpoint, url) in learned? {
             if !json {
-                say!("pinned: its {endpoint} is at {url}, as its login says");
+                say!("pinned: its login returned {url} as its {endpoint}");
             }
         }
         document = pinned;
@@ -450,15 +452,16 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     {
         Some(may_be_added) => may_be_added?,
         None => tell!(
-            "warning: whose its container is was not found out; the daemon does, before it writes there"
+            "warning: the owner of the container is not known yet; the daemon checks it before it \
+             writes there"
         ),
     }
     warn_of_shared_domains(&config, home, &name);
     if let Some(old) = &arguments.replace
         && shares_on(home, old)? > 0
     {
-        // Forced: before the configuration loses it, so that nothing stands that a start would
-        // refuse.
+        // Forced. The loss is recorded before the configuration loses the cloud, because a start
+        // refuses a configuration that lacks a cloud with shares.
         say_gone(home, old).await?;
     }
     replace(&path, &text, &changed)?;
@@ -467,7 +470,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         if arguments.replace.is_none() {
             let (k, n) = (config.array.k, config.clouds.len());
             say!(
-                "the array has one cloud more: new files are {k}-of-{n}; --replace would have taken another's place"
+                "the array has one cloud more, so new files are {k}-of-{n}; with --replace, a \
+                 cloud takes the place of another"
             );
         }
     }
@@ -479,9 +483,9 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         )),
     };
     if let Some(fault) = &fault {
-        tell!("warning: it does not work yet: {fault}");
+        tell!("warning: the cloud does not work yet: {fault}");
     }
-    // With the version that it was opened with just now, whatever has been approved since.
+    // The cloud runs the version that was opened just now, whatever has been approved since.
     let reloaded = reopen(home, &pins).await?;
     if !reloaded {
         pin(home, pins).await?;
@@ -495,12 +499,14 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     Ok(())
 }
 
-/// Waits for a cloud to answer questions, and says so after a moment; one that leaves one
-/// unanswered is asked no other.
+/// Waits for the answers of a cloud, and prints after a moment that it waits. A cloud that leaves
+/// one question unanswered is asked no other.
 struct Waiting<'a> {
     json: bool,
     name: &'a str,
-    is_told: bool,
+    /// Whether it was printed that the command waits.
+    is_announced: bool,
+    /// Whether the cloud has left a question unanswered.
     is_silent: bool,
 }
 
@@ -509,23 +515,23 @@ impl<'a> Waiting<'a> {
         Self {
             json,
             name,
-            is_told: false,
+            is_announced: false,
             is_silent: false,
         }
     }
 
-    /// The answer; none where it takes too long.
+    /// Returns the answer, or `None` if it takes too long.
     async fn on<T>(&mut self, answer: impl Future<Output = T>) -> Option<T> {
         if self.is_silent {
             return None;
         }
         let mut answer = pin!(answer);
-        let quiet = if self.is_told { LONGEST_TRY } else { QUIET };
+        let quiet = if self.is_announced { LONGEST_TRY } else { QUIET };
         if let Ok(answered) = tokio::time::timeout(quiet, &mut answer).await {
             return Some(answered);
         }
-        if !self.is_told {
-            self.is_told = true;
+        if !self.is_announced {
+            self.is_announced = true;
             if !self.json {
                 tell!(
                     "waiting for cloud {:?}, for {} s at most",
@@ -545,7 +551,7 @@ impl<'a> Waiting<'a> {
 async fn gone(home: &Home, json: bool, name: &str) -> Outcome {
     if Config::load(home)?.clouds.contains_key(name) {
         return Err(Failed::configuration(format!(
-            "cloud {name:?} is in config.toml; take it out there first, if it is lost"
+            "cloud {name:?} is in config.toml; if it is lost, take it out there first"
         )));
     }
     let shares = shares_on(home, name)?;
@@ -560,7 +566,7 @@ async fn gone(home: &Home, json: bool, name: &str) -> Outcome {
     Ok(())
 }
 
-/// Tells the daemon, or the database where none runs, that a cloud is gone.
+/// Records that a cloud is gone: by the daemon, or in the database if no daemon runs.
 async fn say_gone(home: &Home, name: &str) -> Outcome {
     let path = format!("/v1/clouds/{}/gone", crate::client::encode(name));
     match Client(home).send(Method::POST, &path, &[], nothing()).await {
@@ -570,7 +576,7 @@ async fn say_gone(home: &Home, name: &str) -> Outcome {
     }
 }
 
-/// A container that is this array's already under another name, or another array's, is not added.
+/// Refuses a container that belongs to another array, or to this array under another name.
 async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outcome {
     let keyring =
         Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
@@ -588,7 +594,7 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
         key: keyring.owner_key(),
         identity,
     };
-    // Whether a daemon uses it is not asked here.
+    // It does not matter here whether a daemon uses the container.
     let run = Run {
         number: 0,
         nonce: StorageIndex([0; 16]),
@@ -597,7 +603,7 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
         run,
         all: BTreeMap::new(),
     };
-    // One that has no number yet is none of those that are.
+    // A cloud that has no number yet is checked with a number that no cloud has.
     match owner
         .check(
             backend,
@@ -612,15 +618,16 @@ async fn refuse_if_owned(home: &Home, name: &str, backend: &dyn Backend) -> Outc
                  give it a folder or a container of its own"
             )))
         }
-        Ok(found @ (Ownership::OtherArray | Ownership::OtherCloud { .. })) => {
-            let reason = found.refusal(name).unwrap_or_default();
+        Ok(ownership @ (Ownership::OtherArray | Ownership::OtherCloud { .. })) => {
+            let reason = ownership.refusal(name).unwrap_or_default();
             Err(Failed::configuration(format!("cloud {name:?}: {reason}")))
         }
-        // What cannot be told now is told when it is used.
+        // An owner that cannot be found out now is reported when the cloud is used.
         _ => Ok(()),
     }
 }
 
+/// Warns if the cloud `name` may fail together with another, and neither has a domain.
 fn warn_of_shared_domains(config: &Config, home: &Home, name: &str) {
     let Some(new) = config
         .clouds
@@ -643,7 +650,7 @@ fn warn_of_shared_domains(config: &Config, home: &Home, name: &str) {
     }
 }
 
-/// Arguments of the form NAME=VALUE.
+/// Splits arguments of the form NAME=VALUE.
 pub(crate) fn pairs(list: &[String]) -> Outcome<BTreeMap<String, String>> {
     let split = |pair: &String| match pair.split_once('=') {
         Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
@@ -652,6 +659,7 @@ pub(crate) fn pairs(list: &[String]) -> Outcome<BTreeMap<String, String>> {
     list.iter().map(split).collect()
 }
 
+/// Makes the section of config.toml that the arguments describe.
 fn table_of(arguments: &AddArguments) -> Outcome<Table> {
     let mut table = Table::new();
     if let Some(domain) = &arguments.domain {
@@ -686,8 +694,8 @@ fn table_of(arguments: &AddArguments) -> Outcome<Table> {
     Ok(table)
 }
 
-/// Replaces a file as a whole, or not at all, keeping its mode; and only if it is still as it was
-/// when it was read: another hand may have changed it while the cloud was asked.
+/// Replaces a file whole or not at all, and keeps its mode. Refuses if the file is not as it was
+/// when it was read: someone may have changed it while the cloud was asked.
 fn replace(path: &Path, before: &str, after: &str) -> Outcome {
     if home::read(path)? != before.as_bytes() {
         return Err(Failed::configuration(format!(
@@ -743,7 +751,7 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
             ),
             (None, fault) => {
                 say!(
-                    "connector  {} is none: {}",
+                    "connector  {} is not a connector: {}",
                     waiting.file,
                     fault.as_deref().unwrap_or_default()
                 );
@@ -751,7 +759,7 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
         }
     }
     for cloud in &status.clouds {
-        // Its name stands before it.
+        // The line has the cloud's name before its fault.
         let fault = cloud.fault.as_deref().unwrap_or("works");
         let fault = fault
             .strip_prefix(&format!("cloud {:?}: ", cloud.name))
@@ -778,9 +786,9 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
             show(traffic);
         }
         for last in &cloud.last {
-            let at = when(i64::try_from(last.at_ms).unwrap_or(i64::MAX));
+            let moment = when(i64::try_from(last.at_ms).unwrap_or(i64::MAX));
             say!(
-                "           {:<16} last failed {} at {at}: {}",
+                "           {:<16} last failed {} at {moment}: {}",
                 "",
                 last.work,
                 last.text
@@ -790,17 +798,17 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
     require_enough(&status)
 }
 
-/// What was asked of a cloud since the daemon started, and how that went.
+/// Prints the counts of the requests to a cloud since the daemon started.
 fn show(traffic: &Traffic) {
-    for asked in &traffic.operations {
+    for operation in &traffic.operations {
         say!(
             "           {:<16} {}: {}, {} failed, half within {} ms, 95% within {} ms",
             "",
-            asked.operation,
-            counted(asked.requests, "request"),
-            asked.errors,
-            asked.p50_ms,
-            asked.p95_ms
+            operation.operation,
+            counted(operation.requests, "request"),
+            operation.errors,
+            operation.p50_ms,
+            operation.p95_ms
         );
     }
     say!(
@@ -811,14 +819,14 @@ fn show(traffic: &Traffic) {
     );
 }
 
-/// Whether a file can be stored.
+/// Requires that enough clouds can take a share for a file to be stored.
 fn require_enough(status: &Status) -> Outcome {
     let working = status.clouds.iter().filter(|cloud| cloud.stores).count();
     if working < usize::from(status.needed) {
         return Err(Failed {
             code: Code::TooFewClouds,
             sentence: format!(
-                "{working} clouds can store, and {} must for a file to be stored",
+                "{working} clouds can take a share, and {} must, for a file to be stored",
                 status.needed
             ),
         });

@@ -1,4 +1,4 @@
-//! `config.toml`: the one truth for which clouds there are.
+//! `config.toml`, which alone decides which clouds there are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,13 +25,13 @@ use crate::{
 /// How long a credential's command may take.
 const COMMAND: Duration = Duration::from_secs(30);
 
-/// How long it may take to end once it has printed all.
+/// How long a credential's command may take to end after it has printed everything.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Clouds that an array can have: as many as shares.
+/// Most clouds that an array can have: one for each share.
 const MOST_CLOUDS: usize = 32;
 
-/// What `raic init` writes.
+/// The configuration that `raic init` writes.
 pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, at `raic reload`, and after commands
 # that change it, such as `raic cloud add`.
 
@@ -98,7 +98,7 @@ path = "clouds/4"
 # requests = 16              # requests at once
 "#;
 
-/// The whole file.
+/// The content of `config.toml`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
@@ -111,16 +111,16 @@ pub(crate) struct Config {
     pub(crate) clouds: BTreeMap<String, CloudSection>,
 }
 
-/// `[connectors]`.
+/// The section `[connectors]`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ConnectorsSection {
-    /// minisign's public keys, by one of which whatever is approved must be signed; none asks for
-    /// no signature.
+    /// Public keys of minisign. A connector can be approved only if one of them signed it. An empty
+    /// list asks for no signature.
     pub(crate) signed_by: Vec<String>,
 }
 
-/// `[array]`.
+/// The section `[array]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ArraySection {
@@ -137,7 +137,7 @@ fn sixteen() -> usize {
     16
 }
 
-/// A number of bytes, or a text such as `256 MiB`.
+/// Reads a size: a number of bytes, or a text such as `256 MiB`.
 fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<ByteSize, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -145,17 +145,18 @@ fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<ByteSize, D::Error
         Bytes(i64),
         Text(String),
     }
-    let wrong =
-        |what: String| serde::de::Error::custom(format!("{what} is no size, such as \"256 MiB\""));
-    match Written::deserialize(value).map_err(|_| wrong("this".to_owned()))? {
+    let no_size = |what: String| {
+        serde::de::Error::custom(format!("{what} is not a size, such as \"256 MiB\""))
+    };
+    match Written::deserialize(value).map_err(|_| no_size("this".to_owned()))? {
         Written::Bytes(bytes) => u64::try_from(bytes)
             .map(ByteSize::b)
-            .map_err(|_| wrong(bytes.to_string())),
-        Written::Text(text) => text.parse().map_err(|_| wrong(format!("{text:?}"))),
+            .map_err(|_| no_size(bytes.to_string())),
+        Written::Text(text) => text.parse().map_err(|_| no_size(format!("{text:?}"))),
     }
 }
 
-/// `[storage]`.
+/// The section `[storage]`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct StorageSection {
@@ -167,10 +168,11 @@ pub(crate) struct StorageSection {
     pub(crate) spool: ByteSize,
     #[serde(deserialize_with = "size")]
     pub(crate) memory: ByteSize,
-    /// How long things are waited for before they are destroyed, in seconds: set lower by tests
-    /// only.
+    /// [`GracePeriods::late`] in seconds; only tests set it.
     late_seconds: Option<u64>,
+    /// [`GracePeriods::upload`] in seconds; only tests set it.
     upload_seconds: Option<u64>,
+    /// [`GracePeriods::suspicion`] in seconds; only tests set it.
     suspicion_seconds: Option<u64>,
 }
 
@@ -190,7 +192,7 @@ impl Default for StorageSection {
     }
 }
 
-/// When accounts' leases end by themselves.
+/// The rule by which accounts' leases end by themselves.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum LeaseExpiry {
@@ -210,13 +212,14 @@ impl StorageSection {
             (LeaseExpiry::Cutoff, Some(text)) => {
                 let moment: jiff::Timestamp = text
                     .parse()
-                    .map_err(|e| format!("lease_cutoff: {e}; such as 2026-10-01T00:00:00Z"))?;
+                    .map_err(|e| format!("lease_cutoff: {e}; write it as 2026-10-01T00:00:00Z"))?;
                 Ok(Expiry::Cutoff(Moment::from_millis(moment.as_millisecond())))
             }
         }
     }
 
-    /// How long something is waited for; the defaults, unless a test set less.
+    /// Returns the waits before something is given up or destroyed: the defaults, unless a test has
+    /// set less.
     pub(crate) fn grace_periods(&self) -> GracePeriods {
         let seconds = |set: Option<u64>, default| set.map_or(default, Duration::from_secs);
         let default = GracePeriods::default();
@@ -228,14 +231,15 @@ impl StorageSection {
     }
 }
 
-/// `[clouds.NAME]`.
+/// A section `[clouds.NAME]`.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(tag = "backend", rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum CloudSection {
-    /// A folder.
+    /// A folder on this machine.
     Disk {
+        /// The folder, below the home unless it begins with `/`.
         path: PathBuf,
-        /// Bytes of its disk that are for others.
+        /// Bytes of the folder's disk that RAIC leaves to other programs.
         #[serde(default, deserialize_with = "size")]
         reserved_space: ByteSize,
         #[serde(default)]
@@ -250,21 +254,21 @@ pub(crate) enum CloudSection {
         #[serde(default)]
         credentials: BTreeMap<String, Source>,
         ca: Option<PathBuf>,
-        /// Endpoints learned at login that were pinned.
+        /// The URLs that a login returned and that were pinned, by the names of the endpoints.
         #[serde(default)]
         endpoints: BTreeMap<String, Pinned>,
-        /// The folder of the container that is this cloud's; the whole of it unless set.
+        /// The folder of the container that the cloud uses; `None` for the whole container.
         prefix: Option<String>,
         #[serde(default = "sixteen")]
         requests: usize,
         #[serde(default)]
         read_only: bool,
-        /// What it fails together with; itself unless set.
+        /// Name of a group of clouds that fail together; `None` if the cloud fails by itself.
         domain: Option<String>,
     },
 }
 
-/// The URL that an endpoint was pinned to, or several.
+/// The URL or the URLs that an endpoint is pinned to.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(untagged)]
 pub(crate) enum Pinned {
@@ -281,7 +285,7 @@ impl Pinned {
     }
 }
 
-/// Where a credential's document comes from.
+/// The source of a credential's document.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Source {
@@ -301,34 +305,35 @@ impl Config {
             .map_err(|why| Failed::configuration(format!("{}: {why}", path.display())))
     }
 
-    /// That an array can be made of the clouds.
+    /// Requires that the clouds can form an array.
     pub(crate) fn require_geometry(&self) -> Result<(), String> {
         let (k, n) = (usize::from(self.array.k), self.clouds.len());
         if (1..n).contains(&k) && n <= MOST_CLOUDS {
             return match self.array.survive {
                 survive if survive <= n - k => Ok(()),
                 survive => Err(format!(
-                    "array.survive = {survive}: of {k}-of-{n} no more than {} can be lost",
+                    "array.survive = {survive}: {k}-of-{n} survives the loss of {} clouds at most",
                     n - k
                 )),
             };
         }
         Err(format!(
-            "array.k = {k} of {n} clouds: k is 1 or more, and less than the number of clouds, of which there are {MOST_CLOUDS} at most"
+            "array.k = {k} of {n} clouds: k must be 1 or more, and less than the number of clouds, \
+             which must be {MOST_CLOUDS} at most"
         ))
     }
 
-    /// `home` is what paths are below, unless they begin with `/`.
+    /// Parses a configuration. Paths in it are below `home`, unless they begin with `/`.
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
         let config: Self =
             toml::from_str(text).map_err(|e| in_plain_words(e.to_string().trim()))?;
         config.storage.expiry()?;
         if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
-            return Err("storage: memory is 1 MiB or more, spool 8 MiB or more".to_owned());
+            return Err("storage: memory must be 1 MiB or more, and spool 8 MiB or more".to_owned());
         }
         if config.storage.deletions_per_second == 0 || config.storage.reconcile_hours == 0 {
             return Err(
-                "storage: deletions_per_second and reconcile_hours are 1 or more".to_owned(),
+                "storage: deletions_per_second and reconcile_hours must be 1 or more".to_owned(),
             );
         }
         if let Some((name, _)) = config.clouds.iter().find(
@@ -360,7 +365,7 @@ impl Config {
     }
 }
 
-/// What serde says is wrong, without the words of the language that it is written in.
+/// Returns an error of serde in the words of the file, without the words of Rust.
 fn in_plain_words(message: &str) -> String {
     let words = [
         ("unknown variant", "unknown value"),
@@ -405,7 +410,7 @@ fn in_plain_words(message: &str) -> String {
 }
 
 impl CloudSection {
-    /// The file of further certificates that the cloud's services are trusted by.
+    /// The file of certificates to trust in addition to those of the system.
     pub(crate) fn ca(&self) -> Option<&Path> {
         match self {
             Self::Disk { .. } => None,
@@ -425,7 +430,8 @@ impl CloudSection {
         }
     }
 
-    /// What two clouds have in common that may make them fail together, where no domain says so.
+    /// Returns what two clouds have in common and may lose together: a disk, an account or an
+    /// endpoint. Domains are not compared.
     pub(crate) fn shares_with(&self, other: &Self, home: &Path) -> Option<&'static str> {
         use std::os::unix::fs::MetadataExt as _;
         let disk = |path: &Path| {
@@ -464,8 +470,9 @@ impl CloudSection {
         }
     }
 
+    /// Returns whether two clouds are one place, or one lies in the other.
     fn is_same_place(&self, other: &Self, home: &Path) -> bool {
-        // One that is not there, such as a disk that is not mounted, is compared by its name.
+        // A folder that does not exist, as on a disk that is not mounted, is compared by its path.
         let place = |path: &Path| {
             home.join(path)
                 .canonicalize()
@@ -506,7 +513,7 @@ impl CloudSection {
 }
 
 impl Source {
-    /// The document. Blocks while a command runs.
+    /// Reads the document. Blocks the thread while a command runs.
     pub(crate) fn load(&self, home: &Home) -> Result<Zeroizing<Vec<u8>>, String> {
         match self {
             Self::File(path) => {
@@ -534,22 +541,22 @@ impl Source {
     }
 }
 
-/// What a command prints, if it ends well and in time.
+/// Returns what a command prints, if the command succeeds within `limit`.
 fn output_within(mut child: Child, limit: Duration) -> Result<Zeroizing<Vec<u8>>, String> {
     let mut stdout = child.stdout.take().ok_or("has no output")?;
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         let mut out = Zeroizing::new(Vec::new());
         let read = stdout.read_to_end(&mut out).map(|_| out);
-        // Nobody listens any longer where it took too long.
+        // If the command took too long, the receiver has gone.
         let _ = sender.send(read);
     });
     let read = receiver.recv_timeout(limit);
     if read.is_err() {
-        // It may have ended by itself just now.
+        // The command may have ended by itself just now.
         let _ = child.kill();
     }
-    // It may have closed its output and go on.
+    // The command may have closed its output and still run.
     let deadline = Instant::now() + CLOSING;
     let status = loop {
         match child.try_wait().map_err(|e| e.to_string())? {
@@ -569,7 +576,7 @@ fn output_within(mut child: Child, limit: Duration) -> Result<Zeroizing<Vec<u8>>
     }
 }
 
-/// Warns of a secret that others can read, once for each.
+/// Warns of a secret that others can read, once for each file.
 fn warn_if_open(path: &Path) {
     use std::os::unix::fs::PermissionsExt as _;
     // A blocking lock: held while a set is changed.
@@ -675,8 +682,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_told_in_words_of_the_file() {
-        let of = |line: &str| parse(&format!("[array]\nk = 1\n{line}")).unwrap_err();
+    fn errors_use_the_words_of_the_file() {
+        let error_of = |line: &str| parse(&format!("[array]\nk = 1\n{line}")).unwrap_err();
         for (line, plain) in [
             ("survive = \"x\"", "a whole number"),
             ("survives = 1", "unknown key"),
@@ -694,14 +701,14 @@ mod tests {
             ("[connectors]\nsigned_by = 1", "a list"),
             ("[storage]\ndeletions_per_second = -1", "a whole number"),
         ] {
-            let told = of(line);
+            let error = error_of(line);
             let rust = [
                 "u8", "u32", "u64", "usize", "variant", "field", "struct", "enum", "map ",
                 "sequence",
             ];
             assert!(
-                told.contains(plain) && !rust.iter().any(|word| told.contains(word)),
-                "{line}: {told}"
+                error.contains(plain) && !rust.iter().any(|word| error.contains(word)),
+                "{line}: {error}"
             );
         }
         assert!(
@@ -737,15 +744,15 @@ mod tests {
     }
 
     #[test]
-    fn what_is_misspelt_is_told_with_its_place() {
-        for wrong in [
+    fn what_is_misspelt_is_refused() {
+        for text in [
             "[array]\nk = 2\nsurvives = 1",
             "[array]\nk = 2\n[clouds.a]\nbackend = \"dsk\"",
             "array = 3",
             "[",
             "",
         ] {
-            assert!(parse(wrong).is_err(), "{wrong}");
+            assert!(parse(text).is_err(), "{text}");
         }
         let twice = "[array]\nk = 1\n[clouds.a]\nbackend = \"disk\"\npath = \"x/\"\n[clouds.b]\nbackend = \"disk\"\npath = \"x\"";
         assert!(parse(twice).unwrap_err().contains("one place"));

@@ -26,7 +26,7 @@ use crate::{
     progress::{self, Progress},
 };
 
-/// Bytes read from a file at once.
+/// Bytes that are read from a file at once.
 const PIECE: usize = 256 << 10;
 
 pub(crate) async fn put(
@@ -37,25 +37,25 @@ pub(crate) async fn put(
     account: &str,
 ) -> Outcome {
     let from_input = file == Path::new("-");
-    let of_file = file.file_name().map(|name| {
+    let own_name = file.file_name().map(|name| {
         name.to_str().map(str::to_owned).ok_or_else(|| {
             Failed::other(format!(
-                "{} is not UTF-8, as names are: give it one, raic put FILE NAME",
+                "the name of {} is not UTF-8; name the file with `raic put FILE NAME`",
                 file.display()
             ))
         })
     });
     let name = match name {
-        None if !from_input => of_file.transpose()?,
+        None if !from_input => own_name.transpose()?,
         name => name,
     };
     let name = name.ok_or_else(|| Failed {
         code: Code::Usage,
         sentence: if from_input {
-            "a file from standard input needs a name: raic put - NAME".to_owned()
+            "standard input has no name; give it one with `raic put - NAME`".to_owned()
         } else {
             format!(
-                "{} has no name of its own: give it one, raic put FILE NAME",
+                "{} has no name; give it one with `raic put FILE NAME`",
                 file.display()
             )
         },
@@ -68,7 +68,7 @@ pub(crate) async fn put(
         let meta = opened.metadata().await.map_err(cannot)?;
         if meta.is_dir() {
             return Err(Failed::other(format!(
-                "{} is a folder; raic stores files",
+                "{} is a folder; raic stores only files",
                 file.display()
             )));
         }
@@ -76,13 +76,13 @@ pub(crate) async fn put(
     };
     let progress = Progress::new(home, total)?;
     let counted = progress.whole().clone();
-    // What it was that the daemon can only say broke off.
+    // Why the file cannot be read. The daemon knows only that the content broke off.
     let unreadable = Arc::new(OnceLock::new());
     let noted = unreadable.clone();
     let content = ReaderStream::with_capacity(content, PIECE)
         .inspect_ok(move |piece| counted.inc(piece.len() as u64))
         .inspect_err(move |e| {
-            // The first; there is none after it.
+            // This is the first error; no other follows it.
             let _ = noted.set(e.to_string());
         });
     let size = total.map_or(String::new(), |total| format!("&size={total}"));
@@ -119,6 +119,7 @@ pub(crate) async fn put(
     Ok(())
 }
 
+/// Prints a warning for each share that a file lacks.
 fn lacking(file: &File) {
     for lacking in &file.lacking {
         tell!(
@@ -139,7 +140,7 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
         None => Err(Failed {
             code: Code::Usage,
             sentence: format!(
-                "{name:?} names no file of its own: say where to, raic get NAME FILE"
+                "{name:?} ends without a file's name; name the file with `raic get NAME FILE`"
             ),
         }),
     };
@@ -154,25 +155,25 @@ pub(crate) async fn get(home: &Home, json: bool, name: &str, file: Option<PathBu
         }
         Some(file) => file,
     };
-    // Told to stop, what it began is dropped, and its file with it.
+    // At a signal to stop, the transfer is dropped, and its unfinished file with it.
     tokio::select! {
         got = fetch(home, json, name, &file) => got,
         stopped = stopped() => Err(stopped),
     }
 }
 
-/// Being told to stop.
+/// Waits for a signal to stop, and returns the error of a command that was stopped.
 pub(crate) async fn stopped() -> Failed {
-    let told = |kind| tokio::signal::unix::signal(kind).map_err(Failed::other);
-    let told = told(SignalKind::interrupt()).and_then(|i| {
+    let listen = |kind| tokio::signal::unix::signal(kind).map_err(Failed::other);
+    let signals = listen(SignalKind::interrupt()).and_then(|i| {
         Ok((
             i,
-            told(SignalKind::terminate())?,
-            told(SignalKind::hangup())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
         ))
     });
-    let (mut interrupt, mut terminate, mut hangup) = match told {
-        Ok(told) => told,
+    let (mut interrupt, mut terminate, mut hangup) = match signals {
+        Ok(signals) => signals,
         Err(failed) => return failed,
     };
     tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {}, _ = hangup.recv() => {} }
@@ -191,10 +192,11 @@ async fn fetch(home: &Home, json: bool, name: &str, file: &Path) -> Outcome {
         .and_then(|l| l.to_str().ok())
         .and_then(|l| l.parse().ok());
     let length: u64 =
-        length.ok_or_else(|| Failed::other("the daemon does not tell the file's length"))?;
+        length.ok_or_else(|| Failed::other("the daemon's answer lacks the file's length"))?;
     progress.set_length(length);
     let cannot = |e: io::Error| {
-        // The name that it has until it is whole says nothing to anybody.
+        // The error may name the unfinished file, which means nothing to people. So only the kind
+        // of the error is kept.
         let e = e
             .get_ref()
             .and_then(|inner| inner.source())
@@ -212,7 +214,7 @@ async fn fetch(home: &Home, json: bool, name: &str, file: &Path) -> Outcome {
             Err(_) => break,
         };
         match out.write_all(&piece).await {
-            // Whoever reads has read enough.
+            // The reader has closed the pipe and wants no more.
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             written => written.map_err(cannot)?,
         }
@@ -229,20 +231,22 @@ async fn fetch(home: &Home, json: bool, name: &str, file: &Path) -> Outcome {
     }
     let to_output = matches!(destination, Destination::Output);
     destination.settle().map_err(cannot)?;
-    // There, it would be taken for the file's content.
+    // On standard output, the document would be taken for the file's content.
     if json && !to_output {
         print_json(&serde_json::json!({"name": name, "size": length, "file": file}))?;
     }
     Ok(())
 }
 
-/// Where a file that is read goes.
+/// The destination of a file that is read.
 enum Destination {
     /// Standard output.
     Output,
-    /// What is there and is no file, such as a pipe or a device: it is written to, never replaced.
+    /// A path that exists and is not a file, such as a pipe or a device. It is written to and never
+    /// replaced.
     Special(PathBuf),
-    /// A file: beside its place, and there only when whole; what was there before stays until then.
+    /// A file. It is written beside its place and moved there when it is whole. An older file stays
+    /// until then.
     File {
         new: tempfile::NamedTempFile,
         path: PathBuf,
@@ -251,26 +255,26 @@ enum Destination {
 
 impl Destination {
     fn new(file: &Path) -> io::Result<Self> {
-        // By any of these names it is what the shell opened, where it stands and as it was opened:
-        // opened anew, it would begin at its first byte.
+        // These names mean the output that the shell opened, at its position. If it were opened
+        // again, writing would begin at its first byte.
         let output = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
         if output.iter().any(|name| file == Path::new(name)) {
             return Ok(Self::Output);
         }
-        // What the system shows as a file is opened, whatever it leads to, and never replaced.
+        // A path of the system is opened, whatever it leads to, and never replaced.
         if ["/dev", "/proc"]
             .iter()
             .any(|system| file.starts_with(system))
         {
             return Ok(Self::Special(file.to_owned()));
         }
-        // A link stays one: what it leads to is replaced, or made.
+        // A link stays a link. The file that it leads to is replaced or made.
         let led_to = |link: PathBuf| file.parent().unwrap_or(Path::new("")).join(link);
         let path = std::fs::canonicalize(file)
             .or_else(|_| std::fs::read_link(file).map(led_to))
             .unwrap_or_else(|_| file.to_owned());
-        let there = std::fs::metadata(&path).ok();
-        if there.as_ref().is_some_and(|meta| !meta.is_file()) {
+        let existing = std::fs::metadata(&path).ok();
+        if existing.as_ref().is_some_and(|meta| !meta.is_file()) {
             return Ok(Self::Special(path));
         }
         let folder = path
@@ -280,9 +284,9 @@ impl Destination {
         let new = tempfile::Builder::new()
             .prefix(".raic-")
             .tempfile_in(folder)?;
-        // A temporary file is its owner's alone; this is a file like any other, or like the one it
-        // replaces.
-        let permissions = there.map_or_else(
+        // A temporary file is open to its owner alone. This file gets the mode of the file that it
+        // replaces, or that of any new file.
+        let permissions = existing.map_or_else(
             || {
                 let umask = rustix::process::umask(rustix::fs::Mode::empty());
                 rustix::process::umask(umask);
@@ -313,8 +317,8 @@ impl Destination {
     }
 }
 
-/// The head of the answer was gone before the fault was known: the part that could not be read is
-/// asked again.
+/// Returns why the content of a file broke off. The head of the answer went out before the fault
+/// was known. So the first missing byte is requested again, to get the error.
 async fn why_it_broke_off(home: &Home, name: &str, received: u64, length: u64) -> Failed {
     let range = [("range", format!("bytes={received}-{received}"))];
     let again = Client(home)
@@ -337,7 +341,7 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
     let mut after = String::new();
     let mut out = io::stdout().lock();
     let mut print = |line: std::fmt::Arguments<'_>| match out.write_fmt(line) {
-        // Whoever reads has read enough.
+        // The reader has closed the pipe and wants no more.
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(false),
         other => other
             .map(|()| true)
@@ -382,7 +386,7 @@ pub(crate) async fn rm(home: &Home, json: bool, names: &[String]) -> Outcome {
         {
             Ok(_) if json => print_json(&serde_json::json!({"removed": name}))?,
             Ok(_) => {}
-            // Without a daemon, none can be.
+            // Without a daemon no file can be removed.
             Err(failed) if failed.code == Code::NoDaemon => return Err(failed),
             Err(failed) => {
                 if names.len() > 1 && json {
@@ -440,6 +444,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Outcome {
     Ok(())
 }
 
+/// Formats a moment, in milliseconds since 1970, for people.
 pub(crate) fn when(ms: i64) -> String {
     jiff::Timestamp::from_millisecond(ms).map_or_else(
         |_| "-".to_owned(),

@@ -206,7 +206,7 @@ impl Opener {
         section: &CloudSection,
         pins: &mut Pins,
     ) -> Outcome<(Arc<dyn Cloud>, Credentials)> {
-        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let failed = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
         let Prepared {
             connector,
             configuration,
@@ -216,7 +216,7 @@ impl Opener {
         let read = credentials.clone();
         let read = Arc::new(move || read.read());
         let cloud = RotatingCloud::new(name, &connector, configuration, read)
-            .map_err(|e| wrong(e.to_string()))?;
+            .map_err(|e| failed(e.to_string()))?;
         pins.insert(name.to_owned(), pin);
         let CloudSection::Cloud {
             prefix, requests, ..
@@ -230,7 +230,7 @@ impl Opener {
             None => Ok((Arc::new(cloud), credentials)),
             Some(prefix) => {
                 let below =
-                    Prefix::new(cloud, prefix).map_err(|e| wrong(format!("its prefix: {e}")))?;
+                    Prefix::new(cloud, prefix).map_err(|e| failed(format!("its prefix: {e}")))?;
                 Ok((Arc::new(below), credentials))
             }
         }
@@ -243,7 +243,7 @@ impl Opener {
         section: &CloudSection,
         pins: &mut Pins,
     ) -> Outcome<ConnectorCloud> {
-        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let failed = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
         let Prepared {
             connector,
             configuration,
@@ -251,18 +251,18 @@ impl Opener {
             pin,
         } = self.prepare(name, section, pins)?;
         let configuration = Configuration {
-            credentials: credentials.read().map_err(wrong)?,
+            credentials: credentials.read().map_err(failed)?,
             ..configuration
         };
         let cloud = ConnectorCloud::new(name, &connector, &configuration)
-            .map_err(|e| wrong(e.to_string()))?;
+            .map_err(|e| failed(e.to_string()))?;
         pins.insert(name.to_owned(), pin);
         Ok(cloud)
     }
 
     /// Gathers the parts of a cloud behind a connector. Compiles the connector if it must.
     fn prepare(&self, name: &str, section: &CloudSection, pins: &Pins) -> Outcome<Prepared> {
-        let wrong = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
+        let failed = |why: String| Failed::configuration(format!("cloud {name:?}: {why}"));
         let CloudSection::Cloud {
             connector,
             settings,
@@ -272,13 +272,13 @@ impl Opener {
             ..
         } = section
         else {
-            return Err(wrong("it is a folder and has no connector".to_owned()));
+            return Err(failed("it is a folder and has no connector".to_owned()));
         };
         let pinned = pins.get(name).and_then(|pin| pin.sha256_of(connector));
         let package = self
             .approved
             .find(pinned.unwrap_or(connector))
-            .map_err(|e| wrong(e.to_string()))?;
+            .map_err(|e| failed(e.to_string()))?;
         let compiled = self.load(name, &package)?;
         let extra_ca = ca
             .as_ref()

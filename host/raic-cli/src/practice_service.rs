@@ -1,6 +1,6 @@
-//! `raic connector practice`: a simple HTTP object service on loopback, for connectors to be tried
-//! on. Objects are in memory. Its protocol stands in `connectors/examples/practice/src/lib.rs`, the
-//! connector that `raic connector new` begins with.
+//! `raic connector practice`: a simple HTTP object service on loopback, to try connectors on. It
+//! keeps objects in memory. Its protocol is described in `connectors/examples/practice/src/lib.rs`,
+//! the connector that `raic connector new` begins with.
 
 use std::{collections::BTreeMap, net::Ipv4Addr, ops::Bound, path::PathBuf, sync::Arc};
 
@@ -26,18 +26,18 @@ use crate::{
     output::say,
 };
 
-/// The largest object, with room to spare over the largest that connectors are tried with.
+/// Bytes of the largest object: more than the largest object that connectors are tested with.
 const MAX_OBJECT: usize = 80 << 20;
-/// Of all objects together.
+/// Bytes of all objects together, at most.
 const MAX_BYTES: usize = 1 << 30;
 
 #[derive(Args)]
 pub(crate) struct PracticeArguments {
-    /// The port; a free one unless set
+    /// The port of 127.0.0.1 to listen on; 0 is any free port
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Where to write the token, or where it was written before; below the folder for temporary
-    /// files unless set, and gone at the end
+    /// The file to write the token to; if it holds a token already, that one is used [default: a
+    /// temporary file, removed at the end]
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
 }
@@ -66,7 +66,7 @@ impl Service {
     }
 }
 
-/// Serves until it is told to stop.
+/// Serves until a signal to stop.
 pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
     let mut token = raic_storage::StorageIndex::random()
         .map_err(Failed::other)?
@@ -80,7 +80,7 @@ pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
         .token_file
         .unwrap_or_else(|| folder.path().join("token"));
     match std::fs::read_to_string(&file) {
-        // So that what was set up for it before works on.
+        // The old token is kept, so that clouds that were set up with it go on working.
         Ok(kept) if !kept.trim().is_empty() => kept.trim().clone_into(&mut token),
         _ => private_file(&file, token.as_bytes())?,
     }
@@ -104,7 +104,7 @@ pub(crate) async fn serve(arguments: PracticeArguments, json: bool) -> Outcome {
         .layer(DefaultBodyLimit::max(MAX_OBJECT))
         .layer(middleware::from_fn_with_state(service.clone(), authorised))
         .with_state(service);
-    // However it is told to, so that the token goes with it.
+    // Every signal to stop ends this function, so that a temporary token file is removed.
     tokio::select! {
         served = async { axum::serve(listener, router).await } => served.map_err(Failed::other),
         _ = crate::files::stopped() => Ok(()),
@@ -134,11 +134,11 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Whether the conditions of a request hold for what is there.
-fn holds(headers: &HeaderMap, found: Option<&Stored>) -> bool {
+/// Returns whether the conditions of a request hold for the stored object; `None` if there is none.
+fn holds(headers: &HeaderMap, stored: Option<&Stored>) -> bool {
     let matches = text(headers, header::IF_MATCH)
-        .is_none_or(|etag| found.is_some_and(|found| found.etag == etag));
-    let is_new = text(headers, header::IF_NONE_MATCH) != Some("*") || found.is_none();
+        .is_none_or(|etag| stored.is_some_and(|stored| stored.etag == etag));
+    let is_new = text(headers, header::IF_NONE_MATCH) != Some("*") || stored.is_none();
     matches && is_new
 }
 
@@ -195,19 +195,19 @@ async fn read(
     headers: HeaderMap,
 ) -> Response {
     let objects = service.lock();
-    let Some(found) = objects.by_key.get(&key) else {
+    let Some(stored) = objects.by_key.get(&key) else {
         return missing();
     };
-    if !holds(&headers, Some(found)) {
+    if !holds(&headers, Some(stored)) {
         return unmet();
     }
-    let size = found.content.len();
-    let modified = found
+    let size = stored.content.len();
+    let modified = stored
         .modified
         .strftime("%a, %d %b %Y %H:%M:%S GMT")
         .to_string();
     let common = [
-        (header::ETAG, found.etag.clone()),
+        (header::ETAG, stored.etag.clone()),
         (header::LAST_MODIFIED, modified),
     ];
     let range = text(&headers, header::RANGE)
@@ -215,7 +215,7 @@ async fn read(
     let range = range
         .and_then(|(start, end)| Some((start.parse::<usize>().ok()?, end.parse::<usize>().ok()?)));
     match range {
-        None => (StatusCode::OK, common, found.content.clone()).into_response(),
+        None => (StatusCode::OK, common, stored.content.clone()).into_response(),
         Some((start, end)) if start < size && start <= end => {
             let end = end.min(size - 1);
             let range = [(header::CONTENT_RANGE, format!("bytes {start}-{end}/{size}"))];
@@ -223,7 +223,7 @@ async fn read(
                 StatusCode::PARTIAL_CONTENT,
                 common,
                 range,
-                found.content.slice(start..=end),
+                stored.content.slice(start..=end),
             )
                 .into_response()
         }
@@ -243,7 +243,7 @@ async fn remove(
     let mut objects = service.lock();
     match objects.by_key.get(&key) {
         None => missing(),
-        found if !holds(&headers, found) => unmet(),
+        stored if !holds(&headers, stored) => unmet(),
         Some(_) => {
             objects.by_key.remove(&key);
             StatusCode::NO_CONTENT.into_response()
@@ -266,23 +266,23 @@ fn thousand() -> usize {
 
 async fn list(State(service): State<Arc<Service>>, Query(asked): Query<Listing>) -> Response {
     let objects = service.lock();
-    // The later of the two places where it may begin.
+    // The page begins after the last key of the page before, or at the prefix if that is later.
     let from = match asked.after {
         Some(after) if after >= asked.prefix => Bound::Excluded(after),
         _ => Bound::Included(asked.prefix.clone()),
     };
-    let found = objects.by_key.range((from, Bound::Unbounded));
-    let mut found = found
+    let listed = objects.by_key.range((from, Bound::Unbounded));
+    let mut listed = listed
         .take_while(|(key, _)| key.starts_with(&asked.prefix))
         .peekable();
     let mut page = Vec::new();
     while page.len() < asked.limit.clamp(1, 1000) {
-        let Some((key, stored)) = found.next() else {
+        let Some((key, stored)) = listed.next() else {
             break;
         };
         page.push((key, stored));
     }
-    let next = found.peek().and(page.last()).map(|(key, _)| key);
+    let next = listed.peek().and(page.last()).map(|(key, _)| key);
     let rows = page.iter().map(|(key, stored)| {
         let modified = stored.modified.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         json!({"key": key, "size": stored.content.len(), "etag": stored.etag, "modified": modified})

@@ -106,7 +106,7 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
     Rig::until("the daemon sees it", || {
         let status = rig.raic(&["status"]).ok().text;
         status.contains("practice 0.1.0 waits for approval")
-            && status.contains("broken.wasm\" is none")
+            && status.contains("broken.wasm\" is not a connector")
     });
     let listed = rig.raic(&["connector", "list"]).ok().text;
     assert!(listed.contains("waits for approval"), "{listed}");

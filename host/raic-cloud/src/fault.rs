@@ -119,7 +119,8 @@ impl Default for FaultPlan {
 #[derive(Debug)]
 pub struct Faulty<C> {
     inner: C,
-    // A blocking lock, because it is only held while random numbers are drawn or the state is changed.
+    // A blocking lock, because it is only held while random numbers are drawn or the state is
+    // changed.
     state: Mutex<State>,
 }
 

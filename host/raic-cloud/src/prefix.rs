@@ -129,10 +129,19 @@ impl<C: Cloud> Cloud for Prefix<C> {
             .collect::<Result<Vec<_>>>()?;
         let failed = self.inner.delete_many(&below).await?;
         let ours = |(key, e): (ObjectKey, CloudError)| {
-            let key = key.as_str().strip_prefix(&self.prefix)?;
-            Some((ObjectKey::new(key).ok()?, e))
+            let below = key.as_str().strip_prefix(&self.prefix);
+            match below.map(ObjectKey::new) {
+                Some(Ok(below)) => Ok((below, e)),
+                // Left out, the failure would count as a deletion that was done.
+                _ => Err(CloudError::new(
+                    ErrorKind::Protocol,
+                    self.inner.name(),
+                    Operation::DeleteMany,
+                    format!("it reports {key} as not deleted, which was not to be deleted"),
+                )),
+            }
         };
-        Ok(failed.into_iter().filter_map(ours).collect())
+        failed.into_iter().map(ours).collect()
     }
 }
 
@@ -142,6 +151,73 @@ mod tests {
 
     use super::*;
     use crate::MemoryCloud;
+
+    /// A cloud that reports a failure of an object that it was not asked for.
+    #[derive(Debug)]
+    struct Confused(MemoryCloud);
+
+    #[async_trait]
+    impl Cloud for Confused {
+        fn name(&self) -> &str {
+            "confused"
+        }
+
+        async fn describe(&self) -> Result<Vec<(String, String)>> {
+            self.0.describe().await
+        }
+
+        async fn probe(&self) -> Result<()> {
+            self.0.probe().await
+        }
+
+        async fn put(
+            &self,
+            key: &ObjectKey,
+            content: Payload,
+            mode: WriteMode,
+        ) -> Result<ObjectInfo> {
+            self.0.put(key, content, mode).await
+        }
+
+        async fn get(
+            &self,
+            key: &ObjectKey,
+            range: Option<ByteRange>,
+            if_match: Option<&str>,
+        ) -> Result<Object> {
+            self.0.get(key, range, if_match).await
+        }
+
+        async fn head(&self, key: &ObjectKey) -> Result<ObjectInfo> {
+            self.0.head(key).await
+        }
+
+        async fn delete(&self, key: &ObjectKey, if_match: Option<&str>) -> Result<()> {
+            self.0.delete(key, if_match).await
+        }
+
+        async fn list(&self, prefix: &str, cursor: Option<&str>, max: u32) -> Result<Page> {
+            self.0.list(prefix, cursor, max).await
+        }
+
+        async fn delete_many(&self, _: &[ObjectKey]) -> Result<Vec<(ObjectKey, CloudError)>> {
+            let e = CloudError::new(
+                ErrorKind::PermissionDenied,
+                self.name(),
+                Operation::DeleteMany,
+                "no",
+            );
+            Ok(vec![(ObjectKey::new("elsewhere").unwrap(), e)])
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failure_of_an_object_that_was_not_named_is_no_deletion() {
+        let cloud = Prefix::new(Confused(MemoryCloud::new("m")), "home/").unwrap();
+        let keys = [ObjectKey::new("a").unwrap()];
+        let e = cloud.delete_many(&keys).await.unwrap_err();
+        assert_eq!(e.kind, ErrorKind::Protocol, "{e}");
+    }
 
     #[tokio::test]
     async fn conforms() {

@@ -86,8 +86,8 @@ pub struct Retry<C>(Arc<Shared<C>>);
 struct Shared<C> {
     inner: C,
     policy: RetryPolicy,
-    // What is left of the budget, in tenths of a retry. A blocking lock, because it is only held for an
-    // addition.
+    // What is left of the budget, in tenths of a retry. A blocking lock, because it is only held
+    // for an addition.
     budget: Mutex<u32>,
 }
 

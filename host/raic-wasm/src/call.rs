@@ -61,8 +61,8 @@ pub(crate) struct Context {
     /// URLs of endpoints that calls learned and that are not pinned, by the manifest's names. A std
     /// lock, because it is only held while a text is copied.
     pub(crate) learned: Mutex<BTreeMap<String, String>>,
-    /// Room for the connector's lines in the log. A blocking lock, because it is only held while numbers
-    /// are changed.
+    /// Room for the connector's lines in the log. A blocking lock, because it is only held while
+    /// numbers are changed.
     pub(crate) log_room: Mutex<LogRoom>,
 }
 

@@ -109,7 +109,7 @@ impl HttpClient {
         tokio::select! {
             answered = tokio::time::timeout(timeout, pool.request(request)) => match answered {
                 Err(_) => Err(SendError::Timeout(timeout)),
-                Ok(Err(e)) => Err(SendError::Failed(causes(&e))),
+                Ok(Err(e)) => Err(SendError::Failed(with_advice(causes(&e)))),
                 Ok(Ok(answer)) => Ok(answer),
             },
             () = too_many.notified() => Err(SendError::Failed(format!(
@@ -138,6 +138,19 @@ pub(crate) fn causes(error: &dyn std::error::Error) -> String {
         next = cause.source();
     }
     text
+}
+
+/// Adds what to do about a certificate that is not trusted. rustls names the cause by a word of its
+/// own.
+fn with_advice(why: String) -> String {
+    let advice = if why.contains("CaUsedAsEndEntity") {
+        "its certificate is signed by itself"
+    } else if why.contains("UnknownIssuer") {
+        "nobody that is trusted here issued its certificate"
+    } else {
+        return why;
+    };
+    format!("{why}: {advice}; if it is the right one, name a file with it as `ca` of the cloud")
 }
 
 /// Returns the system's root certificates. They are read once, because a rotation of credentials

@@ -164,6 +164,9 @@ fn take(document: &[u8], rule: &Part) -> Result<Option<Zeroizing<String>>, Strin
     let is_key = rule.sign.iter().any(|s| matches!(s, Signing::Jwt { .. }));
     let is_wrong = |c: char| c.is_control() && !(is_key && matches!(c, '\n' | '\r'));
     let text = std::str::from_utf8(document).map_err(|_| "its document is not UTF-8".to_owned())?;
+    // Some editors put a byte order mark before a document; RFC 8259 section 8.1 lets readers skip
+    // it.
+    let text = text.trim_start_matches('\u{feff}');
     let Some(pointer) = from.strip_prefix("json:") else {
         let text = text.trim();
         return Ok((!text.is_empty()).then(|| Zeroizing::new(text.to_owned())));
@@ -614,6 +617,14 @@ mod tests {
             &Settings::default(),
             &BTreeMap::from([("keys".to_owned(), document)]),
         )
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_a_document_is_skipped() {
+        for document in [KEYS.to_owned(), format!("\u{feff}{KEYS}")] {
+            let keys = credentials(&document).unwrap();
+            assert!(keys.secret.contains_key("keys.secret-access-key"));
+        }
     }
 
     /// "GET Object" in the signature examples of the S3 API reference.

@@ -7,8 +7,8 @@
 mod listing;
 
 use raic_sdk::{
-    Body, ByteRange, Capabilities, Connector, CreateOnly, ErrorKind, Extra, ObjectInfo, Page,
-    Payload, Request, Response, Result, WriteMode,
+    Body, ByteRange, Capabilities, Connector, CreateOnly, Error, ErrorKind, Extra, ObjectInfo,
+    Page, Payload, Request, Response, Result, WriteMode,
     answer::{self, Described},
     conditions, error, hex, random_bytes, required_setting, secrets, uri,
     xml::Element,
@@ -154,7 +154,21 @@ impl Connector for WebDav {
             let request = request("MOVE", &incoming)?.header("destination", &destination(&path)?);
             request.header("overwrite", overwrite).send(None)
         };
-        let moved = with_folders(&path, rename).and_then(|answer| expect(&answer, &[201, 204]));
+        let moved = with_folders(&path, rename).and_then(|answer| {
+            expect(&answer, &[201, 204]).map_err(|e| match answer.status() {
+                // What a server answers to a destination at another server (RFC 4918 section
+                // 9.9.4): behind a proxy that ends TLS it takes its own URL for one.
+                502 => Error {
+                    message: format!(
+                        "{}: it may not know itself by this URL; if it is behind a proxy, set \
+                         destination=path",
+                        e.message
+                    ),
+                    ..e
+                },
+                _ => e,
+            })
+        });
         if let Err(e) = moved {
             // An upload that cannot be moved is of no use. Why it cannot matters more than an error
             // of this request.
@@ -288,6 +302,17 @@ mod tests {
             .run(|| WebDav::put("a b".to_owned(), &payload("hello"), WriteMode::Overwrite));
         stored.unwrap();
         assert_eq!(sent[1].header("destination"), Some("/raic/a%20b"));
+    }
+
+    #[test]
+    fn a_move_that_a_proxy_keeps_from_its_place_names_the_setting() {
+        let (e, _) = host()
+            .answer(Answer::new(201))
+            .answer(Answer::new(502))
+            .answer(Answer::new(204))
+            .run(|| WebDav::put("a".to_owned(), &payload("hello"), WriteMode::Overwrite));
+        let e = e.unwrap_err();
+        assert!(e.message.contains("destination=path"), "{}", e.message);
     }
 
     #[test]

@@ -12,6 +12,8 @@ const MAX_FOLDER: u32 = 4 << 20;
 /// The most folders that one call asks for. A call may send 32 requests, and a missing folder costs
 /// one more.
 const MAX_FOLDERS: usize = 24;
+/// How long to wait for a server that is still processing an upload, in milliseconds.
+const PROCESSING_MS: u64 = 2_000;
 /// The content of a PROPFIND: the properties that are asked for.
 const PROPERTIES: &[u8] =
     b"<?xml version=\"1.0\" encoding=\"utf-8\"?><propfind xmlns=\"DAV:\"><prop><resourcetype/>\
@@ -161,10 +163,14 @@ fn parse(document: &[u8], base: &str) -> Result<Vec<Entry>> {
                 .is_some_and(|status| status.contains(" 425"))
         };
         if is_early(&response) || response.all("propstat").any(is_early) {
-            return Err(error(
+            let e = error(
                 ErrorKind::Unavailable,
                 "the server is still processing a file that was uploaded",
-            ));
+            );
+            return Err(Error {
+                retry_after_ms: Some(PROCESSING_MS),
+                ..e
+            });
         }
         let is_found = |p: &&Element| {
             p.text_of("status")
@@ -432,7 +438,12 @@ mod tests {
         let (listed, _) = host()
             .answer(answer)
             .run(|| WebDav::list(String::new(), None, 10));
-        assert_eq!(listed.unwrap_err().kind, ErrorKind::Unavailable);
+        let e = listed.unwrap_err();
+        assert_eq!(
+            (e.kind, e.retry_after_ms),
+            (ErrorKind::Unavailable, Some(PROCESSING_MS)),
+            "it takes seconds, and all tries would be over in one"
+        );
         let (e, _) = host()
             .answer(Answer::new(425))
             .run(|| WebDav::head("a".to_owned()));

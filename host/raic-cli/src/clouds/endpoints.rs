@@ -1,4 +1,5 @@
-//! Endpoints that a service tells: found out by asking it, shown, and pinned in config.toml.
+//! Endpoints that a service returns at a login: learned by requests, shown, and pinned in
+//! config.toml.
 
 use std::collections::BTreeMap;
 
@@ -17,22 +18,22 @@ use crate::{
     output::say,
 };
 
-/// How often a cloud is asked anew: each endpoint that is pinned may lead to the next.
+/// How often a cloud is asked again, because an endpoint that is pinned may lead to another one.
 const ROUNDS: usize = 9;
 
-/// One endpoint that the service told.
+/// An endpoint that the service returned.
 struct Learned {
     name: String,
     url: String,
-    /// Whether its host is one that the operator named in the settings.
+    /// Whether the operator named the URL's host in the settings.
     is_named: bool,
-    /// Whether it is pinned beside those that are.
+    /// Whether the URL is pinned beside those that are pinned already.
     is_one_of_several: bool,
 }
 
-/// What the service says of endpoints that are not pinned, or pinned otherwise; nothing where it
-/// cannot be asked. `thoroughly` also stores and removes a small object: some endpoints are told
-/// only then.
+/// Asks the service for endpoints that are not pinned, or are pinned to other URLs. Returns none if
+/// the service cannot be asked. With `thoroughly`, it also stores and removes a small object,
+/// because some endpoints are returned only then.
 async fn learn(
     home: &Home,
     name: &str,
@@ -45,7 +46,7 @@ async fn learn(
     let cloud = tokio::task::block_in_place(|| {
         Opener::for_command(home)?.connector_cloud(name, section, &mut read_pins(home)?)
     })?;
-    // Its errors are told when it is used: here only what it learned counts.
+    // Errors of the cloud are reported when it is used. Here only the learned endpoints count.
     let probed = cloud.probe().await;
     if thoroughly && probed.is_ok() && cloud.learned().is_empty() && !section.is_read_only() {
         let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
@@ -57,7 +58,7 @@ async fn learn(
             }
             let _ = cloud.head(&key).await;
             let deleted = cloud.delete(&key, None).await;
-            // What only a deletion tells is refused the first time.
+            // A deletion that learns an endpoint is refused, and that is no error here.
             if cloud.learned().is_empty() {
                 deleted.map_err(Failed::other)?;
             }
@@ -81,6 +82,7 @@ async fn learn(
         .collect())
 }
 
+/// Pins an endpoint in the document.
 fn set(document: &mut DocumentMut, cloud: &str, learned: &Learned) {
     let table = &mut document["clouds"][cloud];
     if table.get("endpoints").is_none() {
@@ -105,8 +107,9 @@ fn set(document: &mut DocumentMut, cloud: &str, learned: &Learned) {
     };
 }
 
-/// Pins in the document what the cloud's service says, until it says nothing new: what lies on a
-/// host that the operator named, or with `thoroughly` all that is told. Gives what was pinned.
+/// Pins in the document the endpoints that a cloud's service returns, until it returns no new one.
+/// Only endpoints on hosts that the operator named are pinned, or with `thoroughly` all of them.
+/// Returns the names and URLs that were pinned.
 pub(super) async fn pin_learned(
     home: &Home,
     document: &mut DocumentMut,
@@ -122,7 +125,7 @@ pub(super) async fn pin_learned(
             .into_iter()
             .filter(|learned| thoroughly || learned.is_named)
             .collect();
-        // One that is told otherwise each time is never pinned to its end.
+        // An endpoint with another URL each time would be pinned again and again.
         if new.is_empty()
             || new
                 .iter()
@@ -162,7 +165,7 @@ pub(super) async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcom
     }
     if pinned.is_empty() {
         say!(
-            "its service says of no endpoint anything new; `raic cloud test {name}` shows whether it works"
+            "its service returned no new endpoint; `raic cloud test {name}` shows whether it works"
         );
     }
     Ok(())

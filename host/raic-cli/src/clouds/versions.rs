@@ -1,5 +1,5 @@
-//! Which version of its connector a cloud runs, and what makes a running daemon take another one
-//! up.
+//! The connector versions that clouds run: upgrades, and reloads that make a running daemon take
+//! other versions up.
 
 use std::collections::BTreeMap;
 
@@ -23,8 +23,8 @@ use crate::{
     released::approvals,
 };
 
-/// Makes a running daemon read the configuration again, with versions of connectors that clouds are
-/// to run; false where none runs.
+/// Makes a running daemon read the configuration again, and move clouds to the connector versions in
+/// `pins`. Returns `false` if no daemon runs.
 pub(super) async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
     let versions: ConnectorVersions = pins
         .iter()
@@ -53,7 +53,7 @@ pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
     if !reopen(home, &Pins::new()).await? {
         return Err(Failed {
             code: Code::NoDaemon,
-            sentence: "no daemon runs that could read it; it is read at the start".to_owned(),
+            sentence: "no daemon runs that could read config.toml again; `raic serve` reads it at its start".to_owned(),
         });
     }
     let status: Status = Client(home)
@@ -84,8 +84,8 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     };
     if is_hash(connector) {
         return Err(Failed::configuration(format!(
-            "cloud {name:?} names its connector by SHA-256 in config.toml, which alone decides; write the connector's name there, and \
-             `raic cloud upgrade {name}` moves it"
+            "config.toml names the connector of cloud {name:?} by its SHA-256; write the \
+             connector's name there, and `raic cloud upgrade {name}` can move the cloud"
         )));
     }
     let store = approvals(home)?;
@@ -100,7 +100,8 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
         .map_err(Failed::configuration)?;
     if wanted.manifest.name != *connector {
         return Err(Failed::configuration(format!(
-            "cloud {name:?} runs {connector:?}, and {} is {:?}; another connector is named in config.toml",
+            "cloud {name:?} runs {connector:?}, and {} is {:?}; to use another connector, name it in \
+             config.toml",
             &wanted.sha256[..12],
             wanted.manifest.name
         )));
@@ -110,7 +111,8 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
         sha256: wanted.sha256.clone(),
     };
     let moved = Pins::from([(name.to_owned(), to)]);
-    // Opened before it counts: a version that does not take this cloud's settings moves nothing.
+    // The version is opened before the cloud is moved. A version that does not take the cloud's
+    // settings moves nothing.
     let opened = tokio::task::block_in_place(|| {
         Opener::for_command(home)?.connect(name, section, &mut moved.clone())
     })?;
@@ -144,7 +146,7 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     }
     if let Some(fault) = fault {
         tell!(
-            "warning: it does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back"
+            "warning: the cloud does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back"
         );
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `raic serve`: the daemon.
 //!
-//! [`wiring`] opens what the configuration describes. This module has what runs around it: the
-//! lock, the socket, signals, reloads and the stop.
+//! [`wiring`] opens the array that the configuration describes. This module has everything around
+//! it: the lock, the socket, the signals, the reloads and the stop.
 
 mod wiring;
 
@@ -32,15 +32,15 @@ use crate::{
     opener::Opener,
 };
 
-/// How long requests under way may take to end when the daemon is told to stop.
+/// How long requests under way may take to end after a signal to stop.
 const GRACE: Duration = Duration::from_secs(30);
 
 /// The daemon, as its doors know it.
 struct Daemon {
     process: Process,
     live: Live,
-    /// What the configuration that was read last opened. Held during a reload, so that of two the
-    /// second sees what the first left.
+    /// Everything that the last configuration opened. The lock is held during a reload, so that a
+    /// second reload sees what the first one left.
     wired: tokio::sync::Mutex<Wired>,
     waiting: WaitingConnectors,
 }
@@ -76,7 +76,7 @@ impl Control for Daemon {
     }
 }
 
-/// Removes the parts of uploads that no row knows any longer.
+/// Removes the parts of uploads from the spool that the database does not know any more.
 async fn tidy_spool(array: &Array, spool: &Spool) -> Outcome {
     let uploads = array
         .leasedb()
@@ -92,17 +92,17 @@ async fn tidy_spool(array: &Array, spool: &Spool) -> Outcome {
     tidied
         .await
         .map_err(Failed::other)?
-        .map_err(|e| Failed::configuration(format!("the spool: {e}")))
+        .map_err(|e| Failed::configuration(format!("cannot tidy the spool: {e}")))
 }
 
-/// Reads the configuration again at each hang-up, as daemons do. Never ends.
+/// Reads the configuration again at each SIGHUP, as daemons do. Never returns.
 async fn reload_on_hangup(home: Home, mut hangup: Signal) {
     while hangup.recv().await.is_some() {
         let path = "/v1/reload";
         match Client(&home).send(Method::POST, path, &[], nothing()).await {
-            Ok(_) => tracing::info!("told to by SIGHUP, the configuration was read again"),
+            Ok(_) => tracing::info!("the configuration was read again at SIGHUP"),
             Err(failed) => {
-                tracing::error!("told to by SIGHUP, not read again: {}", failed.sentence)
+                tracing::error!("no reload at SIGHUP: {}", failed.sentence)
             }
         }
     }
@@ -112,7 +112,7 @@ async fn reload_on_hangup(home: Home, mut hangup: Signal) {
 /// Listens at the home's socket, which only its owner may use.
 fn listen(home: &Home) -> Outcome<UnixListener> {
     let socket = home.socket();
-    // Left by a daemon that was killed; the lock says that none runs.
+    // A daemon that was killed left it. No daemon runs, because this one has the lock.
     let _ = fs::remove_file(&socket);
     UnixListener::bind(&socket)
         .and_then(|listener| {
@@ -121,8 +121,8 @@ fn listen(home: &Home) -> Outcome<UnixListener> {
         .map_err(|e| Failed::other(format!("cannot listen at {}: {e}", socket.display())))
 }
 
-/// Ends when requests under way have had their time: some time after the daemon is told to stop, or
-/// at once if it is told again. Cancels `stop` when it is told first.
+/// Waits for a signal to stop, and cancels `stop`. Returns when the requests under way have had
+/// [`GRACE`] to end, or at a second signal.
 async fn end_of_grace(stop: CancellationToken) -> Outcome {
     let mut terminate = signal(SignalKind::terminate()).map_err(Failed::other)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failed::other)?;
@@ -131,7 +131,7 @@ async fn end_of_grace(stop: CancellationToken) -> Outcome {
     };
     stop_asked().await;
     tracing::info!(
-        "stopping when the requests under way have ended, in {} s, or when told again",
+        "stopping when the requests under way have ended, in {} s, or at a second signal",
         GRACE.as_secs()
     );
     stop.cancel();
@@ -139,10 +139,11 @@ async fn end_of_grace(stop: CancellationToken) -> Outcome {
     Ok(())
 }
 
-/// Runs the daemon until it is told to stop.
+/// Runs the daemon until a signal to stop.
 pub(crate) async fn serve(home: Home) -> Outcome {
     home.require_short()?;
-    // Before the database: two daemons on one home would delete each other's uploads.
+    // The lock is taken before the database is opened, because two daemons on one home would delete
+    // each other's uploads.
     let _lock = lock(&home)?.ok_or_else(|| Failed::busy(home.path()))?;
     home.close_to_others()?;
 
@@ -175,7 +176,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         waiting,
     });
     tracing::info!("serving {}", home.path().display());
-    // Beside the work: of a large database it takes minutes.
+    // The check runs beside the requests, because it takes minutes for a large database.
     let checked = database.clone();
     let check = AbortOnDropHandle::new(tokio::spawn(async move {
         if let Err(e) = checked.check().await {
@@ -186,13 +187,13 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let admin = Admin::new(live, daemon).serve(listener, stop.clone().cancelled_owned());
     let served = tokio::select! {
         served = admin => served.map_err(Failed::other),
-        // What is cut off here is tidied up at the next start, as after a crash.
+        // Uploads that are cut off here are tidied up at the next start, as after a crash.
         ended = end_of_grace(stop) => ended,
         () = watch => Ok(()),
         () = hangups => Ok(()),
-        // Alive, it would refuse every write until somebody looked.
+        // A daemon that went on would refuse every write until an operator noticed.
         () = database.closed() => Err(Failed::other(
-            "the database's writer has ended: nothing can be stored any more; its log says why",
+            "the database's writer has ended, so nothing can be stored; the log has the reason",
         )),
     };
     drop(check);

@@ -1,4 +1,5 @@
-//! From the configuration to an array: clouds, their storage servers, the work beside them.
+//! Opens the array that the configuration describes: clouds, their storage servers, and the
+//! supervisor of the work beside the requests.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -16,7 +17,7 @@ use crate::{
     progress::counted,
 };
 
-/// What lasts as long as the process, whatever the configuration says meanwhile.
+/// The parts of a daemon that last as long as its process, across all reloads.
 #[derive(Clone)]
 pub(super) struct Process {
     pub(super) home: Home,
@@ -27,7 +28,7 @@ pub(super) struct Process {
     pub(super) budget: ChunkBudget,
 }
 
-/// What a configuration opened, beside its array.
+/// Everything that a configuration opened, except the array.
 pub(super) struct Wired {
     leasedb: LeaseDb,
     /// The clouds that are served, by name.
@@ -35,44 +36,43 @@ pub(super) struct Wired {
     _supervisor: Supervisor,
 }
 
-/// A cloud that is served, and what it was opened from.
+/// A cloud that is served: its storage server, and what the server was made from.
 #[derive(Clone)]
 struct Served {
     basis: Basis,
-    /// `None` for what is opened anew at every reload: a folder, whose disk may have been mounted
-    /// since, and a cloud that could not be opened.
+    /// `None` if the cloud is opened again at every reload: a folder, whose disk may have been
+    /// mounted since, or a cloud that could not be opened.
     credentials: Option<Credentials>,
     server: Arc<StorageServer>,
 }
 
-/// What a storage server is made from. A reload that changes none of it, and none of the
-/// credentials, keeps the server: with its connections, its breaker and what it knows of the
-/// container.
+/// What a storage server is made from, except the credentials. A reload that changes neither keeps
+/// the server, with its connections, its breaker and its knowledge of the container.
 #[derive(Clone, PartialEq)]
 struct Basis {
     section: CloudSection,
-    /// The certificates that `ca` names, as they are now.
+    /// Content of the file of certificates that `ca` names.
     ca: Option<Vec<u8>>,
     pin: Option<Pin>,
     settings: ServerSettings,
     owner: Owner,
-    /// The number of clouds, by which chunks are sized.
+    /// Number of clouds, which decides the size of chunks.
     clouds: usize,
 }
 
-/// When connectors are compiled that have to be.
+/// When a connector is compiled that must be compiled.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Compiling {
-    /// Before the clouds count as opened.
+    /// Before its cloud is opened.
     First,
-    /// While the other clouds serve already: after an upgrade of this program, when all have to be,
-    /// that takes minutes.
+    /// While the other clouds serve already. After an upgrade of this program every connector must
+    /// be compiled, which takes minutes.
     WhileServing,
 }
 
-/// Opens the array that the configuration describes. With `before`, it takes the place of that
-/// array, and clouds that did not change are kept. `versions` are the versions of their connectors
-/// that clouds are to run from now on.
+/// Opens the array that the configuration describes. `versions` has the connector versions that
+/// clouds are to run from now on. If `before` is given, the new array takes the place of that one,
+/// and clouds that did not change are kept.
 pub(super) async fn open(
     process: &Process,
     before: Option<(&Array, &Wired)>,
@@ -83,7 +83,7 @@ pub(super) async fn open(
     let keyring = Keyring::from_json(&home::read(&home.keyring())?)
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
     let leasedb = match before {
-        // Of one run: uploads under way stay its own.
+        // This is the same run, so that uploads under way stay its own.
         Some((_, wired)) => wired.leasedb.clone(),
         None => {
             let grace = config.storage.grace_periods();
@@ -169,7 +169,7 @@ pub(super) async fn open(
         )),
         e => Failed::configuration(e),
     })?;
-    // What failed to open moves no cloud.
+    // Stored only now, so that a configuration that cannot be opened moves no cloud.
     let changed: Pins = pins
         .into_iter()
         .filter(|(cloud, pin)| stored.get(cloud) != Some(pin))
@@ -187,6 +187,7 @@ pub(super) async fn open(
     Ok((array, wired))
 }
 
+/// Gathers what the backends of all clouds share. A new cloud gets its number.
 async fn places(
     process: &Process,
     config: &Config,
@@ -207,8 +208,8 @@ async fn places(
     })
 }
 
-/// Refuses a configuration without a cloud that holds shares: each of its files would have a share
-/// less, by a line that was deleted.
+/// Refuses a configuration that lacks a cloud with shares. Otherwise a deleted line would cost each
+/// file there a share.
 fn refuse_if_dropped(config: &Config, servers: Vec<ServerShares>) -> Outcome {
     let dropped = servers.into_iter().filter(|server| {
         server.shares > 0 && !server.is_gone && !config.clouds.contains_key(&server.name)
@@ -220,17 +221,17 @@ fn refuse_if_dropped(config: &Config, servers: Vec<ServerShares>) -> Outcome {
         return Ok(());
     }
     Err(Failed::configuration(format!(
-        "config.toml has no cloud {} any more, which holds shares of files: put it back under \
-         that name; or, if it is lost, say so with `raic cloud gone NAME`",
+        "config.toml has no cloud {} any more, which holds shares of files; put it back under \
+         that name or, if it is lost, run `raic cloud gone NAME`",
         dropped.join(", ")
     )))
 }
 
 /// A cloud of the configuration.
 enum Cloud {
-    /// It is served already, and nothing about it changed.
+    /// The cloud is served already, and nothing about it has changed.
     Kept(Served),
-    /// It was opened now.
+    /// The cloud was opened now, or its place is held until it can be opened.
     Opened {
         basis: Basis,
         credentials: Option<Credentials>,
@@ -238,7 +239,7 @@ enum Cloud {
     },
 }
 
-/// What it takes to open the configuration's clouds.
+/// Everything that is needed to open the configuration's clouds.
 struct Wiring {
     process: Process,
     config: Config,
@@ -250,11 +251,12 @@ struct Wiring {
 }
 
 impl Wiring {
-    /// Opens the configuration's clouds, in its order. Blocks. Any n-k clouds may fail in any way:
-    /// one that cannot be opened keeps its place, and does not keep the others from serving.
+    /// Opens the configuration's clouds, in the order of their names. Blocks the thread. Any n-k
+    /// clouds may fail in any way, so a cloud that cannot be opened keeps its place, and does not
+    /// keep the others from serving.
     ///
     /// # Errors
-    /// The sentences of all that failed, if fewer than k could be opened.
+    /// Fails with the sentences of all clouds that failed, if fewer than k could be opened.
     fn open_clouds(self, mut pins: Pins) -> Outcome<(Vec<(String, Cloud)>, Pins)> {
         let (mut faults, mut clouds) = (Vec::new(), Vec::new());
         for (name, section) in &self.config.clouds {
@@ -323,6 +325,7 @@ impl Wiring {
         }
     }
 
+    /// Returns what the storage server of a cloud is made from.
     fn basis(&self, name: &str, section: &CloudSection, pins: &Pins) -> Outcome<Basis> {
         let storage = &self.config.storage;
         let settings = ServerSettings {
@@ -331,7 +334,7 @@ impl Wiring {
             expiry: storage.expiry().map_err(Failed::configuration)?,
             deletions_per_second: storage.deletions_per_second,
         };
-        // A file that cannot be read is told when the cloud is opened.
+        // A file that cannot be read is reported when the cloud is opened.
         let ca = section
             .ca()
             .and_then(|ca| home::read(&self.process.home.path().join(ca)).ok());
@@ -345,7 +348,7 @@ impl Wiring {
         })
     }
 
-    /// Opens a cloud that could not be opened now, when somebody asks for it.
+    /// Returns a function that tries again to open a cloud, for one that could not be opened now.
     fn open_later(&self, name: &str, section: &CloudSection, pins: &Pins) -> Open {
         let (opener, places, n) = (
             self.process.opener.clone(),
