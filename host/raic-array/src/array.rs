@@ -134,8 +134,8 @@ impl Array {
     ///
     /// # Errors
     /// Fails with [`ArrayError::Geometry`] if the geometry is not possible or does not have as many
-    /// shares as there are servers. Fails with [`ArrayError::Keyring`] if the database belongs to
-    /// another array, and with [`ArrayError::Database`] if the database fails.
+    /// shares as there are servers. Fails with [`ArrayError::OtherArray`] if the database belongs
+    /// to another array, and with [`ArrayError::Database`] if the database fails.
     pub async fn open(config: ArrayConfig) -> Result<Self> {
         let catalog = Catalog::open(config.leasedb.clone(), config.keyring.array).await?;
         Self::start(config, catalog, Arc::default()).await
@@ -148,7 +148,7 @@ impl Array {
     /// Fails as [`Array::open`] does.
     pub async fn reopen(&self, config: ArrayConfig) -> Result<Self> {
         if config.keyring.array != self.inner.keyring.array {
-            return Err(ArrayError::Keyring);
+            return Err(ArrayError::OtherArray);
         }
         Self::start(
             config,
@@ -227,9 +227,7 @@ impl Array {
             let stream = streams
                 .pop()
                 .filter(|s| streams.is_empty() && is_sound(&s.layout));
-            let stream = stream.ok_or_else(|| {
-                ArrayError::Task(format!("the catalog's entry of {name:?} is damaged"))
-            })?;
+            let stream = stream.ok_or_else(|| ArrayError::DamagedEntry(name.to_owned()))?;
             let reading = self.inner.hold(stream.index);
             // The file may have been replaced or removed since it was looked up. Then its shares
             // may be GOING already.

@@ -156,7 +156,7 @@ impl Catalog {
     /// given up.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::Keyring`] if the database belongs to another array, and with
+    /// Fails with [`ArrayError::OtherArray`] if the database belongs to another array, and with
     /// [`ArrayError::Database`] if the database fails.
     pub(crate) async fn open(leasedb: LeaseDb, array: [u8; 16]) -> Result<Self> {
         let database = leasedb.database().clone();
@@ -171,7 +171,7 @@ impl Catalog {
                     None => tx
                         .execute("INSERT INTO array VALUES(?1)", [array])
                         .map(drop)?,
-                    Some(id) if id != array => return Err(ArrayError::Keyring),
+                    Some(id) if id != array => return Err(ArrayError::OtherArray),
                     Some(_) => {}
                 }
                 Ok(uploads.rest_uploads_of_other_runs(tx)?)

@@ -85,6 +85,12 @@ pub enum ArrayError {
     /// The keyring does not open, or belongs to another array.
     #[error("the keyring does not open: it is damaged, or the key belongs to another array")]
     Keyring,
+    /// The database belongs to another array than the keyring.
+    #[error("the database is another array's than the keyring; put the right key file in place")]
+    OtherArray,
+    /// The catalog's entry of a file makes no sense.
+    #[error("the catalog's entry of {0:?} is damaged; restore the database from a backup")]
+    DamagedEntry(String),
     /// The keyring is not yet on enough clouds.
     #[error(
         "not stored: the keyring must be on {needed} clouds before its key is used, and is on \

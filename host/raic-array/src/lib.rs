@@ -9,6 +9,52 @@
 //! If either does not match, the read fails.
 //!
 //! **Invariant:** no file and no share is ever held whole.
+//!
+//! ```
+//! use std::sync::Arc;
+//!
+//! use bytes::Bytes;
+//! use futures::{TryStreamExt as _, stream};
+//! use raic_array::{Array, ArrayConfig, Geometry, Keyring, PutOptions, RecoveryKey, Transfer};
+//! use raic_cloud::MemoryCloud;
+//! use raic_storage::{CloudBackend, DEFAULT_CHUNK_SIZE, ServerSettings, StorageServer};
+//! # use raic_storage::{ChunkBudget, Clock, Database, GracePeriods, Holds, LeaseDb, Owner};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let home = tempfile::tempdir()?;
+//! # let database = Database::open(&home.path().join("raic.db"))?;
+//! # let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default()).await?;
+//! # let (holds, budget) = (Holds::default(), ChunkBudget::default());
+//! # let keyring = Keyring::generate()?;
+//! # let sealed_keyring = Bytes::from(keyring.seal(&RecoveryKey::generate()?)?);
+//! # let (array, key, identity) = (keyring.array, keyring.owner_key(), leasedb.identity().await?);
+//! # let owner = Owner { array, key, identity };
+//! // Four clouds in memory, each with its storage server.
+//! let clouds = ["a", "b", "c", "d"].map(|name| Arc::new(MemoryCloud::new(name)));
+//! let mut servers = Vec::new();
+//! for cloud in &clouds {
+//!     let backend = CloudBackend::new(cloud.clone(), DEFAULT_CHUNK_SIZE, budget.clone());
+//!     let (backend, settings) = (Arc::new(backend), ServerSettings::default());
+//!     let (leasedb, owner, holds) = (leasedb.clone(), owner.clone(), holds.clone());
+//!     let server = StorageServer::open(backend, leasedb, owner, settings, holds).await?;
+//!     servers.push(Arc::new(server));
+//! }
+//! let array = Array::open(ArrayConfig {
+//!     geometry: Geometry { k: 2, n: 4 }, segment_size: ArrayConfig::SEGMENT_SIZE, survive: 1,
+//!     patience: ArrayConfig::PATIENCE, keyring, sealed_keyring, servers, leasedb, holds, budget,
+//! }).await?;
+//!
+//! let content = Bytes::from_static(b"a file over four clouds");
+//! let pieces = stream::iter([Ok::<_, String>(content.clone())]);
+//! array.put("file", pieces, PutOptions::default()).await?;
+//! // Two clouds lose everything. The other two give the file back.
+//! clouds[..2].iter().for_each(|cloud| cloud.wipe());
+//! let (_, _, read) = array.get("file", None, Transfer::default()).await?;
+//! assert_eq!(read.try_collect::<Vec<_>>().await?.concat(), content);
+//! # Ok(())
+//! # }
+//! ```
 
 mod array;
 mod catalog;

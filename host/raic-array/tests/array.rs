@@ -309,7 +309,7 @@ async fn another_arrays_keyring_opens_nothing() {
         .open_with(2, Keyring::generate().unwrap())
         .await
         .unwrap_err();
-    assert!(matches!(other, ArrayError::Keyring), "{other}");
+    assert!(matches!(other, ArrayError::OtherArray), "{other}");
 }
 
 #[tokio::test]

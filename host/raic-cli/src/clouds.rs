@@ -40,7 +40,7 @@ use endpoints::{pin_endpoints, pin_learned};
 pub(crate) use versions::reload;
 use versions::{reopen, upgrade};
 
-/// How long `cloud add` waits for an answer of the cloud. Without one it adds the cloud all the same.
+/// How long `cloud add` waits for an answer of the cloud. It adds the cloud also without one.
 const LONGEST_TRY: Duration = Duration::from_secs(15);
 /// How long `cloud add` waits for a cloud before it prints that it waits.
 const QUIET: Duration = Duration::from_secs(3);
@@ -102,7 +102,7 @@ pub(crate) enum CloudCommand {
 pub(crate) struct AddArguments {
     /// The name of the new cloud: 1 to 64 of A-Z, a-z, 0-9, - and _
     name: String,
-    /// A folder on this machine that becomes the cloud; relative to the current folder
+    /// A folder on this machine to use as the cloud, below the current one unless it begins with /
     #[arg(
         long,
         conflicts_with = "connector",
@@ -193,7 +193,9 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
             if json {
                 return print_json(&json!({"cloud": name, "adopted": true}));
             }
-            say!("cloud {name:?} is this array's again; `raic lease reconcile` finds the shares that it lost");
+            say!(
+                "cloud {name:?} is this array's again; `raic lease reconcile` finds the shares that it lost"
+            );
             Ok(())
         }
         CloudCommand::Create { name } => {
@@ -316,7 +318,7 @@ async fn test(home: &Home, name: &str, report: impl Fn(&str)) -> Outcome {
         if section.is_read_only() {
             backend.objects("").await.map_err(Failed::other)?;
             report(&format!(
-                "cloud {name:?} can be read; config.toml forbids to write there (read_only)"
+                "cloud {name:?} can be read; config.toml forbids writing there (read_only)"
             ));
             return Ok(());
         }
@@ -375,11 +377,11 @@ async fn test(home: &Home, name: &str, report: impl Fn(&str)) -> Outcome {
 
 async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     let path = home.config();
-    let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
-    let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
+    let failed = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
+    let text = String::from_utf8(home::read(&path)?).map_err(|e| failed(e.to_string()))?;
     let mut document: DocumentMut = text
         .parse()
-        .map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
+        .map_err(|e: toml_edit::TomlError| failed(e.to_string()))?;
     let name = arguments.name.clone();
     let root = document.as_table_mut();
     let clouds = root.entry("clouds").or_insert_with(|| {
@@ -389,11 +391,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     });
     let clouds = clouds
         .as_table_mut()
-        .ok_or_else(|| wrong("`clouds` is not a table".to_owned()))?;
+        .ok_or_else(|| failed("`clouds` is not a table".to_owned()))?;
     if let Some(old) = arguments.replace.as_ref().filter(|_| !arguments.force) {
         let shares = shares_on(home, old)?;
         if shares > 0 {
-            return Err(wrong(format!(
+            return Err(failed(format!(
                 "cloud {old:?} holds {} of files, which would lose them; remove the files first, or \
                  add --force if the cloud is lost anyway",
                 counted(shares, "share")
@@ -404,11 +406,11 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         None => None,
         Some(old) => {
             let removed = clouds.remove(old);
-            Some(removed.ok_or_else(|| wrong(format!("there is no cloud {old:?} to replace")))?)
+            Some(removed.ok_or_else(|| failed(format!("there is no cloud {old:?} to replace")))?)
         }
     };
     if clouds.contains_key(&name) {
-        return Err(wrong(format!("there is a cloud {name:?} already")));
+        return Err(failed(format!("there is a cloud {name:?} already")));
     }
     let mut table = table_of(&arguments)?;
     // The new section takes the place of the old one, and the comments that stand above it.
@@ -418,8 +420,8 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     }
     clouds.insert(&name, Item::Table(table));
     let open = |document: &DocumentMut, pins: &mut Pins| {
-        let config = Config::parse(&document.to_string(), home.path()).map_err(wrong)?;
-        config.require_geometry().map_err(wrong)?;
+        let config = Config::parse(&document.to_string(), home.path()).map_err(failed)?;
+        config.require_geometry().map_err(failed)?;
         let opened = tokio::task::block_in_place(|| {
             let section = section(&config, &name)?;
             Opener::for_command(home)?.open(config.clouds.len(), &name, section, pins, None)
@@ -526,7 +528,11 @@ impl<'a> Waiting<'a> {
             return None;
         }
         let mut answer = pin!(answer);
-        let quiet = if self.is_announced { LONGEST_TRY } else { QUIET };
+        let quiet = if self.is_announced {
+            LONGEST_TRY
+        } else {
+            QUIET
+        };
         if let Ok(answered) = tokio::time::timeout(quiet, &mut answer).await {
             return Some(answered);
         }

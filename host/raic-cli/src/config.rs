@@ -329,7 +329,9 @@ impl Config {
             toml::from_str(text).map_err(|e| in_plain_words(e.to_string().trim()))?;
         config.storage.expiry()?;
         if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
-            return Err("storage: memory must be 1 MiB or more, and spool 8 MiB or more".to_owned());
+            return Err(
+                "storage: memory must be 1 MiB or more, and spool 8 MiB or more".to_owned(),
+            );
         }
         if config.storage.deletions_per_second == 0 || config.storage.reconcile_hours == 0 {
             return Err(
@@ -374,6 +376,7 @@ fn in_plain_words(message: &str) -> String {
         ("expected u8", "expected a whole number from 0 to 255"),
         ("expected u32", "expected a whole number, 0 or more"),
         ("expected u64", "expected a whole number, 0 or more"),
+        ("expected a string", "expected a text in quotes"),
         ("expected usize", "expected a whole number, 0 or more"),
         (
             "expected a sequence",

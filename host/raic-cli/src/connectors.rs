@@ -1,4 +1,4 @@
-//! `raic connector`.
+//! `raic connector`: lists, shows, approves and revokes connectors. The modules serve authors.
 
 mod build;
 mod scaffold;
@@ -30,40 +30,41 @@ use show::show;
 
 #[derive(Subcommand)]
 pub(crate) enum ConnectorCommand {
-    /// Lists the approved connectors, and those that were dropped into the home's folder
-    /// `connectors` and wait for approval
+    /// Lists the approved connectors, and the files in the home's folder `connectors` that wait for
+    /// approval
     List,
-    /// Shows what a connector is, takes and may reach: a file, one that waits for approval, or an
-    /// approved one, by name
+    /// Shows a connector's settings and credentials, and the hosts that it may reach
     Inspect {
-        /// Name, SHA-256 (8 digits or more) or file
+        /// The connector: a file, or the name or SHA-256 (8 digits or more) of one that waits for
+        /// approval or is approved
         connector: String,
     },
-    /// Approves a connector's file: its bytes and the permissions that `inspect` shows
+    /// Approves a connector: the bytes of its file, with the permissions that `inspect` shows
     Approve {
-        /// The file, or the name or SHA-256 of one that waits in the home's folder `connectors`
+        /// The connector's file, or the name or SHA-256 (8 digits or more) of one that waits in the
+        /// home's folder `connectors`
         file: PathBuf,
-        /// Do not ask
+        /// Approve without asking
         #[arg(long)]
         yes: bool,
     },
     /// Takes an approval back: no cloud can run that connector from the daemon's next start, or
     /// `raic reload`, on
     Revoke {
-        /// Name, or SHA-256 (8 digits or more)
+        /// The connector: its SHA-256 (8 digits or more), or its name for the version approved last
         connector: String,
-        /// Although a cloud runs it
+        /// Revoke the approval although a cloud runs the connector
         #[arg(long)]
         force: bool,
     },
-    /// Begins a connector: a crate that speaks to the practice service, builds and passes its tests
+    /// Begins a connector: makes a crate that speaks to the practice service and passes its tests
     New(scaffold::NewArguments),
-    /// Makes a connector of a crate, or of a component or module in any language and a manifest
+    /// Builds a connector from a crate, or, for any other language, from a component and a manifest
     Build(build::BuildArguments),
-    /// Tries a connector's file on a real service: what holds, what the service lacks, and what is
-    /// wrong and where
+    /// Tests a connector's file on a real service, and reports what holds, what the service lacks,
+    /// and what is wrong
     Test(trial::TestArguments),
-    /// Runs a simple HTTP object service on loopback, for connectors to be tried on
+    /// Runs a simple HTTP object service on 127.0.0.1, to try connectors on
     Practice(PracticeArguments),
 }
 
@@ -86,7 +87,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
                 .iter()
                 .try_for_each(|waiting| list_waiting(waiting, json))?;
             bad.into_iter()
-                .try_for_each(|wrong| wrong.map(drop).map_err(Failed::configuration))
+                .try_for_each(|unusable| unusable.map(drop).map_err(Failed::configuration))
         }
         ConnectorCommand::Inspect { connector } => {
             let file = PathBuf::from(&connector);
@@ -109,7 +110,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             let clouds = running(home, &package)?;
             if !clouds.is_empty() && !force {
                 return Err(Failed::configuration(format!(
-                    "{} {} is run by {}; give those clouds another connector first, or --force",
+                    "{} {} is run by {}; give those clouds another version first, or add --force",
                     package.manifest.name,
                     package.manifest.version,
                     clouds.join(", ")
@@ -125,7 +126,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             if !clouds.is_empty() {
                 let clouds = clouds.join(", ");
                 say!(
-                    "a daemon runs it for {clouds} until `raic reload` or its next start; they fail then, until they have another"
+                    "a daemon runs it for {clouds} until `raic reload` or its next start; then \
+                     they fail until they have another version"
                 );
             }
             Ok(())
@@ -172,16 +174,17 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             if !yes && !confirmed()? {
                 return Err(Failed::other("not approved"));
             }
-            // Only now: what a person would refuse costs nothing. And before it is kept: what does
-            // not fit the contract is not approved.
+            // Compiled after the question, so that a connector that is refused costs nothing.
+            // Compiled before it is kept, because a component that does not fit the contract is not
+            // approved.
             if !json {
                 say!("compiling it");
             }
-            let wrong = |e| Failed::configuration(format!("{}: {e}", file.display()));
+            let failed = |e| Failed::configuration(format!("{}: {e}", file.display()));
             tokio::task::block_in_place(|| {
                 engine()?
                     .load(&package, Some(store.compiled()))
-                    .map_err(wrong)
+                    .map_err(failed)
             })?;
             store.approve(&package).map_err(Failed::configuration)?;
             if !json {
@@ -192,9 +195,10 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
     }
 }
 
-/// An engine that leaves compiling to a process of its own: this program, told to.
+/// Makes an engine that compiles in a process of its own: this program, with the hidden command
+/// `compile-connector`.
 pub(crate) fn engine() -> Outcome<Engine> {
-    // By this name it is the program that runs, also after an upgrade has put another in its place.
+    // This path means the running program, also after an upgrade has replaced its file.
     let program = PathBuf::from("/proc/self/exe");
     let program = if program.exists() {
         program
@@ -211,7 +215,8 @@ pub(crate) fn engine() -> Outcome<Engine> {
         .map_err(Failed::configuration)
 }
 
-/// The one that waits under a name or a SHA-256, where the word is no file.
+/// Finds the waiting connector with this name, SHA-256 or file name; `None` if there is none, or if
+/// the word is the path of a file.
 fn dropped(store: &ApprovalStore, word: &Path) -> Outcome<Option<(PathBuf, Package)>> {
     let name = word.to_string_lossy();
     if word.is_file() || name.contains('/') {
@@ -231,11 +236,11 @@ fn dropped(store: &ApprovalStore, word: &Path) -> Outcome<Option<(PathBuf, Packa
         ))),
         (None, _) => Ok(None),
         (Some((file, seen)), None) => {
-            // Read again: this is what is shown, checked and approved.
+            // Read again: exactly these bytes are shown, checked and approved.
             let package = read(&file)?;
             if package.sha256 != seen.sha256 {
                 return Err(Failed::configuration(format!(
-                    "{file:?} changes while it is read"
+                    "{file:?} was changed while it was read; try again"
                 )));
             }
             Ok(Some((file, package)))
@@ -243,6 +248,7 @@ fn dropped(store: &ApprovalStore, word: &Path) -> Outcome<Option<(PathBuf, Packa
     }
 }
 
+/// Prints the line of a file that waits for approval.
 fn list_waiting(waiting: &Waiting, json: bool) -> Outcome {
     let file = &waiting.file;
     match &waiting.package {
@@ -267,19 +273,19 @@ fn list_waiting(waiting: &Waiting, json: bool) -> Outcome {
                 &json!({"fault": e.to_string(), "waiting": waiting.file}),
             );
         }
-        Err(e) => say!("{file:?} is no connector: {e}"),
+        Err(e) => say!("{file:?} is not a connector: {e}"),
     }
     Ok(())
 }
 
-/// The configured clouds that run a connector's version.
+/// Returns the names of the configured clouds that run this version of a connector.
 fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
     let (config, pins) = (Config::load(home)?, read_pins(home)?);
     let store = approvals(home)?;
     let runs = |name: &str, connector: &str| {
         let pinned = pins.get(name).and_then(|pin| pin.sha256_of(connector));
-        let found = store.find(pinned.unwrap_or(connector));
-        found.is_ok_and(|found| found.sha256 == package.sha256)
+        let version = store.find(pinned.unwrap_or(connector));
+        version.is_ok_and(|version| version.sha256 == package.sha256)
     };
     let clouds = config
         .clouds
@@ -292,7 +298,7 @@ fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
 }
 
 fn read(file: &Path) -> Outcome<Package> {
-    // A link is followed to a file that a person names, unlike one that was dropped in.
+    // A link that a person names is followed, unlike a link that was dropped in.
     let path = file.canonicalize().unwrap_or_else(|_| file.to_owned());
     Package::open(&path).map_err(|e| match e {
         ConnectorError::Io { source, .. } => {
@@ -302,6 +308,7 @@ fn read(file: &Path) -> Outcome<Package> {
     })
 }
 
+/// Prints the line of an approved connector.
 fn list(package: &Package, json: bool) -> Outcome {
     let Manifest {
         name,
@@ -322,14 +329,15 @@ fn list(package: &Package, json: bool) -> Outcome {
     Ok(())
 }
 
+/// Asks the person at the terminal for an approval.
 fn confirmed() -> Outcome<bool> {
-    // What comes down a pipe is nobody's answer.
+    // Only a person at a terminal can approve; piped input does not count.
     if !io::stdin().is_terminal() {
         return Err(Failed::other(
             "not approved: there is no terminal to ask on; --yes approves without being asked",
         ));
     }
-    // Not where `--json` writes.
+    // The question goes to standard error, because `--json` writes to standard output.
     let _ = io::Write::write_all(&mut io::stderr(), b"approve it? [y/N] ");
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(Failed::other)?;

@@ -1,4 +1,4 @@
-//! `raic demo`: all of it on one machine, as a person would want to see it.
+//! `raic demo`: shows RAIC on one machine, with four S3 services of which some fail.
 
 use std::{
     fs,
@@ -23,23 +23,24 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct DemoArguments {
-    /// The S3 connector's component, as `cargo xtask connectors` builds it
+    /// The file of the S3 connector, as `cargo xtask connectors` builds it
     #[arg(long, value_name = "FILE")]
     connector: PathBuf,
-    /// The file's size in MiB
+    /// The size of the file that is stored, in MiB
     #[arg(long, default_value_t = 256)]
     size: u64,
-    /// Leave everything running at the end, and say how to play with it
+    /// Leave everything running at the end, and print how to use and end it
     #[arg(long)]
     keep: bool,
 }
 
+/// Names of the clouds of the demo.
 const CLOUDS: [&str; 4] = ["amsterdam", "berlin", "cairo", "delhi"];
 
-/// A process of the demo; killed when dropped, unless it is kept.
+/// A process of the demo. Dropping it kills the process, unless that was taken out to be kept.
 struct Process(Option<Child>);
 
-/// Those that run, to be ended where a person interrupts.
+/// The processes that run, so that an interruption can end them.
 static PROCESSES: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
 
 impl Process {
@@ -53,7 +54,7 @@ impl Process {
         if let Some(mut child) = self.0.take() {
             let mut processes = PROCESSES.lock();
             processes.retain(|process| *process != Pid::from_child(&child));
-            // It may have ended by itself.
+            // The process may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -66,6 +67,7 @@ impl Drop for Process {
     }
 }
 
+/// An S3 service of the demo.
 struct Service {
     name: &'static str,
     port: u16,
@@ -78,7 +80,7 @@ struct Demo {
     home: PathBuf,
     services: Vec<Service>,
     daemon: Process,
-    /// Removed at the end; none where it is kept.
+    /// The folder, removed at the end; `None` if it is kept.
     _temporary: Option<tempfile::TempDir>,
 }
 
@@ -88,17 +90,17 @@ pub(crate) async fn demo(arguments: DemoArguments) -> Outcome {
         .tempdir()
         .map_err(Failed::other)?;
     let folder = temporary.path().to_owned();
-    // Child processes and waiting: none of it is asynchronous, and nothing else runs here.
+    // The demo starts processes and waits for them, so it blocks a thread.
     let running = tokio::task::spawn_blocking(move || run(&arguments, temporary));
     tokio::select! {
         outcome = running => outcome.map_err(Failed::other)?,
         _ = tokio::signal::ctrl_c() => {
             for process in std::mem::take(&mut *PROCESSES.lock()) {
-                // It may have ended by itself.
+                // The process may have ended by itself.
                 let _ = rustix::process::kill_process(process, rustix::process::Signal::KILL);
             }
             let _ = fs::remove_dir_all(folder);
-            Err(Failed::other("interrupted; what was started is ended and removed"))
+            Err(Failed::other("interrupted; everything that was started is ended and removed"))
         }
     }
 }
@@ -146,7 +148,7 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     demo.read_back(&sha256)?;
 
     step(
-        "They are back up; every object of a third is overwritten in the middle, and the file is read back",
+        "Both run again; every object of a third is overwritten in the middle, and the file is read back",
     );
     demo.restart_service(0)?;
     demo.restart_service(2)?;
@@ -157,7 +159,7 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     );
     demo.read_back(&sha256)?;
 
-    step("And with one more service down beside the damaged one");
+    step("One more service is stopped beside the damaged one, and the file is read back");
     demo.services[3].process.stop();
     say!("    {} is down", CLOUDS[3]);
     demo.read_back(&sha256)?;
@@ -200,13 +202,13 @@ impl Demo {
         Ok(())
     }
 
-    fn restart_service(&mut self, at: usize) -> Outcome {
+    fn restart_service(&mut self, number: usize) -> Outcome {
         let Service {
             name,
             port,
             root,
             process,
-        } = &mut self.services[at];
+        } = &mut self.services[number];
         *process = spawn_service(name, root, *port)?;
         Ok(())
     }
@@ -278,26 +280,28 @@ impl Demo {
         Ok(command)
     }
 
-    /// Runs a command of ours; what it prints is shown only where it fails.
+    /// Runs the command `raic`. Its errors are shown if it fails.
     fn raic(&self, arguments: &[&str]) -> Outcome {
         let out = self.command(arguments)?.output().map_err(Failed::other)?;
         if out.status.success() {
             return Ok(());
         }
-        let told = String::from_utf8_lossy(&out.stderr);
+        let errors = String::from_utf8_lossy(&out.stderr);
         Err(Failed::other(format!(
             "`raic {}` failed: {}",
             arguments.join(" "),
-            told.trim()
+            errors.trim()
         )))
     }
 
+    /// Runs the command `raic`, and returns how long it took, in seconds.
     fn timed(&self, arguments: &[&str]) -> Outcome<f64> {
         let began = Instant::now();
         self.raic(arguments)?;
         Ok(began.elapsed().as_secs_f64())
     }
 
+    /// Reads the file, and compares its SHA-256 with that of the stored bytes.
     fn read_back(&self, sha256: &str) -> Outcome {
         let copy = self.folder.join("copy");
         let took = self.timed(&["get", "holiday.mkv", &text(&copy)])?;
@@ -326,6 +330,7 @@ impl Demo {
         }
     }
 
+    /// Leaves everything running, and prints how to use and end it.
     fn keep(mut self) {
         let program = std::env::current_exe().unwrap_or_default();
         say!("\nEverything still runs. Play with it:");
@@ -383,6 +388,7 @@ fn spawn_service(name: &str, root: &Path, port: u16) -> Outcome<Process> {
     Ok(process)
 }
 
+/// Makes a file of `size` random bytes, and returns its SHA-256 in hex.
 fn random_file(path: &Path, size: u64) -> Outcome<String> {
     let written = || -> std::io::Result<String> {
         let mut random = fs::File::open("/dev/urandom")?;
@@ -426,23 +432,23 @@ fn hex(digest: Context) -> String {
         .collect()
 }
 
-/// The files of a service that are shares' objects.
+/// Lists the files of a service that are objects of shares.
 fn objects(root: &Path) -> Vec<PathBuf> {
-    let (mut found, mut folders) = (Vec::new(), vec![root.join("raic/shares")]);
+    let (mut files, mut folders) = (Vec::new(), vec![root.join("raic/shares")]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
             let path = entry.path();
             if path.is_dir() {
                 folders.push(path)
             } else {
-                found.push(path)
+                files.push(path)
             }
         }
     }
-    found
+    files
 }
 
-/// Overwrites bytes in the middle of every object.
+/// Overwrites bytes in the middle of every object. Returns the number of objects.
 fn damage(root: &Path) -> Outcome<usize> {
     use std::os::unix::fs::FileExt as _;
     let objects = objects(root);

@@ -75,8 +75,8 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     Ok(())
 }
 
-/// Checks the removal of what an earlier attempt may have left at `path`. That nothing was there is
-/// no error.
+/// Checks the removal of the remains of an earlier attempt at `path`. It is no error if there were
+/// no remains.
 fn remove_begun(removed: std::io::Result<()>, path: &Path) -> Outcome {
     match removed {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Failed::io(path.display(), &e)),

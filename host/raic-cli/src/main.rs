@@ -41,8 +41,8 @@ struct Arguments {
     /// $XDG_DATA_HOME/raic, else ~/.local/share/raic]
     #[arg(long, global = true, value_name = "FOLDER")]
     home: Option<PathBuf>,
-    /// Print JSON instead of text: one value, or a line for each value if there can be several; an
-    /// error is the last line on standard error
+    /// Print JSON instead of text: one value, or several, one a line; an error is a value too, the
+    /// last line on standard error
     #[arg(long, global = true)]
     json: bool,
     #[command(subcommand)]
@@ -108,7 +108,7 @@ enum Command {
     Account(storage::AccountCommand),
     /// Shows the space that accounts and clouds use
     Usage {
-        /// What each line is about
+        /// The kind of the lines
         #[arg(long, value_enum, default_value_t = storage::By::Account)]
         by: storage::By,
     },
@@ -116,7 +116,7 @@ enum Command {
     /// leases, or rebuilds leases from the clouds
     #[command(subcommand)]
     Lease(storage::LeaseCommand),
-    /// Inspects, approves and lists connectors; begins, builds and tries new ones
+    /// Inspects, approves, lists and revokes connectors; begins, builds and tests new connectors
     #[command(subcommand)]
     Connector(connectors::ConnectorCommand),
     /// Accepts this machine's clock after it was set

@@ -195,8 +195,8 @@ impl Opener {
         let Some(version) = pins.get(name).and_then(|pin| pin.sha256_of(connector)) else {
             return false;
         };
-        let found = self.approved.find(version);
-        found.is_ok_and(|package| self.engine.must_compile(&package, self.approved.compiled()))
+        let package = self.approved.find(version);
+        package.is_ok_and(|package| self.engine.must_compile(&package, self.approved.compiled()))
     }
 
     /// Opens a cloud behind its connector, with the decorators that the daemon puts around it.

@@ -134,7 +134,7 @@ fn text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
-/// Returns whether the conditions of a request hold for the stored object; `None` if there is none.
+/// Returns whether the conditions of a request hold for the stored object, if there is one.
 fn holds(headers: &HeaderMap, stored: Option<&Stored>) -> bool {
     let matches = text(headers, header::IF_MATCH)
         .is_none_or(|etag| stored.is_some_and(|stored| stored.etag == etag));

@@ -1,4 +1,4 @@
-//! `raic account`, `raic usage` and `raic lease`.
+//! `raic account`, `raic usage`, `raic lease` and `raic clock`.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,49 +22,50 @@ use crate::{
     progress,
 };
 
-/// How often a walk is asked how far it is.
+/// How often the daemon is asked for the progress of a walk.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Seconds of a day.
 const DAY: u64 = 24 * 3600;
 
 #[derive(Subcommand)]
 pub(crate) enum AccountCommand {
     /// Makes an account
     Create {
-        /// Its name
+        /// The name of the account: 1 to 64 of A-Z, a-z, 0-9, - _ . and @
         name: String,
         #[command(flatten)]
         settings: AccountSettings,
     },
     /// Changes an account
     Set {
-        /// Which
+        /// The name of the account
         name: String,
         #[command(flatten)]
         settings: AccountSettings,
     },
     /// Lists accounts
     List,
-    /// Stops an account from writing; what it has stays readable
+    /// Stops an account from writing; its files stay readable
     Disable {
-        /// Which
+        /// The name of the account
         name: String,
     },
     /// Lets an account write again
     Enable {
-        /// Which
+        /// The name of the account
         name: String,
     },
 }
 
 #[derive(Args)]
 pub(crate) struct AccountSettings {
-    /// Past this it is warned, such as "10 GiB"; none takes the quota away
+    /// The soft quota, such as "10 GiB": the daemon's log warns above it; "none" removes it
     #[arg(long)]
     soft: Option<String>,
-    /// It may use no more than this; none takes the quota away
+    /// The hard quota, such as "10 GiB": the account may use no more; "none" removes it
     #[arg(long)]
     hard: Option<String>,
-    /// How many days its leases last, where the client does not say
+    /// How many days the account's leases last after each renewal; 31 for a new account
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=36_500))]
     lease_days: Option<u64>,
 }
@@ -77,8 +78,8 @@ impl AccountSettings {
                 Some("none") => Ok(Some(None)),
                 Some(text) => match text.parse::<ByteSize>() {
                     Ok(size) => Ok(Some(Some(size.as_u64()))),
-                    Err(e) => Err(Failed::configuration(format!(
-                        "{text:?} is no size: {e}; such as \"10 GiB\""
+                    Err(_) => Err(Failed::configuration(format!(
+                        "{text:?} is not a size, or too large for one; write it as \"10 GiB\""
                     ))),
                 },
             }
@@ -128,6 +129,7 @@ pub(crate) async fn account(home: &Home, json: bool, command: AccountCommand) ->
     )
 }
 
+/// Prints an account.
 fn show(account: &AccountInfo, json: bool) -> Outcome {
     if json {
         return print_json(account);
@@ -146,11 +148,11 @@ fn show(account: &AccountInfo, json: bool) -> Outcome {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum By {
-    /// What each account pays for
+    /// The shares that each account pays for
     Account,
-    /// What each cloud holds
+    /// The shares that each cloud holds, leased or not
     Cloud,
-    /// The history: what each account used on each cloud when a day began (UTC)
+    /// The history: what each account used on each cloud when the daemon first saw a day (UTC)
     Day,
 }
 
@@ -184,13 +186,13 @@ pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
     }
 }
 
-/// Shares that a dry run of collection shows of each cloud, at most.
+/// Most shares of each kind that a dry run of collection shows of a cloud.
 const SHOWN: usize = 1000;
 
 #[derive(Subcommand)]
 pub(crate) enum ClockCommand {
-    /// Says that the clock is right, although it was set far ahead or back: only then do leases end
-    /// again
+    /// Accepts the clock as right after it was set ahead or back by more than 5 minutes; until then
+    /// nothing expires or is deleted
     Accept,
 }
 
@@ -198,37 +200,37 @@ pub(crate) enum ClockCommand {
 pub(crate) enum LeaseCommand {
     /// Lists leases
     List {
-        /// Of this account only
+        /// The name of an account, to list only its leases
         #[arg(long)]
         account: Option<String>,
-        /// On this storage index only
+        /// A storage index, to list only the leases on its shares
         #[arg(long)]
         index: Option<String>,
     },
     /// Adds an account's lease to the shares of a storage index, or renews it
     Renew {
-        /// The storage index
+        /// The storage index, 26 characters of a-z and 2-7; `raic stat` shows that of a file
         index: String,
-        /// Who will hold it
+        /// The name of the account that holds the lease
         #[arg(long, default_value = "anonymous")]
         account: String,
     },
-    /// Deletes what has no lease and is due
+    /// Deletes the shares without a lease now, without waiting for the daemon
     Collect {
-        /// Only show what would go
+        /// Only show the shares that would be deleted
         #[arg(long)]
         dry_run: bool,
     },
-    /// Compares what the clouds hold with the leases, now rather than when it is due
+    /// Compares the clouds with the leases now, without waiting for the daemon
     Reconcile,
-    /// Takes the containers over after the database was lost, and gives every whole share there a
-    /// starter lease
+    /// Takes the containers over after the database was lost, and gives every whole share without a
+    /// row a starter lease
     Rebuild {
-        /// First move a damaged database away, while no daemon runs
+        /// Only move a damaged database away, while no daemon runs; do this before the rebuild
         #[arg(long)]
         replace_database: bool,
-        /// First tell the database that it was restored from a backup, while no daemon runs: what
-        /// happened since is looked for in the containers
+        /// Only record that the database is a backup, while no daemon runs; do this before the
+        /// rebuild, which then looks in the containers for newer shares
         #[arg(long, conflicts_with = "replace_database")]
         restored_backup: bool,
     },
@@ -378,28 +380,29 @@ pub(crate) async fn accept_clock(home: &Home, json: bool) -> Outcome {
     match accepted.off_ms / 1000 {
         0 => say!("the clock had not moved; nothing waited for it"),
         seconds => say!(
-            "the clock is taken for right from now on; it had moved by {seconds} s. What waited goes on waiting for as long as it had to"
+            "the clock is accepted as right; it had moved by {seconds} s. Every wait lasts as long \
+             as it had to"
         ),
     }
     Ok(())
 }
 
-/// Begins a walk and shows how far it is until it ends.
+/// Begins a walk, and shows its progress until it ends.
 async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
     let bar = indicatif::ProgressBar::new(0);
-    let mut told: Walk = Client(home)
+    let mut report: Walk = Client(home)
         .ask(Method::POST, &format!("/v1/walks/{what}"), nothing())
         .await?;
-    while told.is_running {
-        bar.set_length(told.clouds.iter().map(|cloud| cloud.of).sum());
-        bar.set_position(told.clouds.iter().map(|cloud| cloud.prefixes).sum());
+    while report.is_running {
+        bar.set_length(report.clouds.iter().map(|cloud| cloud.of).sum());
+        bar.set_position(report.clouds.iter().map(|cloud| cloud.prefixes).sum());
         tokio::time::sleep(PAUSE).await;
-        told = Client(home)
+        report = Client(home)
             .ask(Method::GET, "/v1/walks", nothing())
             .await?;
     }
     bar.finish_and_clear();
-    for cloud in &told.clouds {
+    for cloud in &report.clouds {
         if json {
             print_json(cloud)?;
             continue;
@@ -416,13 +419,14 @@ async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
         );
         if cloud.failed > 0 {
             say!(
-                "{:<16} {} shares could not be examined; the daemon's log has the reasons, the next pass tries again",
+                "{:<16} {} shares could not be examined; the daemon's log has the reasons, and the \
+                 next walk tries again",
                 cloud.cloud,
                 cloud.failed
             );
         }
     }
-    let faults: Vec<&str> = told
+    let faults: Vec<&str> = report
         .clouds
         .iter()
         .filter_map(|cloud| cloud.error.as_deref())
@@ -433,7 +437,7 @@ async fn walk(home: &Home, json: bool, what: &str) -> Outcome {
     Err(Failed {
         code: Code::TooFewClouds,
         sentence: format!(
-            "it did not reach the end: {}; run it again, and it goes on there",
+            "the walk did not reach its end: {}; run it again, and it continues there",
             faults.join("; ")
         ),
     })

@@ -1,5 +1,5 @@
-//! Connectors as an operator and an author meet them: dropped in, approved, moved to other
-//! versions, signed, begun, built, tried.
+//! Connectors as an operator and an author use them: dropped in, approved, moved to other versions,
+//! signed, begun, built and tested.
 
 mod rig;
 
@@ -13,7 +13,7 @@ use std::{
 use raic_tests::gcs::GcsServer;
 use rig::{Rig, content};
 
-/// A connector that `cargo xtask connectors --for-tests` built.
+/// Returns the path of a connector that `cargo xtask connectors --for-tests` built.
 fn built(name: &str) -> PathBuf {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .with_file_name("connectors")
@@ -26,7 +26,7 @@ fn built(name: &str) -> PathBuf {
     file
 }
 
-/// The practice connector as another version: the bytes differ in it alone.
+/// Returns the practice connector as another version. Only the bytes of the version differ.
 fn version(version: &str) -> Vec<u8> {
     let bytes = fs::read(built("practice")).expect("the connector");
     let (from, to) = (
@@ -34,14 +34,14 @@ fn version(version: &str) -> Vec<u8> {
         format!("version = \"{version}\""),
     );
     assert_eq!(from.len(), to.len());
-    let at = bytes
+    let start = bytes
         .windows(from.len())
         .position(|part| part == from)
         .expect("its version");
-    [&bytes[..at], to.as_bytes(), &bytes[at + from.len()..]].concat()
+    [&bytes[..start], to.as_bytes(), &bytes[start + from.len()..]].concat()
 }
 
-/// The practice service, until it is dropped.
+/// A running practice service. Dropping it ends the service.
 struct Practice {
     process: Child,
     url: String,
@@ -64,10 +64,10 @@ impl Practice {
         BufReader::new(process.stdout.take().expect("its output"))
             .read_line(&mut line)
             .expect("a line");
-        let said: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let printed: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         Self {
             process,
-            url: said["url"].as_str().expect("its URL").to_owned(),
+            url: printed["url"].as_str().expect("its URL").to_owned(),
         }
     }
 }
@@ -79,7 +79,7 @@ impl Drop for Practice {
     }
 }
 
-/// The version that a cloud runs, by its SHA-256.
+/// Returns the SHA-256 of the connector version that a cloud runs.
 fn runs(rig: &Rig, cloud: &str) -> String {
     let listed = rig.raic(&["--json", "cloud", "list"]).ok().text;
     let rows = serde_json::Deserializer::from_str(&listed).into_iter::<serde_json::Value>();
@@ -132,7 +132,7 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
         ])
     };
     add("mine", "local-1").fails(4, &["practice", "approve"]);
-    // What comes down a pipe is nobody's answer.
+    // Only a person at a terminal can approve; piped input does not count.
     rig.raic_with(&["connector", "approve", "practice"], b"y\n")
         .fails(1, &["no terminal", "--yes"]);
     rig.raic(&["connector", "approve", "practice", "--yes"])
@@ -178,7 +178,8 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
         rig.raic(&["get", "file", "-"]).ok().out,
         content(300_000, 7)
     );
-    // And back, also while no daemon runs; and no way to another connector or to none.
+    // The cloud is moved back, also while no daemon runs. It cannot be moved to a version that does
+    // not exist, and a folder has no version.
     rig.kill();
     rig.raic(&["cloud", "upgrade", "mine", &first[..12]]).ok();
     rig.serve();
@@ -268,8 +269,8 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     ];
     rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
         .ok();
-    // The service comes back empty, with another token, which the operator puts where the old one
-    // was.
+    // The service comes back empty, and with another token. The operator puts that token into the
+    // place of the old one.
     drop(service);
     fs::remove_file(&token).expect("the old token");
     let _service = Practice::start(&rig, &port, &token);
@@ -283,7 +284,7 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
             .expect("mine")
             .clone();
         let fault = mine["fault"].as_str().unwrap_or_default().to_owned();
-        // Its container has lost its owner object, and can tell so.
+        // The cloud reports that its container has lost its owner object.
         mine["fault"].is_null() || fault.contains("adopt")
     });
     let log = fs::read_to_string(rig.path("log")).expect("the log");
@@ -337,7 +338,7 @@ fn a_hostile_connector_is_named_in_the_status_and_the_others_go_on() {
     rig.raic_with(&["put", "-", "file"], &whole).ok();
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, whole);
 
-    // Whatever it does is told there, by its name and the cause.
+    // The status reports each thing that the connector does, by its name and the cause.
     let mut replaced = "bad".to_owned();
     for (way, cause) in [
         ("eats-memory", "4 MiB of memory"),
@@ -466,11 +467,11 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
         works("mine") && works("other")
     });
     let log = fs::read_to_string(rig.path("log")).expect("the log");
-    let at = |what| {
+    let place = |what| {
         log.find(what)
             .unwrap_or_else(|| panic!("no {what:?}: {log}"))
     };
-    assert!(at("serving ") < at("can be used now"), "{log}");
+    assert!(place("serving ") < place("can be used now"), "{log}");
     assert_eq!(
         log.matches("compiling connector").count(),
         1,
@@ -478,7 +479,8 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
     );
 }
 
-/// A service that accepts and never answers once kept `cloud add` silent for three minutes.
+/// A service that accepts connections and never answers once kept `cloud add` silent for three
+/// minutes.
 #[test]
 fn a_cloud_that_never_answers_is_added_after_a_while_and_said_to_be_waited_for() {
     let mut rig = Rig::new();
@@ -512,8 +514,8 @@ fn a_cloud_that_never_answers_is_added_after_a_while_and_said_to_be_waited_for()
         .raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
         .ok();
     assert!(began.elapsed().as_secs() < 40, "{:?}", began.elapsed());
-    for told in ["waiting for cloud \"mine\"", "no answer within"] {
-        assert!(added.errors.contains(told), "{}", added.errors);
+    for line in ["waiting for cloud \"mine\"", "no answer within"] {
+        assert!(added.errors.contains(line), "{}", added.errors);
     }
 }
 
@@ -570,7 +572,7 @@ fn a_connector_is_begun_built_tried_and_used() {
         .ok();
     rig.raic(&["connector", "new", "my-store", "--folder", &folder])
         .fails(1, &["already"]);
-    // The versions of this tree, so that what is published meanwhile changes nothing.
+    // The versions are those of this tree, so that later releases of crates change nothing.
     let lock = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock");
     fs::copy(lock, rig.path("my-store/Cargo.lock")).expect("a lock file");
     let built = rig.raic(&["connector", "build", &folder]).ok().text;
@@ -623,7 +625,7 @@ fn a_connector_is_begun_built_tried_and_used() {
 #[test]
 fn what_a_connector_does_wrong_is_told_with_its_place() {
     let rig = Rig::new();
-    // The service ignores what this connector says of it.
+    // The practice service has one token; any other is refused.
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
     let (endpoint, credential) = (
@@ -649,8 +651,7 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
     };
     test(&credential).ok();
     test(&wrong).fails(4, &["the token is missing", "nothing was tried"]);
-    // What the author sets up is tried too: a bucket that is not there, and keys that are not good
-    // any more.
+    // The tests that need a set-up: a bucket that does not exist, and keys that have expired.
     let mut rig = rig;
     let endpoint = format!("endpoint={}", rig.service("s3"));
     let keys = |name: &str, secret: &str| {
@@ -709,7 +710,7 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
             .1
             .contains("a put by a key that may only read must fail as permission-denied")
     );
-    // This service makes a bucket of whatever is put into one.
+    // This service makes a bucket when something is put into one that does not exist.
     assert!(
         outcome("container")
             .1
@@ -722,7 +723,7 @@ fn what_a_connector_does_wrong_is_told_with_its_place() {
         .fails(4, &["endpoint", "Where the service listens"]);
 }
 
-/// All that `raic connector test` can find of refusals, on a service that is set up for each.
+/// Runs all tests of refusals, on a service that is set up for each of them.
 #[test]
 fn what_a_connector_says_where_its_service_refuses_is_tried_on_the_gcs_server() {
     let service = GcsServer::start(env!("CARGO_TARGET_TMPDIR"), 3600);

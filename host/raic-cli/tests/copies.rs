@@ -1,4 +1,4 @@
-//! Of two daemons on copies of one home, one writes at most (decision 0010).
+//! Of two daemons on copies of one home, at most one writes (decision 0010).
 
 #![allow(
     clippy::unwrap_used,
@@ -11,7 +11,7 @@ use std::{fs, io::Write as _, process::Command, process::Stdio};
 
 use rig::{Rig, content};
 
-/// A home whose clouds are folders outside of it, so that a copy has the same ones.
+/// Makes a home with clouds outside of it, so that a copy of the home has the same clouds.
 fn with_clouds_outside() -> Rig {
     let rig = Rig::new();
     fs::rename(rig.home("clouds"), rig.path("clouds")).unwrap();
@@ -23,7 +23,7 @@ fn with_clouds_outside() -> Rig {
     rig
 }
 
-/// The home as it is now, as another machine would have it.
+/// Copies a home as it is now, as if to another machine.
 fn copied(from: &Rig) -> Rig {
     let copy = Rig::new();
     fs::remove_dir_all(copy.home("")).unwrap();
@@ -40,7 +40,7 @@ fn copied(from: &Rig) -> Rig {
     copy
 }
 
-/// A home that stored something after it was copied; neither runs.
+/// Makes a home and an older copy: the home stored a file after it was copied. No daemon runs.
 fn with_an_older_copy() -> (Rig, Rig) {
     let mut rig = with_clouds_outside();
     rig.serve();
@@ -62,9 +62,9 @@ fn shares(rig: &Rig) -> usize {
         .count()
 }
 
-/// That a daemon stores and deletes nothing, and says why.
+/// Asserts that a daemon stores and deletes nothing, and reports the reason.
 fn refuses(rig: &Rig, clouds_of: &Rig) {
-    // Before it deletes, it looks.
+    // The daemon checks the owner before it deletes.
     let before = shares(clouds_of);
     rig.raic(&["rm", "first"]).ok();
     Rig::until("it sees the other one", || {
@@ -96,7 +96,7 @@ fn an_older_state_of_a_home_is_refused_however_often_it_is_started() {
     }
     copy.serve();
     refuses(&copy, &rig);
-    // The one that is up to date is not disturbed.
+    // The daemon of the newer home is not disturbed.
     rig.serve();
     assert_eq!(
         rig.raic(&["get", "first", "-"]).ok().out,
@@ -121,8 +121,8 @@ fn a_home_that_was_copied_during_an_upload_takes_nothing_of_it() {
         .unwrap();
     let mut input = put.stdin.take().unwrap();
     input.write_all(&original[..9_000_000]).unwrap();
-    // It knows all that the other one did when it begins, so that it is the one that goes on.
-    // The daemon stands still meanwhile, so that the copy is of one moment, as a snapshot is.
+    // The copy knows everything that the home did until then, so its daemon is the one that goes
+    // on. The home's daemon stands still while it is copied, so that the copy is a snapshot.
     rig.signal("-STOP");
     let mut copy = copied(&rig);
     rig.signal("-CONT");
@@ -136,7 +136,7 @@ fn a_home_that_was_copied_during_an_upload_takes_nothing_of_it() {
     assert!(put.wait().unwrap().success());
     copy.raic(&["lease", "collect"]).ok();
     assert_eq!(rig.raic(&["get", "large", "-"]).ok().out, original);
-    // The other one sees it before it deletes anything.
+    // The home's daemon sees the copy before it deletes anything.
     refuses(&rig, &rig);
     assert_eq!(copy.raic(&["get", "of the copy", "-"]).ok().out, b"x");
 }
@@ -165,7 +165,7 @@ fn of_two_copies_that_are_started_together_one_stores_at_most() {
     }
 }
 
-/// What could not be asked whether another daemon runs is not written to.
+/// A daemon does not write to a cloud that it could not ask for another daemon.
 #[test]
 fn clouds_that_are_away_when_a_copy_starts_get_nothing_from_it_when_they_are_back() {
     let (rig, mut copy) = with_an_older_copy();

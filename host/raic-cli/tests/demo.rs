@@ -1,4 +1,4 @@
-//! The demo, small: what a newcomer sees first must work.
+//! The demo, with a small file. A newcomer sees it first, so it must work.
 
 #![allow(
     clippy::unwrap_used,
@@ -16,13 +16,13 @@ fn the_demo_survives_what_it_breaks_and_removes_all_it_started() {
     std::fs::create_dir(&temporary).unwrap();
     let mut demo = rig.command(&["demo", "--connector", &component(), "--size", "9"]);
     let out = demo.env("TMPDIR", &temporary).output().unwrap();
-    let told = String::from_utf8_lossy(&out.stdout);
+    let printed = String::from_utf8_lossy(&out.stdout);
     assert!(
         out.status.success(),
-        "{told}{}",
+        "{printed}{}",
         String::from_utf8_lossy(&out.stderr)
     );
-    assert_eq!(told.matches("the same bytes").count(), 3, "{told}");
+    assert_eq!(printed.matches("the same bytes").count(), 3, "{printed}");
     assert_eq!(
         std::fs::read_dir(&temporary).unwrap().count(),
         0,

@@ -1,5 +1,5 @@
-//! The connectors that strangers wrote, in three languages, as an operator meets them: dropped in,
-//! approved, added, and one file stored over all three and a folder.
+//! The example connectors in three languages, as an operator uses them: dropped in, approved and
+//! added. One file is stored over all three and a folder.
 
 mod rig;
 
@@ -16,7 +16,7 @@ use rig::{Rig, content};
 
 const TMP: &str = env!("CARGO_TARGET_TMPDIR");
 
-/// The containers that connectors without that ability find.
+/// Makes the containers for connectors that cannot make one themselves.
 async fn made(azurite: &Azurite, swift: &TempAuthSwift) {
     let settings = [
         ("account", ACCOUNT),
@@ -173,7 +173,7 @@ fn a_file_is_stored_by_the_three_examples_on_apache_openstack_and_azurite() {
     let bytes = content(3_000_000, 11);
     rig.raic_with(&["put", "-", "file"], &bytes).ok();
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, bytes);
-    // Any one or two may malfunction: here two do.
+    // Any two of four clouds may fail; here two are stopped.
     drop((webdav, azurite));
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, bytes);
 }

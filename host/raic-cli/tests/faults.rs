@@ -1,4 +1,4 @@
-//! What is wrong is told in one sentence with an exit code, and nothing is lost.
+//! Faults: each is reported in one sentence and by an exit code, and nothing is lost.
 
 #![allow(
     clippy::unwrap_used,
@@ -54,7 +54,7 @@ fn files_that_are_no_connectors_are_refused() {
         "{shown}"
     );
 
-    // Taken back, it is approved no longer.
+    // A connector whose approval is revoked is not approved any more.
     rig.raic(&["connector", "revoke", "s3"]).ok();
     rig.raic(&["connector", "revoke", "s3"])
         .fails(4, &["no connector \"s3\" is approved"]);
@@ -67,13 +67,13 @@ fn files_that_are_no_connectors_are_refused() {
     rig.raic(&["connector", "approve", &component(), "--yes"])
         .ok();
 
-    // Changed after it was approved: not run.
+    // A connector that was changed after its approval is not run.
     let kept = Rig::files(&rig.home("connectors"))
         .into_iter()
         .find(|f| f.extension().is_some_and(|e| e == "wasm"));
     let mut bytes = whole.clone();
-    let at = bytes.windows(9).position(|w| w == b"us-east-1").unwrap();
-    bytes[at] = b'X';
+    let start = bytes.windows(9).position(|w| w == b"us-east-1").unwrap();
+    bytes[start] = b'X';
     fs::write(kept.unwrap(), bytes).unwrap();
     rig.raic(&["connector", "list"]).fails(4, &["SHA-256"]);
 }
@@ -131,9 +131,13 @@ fn what_is_wrong_with_a_cloud_is_told() {
         add(rig, endpoint, bucket, keys).ok();
     };
     again(&rig, &url, "bucket", &wrong);
-    let told = test(&rig);
-    assert!(!told.errors.contains("a-wrong-secret"), "{}", told.errors);
-    told.fails(4, &["cloud \"s3\"", "SignatureDoesNotMatch", "credentials"]);
+    let tested = test(&rig);
+    assert!(
+        !tested.errors.contains("a-wrong-secret"),
+        "{}",
+        tested.errors
+    );
+    tested.fails(4, &["cloud \"s3\"", "SignatureDoesNotMatch", "credentials"]);
     again(&rig, &url, "missing", &good);
     test(&rig).fails(4, &["cloud \"s3\"", "NoSuchBucket", "container"]);
     rig.raic(&["cloud", "create", "s3"]).ok();
@@ -157,13 +161,13 @@ fn what_is_wrong_with_a_cloud_is_told() {
     rig.raic(&["connector", "revoke", "s3"])
         .fails(4, &["is run by s3", "--force"]);
 
-    // Another version is approved, under the same name and with a grant that leads nowhere: the
-    // cloud stays with its own.
+    // Another version of the same name is approved, with a grant that leads nowhere. The cloud
+    // stays with its own version.
     rig.kill();
     let mut other = fs::read(component()).unwrap();
     let text = b"url = \"{endpoint}/{bucket}\"";
-    let at = other.windows(text.len()).position(|w| w == text).unwrap();
-    other[at + 7..at + text.len() - 1].copy_from_slice(b"http://127.0.0.1:1/");
+    let start = other.windows(text.len()).position(|w| w == text).unwrap();
+    other[start + 7..start + text.len() - 1].copy_from_slice(b"http://127.0.0.1:1/");
     rig.raic(&[
         "connector",
         "approve",
@@ -184,7 +188,7 @@ fn what_is_wrong_with_a_cloud_is_told() {
             .any(|l| l.contains("s3") && l.contains("works"))
     );
     assert!(test(&rig).ok().text.contains("works"));
-    // Without a pin the newest is taken, which reaches nothing.
+    // Without a pin the newest version is taken, and that one reaches nothing.
     rig.kill();
     fs::remove_file(rig.home("raic.db")).unwrap();
     assert_ne!(
@@ -233,7 +237,7 @@ fn a_home_that_is_damaged_is_told_and_left_as_it_is() {
         &other,
         &["keyring.json", "not the key"],
     );
-    // kill -9 left a write-ahead log; fold it in, so that the database is one file.
+    // kill -9 left a write-ahead log. A start folds it in, so that the database is one file.
     rig.serve();
     rig.kill();
     let log = rig.home("raic.db-wal");
@@ -279,8 +283,8 @@ fn secrets_are_their_owners_alone() {
     }
 }
 
-/// A full disk: the write is refused with the reason, what was there stays, and there is room again
-/// after a removal.
+/// If a disk is full, a write is refused with the reason, and older content stays. A smaller file
+/// can still be stored.
 #[test]
 fn a_full_disk_is_told_and_loses_nothing() {
     let mut rig = Rig::new();
@@ -325,8 +329,8 @@ fn a_full_disk_is_told_and_loses_nothing() {
         .ok();
 }
 
-/// The file passes through the daemon and is never held whole: its memory stays far below the
-/// file's size.
+/// The file passes through the daemon and is never held whole. The daemon's memory stays far below
+/// the file's size.
 #[test]
 fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     const MEBIBYTES: usize = 384;

@@ -74,8 +74,8 @@ fn nothing_readable_lies_in_the_clouds() {
         &b"a telling content, ".repeat(1000),
     )
     .ok();
-    // A share, a keyring, an owner and a run in each; the last keyring may come after the file was
-    // acknowledged.
+    // Each cloud holds a share, a keyring, an owner and a run. The last keyring may come after the
+    // file was acknowledged.
     Rig::until("the clouds hold 16 files", || {
         Rig::files(&rig.home("clouds")).len() == 16
     });
@@ -106,7 +106,7 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
         )
         .unwrap()
     };
-    // A disk that is not mounted: the daemon serves without it.
+    // A disk is not mounted. The daemon serves without it.
     gone(&rig, 2);
     rig.kill();
     rig.serve();
@@ -122,7 +122,7 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
             .text
             .contains("lacking    1 share\n")
     );
-    // Mounted again, it is used again.
+    // The disk is mounted again, and the daemon uses it again.
     fs::rename(rig.path("gone-2"), rig.home("clouds/2")).unwrap();
     Rig::until("the cloud works again", || {
         rig.raic(&["status"])
@@ -136,7 +136,7 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
     rig.raic(&["rm", "with four"]).ok();
     gone(&rig, 2);
     rig.kill();
-    // Emptied while no daemon runs, which would go on writing into the folder.
+    // The folder is emptied while no daemon runs, because a daemon would go on writing into it.
     fs::remove_dir_all(rig.home("clouds/4")).unwrap();
     fs::create_dir(rig.home("clouds/4")).unwrap();
     fs::write(rig.home("clouds/4/incoming"), b"in the way").unwrap();
@@ -155,7 +155,7 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
         "two shares are left"
     );
 
-    // With three that cannot even be opened there is nothing to serve.
+    // If three clouds cannot be opened, the daemon does not start.
     let away = [1, 3].map(|n| {
         (
             rig.home(&format!("clouds/{n}")),
@@ -172,7 +172,7 @@ fn with_one_folder_gone_three_shares_are_stored_and_with_two_none() {
     rig.serve();
 
     for share in Rig::files(&rig.home("clouds/1/shares")) {
-        // The daemon may be deleting the shares of files that went.
+        // The daemon may be deleting shares of removed files.
         let _ = fs::remove_file(share);
     }
     rig.raic(&["get", "before", "-"])
@@ -190,11 +190,11 @@ fn where_a_file_is_read_to_stays_what_it_is() {
     fs::write(rig.path("private"), b"before").unwrap();
     fs::set_permissions(rig.path("private"), fs::Permissions::from_mode(0o600)).unwrap();
     std::os::unix::fs::symlink(rig.path("private"), rig.path("link")).unwrap();
-    let told = rig
+    let printed = rig
         .raic(&["--json", "get", "file", &path("link")])
         .ok()
         .text;
-    assert!(told.contains("\"size\":7"), "{told}");
+    assert!(printed.contains("\"size\":7"), "{printed}");
     assert_eq!(
         (fs::read(rig.path("private")).unwrap(), mode("private")),
         (b"content".to_vec(), 0o600)
@@ -216,14 +216,13 @@ fn where_a_file_is_read_to_stays_what_it_is() {
         !fs::metadata(rig.path("pipe")).unwrap().is_file(),
         "still a pipe"
     );
-    // Into a folder, as cp does; and none that is not there.
+    // A file is read into a folder, as by cp, but not into a folder that does not exist.
     fs::create_dir(rig.path("folder")).unwrap();
     rig.raic(&["get", "file", &path("folder")]).ok();
     assert_eq!(fs::read(rig.path("folder/file")).unwrap(), b"content");
     rig.raic(&["get", "file", &path("none/")])
         .fails(1, &["there is no folder"]);
-    // A link that leads to nothing yet is followed, and what the system shows as a file is written
-    // to.
+    // A link to a file that does not exist yet is followed. A path of the system is written to.
     std::os::unix::fs::symlink(rig.path("later"), rig.path("dangling")).unwrap();
     rig.raic(&["get", "file", &path("dangling")]).ok();
     assert_eq!(fs::read(rig.path("later")).unwrap(), b"content");
@@ -253,7 +252,7 @@ fn where_a_file_is_read_to_stays_what_it_is() {
         b"before, content",
         "what stood there stays"
     );
-    // The content is all that standard output gets.
+    // Standard output gets the content and nothing else.
     assert_eq!(
         rig.raic(&["--json", "get", "file", "-"]).ok().out,
         b"content"
@@ -286,13 +285,13 @@ fn a_cloud_with_shares_is_not_replaced_unless_forced() {
         )
     };
     add(&rig, &[]).fails(4, &["local-1", "1 share", "--force"]);
-    // Nor does an editor drop it.
+    // The cloud cannot be dropped with an editor either.
     let config = fs::read_to_string(rig.home("config.toml")).unwrap();
-    let at = config.find("[clouds.local-1]").unwrap();
-    let end = at + config[at..].find("[clouds.local-2]").unwrap();
+    let start = config.find("[clouds.local-1]").unwrap();
+    let end = start + config[start..].find("[clouds.local-2]").unwrap();
     fs::write(
         rig.home("config.toml"),
-        [&config[..at], &config[end..]].concat(),
+        [&config[..start], &config[end..]].concat(),
     )
     .unwrap();
     rig.raic(&["reload"])
@@ -321,7 +320,7 @@ fn a_cloud_with_shares_is_not_replaced_unless_forced() {
             .errors
             .contains("share 0 is missing")
     );
-    // Put back, it has what it had.
+    // The cloud is put back, and has its shares again.
     fs::write(rig.home("config.toml"), &config).unwrap();
     rig.raic(&["reload"]).ok();
     assert!(
@@ -384,8 +383,8 @@ fn told_twice_to_stop_the_daemon_ends_though_somebody_still_reads() {
     assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, original);
 }
 
-/// What the daemon acknowledged is there after kill -9 at any moment; what it did not is whole or
-/// absent.
+/// A file that the daemon acknowledged exists after kill -9 at any moment. Any other file is whole
+/// or absent.
 #[test]
 fn kill_9_at_any_moment_of_a_put_loses_nothing_acknowledged() {
     let mut rig = Rig::new();
@@ -412,8 +411,8 @@ fn kill_9_at_any_moment_of_a_put_loses_nothing_acknowledged() {
         );
         whole += usize::from(read.code == 0);
     }
-    // What the rest left is no file's, and rests: the daemon of a home that this one is a copy of
-    // might go on with it.
+    // The shares of the other uploads belong to no file, and rest: this home might be a copy, and
+    // the daemon of the other home might go on with them.
     let shares = Rig::files(&rig.home("clouds/1/shares")).len();
     assert!(
         (1 + whole..=13).contains(&shares),

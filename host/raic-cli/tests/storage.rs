@@ -41,7 +41,7 @@ fn accounts_pay_for_what_they_store_and_no_more_than_their_quota() {
     rig.raic(&["account", "create", "a b"])
         .fails(4, &["cannot be an account's name"]);
     rig.raic(&["account", "create", "bob", "--hard", "lots"])
-        .fails(4, &["no size"]);
+        .fails(4, &["not a size"]);
     let list = rig.raic(&["account", "list"]).ok().text;
     assert!(
         list.contains("anonymous") && list.contains("starter") && list.contains("1.00 MiB"),
@@ -102,7 +102,7 @@ fn accounts_pay_for_what_they_store_and_no_more_than_their_quota() {
         leases.lines().count() == 8 && leases.contains("lasts"),
         "{leases}"
     );
-    // A second lease, by hand, keeps the shares when the file goes.
+    // A second lease, made by hand, keeps the shares after the file is removed.
     let stat = rig.raic(&["stat", "file", "--json"]).ok().text;
     let index = stat.split("\"storage_index\":\"").nth(1).unwrap()[..26].to_owned();
     rig.raic(&["lease", "renew", &index]).ok();
@@ -157,14 +157,14 @@ fn the_database_is_rebuilt_from_the_clouds() {
     }
     let before = shares(&rig);
     rig.kill();
-    // Damaged: the daemon refuses, and says what to do.
+    // The daemon refuses a damaged database, and its error has the remedy.
     fs::write(rig.home("raic.db"), b"this is no database").unwrap();
     let _ = fs::remove_file(rig.home("raic.db-wal"));
     rig.raic(&["serve"])
         .fails(4, &["damaged", "raic lease rebuild --replace-database"]);
     rig.raic(&["lease", "rebuild", "--replace-database"]).ok();
     rig.serve();
-    // Another database: nothing is written and nothing deleted before it takes the containers over.
+    // Another database writes and deletes nothing before it takes the containers over.
     let status = rig.raic(&["status"]);
     assert!(
         status.code == 6 && status.text.matches("raic lease rebuild").count() == 4,
@@ -174,7 +174,7 @@ fn the_database_is_rebuilt_from_the_clouds() {
     rig.raic_with(&["put", "-", "new"], b"x")
         .fails(6, &["not stored"]);
     let rebuilt = rig.raic(&["lease", "rebuild"]).ok().text;
-    // The daemon's own walk may have found some of them first.
+    // The daemon's own walk may have found some of the shares first.
     assert_eq!(rebuilt.matches("5 shares listed").count(), 4, "{rebuilt}");
     assert_eq!(shares(&rig), before, "and none of them is collected");
     let leases = rig.raic(&["lease", "list"]).ok().text;
@@ -193,7 +193,7 @@ fn the_database_is_rebuilt_from_the_clouds() {
             .text
             .contains("6 shares listed, 0 discovered, 0 torn")
     );
-    // Once more it has nothing to take over.
+    // A second rebuild has nothing to take over.
     assert!(
         rig.raic(&["lease", "rebuild"])
             .ok()
@@ -209,7 +209,7 @@ fn containers_that_are_emptied_swapped_or_anothers_are_told_and_left_alone() {
     rig.raic_with(&["put", "-", "file"], &content(50_000, 1))
         .ok();
     rig.kill();
-    // A disk that is not mounted: its mount point is an empty folder.
+    // A disk is not mounted, and its mount point is an empty folder.
     fs::rename(rig.home("clouds/1"), rig.path("unmounted")).unwrap();
     fs::create_dir(rig.home("clouds/1")).unwrap();
     rig.serve();
@@ -225,13 +225,13 @@ fn containers_that_are_emptied_swapped_or_anothers_are_told_and_left_alone() {
     rig.raic(&["cloud", "adopt", "local-1"]).ok();
     let stored = rig.raic_with(&["put", "-", "other"], b"x").ok();
     assert!(!stored.errors.contains("missing"), "{}", stored.errors);
-    let of = |cloud: &str| Rig::files(&rig.home(&format!("clouds/{cloud}/shares"))).len();
-    Rig::until("what was replaced goes", || of("2") == 2);
+    let shares_of = |cloud: &str| Rig::files(&rig.home(&format!("clouds/{cloud}/shares"))).len();
+    Rig::until("what was replaced goes", || shares_of("2") == 2);
     rig.kill();
     fs::remove_dir_all(rig.home("clouds/1")).unwrap();
     fs::rename(rig.path("unmounted"), rig.home("clouds/1")).unwrap();
 
-    // Two clouds swapped: neither writes nor deletes.
+    // Two clouds are swapped. The daemon writes and deletes nothing in either.
     let config = fs::read_to_string(rig.home("config.toml")).unwrap();
     let swapped = config
         .replace("clouds/1", "clouds/X")
@@ -241,9 +241,9 @@ fn containers_that_are_emptied_swapped_or_anothers_are_told_and_left_alone() {
     rig.serve();
     let before = shares(&rig);
     let status = rig.raic(&["status"]);
-    let told = |words: &str| status.text.contains(words);
+    let shows = |words: &str| status.text.contains(words);
     assert!(
-        status.code == 6 && told("as cloud number 2") && told("as cloud number 1"),
+        status.code == 6 && shows("as cloud number 2") && shows("as cloud number 1"),
         "{}",
         status.text
     );
@@ -260,8 +260,8 @@ fn containers_that_are_emptied_swapped_or_anothers_are_told_and_left_alone() {
     rig.kill();
     fs::write(rig.home("config.toml"), &config).unwrap();
 
-    // A second array does not take the first one's container, nor this one a container of its own
-    // twice.
+    // A second array does not take a container of the first one. No array takes a container of its
+    // own twice.
     let other = Rig::new();
     let place = rig.home("clouds/3").display().to_string();
     other
@@ -319,7 +319,7 @@ fn a_cloud_that_is_read_only_takes_and_deletes_nothing() {
     assert_eq!(Rig::files(&rig.home("clouds/4/shares")).len(), 1);
 }
 
-/// 100 % of the disk is not for everybody: what is reserved for others is not written to.
+/// A cloud stores nothing if the free space of its disk is reserved for other programs.
 #[test]
 fn reserved_space_is_left_alone() {
     let mut rig = Rig::new();

@@ -204,7 +204,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_https() {
+    fn a_range_is_parsed_or_ignored() {
         assert_eq!(parse_range("bytes=0-9"), Some(0..10));
         assert_eq!(parse_range("bytes=5-"), Some(5..u64::MAX));
         for ignored in [

@@ -36,6 +36,9 @@ pub enum StorageError {
         /// A sentence that names the cloud and says why.
         reason: String,
     },
+    /// A task of this process ended before its time: a panic, whose reason is in the log.
+    #[error("an inner task failed: {0}; the daemon's log has its reason")]
+    Task(String),
     /// The cloud is read-only: nothing may be written or deleted there.
     #[error("cloud {backend:?} is read-only: {reason}")]
     ReadOnly {

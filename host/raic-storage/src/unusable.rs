@@ -149,11 +149,9 @@ impl UnusableBackend {
                 }
             }
         });
-        opening.await.unwrap_or_else(|e| {
-            Err(StorageError::Unusable {
-                reason: e.to_string(),
-            })
-        })
+        opening
+            .await
+            .unwrap_or_else(|e| Err(StorageError::Task(e.to_string())))
     }
 }
 

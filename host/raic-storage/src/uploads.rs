@@ -58,11 +58,8 @@ pub struct Written {
 
 /// Waits for a task that goes on even if its caller goes away, and returns its result.
 pub(crate) async fn own<T>(task: tokio::task::JoinHandle<Result<T>>) -> Result<T> {
-    task.await.unwrap_or_else(|e| {
-        Err(StorageError::Unusable {
-            reason: format!("an inner task failed: {e}"),
-        })
-    })
+    task.await
+        .unwrap_or_else(|e| Err(StorageError::Task(e.to_string())))
 }
 
 impl StorageServer {

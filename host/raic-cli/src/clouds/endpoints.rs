@@ -31,9 +31,9 @@ struct Learned {
     is_one_of_several: bool,
 }
 
-/// Asks the service for endpoints that are not pinned, or are pinned to other URLs. Returns none if
-/// the service cannot be asked. With `thoroughly`, it also stores and removes a small object,
-/// because some endpoints are returned only then.
+/// Asks the service for endpoints that are not pinned, or are pinned to other URLs. Returns an
+/// empty list if the service cannot be asked. With `thoroughly`, it also stores and removes a small
+/// object, because some endpoints are returned only then.
 async fn learn(
     home: &Home,
     name: &str,
@@ -143,16 +143,16 @@ pub(super) async fn pin_learned(
 
 pub(super) async fn pin_endpoints(home: &Home, json: bool, name: &str) -> Outcome {
     let path = home.config();
-    let wrong = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
+    let failed = |why: String| Failed::configuration(format!("{}: {why}", path.display()));
     section(&Config::load(home)?, name)?;
-    let text = String::from_utf8(home::read(&path)?).map_err(|e| wrong(e.to_string()))?;
+    let text = String::from_utf8(home::read(&path)?).map_err(|e| failed(e.to_string()))?;
     let mut document: DocumentMut = text
         .parse()
-        .map_err(|e: toml_edit::TomlError| wrong(e.to_string()))?;
+        .map_err(|e: toml_edit::TomlError| failed(e.to_string()))?;
     let pinned = pin_learned(home, &mut document, name, true).await?;
     if !pinned.is_empty() {
         let changed = document.to_string();
-        Config::parse(&changed, home.path()).map_err(wrong)?;
+        Config::parse(&changed, home.path()).map_err(failed)?;
         replace(&path, &text, &changed)?;
         reopen(home, &raic_storage::Pins::new()).await?;
     }

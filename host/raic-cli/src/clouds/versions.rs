@@ -23,8 +23,8 @@ use crate::{
     released::approvals,
 };
 
-/// Makes a running daemon read the configuration again, and move clouds to the connector versions in
-/// `pins`. Returns `false` if no daemon runs.
+/// Makes a running daemon read the configuration again, and move clouds to the connector versions
+/// in `pins`. Returns `false` if no daemon runs.
 pub(super) async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
     let versions: ConnectorVersions = pins
         .iter()
@@ -100,8 +100,8 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
         .map_err(Failed::configuration)?;
     if wanted.manifest.name != *connector {
         return Err(Failed::configuration(format!(
-            "cloud {name:?} runs {connector:?}, and {} is {:?}; to use another connector, name it in \
-             config.toml",
+            "cloud {name:?} runs {connector:?}, and {} is {:?}; to use another connector, name it \
+             in config.toml",
             &wanted.sha256[..12],
             wanted.manifest.name
         )));

@@ -1,4 +1,4 @@
-//! `raic connector build`.
+//! `raic connector build`: makes a connector from a crate, or from a component and its manifest.
 
 use std::{
     fs,
@@ -21,13 +21,14 @@ pub(crate) struct BuildArguments {
     /// The folder of the crate, with its Cargo.toml and connector.toml
     #[arg(default_value = ".", conflicts_with_all = ["component", "manifest"])]
     folder: PathBuf,
-    /// A component, or a module with its world's types, that another language's tools made
+    /// The file of a component that another language's tools made, or of a module with the types of
+    /// its world
     #[arg(long, value_name = "FILE", requires = "manifest")]
     component: Option<PathBuf>,
-    /// Its connector.toml
+    /// The connector.toml of that component
     #[arg(long, value_name = "FILE", requires = "component")]
     manifest: Option<PathBuf>,
-    /// Where to write the connector [default: NAME.wasm, beside its connector.toml]
+    /// The file to write the connector to [default: NAME.wasm, beside its connector.toml]
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -62,7 +63,7 @@ pub(super) fn build(json: bool, arguments: &BuildArguments) -> Outcome {
                     )));
                 }
             }
-            // Before minutes of compiling: what is wrong with the manifest is told at once.
+            // Checked before minutes of compiling, so that an error is reported at once.
             check_manifest(
                 &folder.join("connector.toml"),
                 &read(&folder.join("connector.toml"))?,
@@ -81,7 +82,7 @@ pub(super) fn build(json: bool, arguments: &BuildArguments) -> Outcome {
             (built.map_err(Failed::configuration)?, folder.clone())
         }
     };
-    // As `approve` will: what it refuses is told now.
+    // Checked as `approve` does, so that its refusal is reported now.
     let package = Package::read(bytes).map_err(Failed::configuration)?;
     Engine::new()
         .and_then(|engine| engine.load(&package, None))

@@ -1,4 +1,4 @@
-//! `raic connector new`.
+//! `raic connector new`: begins a connector as a crate.
 
 use std::{
     fs,
@@ -13,7 +13,8 @@ use crate::{
     output::say,
 };
 
-/// The connector that a new one begins as; its own tests keep it right.
+/// The files that a new connector begins with. They are those of the example `practice`, and its
+/// tests keep them right.
 const FILES: [(&str, &str); 5] = [
     (
         "Cargo.toml",
@@ -34,7 +35,7 @@ const FILES: [(&str, &str); 5] = [
     ),
 ];
 
-/// What no connector's type can be called.
+/// Names that the template imports, so that the connector's type cannot have them.
 const IMPORTED: [&str; 14] = [
     "Answer",
     "Body",
@@ -52,18 +53,18 @@ const IMPORTED: [&str; 14] = [
     "Result",
 ];
 
-/// The SDK of the tree that this was built from.
+/// The folder of the SDK in the source tree that this program was built from.
 const SDK: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../sdk");
 
 #[derive(Args)]
 pub(crate) struct NewArguments {
-    /// What clouds will name it by: a-z, 0-9 and -
+    /// The name of the connector: a letter, then a-z, 0-9 and -, 48 characters at most
     name: String,
     /// The folder to make [default: NAME]
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// The folder of the crate raic-sdk [default: that of the tree raic was built from, where it is
-    /// still there]
+    /// The folder of the crate raic-sdk [default: that of raic's source tree, if it still exists;
+    /// else the crate from the registry]
     #[arg(long)]
     sdk: Option<PathBuf>,
 }
@@ -77,7 +78,7 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !is_crate_name {
         return Err(Failed::configuration(format!(
-            "{name:?} is no connector's name: a letter, then a-z, 0-9 and -, 48 at most"
+            "{name:?} cannot be a connector's name: a letter, then a-z, 0-9 and -, 48 characters at most"
         )));
     }
     let manifest = renamed(FILES[3].1, name, "");
@@ -90,7 +91,7 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
         |e: std::io::Error| Failed::other(format!("cannot write {}: {e}", folder.display()));
     if folder.exists() {
         return Err(Failed::other(format!(
-            "{} is there already",
+            "{} exists already; choose another --folder",
             folder.display()
         )));
     }
@@ -111,21 +112,21 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
         folder.display()
     );
     say!(
-        "  raic connector practice      runs the service, and says how to try the connector on it"
+        "  raic connector practice      runs the service, and prints how to test the connector on it"
     );
     say!(
-        "then make it speak to yours: src/lib.rs has the requests, connector.toml what it may be told and reach"
+        "then make it speak to yours: src/lib.rs has the requests, connector.toml the settings and hosts"
     );
     Ok(())
 }
 
-/// How the crate names the SDK.
+/// Returns how the crate's Cargo.toml names the SDK: by a path, or by a version.
 fn sdk(named: Option<&Path>) -> Outcome<String> {
     let in_tree = Path::new(SDK);
     let folder = match named {
         Some(folder) if !folder.join("Cargo.toml").is_file() => {
             return Err(Failed::configuration(format!(
-                "{} is no crate",
+                "{} is not a crate: it has no Cargo.toml",
                 folder.display()
             )));
         }
@@ -139,18 +140,18 @@ fn sdk(named: Option<&Path>) -> Outcome<String> {
     Ok(format!("{{ path = {:?} }}", folder.display().to_string()))
 }
 
-/// A template's text for a connector of another name.
+/// Returns a file of the template for a connector of the name `name`.
 fn renamed(text: &str, name: &str, sdk: &str) -> String {
     let words = name.split('-').map(|word| {
         let (first, rest) = word.split_at(word.len().min(1));
         first.to_ascii_uppercase() + rest
     });
     let mut type_name: String = words.collect();
-    // What the template imports has these names.
+    // The template imports types of these names.
     if IMPORTED.contains(&type_name.as_str()) {
         type_name += "Store";
     }
-    // What names the service and its command stays.
+    // The name of the service's command stays.
     text.replace("raic connector practice", "raic connector PRACTICE")
         .replace("practice", name)
         .replace("raic connector PRACTICE", "raic connector practice")

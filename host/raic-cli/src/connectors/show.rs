@@ -1,4 +1,4 @@
-//! What a connector is, takes and may reach, in words.
+//! Prints a connector for people: its description, settings, credentials and permissions.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{error::Outcome, output::say, progress};
 
-/// Where a secret may be sent, in words.
+/// Describes where a secret may be sent.
 fn sent(sending: &Sending) -> String {
     let place = match (&sending.header, sending.form.as_str()) {
         (Some(header), _) => header.as_str(),
@@ -20,7 +20,7 @@ fn sent(sending: &Sending) -> String {
     )
 }
 
-/// A network's URL, in which an endpoint that may be any host below a domain is shown as such.
+/// Returns a network's URL. An endpoint in it that may be any host below a domain is shown so.
 fn any_host(manifest: &Manifest, url: &str) -> String {
     let below = manifest
         .endpoints
@@ -34,8 +34,8 @@ fn any_host(manifest: &Manifest, url: &str) -> String {
     })
 }
 
-/// Networks that secrets of credentials are sent to, whose answers may be read and have no token
-/// that would be hidden.
+/// Returns the networks that get a secret in a query or a body, and answer with a document that has
+/// no token. The connector may read such a document, and nothing in it is hidden.
 fn unhidden_logins(manifest: &Manifest) -> BTreeSet<&str> {
     let parts = manifest.credentials.values().flat_map(|c| c.parts.values());
     let sent_to: BTreeSet<_> = parts
@@ -59,7 +59,7 @@ fn unhidden_logins(manifest: &Manifest) -> BTreeSet<&str> {
         .collect()
 }
 
-/// Shows a connector as `inspect` and `approve` do.
+/// Prints a connector, for `inspect` and `approve`.
 pub(super) fn show(package: &Package, json: bool) -> Outcome {
     let manifest = &package.manifest;
     if json {
@@ -117,7 +117,7 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     }
     for object in &manifest.objects {
         say!(
-            "    and hands on, unread, {} {}{}",
+            "    and passes on, unread, {} {}{}",
             object.method,
             object.network,
             object.path
@@ -177,12 +177,12 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
         let help = &endpoint.help;
         match &endpoint.below {
             Some(domain) => {
-                say!("    {name:<14} told by the service, any https host below {domain}: {help}")
+                say!("    {name:<14} from the service, any https host below {domain}: {help}")
             }
             None if endpoint.several => {
-                say!("    {name:<14} told by the service, several, each pinned by you: {help}")
+                say!("    {name:<14} from the service, several, each pinned by you: {help}")
             }
-            None => say!("    {name:<14} told by the service, pinned by you: {help}"),
+            None => say!("    {name:<14} from the service, pinned by you: {help}"),
         }
     }
     say!("  may send requests to");
@@ -211,7 +211,7 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     }
     for network in unhidden_logins(manifest) {
         say!(
-            "  warning: what {network:?} answers to a secret is a document without a token: the connector can read all of it"
+            "  warning: the answer of {network:?} to a secret hides no token: the connector can read all of it"
         );
     }
     Ok(())

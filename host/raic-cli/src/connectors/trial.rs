@@ -1,4 +1,4 @@
-//! `raic connector test`: the conformance suite as a report.
+//! `raic connector test`: runs the conformance suite, and prints a report.
 
 mod refusals;
 
@@ -29,48 +29,48 @@ use crate::{
     output::say,
 };
 
-/// The longest that a behaviour may take.
+/// How long the test of one behaviour may take.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 #[derive(Args)]
 pub(crate) struct TestArguments {
     /// The connector's file; it need not be approved
     file: PathBuf,
-    /// A setting of the connector
+    /// A setting of the connector; may be repeated
     #[arg(long = "set", visible_alias = "settings", value_name = "NAME=VALUE")]
     settings: Vec<String>,
-    /// The file with a credential's document
+    /// The file with a credential's document; may be repeated
     #[arg(long = "credential", value_name = "NAME=FILE")]
     credentials: Vec<String>,
-    /// Where a login says that something is, such as Swift's storage, if it lies on another host
-    /// than the settings name, or only a put says it
+    /// The URL of an endpoint that a login returns, such as Swift's storage, if no setting names
+    /// its host, or if only a put returns it
     #[arg(long = "endpoint", value_name = "NAME=URL")]
     endpoints: Vec<String>,
-    /// An authority (PEM) to trust beside the system's
+    /// The file of a certificate authority (PEM) to trust, in addition to the system's
     #[arg(long)]
     ca: Option<PathBuf>,
-    /// Make the container first
+    /// Create the container first
     #[arg(long)]
     create: bool,
-    /// Objects to 64 MiB and listings of 2,500 names; a real provider charges for them
+    /// Test with objects up to 64 MiB and listings of 2,500 names; a real provider charges for them
     #[arg(long)]
     full: bool,
-    /// A setting by which the container is one that is not there: it is made and removed, where the
-    /// connector can
+    /// A setting that names a container that does not exist; it is created and deleted, if the
+    /// connector can do that; may be repeated
     #[arg(long, value_name = "NAME=VALUE")]
     missing: Vec<String>,
     /// The file with a credential that may only read the container
     #[arg(long, value_name = "NAME=FILE")]
     read_only: Vec<String>,
-    /// The file with a credential that was good and has ended
+    /// The file with a credential that was valid and has expired
     #[arg(long, value_name = "NAME=FILE")]
     expired: Vec<String>,
-    /// Only the behaviours of these names
+    /// The name of a behaviour, to test only that; may be repeated
     #[arg(long = "only", value_name = "NAME")]
     only: Vec<String>,
 }
 
-/// How a line of the report ends.
+/// Counts of the lines of a report, by their outcome.
 #[derive(Default)]
 struct Counts {
     holds: usize,
@@ -91,13 +91,13 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         .find(|only| !known.contains(&only.as_str()))
     {
         return Err(Failed::configuration(format!(
-            "no behaviour {unknown:?}; there are {}",
+            "there is no behaviour {unknown:?}; there are {}",
             known.join(", ")
         )));
     }
     let package = super::read(&arguments.file)?;
-    // A guest that carries an interpreter takes many seconds to compile: once, where there is a
-    // home.
+    // A guest that carries an interpreter takes many seconds to compile. If there is a home, its
+    // native code is kept there.
     let store = home
         .config()
         .exists()
@@ -105,12 +105,12 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         .transpose();
     let store = store.map_err(Failed::configuration)?;
     let compiled = store.as_ref().map(ApprovalStore::compiled);
-    let wrong = |e| Failed::configuration(format!("{}: {e}", arguments.file.display()));
+    let failed = |e| Failed::configuration(format!("{}: {e}", arguments.file.display()));
     let connector =
-        tokio::task::block_in_place(|| super::engine()?.load(&package, compiled).map_err(wrong))?;
+        tokio::task::block_in_place(|| super::engine()?.load(&package, compiled).map_err(failed))?;
     let mut configuration = configuration(arguments)?;
     let cloud = open(&connector, &configuration)?;
-    // What is for later must be right before anything is sent.
+    // Settings and credentials for later tests must be right before anything is sent.
     let (missing, given) = (
         pairs(&arguments.missing)?,
         [&arguments.read_only, &arguments.expired],
@@ -144,10 +144,10 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
             .await
             .map_err(|e| Failed::other(format!("{e:#}")))?;
     } else if let Err(e) = cloud.probe().await {
-        // Without it nothing else can be found.
+        // Without the container, no other test can find anything.
         return Err(match e.kind {
             ErrorKind::ContainerNotFound => {
-                Failed::configuration(format!("{e:#}; --create makes it, where the connector can"))
+                Failed::configuration(format!("{e:#}; --create creates it, if the connector can"))
             }
             ErrorKind::Unauthenticated | ErrorKind::PermissionDenied | ErrorKind::Misconfigured => {
                 Failed::configuration(format!("{e:#}; nothing was tried"))
@@ -157,7 +157,7 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     }
     let unique = raic_storage::StorageIndex::random().map_err(Failed::other)?;
     let prefix = format!("raic-test/{unique}/");
-    // As every cloud is used: what a service is too busy for is asked again.
+    // The retries are those of the daemon: if the service is too busy, a request is repeated.
     let cloud = Arc::new(cloud);
     let patient = Retry::new(cloud.clone(), RetryPolicy::default());
     let extent = if arguments.full {
@@ -176,7 +176,7 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         let checked =
             tokio::time::timeout(PATIENCE, check(behaviour, &patient, &prefix, extent)).await;
         let verdict = checked.unwrap_or_else(|_| too_slow());
-        counts.tell(json, behaviour.name, behaviour.what, began, verdict)?;
+        counts.report(json, behaviour.name, behaviour.what, began, verdict)?;
     }
     let set_up = SetUp {
         connector: &connector,
@@ -191,7 +191,7 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
         let began = Instant::now();
         let checked = tokio::time::timeout(PATIENCE, set_up.check(refusal)).await;
         match checked.unwrap_or_else(|_| Some(too_slow())) {
-            Some(verdict) => counts.tell(json, refusal.name, refusal.what, began, verdict)?,
+            Some(verdict) => counts.report(json, refusal.name, refusal.what, began, verdict)?,
             None => counts.untried(json, refusal)?,
         }
     }
@@ -215,8 +215,8 @@ pub(super) async fn test(home: &Home, json: bool, arguments: &TestArguments) -> 
     }
 }
 
-/// Pins what a login says of endpoints, one after the other: to reach the second, the first may be
-/// needed.
+/// Pins the endpoints that a login returns, one after the other. The first may be needed to reach
+/// the second.
 async fn follow_endpoints(
     json: bool,
     connector: &Connector,
@@ -230,14 +230,15 @@ async fn follow_endpoints(
             break;
         }
         for (name, url) in learned {
-            // As `cloud add` does: a stranger's connector says where its service is, and could name
-            // anything within reach.
+            // As `cloud add` does: the connector is not trusted, and could name any host within
+            // reach as its service.
             if !cloud.names_host_of(&url) {
                 return Err(Failed::configuration(format!(
-                    "its login says that its {name} is at {url}, on a host that no setting names; if that is right, add --endpoint {name}={url}"
+                    "its login returned {url} as its {name}, on a host that no setting names; if \
+                     that is right, add --endpoint {name}={url}"
                 )));
             }
-            say_unless(json, &format!("its login says that its {name} is at {url}"));
+            say_unless(json, &format!("its login returned {url} as its {name}"));
             configuration.endpoints.insert(name, vec![url]);
         }
         cloud = open(connector, configuration)?;
@@ -246,7 +247,7 @@ async fn follow_endpoints(
 }
 
 impl Counts {
-    /// A line for what needs an option that was not given.
+    /// Counts and prints a test that was left out, because it needs an option that was not given.
     fn untried(&mut self, json: bool, refusal: &Refusal) -> Outcome {
         self.untried += 1;
         let (name, what) = (refusal.name, refusal.what);
@@ -261,7 +262,8 @@ impl Counts {
         Ok(())
     }
 
-    fn tell(
+    /// Counts and prints the outcome of a test.
+    fn report(
         &mut self,
         json: bool,
         name: &str,
@@ -297,6 +299,7 @@ fn too_slow() -> Verdict {
     Err(format!("took more than {} s", PATIENCE.as_secs()))
 }
 
+/// Prints a line for people, unless the output is JSON.
 fn say_unless(json: bool, line: &str) {
     if !json {
         say!("{line}");
@@ -311,7 +314,7 @@ fn read(file: &str) -> Outcome<Vec<u8>> {
     std::fs::read(file).map_err(|e| Failed::configuration(format!("cannot read {file}: {e}")))
 }
 
-/// Credentials' documents, out of pairs of a name and a file.
+/// Reads credential documents from arguments of the form NAME=FILE.
 fn documents(named: &[String]) -> Outcome<CredentialDocuments> {
     let files = pairs(named)?;
     files

@@ -40,8 +40,8 @@ pub(super) struct Wired {
 #[derive(Clone)]
 struct Served {
     basis: Basis,
-    /// `None` if the cloud is opened again at every reload: a folder, whose disk may have been
-    /// mounted since, or a cloud that could not be opened.
+    /// `None` if the cloud is opened again at every reload. That is a folder, because its disk may
+    /// have been mounted since, or a cloud that could not be opened.
     credentials: Option<Credentials>,
     server: Arc<StorageServer>,
 }
@@ -163,7 +163,7 @@ pub(super) async fn open(
         Some((before, _)) => before.reopen(array).await,
     };
     let array = opened.map_err(|e| match e {
-        ArrayError::Keyring => Failed::configuration(format!(
+        ArrayError::OtherArray => Failed::configuration(format!(
             "{} is not the key of this home's database; put the right key file in its place",
             home.keyring().display()
         )),
@@ -252,7 +252,7 @@ struct Wiring {
 
 impl Wiring {
     /// Opens the configuration's clouds, in the order of their names. Blocks the thread. Any n-k
-    /// clouds may fail in any way, so a cloud that cannot be opened keeps its place, and does not
+    /// clouds may fail in any way. So a cloud that cannot be opened keeps its place, and does not
     /// keep the others from serving.
     ///
     /// # Errors
@@ -348,7 +348,7 @@ impl Wiring {
         })
     }
 
-    /// Returns a function that tries again to open a cloud, for one that could not be opened now.
+    /// Returns a function that opens a cloud later, because it could not be opened now.
     fn open_later(&self, name: &str, section: &CloudSection, pins: &Pins) -> Open {
         let (opener, places, n) = (
             self.process.opener.clone(),

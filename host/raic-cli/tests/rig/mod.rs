@@ -11,13 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+/// A home made by `raic init` in a temporary folder, its daemon, and services that clouds use.
 pub struct Rig {
     folder: tempfile::TempDir,
     daemon: Option<Child>,
     services: Vec<Child>,
 }
 
-/// How a command ended.
+/// The end of a command: its exit code and its output.
 pub struct Ended {
     pub code: i32,
     pub out: Vec<u8>,
@@ -26,7 +27,7 @@ pub struct Ended {
 }
 
 impl Rig {
-    /// A home made by `raic init`; no daemon yet.
+    /// Makes a home with `raic init`. No daemon runs yet.
     pub fn new() -> Self {
         let rig = Self {
             folder: tempfile::tempdir().expect("a folder"),
@@ -60,7 +61,7 @@ impl Rig {
         ended(self.command(arguments).output().expect("raic starts"))
     }
 
-    /// With something at its standard input.
+    /// Runs a command with `input` at its standard input.
     pub fn raic_with(&self, arguments: &[&str], input: &[u8]) -> Ended {
         let mut command = self.command(arguments);
         command
@@ -68,7 +69,7 @@ impl Rig {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().expect("raic starts");
-        // It may end before it has read all.
+        // The command may end before it has read all of its input.
         let _ = child.stdin.take().expect("its input").write_all(input);
         ended(child.wait_with_output().expect("raic ends"))
     }
@@ -78,7 +79,7 @@ impl Rig {
         self.serve_logging("info");
     }
 
-    /// The same, with its log at that level.
+    /// Starts the daemon with its log at this level, and waits until it answers.
     pub fn serve_logging(&mut self, level: &str) {
         let log = fs::OpenOptions::new()
             .create(true)
@@ -105,16 +106,16 @@ impl Rig {
         self.daemon = Some(daemon);
     }
 
-    /// kill -9.
+    /// Ends the daemon by `kill -9`.
     pub fn kill(&mut self) {
         if let Some(mut daemon) = self.daemon.take() {
-            // It may have ended by itself.
+            // The daemon may have ended by itself.
             let _ = daemon.kill();
             daemon.wait().expect("the daemon ends");
         }
     }
 
-    /// A signal to the daemon, as `kill` names it.
+    /// Sends a signal to the daemon, by the name that `kill` takes.
     pub fn signal(&self, signal: &str) {
         let id = self.daemon.as_ref().expect("a daemon").id().to_string();
         assert!(
@@ -126,14 +127,14 @@ impl Rig {
         );
     }
 
-    /// Whether the daemon runs.
+    /// Returns whether the daemon runs.
     pub fn runs(&mut self) -> bool {
         self.daemon
             .as_mut()
             .is_some_and(|daemon| daemon.try_wait().expect("a state").is_none())
     }
 
-    /// Waits for what must come to pass.
+    /// Waits until a condition holds, and fails after 30 s.
     #[track_caller]
     pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
         let began = Instant::now();
@@ -146,7 +147,7 @@ impl Rig {
         }
     }
 
-    /// Peak resident memory of the daemon in KiB.
+    /// Returns the peak resident memory of the daemon, in KiB.
     pub fn peak_memory(&self) -> u64 {
         let id = self.daemon.as_ref().expect("a daemon").id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
@@ -160,7 +161,7 @@ impl Rig {
             .expect("a number")
     }
 
-    /// An S3 service with one bucket named `bucket`.
+    /// Starts an S3 service with one bucket named `bucket`, and returns its URL.
     pub fn service(&mut self, name: &str) -> String {
         let root = self.path(name);
         fs::create_dir_all(root.join("bucket")).expect("a bucket");
@@ -184,20 +185,20 @@ impl Rig {
         format!("http://127.0.0.1:{port}")
     }
 
-    /// Every file below a folder.
+    /// Lists every file below a folder.
     pub fn files(folder: &Path) -> Vec<PathBuf> {
-        let (mut found, mut folders) = (Vec::new(), vec![folder.to_owned()]);
+        let (mut files, mut folders) = (Vec::new(), vec![folder.to_owned()]);
         while let Some(folder) = folders.pop() {
             for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
                 let path = entry.path();
                 if path.is_dir() {
                     folders.push(path)
                 } else {
-                    found.push(path)
+                    files.push(path)
                 }
             }
         }
-        found
+        files
     }
 }
 
@@ -223,14 +224,15 @@ fn ended(out: Output) -> Ended {
 }
 
 impl Ended {
-    /// It succeeded.
+    /// Asserts that the command succeeded.
     #[track_caller]
     pub fn ok(self) -> Self {
         assert_eq!(self.code, 0, "{}{}", self.text, self.errors);
         self
     }
 
-    /// It failed with that exit code, one sentence that has every one of `words`, and no panic.
+    /// Asserts that the command failed with this exit code, without a panic, and with an error that
+    /// has all of `words`.
     #[track_caller]
     pub fn fails(self, code: i32, words: &[&str]) {
         assert_eq!(self.code, code, "{}{}", self.text, self.errors);
@@ -250,6 +252,7 @@ impl Ended {
     }
 }
 
+/// Makes `length` bytes that look random and depend on `seed` alone.
 pub fn content(length: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     (0..length)
@@ -262,7 +265,7 @@ pub fn content(length: usize, seed: u64) -> Vec<u8> {
         .collect()
 }
 
-/// The S3 connector that `cargo xtask connectors` built.
+/// Returns the path of the S3 connector that `cargo xtask connectors` built.
 pub fn component() -> String {
     let file = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .with_file_name("connectors")

@@ -219,10 +219,7 @@ impl LeaseDb {
                 |r| {
                     Ok(LeaseInfo {
                         server: r.get(0)?,
-                        id: ShareId {
-                            index: StorageIndex(r.get(1)?),
-                            share: ShareNum(r.get(2)?),
-                        },
+                        id: shares::share_id(r, 1)?,
                         account: r.get(3)?,
                         renewed: r.get(4)?,
                         expires: r.get(5)?,

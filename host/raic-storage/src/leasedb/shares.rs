@@ -85,14 +85,19 @@ pub(super) const COLUMNS: &str = "shares.id, shares.storage_index, shares.share,
      shares.state, shares.used_space, shares.objects, shares.leases, shares.lost_ms IS NOT NULL, \
      shares.is_unconfirmed";
 
+/// Reads a share's name from two columns: the storage index in `column`, the number in the next.
+pub(super) fn share_id(row: &Row<'_>, column: usize) -> rusqlite::Result<ShareId> {
+    Ok(ShareId {
+        index: StorageIndex(row.get(column)?),
+        share: ShareNum(row.get(column + 1)?),
+    })
+}
+
 pub(super) fn row(row: &Row<'_>) -> rusqlite::Result<ShareRow> {
     let (has_vanished, is_unconfirmed): (bool, bool) = (row.get(8)?, row.get(9)?);
     Ok(ShareRow {
         row: row.get(0)?,
-        id: ShareId {
-            index: StorageIndex(row.get(1)?),
-            share: ShareNum(row.get(2)?),
-        },
+        id: share_id(row, 1)?,
         kind: row.get(3)?,
         state: row.get(4)?,
         used_space: uint(row.get(5)?),

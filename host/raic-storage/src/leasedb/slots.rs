@@ -3,8 +3,8 @@
 
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::{LeaseDb, ServerId, int, states::GOING};
-use crate::{Generation, Moment, Result, ShareId, ShareNum, Span, StorageIndex};
+use super::{LeaseDb, ServerId, int, shares, states::GOING};
+use crate::{Generation, Moment, Result, ShareId, Span, StorageIndex};
 
 /// The number of a chunk, and the generation that wrote it.
 pub(crate) type NamedChunk = (u64, Generation);
@@ -298,10 +298,7 @@ impl Slots {
                 );
                 let mut statement = c.prepare_cached(&sql)?;
                 let rows = statement.query_map(params![server.0, first.0, last.0], |r| {
-                    Ok(ShareId {
-                        index: StorageIndex(r.get(0)?),
-                        share: ShareNum(r.get(1)?),
-                    })
+                    shares::share_id(r, 0)
                 })?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })
@@ -508,10 +505,7 @@ impl Slots {
                      LIMIT ?3",
                 )?;
                 let rows = statement.query_map(params![server.0, now, int(u64::from(limit))], |r| {
-                    Ok(ShareId {
-                        index: StorageIndex(r.get(0)?),
-                        share: ShareNum(r.get(1)?),
-                    })
+                    shares::share_id(r, 0)
                 })?;
                 Ok(rows.collect::<rusqlite::Result<_>>()?)
             })

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, params};
 
-use super::{LeaseDb, ServerId, uint};
-use crate::{Moment, Result, ShareId, ShareNum, Span, StorageIndex};
+use super::{LeaseDb, ServerId, shares, uint};
+use crate::{Moment, Result, ShareId, Span};
 
 /// A contradiction between a listing and the row of a share. The database stores these numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,10 +57,7 @@ impl LeaseDb {
                  WHERE server = ?1 AND storage_index BETWEEN ?2 AND ?3",
             )?;
             let rows = statement.query_map(params![server.0, first.0, last.0], |r| {
-                let id = ShareId {
-                    index: StorageIndex(r.get(0)?),
-                    share: ShareNum(r.get(1)?),
-                };
+                let id = shares::share_id(r, 0)?;
                 let suspect = Suspect {
                     what: r.get(2)?,
                     object: r.get(3)?,

@@ -583,10 +583,7 @@ impl LeaseDb {
             );
             let mut statement = c.prepare(&sql)?;
             let rows = statement.query_map([], |r| {
-                let id = ShareId {
-                    index: StorageIndex(r.get(1)?),
-                    share: ShareNum(r.get(2)?),
-                };
+                let id = shares::share_id(r, 1)?;
                 Ok((r.get(0)?, id))
             })?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -1,5 +1,5 @@
-//! What a connector says where the service refuses: with credentials that are made wrong, in
-//! rehearsals, and with what the author has set up at the service.
+//! Tests of the errors that a connector reports if its service refuses. Some change the
+//! credentials, some rehearse an answer, and some need a set-up by the author at the service.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -15,13 +15,13 @@ use raic_wasm::{
 };
 use zeroize::Zeroizing;
 
-/// How far off the connector's clock is put: more than the quarter of an hour that signatures
+/// How far the connector's clock is set wrong: more than the quarter of an hour that signatures
 /// allow.
 const OFF: Duration = Duration::from_secs(2 * 3600);
-/// The time to wait that a service names.
+/// The time to wait that the rehearsed service names.
 const WAIT: Duration = Duration::from_secs(7);
 
-/// What is set up.
+/// The way in which the service is made to refuse.
 enum Way {
     Credentials,
     Clock,
@@ -32,12 +32,12 @@ enum Way {
     Expired,
 }
 
-/// Something that is tried beside the suite's behaviours.
+/// A test in addition to the suite's behaviours.
 pub(super) struct Refusal {
     way: Way,
     pub(super) name: &'static str,
     pub(super) what: &'static str,
-    /// The option that it needs.
+    /// The option that the test needs; `None` if it needs no option.
     pub(super) needs: Option<&'static str>,
 }
 
@@ -45,63 +45,64 @@ pub(super) const REFUSALS: [Refusal; 7] = [
     Refusal {
         way: Way::Credentials,
         name: "credentials",
-        what: "wrong credentials are refused, and said to be the reason",
+        what: "wrong credentials are refused, and reported as the reason",
         needs: None,
     },
     Refusal {
         way: Way::Clock,
         name: "clock",
-        what: "a clock that is off is said to be the reason, where the service minds",
+        what: "a wrong clock is reported as the reason, if the service checks it",
         needs: None,
     },
     Refusal {
         way: Way::Throttling,
         name: "throttling",
-        what: "a service that is asked too much is said to be, with the time to wait",
+        what: "throttling by the service is reported, with the time to wait",
         needs: None,
     },
     Refusal {
         way: Way::Failures,
         name: "failures",
-        what: "failures of the service are tried again",
+        what: "failures of the service are reported so that the host tries again",
         needs: None,
     },
     Refusal {
         way: Way::Container,
         name: "container",
-        what: "a missing container is said to be the reason; it is made, kept while in use, and removed",
-        needs: Some("--missing NAME=VALUE, the setting that names a container that is not there"),
+        what: "a missing container is reported; it is created, kept while in use, and deleted",
+        needs: Some("--missing NAME=VALUE, the setting that names a container that does not exist"),
     },
     Refusal {
         way: Way::ReadOnly,
         name: "read-only",
-        what: "credentials that may only read do, and what they may not is said to be the permission",
+        what: "credentials that may only read can read; a write is reported as forbidden",
         needs: Some("--read-only NAME=FILE, a credential that may only read"),
     },
     Refusal {
         way: Way::Expired,
         name: "expired",
-        what: "credentials that have ended are said to be the reason",
-        needs: Some("--expired NAME=FILE, a credential that has ended"),
+        what: "expired credentials are reported as the reason",
+        needs: Some("--expired NAME=FILE, a credential that has expired"),
     },
 ];
 
-/// What is tried, and what was set up for it.
+/// The connector that is tested, and the author's set-up for the tests.
 pub(super) struct SetUp<'a> {
     pub(super) connector: &'a Connector,
     pub(super) configuration: &'a Configuration,
-    /// The cloud that works.
+    /// The cloud with the right settings and credentials.
     pub(super) cloud: &'a ConnectorCloud,
     pub(super) prefix: &'a str,
-    /// Settings of a container that is not there; credentials that may only read, and that have
-    /// ended. Empty where none were given.
+    /// Settings that name a container that does not exist; empty if none were given.
     pub(super) missing: BTreeMap<String, String>,
+    /// Credentials that may only read; empty if none were given.
     pub(super) read_only: CredentialDocuments,
+    /// Credentials that have expired; empty if none were given.
     pub(super) expired: CredentialDocuments,
 }
 
 impl SetUp<'_> {
-    /// Tries one; none where what it needs was not given.
+    /// Runs a test; `None` if the option that it needs was not given.
     pub(super) async fn check(&self, refusal: &Refusal) -> Option<Verdict> {
         let prefix = &format!("{}{}/", self.prefix, refusal.name);
         Some(match refusal.way {
@@ -132,7 +133,7 @@ impl SetUp<'_> {
         })
     }
 
-    /// The cloud while every request is answered so.
+    /// Returns the cloud with this answer rehearsed for every request.
     fn answered(&self, status: u16, headers: Vec<(String, String)>) -> ConnectorCloud {
         let answer = Some(RehearsedAnswer { status, headers });
         self.cloud.rehearsing(Rehearsal {
@@ -158,7 +159,7 @@ impl SetUp<'_> {
             settings,
             ..self.configuration.clone()
         })?);
-        // Only what is known not to be there is made and removed.
+        // A container is created and deleted only if it is known not to exist.
         missing_container(&cloud, prefix).await?;
         let checked = container(&cloud, prefix).await;
         let Err(why) = checked else { return checked };
@@ -183,18 +184,19 @@ impl SetUp<'_> {
     }
 }
 
-/// What a service is too busy for is asked again, as every cloud is.
+/// Puts the daemon's retries around a cloud, so that a busy service is asked again.
 fn patient(cloud: ConnectorCloud) -> Retry<ConnectorCloud> {
     Retry::new(cloud, RetryPolicy::default())
 }
 
-/// With every credential a little other, nothing may be written, and the error must say why.
+/// Tests that nothing can be written with slightly changed credentials, and that the error reports
+/// them as the reason.
 async fn wrong_credentials(connector: &Connector, right: &Configuration, prefix: &str) -> Verdict {
     let secrets = with_garbled(connector, right, |part| part.secret);
     let Some(secrets) = secrets else {
         return Ok(Finding::Lacks("the connector takes no secrets".to_owned()));
     };
-    // A private key that is changed is none any more; whose key it is can be changed.
+    // A changed private key is no key any more. Then the parts that are not secret are changed.
     let opened = ConnectorCloud::new("test", connector, &secrets)
         .ok()
         .or_else(|| {
@@ -209,7 +211,8 @@ async fn wrong_credentials(connector: &Connector, right: &Configuration, prefix:
     }
 }
 
-/// The configuration with parts of its credentials changed; none where there are none of these.
+/// Returns the configuration with some parts of its credentials changed; `None` if it has no such
+/// parts.
 fn with_garbled(
     connector: &Connector,
     right: &Configuration,
@@ -231,8 +234,8 @@ fn with_garbled(
     })
 }
 
-/// Changes a part of a document by one character in its middle; false where it is not there, or is
-/// a URL, which says where to go.
+/// Changes one character in the middle of a part of a document. Returns `false` if the document
+/// lacks the part, or if the part is a URL, which names a host.
 fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
     let changed = |text: &str| -> Option<String> {
         if text.contains("://") {
@@ -240,11 +243,11 @@ fn garble(document: &mut Zeroizing<Vec<u8>>, from: &str) -> bool {
         }
         let mut bytes = text.as_bytes().to_vec();
         let middle = bytes.len() / 2;
-        let at = (middle..bytes.len())
+        let place = (middle..bytes.len())
             .chain(0..middle)
             .find(|i| bytes[*i].is_ascii_alphanumeric())?;
-        bytes[at] = match bytes[at] {
-            b'a' | b'A' | b'0' => bytes[at] + 1,
+        bytes[place] = match bytes[place] {
+            b'a' | b'A' | b'0' => bytes[place] + 1,
             b if b.is_ascii_digit() => b'0',
             b if b.is_ascii_lowercase() => b'a',
             _ => b'A',
