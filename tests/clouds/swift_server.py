@@ -169,7 +169,15 @@ write("proxy", {
     "filter:container-quotas": {"use": "egg:swift#container_quotas"},
     **{f"filter:{name}": {"use": f"egg:swift#{name}"}
        for name in ("catch_errors", "healthcheck", "listing_formats", "copy", "slo", "dlo")},
-    "app:proxy-server": {"use": "egg:swift#proxy", "account_autocreate": "true"},
+    # Swift waits half a second for a connection, and answers 503 then: too little on a machine that
+    # compiles meanwhile.
+    "app:proxy-server": {
+        "use": "egg:swift#proxy",
+        "account_autocreate": "true",
+        "conn_timeout": "20",
+        "node_timeout": "60",
+        "recoverable_node_timeout": "60",
+    },
 })
 sockets["proxy"] = eventlet.listen(("127.0.0.1", port), backlog=1024)
 

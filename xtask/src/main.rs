@@ -268,15 +268,8 @@ fn demo(arguments: &[String]) -> Outcome {
 fn release() -> Outcome {
     let connectors = connectors::connectors(false)?;
     let mut build = cargo();
-    build.args([
-        "build",
-        "--release",
-        "--workspace",
-        "--bin",
-        "raic",
-        "--all-features",
-        "--locked",
-    ]);
+    // Without the features that are for tests.
+    build.args(["build", "--release", "--package", "raic-cli", "--locked"]);
     stage("release", build.env("RAIC_CONNECTORS", connectors))?;
     // Nine tenths of the binary are debug information. It goes into a file beside the released
     // binary, where debuggers find it. What cargo built stays as it is, since cargo would not build

@@ -223,6 +223,11 @@ impl Inner {
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
     {
+        // Before a cloud is asked: a misspelt name is answered at once.
+        let account = match &options.account {
+            Some(name) => self.catalog.leasedb().account(name).await?.id,
+            None => AccountId::ANONYMOUS,
+        };
         self.keyring_is_stored().await?;
         // Without the clouds that failed lately, the file would be refused. Perhaps they are back.
         let (suspects, others): (Vec<_>, Vec<_>) = self
@@ -233,15 +238,7 @@ impl Inner {
             self.that_answer(suspects).await;
         }
         let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
-        let PutOptions {
-            transfer,
-            account,
-            size,
-        } = options;
-        let account = match account {
-            Some(name) => self.catalog.leasedb().account(&name).await?.id,
-            None => AccountId::ANONYMOUS,
-        };
+        let PutOptions { transfer, size, .. } = options;
         let target = |(s, share): (&Arc<StorageServer>, u8)| Target {
             share: ShareNum(share),
             server: s.id(),

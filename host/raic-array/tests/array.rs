@@ -91,7 +91,7 @@ impl Rig {
             );
             servers.push(Arc::new(server.await?));
         }
-        let supervisor = Supervisor::start(leasedb.clone(), &servers, None);
+        let work_leasedb = leasedb.clone();
         let array = Array::open(ArrayConfig {
             geometry: Geometry {
                 k,
@@ -107,8 +107,10 @@ impl Rig {
             holds,
             budget: self.budget.clone(),
         });
+        let array = array.await?;
+        let supervisor = Supervisor::start(work_leasedb, array.servers(), None);
         Ok(Running {
-            array: array.await?,
+            array,
             _supervisor: supervisor,
         })
     }

@@ -163,7 +163,8 @@ impl Client<'_> {
 
 fn broke_off(e: hyper::Error) -> Failed {
     Failed::other(format!(
-        "the daemon's answer broke off: {e}; the daemon ended or was stopped, or its log has the reason"
+        "the daemon's answer broke off: {e}; the daemon ended or was stopped, or its log has the \
+         reason"
     ))
 }
 

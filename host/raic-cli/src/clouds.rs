@@ -194,7 +194,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                 return print_json(&json!({"cloud": name, "adopted": true}));
             }
             say!(
-                "cloud {name:?} is this array's again; `raic lease reconcile` finds the shares that it lost"
+                "cloud {name:?} is this array's again; `raic lease reconcile` finds the shares \
+                 that it lost"
             );
             Ok(())
         }

@@ -48,8 +48,8 @@ pub(crate) enum ConnectorCommand {
         #[arg(long)]
         yes: bool,
     },
-    /// Takes an approval back: no cloud can run that connector from the daemon's next start, or
-    /// `raic reload`, on
+    /// Takes an approval back; no cloud can run the connector after the daemon's next start or
+    /// `raic reload`
     Revoke {
         /// The connector: its SHA-256 (8 digits or more), or its name for the version approved last
         connector: String,

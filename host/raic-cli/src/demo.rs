@@ -148,7 +148,8 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     demo.read_back(&sha256)?;
 
     step(
-        "Both run again; every object of a third is overwritten in the middle, and the file is read back",
+        "Both run again; every object of a third is overwritten in the middle, and the file is \
+         read back",
     );
     demo.restart_service(0)?;
     demo.restart_service(2)?;

@@ -363,7 +363,7 @@ pub(crate) async fn ls(home: &Home, json: bool, prefix: &str) -> Outcome {
                     "{:>14}  {}  {}\n",
                     file.size,
                     when(file.modified_ms),
-                    file.name
+                    raic_wasm::shown(&file.name)
                 ))?
             };
             if !more {

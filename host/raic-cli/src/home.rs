@@ -98,6 +98,9 @@ impl Home {
 /// Longest path of a socket that the system takes, in bytes.
 const LONGEST_SOCKET: usize = 107;
 
+/// The mode of folders in which everybody may make files.
+const STICKY: u32 = 0o1000;
+
 impl Home {
     /// Requires that the home's path is short enough for the socket in it.
     pub(crate) fn require_short(&self) -> Outcome {
@@ -106,7 +109,8 @@ impl Home {
             return Ok(());
         }
         Err(Failed::configuration(format!(
-            "the home's path is {here} bytes long, and its socket allows {}; choose a shorter --home",
+            "the home's path is {here} bytes long, and its socket allows {}; choose a shorter \
+             --home",
             LONGEST_SOCKET - (whole - here)
         )))
     }
@@ -116,6 +120,13 @@ impl Home {
     pub(crate) fn close_to_others(&self) -> Outcome {
         let failed = |e: io::Error| Failed::io(self.0.display(), &e);
         let mode = fs::metadata(&self.0).map_err(failed)?.permissions().mode();
+        // Such as /tmp: closed, nobody else could work any longer.
+        if mode & STICKY != 0 {
+            return Err(Failed::configuration(format!(
+                "{} is a folder for everybody; choose a folder of its own with --home",
+                self.0.display()
+            )));
+        }
         if mode & 0o077 != 0 {
             fs::set_permissions(&self.0, fs::Permissions::from_mode(mode & !0o077))
                 .map_err(failed)?;
@@ -163,7 +174,8 @@ pub(crate) fn read(path: &Path) -> Outcome<Vec<u8>> {
             _ if e.kind() != io::ErrorKind::NotFound => "",
             Some("config.toml") => "; `raic init` makes a home",
             Some("keyring.json" | "keyring.sealed") => {
-                "; it belongs to this home's keys, without which no file opens; put it back from a backup"
+                "; it belongs to this home's keys, without which no file opens; put it back from a \
+                 backup"
             }
             _ => "",
         };

@@ -32,6 +32,7 @@ use crate::{
 
 #[derive(Parser)]
 #[command(
+    name = "raic",
     version,
     about = "Keeps files encrypted and erasure-coded over independent clouds: any n-k of them may fail",
     after_help = EXIT_CODES
@@ -108,7 +109,7 @@ enum Command {
     Account(storage::AccountCommand),
     /// Shows the space that accounts and clouds use
     Usage {
-        /// The kind of the lines
+        /// The kind of the lines: one for each account, each cloud, or each day of the history
         #[arg(long, value_enum, default_value_t = storage::By::Account)]
         by: storage::By,
     },

@@ -62,12 +62,12 @@ pub(crate) struct OpenedCloud {
     pub(crate) credentials: Option<Credentials>,
 }
 
-/// A cloud's credential documents: their sources, and the documents that were read last.
+/// A cloud's credential documents: their sources, and the documents that the cloud began with.
 #[derive(Clone)]
 pub(crate) struct Credentials {
     home: Home,
     sources: BTreeMap<String, Source>,
-    last: Arc<Mutex<Option<CredentialDocuments>>>,
+    first: Arc<Mutex<Option<CredentialDocuments>>>,
 }
 
 impl Credentials {
@@ -75,28 +75,33 @@ impl Credentials {
         Self {
             home: home.clone(),
             sources: sources.clone(),
-            last: Arc::default(),
+            first: Arc::default(),
         }
     }
 
-    /// Reads the documents from their sources. Blocks the thread, and may run commands.
+    /// Reads the documents from their sources, and keeps those that the cloud begins with. Blocks
+    /// the thread, and may run commands.
     fn read(&self) -> Result<CredentialDocuments, String> {
+        let documents = self.load()?;
+        self.first.lock().get_or_insert_with(|| documents.clone());
+        Ok(documents)
+    }
+
+    fn load(&self) -> Result<CredentialDocuments, String> {
         let load = |(name, source): (&String, &Source)| {
             let document = source
                 .load(&self.home)
                 .map_err(|e| format!("credential {name:?}: {e}"))?;
-            Ok::<_, String>((name.clone(), document))
+            Ok((name.clone(), document))
         };
-        let documents: CredentialDocuments =
-            self.sources.iter().map(load).collect::<Result<_, _>>()?;
-        *self.last.lock() = Some(documents.clone());
-        Ok(documents)
+        self.sources.iter().map(load).collect()
     }
 
-    /// Reads the documents again, and returns whether they equal those that were read before.
+    /// Reads the documents again, and returns whether they equal those that the cloud began
+    /// with. A cloud that has rotated its credentials since is opened anew then.
     pub(crate) fn are_unchanged(&self) -> bool {
-        let last = self.last.lock().clone();
-        last.is_some() && self.read().ok() == last
+        let first = self.first.lock().clone();
+        first.is_some() && self.load().ok() == first
     }
 }
 
@@ -197,6 +202,16 @@ impl Opener {
         };
         let package = self.approved.find(version);
         package.is_ok_and(|package| self.engine.must_compile(&package, self.approved.compiled()))
+    }
+
+    /// Returns whether the version of its connector that a cloud runs is still approved, and its
+    /// file unchanged.
+    pub(crate) fn is_approved(&self, name: &str, section: &CloudSection, pins: &Pins) -> bool {
+        let CloudSection::Cloud { connector, .. } = section else {
+            return true;
+        };
+        let pinned = pins.get(name).and_then(|pin| pin.sha256_of(connector));
+        self.approved.find(pinned.unwrap_or(connector)).is_ok()
     }
 
     /// Opens a cloud behind its connector, with the decorators that the daemon puts around it.

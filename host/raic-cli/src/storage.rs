@@ -215,7 +215,7 @@ pub(crate) enum LeaseCommand {
         #[arg(long, default_value = "anonymous")]
         account: String,
     },
-    /// Deletes the shares without a lease now, without waiting for the daemon
+    /// Ends leases that are due and deletes shares without a lease, without waiting for the daemon
     Collect {
         /// Only show the shares that would be deleted
         #[arg(long)]
@@ -230,7 +230,7 @@ pub(crate) enum LeaseCommand {
         #[arg(long)]
         replace_database: bool,
         /// Only record that the database is a backup, while no daemon runs; do this before the
-        /// rebuild, which then looks in the containers for newer shares
+        /// rebuild, so that it looks in the containers for newer shares
         #[arg(long, conflicts_with = "replace_database")]
         restored_backup: bool,
     },

@@ -79,6 +79,11 @@ impl Drop for Practice {
     }
 }
 
+fn approve_practice(rig: &Rig) {
+    let file = built("practice").display().to_string();
+    rig.raic(&["connector", "approve", &file, "--yes"]).ok();
+}
+
 /// Returns the SHA-256 of the connector version that a cloud runs.
 fn runs(rig: &Rig, cloud: &str) -> String {
     let listed = rig.raic(&["--json", "cloud", "list"]).ok().text;
@@ -245,13 +250,7 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
     let port = service.url.rsplit(':').next().expect("its port").to_owned();
-    rig.raic(&[
-        "connector",
-        "approve",
-        &built("practice").display().to_string(),
-        "--yes",
-    ])
-    .ok();
+    approve_practice(&rig);
     let first = fs::read_to_string(&token).expect("the token");
     rig.serve_logging("trace");
     let (endpoint, credential) = (
@@ -293,6 +292,72 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     assert!(
         first != second && !log.contains(first.trim()) && !log.contains(second.trim()),
         "no secret is logged"
+    );
+}
+
+#[test]
+fn a_reload_keeps_a_cloud_that_did_not_change_and_opens_one_that_did() {
+    let mut rig = Rig::new();
+    approve_practice(&rig);
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    rig.serve_logging("raic_wasm=debug,info");
+    let (endpoint, credential) = (
+        format!("endpoint={}", service.url),
+        format!("account={}", token.display()),
+    );
+    let add = [
+        "cloud",
+        "add",
+        "mine",
+        "--connector",
+        "practice",
+        "--replace",
+        "local-1",
+    ];
+    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
+        .ok();
+    let works = |rig: &Rig| {
+        let status = rig.raic(&["--json", "status"]).ok().text;
+        let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
+        let clouds = status["clouds"].as_array().expect("clouds").clone();
+        let mine = clouds.into_iter().find(|cloud| cloud["name"] == "mine");
+        mine.expect("mine")["fault"].is_null()
+    };
+    Rig::until("the cloud works", || works(&rig));
+    let file = content(300_000, 11);
+    rig.raic_with(&["put", "-", "file"], &file).ok();
+    for _ in 0..3 {
+        let reloaded = rig.raic(&["reload"]).ok();
+        assert_eq!(reloaded.errors, "", "no cloud is named");
+    }
+    assert_eq!(rig.raic(&["get", "file", "-"]).ok().out, file);
+
+    // A token that does not count any more is read by a reload that is refused for another reason,
+    // and by the next one: the cloud must not go on with the old token as if nothing had changed.
+    let config = fs::read_to_string(rig.home("config.toml")).expect("the configuration");
+    let good = fs::read_to_string(&token).expect("the token");
+    fs::write(&token, "another-token").expect("a file");
+    let bad = config.replace("path = \"clouds/", "path = \"none/");
+    fs::write(rig.home("config.toml"), bad).expect("written");
+    rig.raic(&["reload"]).fails(4, &["local-2"]);
+    fs::write(rig.home("config.toml"), &config).expect("written");
+    let reloaded = rig.raic(&["reload"]).ok();
+    assert!(reloaded.errors.contains("\"mine\""), "{}", reloaded.errors);
+    fs::write(&token, good).expect("a file");
+    rig.raic(&["reload"]).ok();
+    assert!(works(&rig));
+
+    // A connector that is revoked runs until the next reload, and no longer.
+    rig.raic(&["connector", "revoke", "practice", "--force"])
+        .ok();
+    assert!(works(&rig));
+    let reloaded = rig.raic(&["reload"]).ok();
+    assert!(reloaded.errors.contains("\"mine\""), "{}", reloaded.errors);
+    assert_eq!(
+        rig.raic(&["get", "file", "-"]).ok().out,
+        file,
+        "the other clouds have shares enough"
     );
 }
 
@@ -383,13 +448,7 @@ fn a_daemon_serves_while_it_compiles_its_connectors() {
     let mut rig = Rig::new();
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
-    rig.raic(&[
-        "connector",
-        "approve",
-        &built("practice").display().to_string(),
-        "--yes",
-    ])
-    .ok();
+    approve_practice(&rig);
     rig.serve();
     let (endpoint, credential) = (
         format!("endpoint={}", service.url),
@@ -492,13 +551,7 @@ fn a_cloud_that_never_answers_is_added_after_a_while_and_said_to_be_waited_for()
     let token = rig.path("token");
     fs::write(&token, "token").expect("a file");
     let credential = format!("account={}", token.display());
-    rig.raic(&[
-        "connector",
-        "approve",
-        &built("practice").display().to_string(),
-        "--yes",
-    ])
-    .ok();
+    approve_practice(&rig);
     rig.serve();
     let began = std::time::Instant::now();
     let add = [

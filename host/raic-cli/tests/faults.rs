@@ -7,7 +7,7 @@
 
 mod rig;
 
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path};
+use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
 
 use rig::{Ended, Rig, component, content};
 
@@ -369,4 +369,27 @@ fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     assert!(same.success(), "other bytes came back");
     let peak = rig.peak_memory() >> 10;
     assert!(peak < 256, "the daemon had {peak} MiB");
+}
+
+/// Closed to everybody else, a folder such as /tmp would be lost to all who work in it.
+#[test]
+fn a_folder_for_everybody_is_not_made_a_home() {
+    let rig = Rig::new();
+    let shared = rig.path("shared");
+    fs::create_dir(&shared).unwrap();
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).unwrap();
+    let init = Command::new(env!("CARGO_BIN_EXE_raic"))
+        .arg("--home")
+        .arg(&shared)
+        .arg("init")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&init.stderr).into_owned();
+    assert!(
+        init.status.code() == Some(4) && errors.contains("for everybody"),
+        "{errors}"
+    );
+    let mode = fs::metadata(&shared).unwrap().permissions().mode();
+    assert_eq!(mode & 0o7777, 0o1777);
+    assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
 }

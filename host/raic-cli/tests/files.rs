@@ -411,7 +411,7 @@ fn kill_9_at_any_moment_of_a_put_loses_nothing_acknowledged() {
         );
         whole += usize::from(read.code == 0);
     }
-    // The shares of the other uploads belong to no file, and rest: this home might be a copy, and
+    // The shares of the other uploads belong to no file, and rest. This home might be a copy, and
     // the daemon of the other home might go on with them.
     let shares = Rig::files(&rig.home("clouds/1/shares")).len();
     assert!(

@@ -33,6 +33,7 @@ use std::{future::Future, sync::Arc};
 
 use axum::{
     Json, Router,
+    body::Bytes,
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -111,6 +112,7 @@ fn code_of_storage(e: &StorageError) -> (StatusCode, Code) {
         StorageError::AccountExists(_) => (StatusCode::CONFLICT, Code::Configuration),
         StorageError::Unusable { .. }
         | StorageError::NoCloud(_)
+        | StorageError::NeverACloud(_)
         | StorageError::AccountName(_)
         | StorageError::Quotas { .. } => (StatusCode::BAD_REQUEST, Code::Configuration),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Other),
@@ -180,9 +182,14 @@ impl Admin {
     }
 }
 
-async fn reload(State(admin): Shared, versions: Option<Json<ConnectorVersions>>) -> Response {
-    let versions = versions.map(|Json(versions)| versions).unwrap_or_default();
-    match admin.control.reload(versions).await {
+async fn reload(State(admin): Shared, body: Bytes) -> Response {
+    let versions = match &*body {
+        [] => Ok(ConnectorVersions::new()),
+        text => serde_json::from_slice(text)
+            .map_err(|e| format!("the request's versions of connectors make no sense: {e}")),
+    };
+    let reloaded = async { admin.control.reload(versions?).await };
+    match reloaded.await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
         Err(error) => {
             let failure = Failure {

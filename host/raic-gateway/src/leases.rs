@@ -70,7 +70,7 @@ pub(crate) async fn leases(
     let line = |l: LeaseInfo| LeaseLine {
         expires_ms: l
             .expires
-            .filter(|_| !lasts.contains(&l.server))
+            .filter(|_| l.state == ShareState::Coming || !lasts.contains(&l.server))
             .map(Moment::as_millis),
         cloud: l.server,
         storage_index: l.id.index.to_string(),

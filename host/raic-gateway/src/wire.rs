@@ -11,8 +11,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Code {
-    /// Any failure that has no code of its own.
-    Other,
     /// The command line is wrong.
     Usage,
     /// The text cannot be the name of a file, or is not a storage index.
@@ -38,6 +36,10 @@ pub enum Code {
     Busy,
     /// The content to be stored broke off, or is not as long as the client announced.
     ContentBrokeOff,
+    /// Any failure that has no code of its own, or a code that this program does not know: the
+    /// daemon may be of another version.
+    #[serde(other)]
+    Other,
 }
 
 /// A failed operation.

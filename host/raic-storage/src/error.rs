@@ -192,6 +192,9 @@ pub enum StorageError {
     /// There is no cloud of that name.
     #[error("there is no cloud {0:?}; `raic cloud list` shows all clouds")]
     NoCloud(String),
+    /// There never was a cloud of that name.
+    #[error("there never was a cloud {0:?} in this home")]
+    NeverACloud(String),
     /// There is no such account.
     #[error(
         "there is no account {0:?}; `raic account list` shows all accounts, `raic account create` \

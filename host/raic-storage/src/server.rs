@@ -199,6 +199,11 @@ impl StorageServer {
         self.ownership.lock()
     }
 
+    /// Forgets what was seen of the container's owner, so that the next operation looks anew.
+    pub fn forget_owner(&self) {
+        *self.ownership() = None;
+    }
+
     /// Reads the container's owner, writes this run into the container, and claims a container that
     /// never had an owner.
     ///

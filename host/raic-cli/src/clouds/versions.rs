@@ -49,25 +49,40 @@ pub(super) async fn reopen(home: &Home, pins: &Pins) -> Outcome<bool> {
 }
 
 pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
-    Config::load(home)?;
+    let config = Config::load(home)?;
     if !reopen(home, &Pins::new()).await? {
         return Err(Failed {
             code: Code::NoDaemon,
-            sentence: "no daemon runs that could read config.toml again; `raic serve` reads it at its start".to_owned(),
+            sentence: "no daemon runs; `raic serve` reads config.toml at its start".to_owned(),
         });
     }
-    let status: Status = Client(home)
-        .ask(Method::GET, "/v1/status", nothing())
-        .await?;
-    let faults: BTreeMap<_, _> = status
-        .clouds
+    if !json {
+        say!("the daemon has read the configuration and the credentials again");
+    }
+    let status: Outcome<Status> = Client(home).ask(Method::GET, "/v1/status", nothing()).await;
+    let clouds = match status {
+        Ok(status) => status.clouds,
+        // The reload is done all the same.
+        Err(failed) => {
+            tell!(
+                "warning: how the clouds are was not found out: {}",
+                failed.sentence
+            );
+            Vec::new()
+        }
+    };
+    let is_wanted = |name: &str| {
+        let section = config.clouds.get(name);
+        section.is_some_and(|section| !section.is_read_only())
+    };
+    let faults: BTreeMap<_, _> = clouds
         .into_iter()
+        .filter(|cloud| is_wanted(&cloud.name))
         .filter_map(|cloud| Some((cloud.name, cloud.fault?)))
         .collect();
     if json {
         return print_json(&json!({"reloaded": true, "faults": faults}));
     }
-    say!("the daemon has read the configuration and the credentials again");
     for (name, fault) in faults {
         tell!("warning: cloud {name:?} does not work: {fault}");
     }
@@ -146,7 +161,8 @@ pub(super) async fn upgrade(home: &Home, json: bool, name: &str, sha256: Option<
     }
     if let Some(fault) = fault {
         tell!(
-            "warning: the cloud does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes back"
+            "warning: the cloud does not work with it: {fault}; `raic cloud upgrade {name} SHA` goes \
+             back"
         );
     }
     Ok(())

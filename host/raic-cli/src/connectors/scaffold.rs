@@ -78,7 +78,8 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
     if !is_crate_name {
         return Err(Failed::configuration(format!(
-            "{name:?} cannot be a connector's name: a letter, then a-z, 0-9 and -, 48 characters at most"
+            "{name:?} cannot be a connector's name: a letter, then a-z, 0-9 and -, 48 characters \
+             at most"
         )));
     }
     let manifest = renamed(FILES[3].1, name, "");
@@ -111,11 +112,10 @@ pub(super) fn new(json: bool, arguments: &NewArguments) -> Outcome {
         "  raic connector build {0}     makes {0}/{name}.wasm",
         folder.display()
     );
+    say!("  raic connector practice      runs the service, and prints how to test the connector");
     say!(
-        "  raic connector practice      runs the service, and prints how to test the connector on it"
-    );
-    say!(
-        "then make it speak to yours: src/lib.rs has the requests, connector.toml the settings and hosts"
+        "then make it speak to yours: src/lib.rs has the requests, connector.toml the settings and \
+         hosts"
     );
     Ok(())
 }

@@ -211,7 +211,8 @@ pub(super) fn show(package: &Package, json: bool) -> Outcome {
     }
     for network in unhidden_logins(manifest) {
         say!(
-            "  warning: the answer of {network:?} to a secret hides no token: the connector can read all of it"
+            "  warning: the answer of {network:?} to a secret hides no token: the connector can \
+             read all of it"
         );
     }
     Ok(())

@@ -42,8 +42,8 @@ pub(crate) struct TestArguments {
     /// The file with a credential's document; may be repeated
     #[arg(long = "credential", value_name = "NAME=FILE")]
     credentials: Vec<String>,
-    /// The URL of an endpoint that a login returns, such as Swift's storage, if no setting names
-    /// its host, or if only a put returns it
+    /// The URL of an endpoint that a login returns, such as Swift's storage; needed if no setting
+    /// names the host, or if only a put returns it
     #[arg(long = "endpoint", value_name = "NAME=URL")]
     endpoints: Vec<String>,
     /// The file of a certificate authority (PEM) to trust, in addition to the system's

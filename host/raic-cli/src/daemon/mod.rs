@@ -60,7 +60,9 @@ impl Control for Daemon {
             let before = self.live.array();
             let opened = wiring::open(&self.process, Some((&before, &wired)), versions).await;
             let (array, opened) = opened.map_err(|failed| failed.sentence)?;
+            // The work of the configuration before ends here.
             *wired = opened;
+            wired.start_work(&array);
             self.live.replace(array);
             Ok(())
         })
@@ -159,8 +161,9 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         budget: ChunkBudget::new(storage.memory.as_u64()),
     };
     let database = process.database.clone();
-    let (array, wired) = wiring::open(&process, None, Pins::new()).await?;
+    let (array, mut wired) = wiring::open(&process, None, Pins::new()).await?;
     tidy_spool(&array, &process.spool).await?;
+    wired.start_work(&array);
     let listener = listen(&home)?;
     let hangups = reload_on_hangup(
         home.clone(),

@@ -33,7 +33,19 @@ pub(super) struct Wired {
     leasedb: LeaseDb,
     /// The clouds that are served, by name.
     served: BTreeMap<String, Served>,
-    _supervisor: Supervisor,
+    reconcile_every: Duration,
+    supervisor: Option<Supervisor>,
+}
+
+impl Wired {
+    /// Starts the work beside the requests. This comes after the array was opened, which makes sure
+    /// that the database is its own and lets the uploads of earlier runs rest; and after the work
+    /// of the configuration before has ended.
+    pub(super) fn start_work(&mut self, array: &Array) {
+        let every = Some(self.reconcile_every);
+        let supervisor = Supervisor::start(self.leasedb.clone(), array.servers(), every);
+        self.supervisor = Some(supervisor);
+    }
 }
 
 /// A cloud that is served: its storage server, and what the server was made from.
@@ -108,6 +120,7 @@ pub(super) async fn open(
         },
         owner,
         kept: before.map_or_else(BTreeMap::new, |(_, wired)| wired.served.clone()),
+        stored: stored.clone(),
         config: config.clone(),
     };
     let pins: Pins = stored.clone().into_iter().chain(versions).collect();
@@ -142,7 +155,6 @@ pub(super) async fn open(
         served.insert(name, one);
     }
     let reconcile_every = Duration::from_secs(3600) * config.storage.reconcile_hours.max(1);
-    let supervisor = Supervisor::start(leasedb.clone(), &servers, Some(reconcile_every));
     let array = ArrayConfig {
         geometry: Geometry {
             k: config.array.k,
@@ -182,7 +194,8 @@ pub(super) async fn open(
     let wired = Wired {
         leasedb,
         served,
-        _supervisor: supervisor,
+        reconcile_every,
+        supervisor: None,
     };
     Ok((array, wired))
 }
@@ -248,6 +261,8 @@ struct Wiring {
     compiling: Compiling,
     /// The clouds that are served already.
     kept: BTreeMap<String, Served>,
+    /// The pins that are stored.
+    stored: Pins,
 }
 
 impl Wiring {
@@ -277,11 +292,16 @@ impl Wiring {
         faults: &mut Vec<String>,
     ) -> Outcome<Cloud> {
         let basis = self.basis(name, section, pins)?;
+        let opener = &self.process.opener;
         let kept = self.kept.get(name).filter(|kept| {
             let credentials = kept.credentials.as_ref();
-            kept.basis == basis && credentials.is_some_and(Credentials::are_unchanged)
+            kept.basis == basis
+                && opener.is_approved(name, section, pins)
+                && credentials.is_some_and(Credentials::are_unchanged)
         });
         if let Some(kept) = kept {
+            // Its container may have been made, or taken by another, since it was looked at.
+            kept.server.forget_owner();
             return Ok(Cloud::Kept(kept.clone()));
         }
         let unusable = |backend: UnusableBackend, basis| Cloud::Opened {
@@ -289,7 +309,6 @@ impl Wiring {
             credentials: None,
             backend: Arc::new(backend),
         };
-        let opener = &self.process.opener;
         if self.compiling == Compiling::WhileServing && opener.must_compile(name, section, pins) {
             let reason = format!(
                 "cloud {name:?}: its connector is being compiled, as after an upgrade of raic"
@@ -316,6 +335,11 @@ impl Wiring {
             Err(failed) => {
                 tracing::error!("{}", failed.sentence);
                 faults.push(failed.sentence.clone());
+                // A version that cannot be opened moves no cloud.
+                match self.stored.get(name) {
+                    Some(stored) => drop(pins.insert(name.to_owned(), stored.clone())),
+                    None => drop(pins.remove(name)),
+                }
                 let open = self.open_later(name, section, pins);
                 Ok(unusable(
                     UnusableBackend::new(name, failed.sentence, open),

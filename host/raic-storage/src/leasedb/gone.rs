@@ -65,14 +65,14 @@ impl LeaseDb {
     /// ([`LeaseDb::server`]) is marked so no longer, and its shares count again.
     ///
     /// # Errors
-    /// Fails with [`StorageError::NoCloud`] if there never was a server of that name, and with
+    /// Fails with [`StorageError::NeverACloud`] if there never was a server of that name, and with
     /// [`StorageError::Database`] if the database cannot be written.
     pub async fn set_gone(&self, name: &str) -> Result<()> {
         let (name, now) = (name.to_owned(), self.now());
         self.write(move |tx| {
             let sql = "UPDATE servers SET gone_ms = coalesce(gone_ms, ?2) WHERE name = ?1";
             if tx.execute(sql, (&name, now))? == 0 {
-                return Err(StorageError::NoCloud(name));
+                return Err(StorageError::NeverACloud(name));
             }
             Ok(())
         })
