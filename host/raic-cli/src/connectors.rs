@@ -22,7 +22,7 @@ use crate::{
     error::{Failed, Outcome},
     home::Home,
     offline::read_pins,
-    output::say,
+    output::{say, tell},
     practice_service::{self, PracticeArguments},
     released::approvals,
 };
@@ -178,7 +178,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: ConnectorCommand) -> O
             // Compiled before it is kept, because a component that does not fit the contract is not
             // approved.
             if !json {
-                say!("compiling it");
+                tell!("compiling it");
             }
             let failed = |e| Failed::configuration(format!("{}: {e}", file.display()));
             tokio::task::block_in_place(|| {

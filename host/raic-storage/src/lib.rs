@@ -17,7 +17,9 @@
 //!
 //! use futures::TryStreamExt as _;
 //! use raic_cloud::MemoryCloud;
-//! use raic_storage::{Backend, ChunkBudget, CloudBackend, ShareId, ShareNum, StorageIndex};
+//! use raic_storage::{
+//!     ChunkBudget, CloudBackend, ShareId, ShareNum, ShareStore, StorageIndex,
+//! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
