@@ -47,9 +47,11 @@ fn run(data: &[u8]) {
     let fits = segments.div_ceil(1024) == trailer.page_hashes.len() as u128
         && trailer.roots.len() == usize::from(geometry.n);
     let mut bytes = trailer.encode();
-    let read = Trailer::decode(&bytes, &header);
-    assert_eq!(read, fits.then(|| trailer.clone()));
+    // Hashes too many of one kind may make up for those that the other lacks: the bytes are a
+    // trailer then, though another one.
+    check_trailer(&bytes, &header);
     if fits {
+        assert_eq!(Trailer::decode(&bytes, &header).as_ref(), Some(&trailer));
         let layout = Layout {
             geometry,
             segment_size: header.segment_size,
