@@ -79,6 +79,25 @@ impl Drop for Practice {
     }
 }
 
+/// Puts the cloud "mine" in the place of local-1: the practice service, which knows this token.
+fn add_practice(rig: &Rig, service: &Practice, token: &Path) {
+    let (endpoint, credential) = (
+        format!("endpoint={}", service.url),
+        format!("account={}", token.display()),
+    );
+    let add = [
+        "cloud",
+        "add",
+        "mine",
+        "--connector",
+        "practice",
+        "--replace",
+        "local-1",
+    ];
+    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
+        .ok();
+}
+
 fn approve_practice(rig: &Rig) {
     let file = built("practice").display().to_string();
     rig.raic(&["connector", "approve", &file, "--yes"]).ok();
@@ -253,21 +272,7 @@ fn credentials_that_change_are_read_again_when_they_are_refused() {
     approve_practice(&rig);
     let first = fs::read_to_string(&token).expect("the token");
     rig.serve_logging("trace");
-    let (endpoint, credential) = (
-        format!("endpoint={}", service.url),
-        format!("account={}", token.display()),
-    );
-    let add = [
-        "cloud",
-        "add",
-        "mine",
-        "--connector",
-        "practice",
-        "--replace",
-        "local-1",
-    ];
-    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
-        .ok();
+    add_practice(&rig, &service, &token);
     // The service comes back empty, and with another token. The operator puts that token into the
     // place of the old one.
     drop(service);
@@ -302,21 +307,7 @@ fn a_reload_keeps_a_cloud_that_did_not_change_and_opens_one_that_did() {
     let token = rig.path("token");
     let service = Practice::start(&rig, "0", &token);
     rig.serve_logging("raic_wasm=debug,info");
-    let (endpoint, credential) = (
-        format!("endpoint={}", service.url),
-        format!("account={}", token.display()),
-    );
-    let add = [
-        "cloud",
-        "add",
-        "mine",
-        "--connector",
-        "practice",
-        "--replace",
-        "local-1",
-    ];
-    rig.raic(&[&add[..], &["--set", &endpoint, "--credential", &credential]].concat())
-        .ok();
+    add_practice(&rig, &service, &token);
     let works = |rig: &Rig| {
         let status = rig.raic(&["--json", "status"]).ok().text;
         let status: serde_json::Value = serde_json::from_str(&status).expect("JSON");
@@ -359,6 +350,29 @@ fn a_reload_keeps_a_cloud_that_did_not_change_and_opens_one_that_did() {
         file,
         "the other clouds have shares enough"
     );
+}
+
+#[test]
+fn a_hangup_while_a_daemon_starts_reloads_it_and_does_not_end_it() {
+    let mut rig = Rig::new();
+    approve_practice(&rig);
+    let token = rig.path("token");
+    let service = Practice::start(&rig, "0", &token);
+    add_practice(&rig, &service, &token);
+    // The credential's command runs before the clouds are open, and hangs up once.
+    let config = fs::read_to_string(rig.home("config.toml")).expect("the configuration");
+    let (token, hung) = (token.display(), rig.path("hung").display().to_string());
+    let script = format!("test -e {hung} || {{ touch {hung}; kill -HUP $PPID; }}; cat {token}");
+    let file = format!("{{ file = \"{token}\" }}");
+    let command = format!("{{ command = [\"sh\", \"-c\", \"{script}\"] }}");
+    assert!(config.contains(&file), "{config}");
+    fs::write(rig.home("config.toml"), config.replace(&file, &command)).expect("written");
+    rig.serve();
+    Rig::until("the daemon reads its configuration again", || {
+        let log = fs::read_to_string(rig.path("log")).unwrap_or_default();
+        log.contains("read again at SIGHUP")
+    });
+    assert!(Path::new(&hung).exists() && rig.runs());
 }
 
 #[test]

@@ -488,7 +488,8 @@ fn write_jobs(mut connection: Connection, mut queue: mpsc::Receiver<Job>) {
             }
         }
     }
-    // After a clean stop, a copy of the file alone has everything.
+    // So the log is short after most clean stops. The process may end before this: a copy of the
+    // database always needs the log, too.
     if let Err(e) = fold_log(&connection) {
         tracing::warn!("database: its log could not be written into the file: {e}");
     }

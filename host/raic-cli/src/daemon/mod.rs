@@ -144,6 +144,8 @@ async fn end_of_grace(stop: CancellationToken) -> Outcome {
 /// Runs the daemon until a signal to stop.
 pub(crate) async fn serve(home: Home) -> Outcome {
     home.require_short()?;
+    // Before anything that takes long: without a handler the signal would end the process.
+    let hangup = signal(SignalKind::hangup()).map_err(Failed::other)?;
     // The lock is taken before the database is opened, because two daemons on one home would delete
     // each other's uploads.
     let _lock = lock(&home)?.ok_or_else(|| Failed::busy(home.path()))?;
@@ -165,10 +167,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     tidy_spool(&array, &process.spool).await?;
     wired.start_work(&array);
     let listener = listen(&home)?;
-    let hangups = reload_on_hangup(
-        home.clone(),
-        signal(SignalKind::hangup()).map_err(Failed::other)?,
-    );
+    let hangups = reload_on_hangup(home.clone(), hangup);
     let waiting = WaitingConnectors::default();
     let watch = connector_watch::watch(process.opener.approved().clone(), waiting.clone());
     let live = Live::new(array);
