@@ -225,7 +225,7 @@ impl Inner {
     {
         // Before a cloud is asked: a misspelt name is answered at once.
         let account = match &options.account {
-            Some(name) => self.catalog.leasedb().account(name).await?.id,
+            Some(name) => self.catalog.leasedb().storing_account(name).await?.id,
             None => AccountId::ANONYMOUS,
         };
         self.keyring_is_stored().await?;

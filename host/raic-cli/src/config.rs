@@ -31,6 +31,9 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// Most clouds that an array can have: one for each share.
 const MOST_CLOUDS: usize = 32;
 
+/// The largest size that may be set, in bytes.
+const MOST_BYTES: u64 = i64::MAX as u64;
+
 /// The configuration that `raic init` writes.
 pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it when it starts, at `raic reload`, and after commands
 # that change it, such as `raic cloud add`.
@@ -137,6 +140,12 @@ fn sixteen() -> usize {
     16
 }
 
+/// Reads a text such as `256 MiB`; `None` if it is not a size, or more than a file system can have.
+pub(crate) fn parse_size(text: &str) -> Option<ByteSize> {
+    let size: ByteSize = text.parse().ok()?;
+    (size.as_u64() <= MOST_BYTES).then_some(size)
+}
+
 /// Reads a size: a number of bytes, or a text such as `256 MiB`.
 fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<ByteSize, D::Error> {
     #[derive(Deserialize)]
@@ -152,7 +161,7 @@ fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<ByteSize, D::Error
         Written::Bytes(bytes) => u64::try_from(bytes)
             .map(ByteSize::b)
             .map_err(|_| no_size(bytes.to_string())),
-        Written::Text(text) => text.parse().map_err(|_| no_size(format!("{text:?}"))),
+        Written::Text(text) => parse_size(&text).ok_or_else(|| no_size(format!("{text:?}"))),
     }
 }
 
@@ -325,8 +334,7 @@ impl Config {
 
     /// Parses a configuration. Paths in it are below `home`, unless they begin with `/`.
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
-        let config: Self =
-            toml::from_str(text).map_err(|e| in_plain_words(e.to_string().trim()))?;
+        let config: Self = toml::from_str(text).map_err(|e| described(text, &e))?;
         config.storage.expiry()?;
         if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
             return Err(
@@ -364,6 +372,39 @@ impl Config {
             }
         }
         Ok(config)
+    }
+}
+
+/// Describes an error of the file by its place and its reason. The line itself is left out: somebody
+/// may have written a secret there, and the daemon's log would keep it.
+fn described(text: &str, e: &toml::de::Error) -> String {
+    let message = in_plain_words(&without_values(e.message().trim()));
+    let before = e.span().and_then(|span| text.get(..span.start));
+    match before {
+        None => message,
+        Some(before) => {
+            let line = before.matches('\n').count() + 1;
+            let column = before
+                .rsplit('\n')
+                .next()
+                .unwrap_or_default()
+                .chars()
+                .count()
+                + 1;
+            format!("line {line}, column {column}: {message}")
+        }
+    }
+}
+
+/// Leaves the texts of values out of an error of serde.
+fn without_values(message: &str) -> String {
+    let Some((before, rest)) = message.split_once("string \"") else {
+        return message.to_owned();
+    };
+    let after = rest.rsplit_once("\", expected").map(|(_, after)| after);
+    match after {
+        Some(after) => format!("{before}this text, expected{after}"),
+        None => format!("{before}this text"),
     }
 }
 
@@ -714,6 +755,16 @@ mod tests {
                 "{line}: {error}"
             );
         }
+        // A secret in the wrong place does not get into a log.
+        for line in [
+            "survive = \"SECRET\"",
+            "survive = [\"SECRET\"",
+            "[storage]\nspool = 1, SECRET",
+        ] {
+            assert!(!error_of(line).contains("SECRET"), "{}", error_of(line));
+        }
+        assert!(error_of("survive = \"x\"").starts_with("line 3, column 11: "));
+        assert!(error_of("[storage]\nspool = \"99999999999 GiB\"").contains("not a size"));
         assert!(
             parse("[array]\nk = 300")
                 .unwrap_err()

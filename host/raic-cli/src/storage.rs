@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use bytesize::ByteSize;
 use clap::{Args, Subcommand, ValueEnum};
 use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
@@ -14,6 +13,7 @@ use raic_storage::{Clock, Database, GracePeriods, LeaseDb};
 
 use crate::{
     client::{Client, encode, nothing},
+    config::parse_size,
     error::{Failed, Outcome},
     files::{print_json, when},
     home::Home,
@@ -76,9 +76,9 @@ impl AccountSettings {
             match text.as_deref() {
                 None => Ok(None),
                 Some("none") => Ok(Some(None)),
-                Some(text) => match text.parse::<ByteSize>() {
-                    Ok(size) => Ok(Some(Some(size.as_u64()))),
-                    Err(_) => Err(Failed::configuration(format!(
+                Some(text) => match parse_size(text) {
+                    Some(size) => Ok(Some(Some(size.as_u64()))),
+                    None => Err(Failed::configuration(format!(
                         "{text:?} is not a size, or too large for one; write it as \"10 GiB\""
                     ))),
                 },

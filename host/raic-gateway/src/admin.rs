@@ -114,7 +114,9 @@ fn code_of_storage(e: &StorageError) -> (StatusCode, Code) {
         | StorageError::NoCloud(_)
         | StorageError::NeverACloud(_)
         | StorageError::AccountName(_)
+        | StorageError::OwnAccount(_)
         | StorageError::Quotas { .. } => (StatusCode::BAD_REQUEST, Code::Configuration),
+        StorageError::Retired(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::TooFewClouds),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Other),
     }
 }

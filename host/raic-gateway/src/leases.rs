@@ -95,7 +95,7 @@ pub(crate) async fn renew(
     let array = admin.live.array();
     let account = array
         .leasedb()
-        .account(which.account.as_deref().unwrap_or("anonymous"))
+        .storing_account(which.account.as_deref().unwrap_or("anonymous"))
         .await;
     let account = account?;
     let index = parse_index(which.index.as_deref().unwrap_or_default())?;

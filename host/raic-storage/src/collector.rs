@@ -12,7 +12,7 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     AccountId, Expiry, Going, Moment, Ownership, RenewSecret, Result, ShareKind, ShareRow,
-    StorageError, StorageServer, backend::mutable_store,
+    StorageError, StorageServer, backend::mutable_store, uploads::own,
 };
 
 /// Most shares that one step looks up of each kind.
@@ -157,13 +157,13 @@ impl StorageServer {
     ///
     /// # Errors
     /// Fails as [`StorageServer::collect_step`] does.
-    pub async fn collect_paced_step(&self) -> Result<Collected> {
+    pub async fn collect_paced_step(self: &Arc<Self>) -> Result<Collected> {
         let step = self.collect_step().await?;
         let rate = self.settings.deletions_per_second.max(1);
         let takes = Duration::from_secs(1) * u32::try_from(step.deleted).unwrap_or(u32::MAX) / rate;
         // A collector also waits for the time that earlier steps took up.
         let free = {
-            let mut paced = self.paced.lock();
+            let mut paced = self.uploads.paced.lock();
             let free = paced.map_or_else(Instant::now, |paced| paced.max(Instant::now())) + takes;
             *paced.insert(free)
         };
@@ -172,11 +172,17 @@ impl StorageServer {
     }
 
     /// Does one bounded step of collection. A deletion that fails at the cloud is recorded and
-    /// tried again.
+    /// tried again. A step that has begun goes on to its end even if the caller goes away:
+    /// otherwise the deletions that it claimed would wait for an hour, though nobody does them.
     ///
     /// # Errors
     /// Fails with [`StorageError::Database`] if the database fails.
-    pub async fn collect_step(&self) -> Result<Collected> {
+    pub async fn collect_step(self: &Arc<Self>) -> Result<Collected> {
+        let this = self.clone();
+        own(tokio::spawn(async move { this.step_in_turn().await })).await
+    }
+
+    async fn step_in_turn(&self) -> Result<Collected> {
         let mut step = Collected::default();
         // In this process one step runs at a time: of the server's own collector, of an operator's
         // command, and of servers from before a reload.

@@ -598,8 +598,10 @@ impl Container for DiskBackend {
     async fn probe(&self) -> Result<()> {
         self.run("write", self.temporary("probe"), |root, path| {
             root.create_dir_all("incoming")?;
-            root.write(path, b"raic")?;
-            root.remove_file(path)
+            // On a full disk the file is made, and stays empty.
+            let written = root.write(path, b"raic");
+            let removed = root.remove_file(path);
+            written.and(removed)
         })
         .await
     }

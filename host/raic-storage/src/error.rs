@@ -192,6 +192,9 @@ pub enum StorageError {
     /// There is no cloud of that name.
     #[error("there is no cloud {0:?}; `raic cloud list` shows all clouds")]
     NoCloud(String),
+    /// A reload took the cloud out of the configuration while the operation went on.
+    #[error("cloud {0:?} was taken out of config.toml meanwhile; try again")]
+    Retired(String),
     /// There never was a cloud of that name.
     #[error("there never was a cloud {0:?} in this home")]
     NeverACloud(String),
@@ -201,6 +204,9 @@ pub enum StorageError {
          makes one"
     )]
     NoAccount(String),
+    /// The account is the program's own: nobody stores or changes anything in its name.
+    #[error("account {0:?} is raic's own; name another one")]
+    OwnAccount(String),
     /// There is already an account of that name.
     #[error("there is an account {0:?} already")]
     AccountExists(String),

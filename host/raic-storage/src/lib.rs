@@ -90,8 +90,8 @@ pub use error::{Result, StorageError};
 pub use leasedb::{
     Account, AccountChange, AccountId, Allocated, Allocation, Coming, Expiry, FirstLease, Going,
     GracePeriods, Identity, LateRequests, LeaseDb, LeaseInfo, MAX_SHARE, Pin, Pins, Placed,
-    RenewSecret, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState, Slots, Suspect,
-    Suspicion, Upload, UploadSecret, Usage, UsageDay, placed, server_id,
+    RenewSecret, Retired, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState, Slots,
+    Suspect, Suspicion, Upload, UploadSecret, Usage, UsageDay, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use moment::Moment;

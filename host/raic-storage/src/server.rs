@@ -119,8 +119,6 @@ pub struct StorageServer {
     ownership: Mutex<Option<Looked>>,
     /// Number of the run that this process has written into the container.
     told_run: Mutex<Option<u64>>,
-    /// The moment from which the next deletions may go out.
-    pub(crate) paced: Mutex<Option<Instant>>,
 }
 
 impl StorageServer {
@@ -143,7 +141,7 @@ impl StorageServer {
         backend.set_writable(false);
         let wake = watch::Sender::new(());
         let uploads = holds.uploads(id);
-        let (ownership, told_run, paced) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (ownership, told_run) = (Mutex::default(), Mutex::default());
         Ok(Self {
             id,
             backend,
@@ -155,7 +153,6 @@ impl StorageServer {
             wake,
             ownership,
             told_run,
-            paced,
         })
     }
 

@@ -7,6 +7,7 @@ use std::{
     collections::{BTreeSet, HashMap},
     ops::Range,
     sync::{Arc, Weak},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -29,6 +30,8 @@ const MAX_WAITERS: usize = 16;
 pub(crate) struct Uploads {
     /// Lock that gives collectors of this server their turns.
     pub(crate) collecting: tokio::sync::Mutex<()>,
+    /// The moment from which the next deletions may go out.
+    pub(crate) paced: Mutex<Option<Instant>>,
     open: Mutex<HashMap<ShareId, Arc<tokio::sync::Mutex<Option<Open>>>>>,
     pub(crate) slots: Mutex<HashMap<StorageIndex, Weak<tokio::sync::Mutex<()>>>>,
 }

@@ -756,6 +756,63 @@ async fn an_old_host_stops_when_its_container_was_taken_over() {
     rig.store(index(2), 0, b"other").await;
 }
 
+/// A reload ends the collector, and Ctrl-C ends a request to collect. Once the deletions that their
+/// step had claimed then waited for an hour.
+#[tokio::test]
+async fn a_step_of_collection_whose_caller_goes_away_goes_on_to_its_end() {
+    let rig = Rig::with(ServerSettings {
+        expiry: Expiry::Age,
+        ..ServerSettings::default()
+    })
+    .await;
+    rig.store(index(1), 0, b"content").await;
+    rig.clock.advance(32 * DAY);
+    rig.server.collect_step().await.unwrap();
+    rig.cloud.set(FaultPlan {
+        latency: Duration::from_millis(100)..Duration::from_millis(101),
+        ..FaultPlan::default()
+    });
+    // Once the step has claimed, it waits for the cloud.
+    for _ in 0..3 {
+        let step = rig.server.collect_step();
+        let _ = tokio::time::timeout(Duration::from_millis(150), step).await;
+    }
+    rig.cloud.set(FaultPlan::default());
+    rig.collect().await;
+    assert_eq!(rig.objects(), Vec::<String>::new());
+}
+
+/// A put that ran through a reload once left a share on a cloud that the reload removed, and the
+/// next start was refused.
+#[tokio::test]
+async fn a_retired_server_gets_no_share_until_the_retirement_is_taken_back() {
+    let rig = Rig::new().await;
+    let leasedb = rig.server.leasedb().clone();
+    let retired = leasedb.retire_others([].into()).await.unwrap().unwrap();
+    let refused = rig.allocate(index(1), &[0], 7).await;
+    assert!(matches!(refused, Err(StorageError::Retired(name)) if name == "c"));
+    drop(retired);
+    rig.allocate(index(1), &[0], 7).await.unwrap();
+    // An upload under way keeps the server from being retired.
+    let used = leasedb.retire_others([].into()).await.unwrap().unwrap_err();
+    assert_eq!((&*used[0].name, used[0].shares), ("c", 1));
+    let kept = leasedb.retire_others(["c".to_owned()].into()).await;
+    kept.unwrap().unwrap().keep();
+    rig.write(index(1), 0, 0, b"content").await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_stores_or_changes_anything_in_the_name_of_a_reserved_account() {
+    let leasedb = Rig::new().await.server.leasedb().clone();
+    for own in ["system", "starter"] {
+        let refused = leasedb.storing_account(own).await;
+        assert!(matches!(refused, Err(StorageError::OwnAccount(name)) if name == own));
+        let refused = leasedb.change_account(own, AccountChange::default()).await;
+        assert!(matches!(refused, Err(StorageError::OwnAccount(name)) if name == own));
+    }
+    leasedb.storing_account("anonymous").await.unwrap();
+}
+
 #[tokio::test]
 async fn quotas_hold_at_allocation_and_usage_is_exact_after_a_crash() {
     let mut rig = Rig::new().await;

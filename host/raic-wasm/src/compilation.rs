@@ -16,7 +16,7 @@ use std::{
 };
 
 use parking_lot::Mutex;
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, set_parent_process_death_signal, setrlimit};
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::Component;
 
@@ -31,6 +31,8 @@ const MAX_ADDRESS_SPACE: u64 = 3 << 30;
 const MAX_CPU_S: u64 = 240;
 /// Most bytes that are kept of a compiler's output on its standard error.
 const MAX_SAID: u64 = 2 << 10;
+/// Beginning of the names of files that are not written to their end.
+const UNFINISHED: &str = ".tmp";
 /// Length of a SHA-256, in bytes.
 const HASH: usize = 32;
 
@@ -55,7 +57,9 @@ pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorErro
         current: Some(most),
         maximum: Some(most),
     };
-    let limited = setrlimit(Resource::As, limit(MAX_ADDRESS_SPACE))
+    // Without its parent nobody waits for the code, and nobody would end a compiler that loops.
+    let limited = set_parent_process_death_signal(Some(Signal::KILL))
+        .and_then(|()| setrlimit(Resource::As, limit(MAX_ADDRESS_SPACE)))
         .and_then(|()| setrlimit(Resource::Cpu, limit(MAX_CPU_S)))
         .and_then(|()| setrlimit(Resource::Core, limit(0)));
     limited.map_err(|e| ConnectorError::Compile(format!("its compiler cannot be limited: {e}")))?;
@@ -70,7 +74,8 @@ pub fn compile_file(component: &Path, output: &Path) -> Result<(), ConnectorErro
 /// Writes native code with its hash, so that the file is whole after a crash or does not exist.
 fn write(file: &Path, code: &[u8]) -> Result<(), ConnectorError> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    let mut new = tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
+    let mut new = tempfile::NamedTempFile::with_prefix_in(UNFINISHED, folder)
+        .map_err(ConnectorError::io(folder))?;
     let written = new
         .write_all(&Sha256::digest(code))
         .and_then(|()| new.write_all(code));
@@ -172,14 +177,14 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
     }
 }
 
-/// Removes the native code of a connector for other versions of the engine, if it was written long
-/// ago. Recent files are kept, because a daemon may run on after an upgrade.
+/// Removes the native code of a connector for other versions of the engine, and files that a
+/// process left when it was stopped, if they were written long ago. Recent files are kept, because a
+/// daemon may run on after an upgrade.
 fn forget_older(package: &Package, folder: &Path, kept: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let ours = entry
-            .file_name()
-            .to_string_lossy()
-            .starts_with(&package.sha256);
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with(&package.sha256) || name.starts_with(UNFINISHED);
         let age = entry
             .metadata()
             .and_then(|m| m.modified())
@@ -193,8 +198,8 @@ fn forget_older(package: &Package, folder: &Path, kept: &Path) {
 
 impl CompilerProcess {
     fn run(&self, package: &Package, folder: &Path, output: &Path) -> Result<(), ConnectorError> {
-        let mut component =
-            tempfile::NamedTempFile::new_in(folder).map_err(ConnectorError::io(folder))?;
+        let mut component = tempfile::NamedTempFile::with_prefix_in(UNFINISHED, folder)
+            .map_err(ConnectorError::io(folder))?;
         component
             .write_all(&package.bytes)
             .map_err(ConnectorError::io(folder))?;

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring};
 use raic_storage::{
-    Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, ServerSettings,
-    ServerShares, Spool, StorageServer, Supervisor, UnusableBackend,
+    Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, Retired,
+    ServerSettings, Spool, StorageServer, Supervisor, UnusableBackend,
 };
 
 use crate::{
@@ -104,7 +104,7 @@ pub(super) async fn open(
                 .map_err(Failed::storage)?
         }
     };
-    refuse_if_dropped(&config, leasedb.servers().await.map_err(Failed::storage)?)?;
+    let retired = retire_others(&config, &leasedb).await?;
     let stored = leasedb.pins().await.map_err(Failed::storage)?;
     let owner = Owner {
         array: keyring.array,
@@ -191,6 +191,12 @@ pub(super) async fn open(
         .store_pins(changed, Some(kept))
         .await
         .map_err(Failed::storage)?;
+    let ids = served
+        .values()
+        .map(|one: &Served| one.server.id())
+        .collect();
+    leasedb.came_back(ids).await.map_err(Failed::storage)?;
+    retired.keep();
     let wired = Wired {
         leasedb,
         served,
@@ -221,18 +227,19 @@ async fn places(
     })
 }
 
-/// Refuses a configuration that lacks a cloud with shares. Otherwise a deleted line would cost each
-/// file there a share.
-fn refuse_if_dropped(config: &Config, servers: Vec<ServerShares>) -> Outcome {
-    let dropped = servers.into_iter().filter(|server| {
-        server.shares > 0 && !server.is_gone && !config.clouds.contains_key(&server.name)
-    });
+/// Retires the clouds that the configuration does not have any longer. Refuses a configuration that
+/// lacks a cloud with shares: otherwise a deleted line would cost each file there a share.
+async fn retire_others(config: &Config, leasedb: &LeaseDb) -> Outcome<Retired> {
+    let kept = config.clouds.keys().cloned().collect();
+    let retired = leasedb.retire_others(kept).await;
+    let dropped = match retired.map_err(Failed::storage)? {
+        Ok(retired) => return Ok(retired),
+        Err(used) => used,
+    };
     let dropped: Vec<_> = dropped
+        .into_iter()
         .map(|s| format!("{:?} ({})", s.name, counted(s.shares, "share")))
         .collect();
-    if dropped.is_empty() {
-        return Ok(());
-    }
     Err(Failed::configuration(format!(
         "config.toml has no cloud {} any more, which holds shares of files; put it back under \
          that name or, if it is lost, run `raic cloud gone NAME`",

@@ -19,7 +19,15 @@ impl AccountId {
     /// Reserved for the leases of array shares that hold files of several accounts. Nothing is
     /// leased by it yet. Customers' accounts begin at 16.
     pub const SYSTEM: Self = Self(2);
+
+    /// Whether the account is the program's own.
+    fn is_own(self) -> bool {
+        self != Self::ANONYMOUS && self.0 < FIRST_CUSTOMER
+    }
 }
+
+/// The lowest number of an account that an operator makes.
+const FIRST_CUSTOMER: i64 = 16;
 
 /// An account and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -163,11 +171,15 @@ impl LeaseDb {
     ///
     /// # Errors
     /// Fails with [`StorageError::NoAccount`] if there is no account of that name,
-    /// [`StorageError::Quotas`] if the soft quota would be above the hard one, and
+    /// [`StorageError::OwnAccount`] if it is the program's own, [`StorageError::Quotas`] if the soft quota would be above the hard one, and
     /// [`StorageError::Database`] if the database cannot be written.
     pub async fn change_account(&self, name: &str, change: AccountChange) -> Result<Account> {
         let (name, now) = (name.to_owned(), self.now());
-        self.write(move |tx| apply(tx, &name, change, now)).await
+        self.write(move |tx| match by_name(tx, &name)?.id.is_own() {
+            true => Err(StorageError::OwnAccount(name)),
+            false => apply(tx, &name, change, now),
+        })
+        .await
     }
 
     /// Reads the account of that name.
@@ -178,6 +190,19 @@ impl LeaseDb {
     pub async fn account(&self, name: &str) -> Result<Account> {
         let name = name.to_owned();
         self.read(move |c| by_name(c, &name)).await
+    }
+
+    /// Reads the account of that name, for a caller that stores in its name.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::OwnAccount`] if the account is the program's own, and as
+    /// [`LeaseDb::account`] does.
+    pub async fn storing_account(&self, name: &str) -> Result<Account> {
+        let account = self.account(name).await?;
+        match account.id.is_own() {
+            true => Err(StorageError::OwnAccount(account.name)),
+            false => Ok(account),
+        }
     }
 
     /// Reads all accounts, in the order of their numbers.

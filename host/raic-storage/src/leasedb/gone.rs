@@ -1,8 +1,14 @@
 //! Servers that are gone for good: the shares that they held count as lost.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use super::{LeaseDb, states::*, uint};
+use parking_lot::Mutex;
+use rusqlite::Connection;
+
+use super::{LeaseDb, ServerId, states::*, uint};
 use crate::{Result, StorageError};
 
 /// A server, and the number of its shares.
@@ -23,24 +29,7 @@ impl LeaseDb {
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn servers(&self) -> Result<Vec<ServerShares>> {
-        self.read(|c| {
-            let sql = format!(
-                "SELECT name, gone_ms IS NOT NULL, (SELECT count(*) FROM shares
-                   WHERE server = servers.id AND state IN ({COMING}, {STABLE}) AND lost_ms IS NULL
-                     AND NOT is_unconfirmed)
-                 FROM servers ORDER BY name"
-            );
-            let mut statement = c.prepare(&sql)?;
-            let rows = statement.query_map([], |row| {
-                Ok(ServerShares {
-                    name: row.get(0)?,
-                    is_gone: row.get(1)?,
-                    shares: uint(row.get(2)?),
-                })
-            })?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })
-        .await
+        self.read(servers).await
     }
 
     /// Counts the shares that have vanished from each server, by the server's name. Servers without
@@ -61,8 +50,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Marks a server as gone for good: its shares count as lost. A server that is opened again
-    /// ([`LeaseDb::server`]) is marked so no longer, and its shares count again.
+    /// Marks a server as gone for good: its shares count as lost. [`LeaseDb::came_back`] takes the
+    /// mark away.
     ///
     /// # Errors
     /// Fails with [`StorageError::NeverACloud`] if there never was a server of that name, and with
@@ -78,4 +67,106 @@ impl LeaseDb {
         })
         .await
     }
+
+    /// Records that these servers are served. Those that were marked as gone have come back: they
+    /// are marked so no longer, and their shares count again.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::Database`] if the database cannot be written.
+    pub async fn came_back(&self, served: Vec<ServerId>) -> Result<()> {
+        self.write(move |tx| {
+            let sql = "UPDATE servers SET gone_ms = NULL WHERE id = ?1 AND gone_ms IS NOT NULL";
+            let mut statement = tx.prepare_cached(sql)?;
+            for server in served {
+                statement.execute([server.0])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Retires all servers but those named in `kept`: from now on they get no new share. Returns
+    /// the servers that must not be retired, because shares lie on them or are being written
+    /// there, and they are not marked as gone. If there are any, none is retired.
+    ///
+    /// The check and the retirement are one step between two transactions, so that no upload
+    /// begins a share in between.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::Database`] if the database cannot be read.
+    pub async fn retire_others(
+        &self,
+        kept: BTreeSet<String>,
+    ) -> Result<Result<Retired, Vec<ServerShares>>> {
+        let retired = self.retired.clone();
+        self.write(move |tx| {
+            let others = servers(tx)?;
+            let others = others.into_iter().filter(|s| !kept.contains(&s.name));
+            let (used, unused): (Vec<_>, Vec<_>) =
+                others.partition(|server| server.shares > 0 && !server.is_gone);
+            if !used.is_empty() {
+                return Ok(Err(used));
+            }
+            let mut ids = BTreeSet::new();
+            for server in unused {
+                ids.insert(super::server_id(tx, &server.name)?);
+            }
+            let before = std::mem::replace(&mut *retired.lock(), ids);
+            Ok(Ok(Retired {
+                retired: retired.clone(),
+                before: Some(before),
+            }))
+        })
+        .await
+    }
+
+    /// Requires that a server is not retired.
+    pub(super) fn require_served(&self, tx: &Connection, server: ServerId) -> Result<()> {
+        match self.retired.lock().contains(&server) {
+            true => Err(StorageError::Retired(super::name_of(tx, server)?)),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Servers that were just retired. Unless [`Retired::keep`] is called, they are served again when
+/// this is dropped, as if nothing had happened.
+#[derive(Debug)]
+#[must_use = "dropping it takes the retirement back"]
+pub struct Retired {
+    retired: Arc<Mutex<BTreeSet<ServerId>>>,
+    before: Option<BTreeSet<ServerId>>,
+}
+
+impl Retired {
+    /// Lets the servers stay retired.
+    pub fn keep(mut self) {
+        self.before = None;
+    }
+}
+
+impl Drop for Retired {
+    fn drop(&mut self) {
+        if let Some(before) = self.before.take() {
+            *self.retired.lock() = before;
+        }
+    }
+}
+
+fn servers(c: &Connection) -> Result<Vec<ServerShares>> {
+    let sql = format!(
+        "SELECT name, gone_ms IS NOT NULL, (SELECT count(*) FROM shares
+           WHERE server = servers.id AND state IN ({COMING}, {STABLE}) AND lost_ms IS NULL
+             AND NOT is_unconfirmed)
+         FROM servers ORDER BY name"
+    );
+    let mut statement = c.prepare(&sql)?;
+    let rows = statement.query_map([], |row| {
+        Ok(ServerShares {
+            name: row.get(0)?,
+            is_gone: row.get(1)?,
+            shares: uint(row.get(2)?),
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }

@@ -23,7 +23,7 @@ mod usage;
 mod walks;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -31,13 +31,14 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 pub use accounts::{Account, AccountChange, AccountId};
 pub use collection::{Expiry, Going};
 pub use discovery::LateRequests;
 pub(crate) use discovery::Remains;
-pub use gone::ServerShares;
+pub use gone::{Retired, ServerShares};
 pub use leases::{LeaseInfo, RenewSecret};
 pub(crate) use pins::pins;
 pub use pins::{Pin, Pins};
@@ -126,6 +127,8 @@ pub struct LeaseDb {
     run_number: Arc<AtomicU64>,
     /// Whether shares changed since the run's number rose last.
     has_changed: Arc<AtomicBool>,
+    /// Servers that the configuration does not have any longer. They get no new share.
+    retired: Arc<Mutex<BTreeSet<ServerId>>>,
     accepted: time::Accepted,
 }
 
@@ -169,7 +172,7 @@ impl LeaseDb {
             .map_err(crate::DatabaseError::Randomness)?
             .0;
         let accepted = time::Accepted::default();
-        let (run_number, has_changed) = (Arc::default(), Arc::default());
+        let (run_number, has_changed, retired) = (Arc::default(), Arc::default(), Arc::default());
         let leasedb = Self {
             database,
             clock,
@@ -177,6 +180,7 @@ impl LeaseDb {
             run,
             run_number,
             has_changed,
+            retired,
             accepted,
         };
         let this = leasedb.clone();
@@ -355,22 +359,13 @@ impl LeaseDb {
         .await
     }
 
-    /// Returns the number of the server with this name. A new name gets a new number. A server that
-    /// was marked as gone has come back and is marked so no longer.
+    /// Returns the number of the server with this name. A new name gets a new number.
     ///
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn server(&self, name: &str) -> Result<ServerId> {
         let name = name.to_owned();
-        self.write(move |tx| {
-            // A server that was marked as gone has come back.
-            tx.execute(
-                "UPDATE servers SET gone_ms = NULL WHERE name = ?1 AND gone_ms IS NOT NULL",
-                [&name],
-            )?;
-            server_id(tx, &name)
-        })
-        .await
+        self.write(move |tx| server_id(tx, &name)).await
     }
 
     /// Returns whether this database has put its owner object into the server's container.

@@ -151,6 +151,7 @@ impl LeaseDb {
                 state,
             });
         }
+        self.require_served(tx, new.server)?;
         shares::require_possible(new.id, new.reserve)?;
         accounts::admit(tx, new.account, new.reserve)?;
         self.changed();
