@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 
 use raic_storage::{
-    AccountId, Allocation, Database, FirstLease, LateRequests, LeaseDb, ServerId, ShareId,
+    AccountId, Allocation, Database, FirstLease, LateRequests, LeaseDb, Moment, ServerId, ShareId,
     ShareKind, ShareNum, StorageIndex, Stored, placed,
 };
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
@@ -54,7 +54,7 @@ pub struct FileInfo {
     /// Bytes of content.
     pub size: u64,
     /// The moment at which the file was stored, in milliseconds since 1970.
-    pub modified_ms: i64,
+    pub modified: Moment,
     /// BLAKE3 of the content, if it is recorded.
     pub content_hash: Option<Hash>,
     /// Storage index of the file's shares; `None` in a list of files.
@@ -274,11 +274,11 @@ impl Catalog {
                     )?;
                 }
                 let has_replaced = drop_current(tx, &leasedb, &name)?;
-                let modified_ms = leasedb.now().as_millis();
+                let modified = leasedb.now();
                 tx.execute(
                     "INSERT INTO files(name, version, is_current, is_delete_mark, size, modified_ms, content_hash)
                      VALUES(?1, ?2, 1, 0, ?3, ?4, ?5)",
-                    params![name, version.0, int(layout.length), modified_ms, content_hash],
+                    params![name, version.0, int(layout.length), modified, content_hash],
                 )?;
                 tx.execute(
                     "INSERT INTO extents VALUES(last_insert_rowid(), 0, ?1, 0, ?2)",
@@ -287,7 +287,7 @@ impl Catalog {
                 Ok(FileInfo {
                     name,
                     size: layout.length,
-                    modified_ms,
+                    modified,
                     content_hash: Some(content_hash),
                     index: Some(stream.index),
                     has_replaced,
@@ -543,7 +543,7 @@ fn file_info(row: &Row<'_>) -> rusqlite::Result<FileInfo> {
     Ok(FileInfo {
         name: row.get(0)?,
         size: row.get::<_, i64>(1)?.unsigned_abs(),
-        modified_ms: row.get(2)?,
+        modified: row.get(2)?,
         content_hash: row.get(3)?,
         index: None,
         has_replaced: false,

@@ -187,18 +187,14 @@ impl Admin {
 async fn reload(State(admin): Shared, body: Bytes) -> Response {
     let versions = match &*body {
         [] => Ok(ConnectorVersions::new()),
-        text => serde_json::from_slice(text)
-            .map_err(|e| format!("the request's versions of connectors make no sense: {e}")),
+        text => serde_json::from_slice(text).map_err(|e| Failure {
+            error: format!("the request's versions of connectors make no sense: {e}"),
+            code: Code::Configuration,
+        }),
     };
     let reloaded = async { admin.control.reload(versions?).await };
     match reloaded.await {
         Ok(()) => StatusCode::NO_CONTENT.into_response(),
-        Err(error) => {
-            let failure = Failure {
-                error,
-                code: Code::Configuration,
-            };
-            (StatusCode::BAD_REQUEST, Json(failure)).into_response()
-        }
+        Err(failure) => (StatusCode::BAD_REQUEST, Json(failure)).into_response(),
     }
 }

@@ -2,10 +2,10 @@
 
 use std::{future::Future, pin::Pin};
 
-use crate::wire::{ConnectorVersions, Traffic, WaitingConnector};
+use crate::wire::{ConnectorVersions, Failure, Traffic, WaitingConnector};
 
-/// A reload under way. An error is a sentence for the operator.
-pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + Send + 'a>>;
+/// A reload under way. An error is a sentence for the operator, with its code.
+pub type Reload<'a> = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send + 'a>>;
 
 /// The daemon, as its doors know it.
 pub trait Control: Send + Sync {

@@ -150,7 +150,9 @@ pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
         .control
         .reload(ConnectorVersions::new())
         .await
-        .map_err(|reason| StorageError::Unusable { reason })?;
+        .map_err(|failure| StorageError::Unusable {
+            reason: failure.error,
+        })?;
     for server in admin.live.array().servers() {
         if let Err(e) = server.take_over().await {
             tracing::warn!("a container was not taken over: {e}");

@@ -103,7 +103,7 @@ impl From<FileInfo> for File {
         Self {
             name: info.name,
             size: info.size,
-            modified_ms: info.modified_ms,
+            modified_ms: info.modified.as_millis(),
             blake3: info.content_hash.map(hex),
             storage_index: info.index.map(|i| i.to_string()),
             replaced: info.has_replaced,

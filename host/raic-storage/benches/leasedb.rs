@@ -15,8 +15,8 @@ use std::{
 
 use futures::{StreamExt as _, stream};
 use raic_storage::{
-    AccountId, Clock, Database, GracePeriods, LeaseDb, RenewSecret, ServerId, StorageError,
-    StorageIndex,
+    AccountId, Attempt, Clock, Database, GracePeriods, LateRequests, LeaseDb, RenewSecret,
+    ServerId, StorageError, StorageIndex,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use rusqlite::params;
@@ -143,7 +143,10 @@ async fn round(sized: &mut Sized, dice: &mut StdRng) {
     let due = leasedb.claim_going(server, BATCH).await.unwrap();
     stream::iter(due)
         .for_each_concurrent(AT_ONCE, |going| async move {
-            leasedb.going_tried(&going, None, false).await.unwrap();
+            leasedb
+                .going_tried(&going, Attempt::Deleted(LateRequests::Answered))
+                .await
+                .unwrap();
         })
         .await;
     sized

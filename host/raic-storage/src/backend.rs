@@ -323,12 +323,13 @@ pub trait Backend: ShareStore + Container {
 /// Returns the mutable shares of a backend that must keep some.
 ///
 /// # Errors
-/// Fails with [`crate::StorageError::Unusable`] if the backend keeps none.
+/// Fails with [`crate::StorageError::Unsupported`] if the backend keeps none.
 pub(crate) fn mutable_store(backend: &dyn Backend) -> Result<&dyn MutableStore> {
     backend
         .mutable_store()
-        .ok_or_else(|| crate::StorageError::Unusable {
-            reason: format!("cloud {:?} keeps no mutable shares", backend.name()),
+        .ok_or_else(|| crate::StorageError::Unsupported {
+            backend: backend.name().to_owned(),
+            what: "mutable shares",
         })
 }
 

@@ -204,12 +204,10 @@ impl CloudBackend {
         Ok(*fitting.await?)
     }
 
-    fn unsupported(&self, what: &str) -> StorageError {
-        StorageError::Unusable {
-            reason: format!(
-                "cloud {:?} was opened without a place for {what}",
-                self.cloud.name()
-            ),
+    fn unsupported(&self, what: &'static str) -> StorageError {
+        StorageError::Unsupported {
+            backend: self.cloud.name().to_owned(),
+            what,
         }
     }
 

@@ -11,8 +11,8 @@ use std::{
 use futures::{StreamExt as _, stream};
 
 use crate::{
-    AccountId, Expiry, Going, Moment, Ownership, RenewSecret, Result, ShareKind, ShareRow,
-    StorageError, StorageServer, backend::mutable_store, uploads::own,
+    AccountId, Attempt, Expiry, Going, LateRequests, Moment, Ownership, Remains, RenewSecret,
+    Result, ShareKind, ShareRow, StorageError, StorageServer, backend::mutable_store, uploads::own,
 };
 
 /// Most shares that one step looks up of each kind.
@@ -228,7 +228,8 @@ impl StorageServer {
                 };
                 for going in &due {
                     step.failed += 1;
-                    leasedb.going_tried(going, Some(why.clone()), true).await?;
+                    let failed = Attempt::Failed(why.clone());
+                    leasedb.going_tried(going, failed).await?;
                 }
                 return Ok(step);
             }
@@ -280,10 +281,14 @@ impl StorageServer {
             match outcome {
                 Ok(Deletion::Done) => {
                     step.deleted += 1;
-                    let may_land =
-                        going.row.kind == ShareKind::Immutable && self.backend.deletions_may_land();
-                    let has_gone = self.leasedb.going_tried(&going, None, may_land).await?;
-                    if has_gone && going.row.kind == ShareKind::Immutable && !going.is_whole {
+                    let is_immutable = going.row.kind == ShareKind::Immutable;
+                    let late = match is_immutable && self.backend.deletions_may_land() {
+                        true => LateRequests::MayLand,
+                        false => LateRequests::Answered,
+                    };
+                    let deleted = Attempt::Deleted(late);
+                    let has_gone = self.leasedb.going_tried(&going, deleted).await?;
+                    if has_gone && is_immutable && going.remains == Remains::Parts {
                         self.backend.forget_upload(going.row.id).await?;
                     }
                 }
@@ -300,7 +305,8 @@ impl StorageServer {
                         going.row.id
                     );
                     step.failed += 1;
-                    self.leasedb.going_tried(&going, Some(error), true).await?;
+                    let failed = Attempt::Failed(error);
+                    self.leasedb.going_tried(&going, failed).await?;
                 }
             }
         }
@@ -338,7 +344,10 @@ impl StorageServer {
             return Ok(Deletion::Done);
         }
         let began = Instant::now();
-        let mut left = if going.is_whole { objects } else { 0 };
+        let mut left = match going.remains {
+            Remains::Whole => objects,
+            Remains::Parts => 0,
+        };
         let is_large = left > OBJECTS;
         if is_large {
             // Without chunk 0 the share does not exist, whatever follows. The other chunks go from
@@ -373,12 +382,11 @@ impl StorageServer {
         tokio::time::timeout(LONGEST_BATCH, work)
             .await
             .unwrap_or_else(|_| {
-                let reason =
-                    format!("deleting some of its objects took longer than {LONGEST_BATCH:?}");
-                Err(StorageError::NotKnown {
+                Err(StorageError::Slow {
                     backend: self.name().to_owned(),
                     id: going.row.id,
-                    reason,
+                    work: "a batch of the deletion",
+                    most: LONGEST_BATCH,
                 })
             })
     }
@@ -390,10 +398,11 @@ impl StorageServer {
         for row in self.leasedb.rested_uploads(self.id, EXAMINED).await? {
             let examined =
                 tokio::time::timeout(LONGEST_BATCH, self.whole_by_its_chunks(row.id)).await;
-            let slow = || StorageError::NotKnown {
+            let slow = || StorageError::Slow {
                 backend: self.name().to_owned(),
                 id: row.id,
-                reason: format!("it was not examined within {LONGEST_BATCH:?}"),
+                work: "an examination",
+                most: LONGEST_BATCH,
             };
             match examined.unwrap_or_else(|_| Err(slow())) {
                 Ok(None) => self.leasedb.rest_upload(row.row, Duration::ZERO).await?,

@@ -1,6 +1,6 @@
 //! Errors of storage servers, backends and leasedb.
 
-use std::io;
+use std::{io, time::Duration};
 
 use raic_cloud::CloudError;
 
@@ -146,8 +146,7 @@ pub enum StorageError {
         /// Storage index of the shares.
         index: StorageIndex,
     },
-    /// The outcome of an operation, mostly the write of a mutable share, is not known until the
-    /// cloud answers.
+    /// The outcome of a write, mostly of a mutable share, is not known until the cloud answers.
     #[error("cloud {backend:?}: whether {id} was written is not known yet: {reason}; try again")]
     NotKnown {
         /// The backend's name.
@@ -156,6 +155,38 @@ pub enum StorageError {
         id: ShareId,
         /// The failure because of which the outcome is unknown.
         reason: String,
+    },
+    /// The cloud did not answer in the time that a step of background work may take.
+    #[error("cloud {backend:?}: {work} of {id} took longer than {} s", most.as_secs())]
+    Slow {
+        /// The backend's name.
+        backend: String,
+        /// The share.
+        id: ShareId,
+        /// The work, such as "a deletion".
+        work: &'static str,
+        /// Time that the work may take.
+        most: Duration,
+    },
+    /// The backend was opened without what this kind of share needs.
+    #[error("cloud {backend:?} keeps no {what}")]
+    Unsupported {
+        /// The backend's name.
+        backend: String,
+        /// The kind of share, as the rest of a sentence.
+        what: &'static str,
+    },
+    /// The container has more runs of unknown daemons than are read, so its owner cannot be found
+    /// out.
+    #[error(
+        "cloud {backend:?}: its container has {found} objects below raic/run. that are unknown to \
+         this database; find out which daemons use the container"
+    )]
+    ForeignRuns {
+        /// The backend's name.
+        backend: String,
+        /// Number of such objects.
+        found: usize,
     },
     /// Another writer was faster.
     #[error("cloud {backend:?}: another writer writes {id}; try again")]

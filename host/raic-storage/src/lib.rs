@@ -88,10 +88,10 @@ pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
 pub use error::{Result, StorageError};
 pub use leasedb::{
-    Account, AccountChange, AccountId, Allocated, Allocation, Coming, Expiry, FirstLease, Going,
-    GracePeriods, Identity, LateRequests, LeaseDb, LeaseInfo, MAX_SHARE, Pin, Pins, Placed,
-    RenewSecret, Retired, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState, Slots,
-    Suspect, Suspicion, Upload, UploadSecret, Usage, UsageDay, placed, server_id,
+    Account, AccountChange, AccountId, Allocated, Allocation, Attempt, Coming, Expiry, FirstLease,
+    Going, GracePeriods, Identity, LateRequests, LeaseDb, LeaseInfo, MAX_SHARE, Pin, Pins, Placed,
+    Remains, RenewSecret, Retired, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState,
+    Slots, Suspect, Suspicion, Upload, UploadSecret, Usage, UsageDay, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use moment::Moment;

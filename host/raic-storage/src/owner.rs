@@ -227,12 +227,10 @@ impl Owner {
         // on without this one. Each such run is read. A few remain after daemons came and went. If
         // a cloud makes up many, the true one could not be found among them.
         if foreign.len() > MOST_FOREIGN {
-            let reason = format!(
-                "its container has {} objects below raic/{RUN_PREFIX} that are unknown to this \
-                 database",
-                foreign.len()
-            );
-            return Err(StorageError::Unusable { reason });
+            return Err(StorageError::ForeignRuns {
+                backend: backend.name().to_owned(),
+                found: foreign.len(),
+            });
         }
         let is_ours = matches!(
             found,

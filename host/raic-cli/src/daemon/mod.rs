@@ -12,7 +12,7 @@ use raic_array::Array;
 use raic_gateway::{
     Control, Live, Reload,
     admin::Admin,
-    wire::{ConnectorVersions, Traffic, WaitingConnector},
+    wire::{ConnectorVersions, Failure, Traffic, WaitingConnector},
 };
 use raic_storage::{ChunkBudget, Holds, Pin, Pins, Spool};
 use tokio::{
@@ -59,7 +59,10 @@ impl Control for Daemon {
             let mut wired = self.wired.lock().await;
             let before = self.live.array();
             let opened = wiring::open(&self.process, Some((&before, &wired)), versions).await;
-            let (array, opened) = opened.map_err(|failed| failed.sentence)?;
+            let (array, opened) = opened.map_err(|failed| Failure {
+                error: failed.sentence,
+                code: failed.code,
+            })?;
             // The work of the configuration before ends here.
             *wired = opened;
             wired.start_work(&array);

@@ -30,8 +30,8 @@ pub enum Expiry {
 pub struct Going {
     /// The row of the share.
     pub row: ShareRow,
-    /// Whether the share was whole. If so, its objects are removed by their names.
-    pub is_whole: bool,
+    /// What the share has left in its container.
+    pub remains: Remains,
     /// The moment until which requests that were given up may land, in milliseconds since 1970.
     pub until: Moment,
     /// The moment at which the share's objects were deleted for good, in milliseconds since 1970.
@@ -39,6 +39,15 @@ pub struct Going {
     pub deleted: Option<Moment>,
     /// Number of the claim: a later claim of the same deletion has a higher one.
     fence: i64,
+}
+
+/// The outcome of an attempt to delete a share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// The objects are gone, except for requests of the deletion itself that may still land.
+    Deleted(LateRequests),
+    /// The attempt failed, with this error. Its requests may still land.
+    Failed(String),
 }
 
 /// Pause after the first failure of a deletion, in milliseconds. It doubles with each failure.
@@ -151,7 +160,10 @@ impl LeaseDb {
             let rows = statement.query_map(params![server.0, now, limit], |r| {
                 Ok(Going {
                     row: shares::row(r)?,
-                    is_whole: r.get("is_whole")?,
+                    remains: match r.get("is_whole")? {
+                        true => Remains::Whole,
+                        false => Remains::Parts,
+                    },
                     until: r.get("until_ms")?,
                     deleted: r.get("deleted_ms")?,
                     fence: r.get("next_fence")?,
@@ -234,19 +246,17 @@ impl LeaseDb {
         .await
     }
 
-    /// Records the outcome of a deletion: `error` is `None` if its objects are gone. The row goes
-    /// when no late request can land any longer; `may_land` means that one of the deletion itself
-    /// may. After an error the deletion is due again after a pause. Returns whether the row has
-    /// gone.
+    /// Records the outcome of an attempt at a deletion. After success the row goes when no late
+    /// request can land any longer. After a failure the deletion is due again after a pause. Returns
+    /// whether the row has gone.
     ///
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.
-    pub async fn going_tried(
-        &self,
-        going: &Going,
-        error: Option<String>,
-        may_land: bool,
-    ) -> Result<bool> {
+    pub async fn going_tried(&self, going: &Going, attempt: Attempt) -> Result<bool> {
+        let (error, may_land) = match attempt {
+            Attempt::Deleted(late) => (None, late == LateRequests::MayLand),
+            Attempt::Failed(error) => (Some(error), true),
+        };
         let (id, fence, until, now) = (going.row.row, going.fence, going.until, self.now());
         let rests = going.deleted.is_none() && may_land;
         let rested = self.after(self.grace_periods().late);

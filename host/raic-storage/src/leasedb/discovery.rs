@@ -11,7 +11,7 @@ use crate::{Result, ShareId, Stored};
 
 /// The objects that a condemned share has left in its container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Remains {
+pub enum Remains {
     /// A whole share. Its objects are removed by their names, whose number the row has.
     Whole,
     /// Parts of an upload. Objects that it is known to have sent are removed by their names, and so

@@ -35,9 +35,8 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 pub use accounts::{Account, AccountChange, AccountId};
-pub use collection::{Expiry, Going};
-pub use discovery::LateRequests;
-pub(crate) use discovery::Remains;
+pub use collection::{Attempt, Expiry, Going};
+pub use discovery::{LateRequests, Remains};
 pub use gone::{Retired, ServerShares};
 pub use leases::{LeaseInfo, RenewSecret};
 pub(crate) use pins::pins;
