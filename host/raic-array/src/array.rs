@@ -328,37 +328,18 @@ impl Array {
         lacking: &BTreeMap<String, u64>,
     ) -> CloudState {
         let name = server.name();
-        let asked = async {
-            server.probe().await?;
-            server.available_space().await
-        };
-        let mut stores = false;
-        let (fault, available) = match tokio::time::timeout(PROBE, asked).await {
-            Ok(Ok(available)) => {
-                let fault = server
-                    .refusal()
-                    .map(|why| format!("cloud {name:?} is read-only: {why}"));
-                stores = fault.is_none() && available != Some(0);
-                let full = || {
-                    (available == Some(0)).then(|| {
-                        format!("cloud {name:?} is full, except for the space reserved for others")
-                    })
-                };
-                (
-                    fault
-                        .or_else(|| self.inner.keyring_copies.fault(name))
-                        .or_else(full),
-                    available,
-                )
+        let (stores, fault, available) = match tokio::time::timeout(PROBE, server.condition()).await
+        {
+            Ok(Ok(condition)) => {
+                let keyring = || self.inner.keyring_copies.fault(name);
+                let fault = condition.fault.or_else(keyring);
+                (condition.stores, fault, condition.available)
             }
-            Ok(Err(e)) => (Some(e.to_string()), None),
-            Err(_) => (
-                Some(format!(
-                    "cloud {name:?}: no answer within {} s",
-                    PROBE.as_secs()
-                )),
-                None,
-            ),
+            Ok(Err(e)) => (false, Some(e.to_string()), None),
+            Err(_) => {
+                let silent = format!("cloud {name:?}: no answer within {} s", PROBE.as_secs());
+                (false, Some(silent), None)
+            }
         };
         CloudState {
             name: name.to_owned(),

@@ -85,6 +85,12 @@ pub enum ArrayError {
     /// The keyring does not open, or belongs to another array.
     #[error("the keyring does not open: it is damaged, or the key belongs to another array")]
     Keyring,
+    /// The configuration has no array, so there are no files.
+    #[error(
+        "config.toml has no section [array], so this daemon keeps no files, but serves Tahoe-LAFS \
+         clients alone"
+    )]
+    NoArray,
     /// The database belongs to another array than the keyring.
     #[error("the database is another array's than the keyring; put the right key file in place")]
     OtherArray,

@@ -31,6 +31,10 @@ pub struct Keyring {
     pub array: [u8; 16],
     /// The keys, oldest first. Generation g is at index g - 1.
     generations: Vec<Key>,
+    /// The secret that identities are derived from: keys, ids and passwords of the doors. A new
+    /// generation leaves it alone. Keyrings from before it existed derive it from generation 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<Key>,
 }
 
 impl std::fmt::Debug for Keyring {
@@ -38,6 +42,15 @@ impl std::fmt::Debug for Keyring {
         f.debug_struct("Keyring")
             .field("generation", &self.generation())
             .finish_non_exhaustive()
+    }
+}
+
+/// The number of bytes that HKDF is asked for.
+struct Length(usize);
+
+impl hkdf::KeyType for Length {
+    fn len(&self) -> usize {
+        self.0
     }
 }
 
@@ -134,6 +147,7 @@ impl Keyring {
         Ok(Self {
             array: random()?,
             generations: vec![stream_key()?],
+            identity: Some(stream_key()?),
         })
     }
 
@@ -151,6 +165,35 @@ impl Keyring {
             expanded.fill(&mut key).expect("one block");
         }
         key
+    }
+
+    /// Derives `N` bytes of an identity for one purpose, by HKDF-SHA-256 (RFC 5869). `parts` say
+    /// which identity of that purpose it is, such as a cloud's number. What is derived is there
+    /// again after a lost host, and changes only with the parts.
+    pub fn identity<const N: usize>(&self, purpose: &str, parts: &[u32]) -> Zeroizing<[u8; N]> {
+        let mut derived = Zeroizing::new([0; N]);
+        let first = self.generations.first().map_or(&[][..], |key| &**key);
+        let (secret, salt) = match &self.identity {
+            Some(identity) => (&identity[..], &b"RAIC identity v1"[..]),
+            None => (first, &b"RAIC identity of generation 1 v1"[..]),
+        };
+        let salt = [salt, &self.array].concat();
+        let parts: Vec<u8> = parts.iter().flat_map(|part| part.to_be_bytes()).collect();
+        // The purpose ends with a zero, so that no purpose and parts equal others.
+        let info = [purpose.as_bytes(), &[0], &parts];
+        #[allow(
+            clippy::expect_used,
+            reason = "HKDF gives up to 8160 bytes, and N is 64 at most"
+        )]
+        {
+            const { assert!(N <= 64) };
+            let pseudorandom = Salt::new(HKDF_SHA256, &salt).extract(secret);
+            let expanded = pseudorandom
+                .expand(&info, Length(N))
+                .expect("64 bytes at most");
+            expanded.fill(&mut *derived).expect("as long as asked for");
+        }
+        derived
     }
 
     /// Returns the number of the newest generation, 1 or more.
@@ -305,6 +348,29 @@ mod tests {
             changed[at] ^= 1;
             assert!(Keyring::open(&changed, &key).is_err(), "{at}");
         }
+    }
+
+    #[test]
+    fn identities_differ_by_purpose_and_parts_and_stay_with_the_keyring() {
+        let keyring = Keyring::generate().unwrap();
+        let again = Keyring::from_json(&keyring.to_json()).unwrap();
+        let all = [
+            ("a", &[1, 2][..]),
+            ("a", &[1, 3]),
+            ("a", &[1]),
+            ("ab", &[1, 2]),
+            ("b", &[1, 2]),
+        ];
+        let derive = |keyring: &Keyring| all.map(|(what, of)| *keyring.identity::<32>(what, of));
+        assert_eq!(derive(&keyring), derive(&again));
+        let different: std::collections::BTreeSet<_> = derive(&keyring).into();
+        assert_eq!(different.len(), all.len());
+        // A keyring from before the identity secret has identities all the same.
+        let mut old = keyring.clone();
+        old.identity = None;
+        assert_ne!(derive(&old), derive(&keyring));
+        let read = Keyring::from_json(&old.to_json()).unwrap();
+        assert_eq!(derive(&old), derive(&read));
     }
 
     #[test]

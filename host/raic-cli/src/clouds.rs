@@ -146,10 +146,12 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
                     CloudSection::Cloud { connector, .. } => {
                         pins.get(name).and_then(|pin| pin.sha256_of(connector))
                     }
-                    CloudSection::Disk { .. } => None,
+                    _ => None,
                 };
                 let (backend, place) = match section {
                     CloudSection::Disk { path, .. } => ("disk", path.display().to_string()),
+                    CloudSection::Memory { .. } => ("memory", String::new()),
+                    CloudSection::Null { .. } => ("null", String::new()),
                     CloudSection::Cloud {
                         connector,
                         settings,
@@ -312,7 +314,13 @@ fn connect(home: &Home, name: &str) -> Outcome<std::sync::Arc<dyn Cloud>> {
 /// Tests a cloud. `report` gets a line for each thing that works.
 async fn test(home: &Home, name: &str, report: impl Fn(&str)) -> Outcome {
     let config = Config::load(home)?;
-    if let section @ CloudSection::Disk { .. } = section(&config, name)? {
+    let section = section(&config, name)?;
+    if section.is_volatile() {
+        return Err(Failed::configuration(format!(
+            "cloud {name:?} is in the daemon, and a command cannot test it"
+        )));
+    }
+    if matches!(section, CloudSection::Disk { .. }) {
         let opener = Opener::for_command(home)?;
         let opened = opener.open(config.clouds.len(), name, section, &mut Pins::new(), None)?;
         let backend = opened.backend;
@@ -470,8 +478,10 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
     replace(&path, &text, &changed)?;
     if !json {
         say!("cloud {name:?} is in {}", path.display());
-        if arguments.replace.is_none() {
-            let (k, n) = (config.array.k, config.clouds.len());
+        if let Some(array) = &config.array
+            && arguments.replace.is_none()
+        {
+            let (k, n) = (array.k, config.clouds.len());
             say!(
                 "the array has one cloud more, so new files are {k}-of-{n}; with --replace, a \
                  cloud takes the place of another"
@@ -731,13 +741,17 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
         print_json(&status)?;
         return require_enough(&status);
     }
-    say!("array      {}-of-{}", status.k, status.n);
-    say!(
-        "files      {} ({})",
-        status.files,
-        progress::bytes(status.bytes)
-    );
-    say!("lacking    {}", counted(status.lacking, "share"));
+    if status.n == 0 {
+        say!("array      none: storage servers for Tahoe-LAFS alone");
+    } else {
+        say!("array      {}-of-{}", status.k, status.n);
+        say!(
+            "files      {} ({})",
+            status.files,
+            progress::bytes(status.bytes)
+        );
+        say!("lacking    {}", counted(status.lacking, "share"));
+    }
     say!("deletions  {} to go", counted(status.deletions, "share"));
     say!("lost       {}", counted(status.lost, "share"));
     for GoneCloud {

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     env,
     io::Read as _,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -56,6 +57,13 @@ survive = 1
 # memory = "256 MiB"          # for all uploads and reads together; an upload without room waits
 # The daemon reads `spool` and `memory` only when it starts.
 
+# The door for Tahoe-LAFS clients: one storage server for each cloud. `raic tahoe servers-yaml`
+# prints what a client needs. Without the section [array] the daemon serves these clients alone.
+# [tahoe]
+# listen = "0.0.0.0:3456"
+# location = "storage.example:3456"           # what clients connect to; unset: as `listen`
+# certificates.local-1 = ["grid/one.json"]    # of a grid manager, passed through to clients
+
 # [connectors]
 # signed_by = ["RWQ.."]       # public keys of minisign: only a connector that one of them signed
 #                             # (FILE.minisig) can be approved
@@ -105,7 +113,9 @@ path = "clouds/4"
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Config {
-    pub(crate) array: ArraySection,
+    /// `None` if there are no files, and the daemon serves Tahoe-LAFS clients alone.
+    pub(crate) array: Option<ArraySection>,
+    pub(crate) tahoe: Option<TahoeSection>,
     #[serde(default)]
     pub(crate) storage: StorageSection,
     #[serde(default)]
@@ -121,6 +131,56 @@ pub(crate) struct ConnectorsSection {
     /// Public keys of minisign. A connector can be approved only if one of them signed it. An empty
     /// list asks for no signature.
     pub(crate) signed_by: Vec<String>,
+}
+
+/// The section `[tahoe]`: the door for clients of Tahoe-LAFS.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TahoeSection {
+    /// The address to listen at.
+    pub(crate) listen: SocketAddr,
+    /// The host and port that clients connect to; `None` if they are those of `listen`.
+    location: Option<String>,
+    /// Files of grid-manager certificates, by the names of the clouds that they are for.
+    #[serde(default)]
+    pub(crate) certificates: BTreeMap<String, Vec<PathBuf>>,
+}
+
+impl TahoeSection {
+    /// Returns the host and port that clients connect to.
+    pub(crate) fn location(&self) -> String {
+        self.location
+            .clone()
+            .unwrap_or_else(|| self.listen.to_string())
+    }
+
+    fn check(&self) -> Result<(), String> {
+        match &self.location {
+            None if self.listen.ip().is_unspecified() => Err(format!(
+                "tahoe: listen = \"{}\" is every address of this machine, and clients need one: \
+                 set location = \"HOST:PORT\" to what they can reach",
+                self.listen
+            )),
+            Some(location) if !is_location(location) => Err(format!(
+                "tahoe: location = {location:?} is not HOST:PORT, such as \"storage.example:3456\""
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns whether a text is a host and a port, as they stand in a URL.
+fn is_location(text: &str) -> bool {
+    let host = |host: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.".contains(&b);
+        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
+        match bare {
+            Some(bare) => bare.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => !host.is_empty() && host.bytes().all(plain),
+        }
+    };
+    let parts = text.rsplit_once(':');
+    parts.is_some_and(|(h, port)| host(h) && port.parse::<u16>().is_ok_and(|port| port > 0))
 }
 
 /// The section `[array]`.
@@ -255,6 +315,18 @@ pub(crate) enum CloudSection {
         read_only: bool,
         domain: Option<String>,
     },
+    /// The daemon's memory: everything is gone when it ends. For tests.
+    Memory {
+        /// Whether an array may keep shares here.
+        #[serde(default)]
+        volatile: bool,
+    },
+    /// Nowhere: shares are taken and forgotten. For measurements.
+    Null {
+        /// Whether an array may keep shares here.
+        #[serde(default)]
+        volatile: bool,
+    },
     /// A container behind a connector.
     Cloud {
         connector: String,
@@ -316,9 +388,27 @@ impl Config {
 
     /// Requires that the clouds can form an array.
     pub(crate) fn require_geometry(&self) -> Result<(), String> {
-        let (k, n) = (usize::from(self.array.k), self.clouds.len());
+        let n = self.clouds.len();
+        let Some(array) = &self.array else {
+            return match (&self.tahoe, n) {
+                (None, _) => Err("it has neither [array] nor [tahoe]: nothing to serve".to_owned()),
+                (Some(_), 1..=MOST_CLOUDS) => Ok(()),
+                (Some(_), n) => Err(format!("{n} clouds: 1 to {MOST_CLOUDS} can be served")),
+            };
+        };
+        let forgetful = self
+            .clouds
+            .iter()
+            .find(|(_, c)| c.is_volatile() && !c.may_be_volatile());
+        if let Some((name, _)) = forgetful {
+            return Err(format!(
+                "cloud {name:?} forgets its shares when the daemon ends; if the array is only for \
+                 a test, set volatile = true there"
+            ));
+        }
+        let k = usize::from(array.k);
         if (1..n).contains(&k) && n <= MOST_CLOUDS {
-            return match self.array.survive {
+            return match array.survive {
                 survive if survive <= n - k => Ok(()),
                 survive => Err(format!(
                     "array.survive = {survive}: {k}-of-{n} survives the loss of {} clouds at most",
@@ -336,6 +426,13 @@ impl Config {
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|e| described(text, &e))?;
         config.storage.expiry()?;
+        if let Some(tahoe) = &config.tahoe {
+            tahoe.check()?;
+            let unknown = |name: &&String| !config.clouds.contains_key(*name);
+            if let Some(name) = tahoe.certificates.keys().find(unknown) {
+                return Err(format!("tahoe.certificates: there is no cloud {name:?}"));
+            }
+        }
         if config.storage.memory < ByteSize::mib(1) || config.storage.spool < ByteSize::mib(8) {
             return Err(
                 "storage: memory must be 1 MiB or more, and spool 8 MiB or more".to_owned(),
@@ -433,6 +530,11 @@ fn in_plain_words(message: &str) -> String {
             "expected one of file, env and command, such as { file = \"secrets/amazon.json\" }",
         ),
         ("expected struct ArraySection", "expected a table, [array]"),
+        ("expected struct TahoeSection", "expected a table, [tahoe]"),
+        (
+            "invalid socket address syntax",
+            "not an address and a port, such as \"0.0.0.0:3456\"",
+        ),
         (
             "expected struct StorageSection",
             "expected a table, [storage]",
@@ -457,20 +559,32 @@ impl CloudSection {
     /// The file of certificates to trust in addition to those of the system.
     pub(crate) fn ca(&self) -> Option<&Path> {
         match self {
-            Self::Disk { .. } => None,
             Self::Cloud { ca, .. } => ca.as_deref(),
+            _ => None,
         }
     }
 
     pub(crate) fn domain(&self) -> Option<&String> {
         match self {
             Self::Disk { domain, .. } | Self::Cloud { domain, .. } => domain.as_ref(),
+            Self::Memory { .. } | Self::Null { .. } => None,
         }
+    }
+
+    /// Whether the shares are gone when the daemon ends.
+    pub(crate) fn is_volatile(&self) -> bool {
+        matches!(self, Self::Memory { .. } | Self::Null { .. })
+    }
+
+    /// Whether the operator permits an array on shares that are gone when the daemon ends.
+    fn may_be_volatile(&self) -> bool {
+        matches!(self, Self::Memory { volatile } | Self::Null { volatile } if *volatile)
     }
 
     pub(crate) fn is_read_only(&self) -> bool {
         match self {
             Self::Disk { read_only, .. } | Self::Cloud { read_only, .. } => *read_only,
+            Self::Memory { .. } | Self::Null { .. } => false,
         }
     }
 
@@ -648,7 +762,11 @@ mod tests {
     fn the_example_is_a_configuration_of_four_folders() {
         let config = parse(EXAMPLE).unwrap();
         assert_eq!(
-            (config.array.k, config.array.survive, config.clouds.len()),
+            (
+                config.array.as_ref().unwrap().k,
+                config.array.as_ref().unwrap().survive,
+                config.clouds.len()
+            ),
             (2, 1, 4)
         );
     }

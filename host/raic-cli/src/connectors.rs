@@ -292,7 +292,7 @@ fn running(home: &Home, package: &Package) -> Outcome<Vec<String>> {
         .iter()
         .filter(|(name, section)| match section {
             CloudSection::Cloud { connector, .. } => runs(name, connector),
-            CloudSection::Disk { .. } => false,
+            _ => false,
         });
     Ok(clouds.map(|(name, _)| name.clone()).collect())
 }

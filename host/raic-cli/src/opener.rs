@@ -6,8 +6,8 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use parking_lot::Mutex;
 use raic_cloud::{Breaker, Cloud, Limit, Meter, Meters, Prefix, Retry, RetryPolicy};
 use raic_storage::{
-    Backend, ChunkBudget, CloudBackend, DiskBackend, LeaseDb, MUTABLE_CHUNK_SIZE, Pin, Pins,
-    ServerId, Slots, Spool, chunk_size_for,
+    Backend, ChunkBudget, CloudBackend, DiskBackend, LeaseDb, MUTABLE_CHUNK_SIZE, MemoryBackend,
+    NullBackend, Pin, Pins, ServerId, Slots, Spool, chunk_size_for,
 };
 use raic_wasm::{
     ApprovalStore, Configuration, Connector, ConnectorCloud, CredentialDocuments, Engine, Package,
@@ -168,6 +168,14 @@ impl Opener {
                     credentials: None,
                 })
             }
+            CloudSection::Memory { .. } => Ok(OpenedCloud {
+                backend: Arc::new(MemoryBackend::new(name)),
+                credentials: None,
+            }),
+            CloudSection::Null { .. } => Ok(OpenedCloud {
+                backend: Arc::new(NullBackend::new(name)),
+                credentials: None,
+            }),
             CloudSection::Cloud { .. } => {
                 let (cloud, credentials) = self.connect(name, section, pins)?;
                 let budget = places
@@ -287,7 +295,7 @@ impl Opener {
             ..
         } = section
         else {
-            return Err(failed("it is a folder and has no connector".to_owned()));
+            return Err(failed("it has no connector".to_owned()));
         };
         let pinned = pins.get(name).and_then(|pin| pin.sha256_of(connector));
         let package = self

@@ -16,7 +16,7 @@ use crate::{
 const DAY_LINES: u32 = 10_000;
 
 pub(crate) async fn accounts(State(admin): Shared) -> Answer<Vec<AccountInfo>> {
-    let accounts = admin.live.array().leasedb().accounts().await?;
+    let accounts = admin.live.now().leasedb.accounts().await?;
     Ok(Json(accounts.into_iter().map(AccountInfo::from).collect()))
 }
 
@@ -27,8 +27,8 @@ pub(crate) async fn create_account(
 ) -> Answer<AccountInfo> {
     let made = admin
         .live
-        .array()
-        .leasedb()
+        .now()
+        .leasedb
         .create_account(&name, request.into())
         .await;
     Ok(Json(made?.into()))
@@ -41,8 +41,8 @@ pub(crate) async fn change_account(
 ) -> Answer<AccountInfo> {
     let changed = admin
         .live
-        .array()
-        .leasedb()
+        .now()
+        .leasedb
         .change_account(&name, request.into())
         .await;
     Ok(Json(changed?.into()))
@@ -61,8 +61,8 @@ pub(crate) async fn usage(
     State(admin): Shared,
     Query(By { by, before }): Query<By>,
 ) -> Answer<Vec<UsageLine>> {
-    let array = admin.live.array();
-    let leasedb = array.leasedb();
+    let now = admin.live.now();
+    let leasedb = &now.leasedb;
     let line = |shares, bytes| UsageLine {
         day: None,
         account: None,

@@ -78,6 +78,7 @@ impl<E: Into<ArrayError>> From<E> for Refused {
 /// Returns the HTTP status of an error, and the code that programs act on.
 fn code_of(e: &ArrayError) -> (StatusCode, Code) {
     match e {
+        ArrayError::NoArray => (StatusCode::NOT_FOUND, Code::Configuration),
         ArrayError::NoSuchFile(_) => (StatusCode::NOT_FOUND, Code::NoSuchFile),
         ArrayError::Name { .. } | ArrayError::StorageIndex(_) => {
             (StatusCode::BAD_REQUEST, Code::BadName)
@@ -130,7 +131,7 @@ impl IntoResponse for Refused {
 }
 
 impl Admin {
-    /// Makes the admin door of the daemon `control`, to the array that `live` holds.
+    /// Makes the admin door of the daemon `control`, to what `live` holds.
     pub fn new(live: Live, control: Arc<dyn Control>) -> Self {
         Self {
             live,

@@ -95,7 +95,7 @@ pub(crate) async fn store(
     };
     let stored = admin
         .live
-        .array()
+        .array()?
         .put(&name, content.pieces().boxed(), options)
         .await;
     if stored.is_err() {
@@ -127,7 +127,7 @@ pub(crate) async fn read(
         .and_then(parse_range);
     let (info, range, mut content) = admin
         .live
-        .array()
+        .array()?
         .get(&name, asked.clone(), registered.transfer.clone())
         .await?;
     // The first piece is read before the head of the answer goes out. So a content that cannot be
@@ -173,12 +173,12 @@ pub(crate) async fn remove(
     State(admin): Shared,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refused> {
-    admin.live.array().remove(&name).await?;
+    admin.live.array()?.remove(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 pub(crate) async fn stat(State(admin): Shared, Path(name): Path<String>) -> Answer<File> {
-    Ok(Json(admin.live.array().stat(&name).await?.into()))
+    Ok(Json(admin.live.array()?.stat(&name).await?.into()))
 }
 
 #[derive(Deserialize)]
@@ -193,7 +193,7 @@ pub(crate) struct Listing {
 pub(crate) async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Answer<Vec<File>> {
     let files = admin
         .live
-        .array()
+        .array()?
         .list(&q.prefix, &q.after, q.limit.unwrap_or(1000).min(1000))
         .await?;
     Ok(Json(files.into_iter().map(File::from).collect()))

@@ -43,8 +43,8 @@ pub(crate) async fn leases(
     State(admin): Shared,
     Query(which): Query<Which>,
 ) -> Answer<Vec<LeaseLine>> {
-    let array = admin.live.array();
-    let leasedb = array.leasedb();
+    let now = admin.live.now();
+    let leasedb = &now.leasedb;
     let account = match which.account {
         Some(name) => Some(leasedb.account(&name).await?.id),
         None => None,
@@ -61,8 +61,8 @@ pub(crate) async fn leases(
     });
     let leases = leasedb.leases(account, index, after, PAGE).await?;
     // A lease that nothing ends by itself has no end to report.
-    let lasts: BTreeSet<String> = array
-        .servers()
+    let lasts: BTreeSet<String> = now
+        .servers
         .iter()
         .filter(|server| server.expiry() == Expiry::Never)
         .map(|server| server.name().to_owned())
@@ -92,15 +92,15 @@ pub(crate) async fn renew(
     State(admin): Shared,
     Query(which): Query<Which>,
 ) -> Answer<BTreeMap<String, usize>> {
-    let array = admin.live.array();
-    let account = array
-        .leasedb()
+    let now = admin.live.now();
+    let account = now
+        .leasedb
         .storing_account(which.account.as_deref().unwrap_or("anonymous"))
         .await;
     let account = account?;
     let index = parse_index(which.index.as_deref().unwrap_or_default())?;
     let mut renewed = BTreeMap::new();
-    for server in array.servers() {
+    for server in &now.servers {
         // The secret is the account's own, so that the lease stands beside that of a file.
         let secret = RenewSecret::of(format!("raic lease renew {}", account.name).as_bytes());
         let count = server.renew(account.id, index, secret).await?.len();
@@ -111,7 +111,7 @@ pub(crate) async fn renew(
 
 pub(crate) async fn would_collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
     let mut lines = Vec::new();
-    for server in admin.live.array().servers() {
+    for server in &admin.live.now().servers {
         let would_go = server.would_collect(PAGE).await?;
         let would_go = would_go
             .into_iter()
@@ -133,8 +133,8 @@ pub(crate) async fn would_collect(State(admin): Shared) -> Answer<Vec<CollectLin
 
 pub(crate) async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
     // All clouds at once, so that a cloud that hangs holds up no other.
-    let array = admin.live.array();
-    let lines = array.servers().iter().map(|server| async move {
+    let now = admin.live.now();
+    let lines = now.servers.iter().map(|server| async move {
         let mut line = CollectLine {
             cloud: server.name().to_owned(),
             ..CollectLine::default()
@@ -160,6 +160,6 @@ pub(crate) async fn collect(State(admin): Shared) -> Answer<Vec<CollectLine>> {
 }
 
 pub(crate) async fn accept_clock(State(admin): Shared) -> Answer<AcceptedClock> {
-    let off_ms = admin.live.array().leasedb().accept_clock().await?;
+    let off_ms = admin.live.now().leasedb.accept_clock().await?;
     Ok(Json(AcceptedClock { off_ms }))
 }

@@ -17,4 +17,4 @@ mod walks;
 pub mod wire;
 
 pub use control::{Control, Reload};
-pub use live::Live;
+pub use live::{Live, Opened};

@@ -1,29 +1,49 @@
-//! [`Live`]: the array that is open now, for every door.
+//! [`Live`]: what is open now, for every door.
 
 use std::sync::Arc;
 
 use parking_lot::RwLock;
-use raic_array::Array;
+use raic_array::{Array, ArrayError};
+use raic_storage::{LeaseDb, StorageServer};
 
-/// Holds the array that is open now. Clones share it, so that every door sees the array that a
-/// reload opened. A request goes on with the array that it began with.
+/// What a configuration opened.
 #[derive(Clone, Debug)]
-pub struct Live(Arc<RwLock<Arc<Array>>>);
+pub struct Opened {
+    /// The database of the leases.
+    pub leasedb: LeaseDb,
+    /// The storage servers, in the order of their clouds' names.
+    pub servers: Vec<Arc<StorageServer>>,
+    /// The array over these servers; `None` if the configuration has none.
+    pub array: Option<Arc<Array>>,
+}
+
+/// Holds what is open now. Clones share it, so that every door sees what a reload opened. A request
+/// goes on with what it began with.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<RwLock<Arc<Opened>>>);
 
 impl Live {
-    /// Makes a holder of `array`.
-    pub fn new(array: Array) -> Self {
-        Self(Arc::new(RwLock::new(Arc::new(array))))
+    /// Makes a holder of `opened`.
+    pub fn new(opened: Opened) -> Self {
+        Self(Arc::new(RwLock::new(Arc::new(opened))))
     }
 
-    /// Returns the array that is open now.
-    pub fn array(&self) -> Arc<Array> {
+    /// Returns what is open now.
+    pub fn now(&self) -> Arc<Opened> {
         self.0.read().clone()
     }
 
-    /// Replaces the open array by `array`. The replaced array is dropped when the requests that use
-    /// it have ended.
-    pub fn replace(&self, array: Array) {
-        *self.0.write() = Arc::new(array);
+    /// Returns the array that is open now.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::NoArray`] if the configuration has none.
+    pub fn array(&self) -> Result<Arc<Array>, ArrayError> {
+        self.now().array.clone().ok_or(ArrayError::NoArray)
+    }
+
+    /// Replaces what is open by `opened`. What was open is dropped when the requests that use it
+    /// have ended.
+    pub fn replace(&self, opened: Opened) {
+        *self.0.write() = Arc::new(opened);
     }
 }

@@ -1,15 +1,26 @@
 //! The route that reports the state of the array and of its clouds.
 
+use std::time::Duration;
+
 use axum::{Json, extract::State};
 use raic_array::CloudState;
+use raic_storage::StorageServer;
 
 use crate::{
-    admin::{Answer, Shared},
+    Opened,
+    admin::{Admin, Answer, Refused, Shared},
     wire::{CloudStatus, GoneCloud, LastFailure, Status},
 };
 
+/// Longest time that one cloud may take to say that it works.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 pub(crate) async fn status(State(admin): Shared) -> Answer<Status> {
-    let status = admin.live.array().status().await?;
+    let now = admin.live.now();
+    let Some(array) = &now.array else {
+        return Ok(Json(of_servers(&admin, &now).await?));
+    };
+    let status = array.status().await?;
     let failure = |f: raic_array::LastFailure| LastFailure {
         work: f.work.to_string(),
         at_ms: f.at_ms,
@@ -43,4 +54,57 @@ pub(crate) async fn status(State(admin): Shared) -> Answer<Status> {
         clock: status.clock,
         waiting: admin.control.waiting_connectors(),
     }))
+}
+
+/// Reports the storage servers of a daemon without an array.
+async fn of_servers(admin: &Admin, now: &Opened) -> Result<Status, Refused> {
+    let clouds = now.servers.iter().map(|server| of_server(admin, server));
+    let clouds = futures::future::join_all(clouds).await;
+    let (deletions, lost) = now.leasedb.waiting().await?;
+    let gone = now.leasedb.servers().await?;
+    Ok(Status {
+        k: 0,
+        n: 0,
+        needed: 0,
+        files: 0,
+        bytes: 0,
+        lacking: 0,
+        deletions,
+        lost,
+        clouds,
+        gone: gone
+            .into_iter()
+            .filter(|server| server.is_gone && server.shares > 0)
+            .map(|server| GoneCloud {
+                name: server.name,
+                shares: server.shares,
+            })
+            .collect(),
+        clock: now.leasedb.clock_fault(),
+        waiting: admin.control.waiting_connectors(),
+    })
+}
+
+async fn of_server(admin: &Admin, server: &StorageServer) -> CloudStatus {
+    let name = server.name();
+    let (stores, fault, available) = match tokio::time::timeout(PATIENCE, server.condition()).await
+    {
+        Ok(Ok(condition)) => (condition.stores, condition.fault, condition.available),
+        Ok(Err(e)) => (false, Some(e.to_string()), None),
+        Err(_) => {
+            let silent = format!("cloud {name:?}: no answer within {} s", PATIENCE.as_secs());
+            (false, Some(silent), None)
+        }
+    };
+    CloudStatus {
+        traffic: admin.control.traffic(name),
+        name: name.to_owned(),
+        fault,
+        stores,
+        // Without an array nothing needs the keyring but the identities of the doors.
+        keyring: true,
+        lacking: 0,
+        available,
+        last: Vec::new(),
+    }
 }

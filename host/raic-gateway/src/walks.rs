@@ -67,7 +67,7 @@ pub(crate) async fn gone(
     State(admin): Shared,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refused> {
-    admin.live.array().leasedb().set_gone(&name).await?;
+    admin.live.now().leasedb.set_gone(&name).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -75,8 +75,8 @@ pub(crate) async fn adopt(
     State(admin): Shared,
     Path(name): Path<String>,
 ) -> Result<StatusCode, Refused> {
-    let array = admin.live.array();
-    let server = array.servers().iter().find(|server| server.name() == name);
+    let now = admin.live.now();
+    let server = now.servers.iter().find(|server| server.name() == name);
     server
         .ok_or_else(|| StorageError::NoCloud(name.clone()))?
         .adopt()
@@ -101,7 +101,7 @@ pub(crate) async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> An
         if what == WalkKind::Rebuild {
             take_over(&admin).await?;
         }
-        let servers: Vec<Arc<StorageServer>> = admin.live.array().servers().to_vec();
+        let servers: Vec<Arc<StorageServer>> = admin.live.now().servers.clone();
         let progress: Vec<_> = servers
             .iter()
             .map(|s| (s.name().to_owned(), Arc::<Progress>::default()))
@@ -133,9 +133,9 @@ pub(crate) async fn walk(State(admin): Shared, Path(what): Path<WalkKind>) -> An
 /// Raises the database's epoch above the epochs of all containers that belong to other databases,
 /// and takes these containers over.
 pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
-    let array = admin.live.array();
+    let now = admin.live.now();
     let mut highest = None;
-    for server in array.servers() {
+    for server in &now.servers {
         match server.check_owner().await {
             Ok(Ownership::OtherDatabase { epoch }) => highest = highest.max(Some(epoch)),
             Ok(_) => {}
@@ -145,7 +145,7 @@ pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
     let Some(highest) = highest else {
         return Ok(());
     };
-    array.leasedb().raise_epoch(highest).await?;
+    now.leasedb.raise_epoch(highest).await?;
     admin
         .control
         .reload(ConnectorVersions::new())
@@ -153,7 +153,7 @@ pub(crate) async fn take_over(admin: &Admin) -> Result<(), Refused> {
         .map_err(|failure| StorageError::Unusable {
             reason: failure.error,
         })?;
-    for server in admin.live.array().servers() {
+    for server in &admin.live.now().servers {
         if let Err(e) = server.take_over().await {
             tracing::warn!("a container was not taken over: {e}");
         }

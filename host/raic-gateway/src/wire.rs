@@ -131,9 +131,9 @@ impl From<FileInfo> for File {
 /// The state of the array and of its clouds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
-    /// Shares that suffice to read a file.
+    /// Shares that suffice to read a file; 0 if the configuration has no array.
     pub k: u8,
-    /// Shares of a new file, one for each cloud.
+    /// Shares of a new file, one for each cloud; 0 if the configuration has no array.
     pub n: u8,
     /// Clouds that must take their share for a file to be stored.
     #[serde(default)]

@@ -472,6 +472,7 @@ mod tests {
     use crate::{
         ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb, Owner,
         ServerSettings, ShareId, ShareNum, Slots, StorageIndex, TestWrite, UploadSecret,
+        WriteEnabler,
     };
 
     const ID: ShareId = ShareId {
@@ -539,7 +540,14 @@ mod tests {
         };
         let vectors = [(ID.share, write)].into();
         let done = server
-            .read_test_write(AccountId::ANONYMOUS, ID.index, b"e", renew(), vectors, &[])
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                ID.index,
+                WriteEnabler([5; 32]),
+                renew(),
+                vectors,
+                &[],
+            )
             .await;
         assert!(done.unwrap().is_written);
     }
@@ -582,7 +590,9 @@ mod tests {
         let step = slow_and_quick(&server, &clock, async || store(&server).await).await;
         assert_eq!(step.deleted, 0);
         let read = server.read_immutable(ID, 0..u64::MAX).await.unwrap();
-        let read: Vec<Bytes> = futures::TryStreamExt::try_collect(read).await.unwrap();
+        let read: Vec<Bytes> = futures::TryStreamExt::try_collect(read.content)
+            .await
+            .unwrap();
         assert_eq!(read.concat(), [7; 1500]);
     }
 
@@ -600,7 +610,7 @@ mod tests {
             .read_test_write(
                 AccountId::ANONYMOUS,
                 ID.index,
-                b"e",
+                WriteEnabler([5; 32]),
                 renew(),
                 [].into(),
                 std::slice::from_ref(&(0..9)),

@@ -109,9 +109,17 @@ pub enum StorageError {
         /// Number of the chunk.
         chunk: u64,
     },
-    /// No upload writes the share, or another upload does.
-    #[error("cloud {backend:?}: {id} is not being written by this upload")]
+    /// No upload writes the share.
+    #[error("cloud {backend:?}: {id} is not being written")]
     NoUpload {
+        /// The backend's name.
+        backend: String,
+        /// The share.
+        id: ShareId,
+    },
+    /// An upload with another secret writes the share.
+    #[error("cloud {backend:?}: {id} is being written by another upload")]
+    OtherUpload {
         /// The backend's name.
         backend: String,
         /// The share.

@@ -88,10 +88,11 @@ pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
 pub use error::{Result, StorageError};
 pub use leasedb::{
-    Account, AccountChange, AccountId, Allocated, Allocation, Attempt, Coming, Expiry, FirstLease,
-    Going, GracePeriods, Identity, LateRequests, LeaseDb, LeaseInfo, MAX_SHARE, Pin, Pins, Placed,
-    Remains, RenewSecret, Retired, Run, ServerId, ServerShares, ShareKind, ShareRow, ShareState,
-    Slots, Suspect, Suspicion, Upload, UploadSecret, Usage, UsageDay, placed, server_id,
+    Account, AccountChange, AccountId, Allocated, Allocation, Attempt, Coming, Event, EventKind,
+    Expiry, FirstLease, Going, GracePeriods, Identity, LateRequests, LeaseDb, LeaseInfo, MAX_SHARE,
+    NewEvent, Pin, Pins, Placed, Remains, RenewSecret, Retired, Run, ServerId, ServerShares,
+    ShareKind, ShareRow, ShareState, Slots, Suspect, Suspicion, TahoeIds, Upload, UploadSecret,
+    Usage, UsageDay, WriteEnabler, placed, server_id,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use moment::Moment;
@@ -102,9 +103,9 @@ pub use owner::{IssuedRuns, Owner, Ownership};
 pub use range_set::RangeSet;
 pub use read_test_write::{MAX_VECTOR, ReadTestWritten, TestWrite};
 pub use reconcile::Reconciled;
-pub use server::{Hold, Holds, ServerSettings, StorageServer};
+pub use server::{Condition, Hold, Holds, ServerSettings, StorageServer};
 pub use share_header::ShareHeader;
 pub use spool::Spool;
 pub use supervisor::Supervisor;
 pub use unusable::{Open, UnusableBackend};
-pub use uploads::Written;
+pub use uploads::{SharePart, Written};

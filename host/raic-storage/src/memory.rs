@@ -299,10 +299,12 @@ impl Backend for MemoryBackend {
     }
 }
 
-/// Takes every share and keeps none, to measure the floors above it.
+/// Takes every share and keeps none, to measure the floors above it. It keeps the small objects
+/// beside the shares, such as its owner, so that it can be written to.
 #[derive(Debug)]
 pub struct NullBackend {
     name: String,
+    objects: Mutex<BTreeMap<String, Bytes>>,
 }
 
 impl NullBackend {
@@ -310,6 +312,7 @@ impl NullBackend {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            objects: Mutex::default(),
         }
     }
 }
@@ -385,19 +388,23 @@ impl Container for NullBackend {
 
     fn set_owner(&self, _: Option<String>) {}
 
-    async fn store_object(&self, _: &str, _: Bytes) -> Result<()> {
+    async fn store_object(&self, name: &str, content: Bytes) -> Result<()> {
+        self.objects.lock().insert(name.to_owned(), content);
         Ok(())
     }
 
-    async fn load_object(&self, _: &str) -> Result<Option<Bytes>> {
-        Ok(None)
+    async fn load_object(&self, name: &str) -> Result<Option<Bytes>> {
+        Ok(self.objects.lock().get(name).cloned())
     }
 
-    async fn objects(&self, _: &str) -> Result<Vec<String>> {
-        Ok(Vec::new())
+    async fn objects(&self, prefix: &str) -> Result<Vec<String>> {
+        let objects = self.objects.lock();
+        let names = objects.keys().filter(|name| name.starts_with(prefix));
+        Ok(names.cloned().collect())
     }
 
-    async fn remove_object(&self, _: &str) -> Result<()> {
+    async fn remove_object(&self, name: &str) -> Result<()> {
+        self.objects.lock().remove(name);
         Ok(())
     }
 

@@ -10,12 +10,14 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use futures::TryStreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
-    AccountId, Allocation, MutableWrite, RenewSecret, Result, ShareId, ShareKind, ShareNum,
-    ShareRow, ShareState, ShareStream, StorageError, StorageIndex, StorageServer,
-    backend::mutable_store, uploads::own,
+    AccountId, Allocation, EnablerHash, MutableWrite, RenewSecret, Result, ShareId, ShareKind,
+    ShareNum, SharePart, ShareRow, ShareState, ShareStream, StorageError, StorageIndex,
+    StorageServer, WriteEnabler,
+    backend::mutable_store,
+    uploads::{own, within},
 };
 
 /// Most bytes of a mutable share that one test may compare, and most bytes that all reads of one
@@ -55,8 +57,8 @@ async fn whole(mut stream: ShareStream) -> Result<Bytes> {
 
 impl StorageServer {
     /// Hashes a write enabler with the array's key. Clouds see only this hash.
-    fn enabler_hash(&self, enabler: &[u8]) -> [u8; 32] {
-        blake3::keyed_hash(&self.owner.key, enabler).into()
+    pub(crate) fn enabler_hash(&self, enabler: WriteEnabler) -> EnablerHash {
+        blake3::keyed_hash(&self.owner.key, &enabler.0).into()
     }
 
     /// Returns the lock that gives writers of a slot in this process their turns.
@@ -85,12 +87,12 @@ impl StorageServer {
         self: &Arc<Self>,
         account: AccountId,
         index: StorageIndex,
-        enabler: &[u8],
+        enabler: WriteEnabler,
         renew: RenewSecret,
         vectors: BTreeMap<ShareNum, TestWrite>,
         reads: &[Range<u64>],
     ) -> Result<ReadTestWritten> {
-        let (this, enabler, reads) = (self.clone(), self.enabler_hash(enabler), reads.to_vec());
+        let (this, reads) = (self.clone(), reads.to_vec());
         // A task of its own keeps the slot's turn until the write has ended, even if the client
         // goes away.
         let turn = tokio::spawn(async move {
@@ -108,11 +110,12 @@ impl StorageServer {
         &self,
         account: AccountId,
         index: StorageIndex,
-        enabler: [u8; 32],
+        enabler: WriteEnabler,
         renew: RenewSecret,
         vectors: BTreeMap<ShareNum, TestWrite>,
         reads: &[Range<u64>],
     ) -> Result<ReadTestWritten> {
+        let hash = self.enabler_hash(enabler);
         let rows = self.rows(index).await?;
         if let Some(row) = rows.iter().find(|row| row.kind != ShareKind::Mutable) {
             return Err(StorageError::Taken {
@@ -124,7 +127,7 @@ impl StorageServer {
         let mut lengths = BTreeMap::new();
         for row in rows.iter().filter(|row| row.state != ShareState::Going) {
             if let Some(share) = mutable_store(&*self.backend)?.state(row.id).await? {
-                if share.enabler != enabler {
+                if share.enabler != hash {
                     return Err(StorageError::WriteEnabler {
                         backend: self.name().to_owned(),
                         index,
@@ -208,10 +211,7 @@ impl StorageServer {
         room: &mut u64,
     ) -> Result<Bytes> {
         let length = lengths.get(&id.share).copied().unwrap_or(0);
-        let (start, end) = (
-            range.start.min(length),
-            range.end.max(range.start).min(length),
-        );
+        let Range { start, end } = within(&range, length);
         let Some(left) = room.checked_sub(end - start) else {
             let backend = self.name().to_owned();
             return Err(StorageError::PastEnd {
@@ -238,7 +238,7 @@ impl StorageServer {
         account: AccountId,
         id: ShareId,
         before: Option<u64>,
-        enabler: [u8; 32],
+        enabler: WriteEnabler,
         renew: RenewSecret,
         vector: TestWrite,
     ) -> Result<()> {
@@ -265,7 +265,7 @@ impl StorageServer {
         let write = MutableWrite {
             writes,
             new_length,
-            enabler,
+            enabler: self.enabler_hash(enabler),
         };
         let length = write.length_after(before.unwrap_or(0));
         let new = Allocation {
@@ -276,7 +276,9 @@ impl StorageServer {
             reserve: length,
             upload: None,
         };
-        self.leasedb.begin_mutable_write(new, renew).await?;
+        self.leasedb
+            .begin_mutable_write(new, renew, enabler)
+            .await?;
         let written = store.write_mutable(id, write).await;
         if matches!(written, Err(StorageError::NotKnown { .. })) {
             // The share is measured when the outcome is known.
@@ -292,26 +294,39 @@ impl StorageServer {
         written.map(drop)
     }
 
-    /// Reads a part of a mutable share. The part is cut at the share's end.
+    /// Reads a part of a mutable share. The part is cut at the share's end, and is all of one
+    /// version.
     ///
     /// # Errors
     /// Fails with [`StorageError::NotFound`] if the share does not exist, and as
     /// [`crate::MutableStore::read_mutable`] does.
-    pub async fn read_mutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+    pub async fn read_mutable(&self, id: ShareId, range: Range<u64>) -> Result<SharePart> {
+        let not_found = || StorageError::NotFound {
+            backend: self.name().to_owned(),
+            id,
+        };
         let rows = self.rows(id.index).await?;
         let known = |row: &ShareRow| {
             row.id == id && row.kind == ShareKind::Mutable && row.state != ShareState::Going
         };
         if !rows.iter().any(known) {
-            return Err(StorageError::NotFound {
-                backend: self.name().to_owned(),
-                id,
-            });
+            return Err(not_found());
         }
         // Readers wait for a writer's turn to end, so that the writer settles its own intent. The
         // version that they read then is kept long enough after it is superseded.
         let lock = self.slot_lock(id.index);
         let _turn = lock.lock().await;
-        mutable_store(&*self.backend)?.read_mutable(id, range).await
+        let store = mutable_store(&*self.backend)?;
+        let length = store.state(id).await?.ok_or_else(not_found)?.length;
+        let range = within(&range, length);
+        let content = match range.is_empty() {
+            true => stream::empty().boxed(),
+            false => store.read_mutable(id, range.clone()).await?,
+        };
+        Ok(SharePart {
+            length,
+            range,
+            content,
+        })
     }
 }

@@ -100,6 +100,17 @@ struct Looked {
     at: Instant,
 }
 
+/// What a cloud that answers can do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether the cloud can take a share.
+    pub stores: bool,
+    /// Why it takes none, as a sentence; `None` if it takes some.
+    pub fault: Option<String>,
+    /// Bytes that may still be stored; `None` if that is not known.
+    pub available: Option<u64>,
+}
+
 /// How long a look at a container's owner counts for operations that destroy nothing.
 const SEEN: Duration = Duration::from_secs(120);
 
@@ -381,6 +392,26 @@ impl StorageServer {
     /// Fails with the backend's error if it does not.
     pub async fn probe(&self) -> Result<()> {
         self.backend.probe().await
+    }
+
+    /// Asks the cloud whether it can be used now.
+    ///
+    /// # Errors
+    /// Fails with the backend's or the database's error if the cloud does not answer.
+    pub async fn condition(&self) -> Result<Condition> {
+        self.probe().await?;
+        let available = self.available_space().await?;
+        let name = self.name();
+        let refusal = self
+            .refusal()
+            .map(|why| format!("cloud {name:?} is read-only: {why}"));
+        let full = || format!("cloud {name:?} is full, except for the space reserved for others");
+        let is_full = available == Some(0);
+        Ok(Condition {
+            stores: refusal.is_none() && !is_full,
+            fault: refusal.or_else(|| is_full.then(full)),
+            available,
+        })
     }
 
     /// Requires that the container has its owner object, after objects were found missing or were

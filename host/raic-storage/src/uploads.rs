@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{StreamExt as _, stream};
 use parking_lot::Mutex;
 
 use crate::{
@@ -57,6 +58,30 @@ impl std::fmt::Debug for Open {
 pub struct Written {
     /// Ranges that are still to be written. It is empty if the share is complete.
     pub required: Vec<Range<u64>>,
+}
+
+/// A part of a share's content that is being read.
+pub struct SharePart {
+    /// Length of the share's whole content, in bytes.
+    pub length: u64,
+    /// The part, cut at the share's end.
+    pub range: Range<u64>,
+    /// The bytes of the part.
+    pub content: ShareStream,
+}
+
+impl std::fmt::Debug for SharePart {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharePart")
+            .field("length", &self.length)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Cuts a range at the end of a content of `length` bytes.
+pub(crate) fn within(range: &Range<u64>, length: u64) -> Range<u64> {
+    range.start.min(length)..range.end.max(range.start).min(length)
 }
 
 /// Waits for a task that goes on even if its caller goes away, and returns its result.
@@ -172,16 +197,24 @@ impl StorageServer {
         }
     }
 
+    /// Returns the upload by offset that writes a share, if it is the one with this secret.
+    fn own_upload(&self, coming: &Coming, id: ShareId, secret: UploadSecret) -> Result<Upload> {
+        match coming.upload {
+            Some(upload) if upload.secret == secret => Ok(upload),
+            _ => Err(StorageError::OtherUpload {
+                backend: self.name().to_owned(),
+                id,
+            }),
+        }
+    }
+
     async fn open_upload(&self, id: ShareId, secret: UploadSecret) -> Result<Open> {
         let coming = self
             .leasedb
             .coming(self.id, id)
             .await?
             .ok_or_else(|| self.no_upload(id))?;
-        let upload = coming
-            .upload
-            .filter(|u| u.secret == secret)
-            .ok_or_else(|| self.no_upload(id))?;
+        let upload = self.own_upload(&coming, id, secret)?;
         let file = self
             .backend
             .upload(id, upload.length, coming.received.clone())
@@ -205,7 +238,8 @@ impl StorageServer {
     /// share is complete when no range is required any longer. The same bytes may be written again.
     ///
     /// # Errors
-    /// Fails with [`StorageError::NoUpload`] if no upload with this secret writes the share,
+    /// Fails with [`StorageError::NoUpload`] if no upload writes the share,
+    /// [`StorageError::OtherUpload`] if one with another secret does,
     /// [`StorageError::Conflict`] if other bytes were received there before, and
     /// [`StorageError::PastEnd`] if the write goes past the share's end. Fails with
     /// [`StorageError::Busy`] if too many writers wait, [`StorageError::TooManyPieces`] if the
@@ -271,14 +305,15 @@ impl StorageServer {
         {
             *opened = None;
         }
-        if row
-            .and_then(|row| row.upload)
-            .is_none_or(|upload| upload.secret != secret)
-        {
+        let own = match row {
+            Some(row) => self.own_upload(&row, id, secret).map(drop),
+            None => Err(self.no_upload(id)),
+        };
+        if let Err(e) = own {
             if opened.is_none() {
                 self.close(id);
             }
-            return Err(self.no_upload(id));
+            return Err(e);
         }
         if opened.is_none() {
             *opened = Some(
@@ -386,8 +421,9 @@ impl StorageServer {
     /// gone.
     ///
     /// # Errors
-    /// Fails with [`StorageError::NoUpload`] if no upload with this secret writes the share, and
-    /// with [`StorageError::Taken`] if the share is complete.
+    /// Fails with [`StorageError::NoUpload`] if no upload writes the share,
+    /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`] if
+    /// the share is complete.
     pub async fn abort(&self, id: ShareId, secret: UploadSecret) -> Result<()> {
         let mut opened = self.lock_place(id).await;
         let is_answered = opened
@@ -414,12 +450,15 @@ impl StorageServer {
         Ok(())
     }
 
-    /// Reads a part of an immutable share's content. The part is cut at the share's end.
+    /// Reads a part of an immutable share's content. The part is cut at the share's end. While it
+    /// is read, this process does not delete the share.
     ///
     /// # Errors
     /// Fails with [`StorageError::NotFound`] if the share does not exist or is not complete, and as
     /// [`crate::ShareStore::read`] does.
-    pub async fn read_immutable(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
+    pub async fn read_immutable(&self, id: ShareId, range: Range<u64>) -> Result<SharePart> {
+        // Before the row is read, so that the share is not deleted in between.
+        let hold = self.holds.hold(id.index);
         let row = self.leasedb.share(self.id, id).await?;
         let stable =
             row.filter(|row| row.state == ShareState::Stable && row.kind == ShareKind::Immutable);
@@ -428,11 +467,26 @@ impl StorageServer {
             id,
         })?;
         let header = ShareHeader::immutable(row.used_space.saturating_sub(12)).len() as u64;
-        let (start, end) = (
-            range.start.saturating_add(header),
-            range.end.saturating_add(header).min(row.used_space),
-        );
-        self.backend.read(id, start.min(end)..end).await
+        let length = row.used_space.saturating_sub(header);
+        let range = within(&range, length);
+        let content = match range.is_empty() {
+            true => stream::empty().boxed(),
+            false => {
+                let stored = range.start + header..range.end + header;
+                self.backend.read(id, stored).await?
+            }
+        };
+        let content = content
+            .map(move |piece| {
+                let _hold = &hold;
+                piece
+            })
+            .boxed();
+        Ok(SharePart {
+            length,
+            range,
+            content,
+        })
     }
 
     /// Lists the complete shares of a storage index and of one kind. Shares that have vanished are

@@ -19,7 +19,7 @@ use futures::TryStreamExt as _;
 use raic_storage::{
     AccountId, Clock, Database, DiskBackend, GracePeriods, Holds, LeaseDb, Owner, Reconciled,
     RenewSecret, ServerSettings, ShareId, ShareNum, StorageError, StorageIndex, StorageServer,
-    TestWrite, UploadSecret,
+    TestWrite, UploadSecret, WriteEnabler,
 };
 
 fn index(of: u8) -> StorageIndex {
@@ -102,7 +102,12 @@ async fn read(server: &StorageServer, of: u8) -> Vec<u8> {
         )
         .await
         .unwrap();
-    stream.try_collect::<Vec<_>>().await.unwrap().concat()
+    stream
+        .content
+        .try_collect::<Vec<_>>()
+        .await
+        .unwrap()
+        .concat()
 }
 
 /// A small disk of its own. It exists only if the user who runs the tests may mount one.
@@ -240,7 +245,7 @@ async fn a_full_disk_under_the_database_is_reported_and_loses_nothing() {
             .read_test_write(
                 AccountId::ANONYMOUS,
                 index(200),
-                b"e",
+                WriteEnabler([5; 32]),
                 renew(),
                 vectors,
                 &[],
@@ -298,7 +303,12 @@ async fn a_full_disk_under_the_database_is_reported_and_loses_nothing() {
             )
             .await
             .unwrap();
-        let version = version.try_collect::<Vec<_>>().await.unwrap().concat();
+        let version = version
+            .content
+            .try_collect::<Vec<_>>()
+            .await
+            .unwrap()
+            .concat();
         assert_eq!(version, b"first version");
         let kept = usage(&server).await;
         let sums = server.leasedb().database().read(|c| {

@@ -20,7 +20,7 @@ use raic_cloud::{FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
     AccountChange, AccountId, ChunkBudget, Clock, CloudBackend, Database, Expiry, GracePeriods,
     Holds, LeaseDb, Owner, Reconciled, RenewSecret, ServerSettings, ShareId, ShareNum, Slots,
-    Spool, StorageError, StorageIndex, StorageServer, TestWrite, UploadSecret,
+    Spool, StorageError, StorageIndex, StorageServer, TestWrite, UploadSecret, WriteEnabler,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
@@ -74,6 +74,8 @@ struct World {
     /// The last operations, to be printed with a failure.
     done: VecDeque<String>,
 }
+
+const ENABLER: WriteEnabler = WriteEnabler([5; 32]);
 
 fn upload() -> UploadSecret {
     UploadSecret::of(b"upload")
@@ -437,6 +439,7 @@ impl World {
                 self.server.read_immutable(at, 0..u64::MAX).await?
             };
             stream
+                .content
                 .try_fold(Vec::new(), async |mut all, piece| {
                     all.extend_from_slice(&piece);
                     Ok(all)
@@ -528,7 +531,7 @@ impl World {
         let done = server.read_test_write(
             AccountId::ANONYMOUS,
             at.index,
-            b"enabler",
+            ENABLER,
             renew(),
             [(at.share, vector)].into(),
             &[],
@@ -546,7 +549,7 @@ impl World {
                 let next = self.server.read_test_write(
                     AccountId::ANONYMOUS,
                     at.index,
-                    b"enabler",
+                    ENABLER,
                     renew(),
                     [].into(),
                     &[],

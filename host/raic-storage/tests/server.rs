@@ -20,10 +20,10 @@ use raic_cloud::{Cloud as _, FaultPlan, Faulty, MemoryCloud, ObjectKey, Payload,
 use raic_storage::{
     AccountChange, AccountId, Allocated, DiskBackend, Expiry, IndexPrefix, LeaseDb, Moment,
     Reconciled, ServerSettings, ShareId, ShareNum, ShareState, StorageError, StorageServer,
-    TestWrite, UploadSecret,
+    TestWrite, UploadSecret, WriteEnabler,
 };
 
-use rig::{CHUNK, DAY, Rig, content, index, loaded, open, renew, upload};
+use rig::{CHUNK, DAY, Rig, content, enabler, index, loaded, open, renew, upload};
 
 #[tokio::test]
 async fn known_fault_1_prefix_deletion_of_share_1_also_deleted_10_and_11() {
@@ -197,7 +197,7 @@ async fn known_fault_5_the_read_cache_was_not_invalidated_after_a_mutable_write(
             .read_test_write(
                 AccountId::ANONYMOUS,
                 index(1),
-                b"enabler",
+                enabler(b"enabler"),
                 renew(1),
                 vectors,
                 &[],
@@ -216,7 +216,7 @@ async fn known_fault_5_the_read_cache_was_not_invalidated_after_a_mutable_write(
             .await
             .unwrap();
         assert_eq!(
-            read.try_collect::<Vec<_>>().await.unwrap().concat(),
+            read.content.try_collect::<Vec<_>>().await.unwrap().concat(),
             expected
         );
     }
@@ -305,7 +305,7 @@ async fn a_share_is_written_in_any_order_and_goes_on_after_a_restart() {
         )
         .await
         .unwrap_err();
-    assert!(matches!(other, StorageError::NoUpload { .. }), "{other}");
+    assert!(matches!(other, StorageError::OtherUpload { .. }), "{other}");
     let required = rig
         .server
         .write(
@@ -893,12 +893,26 @@ async fn quotas_hold_at_allocation_and_usage_is_exact_after_a_crash() {
     };
     let server = &rig.server;
     server
-        .read_test_write(alice.id, index(9), b"e", renew(3), vectors(5_000), &[])
+        .read_test_write(
+            alice.id,
+            index(9),
+            enabler(b"e"),
+            renew(3),
+            vectors(5_000),
+            &[],
+        )
         .await
         .unwrap();
     assert_eq!(used(server.leasedb()).await, (2, 8_012));
     let refused = server
-        .read_test_write(alice.id, index(9), b"e", renew(3), vectors(8_000), &[])
+        .read_test_write(
+            alice.id,
+            index(9),
+            enabler(b"e"),
+            renew(3),
+            vectors(8_000),
+            &[],
+        )
         .await
         .unwrap_err();
     assert!(
@@ -957,23 +971,24 @@ async fn usage_is_written_down_once_a_day_and_never_changed() {
 #[tokio::test]
 async fn a_slot_is_tested_read_and_written_as_one() {
     let rig = Rig::new().await;
-    let run =
-        async |enabler: &[u8], vectors: Vec<(u8, TestWrite)>, reads: &[std::ops::Range<u64>]| {
-            let vectors = vectors
-                .into_iter()
-                .map(|(share, v)| (ShareNum(share), v))
-                .collect();
-            rig.server
-                .read_test_write(
-                    AccountId::ANONYMOUS,
-                    index(1),
-                    enabler,
-                    renew(1),
-                    vectors,
-                    reads,
-                )
-                .await
-        };
+    let run = async |enabler: WriteEnabler,
+                     vectors: Vec<(u8, TestWrite)>,
+                     reads: &[std::ops::Range<u64>]| {
+        let vectors = vectors
+            .into_iter()
+            .map(|(share, v)| (ShareNum(share), v))
+            .collect();
+        rig.server
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                index(1),
+                enabler,
+                renew(1),
+                vectors,
+                reads,
+            )
+            .await
+    };
     let write = |at, bytes: &'static [u8]| TestWrite {
         writes: vec![(at, Bytes::from_static(bytes))],
         ..TestWrite::default()
@@ -984,7 +999,7 @@ async fn a_slot_is_tested_read_and_written_as_one() {
     };
     assert!(
         run(
-            b"e",
+            enabler(b"e"),
             vec![(0, empty(write(0, b"zero"))), (1, empty(write(3, b"one")))],
             &[]
         )
@@ -994,7 +1009,7 @@ async fn a_slot_is_tested_read_and_written_as_one() {
     );
     // A share that exists is not empty. So nothing is written, and the present bytes are read.
     let refused = run(
-        b"e",
+        enabler(b"e"),
         vec![(0, empty(write(0, b"X"))), (2, write(0, b"two"))],
         &[0..10, 1..3],
     )
@@ -1015,7 +1030,7 @@ async fn a_slot_is_tested_read_and_written_as_one() {
             vec![b"\0\0\0one".to_vec(), b"\0\0".to_vec()]
         )
     );
-    let other = run(b"other", vec![(0, write(0, b"X"))], &[])
+    let other = run(enabler(b"other"), vec![(0, write(0, b"X"))], &[])
         .await
         .unwrap_err();
     assert!(
@@ -1032,14 +1047,14 @@ async fn a_slot_is_tested_read_and_written_as_one() {
         new_length: Some(0),
         ..TestWrite::default()
     };
-    let done = run(b"e", vec![(0, cut), (1, delete)], &[0..10])
+    let done = run(enabler(b"e"), vec![(0, cut), (1, delete)], &[0..10])
         .await
         .unwrap();
     assert!(done.is_written && done.data[&ShareNum(0)] == [Bytes::from_static(b"zero")]);
-    let now = run(b"e", vec![], &[0..10]).await.unwrap().data;
+    let now = run(enabler(b"e"), vec![], &[0..10]).await.unwrap().data;
     assert_eq!(now, [(ShareNum(0), vec![Bytes::from_static(b"ze")])].into());
     // The name of the deleted share is refused until its remains have gone.
-    let taken = run(b"e", vec![(1, write(0, b"new"))], &[])
+    let taken = run(enabler(b"e"), vec![(1, write(0, b"new"))], &[])
         .await
         .unwrap_err();
     assert!(matches!(taken, StorageError::Taken { .. }), "{taken}");
@@ -1048,7 +1063,9 @@ async fn a_slot_is_tested_read_and_written_as_one() {
         rig.collect().await;
         rig.clock.advance(Duration::from_secs(60));
     }
-    run(b"e", vec![(1, write(0, b"new"))], &[]).await.unwrap();
+    run(enabler(b"e"), vec![(1, write(0, b"new"))], &[])
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -1069,7 +1086,7 @@ async fn mutable_shares_come_back_after_the_database_was_lost() {
             .read_test_write(
                 AccountId::ANONYMOUS,
                 index(1),
-                b"e",
+                enabler(b"e"),
                 renew(1),
                 vectors,
                 &[0..100],
@@ -1109,7 +1126,7 @@ async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
         let done = rig.server.read_test_write(
             AccountId::ANONYMOUS,
             index(1),
-            b"e",
+            enabler(b"e"),
             renew(1),
             [(ShareNum(0), write)].into(),
             &[],
@@ -1132,7 +1149,7 @@ async fn a_version_that_one_listing_showed_is_not_taken_back_by_another() {
         let read = rig.server.read_test_write(
             AccountId::ANONYMOUS,
             index(1),
-            b"e",
+            enabler(b"e"),
             renew(1),
             [].into(),
             reads,
@@ -1164,7 +1181,14 @@ async fn a_slot_whose_mark_has_gone_goes_too() {
     let write = |vector| [(ShareNum(0), vector)].into();
     let run = async |rig: &Rig, vectors| {
         rig.server
-            .read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[])
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                index(1),
+                enabler(b"e"),
+                renew(1),
+                vectors,
+                &[],
+            )
             .await
     };
     let bytes = TestWrite {
@@ -1308,7 +1332,7 @@ async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
         ..ServerSettings::default()
     })
     .await;
-    let run = async |enabler: &[u8], bytes: &'static [u8]| {
+    let run = async |secret: &[u8], bytes: &'static [u8]| {
         let write = TestWrite {
             writes: vec![(0, Bytes::from_static(bytes))],
             ..TestWrite::default()
@@ -1318,7 +1342,7 @@ async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
             .read_test_write(
                 AccountId::ANONYMOUS,
                 index(1),
-                enabler,
+                enabler(secret),
                 renew(1),
                 vectors,
                 &[],
@@ -1356,6 +1380,7 @@ async fn a_mutable_share_is_leased_from_the_beginning_of_a_write() {
             assert!(done.is_written);
             assert_eq!(
                 read.unwrap()
+                    .content
                     .try_collect::<Vec<_>>()
                     .await
                     .unwrap()
@@ -1379,7 +1404,14 @@ async fn a_restored_backup_destroys_nothing_that_came_after_it() {
         };
         let vectors = [(ShareNum(0), write)].into();
         server
-            .read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[])
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                index(1),
+                enabler(b"e"),
+                renew(1),
+                vectors,
+                &[],
+            )
             .await
     };
     // Once the operator rebuilds the leases with `--restored-backup`, and once not.
@@ -1427,7 +1459,7 @@ async fn a_restored_backup_destroys_nothing_that_came_after_it() {
                 .await
                 .unwrap();
             assert_eq!(
-                read.try_collect::<Vec<_>>().await.unwrap().concat(),
+                read.content.try_collect::<Vec<_>>().await.unwrap().concat(),
                 b"after!"
             );
             assert_eq!(rig.read(index(2), 0).await.unwrap(), content(2500));
@@ -1456,7 +1488,14 @@ async fn a_share_that_cannot_be_examined_holds_up_no_other() {
     };
     let vectors = [(ShareNum(0), write)].into();
     rig.server
-        .read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[])
+        .read_test_write(
+            AccountId::ANONYMOUS,
+            index(1),
+            enabler(b"e"),
+            renew(1),
+            vectors,
+            &[],
+        )
         .await
         .unwrap();
     rig.store(index(2), 0, &content(2500)).await;
@@ -1544,7 +1583,14 @@ async fn strays_of_a_mutable_share_go_and_its_version_stays() {
         };
         let vectors = [(ShareNum(0), write)].into();
         server
-            .read_test_write(AccountId::ANONYMOUS, index(1), b"e", renew(1), vectors, &[])
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                index(1),
+                enabler(b"e"),
+                renew(1),
+                vectors,
+                &[],
+            )
             .await
     };
     run(&rig.server, b"first").await.unwrap();
@@ -1598,7 +1644,7 @@ async fn strays_of_a_mutable_share_go_and_its_version_stays() {
         .await
         .unwrap();
     assert_eq!(
-        read.try_collect::<Vec<_>>().await.unwrap().concat(),
+        read.content.try_collect::<Vec<_>>().await.unwrap().concat(),
         b"newst"
     );
 }
@@ -1615,7 +1661,14 @@ async fn a_mutable_share_without_a_whole_version_is_destroyed_by_two_passes_and_
         let vectors = [(ShareNum(0), write)].into();
         let done = rig
             .server
-            .read_test_write(AccountId::ANONYMOUS, index(i), b"e", renew(1), vectors, &[])
+            .read_test_write(
+                AccountId::ANONYMOUS,
+                index(i),
+                enabler(b"e"),
+                renew(1),
+                vectors,
+                &[],
+            )
             .await;
         assert!(done.unwrap().is_written);
     }
@@ -1683,7 +1736,7 @@ async fn a_mutable_share_without_a_whole_version_is_destroyed_by_two_passes_and_
         .await
         .unwrap();
     assert_eq!(
-        read.try_collect::<Vec<_>>().await.unwrap().concat(),
+        read.content.try_collect::<Vec<_>>().await.unwrap().concat(),
         b"content"
     );
 }

@@ -8,13 +8,12 @@ mod wiring;
 use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use hyper::Method;
-use raic_array::Array;
 use raic_gateway::{
     Control, Live, Reload,
     admin::Admin,
     wire::{ConnectorVersions, Failure, Traffic, WaitingConnector},
 };
-use raic_storage::{ChunkBudget, Holds, Pin, Pins, Spool};
+use raic_storage::{ChunkBudget, Holds, LeaseDb, Pin, Pins, Spool};
 use tokio::{
     net::UnixListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -57,16 +56,16 @@ impl Control for Daemon {
         let versions: Pins = versions.collect();
         Box::pin(async move {
             let mut wired = self.wired.lock().await;
-            let before = self.live.array();
+            let before = self.live.now();
             let opened = wiring::open(&self.process, Some((&before, &wired)), versions).await;
-            let (array, opened) = opened.map_err(|failed| Failure {
+            let (now, opened) = opened.map_err(|failed| Failure {
                 error: failed.sentence,
                 code: failed.code,
             })?;
             // The work of the configuration before ends here.
             *wired = opened;
-            wired.start_work(&array);
-            self.live.replace(array);
+            wired.start_work(&now);
+            self.live.replace(now);
             Ok(())
         })
     }
@@ -82,12 +81,8 @@ impl Control for Daemon {
 }
 
 /// Removes the parts of uploads from the spool that the database does not know any more.
-async fn tidy_spool(array: &Array, spool: &Spool) -> Outcome {
-    let uploads = array
-        .leasedb()
-        .uploads()
-        .await
-        .map_err(Failed::configuration)?;
+async fn tidy_spool(leasedb: &LeaseDb, spool: &Spool) -> Outcome {
+    let uploads = leasedb.uploads().await.map_err(Failed::configuration)?;
     let kept = uploads
         .into_iter()
         .map(|(server, id)| Spool::name(&server, id));
@@ -166,14 +161,14 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         budget: ChunkBudget::new(storage.memory.as_u64()),
     };
     let database = process.database.clone();
-    let (array, mut wired) = wiring::open(&process, None, Pins::new()).await?;
-    tidy_spool(&array, &process.spool).await?;
-    wired.start_work(&array);
+    let (opened, mut wired) = wiring::open(&process, None, Pins::new()).await?;
+    tidy_spool(&opened.leasedb, &process.spool).await?;
+    wired.start_work(&opened);
     let listener = listen(&home)?;
     let hangups = reload_on_hangup(home.clone(), hangup);
     let waiting = WaitingConnectors::default();
     let watch = connector_watch::watch(process.opener.approved().clone(), waiting.clone());
-    let live = Live::new(array);
+    let live = Live::new(opened);
     let daemon = Arc::new(Daemon {
         process,
         live: live.clone(),

@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring};
+use raic_gateway::Opened;
 use raic_storage::{
     Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, Retired,
     ServerSettings, Spool, StorageServer, Supervisor, UnusableBackend,
@@ -41,9 +42,9 @@ impl Wired {
     /// Starts the work beside the requests. This comes after the array was opened, which makes sure
     /// that the database is its own and lets the uploads of earlier runs rest; and after the work
     /// of the configuration before has ended.
-    pub(super) fn start_work(&mut self, array: &Array) {
+    pub(super) fn start_work(&mut self, opened: &Opened) {
         let every = Some(self.reconcile_every);
-        let supervisor = Supervisor::start(self.leasedb.clone(), array.servers(), every);
+        let supervisor = Supervisor::start(self.leasedb.clone(), &opened.servers, every);
         self.supervisor = Some(supervisor);
     }
 }
@@ -82,14 +83,14 @@ enum Compiling {
     WhileServing,
 }
 
-/// Opens the array that the configuration describes. `versions` has the connector versions that
-/// clouds are to run from now on. If `before` is given, the new array takes the place of that one,
-/// and clouds that did not change are kept.
+/// Opens what the configuration describes. `versions` has the connector versions that
+/// clouds are to run from now on. If `before` is given, what is opened takes the place
+/// of that, and clouds that did not change are kept.
 pub(super) async fn open(
     process: &Process,
-    before: Option<(&Array, &Wired)>,
+    before: Option<(&Opened, &Wired)>,
     versions: Pins,
-) -> Outcome<(Array, Wired)> {
+) -> Outcome<(Opened, Wired)> {
     let home = &process.home;
     let config = Config::load(home)?;
     let keyring = Keyring::from_json(&home::read(&home.keyring())?)
@@ -113,7 +114,7 @@ pub(super) async fn open(
     };
     let wiring = Wiring {
         process: process.clone(),
-        places: places(process, &config, &leasedb, &owner).await?,
+        places: places(process, before.is_some(), &config, &leasedb, &owner).await?,
         compiling: match before {
             None => Compiling::WhileServing,
             Some(_) => Compiling::First,
@@ -127,7 +128,6 @@ pub(super) async fn open(
     let opened = tokio::task::spawn_blocking(move || wiring.open_clouds(pins));
     let (clouds, pins) = opened.await.map_err(Failed::other)??;
     let mut served = BTreeMap::new();
-    let mut servers = Vec::new();
     for (name, cloud) in clouds {
         let one = match cloud {
             Cloud::Kept(kept) => kept,
@@ -151,36 +151,34 @@ pub(super) async fn open(
                 }
             }
         };
-        servers.push(one.server.clone());
         served.insert(name, one);
     }
     let reconcile_every = Duration::from_secs(3600) * config.storage.reconcile_hours.max(1);
-    let array = ArrayConfig {
-        geometry: Geometry {
-            k: config.array.k,
-            n: u8::try_from(servers.len()).unwrap_or(u8::MAX),
-        },
-        segment_size: ArrayConfig::SEGMENT_SIZE,
-        survive: config.array.survive,
-        patience: ArrayConfig::PATIENCE,
-        keyring,
-        sealed_keyring: home::read(&home.sealed_keyring())?.into(),
-        servers,
-        leasedb: leasedb.clone(),
-        holds: process.holds.clone(),
-        budget: process.budget.clone(),
+    let servers: Vec<_> = served
+        .values()
+        .map(|one: &Served| one.server.clone())
+        .collect();
+    let array = match &config.array {
+        None => None,
+        Some(section) => {
+            let array = ArrayConfig {
+                geometry: Geometry {
+                    k: section.k,
+                    n: u8::try_from(servers.len()).unwrap_or(u8::MAX),
+                },
+                segment_size: ArrayConfig::SEGMENT_SIZE,
+                survive: section.survive,
+                patience: ArrayConfig::PATIENCE,
+                keyring,
+                sealed_keyring: home::read(&home.sealed_keyring())?.into(),
+                servers: servers.clone(),
+                leasedb: leasedb.clone(),
+                holds: process.holds.clone(),
+                budget: process.budget.clone(),
+            };
+            Some(Arc::new(open_array(home, before, array).await?))
+        }
     };
-    let opened = match before {
-        None => Array::open(array).await,
-        Some((before, _)) => before.reopen(array).await,
-    };
-    let array = opened.map_err(|e| match e {
-        ArrayError::OtherArray => Failed::configuration(format!(
-            "{} is not the key of this home's database; put the right key file in its place",
-            home.keyring().display()
-        )),
-        e => Failed::configuration(e),
-    })?;
     // Stored only now, so that a configuration that cannot be opened moves no cloud.
     let changed: Pins = pins
         .into_iter()
@@ -198,24 +196,52 @@ pub(super) async fn open(
     leasedb.came_back(ids).await.map_err(Failed::storage)?;
     retired.keep();
     let wired = Wired {
-        leasedb,
+        leasedb: leasedb.clone(),
         served,
         reconcile_every,
         supervisor: None,
     };
-    Ok((array, wired))
+    let opened = Opened {
+        leasedb,
+        servers,
+        array,
+    };
+    Ok((opened, wired))
+}
+
+/// Opens an array, in the place of one that is open already.
+async fn open_array(
+    home: &Home,
+    before: Option<(&Opened, &Wired)>,
+    config: ArrayConfig,
+) -> Outcome<Array> {
+    let opened = match before.and_then(|(before, _)| before.array.as_ref()) {
+        None => Array::open(config).await,
+        Some(before) => before.reopen(config).await,
+    };
+    opened.map_err(|e| match e {
+        ArrayError::OtherArray => Failed::configuration(format!(
+            "{} is not the key of this home's database; put the right key file in its place",
+            home.keyring().display()
+        )),
+        e => Failed::configuration(e),
+    })
 }
 
 /// Gathers what the backends of all clouds share. A new cloud gets its number.
 async fn places(
     process: &Process,
+    is_reload: bool,
     config: &Config,
     leasedb: &LeaseDb,
     owner: &Owner,
 ) -> Outcome<Places> {
     let mut servers = BTreeMap::new();
-    for name in config.clouds.keys() {
+    for (name, section) in &config.clouds {
         let server = leasedb.server(name).await.map_err(Failed::storage)?;
+        if section.is_volatile() && !is_reload {
+            leasedb.emptied(server).await.map_err(Failed::storage)?;
+        }
         servers.insert(name.clone(), server);
     }
     Ok(Places {
@@ -285,10 +311,18 @@ impl Wiring {
             let cloud = self.open_cloud(name, section, &mut pins, &mut faults)?;
             clouds.push((name.clone(), cloud));
         }
-        if !faults.is_empty() && clouds.len() - faults.len() < usize::from(self.config.array.k) {
+        if !faults.is_empty() && clouds.len() - faults.len() < self.needed() {
             return Err(Failed::configuration(faults.join("; ")));
         }
         Ok((clouds, pins))
+    }
+
+    /// The number of clouds without which nothing can be served.
+    fn needed(&self) -> usize {
+        self.config
+            .array
+            .as_ref()
+            .map_or(1, |array| usize::from(array.k))
     }
 
     fn open_cloud(
@@ -304,7 +338,7 @@ impl Wiring {
             let credentials = kept.credentials.as_ref();
             kept.basis == basis
                 && opener.is_approved(name, section, pins)
-                && credentials.is_some_and(Credentials::are_unchanged)
+                && (section.is_volatile() || credentials.is_some_and(Credentials::are_unchanged))
         });
         if let Some(kept) = kept {
             // Its container may have been made, or taken by another, since it was looked at.

@@ -20,8 +20,13 @@ impl AccountId {
     /// leased by it yet. Customers' accounts begin at 16.
     pub const SYSTEM: Self = Self(2);
 
+    /// The account's number.
+    pub fn number(self) -> u32 {
+        u32::try_from(self.0).unwrap_or(u32::MAX)
+    }
+
     /// Whether the account is the program's own.
-    fn is_own(self) -> bool {
+    pub fn is_own(self) -> bool {
         self != Self::ANONYMOUS && self.0 < FIRST_CUSTOMER
     }
 }
@@ -44,6 +49,8 @@ pub struct Account {
     pub hard_quota: Option<u64>,
     /// How long the account's leases last after each renewal.
     pub lease: Duration,
+    /// How often the account's Tahoe secrets were revoked. They are derived from this number.
+    pub revocations: u32,
 }
 
 /// A change of an account's settings. A setting that is `None` stays as it is.
@@ -59,7 +66,8 @@ pub struct AccountChange {
     pub lease: Option<Duration>,
 }
 
-const COLUMNS: &str = "id, name, disabled_ms IS NOT NULL, soft_quota, hard_quota, lease_seconds";
+const COLUMNS: &str =
+    "id, name, disabled_ms IS NOT NULL, soft_quota, hard_quota, lease_seconds, revocations";
 
 fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
     Ok(Account {
@@ -69,6 +77,7 @@ fn account(row: &Row<'_>) -> rusqlite::Result<Account> {
         soft_quota: row.get::<_, Option<i64>>(3)?.map(uint),
         hard_quota: row.get::<_, Option<i64>>(4)?.map(uint),
         lease: Duration::from_secs(uint(row.get(5)?)),
+        revocations: row.get(6)?,
     })
 }
 
@@ -178,6 +187,22 @@ impl LeaseDb {
         self.write(move |tx| match by_name(tx, &name)?.id.is_own() {
             true => Err(StorageError::OwnAccount(name)),
             false => apply(tx, &name, change, now),
+        })
+        .await
+    }
+
+    /// Revokes the account's Tahoe secrets, and returns the account with its next ones.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::NoAccount`] if there is no account of that name, and with
+    /// [`StorageError::Database`] if the database cannot be written.
+    pub async fn revoke(&self, name: &str) -> Result<Account> {
+        let name = name.to_owned();
+        self.write(move |tx| {
+            let account = by_name(tx, &name)?;
+            let sql = "UPDATE accounts SET revocations = revocations + 1 WHERE id = ?1";
+            tx.execute(sql, [account.id.0])?;
+            by_name(tx, &name)
         })
         .await
     }

@@ -85,6 +85,32 @@ impl LeaseDb {
         .await
     }
 
+    /// Forgets the shares and leases of a server whose container is empty again: it was in memory,
+    /// and the process has ended since.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::Database`] if the database cannot be written.
+    pub async fn emptied(&self, server: ServerId) -> Result<()> {
+        self.write(move |tx| {
+            for table in ["superseded", "slots", "suspects", "walks", "write_enablers"] {
+                tx.execute(
+                    &format!("DELETE FROM {table} WHERE server = ?1"),
+                    [server.0],
+                )?;
+            }
+            let leases = "DELETE FROM leases WHERE share IN
+                            (SELECT id FROM shares WHERE server = ?1)";
+            tx.execute(leases, [server.0])?;
+            tx.execute("DELETE FROM shares WHERE server = ?1", [server.0])?;
+            tx.execute(
+                "UPDATE servers SET is_claimed = 0 WHERE id = ?1",
+                [server.0],
+            )?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Retires all servers but those named in `kept`: from now on they get no new share. Returns
     /// the servers that must not be retired, because shares lie on them or are being written
     /// there, and they are not marked as gone. If there are any, none is retired.

@@ -3,16 +3,17 @@
 
 use std::collections::BTreeSet;
 
+use blake2::{Blake2b, Digest as _, digest::consts::U32};
 use rusqlite::{Connection, params};
 
 use super::{AccountId, LeaseDb, ServerId, ShareState, int, shares, uint};
 use crate::{Moment, Result, ShareId, ShareNum, StorageError, StorageIndex};
 
-/// The hash of a client's renew secret. Share, account and this hash identify a lease.
-///
-/// Secrets are 32 random bytes, so 128 bits of the hash are enough.
+/// The hash of a client's renew secret: BLAKE2b-256, as the newer leases of Tahoe-LAFS keep it. So
+/// leases move in both directions between its storage folders and this database. Share, account and
+/// this hash identify a lease.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RenewSecret(pub(crate) [u8; 16]);
+pub struct RenewSecret(pub(crate) [u8; 32]);
 
 impl std::fmt::Debug for RenewSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -22,17 +23,29 @@ impl std::fmt::Debug for RenewSecret {
 
 impl RenewSecret {
     /// Stands for leases that no client renews: those of an array, and starter leases.
-    pub const NONE: Self = Self([0; 16]);
+    pub const NONE: Self = Self([0; 32]);
     /// Stands for the lease of an upload, which ends with the upload.
-    pub(crate) const UPLOAD: Self = Self([0xff; 16]);
+    pub(crate) const UPLOAD: Self = Self([0xff; 32]);
 
     /// Hashes a client's renew secret.
     pub fn of(secret: &[u8]) -> Self {
-        let mut hash = [0; 16];
-        hash.copy_from_slice(&blake3::derive_key("RAIC 2026-11 lease secret v1", secret)[..16]);
-        Self(hash)
+        Self(Blake2b256::digest(secret).into())
+    }
+
+    /// Takes a hash that is known already, from a lease of Tahoe-LAFS. Returns `None` for the two
+    /// values that stand for leases of other kinds.
+    pub fn from_hash(hash: [u8; 32]) -> Option<Self> {
+        let secret = Self(hash);
+        (secret != Self::NONE && secret != Self::UPLOAD).then_some(secret)
+    }
+
+    /// The hash of the secret.
+    pub fn hash(self) -> [u8; 32] {
+        self.0
     }
 }
+
+type Blake2b256 = Blake2b<U32>;
 
 /// Most leases that one account can have on one share. A client has one, and no honest account has
 /// so many clients. Leases of other accounts do not count: they would shut the account out.
@@ -255,7 +268,7 @@ impl LeaseDb {
                    AND renew_secret <> ?2 ORDER BY expires_ms LIMIT ?3",
             )?;
             let rows = statement.query_map(params![before, RenewSecret::UPLOAD.0, limit], |r| {
-                Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, [u8; 16]>(2)?))
+                Ok((r.get::<_, i64>(0)?, r.get::<_, i64>(1)?, r.get::<_, [u8; 32]>(2)?))
             })?;
             let expired: Vec<_> = rows.collect::<rusqlite::Result<_>>()?;
             for (share, account, renew) in &expired {

@@ -1,16 +1,56 @@
 //! Rows of mutable shares. A write reserves the space that it will take. Its outcome is recorded;
 //! if the outcome is unknown, the share is measured later.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     AccountId, Allocation, FirstLease, LateRequests, LeaseDb, Remains, RenewSecret, ServerId,
     ShareRow, ShareState, accounts, find, int, leases, name_of, shares, states::*,
     uploads::forget_coming,
 };
-use crate::{Result, ShareId, StorageError, Stored};
+use crate::{Result, ShareId, StorageError, StorageIndex, Stored};
+
+/// The secret that guards a slot: who writes must present it. Clouds see only a keyed hash of it.
+/// The database keeps it, so that a slot can be moved to a storage folder of Tahoe-LAFS.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct WriteEnabler(pub [u8; 32]);
+
+impl std::fmt::Debug for WriteEnabler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("WriteEnabler(..)")
+    }
+}
+
+fn keep_enabler(
+    tx: &Connection,
+    server: ServerId,
+    index: StorageIndex,
+    enabler: WriteEnabler,
+) -> Result<()> {
+    tx.prepare_cached("INSERT INTO write_enablers VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+        .execute(params![server.0, index.0, enabler.0])?;
+    Ok(())
+}
 
 impl LeaseDb {
+    /// Reads the write enabler of a slot; `None` if it is not known, as after a lost database.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::Database`] if the database cannot be read.
+    pub async fn write_enabler(
+        &self,
+        server: ServerId,
+        index: StorageIndex,
+    ) -> Result<Option<WriteEnabler>> {
+        self.read(move |c| {
+            let sql = "SELECT enabler FROM write_enablers WHERE server = ?1 AND storage_index = ?2";
+            let mut statement = c.prepare_cached(sql)?;
+            let enabler = statement.query_row(params![server.0, index.0], |r| r.get(0));
+            Ok(enabler.optional()?.map(WriteEnabler))
+        })
+        .await
+    }
+
     /// Requires that an account may write.
     ///
     /// # Errors
@@ -29,11 +69,13 @@ impl LeaseDb {
         &self,
         new: Allocation,
         renew: RenewSecret,
+        enabler: WriteEnabler,
     ) -> Result<()> {
         let this = self.clone();
         self.write(move |tx| match find(tx, new.server, new.id)? {
             None => {
                 this.allocate(tx, &new)?;
+                keep_enabler(tx, new.server, new.id.index, enabler)?;
                 // If the outcome of the write is unknown, the lease begins when it is settled.
                 tx.prepare_cached(
                     "UPDATE coming SET renew_secret = ?4 WHERE share = (SELECT id FROM shares

@@ -137,4 +137,21 @@ CREATE TABLE suspects(
 CREATE TABLE walks(
     server INTEGER NOT NULL REFERENCES servers, what TEXT NOT NULL, next INTEGER NOT NULL, ended_ms INTEGER,
     PRIMARY KEY(server, what)) WITHOUT ROWID;
+", "
+-- Rises when the account's Tahoe secrets are revoked: swissnums are derived from it.
+ALTER TABLE accounts ADD COLUMN revocations INTEGER NOT NULL DEFAULT 0;
+-- The secret that guards each slot. It is needed to move the slot to a Tahoe storage folder.
+CREATE TABLE write_enablers(
+    server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL, enabler BLOB NOT NULL,
+    PRIMARY KEY(server, storage_index)) WITHOUT ROWID;
+CREATE TRIGGER enablers_go AFTER DELETE ON shares WHEN OLD.kind = 2 BEGIN
+    DELETE FROM write_enablers WHERE server = OLD.server AND storage_index = OLD.storage_index
+        AND NOT EXISTS(SELECT 1 FROM shares WHERE server = OLD.server AND storage_index = OLD.storage_index);
+END;
+-- The ids of a storage server that clients know from before it moved here.
+CREATE TABLE tahoe_ids(server INTEGER PRIMARY KEY REFERENCES servers, furl_id TEXT NOT NULL, server_id TEXT NOT NULL);
+-- What happened, for the operator.
+CREATE TABLE events(
+    id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, server INTEGER REFERENCES servers,
+    account INTEGER REFERENCES accounts, text TEXT NOT NULL);
 "];

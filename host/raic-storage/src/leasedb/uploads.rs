@@ -408,8 +408,9 @@ impl LeaseDb {
     /// Ends an upload by offset because its client aborts it.
     ///
     /// # Errors
-    /// Fails with [`StorageError::NoUpload`] if no upload with this secret writes the share, and
-    /// with [`StorageError::Taken`] if the share is complete.
+    /// Fails with [`StorageError::NoUpload`] if no upload writes the share,
+    /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`] if
+    /// the share is complete.
     pub(crate) async fn abort_upload(
         &self,
         server: ServerId,
@@ -427,6 +428,10 @@ impl LeaseDb {
             Some(row) if secret_of(tx, row.row)? == Some(secret) => {
                 this.abandon(tx, server, id, late)
             }
+            Some(row) if row.state == ShareState::Coming => Err(StorageError::OtherUpload {
+                backend: name_of(tx, server)?,
+                id,
+            }),
             _ => Err(StorageError::NoUpload {
                 backend: name_of(tx, server)?,
                 id,

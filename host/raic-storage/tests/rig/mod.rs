@@ -11,7 +11,7 @@ use raic_cloud::{FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
     AccountId, Allocated, ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb,
     MUTABLE_CHUNK_SIZE, Owner, Reconciled, RenewSecret, ServerSettings, ShareId, ShareKind,
-    ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer, UploadSecret,
+    ShareNum, Slots, Spool, StorageError, StorageIndex, StorageServer, UploadSecret, WriteEnabler,
 };
 
 pub const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -151,7 +151,7 @@ impl Rig {
     }
 
     pub async fn read(&self, index: StorageIndex, share: u8) -> Result<Vec<u8>, StorageError> {
-        let stream = self
+        let part = self
             .server
             .read_immutable(
                 ShareId {
@@ -161,7 +161,7 @@ impl Rig {
                 0..u64::MAX,
             )
             .await?;
-        stream
+        part.content
             .try_fold(Vec::new(), async |mut all, piece| {
                 all.extend_from_slice(&piece);
                 Ok(all)
@@ -225,6 +225,12 @@ pub fn upload() -> UploadSecret {
 
 pub fn renew(of: u8) -> RenewSecret {
     RenewSecret::of(&[of; 32])
+}
+
+pub fn enabler(secret: &[u8]) -> WriteEnabler {
+    let mut whole = [0; 32];
+    whole[..secret.len()].copy_from_slice(secret);
+    WriteEnabler(whole)
 }
 
 pub fn index(of: u8) -> StorageIndex {
