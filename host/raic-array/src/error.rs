@@ -85,6 +85,9 @@ pub enum ArrayError {
     /// The keyring does not open, or belongs to another array.
     #[error("the keyring does not open: it is damaged, or the key belongs to another array")]
     Keyring,
+    /// The configuration has no Tahoe door.
+    #[error("config.toml has no section [tahoe]; add it with a `listen` address, and restart")]
+    NoTahoe,
     /// The configuration has no array, so there are no files.
     #[error(
         "config.toml has no section [array], so this daemon keeps no files, but serves Tahoe-LAFS \

@@ -149,16 +149,34 @@ impl Client<'_> {
         path: &str,
         body: Body,
     ) -> Outcome<T> {
-        let answer = self.send(method, path, &[], body).await?;
-        let document = answer
-            .into_body()
-            .collect()
-            .await
-            .map_err(broke_off)?
-            .to_bytes();
-        serde_json::from_slice(&document)
-            .map_err(|e| Failed::other(format!("cannot parse the daemon's answer: {e}")))
+        parsed(self.send(method, path, &[], body).await?).await
     }
+
+    /// Sends a document, and returns the document that answers it.
+    pub(crate) async fn ask_about<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        question: &impl serde::Serialize,
+    ) -> Outcome<T> {
+        let headers = [("content-type", "application/json".to_owned())];
+        parsed(
+            self.send(method, path, &headers, document(question)?)
+                .await?,
+        )
+        .await
+    }
+}
+
+async fn parsed<T: DeserializeOwned>(answer: Response<Incoming>) -> Outcome<T> {
+    let document = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(broke_off)?
+        .to_bytes();
+    serde_json::from_slice(&document)
+        .map_err(|e| Failed::other(format!("cannot parse the daemon's answer: {e}")))
 }
 
 fn broke_off(e: hyper::Error) -> Failed {

@@ -20,6 +20,7 @@ mod practice_service;
 mod progress;
 mod released;
 mod storage;
+mod tahoe;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -117,6 +118,15 @@ enum Command {
     /// leases, or rebuilds leases from the clouds
     #[command(subcommand)]
     Lease(storage::LeaseCommand),
+    /// Serves clients of Tahoe-LAFS: prints their servers.yaml, shows the door, revokes secrets
+    #[command(subcommand)]
+    Tahoe(tahoe::TahoeCommand),
+    /// Shows the newest events: what Tahoe-LAFS clients report, lease activity, revoked secrets
+    Events {
+        /// Go on, and show each new event
+        #[arg(long, short)]
+        follow: bool,
+    },
     /// Inspects, approves, lists and revokes connectors; begins, builds and tests new connectors
     #[command(subcommand)]
     Connector(connectors::ConnectorCommand),
@@ -273,6 +283,8 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Account(command) => storage::account(&home, json, command).await,
         Command::Usage { by } => storage::usage(&home, json, by).await,
         Command::Lease(command) => storage::lease(&home, json, command).await,
+        Command::Tahoe(command) => tahoe::run(&home, json, command).await,
+        Command::Events { follow } => tahoe::events(&home, json, follow).await,
         Command::Clock(storage::ClockCommand::Accept) => storage::accept_clock(&home, json).await,
         Command::Connector(command) => connectors::run(&home, json, command).await,
         Command::Demo(arguments) => demo::demo(arguments).await,

@@ -31,7 +31,11 @@ pub(crate) async fn create_account(
         .leasedb
         .create_account(&name, request.into())
         .await;
-    Ok(Json(made?.into()))
+    let made = made?;
+    if let Some(tahoe) = &admin.tahoe {
+        tahoe.accounts_changed();
+    }
+    Ok(Json(made.into()))
 }
 
 pub(crate) async fn change_account(

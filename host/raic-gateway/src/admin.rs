@@ -14,6 +14,12 @@
 //! | `GET /v1/accounts` | returns all accounts |
 //! | `PUT /v1/accounts/NAME` | makes an account |
 //! | `POST /v1/accounts/NAME` | changes an account |
+//! | `POST /v1/accounts/NAME/revoke` | revokes the secrets of an account's Tahoe clients |
+//! | `GET /v1/tahoe/servers?account=` | returns how clients reach each storage server |
+//! | `GET /v1/tahoe/status` | returns the state of the Tahoe door |
+//! | `POST /v1/tahoe/moves` | begins to move shares from or to a Tahoe storage folder |
+//! | `GET /v1/tahoe/moves` | returns the progress of the move |
+//! | `GET /v1/events?after=&limit=` | returns a page of events |
 //! | `GET /v1/usage?by=account\|cloud\|day` | returns the space that is used |
 //! | `GET /v1/leases?account=&index=&after=` | returns a page of leases |
 //! | `POST /v1/leases/renew?account=&index=` | adds or renews an account's lease on shares |
@@ -45,6 +51,9 @@ use tokio::net::UnixListener;
 
 use crate::{
     Control, Live, accounts, files, leases, status,
+    tahoe::TahoeDoor,
+    tahoe_admin,
+    tahoe_folder::{self, Moves},
     walks::{self, Walks},
     wire::{Code, ConnectorVersions, Failure},
 };
@@ -55,6 +64,9 @@ pub struct Admin {
     pub(crate) control: Arc<dyn Control>,
     pub(crate) transfers: files::Transfers,
     pub(crate) walks: Walks,
+    pub(crate) moves: Moves,
+    /// `None` if the configuration has no Tahoe door.
+    pub(crate) tahoe: Option<Arc<TahoeDoor>>,
 }
 
 impl std::fmt::Debug for Admin {
@@ -78,7 +90,7 @@ impl<E: Into<ArrayError>> From<E> for Refused {
 /// Returns the HTTP status of an error, and the code that programs act on.
 fn code_of(e: &ArrayError) -> (StatusCode, Code) {
     match e {
-        ArrayError::NoArray => (StatusCode::NOT_FOUND, Code::Configuration),
+        ArrayError::NoArray | ArrayError::NoTahoe => (StatusCode::NOT_FOUND, Code::Configuration),
         ArrayError::NoSuchFile(_) => (StatusCode::NOT_FOUND, Code::NoSuchFile),
         ArrayError::Name { .. } | ArrayError::StorageIndex(_) => {
             (StatusCode::BAD_REQUEST, Code::BadName)
@@ -131,13 +143,16 @@ impl IntoResponse for Refused {
 }
 
 impl Admin {
-    /// Makes the admin door of the daemon `control`, to what `live` holds.
-    pub fn new(live: Live, control: Arc<dyn Control>) -> Self {
+    /// Makes the admin door of the daemon `control`, to what `live` holds and to the Tahoe door, if
+    /// there is one.
+    pub fn new(live: Live, control: Arc<dyn Control>, tahoe: Option<Arc<TahoeDoor>>) -> Self {
         Self {
             live,
             control,
             transfers: files::Transfers::default(),
             walks: Walks::default(),
+            moves: Moves::default(),
+            tahoe,
         }
     }
 
@@ -166,6 +181,14 @@ impl Admin {
                 "/v1/accounts/{name}",
                 post(accounts::change_account).put(accounts::create_account),
             )
+            .route("/v1/accounts/{name}/revoke", post(tahoe_admin::revoke))
+            .route("/v1/tahoe/servers", get(tahoe_admin::servers))
+            .route("/v1/tahoe/status", get(tahoe_admin::status))
+            .route(
+                "/v1/tahoe/moves",
+                get(tahoe_folder::moved).post(tahoe_folder::begin),
+            )
+            .route("/v1/events", get(tahoe_admin::events))
             .route("/v1/usage", get(accounts::usage))
             .route("/v1/leases", get(leases::leases))
             .route("/v1/leases/renew", post(leases::renew))

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use raic_array::FileInfo;
 use raic_cloud::{Metering, Operation};
-use raic_storage::{Account, AccountChange};
+use raic_storage::{Account, AccountChange, Event};
 use serde::{Deserialize, Serialize};
 
 /// The kind of a failure. Programs act on it, and the command `raic` derives its exit code from it.
@@ -439,6 +439,137 @@ pub struct AcceptedClock {
     /// How far the clock had moved, in milliseconds: negative if it was set back, 0 if it was
     /// right.
     pub off_ms: i64,
+}
+
+/// How the clients of one account reach a storage server of the Tahoe door.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct TahoeServer {
+    /// Name of the cloud.
+    pub cloud: String,
+    /// The id in clients' `servers.yaml`.
+    pub server_id: String,
+    /// The id in the FURL.
+    pub furl_id: String,
+    /// Hash of the door's public key, as it stands in NURLs.
+    pub key_hash: String,
+    /// The secret in the NURL. Who knows it stores in the account's name.
+    pub swissnum: String,
+}
+
+impl std::fmt::Debug for TahoeServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TahoeServer")
+            .field("cloud", &self.cloud)
+            .field("server_id", &self.server_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The state of the Tahoe door.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TahoeStatus {
+    /// Number of connections that are open.
+    pub connections: usize,
+    /// State of each storage server.
+    pub servers: Vec<TahoeServerStatus>,
+}
+
+/// The state of one storage server of the Tahoe door.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TahoeServerStatus {
+    /// Name of the cloud.
+    pub cloud: String,
+    /// Whether the server takes shares now.
+    pub stores: bool,
+    /// Bytes that can still be stored there; `None` if that is not known.
+    pub available: Option<u64>,
+    /// Number of uploads that are under way.
+    pub uploads: u64,
+}
+
+/// The direction in which shares move between a cloud and a folder of Tahoe-LAFS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MoveDirection {
+    /// From the folder to the cloud.
+    Import,
+    /// From the cloud to the folder.
+    Export,
+}
+
+/// A request to move shares between a cloud and a storage folder of Tahoe-LAFS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FolderRequest {
+    /// Where the shares move.
+    pub direction: MoveDirection,
+    /// Name of the cloud.
+    pub cloud: String,
+    /// Absolute path of the storage folder, which has or gets `shares/`.
+    pub folder: String,
+    /// Name of the account that will hold the leases.
+    pub account: String,
+    /// The id in the FURL by which clients knew the folder's server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub furl_id: Option<String>,
+    /// The id by which clients' `servers.yaml` knew the folder's server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_id: Option<String>,
+}
+
+/// The progress of a move of shares between a cloud and a folder.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct FolderMove {
+    /// Whether the move is under way.
+    pub is_running: bool,
+    /// Number of shares that were found so far.
+    pub found: u64,
+    /// Number of shares that were moved.
+    pub moved: u64,
+    /// Number of shares that were there already.
+    pub known: u64,
+    /// Bytes of data that were moved.
+    pub bytes: u64,
+    /// Number of mutable shares that clients can read, but not write to, in the folder.
+    pub read_only: u64,
+    /// Number of files or shares that could not be moved.
+    pub failed: u64,
+    /// What could not be moved, and why, each as a sentence: the first 100.
+    pub problems: Vec<String>,
+    /// The FURL ids that the folder's mutable shares name.
+    pub named_ids: Vec<String>,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EventLine {
+    /// Number of the event. Later events have higher numbers.
+    pub number: u64,
+    /// When it was recorded, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Kind of the event: `advisory`, `leases`, `revoked`, `imported` or `other`.
+    pub kind: String,
+    /// Name of the cloud that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cloud: Option<String>,
+    /// Name of the account that it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// What happened, as a sentence. It may have a client's words.
+    pub text: String,
+}
+
+impl From<Event> for EventLine {
+    fn from(event: Event) -> Self {
+        Self {
+            number: event.number,
+            at_ms: event.at.as_millis(),
+            kind: event.kind.name().to_owned(),
+            cloud: event.server,
+            account: event.account,
+            text: event.text,
+        }
+    }
 }
 
 /// The progress of a walk through one container.

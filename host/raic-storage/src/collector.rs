@@ -12,7 +12,8 @@ use futures::{StreamExt as _, stream};
 
 use crate::{
     AccountId, Attempt, Expiry, Going, LateRequests, Moment, Ownership, Remains, RenewSecret,
-    Result, ShareKind, ShareRow, StorageError, StorageServer, backend::mutable_store, uploads::own,
+    Result, ShareId, ShareKind, ShareRow, StorageError, StorageServer, backend::mutable_store,
+    uploads::own,
 };
 
 /// Most shares that one step looks up of each kind.
@@ -35,6 +36,8 @@ const OBJECTS: u64 = 64;
 const LONGEST_BATCH: Duration = Duration::from_secs(600);
 /// How long the deletion of one share goes on before other deletions have their turn.
 const TURN: Duration = Duration::from_secs(60);
+/// How long an upload that is given up waits for the collector.
+const SHORT_WAIT: Duration = Duration::from_secs(5);
 /// Pause before the deletion of a share that is being read is tried again.
 const HELD: Duration = Duration::from_secs(5);
 
@@ -249,6 +252,21 @@ impl StorageServer {
             }
         }
         Ok(step)
+    }
+
+    /// Deletes a share that was just given up, unless the collector is at work for long:
+    /// then that deletes it. So its name is free again when this returns, if the cloud answers.
+    pub(crate) async fn delete_now(&self, id: ShareId) -> Result<()> {
+        let turn = self.uploads.collecting.lock();
+        let Ok(_turn) = tokio::time::timeout(SHORT_WAIT, turn).await else {
+            return Ok(());
+        };
+        let may_delete = !self.settings.is_read_only && self.leasedb.clock_is_off().is_none();
+        if !may_delete || self.check_owner().await? != Ownership::Ours {
+            return Ok(());
+        }
+        let due = self.leasedb.claim_going_of(self.id, id).await?;
+        self.delete_due(due, &mut Collected::default()).await
     }
 
     async fn delete_due(&self, due: Vec<Going>, step: &mut Collected) -> Result<()> {

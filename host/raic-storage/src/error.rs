@@ -154,6 +154,14 @@ pub enum StorageError {
         /// Storage index of the shares.
         index: StorageIndex,
     },
+    /// The data of a share that is taken over cannot be read.
+    #[error("the data of {id} cannot be read: {source}")]
+    Source {
+        /// The share.
+        id: ShareId,
+        /// Error of the file.
+        source: io::Error,
+    },
     /// The outcome of a write, mostly of a mutable share, is not known until the cloud answers.
     #[error("cloud {backend:?}: whether {id} was written is not known yet: {reason}; try again")]
     NotKnown {

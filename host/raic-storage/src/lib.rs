@@ -67,6 +67,8 @@ mod server;
 mod share_header;
 mod spool;
 mod supervisor;
+mod tahoe_file;
+mod transfer;
 mod unusable;
 mod uploads;
 
@@ -107,5 +109,7 @@ pub use server::{Condition, Hold, Holds, ServerSettings, StorageServer};
 pub use share_header::ShareHeader;
 pub use spool::Spool;
 pub use supervisor::Supervisor;
+pub use tahoe_file::{FileKind, FileLease, NotAShareFile, ShareFile};
+pub use transfer::{Exported, Imported};
 pub use unusable::{Open, UnusableBackend};
 pub use uploads::{SharePart, Written};

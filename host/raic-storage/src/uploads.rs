@@ -424,7 +424,7 @@ impl StorageServer {
     /// Fails with [`StorageError::NoUpload`] if no upload writes the share,
     /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`] if
     /// the share is complete.
-    pub async fn abort(&self, id: ShareId, secret: UploadSecret) -> Result<()> {
+    pub async fn abort(self: &Arc<Self>, id: ShareId, secret: UploadSecret) -> Result<()> {
         let mut opened = self.lock_place(id).await;
         let is_answered = opened
             .as_ref()
@@ -446,6 +446,14 @@ impl StorageServer {
             })?;
         *opened = None;
         self.close(id);
+        drop(opened);
+        if late == LateRequests::Answered {
+            // Clients allocate a share again right after they gave it up.
+            let this = self.clone();
+            if let Err(e) = own(tokio::spawn(async move { this.delete_now(id).await })).await {
+                tracing::debug!("the objects of {id} go later: {e}");
+            }
+        }
         self.wake();
         Ok(())
     }
@@ -517,6 +525,19 @@ impl StorageServer {
         index: StorageIndex,
         renew: RenewSecret,
     ) -> Result<BTreeSet<ShareNum>> {
+        // Most questions are for storage indexes that are not here, and cost no write.
+        if self.rows(index).await?.is_empty() {
+            return Ok(BTreeSet::new());
+        }
         self.leasedb.renew(self.id, index, account, renew).await
+    }
+
+    /// Returns whether a share is here, whole and not lost.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::Database`] if the database cannot be read.
+    pub async fn has_share(&self, id: ShareId) -> Result<bool> {
+        let row = self.leasedb.share(self.id, id).await?;
+        Ok(row.is_some_and(|row| row.state == ShareState::Stable && !row.has_vanished))
     }
 }

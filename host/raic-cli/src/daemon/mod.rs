@@ -3,6 +3,7 @@
 //! [`wiring`] opens the array that the configuration describes. This module has everything around
 //! it: the lock, the socket, the signals, the reloads and the stop.
 
+mod tahoe;
 mod wiring;
 
 use std::{fs, os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
@@ -149,7 +150,8 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let _lock = lock(&home)?.ok_or_else(|| Failed::busy(home.path()))?;
     home.close_to_others()?;
 
-    let storage = Config::load(&home)?.storage;
+    let config = Config::load(&home)?;
+    let storage = config.storage;
     let spool = Spool::open(&home.spool(), storage.spool.as_u64())
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.spool().display())))?;
     let process = Process {
@@ -169,6 +171,8 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     let waiting = WaitingConnectors::default();
     let watch = connector_watch::watch(process.opener.approved().clone(), waiting.clone());
     let live = Live::new(opened);
+    let tahoe = tahoe::listen(&home, config.tahoe.as_ref(), &live).await?;
+    let door = tahoe.as_ref().map(|(door, _)| door.clone());
     let daemon = Arc::new(Daemon {
         process,
         live: live.clone(),
@@ -184,9 +188,11 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         }
     }));
     let stop = CancellationToken::new();
-    let admin = Admin::new(live, daemon).serve(listener, stop.clone().cancelled_owned());
+    let admin = Admin::new(live, daemon, door).serve(listener, stop.clone().cancelled_owned());
+    let admin = async { admin.await.map_err(Failed::other) };
+    let tahoe = tahoe::serve(tahoe, stop.clone().cancelled_owned());
     let served = tokio::select! {
-        served = admin => served.map_err(Failed::other),
+        served = async { tokio::try_join!(admin, tahoe) } => served.map(drop),
         // Uploads that are cut off here are tidied up at the next start, as after a crash.
         ended = end_of_grace(stop) => ended,
         () = watch => Ok(()),

@@ -191,6 +191,26 @@ impl LeaseDb {
         .await
     }
 
+    /// Returns the bytes that an account may still use: 0 if it is disabled, and `None` if it has no
+    /// hard quota.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::NoAccount`] if there is no such account, and with
+    /// [`StorageError::Database`] if the database cannot be read.
+    pub async fn room_of(&self, account: AccountId) -> Result<Option<u64>> {
+        self.read(move |c| {
+            let settings = by_id(c, account)?;
+            if settings.is_disabled {
+                return Ok(Some(0));
+            }
+            match settings.hard_quota {
+                None => Ok(None),
+                Some(quota) => Ok(Some(quota.saturating_sub(used(c, account)?))),
+            }
+        })
+        .await
+    }
+
     /// Revokes the account's Tahoe secrets, and returns the account with its next ones.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use super::{
     shares::{self, COLUMNS},
     states::*,
 };
-use crate::{Moment, Result};
+use crate::{Moment, Result, ShareId};
 
 /// The rule by which accounts' leases end by themselves.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -149,15 +149,37 @@ impl LeaseDb {
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.
     pub async fn claim_going(&self, server: ServerId, limit: u32) -> Result<Vec<Going>> {
+        self.claim(server, None, limit).await
+    }
+
+    /// Claims the deletion of one share, if it is due, as [`LeaseDb::claim_going`] does.
+    pub(crate) async fn claim_going_of(&self, server: ServerId, id: ShareId) -> Result<Vec<Going>> {
+        self.claim(server, Some(id), 1).await
+    }
+
+    async fn claim(
+        &self,
+        server: ServerId,
+        only: Option<ShareId>,
+        limit: u32,
+    ) -> Result<Vec<Going>> {
         let (now, claimed, run) = (self.now(), self.after(CLAIM), self.run);
         self.write(move |tx| {
             let mut statement = tx.prepare_cached(&format!(
                 "SELECT {COLUMNS},
                    going.is_whole, going.until_ms, going.deleted_ms, going.fence + 1 AS next_fence
                  FROM going JOIN shares ON shares.id = going.share
-                 WHERE going.server = ?1 AND going.next_ms <= ?2 ORDER BY going.next_ms LIMIT ?3"
+                 WHERE going.server = ?1 AND going.next_ms <= ?2
+                   AND (?4 IS NULL OR going.share = ?4) ORDER BY going.next_ms LIMIT ?3"
             ))?;
-            let rows = statement.query_map(params![server.0, now, limit], |r| {
+            let row = match only {
+                Some(id) => match shares::find(tx, server, id)? {
+                    Some(row) => Some(row.row),
+                    None => return Ok(Vec::new()),
+                },
+                None => None,
+            };
+            let rows = statement.query_map(params![server.0, now, limit, row], |r| {
                 Ok(Going {
                     row: shares::row(r)?,
                     remains: match r.get("is_whole")? {

@@ -7,7 +7,7 @@ use blake2::{Blake2b, Digest as _, digest::consts::U32};
 use rusqlite::{Connection, params};
 
 use super::{AccountId, LeaseDb, ServerId, ShareState, int, shares, uint};
-use crate::{Moment, Result, ShareId, ShareNum, StorageError, StorageIndex};
+use crate::{FileLease, Moment, Result, ShareId, ShareNum, StorageError, StorageIndex};
 
 /// The hash of a client's renew secret: BLAKE2b-256, as the newer leases of Tahoe-LAFS keep it. So
 /// leases move in both directions between its storage folders and this database. Share, account and
@@ -199,6 +199,55 @@ impl LeaseDb {
             return Err(StorageError::TooManyLeases { most: MOST_LEASES });
         }
         Ok(renewed)
+    }
+
+    /// Puts leases of an account on a share that is whole, each with its end. A lease that is there
+    /// is never shortened. The starter lease of the share ends if there are others.
+    pub(crate) async fn put_leases(
+        &self,
+        server: ServerId,
+        id: ShareId,
+        account: AccountId,
+        leases: Vec<FileLease>,
+    ) -> Result<()> {
+        let now = self.now();
+        self.write(move |tx| {
+            let row = shares::find(tx, server, id)?.filter(|row| row.state == ShareState::Stable);
+            let (Some(row), false) = (row, leases.is_empty()) else {
+                return Ok(());
+            };
+            for lease in &leases {
+                if !is_full(tx, row.row, account, lease.renew)? {
+                    insert(tx, row.row, account, lease.renew, now, Some(lease.expires))?;
+                }
+            }
+            let starter = "DELETE FROM leases WHERE share = ?1 AND account = ?2";
+            tx.prepare_cached(starter)?
+                .execute(params![row.row, AccountId::STARTER.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Reads the leases on a share that have an end, of all accounts. Those of uploads are left out.
+    pub(crate) async fn leases_on(&self, server: ServerId, id: ShareId) -> Result<Vec<FileLease>> {
+        self.read(move |c| {
+            let Some(row) = shares::find(c, server, id)? else {
+                return Ok(Vec::new());
+            };
+            let sql = "SELECT renew_secret, max(expires_ms) FROM leases
+                       WHERE share = ?1 AND renew_secret <> ?2 AND expires_ms IS NOT NULL
+                       GROUP BY renew_secret ORDER BY min(account), renew_secret";
+            let mut statement = c.prepare_cached(sql)?;
+            let rows = statement.query_map(params![row.row, RenewSecret::UPLOAD.0], |r| {
+                Ok(FileLease {
+                    renew: RenewSecret(r.get(0)?),
+                    expires: r.get(1)?,
+                })
+            })?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
     }
 
     /// Reads a page of leases, in the order of servers, storage indexes and shares. It has those

@@ -21,13 +21,25 @@ impl std::fmt::Debug for WriteEnabler {
     }
 }
 
+impl WriteEnabler {
+    /// Makes a write enabler that nobody has.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::Database`] if the system gives no random numbers.
+    pub(crate) fn random() -> Result<Self> {
+        let mut enabler = [0; 32];
+        getrandom::fill(&mut enabler).map_err(|e| crate::DatabaseError::Randomness(e.into()))?;
+        Ok(Self(enabler))
+    }
+}
+
 fn keep_enabler(
     tx: &Connection,
     server: ServerId,
     index: StorageIndex,
     enabler: WriteEnabler,
 ) -> Result<()> {
-    tx.prepare_cached("INSERT INTO write_enablers VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING")?
+    tx.prepare_cached("INSERT OR REPLACE INTO write_enablers VALUES(?1, ?2, ?3)")?
         .execute(params![server.0, index.0, enabler.0])?;
     Ok(())
 }

@@ -207,6 +207,28 @@ impl LeaseDb {
         self.read(move |c| shareset(c, server, index)).await
     }
 
+    /// Reads a page of a server's whole shares that are not an array's, in the order of storage
+    /// indexes and share numbers.
+    pub(crate) async fn client_shares(
+        &self,
+        server: ServerId,
+        after: Option<ShareId>,
+        limit: u32,
+    ) -> Result<Vec<ShareRow>> {
+        let (index, share) = after.map_or(([0; 16], -1), |id| (id.index.0, i64::from(id.share.0)));
+        self.read(move |c| {
+            let sql = format!(
+                "SELECT {COLUMNS} FROM shares WHERE server = ?1 AND (storage_index, share) > (?2, ?3)
+                   AND state = {STABLE} AND kind <> {ARRAY} AND lost_ms IS NULL
+                 ORDER BY storage_index, share LIMIT ?4"
+            );
+            let mut statement = c.prepare_cached(&sql)?;
+            let rows = statement.query_map(params![server.0, index, share, limit], row)?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Counts the rows of a server's shares.
     pub(crate) async fn share_count(&self, server: ServerId) -> Result<u64> {
         self.read(move |c| {

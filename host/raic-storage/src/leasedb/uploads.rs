@@ -392,6 +392,24 @@ impl LeaseDb {
         self.read(move |c| promised(c, server)).await
     }
 
+    /// Does what [`LeaseDb::allocate`] does, as a transaction of its own.
+    pub(crate) async fn allocate_one(&self, new: Allocation) -> Result<()> {
+        let this = self.clone();
+        self.write(move |tx| this.allocate(tx, &new)).await
+    }
+
+    /// Does what [`LeaseDb::abandon`] does, as a transaction of its own.
+    pub(crate) async fn abandon_one(
+        &self,
+        server: ServerId,
+        id: ShareId,
+        late: LateRequests,
+    ) -> Result<()> {
+        let this = self.clone();
+        self.write(move |tx| this.abandon(tx, server, id, late))
+            .await
+    }
+
     /// Makes the share of an upload by offset STABLE, with the lease of its client.
     pub(crate) async fn complete_upload(
         &self,
@@ -566,6 +584,22 @@ impl LeaseDb {
             tx.prepare_cached("UPDATE leases SET expires_ms = ?2 WHERE share = ?1")?
                 .execute(params![row, expires])?;
             Ok(())
+        })
+        .await
+    }
+
+    /// Reads the uploads by offset that go on, as the server's name and the share.
+    ///
+    /// # Errors
+    /// Fails with `StorageError::Database` if the database cannot be read.
+    pub async fn uploads_under_way(&self) -> Result<Vec<(String, ShareId)>> {
+        self.read(|c| {
+            let sql = "SELECT name, storage_index, shares.share
+                       FROM coming JOIN shares ON shares.id = coming.share
+                       JOIN servers ON servers.id = coming.server WHERE upload_secret IS NOT NULL";
+            let mut statement = c.prepare(sql)?;
+            let rows = statement.query_map([], |r| Ok((r.get(0)?, shares::share_id(r, 1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
         })
         .await
     }

@@ -1,0 +1,52 @@
+//! The daemon's Tahoe door, if the configuration has one.
+
+use std::{future::Future, sync::Arc};
+
+use raic_array::Keyring;
+use raic_gateway::{
+    Live,
+    tahoe::{TahoeDoor, TahoeIdentity},
+};
+use tokio::net::TcpListener;
+
+use crate::{
+    config::TahoeSection,
+    error::{Failed, Outcome},
+    home::{self, Home},
+};
+
+/// A door and the listener that it serves.
+pub(super) type Door = (Arc<TahoeDoor>, TcpListener);
+
+/// Opens the door that a section of the configuration describes.
+pub(super) async fn listen(
+    home: &Home,
+    section: Option<&TahoeSection>,
+    live: &Live,
+) -> Outcome<Option<Door>> {
+    let Some(section) = section else {
+        return Ok(None);
+    };
+    let keyring =
+        Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
+    let listener = TcpListener::bind(section.listen).await.map_err(|e| {
+        Failed::configuration(format!(
+            "tahoe: cannot listen at {}: {e}; set another address in config.toml",
+            section.listen
+        ))
+    })?;
+    let door = TahoeDoor::new(live.clone(), TahoeIdentity::new(keyring));
+    tracing::info!("serving Tahoe-LAFS clients at {}", section.listen);
+    Ok(Some((Arc::new(door), listener)))
+}
+
+/// Serves a door until `stop` is ready and the requests under way have ended.
+pub(super) async fn serve(
+    door: Option<Door>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> Outcome {
+    match door {
+        None => Ok(()),
+        Some((door, listener)) => door.serve(listener, stop).await.map_err(Failed::other),
+    }
+}

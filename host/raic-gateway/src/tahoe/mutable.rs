@@ -1,0 +1,51 @@
+//! The route for slots, the mutable shares of a storage index.
+
+use axum::{
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, StatusCode},
+    response::Response,
+};
+
+use super::{
+    Caller, LONGEST_SLOT_REQUEST, Refusal, SharedDoor, answer,
+    body::Incoming,
+    headers::{self, CBOR, Secrets},
+    messages::{self, ReadTestWrite},
+    shares::index_of,
+};
+
+/// Tests, writes and reads the shares of a slot, in one turn.
+pub(crate) async fn read_test_write(
+    State(door): SharedDoor,
+    caller: Caller,
+    Path(index): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    let mut secrets = Secrets::of(&headers)?;
+    let (renew, enabler) = (secrets.lease()?, secrets.enabler()?);
+    secrets.require_no_other()?;
+    headers::require_accepts(&headers, CBOR)?;
+    headers::require_cbor(&headers)?;
+    let index = index_of(&index)?;
+    let body = Incoming::new(&headers, body)?;
+    let document = body.whole(LONGEST_SLOT_REQUEST, &door.memory).await?;
+    let ReadTestWrite { vectors, reads } = ReadTestWrite::decode(&document.bytes)?;
+    let named = vectors.len();
+    let answered = caller
+        .server
+        .read_test_write(
+            caller.client.account,
+            index,
+            enabler,
+            renew,
+            vectors,
+            &reads,
+        )
+        .await?;
+    if answered.is_written && named > 0 {
+        door.activity.leased(caller.client, named);
+    }
+    Ok(answer(StatusCode::OK, messages::written(&answered)))
+}
