@@ -30,6 +30,21 @@ const GCS: [&str; 6] = [
 /// Backblaze's SDK, from PyPI. `tests/clouds/b2_server.py` uses its simulator.
 const B2: [&str; 1] = ["b2sdk==2.13.2"];
 
+/// Tahoe-LAFS, from PyPI, and what its tests of storage servers need.
+const TAHOE: [&str; 5] = [
+    "tahoe-lafs==1.20.0",
+    "testtools==2.9.1",
+    "fixtures==4.3.2",
+    "hypothesis==6.170.17",
+    "html5lib==1.1",
+];
+
+/// Installs the client that the Tahoe door is tested with, unless that version is there. Needs
+/// `python3`.
+pub(crate) fn tahoe() -> Outcome {
+    python("tahoe", &TAHOE, "the Tahoe door is tested with")
+}
+
 /// Installs OpenStack Swift and Keystone, unless these versions are there. Needs `python3`.
 pub(crate) fn openstack() -> Outcome {
     python(

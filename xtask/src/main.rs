@@ -125,6 +125,7 @@ fn test() -> Outcome {
             or_left_out("the B2 simulator", clouds::b2())?,
         ),
         ("apache", or_left_out("Apache", apache())?),
+        ("tahoe_lafs", or_left_out("Tahoe-LAFS", clouds::tahoe())?),
         ("gcs_server", gcs),
         // Its script runs in the environment of the GCS emulator.
         ("entra", gcs),

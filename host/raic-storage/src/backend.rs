@@ -363,6 +363,12 @@ pub trait ShareUpload: Send {
         false
     }
 
+    /// Returns whether anything of the upload may be in the container. If not, an upload that is
+    /// given up leaves nothing to delete.
+    fn has_sent(&self) -> bool {
+        true
+    }
+
     /// Makes the share visible, after all of it was written. Calling it again after a crash does
     /// the same. Then the caller calls [`ShareStore::forget_upload`].
     async fn finish(self: Box<Self>) -> Result<Stored>;

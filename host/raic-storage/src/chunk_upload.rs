@@ -105,6 +105,10 @@ impl ShareUpload for ChunkUpload {
         self.may_land
     }
 
+    fn has_sent(&self) -> bool {
+        self.may_land || self.file.drained() > 0
+    }
+
     async fn read_back(&mut self, range: Range<u64>) -> Result<Bytes> {
         let mut whole = BytesMut::new();
         let mut offset = range.start;

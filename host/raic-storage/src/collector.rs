@@ -202,7 +202,8 @@ impl StorageServer {
             Expiry::Age => leasedb.end_expired(leasedb.now(), BATCH * 4).await?,
             Expiry::Cutoff(cutoff) => self.end_by_cutoff(cutoff).await?,
         };
-        step.abandoned = leasedb.abandon_expired(self.id, BATCH).await?;
+        step.abandoned = self.end_idle_uploads().await?;
+        step.abandoned += leasedb.abandon_expired(self.id, BATCH).await?;
         let unleased = leasedb.unleased(self.id, BATCH).await?;
         let free: Vec<ShareRow> = unleased
             .into_iter()
@@ -252,6 +253,16 @@ impl StorageServer {
             }
         }
         Ok(step)
+    }
+
+    /// Ends the uploads by offset that are past their time and whose every request this process saw
+    /// answered. Their names are free as soon as their objects are deleted. Returns their number.
+    async fn end_idle_uploads(&self) -> Result<usize> {
+        let mut ended = 0;
+        for id in self.leasedb.expired_uploads(self.id, BATCH).await? {
+            ended += usize::from(self.end_if_answered(id).await?);
+        }
+        Ok(ended)
     }
 
     /// Deletes a share that was just given up, unless the collector is at work for long:

@@ -429,6 +429,15 @@ impl StorageServer {
         let is_answered = opened
             .as_ref()
             .is_some_and(|open| open.coming.is_of_this_run && !open.file.may_land());
+        let has_sent = opened.as_ref().is_none_or(|open| open.file.has_sent());
+        if is_answered && !has_sent {
+            self.leasedb
+                .forget_upload(self.id, id, Some(secret))
+                .await?;
+            *opened = None;
+            self.close(id);
+            return self.backend.forget_upload(id).await;
+        }
         // Requests from before a restart may not have been answered.
         let late = if is_answered {
             LateRequests::Answered
@@ -456,6 +465,34 @@ impl StorageServer {
         }
         self.wake();
         Ok(())
+    }
+
+    /// Ends an upload that is past its time, if it is open here and none of its requests may still
+    /// land. Returns whether it did. An upload that is being written to goes on.
+    pub(crate) async fn end_if_answered(&self, id: ShareId) -> Result<bool> {
+        let place = self.uploads.open.lock().get(&id).cloned();
+        let Some(mut opened) = place.and_then(|place| place.try_lock_owned().ok()) else {
+            return Ok(false);
+        };
+        let is_answered = opened
+            .as_ref()
+            .is_some_and(|open| open.coming.is_of_this_run && !open.file.may_land());
+        if !is_answered {
+            return Ok(false);
+        }
+        let has_sent = opened.as_ref().is_none_or(|open| open.file.has_sent());
+        if has_sent {
+            let late = LateRequests::Answered;
+            self.leasedb.abandon_one(self.id, id, late).await?;
+        } else {
+            self.leasedb.forget_upload(self.id, id, None).await?;
+        }
+        *opened = None;
+        self.close(id);
+        if !has_sent {
+            self.backend.forget_upload(id).await?;
+        }
+        Ok(true)
     }
 
     /// Reads a part of an immutable share's content. The part is cut at the share's end. While it

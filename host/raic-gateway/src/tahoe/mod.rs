@@ -23,6 +23,7 @@
 
 mod activity;
 mod body;
+mod drain;
 mod headers;
 mod identity;
 mod immutable;
@@ -44,6 +45,7 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, State},
     http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+    middleware,
     response::{IntoResponse as _, Response},
     routing::{get, patch, post, put},
 };
@@ -211,11 +213,11 @@ impl TahoeDoor {
                 patch(immutable::write).get(shares::read_immutable),
             )
             .route("/{index}/{share}/abort", put(immutable::abort))
-            .route("/{index}/{share}/corrupt", post(shares::advise));
+            .route("/{index}/{share}/corrupt", post(shares::advise_immutable));
         let mutable = Router::new()
             .route("/{index}/shares", get(shares::list_mutable))
             .route("/{index}/{share}", get(shares::read_mutable))
-            .route("/{index}/{share}/corrupt", post(shares::advise))
+            .route("/{index}/{share}/corrupt", post(shares::advise_mutable))
             .route("/{index}/read-test-write", post(mutable::read_test_write));
         let version1 = Router::new()
             .route("/version", get(version))
@@ -225,6 +227,7 @@ impl TahoeDoor {
         Router::new()
             .nest("/storage/v1", version1)
             .fallback(async || Refusal::NoSuchResource)
+            .layer(middleware::from_fn(drain::drained))
             .with_state(self)
     }
 }

@@ -151,35 +151,54 @@ pub(crate) async fn renew(
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Records a client's report that a share is corrupt. Either kind's path serves any share.
-pub(crate) async fn advise(
-    State(door): SharedDoor,
+pub(crate) async fn advise_immutable(
+    door: SharedDoor,
     caller: Caller,
     Path((index, share)): Path<(String, String)>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
-    Secrets::of(&headers)?.require_no_other()?;
-    headers::require_accepts(&headers, CBOR)?;
+    advise(door, &caller, ("immutable", index, share), &headers, body).await
+}
+
+pub(crate) async fn advise_mutable(
+    door: SharedDoor,
+    caller: Caller,
+    Path((index, share)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    advise(door, &caller, ("mutable", index, share), &headers, body).await
+}
+
+/// Records a client's report that a share is corrupt. Either kind's path serves any share.
+async fn advise(
+    State(door): SharedDoor,
+    caller: &Caller,
+    (kind, index, share): (&str, String, String),
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Response, Refusal> {
+    Secrets::of(headers)?.require_no_other()?;
+    headers::require_accepts(headers, CBOR)?;
     let id = share_of(&index, &share)?;
     if !caller.server.has_share(id).await? {
         return Err(Refusal::NoSuchResource);
     }
-    headers::require_cbor(&headers)?;
-    let body = Incoming::new(&headers, body)?;
+    headers::require_cbor(headers)?;
+    let body = Incoming::new(headers, body)?;
     let document = body.whole(LONGEST_ADVISORY, &door.memory).await?;
     let reason = messages::decode_reason(&document.bytes)?;
+    let (number, index) = (id.share, id.index);
+    let text = format!("{kind} share {number} of {index} is corrupt, a client reports: {reason}");
+    let name = caller.server.name();
+    tracing::warn!("cloud {name:?}: {text:?}");
     let event = NewEvent {
         kind: EventKind::Advisory,
         server: Some(caller.client.server),
         account: Some(caller.client.account),
-        text: format!(
-            "share {} of {} is corrupt, a client reports: {reason}",
-            id.share, id.index
-        ),
+        text,
     };
-    let name = caller.server.name();
-    tracing::warn!("cloud {name:?}: a client reports that {id} is corrupt: {reason:?}");
     caller.server.leasedb().record_events(vec![event]).await?;
     Ok(super::done())
 }

@@ -121,6 +121,27 @@ impl LeaseDb {
         .await
     }
 
+    /// Reads the uploads by offset of a server that are past their time, up to `limit`.
+    pub(crate) async fn expired_uploads(
+        &self,
+        server: ServerId,
+        limit: u32,
+    ) -> Result<Vec<ShareId>> {
+        let now = self.now();
+        self.read(move |c| {
+            let mut statement = c.prepare_cached(&format!(
+                "SELECT storage_index, shares.share FROM coming
+                 JOIN shares ON shares.id = coming.share
+                 WHERE coming.server = ?1 AND coming.expires_ms <= ?2 AND shares.kind = {IMMUTABLE}
+                 ORDER BY coming.expires_ms LIMIT ?3"
+            ))?;
+            let rows =
+                statement.query_map(params![server.0, now, limit], |r| shares::share_id(r, 0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Reads the COMING mutable shares of a server that are past their time, up to `limit`. The
     /// outcome of their first write is unknown.
     pub(crate) async fn expired_mutable(

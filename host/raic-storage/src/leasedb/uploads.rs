@@ -458,6 +458,38 @@ impl LeaseDb {
         .await
     }
 
+    /// Forgets an upload by offset of which nothing was sent: its name is free at once. With
+    /// `secret`, only the upload that it names.
+    ///
+    /// # Errors
+    /// Fails with [`StorageError::NoUpload`] or [`StorageError::OtherUpload`] if no such upload
+    /// writes the share.
+    pub(crate) async fn forget_upload(
+        &self,
+        server: ServerId,
+        id: ShareId,
+        secret: Option<UploadSecret>,
+    ) -> Result<()> {
+        self.changed();
+        self.write(move |tx| {
+            let row = find(tx, server, id)?.filter(|row| row.state == ShareState::Coming);
+            let Some(row) = row else {
+                let backend = name_of(tx, server)?;
+                return Err(StorageError::NoUpload { backend, id });
+            };
+            if secret.is_some() && secret_of(tx, row.row)? != secret {
+                let backend = name_of(tx, server)?;
+                return Err(StorageError::OtherUpload { backend, id });
+            }
+            leases::end(tx, row.row, None)?;
+            forget_coming(tx, row.row)?;
+            tx.prepare_cached("DELETE FROM shares WHERE id = ?1")?
+                .execute([row.row])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Ends an upload by offset that found other bytes under its name. If these bytes are a whole
     /// share (`found`), the share's row replaces the upload's row. An upload with another secret
     /// that has begun since stays.
