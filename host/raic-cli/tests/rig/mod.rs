@@ -93,7 +93,7 @@ impl Rig {
             .env("RAIC_LOG", level);
         let mut daemon = serve.spawn().expect("raic serve");
         let began = Instant::now();
-        while self.raic(&["ls"]).code != 0 {
+        while self.raic(&["account", "list"]).code != 0 {
             let ended = daemon.try_wait().expect("a state");
             let log = || fs::read_to_string(self.path("log")).unwrap_or_default();
             assert!(

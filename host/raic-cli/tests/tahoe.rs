@@ -1,0 +1,498 @@
+//! The Tahoe door as users of Tahoe-LAFS meet it: an unmodified client of version 1.20, the real
+//! binary, real clouds, and the storage folders of Tahoe-LAFS.
+
+mod rig;
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use raic_tests::{
+    azurite::{ACCOUNT, Azurite, KEY},
+    free_port,
+    openstack::{TEMPAUTH, TempAuthSwift},
+};
+use rig::{Rig, component, content};
+use serde_json::Value;
+
+const TMP: &str = env!("CARGO_TARGET_TMPDIR");
+
+/// Returns a program of the environment that has Tahoe-LAFS.
+fn program(name: &str) -> PathBuf {
+    let file = Path::new(TMP)
+        .with_file_name("clouds")
+        .join("tahoe/bin")
+        .join(name);
+    assert!(
+        file.is_file(),
+        "{} is not there; `cargo xtask test` installs it",
+        file.display()
+    );
+    file
+}
+
+/// Returns a script of `tests/tahoe`, as a command.
+fn script(name: &str) -> Command {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/tahoe")
+        .join(name);
+    let mut command = Command::new(program("python"));
+    command.arg(file).env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Adds the section `[tahoe]` to a home's configuration, and takes `[array]` out if asked to.
+/// Returns the port of the door.
+fn add_door(rig: &Rig, keeps_array: bool) -> u16 {
+    let port = free_port();
+    let text = fs::read_to_string(rig.home("config.toml")).expect("the configuration");
+    let (before, rest) = text.split_once("[array]").expect("a section");
+    let (array, rest) = rest.split_once("[storage]").expect("a section");
+    let array = match keeps_array {
+        true => format!("[array]{array}"),
+        false => String::new(),
+    };
+    let door = format!("[tahoe]\nlisten = \"127.0.0.1:{port}\"\n\n");
+    let text = format!("{before}{door}{array}[storage]{rest}");
+    fs::write(rig.home("config.toml"), text).expect("written");
+    port
+}
+
+/// A running client of Tahoe-LAFS.
+struct Client {
+    folder: PathBuf,
+    port: u16,
+    node: Option<Child>,
+}
+
+impl Client {
+    /// Makes a client of the home's storage servers that needs two shares of four.
+    fn new(rig: &Rig, happy: u32) -> Self {
+        let folder = rig.path("client");
+        let port = free_port();
+        let made = Command::new(program("tahoe"))
+            .args(["create-client", "--shares-needed=2", "--shares-total=4"])
+            .arg(format!("--shares-happy={happy}"))
+            .arg(format!("--webport=tcp:{port}:interface=127.0.0.1"))
+            .arg(&folder)
+            .output()
+            .expect("tahoe");
+        assert!(made.status.success(), "{made:?}");
+        let servers = rig.raic(&["tahoe", "servers-yaml"]).ok().text;
+        fs::write(folder.join("private/servers.yaml"), servers).expect("the servers");
+        let mut client = Self {
+            folder,
+            port,
+            node: None,
+        };
+        client.start(4);
+        client
+    }
+
+    fn start(&mut self, servers: usize) {
+        let log = fs::File::create(self.folder.join("out.log")).expect("a log");
+        let node = Command::new(program("tahoe"))
+            .args(["run", "--allow-stdin-close"])
+            .arg(&self.folder)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("a node");
+        self.node = Some(node);
+        self.connected(servers);
+    }
+
+    /// Waits until the client is connected to so many storage servers.
+    fn connected(&self, servers: usize) {
+        Rig::until("the client connects", || {
+            let Some((200, welcome)) = self.try_web("GET", "/?t=json", b"") else {
+                return false;
+            };
+            let welcome: Value = serde_json::from_slice(&welcome).unwrap_or_default();
+            let all = welcome["servers"].as_array().cloned().unwrap_or_default();
+            let is_connected = |server: &&Value| server["connection_status"] == "connected";
+            all.iter().filter(is_connected).count() == servers
+        });
+    }
+
+    /// Starts the client again, with another number of servers that an upload needs.
+    fn restart(&mut self, happy: u32, servers: usize) {
+        self.stop();
+        let file = self.folder.join("tahoe.cfg");
+        let text = fs::read_to_string(&file).expect("its configuration");
+        let lines = text
+            .lines()
+            .map(|line| match line.starts_with("shares.happy") {
+                true => format!("shares.happy = {happy}\n"),
+                false => format!("{line}\n"),
+            });
+        fs::write(&file, lines.collect::<String>()).expect("written");
+        self.start(servers);
+    }
+
+    fn stop(&mut self) {
+        if let Some(mut node) = self.node.take() {
+            let _ = node.kill();
+            let _ = node.wait();
+        }
+    }
+
+    fn try_web(&self, method: &str, path: &str, body: &[u8]) -> Option<(u16, Vec<u8>)> {
+        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(120)))
+            .ok()?;
+        let head = format!(
+            "{method} {path} HTTP/1.0\r\nHost: client\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).ok()?;
+        stream.write_all(body).ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let end = answer.windows(4).position(|part| part == b"\r\n\r\n")?;
+        let status = String::from_utf8_lossy(&answer[..end]);
+        let status = status.split(' ').nth(1)?.parse().ok()?;
+        Some((status, answer.split_off(end + 4)))
+    }
+
+    /// Sends a request to the client's web API, and returns the answer's body.
+    #[track_caller]
+    fn web(&self, method: &str, path: &str, body: &[u8]) -> Vec<u8> {
+        let (status, answer) = self.try_web(method, path, body).expect("an answer");
+        let text = String::from_utf8_lossy(&answer);
+        assert!(
+            (200..300).contains(&status),
+            "{method} {path}: {status} {text}"
+        );
+        answer
+    }
+
+    #[track_caller]
+    fn put(&self, path: &str, body: &[u8]) -> String {
+        String::from_utf8(self.web("PUT", path, body)).expect("a capability")
+    }
+
+    #[track_caller]
+    fn get(&self, capability: &str) -> Vec<u8> {
+        self.web("GET", &format!("/uri/{capability}"), b"")
+    }
+
+    /// Runs a command of the client.
+    #[track_caller]
+    fn tahoe(&self, arguments: &[&str]) -> String {
+        let mut command = Command::new(program("tahoe"));
+        command.arg("-d").arg(&self.folder).args(arguments);
+        let ended = command.output().expect("tahoe");
+        let text = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert!(ended.status.success(), "{arguments:?}: {text} {ended:?}");
+        text
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Stores and changes mutable files of a format, and returns their capability and content.
+fn mutable_file(client: &Client, format: &str) -> (String, Vec<u8>) {
+    let mut whole = content(300_000, 5);
+    let capability = client.put(&format!("/uri?format={format}"), &whole);
+    assert_eq!(client.get(&capability), whole);
+    whole = content(250_000, 6);
+    client.put(&format!("/uri/{capability}"), &whole);
+    assert_eq!(client.get(&capability), whole, "{format} replaced");
+    let part = content(5_000, 7);
+    client.put(&format!("/uri/{capability}?offset=130000"), &part);
+    whole[130_000..135_000].copy_from_slice(&part);
+    assert_eq!(client.get(&capability), whole, "{format} updated in part");
+    (capability, whole)
+}
+
+#[test]
+fn a_client_of_tahoe_lafs_stores_everything_it_has_and_a_kill_loses_nothing() {
+    let mut rig = Rig::new();
+    add_door(&rig, true);
+    rig.serve();
+    let mut client = Client::new(&rig, 4);
+    let mut files = Vec::new();
+    for (seed, length) in [1, 56, 1 << 20, 20 << 20].into_iter().enumerate() {
+        let bytes = content(length, seed as u64 + 1);
+        let capability = client.put("/uri", &bytes);
+        assert_eq!(client.get(&capability), bytes, "{length}");
+        files.push((capability, bytes));
+    }
+    files.push(mutable_file(&client, "SDMF"));
+    files.push(mutable_file(&client, "MDMF"));
+    client.tahoe(&["create-alias", "home"]);
+    let source = rig.path("source");
+    fs::create_dir_all(source.join("folder")).expect("a folder");
+    fs::write(source.join("one"), content(5_000, 8)).expect("a file");
+    fs::write(source.join("folder/two"), content(70_000, 9)).expect("a file");
+    let source = source.display().to_string();
+    client.tahoe(&["mkdir", "home:backups"]);
+    let first = client.tahoe(&["backup", &source, "home:backups"]);
+    assert!(first.contains("2 files uploaded"), "{first}");
+    let second = client.tahoe(&["backup", &source, "home:backups"]);
+    assert!(second.contains("(2 reused)"), "{second}");
+    let listed = client.tahoe(&["ls", "home:backups/Latest"]);
+    assert_eq!(listed.lines().collect::<Vec<_>>(), ["folder", "one"]);
+
+    // As after a power cut: the client goes on by itself.
+    rig.kill();
+    rig.serve();
+    client.connected(4);
+    for (capability, bytes) in &files {
+        assert_eq!(&client.get(capability), bytes, "{capability}");
+    }
+    let checked = client.tahoe(&["check", "--verify", "--add-lease", &files[3].0]);
+    assert!(checked.contains("Healthy"), "{checked}");
+    let deep = client.tahoe(&["deep-check", "--verify", "--add-lease", "home:"]);
+    assert!(
+        deep.contains("0 unhealthy") || deep.contains("healthy"),
+        "{deep}"
+    );
+    assert!(!deep.contains("NOT HEALTHY"), "{deep}");
+
+    // What is stored is accounted for, and is not the array's.
+    let usage = rig.raic(&["--json", "usage"]).ok().text;
+    let first: Value = serde_json::from_str(usage.lines().next().expect("a line")).expect("JSON");
+    assert_eq!(first["account"], "anonymous", "{usage}");
+    assert!(first["bytes"].as_u64() > Some(2 * (20 << 20)), "{usage}");
+    let events = rig.raic(&["events"]).ok().text;
+    assert!(
+        events.contains("leases") && events.contains("were added or renewed"),
+        "{events}"
+    );
+
+    // A revoked client is out at once, and back with its new servers.yaml.
+    rig.raic(&["tahoe", "revoke", "anonymous"]).ok();
+    let refused = client.try_web("GET", &format!("/uri/{}", files[2].0), b"");
+    assert_ne!(refused.expect("an answer").0, 200);
+    let servers = rig.raic(&["tahoe", "servers-yaml"]).ok().text;
+    client.stop();
+    fs::write(client.folder.join("private/servers.yaml"), servers).expect("written");
+    client.start(4);
+    assert_eq!(client.get(&files[2].0), files[2].1);
+}
+
+#[test]
+fn tahoe_lafs_stores_over_s3_swift_azure_and_a_folder_with_two_of_them_down() {
+    let (azurite, swift) = (Azurite::start(TMP), TempAuthSwift::start(TMP));
+    let mut rig = Rig::new();
+    let s3 = rig.service("s3");
+    let account = serde_json::json!({"User": TEMPAUTH.0, "Password": TEMPAUTH.1}).to_string();
+    let secret = |name: &str, text: &str| {
+        let file = rig.path(name);
+        fs::write(&file, text).expect("a secret");
+        file.display().to_string()
+    };
+    let keys = r#"{"AccessKeyId": "ACCESS", "SecretAccessKey": "SECRET"}"#;
+    let (keys, key, account) = (
+        format!("keys={}", secret("keys", keys)),
+        format!("key={}", secret("key", KEY)),
+        format!("account={}", secret("account", &account)),
+    );
+    add_door(&rig, false);
+    rig.raic(&["connector", "approve", &component(), "--yes"])
+        .ok();
+    for name in ["swift", "azure"] {
+        let built = Path::new(TMP)
+            .with_file_name("connectors")
+            .join(format!("{name}.wasm"));
+        let built = built.display().to_string();
+        rig.raic(&["connector", "approve", &built, "--yes"]).ok();
+    }
+    let add = |name: &str, replaced: &str, settings: &[String], credential: &str| {
+        let mut words = vec![
+            "cloud",
+            "add",
+            name,
+            "--connector",
+            name,
+            "--replace",
+            replaced,
+        ];
+        words.extend(
+            settings
+                .iter()
+                .flat_map(|setting| ["--set", setting.as_str()]),
+        );
+        words.extend(["--credential", credential]);
+        rig.raic(&words).ok();
+    };
+    let of_s3 = [
+        format!("endpoint={s3}"),
+        "bucket=bucket".to_owned(),
+        "region=us-east-1".to_owned(),
+    ];
+    add("s3", "local-1", &of_s3, &keys);
+    let of_azure = [
+        format!("account={ACCOUNT}"),
+        format!("endpoint={}", azurite.url),
+        "container=container".to_owned(),
+    ];
+    add("azure", "local-2", &of_azure, &key);
+    rig.raic(&["cloud", "create", "azure"]).ok();
+    let of_swift = [
+        "auth=v1".to_owned(),
+        format!("auth-url={}", swift.auth_url),
+        "container=container".to_owned(),
+    ];
+    add("swift", "local-3", &of_swift, &account);
+    rig.raic(&["cloud", "pin", "swift"]).ok();
+    rig.raic(&["cloud", "create", "swift"]).ok();
+    rig.serve();
+    // Files of an array are not there, and the error says why.
+    rig.raic(&["put", "/dev/null", "file"])
+        .fails(4, &["[array]"]);
+
+    let mut client = Client::new(&rig, 4);
+    let bytes = content(3_000_000, 21);
+    let first = client.put("/uri", &bytes);
+    assert_eq!(client.get(&first), bytes);
+    let (slot, written) = mutable_file(&client, "MDMF");
+
+    drop(swift);
+    client.restart(3, 4);
+    assert_eq!(client.get(&first), bytes, "with one cloud down");
+    let with_three = content(2_000_000, 22);
+    // The door finds out within half a minute that the cloud takes nothing.
+    let began = Instant::now();
+    let second = loop {
+        match client.try_web("PUT", "/uri", &with_three) {
+            Some((200 | 201, capability)) => break String::from_utf8(capability).expect("text"),
+            other => assert!(began.elapsed() < Duration::from_secs(90), "{other:?}"),
+        }
+    };
+    assert_eq!(client.get(&second), with_three);
+
+    drop(azurite);
+    client.restart(2, 4);
+    assert_eq!(client.get(&first), bytes, "with two clouds down");
+    assert_eq!(client.get(&slot), written, "with two clouds down");
+    let with_two = content(1_000_000, 23);
+    let began = Instant::now();
+    let third = loop {
+        match client.try_web("PUT", "/uri", &with_two) {
+            Some((200 | 201, capability)) => break String::from_utf8(capability).expect("text"),
+            other => assert!(began.elapsed() < Duration::from_secs(90), "{other:?}"),
+        }
+    };
+    assert_eq!(client.get(&third), with_two);
+}
+
+/// The reference's HTTP storage server on a folder. It ends when it is dropped.
+struct Reference {
+    process: Child,
+    nurl: String,
+}
+
+impl Reference {
+    fn start(folder: &Path) -> Self {
+        let mut process = script("serve_folder.py")
+            .arg(folder)
+            .arg("0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the reference");
+        let mut nurl = String::new();
+        let output = process.stdout.take().expect("its output");
+        BufReader::new(output)
+            .read_line(&mut nurl)
+            .expect("its NURL");
+        Self {
+            process,
+            nurl: nurl.trim().to_owned(),
+        }
+    }
+}
+
+impl Drop for Reference {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Lets the reference's client read every share of a manifest at a server, renew its leases with
+/// their secrets, and write with its write enabler.
+#[track_caller]
+fn is_whole(nurl: &str, manifest: &Path) {
+    let mut check = script("check_served.py");
+    let checked = check
+        .arg(nurl)
+        .arg(manifest)
+        .arg("--write")
+        .output()
+        .expect("a client");
+    let text = String::from_utf8_lossy(&checked.stdout);
+    assert!(text.contains(" 0 faults"), "{text} {checked:?}");
+}
+
+#[test]
+fn a_folder_of_tahoe_lafs_is_taken_over_and_given_out_whole() {
+    let mut rig = Rig::new();
+    add_door(&rig, false);
+    rig.serve();
+    let (folder, manifest) = (rig.path("folder"), rig.path("manifest.json"));
+    let made = script("make_folder.py")
+        .arg(&folder)
+        .output()
+        .expect("a folder");
+    assert!(made.status.success(), "{made:?}");
+    fs::write(&manifest, &made.stdout).expect("the manifest");
+    let shown = folder.display().to_string();
+    let import = ["tahoe", "import", &shown, "--cloud", "local-1"];
+    let imported = rig.raic(&import).ok().text;
+    assert!(imported.starts_with("35 shares moved"), "{imported}");
+    let again = rig.raic(&import).ok().text;
+    assert!(
+        again.contains("0 shares moved") && again.contains("35 there already"),
+        "{again}"
+    );
+
+    // The ids that clients know stay, and are printed from then on.
+    let (furl_id, server_id) = ("a".repeat(32), format!("v0-{}", "b".repeat(51) + "a"));
+    let ids = ["--furl-id", &furl_id, "--server-id", &server_id];
+    rig.raic(&[&import[..], &ids].concat()).ok();
+    let servers = rig.raic(&["--json", "tahoe", "servers-yaml"]).ok().text;
+    let servers: Value = serde_json::from_str(&servers).expect("JSON");
+    let announced = &servers["storage"][&server_id]["ann"];
+    assert_eq!(
+        announced["anonymous-storage-FURL"],
+        format!("pb://{furl_id}@tcp:127.0.0.1:1/unused")
+    );
+    let nurl = announced["anonymous-storage-NURLs"][0]
+        .as_str()
+        .expect("a NURL");
+
+    // Given out before the client changes anything.
+    let out = rig.path("out");
+    let shown = out.display().to_string();
+    let export = ["tahoe", "export", &shown, "--cloud", "local-1"];
+    let exported = rig.raic(&export).ok().text;
+    assert!(exported.starts_with("35 shares moved"), "{exported}");
+    is_whole(nurl, &manifest);
+    is_whole(&Reference::start(&out).nurl, &manifest);
+
+    // What is no share is named, and the rest is taken over all the same.
+    let torn = out.join("shares/aa/aaaaaaaaaaaaaaaaaaaaaaaaaa");
+    fs::create_dir_all(&torn).expect("a folder");
+    fs::write(torn.join("3"), [0, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0, 1]).expect("a torn share");
+    rig.raic(&["tahoe", "import", &shown, "--cloud", "local-2"])
+        .fails(1, &["1 file could not be moved", "not moved: shares/aa/"]);
+    rig.raic(&["tahoe", "import", "/nowhere", "--cloud", "local-2"])
+        .fails(4, &["/nowhere"]);
+    let events = rig.raic(&["events"]).ok().text;
+    assert!(events.contains("35 shares were taken over"), "{events}");
+}
