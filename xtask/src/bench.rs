@@ -8,7 +8,10 @@
 mod rclone;
 mod rig;
 
-use std::{ffi::OsString, path::Path};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, ValueEnum};
 
@@ -50,6 +53,9 @@ pub(crate) enum Job {
     /// What the sandbox costs: the S3 connector beside object_store's native client, on one server,
     /// with objects of 4 KiB to 4 MiB
     Sandbox,
+    /// The Tahoe door beside the reference's storage server: writes and reads of a share of --size
+    /// MiB, and small mutable shares, over one TLS connection; in memory, and then on the disk
+    Tahoe,
 }
 
 pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
@@ -69,22 +75,11 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
             );
         }
         Job::Sandbox => return sandbox(arguments.runs),
+        Job::Tahoe => return tahoe(arguments),
         Job::Up | Job::Down => {}
     }
     let connectors = crate::connectors::connectors(false)?;
-    stage(
-        "build raic, optimised",
-        cargo().args([
-            "build",
-            "--release",
-            "--workspace",
-            "--bin",
-            "raic",
-            "--all-features",
-            "--locked",
-        ]),
-    )?;
-    let raic = target_folder().join("release/raic");
+    let raic = optimised()?;
     let rig = Rig::start(&raic, &connectors.join("s3.wasm"), arguments.size << 20)?;
     let peer = if arguments.alone {
         None
@@ -104,9 +99,50 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
             arguments.runs,
             &mut report,
         )?,
-        Job::Leasedb | Job::Backend | Job::Sandbox => {}
+        Job::Leasedb | Job::Backend | Job::Sandbox | Job::Tahoe => {}
     }
     report.print(arguments.size);
+    Ok(())
+}
+
+/// Builds the optimised `raic`, and returns its path.
+fn optimised() -> Outcome<PathBuf> {
+    stage(
+        "build raic, optimised",
+        cargo().args([
+            "build",
+            "--release",
+            "--workspace",
+            "--bin",
+            "raic",
+            "--all-features",
+            "--locked",
+        ]),
+    )?;
+    Ok(target_folder().join("release/raic"))
+}
+
+/// Measures the Tahoe door beside the reference, in memory and on the disk.
+fn tahoe(arguments: &BenchArguments) -> Outcome {
+    crate::clouds::tahoe()?;
+    let raic = optimised()?;
+    let python = target_folder().join("clouds/tahoe/bin/python");
+    // The peer's server holds shares of this size in memory, and a larger one tells nothing more.
+    let size = arguments.size.min(256).to_string();
+    for parent in [Path::new("/dev/shm"), &target_folder().join("tmp")] {
+        println!("below {}:", parent.display());
+        measure(
+            "raic-tests",
+            "tahoe",
+            &[
+                arguments.runs.to_string().into(),
+                size.clone().into(),
+                raic.clone().into(),
+                python.clone().into(),
+                parent.into(),
+            ],
+        )?;
+    }
     Ok(())
 }
 

@@ -10,6 +10,9 @@ pub mod admin;
 mod content;
 mod control;
 mod files;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod leases;
 mod live;
 mod status;

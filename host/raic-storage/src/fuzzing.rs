@@ -1,7 +1,7 @@
 //! Entry points of the fuzz targets in `fuzz/`. Each function gives foreign bytes to a parser and
 //! asserts properties of the outcome.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, io::Cursor, sync::Arc};
 
 use bytes::Bytes;
 use futures::executor::block_on;
@@ -9,8 +9,8 @@ use raic_cloud::{Cloud as _, MAX_KEY_LEN, MemoryCloud, ObjectKey, Payload, Write
 
 use crate::{
     ChunkBudget, CloudBackend, Container as _, Found, Generation, Identity, IssuedRuns,
-    MemoryBackend, Owner, Ownership, Run, ServerId, ShareHeader, ShareId, ShareNum, Span,
-    StorageIndex,
+    MemoryBackend, Owner, Ownership, Run, ServerId, ShareFile, ShareHeader, ShareId, ShareNum,
+    Span, StorageIndex,
     commit::Commit,
     object::{ShareObject, parse_key, shareset_prefix},
     share_header::{FOOTER, HEADER, resembles_an_end},
@@ -331,4 +331,20 @@ fn check_run(text: &str) {
         }
         other => panic!("{other:?} by the run {name:?}"),
     }
+}
+
+/// Reads a file in which Tahoe-LAFS keeps a share. What is read is written as version 2 and read
+/// again.
+pub fn tahoe_file(data: &[u8]) {
+    let read = |bytes: &[u8]| ShareFile::read(&mut Cursor::new(bytes), bytes.len() as u64);
+    let Ok(file) = read(data) else {
+        return;
+    };
+    let (start, end) = (file.offset as usize, (file.offset + file.length) as usize);
+    let content = &data[start..end];
+    let (before, after) = file.around();
+    let written = [&before[..], content, &after].concat();
+    let again = read(&written).expect("what is written is a share");
+    assert_eq!((again.kind, again.length), (file.kind, file.length));
+    assert_eq!(again.leases, file.leases);
 }

@@ -246,3 +246,49 @@ async fn version(
     let offer = door.offers.to(account, &caller.server, leasedb).await?;
     Ok(answer(StatusCode::OK, messages::version(offer)))
 }
+
+/// Reads a document of a kind, and asserts what holds of every document that can be read.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_document(kind: u8, document: &[u8]) {
+    match kind {
+        0 => drop(messages::Allocate::decode(document)),
+        1 => {
+            let document = Bytes::copy_from_slice(document);
+            if let Ok(read) = messages::ReadTestWrite::decode(&document) {
+                // What is read lies in the document: no length takes memory of its own.
+                let tests = read
+                    .vectors
+                    .values()
+                    .flat_map(|v| v.tests.iter().map(|t| t.2.len()));
+                let writes = read
+                    .vectors
+                    .values()
+                    .flat_map(|v| v.writes.iter().map(|w| w.1.len()));
+                assert!(tests.chain(writes).sum::<usize>() <= document.len());
+            }
+        }
+        _ => {
+            if let Ok(reason) = messages::decode_reason(document) {
+                assert!(!reason.is_empty() && reason.len() <= document.len());
+            }
+        }
+    }
+}
+
+/// Reads headers in every way.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn fuzz_headers(headers: &HeaderMap) {
+    let _ = headers::presented(headers);
+    if let Ok(mut secrets) = Secrets::of(headers) {
+        let _ = (secrets.lease(), secrets.upload(), secrets.enabler());
+    }
+    let _ = headers::require_accepts(headers, CBOR);
+    let _ = headers::require_cbor(headers);
+    for range in [
+        headers::range(headers).ok().flatten(),
+        headers::content_range(headers).ok(),
+    ] {
+        assert!(range.is_none_or(|range| range.start < range.end));
+    }
+    let _ = headers::content_length(headers);
+}
