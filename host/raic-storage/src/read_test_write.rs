@@ -177,9 +177,11 @@ impl StorageServer {
             }
             answer.data.insert(*share, data);
         }
-        if !answer.is_written {
+        if !answer.is_written || vectors.is_empty() {
             return Ok(answer);
         }
+        // What each share became, to be recorded at once with the leases of all.
+        let mut measured = Vec::new();
         for (share, vector) in vectors {
             let id = ShareId { index, share };
             let before = lengths.get(&share).copied();
@@ -192,14 +194,24 @@ impl StorageServer {
                 self.require_writable().await?;
                 mutable_store(&*self.backend)?.delete_mutable(id).await?;
             }
-            self.apply(account, id, before, enabler, renew, vector)
-                .await?;
+            match self
+                .apply(account, id, before, enabler, renew, vector)
+                .await
+            {
+                Ok(Some(length)) => measured.push((id, Some(length))),
+                Ok(None) => {}
+                Err(e) => {
+                    // The shares before this one are written.
+                    self.leasedb
+                        .measured_all(self.id, measured, (account, renew))
+                        .await?;
+                    return Err(e);
+                }
+            }
         }
-        match self.leasedb.renew(self.id, index, account, renew).await {
-            // The write is done, so this is not an error.
-            Err(StorageError::TooManyLeases { .. }) => {}
-            renewed => drop(renewed?),
-        }
+        self.leasedb
+            .written(self.id, index, measured, (account, renew))
+            .await?;
         Ok(answer)
     }
 
@@ -233,6 +245,8 @@ impl StorageServer {
         .await
     }
 
+    /// Makes the change of one share. Returns the share's length if it was written, which is still
+    /// to be recorded.
     async fn apply(
         &self,
         account: AccountId,
@@ -241,13 +255,13 @@ impl StorageServer {
         enabler: WriteEnabler,
         renew: RenewSecret,
         vector: TestWrite,
-    ) -> Result<()> {
+    ) -> Result<Option<u64>> {
         let TestWrite {
             writes, new_length, ..
         } = vector;
-        self.leasedb.require_enabled(account).await?;
         let store = mutable_store(&*self.backend)?;
         if new_length == Some(0) {
+            self.leasedb.require_enabled(account).await?;
             if before.is_some() {
                 self.require_writable().await?;
                 // If the outcome of the deletion stays unknown, it is looked up later.
@@ -256,10 +270,10 @@ impl StorageServer {
                 self.leasedb.mutable_deleted(self.id, id).await?;
                 self.wake();
             }
-            return Ok(());
+            return Ok(None);
         }
         if writes.is_empty() && new_length.is_none() {
-            return Ok(());
+            return Ok(None);
         }
         self.require_writable().await?;
         let write = MutableWrite {
@@ -280,18 +294,18 @@ impl StorageServer {
             .begin_mutable_write(new, renew, enabler)
             .await?;
         let written = store.write_mutable(id, write).await;
-        if matches!(written, Err(StorageError::NotKnown { .. })) {
+        match written {
+            Ok(length) => Ok(Some(length)),
             // The share is measured when the outcome is known.
-            return written.map(drop);
+            Err(e @ StorageError::NotKnown { .. }) => Err(e),
+            Err(e) => {
+                let length = store.state(id).await?.map(|share| share.length);
+                self.leasedb
+                    .measured(self.id, id, length, (account, renew))
+                    .await?;
+                Err(e)
+            }
         }
-        let length = match &written {
-            Ok(length) => Some(*length),
-            Err(_) => store.state(id).await?.map(|share| share.length),
-        };
-        self.leasedb
-            .measured(self.id, id, length, (account, renew))
-            .await?;
-        written.map(drop)
     }
 
     /// Reads a part of a mutable share. The part is cut at the share's end, and is all of one

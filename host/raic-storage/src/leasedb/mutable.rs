@@ -144,30 +144,78 @@ impl LeaseDb {
         server: ServerId,
         id: ShareId,
         length: Option<u64>,
-        (account, renew): (AccountId, RenewSecret),
+        lease: (AccountId, RenewSecret),
+    ) -> Result<()> {
+        self.measured_all(server, vec![(id, length)], lease).await
+    }
+
+    /// Does what [`LeaseDb::measured`] does, for several shares at once.
+    pub(crate) async fn measured_all(
+        &self,
+        server: ServerId,
+        shares: Vec<(ShareId, Option<u64>)>,
+        lease: (AccountId, RenewSecret),
+    ) -> Result<()> {
+        if shares.is_empty() {
+            return Ok(());
+        }
+        let this = self.clone();
+        self.write(move |tx| {
+            shares
+                .into_iter()
+                .try_for_each(|(id, length)| this.measured_in(tx, server, id, length, lease))
+        })
+        .await
+    }
+
+    /// Records what a write made of the shares of a slot, and renews the account's lease on all of
+    /// them. An account that has too many leases already is no error: the write is done.
+    pub(crate) async fn written(
+        &self,
+        server: ServerId,
+        index: StorageIndex,
+        shares: Vec<(ShareId, Option<u64>)>,
+        lease: (AccountId, RenewSecret),
     ) -> Result<()> {
         let this = self.clone();
         self.write(move |tx| {
-            let Some(bytes) = length else {
-                return this.mutable_deleted_in(tx, server, id);
-            };
-            match find(tx, server, id)? {
-                Some(row) if row.state == ShareState::Coming => {
-                    let stored = Stored { objects: 0, bytes };
-                    let lease = FirstLease::Timed { account, renew };
-                    this.complete(tx, server, id, stored, lease)
-                }
-                Some(row) => {
-                    tx.prepare_cached(
-                        "UPDATE shares SET used_space = ?2, is_unmeasured = 0 WHERE id = ?1",
-                    )?
-                    .execute(params![row.row, int(bytes)])?;
-                    Ok(())
-                }
-                None => Ok(()),
+            for (id, length) in shares {
+                this.measured_in(tx, server, id, length, lease)?;
+            }
+            match this.renew_in(tx, server, index, lease.0, lease.1) {
+                Err(StorageError::TooManyLeases { .. }) => Ok(()),
+                renewed => renewed.map(drop),
             }
         })
         .await
+    }
+
+    fn measured_in(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        id: ShareId,
+        length: Option<u64>,
+        (account, renew): (AccountId, RenewSecret),
+    ) -> Result<()> {
+        let Some(bytes) = length else {
+            return self.mutable_deleted_in(tx, server, id);
+        };
+        match find(tx, server, id)? {
+            Some(row) if row.state == ShareState::Coming => {
+                let stored = Stored { objects: 0, bytes };
+                let lease = FirstLease::Timed { account, renew };
+                self.complete(tx, server, id, stored, lease)
+            }
+            Some(row) => {
+                tx.prepare_cached(
+                    "UPDATE shares SET used_space = ?2, is_unmeasured = 0 WHERE id = ?1",
+                )?
+                .execute(params![row.row, int(bytes)])?;
+                Ok(())
+            }
+            None => Ok(()),
+        }
     }
 
     /// Marks a mutable share as unmeasured: a request changes it, and its outcome may stay unknown.
