@@ -15,23 +15,13 @@ use std::{
     io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use data_encoding::{BASE32_NOPAD, BASE64};
-use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, StatusCode, client::conn::http1::SendRequest};
-use hyper_util::rt::TokioIo;
-use rustls::{
-    ClientConfig, DigitallySignedStruct, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::ring,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use data_encoding::BASE32_NOPAD;
+use hyper::{Method, StatusCode};
+use raic_tests::tahoe_client::{TahoeConnection, TahoeRequest, allocation, slot_write};
 
 /// Bytes of a write or read. The client of Tahoe-LAFS sends about as much at once.
 const PIECE: usize = 1 << 20;
@@ -39,47 +29,6 @@ const PIECE: usize = 1 << 20;
 const SMALL: usize = 2_000;
 /// Small mutable shares that a run makes.
 const CREATES: u32 = 400;
-
-/// Trusts every certificate: the servers are this program's own.
-#[derive(Debug)]
-struct TrustsAll;
-
-impl ServerCertVerifier for TrustsAll {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
-}
 
 /// A storage server in a process of its own.
 struct Server {
@@ -162,11 +111,9 @@ impl Server {
     }
 }
 
-/// One TLS connection to a storage server.
+/// One TLS connection to a storage server, with new storage indexes for each run.
 struct Client {
-    sender: SendRequest<Full<Bytes>>,
-    host: String,
-    authorization: String,
+    connection: TahoeConnection,
     counter: u64,
 }
 
@@ -183,86 +130,13 @@ fn random(seed: u64, length: usize) -> Vec<u8> {
     bytes
 }
 
-/// Writes a head of CBOR: a major type and a number.
-fn head(bytes: &mut Vec<u8>, major: u8, number: u64) {
-    let major = major << 5;
-    match number {
-        0..24 => bytes.push(major | number as u8),
-        24..0x100 => bytes.extend([major | 24, number as u8]),
-        0x100..0x1_0000 => {
-            bytes.push(major | 25);
-            bytes.extend((number as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(major | 26);
-            bytes.extend(u32::try_from(number).unwrap().to_be_bytes());
-        }
-    }
-}
-
-fn text(bytes: &mut Vec<u8>, text: &str) {
-    head(bytes, 3, text.len() as u64);
-    bytes.extend(text.as_bytes());
-}
-
 impl Client {
     async fn connect(nurl: &str) -> Self {
-        let rest = nurl.strip_prefix("pb://").unwrap();
-        let (_, rest) = rest.split_once('@').unwrap();
-        let (host, rest) = rest.split_once('/').unwrap();
-        let swissnum = rest.split('#').next().unwrap();
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(TrustsAll))
-            .with_no_client_auth();
-        let stream = TcpStream::connect(host).await.unwrap();
-        stream.set_nodelay(true).unwrap();
-        let name = ServerName::try_from("127.0.0.1").unwrap();
-        let connector = TlsConnector::from(Arc::new(config));
-        let stream = connector.connect(name, stream).await.unwrap();
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .unwrap();
-        tokio::spawn(connection);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         Self {
-            sender,
-            host: host.to_owned(),
-            authorization: format!("Tahoe-LAFS {}", BASE64.encode(swissnum.as_bytes())),
-            counter: rand_seed(),
+            connection: TahoeConnection::open(nurl).await,
+            counter: now.unwrap().as_nanos() as u64,
         }
-    }
-
-    async fn send(
-        &mut self,
-        method: Method,
-        path: &str,
-        secrets: &[(&str, &[u8])],
-        headers: &[(&str, String)],
-        body: Bytes,
-    ) -> (StatusCode, Bytes) {
-        let mut request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("host", &self.host)
-            .header("authorization", &self.authorization)
-            .header("accept", "application/cbor");
-        for (kind, secret) in secrets {
-            let value = format!("{kind} {}", BASE64.encode(secret));
-            request = request.header("x-tahoe-authorization", value);
-        }
-        for (name, value) in headers {
-            request = request.header(*name, value);
-        }
-        let request = request.body(Full::new(body)).unwrap();
-        self.sender.ready().await.unwrap();
-        let answer = self.sender.send_request(request).await.unwrap();
-        let status = answer.status();
-        (
-            status,
-            answer.into_body().collect().await.unwrap().to_bytes(),
-        )
     }
 
     /// Makes a new storage index.
@@ -275,32 +149,19 @@ impl Client {
     /// Writes an immutable share in pieces. Returns its storage index.
     async fn write(&mut self, content: &Bytes) -> String {
         let index = self.index();
-        let mut allocate = Vec::new();
-        head(&mut allocate, 5, 2);
-        text(&mut allocate, "share-numbers");
-        allocate.extend([0xd9, 1, 2, 0x81, 0]);
-        text(&mut allocate, "allocated-size");
-        head(&mut allocate, 0, content.len() as u64);
-        let secret = [7; 32];
-        let secrets: [(&str, &[u8]); 3] = [
-            ("lease-renew-secret", &secret),
-            ("lease-cancel-secret", &secret),
-            ("upload-secret", &secret[..20]),
-        ];
-        let cbor = [("content-type", "application/cbor".to_owned())];
         let path = format!("/storage/v1/immutable/{index}");
-        let (status, _) = self
-            .send(Method::POST, &path, &secrets, &cbor, allocate.into())
-            .await;
+        let allocate = allocation(&[0], content.len() as u64);
+        let request = TahoeRequest::new(Method::POST, &path).cbor(allocate);
+        let (status, _) = self.connection.send(request.lease(7).upload(7)).await;
         assert_eq!(status, StatusCode::OK);
         let path = format!("{path}/0");
         let mut last = StatusCode::OK;
         for start in (0..content.len()).step_by(PIECE) {
             let end = (start + PIECE).min(content.len());
-            let range = [("content-range", format!("bytes {start}-{}/*", end - 1))];
-            let piece = content.slice(start..end);
-            let sent = self.send(Method::PATCH, &path, &secrets[2..], &range, piece);
-            last = sent.await.0;
+            let request = TahoeRequest::new(Method::PATCH, &path)
+                .header("content-range", format!("bytes {start}-{}/*", end - 1))
+                .body(content.slice(start..end));
+            last = self.connection.send(request.upload(7)).await.0;
         }
         assert_eq!(last, StatusCode::CREATED);
         index
@@ -310,9 +171,9 @@ impl Client {
         let path = format!("/storage/v1/immutable/{index}/0");
         for start in (0..content.len()).step_by(PIECE) {
             let end = (start + PIECE).min(content.len());
-            let range = [("range", format!("bytes={start}-{}", end - 1))];
-            let read = self.send(Method::GET, &path, &[], &range, Bytes::new());
-            let (status, bytes) = read.await;
+            let request = TahoeRequest::new(Method::GET, &path);
+            let request = request.header("range", format!("bytes={start}-{}", end - 1));
+            let (status, bytes) = self.connection.send(request).await;
             assert_eq!(status, StatusCode::PARTIAL_CONTENT);
             assert!(bytes == content.slice(start..end));
         }
@@ -320,43 +181,11 @@ impl Client {
 
     /// Makes a small mutable share.
     async fn create(&mut self, content: &[u8]) {
-        let index = self.index();
-        let mut request = Vec::new();
-        head(&mut request, 5, 2);
-        text(&mut request, "test-write-vectors");
-        head(&mut request, 5, 1);
-        head(&mut request, 0, 0);
-        head(&mut request, 5, 3);
-        text(&mut request, "test");
-        head(&mut request, 4, 0);
-        text(&mut request, "write");
-        head(&mut request, 4, 1);
-        head(&mut request, 5, 2);
-        text(&mut request, "offset");
-        head(&mut request, 0, 0);
-        text(&mut request, "data");
-        head(&mut request, 2, content.len() as u64);
-        request.extend(content);
-        text(&mut request, "new-length");
-        request.push(0xf6);
-        text(&mut request, "read-vector");
-        head(&mut request, 4, 0);
-        let secret = [7; 32];
-        let secrets: [(&str, &[u8]); 3] = [
-            ("lease-renew-secret", &secret),
-            ("lease-cancel-secret", &secret),
-            ("write-enabler", &secret),
-        ];
-        let cbor = [("content-type", "application/cbor".to_owned())];
-        let path = format!("/storage/v1/mutable/{index}/read-test-write");
-        let sent = self.send(Method::POST, &path, &secrets, &cbor, request.into());
-        assert_eq!(sent.await.0, StatusCode::OK);
+        let path = format!("/storage/v1/mutable/{}/read-test-write", self.index());
+        let request = TahoeRequest::new(Method::POST, &path).cbor(slot_write(0, content));
+        let (status, _) = self.connection.send(request.lease(7).enabler(7)).await;
+        assert_eq!(status, StatusCode::OK);
     }
-}
-
-fn rand_seed() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    now.unwrap().as_nanos() as u64
 }
 
 /// What a run measured: MiB or creates a second.

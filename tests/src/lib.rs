@@ -12,6 +12,7 @@ pub mod openstack;
 mod python_server;
 pub mod radosgw;
 pub mod s3s_fs;
+pub mod tahoe_client;
 pub mod webdav;
 
 use std::{

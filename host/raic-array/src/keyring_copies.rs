@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use raic_storage::{StorageError, StorageServer};
@@ -162,14 +163,8 @@ impl Inner {
     /// Fails with the fault as a sentence, or with `None` if the storage server reports the fault
     /// itself.
     async fn copy_keyring_to(&self, server: &StorageServer) -> Result<(), Option<String>> {
-        let name = format!("keyring.{}", self.keyring.generation());
-        // For a container that may not be written to, the storage server reports the reason until
-        // it is mended.
-        let fault_of = |e: StorageError| match e {
-            StorageError::ReadOnly { .. } => None,
-            e => Some(e.to_string()),
-        };
-        let copy = server.load_object(&name).await.map_err(fault_of)?;
+        let generation = self.keyring.generation();
+        let copy = copy_of(server, generation).await?;
         if copy.as_ref() == Some(&self.sealed_keyring) {
             return Ok(());
         }
@@ -178,18 +173,81 @@ impl Inner {
             .keyring_missing(server.name().to_owned())
             .await
             .map_err(|e| Some(e.to_string()))?;
-        match copy {
-            None => server
-                .store_object(&name, self.sealed_keyring.clone())
-                .await
-                .map_err(fault_of),
-            // Another keyring is never replaced: without it, its array could not be recovered.
-            Some(_) => Err(Some(format!(
-                "cloud {:?}: its copy of the keyring is not this home's secrets/keyring.sealed. \
-                 If the other clouds report the same, that file is damaged or belongs to another \
-                 home: put the right one back. If only this cloud does, the copy was changed there",
-                server.name()
-            ))),
+        make_copy(server, generation, copy, self.sealed_keyring.clone()).await
+    }
+}
+
+fn object_of(generation: u32) -> String {
+    format!("keyring.{generation}")
+}
+
+/// Returns the sentence of a fault. For a container that may not be written to, the storage server
+/// reports the reason until it is mended.
+fn fault_of(e: StorageError) -> Option<String> {
+    match e {
+        StorageError::ReadOnly { .. } => None,
+        e => Some(e.to_string()),
+    }
+}
+
+async fn copy_of(server: &StorageServer, generation: u32) -> Result<Option<Bytes>, Option<String>> {
+    let copy = server.load_object(&object_of(generation)).await;
+    copy.map_err(fault_of)
+}
+
+/// Stores the sealed keyring on a server that has no copy.
+async fn make_copy(
+    server: &StorageServer,
+    generation: u32,
+    copy: Option<Bytes>,
+    sealed: Bytes,
+) -> Result<(), Option<String>> {
+    match copy {
+        None => server
+            .store_object(&object_of(generation), sealed)
+            .await
+            .map_err(fault_of),
+        // Another keyring is never replaced: without it, its array could not be recovered.
+        Some(_) => Err(Some(format!(
+            "cloud {:?}: its copy of the keyring is not this home's secrets/keyring.sealed. If the \
+             other clouds report the same, that file is damaged or belongs to another home: put \
+             the right one back. If only this cloud does, the copy was changed there",
+            server.name()
+        ))),
+    }
+}
+
+/// Keeps a copy of the keyring on storage servers without an array, for ever. Doors derive their
+/// keys and ids from the keyring, so that they are there again after a lost host.
+pub async fn keep_keyring_copies(servers: Vec<Arc<StorageServer>>, generation: u32, sealed: Bytes) {
+    let mut lacking: Vec<_> = servers.iter().collect();
+    let mut told = BTreeSet::new();
+    while !lacking.is_empty() {
+        let mut still = Vec::new();
+        for server in lacking {
+            let copied = async {
+                let copy = copy_of(server, generation).await?;
+                match copy.as_ref() == Some(&sealed) {
+                    true => Ok(()),
+                    false => make_copy(server, generation, copy, sealed.clone()).await,
+                }
+            };
+            let copied = tokio::time::timeout(PATIENCE, copied).await;
+            let Err(fault) = copied.unwrap_or(Err(None)) else {
+                continue;
+            };
+            // The log has a fault once, not at every try.
+            if let Some(fault) = fault
+                && told.insert(fault.clone())
+            {
+                tracing::warn!("a copy of the keyring is missing: {fault}");
+            }
+            still.push(server);
+        }
+        lacking = still;
+        if !lacking.is_empty() {
+            tokio::time::sleep(PAUSE).await;
         }
     }
+    std::future::pending().await
 }

@@ -83,4 +83,5 @@ pub use error::{ArrayError, Fault, Result};
 pub use format::Geometry;
 pub use health::{LastFailure, Work};
 pub use keyring::{Key, Keyring, RecoveryKey};
+pub use keyring_copies::keep_keyring_copies;
 pub use transfer::Transfer;

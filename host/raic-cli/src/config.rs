@@ -472,8 +472,8 @@ impl Config {
     }
 }
 
-/// Describes an error of the file by its place and its reason. The line itself is left out: somebody
-/// may have written a secret there, and the daemon's log would keep it.
+/// Describes an error of the file by its place and its reason. The line itself is left out:
+/// somebody may have written a secret there, and the daemon's log would keep it.
 fn described(text: &str, e: &toml::de::Error) -> String {
     let message = in_plain_words(&without_values(e.message().trim()));
     let before = e.span().and_then(|span| text.get(..span.start));

@@ -444,6 +444,12 @@ fn a_folder_of_tahoe_lafs_is_taken_over_and_given_out_whole() {
     let mut rig = Rig::new();
     add_door(&rig, false);
     rig.serve();
+    // Without an array, too, the clouds get what the identities are derived from.
+    let sealed = fs::read(rig.home("secrets/keyring.sealed")).expect("the sealed keyring");
+    Rig::until("the keyring is on the clouds", || {
+        let copy = |cloud| fs::read(rig.home(&format!("clouds/{cloud}/raic/keyring.1")));
+        (1..=4).all(|cloud| copy(cloud).is_ok_and(|copy| copy == sealed))
+    });
     let (folder, manifest) = (rig.path("folder"), rig.path("manifest.json"));
     let made = script("make_folder.py")
         .arg(&folder)

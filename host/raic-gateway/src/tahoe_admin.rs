@@ -1,5 +1,5 @@
-//! Routes about the Tahoe door: how clients reach its storage servers, its state, and the revocation
-//! of secrets. Also the route of events.
+//! Routes about the Tahoe door: how clients reach its storage servers, its state, and the
+//! revocation of secrets. Also the route of events.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -1,7 +1,7 @@
 //! The files in which Tahoe-LAFS keeps shares on a disk.
 //!
-//! Source: the layouts of its storage folders, versions 1 and 2. Version 1 has the secrets of leases
-//! in clear, version 2 has their BLAKE2b-256. Numbers are big-endian.
+//! Source: the layouts of its storage folders, versions 1 and 2. Version 1 has the secrets of
+//! leases in clear, version 2 has their BLAKE2b-256. Numbers are big-endian.
 //!
 //! | immutable: offset | bytes | |
 //! | --- | --- | --- |
@@ -294,8 +294,8 @@ fn seconds(lease: &FileLease) -> u32 {
     u32::try_from(seconds.max(0)).unwrap_or(u32::MAX)
 }
 
-/// The hash of a cancel secret that nobody has. No client uses cancel secrets, but two leases of one
-/// share must not have the same: the reference server would end both at once.
+/// The hash of a cancel secret that nobody has. No client uses cancel secrets, but two leases of
+/// one share must not have the same: the reference server would end both at once.
 fn cancel(lease: &FileLease) -> [u8; 32] {
     blake3::derive_key(
         "RAIC 2026-11 cancel secret of an exported lease v1",

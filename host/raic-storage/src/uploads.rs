@@ -422,8 +422,8 @@ impl StorageServer {
     ///
     /// # Errors
     /// Fails with [`StorageError::NoUpload`] if no upload writes the share,
-    /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`] if
-    /// the share is complete.
+    /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`]
+    /// if the share is complete.
     pub async fn abort(self: &Arc<Self>, id: ShareId, secret: UploadSecret) -> Result<()> {
         let mut opened = self.lock_place(id).await;
         let is_answered = opened

@@ -178,8 +178,8 @@ fn load(engine: &wasmtime::Engine, file: &Path) -> Result<Option<Component>, Con
 }
 
 /// Removes the native code of a connector for other versions of the engine, and files that a
-/// process left when it was stopped, if they were written long ago. Recent files are kept, because a
-/// daemon may run on after an upgrade.
+/// process left when it was stopped, if they were written long ago. Recent files are kept, because
+/// a daemon may run on after an upgrade.
 fn forget_older(package: &Package, folder: &Path, kept: &Path) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name();

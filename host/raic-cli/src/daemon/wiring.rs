@@ -3,12 +3,15 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring};
+use bytes::Bytes;
+use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, keep_keyring_copies};
 use raic_gateway::Opened;
 use raic_storage::{
     Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, Retired,
     ServerSettings, Spool, StorageServer, Supervisor, UnusableBackend,
 };
+
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     config::{CloudSection, Config},
@@ -36,6 +39,9 @@ pub(super) struct Wired {
     served: BTreeMap<String, Served>,
     reconcile_every: Duration,
     supervisor: Option<Supervisor>,
+    /// The sealed keyring and its generation, if there is no array that keeps copies of it.
+    keyring: Option<(Bytes, u32)>,
+    copies: Option<AbortOnDropHandle<()>>,
 }
 
 impl Wired {
@@ -46,6 +52,10 @@ impl Wired {
         let every = Some(self.reconcile_every);
         let supervisor = Supervisor::start(self.leasedb.clone(), &opened.servers, every);
         self.supervisor = Some(supervisor);
+        self.copies = self.keyring.take().map(|(sealed, generation)| {
+            let copies = keep_keyring_copies(opened.servers.clone(), generation, sealed);
+            AbortOnDropHandle::new(tokio::spawn(copies))
+        });
     }
 }
 
@@ -158,6 +168,7 @@ pub(super) async fn open(
         .values()
         .map(|one: &Served| one.server.clone())
         .collect();
+    let generation = keyring.generation();
     let array = match &config.array {
         None => None,
         Some(section) => {
@@ -200,6 +211,11 @@ pub(super) async fn open(
         served,
         reconcile_every,
         supervisor: None,
+        keyring: match array {
+            Some(_) => None,
+            None => Some((home::read(&home.sealed_keyring())?.into(), generation)),
+        },
+        copies: None,
     };
     let opened = Opened {
         leasedb,

@@ -1,8 +1,8 @@
 //! Takes the rest of a request's body before the answer goes out.
 //!
 //! A client sends its whole body before it reads the answer. If a refusal came while the body is
-//! still on its way and the connection were closed then, the client would see a broken connection in
-//! the place of the refusal.
+//! still on its way and the connection were closed then, the client would see a broken connection
+//! in the place of the refusal.
 
 use std::{
     pin::Pin,

@@ -19,7 +19,8 @@ use super::{
 
 /// Longest document of an allocation, in bytes.
 const LONGEST_ALLOCATION: u64 = 8192;
-/// Most bytes that are given to the storage server at once. Clients send about as much in a request.
+/// Most bytes that are given to the storage server at once. Clients send about as much in a
+/// request.
 const PIECE: usize = 1 << 20;
 
 /// Allocates shares for an upload, and renews the lease on those that exist.

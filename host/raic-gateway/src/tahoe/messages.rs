@@ -172,22 +172,27 @@ fn shared(document: &Bytes, part: &[u8]) -> Bytes {
     document.slice_ref(part)
 }
 
-/// Reads one test, write or read: offset, size and data, of which each has two or three.
-fn vector<'b>(
-    decoder: &mut Decoder<'b>,
-    data_key: &str,
-) -> Decoded<(Option<u64>, Option<u64>, Option<&'b [u8]>)> {
-    let (mut offset, mut size, mut data) = (None, None, None);
+/// One test, write or read, of which each has two or three of these.
+#[derive(Default)]
+struct Vector<'b> {
+    offset: Option<u64>,
+    size: Option<u64>,
+    data: Option<&'b [u8]>,
+}
+
+/// Reads one test, write or read. `data_key` is the key of its bytes.
+fn vector<'b>(decoder: &mut Decoder<'b>, data_key: &str) -> Decoded<Vector<'b>> {
+    let mut vector = Vector::default();
     fields(decoder, |key, decoder| {
         match key {
-            "offset" => offset = Some(decoder.u64()?),
-            "size" => size = Some(decoder.u64()?),
-            key if key == data_key => data = Some(decoder.bytes()?),
+            "offset" => vector.offset = Some(decoder.u64()?),
+            "size" => vector.size = Some(decoder.u64()?),
+            key if key == data_key => vector.data = Some(decoder.bytes()?),
             _ => return Err(UNKNOWN),
         }
         Ok(())
     })?;
-    Ok((offset, size, data))
+    Ok(vector)
 }
 
 fn test_write(document: &Bytes, decoder: &mut Decoder<'_>) -> Decoded<TestWrite> {
@@ -198,7 +203,11 @@ fn test_write(document: &Bytes, decoder: &mut Decoder<'_>) -> Decoded<TestWrite>
                 let mut all = Vec::new();
                 list(decoder, MOST_VECTORS, |decoder| {
                     match vector(decoder, "specimen")? {
-                        (Some(offset), Some(size), Some(specimen)) => {
+                        Vector {
+                            offset: Some(offset),
+                            size: Some(size),
+                            data: Some(specimen),
+                        } => {
                             all.push((offset, size, shared(document, specimen)));
                         }
                         _ => return Err(LACKS),
@@ -211,7 +220,11 @@ fn test_write(document: &Bytes, decoder: &mut Decoder<'_>) -> Decoded<TestWrite>
                 let mut all = Vec::new();
                 list(decoder, MOST_VECTORS, |decoder| {
                     match vector(decoder, "data")? {
-                        (Some(offset), None, Some(data)) => {
+                        Vector {
+                            offset: Some(offset),
+                            size: None,
+                            data: Some(data),
+                        } => {
                             all.push((offset, shared(document, data)));
                         }
                         _ => return Err(LACKS),
@@ -265,7 +278,11 @@ impl ReadTestWrite {
                     let mut all = Vec::new();
                     list(decoder, MOST_VECTORS, |decoder| {
                         match vector(decoder, "")? {
-                            (Some(offset), Some(size), None) => {
+                            Vector {
+                                offset: Some(offset),
+                                size: Some(size),
+                                data: None,
+                            } => {
                                 all.push(offset..offset.saturating_add(size));
                             }
                             _ => return Err(LACKS),

@@ -18,8 +18,8 @@
 //! KIND is `immutable` or `mutable`, SI a storage index, N a share number. Source: the Tahoe-LAFS
 //! storage protocol (http-storage-node-protocol), as its client 1.20 speaks it.
 //!
-//! **Invariant:** a request is refused before anything is done, or done whole; but for a write whose
-//! body breaks off, of which the beginning counts.
+//! **Invariant:** a request is refused before anything is done, or done whole; but for a write
+//! whose body breaks off, of which the beginning counts.
 
 mod activity;
 mod body;

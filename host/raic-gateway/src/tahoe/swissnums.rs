@@ -28,8 +28,8 @@ pub(crate) struct Client {
 
 type Tag = [u8; 32];
 
-/// The swissnums of all accounts and storage servers. They are looked up by a keyed hash, whose time
-/// tells nothing about how much of a guess is right.
+/// The swissnums of all accounts and storage servers. They are looked up by a keyed hash, whose
+/// time tells nothing about how much of a guess is right.
 #[derive(Debug)]
 pub(crate) struct Swissnums {
     identity: TahoeIdentity,

@@ -180,8 +180,9 @@ impl LeaseDb {
     ///
     /// # Errors
     /// Fails with [`StorageError::NoAccount`] if there is no account of that name,
-    /// [`StorageError::OwnAccount`] if it is the program's own, [`StorageError::Quotas`] if the soft quota would be above the hard one, and
-    /// [`StorageError::Database`] if the database cannot be written.
+    /// [`StorageError::OwnAccount`] if it is the program's own, [`StorageError::Quotas`] if the
+    /// soft quota would be above the hard one, and [`StorageError::Database`] if the database
+    /// cannot be written.
     pub async fn change_account(&self, name: &str, change: AccountChange) -> Result<Account> {
         let (name, now) = (name.to_owned(), self.now());
         self.write(move |tx| match by_name(tx, &name)?.id.is_own() {
@@ -191,8 +192,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Returns the bytes that an account may still use: 0 if it is disabled, and `None` if it has no
-    /// hard quota.
+    /// Returns the bytes that an account may still use: 0 if it is disabled, and `None` if it has
+    /// no hard quota.
     ///
     /// # Errors
     /// Fails with [`StorageError::NoAccount`] if there is no such account, and with

@@ -290,8 +290,8 @@ impl LeaseDb {
     }
 
     /// Records the outcome of an attempt at a deletion. After success the row goes when no late
-    /// request can land any longer. After a failure the deletion is due again after a pause. Returns
-    /// whether the row has gone.
+    /// request can land any longer. After a failure the deletion is due again after a pause.
+    /// Returns whether the row has gone.
     ///
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.

@@ -229,7 +229,8 @@ impl LeaseDb {
         .await
     }
 
-    /// Reads the leases on a share that have an end, of all accounts. Those of uploads are left out.
+    /// Reads the leases on a share that have an end, of all accounts. Those of uploads are left
+    /// out.
     pub(crate) async fn leases_on(&self, server: ServerId, id: ShareId) -> Result<Vec<FileLease>> {
         self.read(move |c| {
             let Some(row) = shares::find(c, server, id)? else {

@@ -427,8 +427,8 @@ impl LeaseDb {
     ///
     /// # Errors
     /// Fails with [`StorageError::NoUpload`] if no upload writes the share,
-    /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`] if
-    /// the share is complete.
+    /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`]
+    /// if the share is complete.
     pub(crate) async fn abort_upload(
         &self,
         server: ServerId,

@@ -1,43 +1,41 @@
-//! The Tahoe door by the reference's own tests: those of Tahoe-LAFS 1.20 for storage clients and
-//! servers (`tests/tahoe/reference_tests.py`), over TLS.
-
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot go on should say where"
-)]
+//! A door to one storage server, in this process.
 
 use std::{
-    path::{Path, PathBuf},
-    process::Command,
+    net::SocketAddr,
+    path::Path,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use hyper::{Method, StatusCode};
 use raic_array::Keyring;
-use raic_cloud::MemoryCloud;
+use raic_cloud::Cloud;
 use raic_gateway::{
     Live, Opened,
     tahoe::{TahoeDoor, TahoeIdentity},
 };
 use raic_storage::{
-    Backend, ChunkBudget, Clock, CloudBackend, Database, DiskBackend, GracePeriods, Holds, LeaseDb,
+    Backend, ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb,
     MUTABLE_CHUNK_SIZE, Owner, ServerSettings, Slots, Spool, StorageIndex, StorageServer,
     Supervisor,
 };
+use raic_tests::tahoe_client::{TahoeConnection, TahoeRequest};
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpStream},
 };
 use tokio_util::task::AbortOnDropHandle;
 
-/// Tests that pass: all but two, which need sets of secrets that no request has.
-const PASSING: &str = "successes=88";
-
 /// A door to one storage server, whose clock the test moves, and a look into that server.
-struct Rig {
-    folder: tempfile::TempDir,
-    nurl: String,
-    control: String,
+pub(crate) struct Rig {
+    pub(crate) folder: tempfile::TempDir,
+    /// The NURL of the account `anonymous`.
+    pub(crate) nurl: String,
+    /// The address at which the reference's tests look into the server.
+    pub(crate) control: String,
+    pub(crate) server: Arc<StorageServer>,
+    pub(crate) door: Arc<TahoeDoor>,
+    address: SocketAddr,
     _supervisor: Supervisor,
     _tasks: Vec<AbortOnDropHandle<()>>,
 }
@@ -106,7 +104,9 @@ async fn control(listener: TcpListener, server: Arc<StorageServer>, clock: Clock
 }
 
 impl Rig {
-    async fn new(backend: impl FnOnce(&Path, &LeaseDb, Slots) -> Arc<dyn Backend>) -> Self {
+    pub(crate) async fn new(
+        backend: impl FnOnce(&Path, &LeaseDb, Slots) -> Arc<dyn Backend>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The clock stands still between the moves of the tests, which compare exact times.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
@@ -143,16 +143,23 @@ impl Rig {
         let address = listener.local_addr().unwrap();
         let one = door.servers("anonymous").await.unwrap().remove(0);
         let nurl = format!("pb://{}@{address}/{}#v=1", one.key_hash, one.swissnum);
+        let served = door.clone();
         let serving = tokio::spawn(async move {
-            door.serve(listener, std::future::pending()).await.unwrap();
+            served
+                .serve(listener, std::future::pending())
+                .await
+                .unwrap();
         });
         let looking = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let looked_at = looking.local_addr().unwrap().to_string();
-        let look = tokio::spawn(control(looking, server, clock));
+        let look = tokio::spawn(control(looking, server.clone(), clock));
         Self {
             folder,
             nurl,
             control: looked_at,
+            server,
+            door,
+            address,
             _supervisor: supervisor,
             _tasks: vec![
                 AbortOnDropHandle::new(serving),
@@ -161,36 +168,42 @@ impl Rig {
         }
     }
 
-    /// Runs the reference's tests, and requires that they pass.
-    async fn passes_the_references_tests(&self) {
-        let python = Path::new(env!("CARGO_TARGET_TMPDIR"))
-            .with_file_name("clouds")
-            .join("tahoe/bin/python");
-        assert!(
-            python.is_file(),
-            "{} is not there; `cargo xtask test` installs it",
-            python.display()
-        );
-        let mut tests = Command::new(python);
-        tests
-            .args(["-m", "twisted.trial", "reference_tests"])
-            .current_dir(self.folder.path())
-            .env(
-                "PYTHONPATH",
-                PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tahoe"),
-            )
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("RAIC_NURL", &self.nurl)
-            .env("RAIC_CONTROL", &self.control);
-        let run = tokio::task::spawn_blocking(move || tests.output().unwrap());
-        let run = run.await.unwrap();
-        let text = String::from_utf8_lossy(&run.stdout);
-        assert!(run.status.success() && text.contains(PASSING), "{text}");
+    /// Returns the NURL of an account.
+    pub(crate) async fn nurl_of(&self, account: &str) -> String {
+        let one = self.door.servers(account).await.unwrap().remove(0);
+        format!(
+            "pb://{}@{}/{}#v=1",
+            one.key_hash, self.address, one.swissnum
+        )
+    }
+
+    pub(crate) async fn client(&self) -> TahoeConnection {
+        TahoeConnection::open(&self.nurl).await
     }
 }
 
-fn in_memory(folder: &Path, slots: Slots, chunk: usize) -> Arc<dyn Backend> {
-    let cloud = Arc::new(MemoryCloud::new("cloud"));
+/// Makes the request that writes a part of an upload.
+pub(crate) fn part(index: &str, offset: usize, content: &[u8]) -> TahoeRequest {
+    let last = offset + content.len() - 1;
+    TahoeRequest::new(Method::PATCH, &format!("/storage/v1/immutable/{index}/0"))
+        .header("content-range", format!("bytes {offset}-{last}/*"))
+        .body(content.to_vec())
+}
+
+/// Requires that a request gets a status, and returns the answer's body.
+#[track_caller]
+pub(crate) fn is(answer: (StatusCode, bytes::Bytes), status: u16) -> bytes::Bytes {
+    assert_eq!(answer.0.as_u16(), status, "{:?}", answer.1);
+    answer.1
+}
+
+/// Makes a backend whose chunks are objects of a cloud.
+pub(crate) fn over(
+    cloud: Arc<dyn Cloud>,
+    folder: &Path,
+    slots: Slots,
+    chunk: usize,
+) -> Arc<dyn Backend> {
     let spool = Spool::open(&folder.join("spool"), 1 << 30).unwrap();
     let backend = CloudBackend::new(cloud, chunk, ChunkBudget::default());
     Arc::new(
@@ -198,16 +211,4 @@ fn in_memory(folder: &Path, slots: Slots, chunk: usize) -> Arc<dyn Backend> {
             .with_slots(slots, MUTABLE_CHUNK_SIZE)
             .with_spool(spool),
     )
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_tests_of_tahoe_lafs_hold_on_a_folder() {
-    let rig = Rig::new(|folder, _, _| Arc::new(DiskBackend::open("cloud", folder).unwrap())).await;
-    rig.passes_the_references_tests().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_tests_of_tahoe_lafs_hold_on_a_cloud() {
-    let rig = Rig::new(|folder, _, slots| in_memory(folder, slots, 1 << 20)).await;
-    rig.passes_the_references_tests().await;
 }
