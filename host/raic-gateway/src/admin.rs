@@ -128,6 +128,8 @@ fn code_of_storage(e: &StorageError) -> (StatusCode, Code) {
         | StorageError::NeverACloud(_)
         | StorageError::AccountName(_)
         | StorageError::OwnAccount(_)
+        | StorageError::TahoeIds(_)
+        | StorageError::Forgets(_)
         | StorageError::Quotas { .. } => (StatusCode::BAD_REQUEST, Code::Configuration),
         StorageError::Retired(_) => (StatusCode::SERVICE_UNAVAILABLE, Code::TooFewClouds),
         _ => (StatusCode::INTERNAL_SERVER_ERROR, Code::Other),

@@ -9,7 +9,7 @@ use axum::{
     http::StatusCode,
 };
 use raic_array::ArrayError;
-use raic_storage::{EventKind, NewEvent};
+use raic_storage::{EventKind, NewEvent, StorageError};
 use serde::Deserialize;
 
 use crate::{
@@ -43,6 +43,7 @@ pub(crate) async fn servers(
 pub(crate) async fn status(State(admin): Shared) -> Answer<TahoeStatus> {
     let door = door(&admin)?;
     let now = admin.live.now();
+    door.look(&now.servers).await;
     let mut uploads: BTreeMap<String, u64> = BTreeMap::new();
     for (server, _) in now.leasedb.uploads_under_way().await? {
         *uploads.entry(server).or_default() += 1;
@@ -69,17 +70,24 @@ pub(crate) async fn revoke(
 ) -> Result<StatusCode, Refused> {
     let leasedb = admin.live.now().leasedb.clone();
     let account = leasedb.storing_account(&account).await?;
-    leasedb.revoke(&account.name).await?;
-    if let Some(door) = &admin.tahoe {
-        door.accounts_changed();
-    }
-    let event = NewEvent {
-        kind: EventKind::Revoked,
-        server: None,
-        account: Some(account.id),
-        text: "the secrets of its Tahoe clients were revoked".to_owned(),
-    };
-    leasedb.record_events(vec![event]).await?;
+    let door = admin.tahoe.clone();
+    // A task of its own, so that the door learns of it even if the command is interrupted.
+    let revoked = tokio::spawn(async move {
+        leasedb.revoke(&account.name).await?;
+        if let Some(door) = door {
+            door.accounts_changed();
+        }
+        let event = NewEvent {
+            kind: EventKind::Revoked,
+            server: None,
+            account: Some(account.id),
+            text: "the secrets of its Tahoe clients were revoked".to_owned(),
+        };
+        leasedb.record_events(vec![event]).await
+    });
+    revoked
+        .await
+        .map_err(|e| StorageError::Task(e.to_string()))??;
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -20,8 +20,8 @@ use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use raic_array::ArrayError;
 use raic_storage::{
-    AccountId, EventKind, Imported, LeaseDb, NewEvent, ShareFile, ShareId, ShareNum, StorageError,
-    StorageIndex, StorageServer, TahoeIds,
+    AccountId, EventKind, Imported, LeaseDb, NewEvent, ShareFile, ShareId, ShareKind, ShareNum,
+    StorageError, StorageIndex, StorageServer, TahoeIds,
 };
 use tokio_util::task::AbortOnDropHandle;
 
@@ -43,9 +43,12 @@ const PAGE: u32 = 256;
 #[derive(Default)]
 pub(crate) struct Moves {
     begun: Mutex<Option<Begun>>,
+    /// Held by a request while it begins a move.
+    beginning: tokio::sync::Mutex<()>,
 }
 
 struct Begun {
+    request: FolderRequest,
     progress: Arc<Progress>,
     task: AbortOnDropHandle<()>,
 }
@@ -111,7 +114,8 @@ pub(crate) async fn moved(State(admin): Shared) -> Json<FolderMove> {
     }))
 }
 
-/// Begins a move, and returns its progress. If one is under way, that goes on instead.
+/// Begins a move, and returns its progress. If the same one is under way, that goes on; another one
+/// must end first.
 pub(crate) async fn begin(
     State(admin): Shared,
     Json(request): Json<FolderRequest>,
@@ -139,17 +143,17 @@ pub(crate) async fn begin(
             ));
         }
     };
-    let is_running = {
-        let begun = admin.moves.begun.lock();
-        begun
-            .as_ref()
-            .is_some_and(|begun| !begun.task.is_finished())
-    };
-    if is_running {
-        return Err(wrong(
-            "shares are being moved between a folder and a cloud already; wait for the end"
-                .to_owned(),
-        ));
+    let _one_at_a_time = admin.moves.beginning.lock().await;
+    if let Some(begun) = &*admin.moves.begun.lock()
+        && !begun.task.is_finished()
+    {
+        return match begun.request == request {
+            true => Ok(Json(begun.progress.report(true))),
+            false => Err(wrong(
+                "shares are being moved between another folder and a cloud; wait for the end"
+                    .to_owned(),
+            )),
+        };
     }
     let direction = request.direction;
     let dir = tokio::task::spawn_blocking(move || open(&folder, direction)).await;
@@ -171,7 +175,11 @@ pub(crate) async fn begin(
         record(&leasedb, &server, direction, &counted).await;
     }));
     let report = progress.report(true);
-    *admin.moves.begun.lock() = Some(Begun { progress, task });
+    *admin.moves.begun.lock() = Some(Begun {
+        request,
+        progress,
+        task,
+    });
     Ok(Json(report))
 }
 
@@ -285,7 +293,14 @@ fn named(dir: &Dir, prefix: &str, progress: &Progress) -> io::Result<Vec<Named>>
             progress.problem(format!("{path}: it is not a storage index"));
             continue;
         };
-        for entry in dir.read_dir(&path)? {
+        let entries = match dir.read_dir(&path) {
+            Ok(entries) => entries,
+            Err(e) => {
+                progress.problem(format!("{path}: {e}"));
+                continue;
+            }
+        };
+        for entry in entries {
             let share = entry?.file_name().to_string_lossy().into_owned();
             let path = format!("{path}/{share}");
             // The reference passes over every other name, too.
@@ -453,9 +468,9 @@ async fn export_one(
     let path = format!("{folder}/{}", row.id.share);
     let target = path.clone();
     match on_disk(dir, move |dir| dir.try_exists(&target)).await {
-        // Files get their names when they are whole.
-        Ok(true) => return add(&progress.known, 1),
-        Ok(false) => {}
+        // Files get their names when they are whole. A mutable share may have changed since.
+        Ok(true) if row.kind != ShareKind::Mutable => return add(&progress.known, 1),
+        Ok(_) => {}
         Err(e) => return progress.problem(format!("{path}: {e}")),
     }
     let exported = match server.export_share(&row, id).await {
@@ -507,7 +522,13 @@ async fn write(
         file.sync_all()?;
         dir.create_dir_all(&folder)?;
         dir.rename(&incoming, dir, &path)?;
-        dir.open(&folder)?.sync_all()
+        // Each folder may be new.
+        let folders = Path::new(&folder)
+            .ancestors()
+            .filter(|f| !f.as_os_str().is_empty());
+        folders
+            .into_iter()
+            .try_for_each(|folder| dir.open(folder)?.sync_all())
     })
     .await?;
     Ok(())

@@ -498,7 +498,7 @@ pub enum MoveDirection {
 }
 
 /// A request to move shares between a cloud and a storage folder of Tahoe-LAFS.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FolderRequest {
     /// Where the shares move.

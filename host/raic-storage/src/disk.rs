@@ -399,7 +399,12 @@ impl MutableStore for DiskBackend {
                     }
                     let length = write.length_after(before);
                     for (offset, bytes) in &write.writes {
-                        file.write_all_at(bytes, MUTABLE_HEADER + offset)?;
+                        // What lies beyond the end is cut.
+                        let left = usize::try_from(length.saturating_sub(*offset));
+                        let part = &bytes[..bytes.len().min(left.unwrap_or(usize::MAX))];
+                        if !part.is_empty() {
+                            file.write_all_at(part, MUTABLE_HEADER + offset)?;
+                        }
                     }
                     file.set_len(MUTABLE_HEADER + length)?;
                     file.write_all_at(&ShareHeader::mutable(length, &enabler), 0)?;

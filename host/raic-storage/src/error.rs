@@ -242,6 +242,18 @@ pub enum StorageError {
     /// A reload took the cloud out of the configuration while the operation went on.
     #[error("cloud {0:?} was taken out of config.toml meanwhile; try again")]
     Retired(String),
+    /// The ids for Tahoe-LAFS clients belong to another cloud, or the cloud has other ones.
+    #[error(
+        "cloud {0:?} has other ids for Tahoe-LAFS clients already, or another cloud has these; they \
+         never change, because clients have derived their secrets from them"
+    )]
+    TahoeIds(String),
+    /// The cloud kept shares that stay, and is to forget them at each start.
+    #[error(
+        "cloud {0:?} has shares, and would forget them as a cloud in memory; give that cloud \
+         another name"
+    )]
+    Forgets(String),
     /// There never was a cloud of that name.
     #[error("there never was a cloud {0:?} in this home")]
     NeverACloud(String),

@@ -103,7 +103,7 @@ pub use name::{IndexPrefix, ShareId, ShareNum, Span, StorageIndex};
 pub use object::Generation;
 pub use owner::{IssuedRuns, Owner, Ownership};
 pub use range_set::RangeSet;
-pub use read_test_write::{MAX_VECTOR, ReadTestWritten, TestWrite};
+pub use read_test_write::{MAX_MUTABLE, MAX_VECTOR, ReadTestWritten, TestWrite};
 pub use reconcile::Reconciled;
 pub use server::{Condition, Hold, Holds, ServerSettings, StorageServer};
 pub use share_header::ShareHeader;

@@ -16,7 +16,10 @@ use crate::{
 type Shares = Arc<Mutex<BTreeMap<ShareId, Bytes>>>;
 type Uploads = Arc<Mutex<BTreeMap<ShareId, BytesMut>>>;
 
-/// Keeps shares in memory, for tests.
+/// Bytes that a [`MemoryBackend`] takes, all shares together.
+const CAPACITY: u64 = 1 << 30;
+
+/// Keeps shares in memory, for tests: up to 1 GiB.
 #[derive(Debug)]
 pub struct MemoryBackend {
     name: String,
@@ -36,6 +39,19 @@ impl MemoryBackend {
             mutable: Mutex::default(),
             objects: Mutex::default(),
         }
+    }
+
+    /// Bytes of all shares.
+    fn used(&self) -> u64 {
+        let shares: usize = self.shares.lock().values().map(Bytes::len).sum();
+        let uploads: usize = self.uploads.lock().values().map(BytesMut::len).sum();
+        let mutable: usize = self
+            .mutable
+            .lock()
+            .values()
+            .map(|(_, bytes)| bytes.len())
+            .sum();
+        (shares + uploads + mutable) as u64
     }
 }
 
@@ -193,12 +209,29 @@ impl MutableStore for MemoryBackend {
     }
 
     async fn write_mutable(&self, id: ShareId, write: MutableWrite) -> Result<u64> {
+        let available = CAPACITY.saturating_sub(self.used());
         let mut shares = self.mutable.lock();
         let (_, bytes) = shares
             .entry(id)
             .or_insert_with(|| (write.enabler, Vec::new()));
-        let length = write.length_after(bytes.len() as u64);
+        let before = bytes.len() as u64;
+        let length = write.length_after(before);
+        let needed = length.saturating_sub(before);
+        if needed > available {
+            let backend = self.name.clone();
+            return Err(StorageError::NoSpace {
+                backend,
+                needed,
+                available,
+            });
+        }
         for (offset, new) in write.writes {
+            // What lies beyond the end is cut.
+            let left = length.saturating_sub(offset);
+            let new = new.slice(..new.len().min(usize::try_from(left).unwrap_or(usize::MAX)));
+            if new.is_empty() {
+                continue;
+            }
             let (start, end) = (offset as usize, offset as usize + new.len());
             if bytes.len() < end {
                 bytes.resize(end, 0);
@@ -281,7 +314,7 @@ impl Container for MemoryBackend {
     }
 
     async fn available_space(&self) -> Result<Option<u64>> {
-        Ok(None)
+        Ok(Some(CAPACITY.saturating_sub(self.used())))
     }
 
     async fn probe(&self) -> Result<()> {

@@ -53,12 +53,35 @@ impl Settled {
     }
 }
 
-/// Returns the most bytes that the chunks which a write changes can have.
-fn held_by(write: &MutableWrite, base: &Commit) -> u64 {
+/// Most bytes of changed chunks that one write may hold in memory. Without a bound, many small writes
+/// all over a share would hold all of it.
+const MOST_HELD: u64 = 256 << 20;
+
+/// Returns the most bytes that the chunks which a write changes can have, in a share that has
+/// `length` bytes afterwards.
+fn held_by(write: &MutableWrite, base: &Commit, length: u64) -> u64 {
     let size = u64::from(base.chunk_size);
-    // Each write touches at most two chunks that it does not fill, and a cut touches one more.
-    let touched = |(_, bytes): &(u64, Bytes)| (bytes.len() as u64 / size + 2) * size;
-    write.writes.iter().map(touched).sum::<u64>() + size
+    let mut chunks = 0;
+    let mut next = 0;
+    let mut writes: Vec<(u64, u64)> = write
+        .writes
+        .iter()
+        .map(|(offset, bytes)| {
+            (
+                *offset,
+                offset.saturating_add(bytes.len() as u64).min(length),
+            )
+        })
+        .filter(|(start, end)| start < end)
+        .collect();
+    writes.sort_unstable();
+    for (start, end) in writes {
+        let (first, past) = ((start / size).max(next), end.div_ceil(size));
+        chunks += past.saturating_sub(first);
+        next = next.max(past);
+    }
+    // A cut touches one more.
+    (chunks + 1).saturating_mul(size)
 }
 
 #[async_trait]
@@ -119,7 +142,16 @@ impl MutableStore for MutableShares {
                 length: longest,
             });
         }
-        let _reserved = self.budget.reserve(held_by(&write, &base)).await;
+        let held = held_by(&write, &base, length);
+        if held > MOST_HELD {
+            return Err(StorageError::PastEnd {
+                backend: self.name(),
+                id,
+                end: held,
+                length: MOST_HELD,
+            });
+        }
+        let _reserved = self.budget.reserve(held).await;
         let changed = self.changed_chunks(id, &base, &write, length).await?;
         let numbers = changed.keys().copied().collect();
         let generation = self

@@ -22,7 +22,13 @@ use crate::{
 
 /// Most bytes of a mutable share that one test may compare, and most bytes that all reads of one
 /// request may return. They are held in memory.
-pub const MAX_VECTOR: u64 = 32 << 20;
+pub const MAX_VECTOR: u64 = (30 << 20) - (64 << 10);
+
+/// Length of the longest mutable share that clients may write, in bytes.
+pub const MAX_MUTABLE: u64 = 4 << 30;
+
+/// Most requests that may wait for their turn at one slot, each with its bytes in memory.
+const MAX_WAITERS: usize = 16;
 
 /// The tests and the change of one share of a slot.
 #[derive(Clone, Debug, Default)]
@@ -74,7 +80,7 @@ impl StorageServer {
     }
 
     /// Tests and reads the mutable shares of a slot, and writes to them if all tests hold. One
-    /// write enabler guards the slot. After the writes, the account's leases are renewed.
+    /// write enabler guards the slot. The account's leases on the shares that are written are renewed.
     ///
     /// # Errors
     /// Fails with [`StorageError::WriteEnabler`] if the slot has another write enabler; nothing was
@@ -92,11 +98,21 @@ impl StorageServer {
         vectors: BTreeMap<ShareNum, TestWrite>,
         reads: &[Range<u64>],
     ) -> Result<ReadTestWritten> {
+        // Each waiting request holds its bytes, even if its client has gone.
+        let waiting = self.slot_lock(index);
+        if Arc::strong_count(&waiting) > MAX_WAITERS
+            && let Some(share) = vectors.keys().next().copied()
+        {
+            return Err(StorageError::Busy {
+                backend: self.name().to_owned(),
+                id: ShareId { index, share },
+            });
+        }
         let (this, reads) = (self.clone(), reads.to_vec());
         // A task of its own keeps the slot's turn until the write has ended, even if the client
         // goes away.
         let turn = tokio::spawn(async move {
-            let lock = this.slot_lock(index);
+            let lock = waiting;
             // Writers of a slot in this process take turns. The fence in the database stops the
             // writers of other processes.
             let _turn = lock.lock().await;
@@ -115,6 +131,22 @@ impl StorageServer {
         vectors: BTreeMap<ShareNum, TestWrite>,
         reads: &[Range<u64>],
     ) -> Result<ReadTestWritten> {
+        for (share, vector) in &vectors {
+            let end = |(offset, bytes): &(u64, Bytes)| offset.saturating_add(bytes.len() as u64);
+            let ends = vector.writes.iter().map(end).chain(vector.new_length);
+            let end = ends.max().unwrap_or(0);
+            if end > MAX_MUTABLE {
+                return Err(StorageError::PastEnd {
+                    backend: self.name().to_owned(),
+                    id: ShareId {
+                        index,
+                        share: *share,
+                    },
+                    end,
+                    length: MAX_MUTABLE,
+                });
+            }
+        }
         let hash = self.enabler_hash(enabler);
         let rows = self.rows(index).await?;
         if let Some(row) = rows.iter().find(|row| row.kind != ShareKind::Mutable) {
@@ -143,6 +175,13 @@ impl StorageServer {
         for (share, vector) in &vectors {
             for (offset, length, specimen) in &vector.tests {
                 let range = *offset..offset.saturating_add(*length);
+                let there = lengths.get(share).copied().unwrap_or(0);
+                let there = within(&range, there);
+                // Bytes that cannot be equal need not be read.
+                if there.end - there.start != specimen.len() as u64 {
+                    answer.is_written = false;
+                    continue;
+                }
                 let part = self
                     .part(
                         ShareId {
@@ -182,6 +221,7 @@ impl StorageServer {
         }
         // What each share became, to be recorded at once with the leases of all.
         let mut measured = Vec::new();
+        let lease = (account, renew);
         for (share, vector) in vectors {
             let id = ShareId { index, share };
             let before = lengths.get(&share).copied();
@@ -202,16 +242,12 @@ impl StorageServer {
                 Ok(None) => {}
                 Err(e) => {
                     // The shares before this one are written.
-                    self.leasedb
-                        .measured_all(self.id, measured, (account, renew))
-                        .await?;
+                    self.leasedb.measured_all(self.id, measured, lease).await?;
                     return Err(e);
                 }
             }
         }
-        self.leasedb
-            .written(self.id, index, measured, (account, renew))
-            .await?;
+        self.leasedb.measured_all(self.id, measured, lease).await?;
         Ok(answer)
     }
 

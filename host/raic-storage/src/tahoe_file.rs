@@ -338,7 +338,10 @@ mod tests {
             let bytes = written(&file, &data);
             prop_assert_eq!(&read(&bytes).unwrap(), &file);
             for end in [bytes.len() - 1, bytes.len() / 2, 11, 0] {
-                prop_assert!(read(&bytes[..end]).is_err());
+                // Of an immutable share, leases may be missing: a server may have crashed while it
+                // added one.
+                let cut = read(&bytes[..end]);
+                prop_assert!(cut.is_err() || (!is_mutable && cut.unwrap().length == file.length));
             }
         }
 

@@ -1,8 +1,11 @@
 //! Takes shares over from files of Tahoe-LAFS, and gives them out as such files.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 
 use crate::{
@@ -11,8 +14,11 @@ use crate::{
     ShareStream, StorageError, StorageServer, WriteEnabler, backend::mutable_store, uploads::own,
 };
 
-/// Most bytes of a mutable share that are written in one version while it is taken over.
-const PIECE: usize = 8 << 20;
+/// Length of the longest mutable share that is taken over, in bytes. It is held in memory, because
+/// it is written in one version or not at all.
+const LONGEST_MUTABLE: u64 = 128 << 20;
+/// How often the row of a share that is being copied is told that the copy goes on.
+const EXTENDED: Duration = Duration::from_secs(5);
 
 /// The outcome of taking a share over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -151,11 +157,15 @@ impl StorageServer {
     ) -> Result<crate::Stored> {
         let mut writer = self.backend.create(id).await?;
         writer.write(header.into()).await?;
-        let mut copied = 0;
+        let (mut copied, mut extended) = (0, Instant::now());
         while let Some(piece) = content.next().await {
             let piece = piece.map_err(|source| self.unreadable(id, source))?;
             copied += piece.len() as u64;
             writer.write(piece).await?;
+            if extended.elapsed() > EXTENDED {
+                extended = Instant::now();
+                self.leasedb.extend_upload(self.id, id).await?;
+            }
         }
         if copied != length {
             return Err(self.unreadable(id, std::io::ErrorKind::UnexpectedEof.into()));
@@ -187,13 +197,26 @@ impl StorageServer {
             None => None,
         };
         if let Some(here) = here {
-            if here.enabler != self.enabler_hash(enabler) {
-                return Err(self.taken(id, "is here with another write enabler"));
-            }
-            // A shorter one is what an earlier attempt left.
-            if here.length >= length {
-                return Ok(Imported::Known);
-            }
+            return match here.enabler == self.enabler_hash(enabler) {
+                // Clients may have written to it since it was taken over.
+                true => Ok(Imported::Known),
+                false => Err(self.taken(id, "is here with another write enabler")),
+            };
+        }
+        if length > LONGEST_MUTABLE {
+            return Err(StorageError::PastEnd {
+                backend: self.name().to_owned(),
+                id,
+                end: length,
+                length: LONGEST_MUTABLE,
+            });
+        }
+        let mut whole = BytesMut::new();
+        while let Some(piece) = content.next().await {
+            whole.extend_from_slice(&piece.map_err(|source| self.unreadable(id, source))?);
+        }
+        if whole.len() as u64 != length {
+            return Err(self.unreadable(id, std::io::ErrorKind::UnexpectedEof.into()));
         }
         let new = Allocation {
             server: self.id,
@@ -206,31 +229,12 @@ impl StorageServer {
         self.leasedb
             .begin_mutable_write(new, RenewSecret::NONE, enabler)
             .await?;
-        let mut offset = 0;
-        let mut gathered = bytes::BytesMut::new();
-        loop {
-            let next = content.next().await.transpose();
-            let next = next.map_err(|source| self.unreadable(id, source))?;
-            let is_last = next.is_none();
-            gathered.extend_from_slice(&next.unwrap_or_default());
-            if gathered.len() >= PIECE || is_last {
-                let piece = gathered.split().freeze();
-                let end = offset + piece.len() as u64;
-                let write = MutableWrite {
-                    writes: vec![(offset, piece)],
-                    new_length: Some(end),
-                    enabler: self.enabler_hash(enabler),
-                };
-                store.write_mutable(id, write).await?;
-                offset = end;
-            }
-            if is_last {
-                break;
-            }
-        }
-        if offset != length {
-            return Err(self.unreadable(id, std::io::ErrorKind::UnexpectedEof.into()));
-        }
+        let write = MutableWrite {
+            writes: vec![(0, whole.freeze())],
+            new_length: Some(length),
+            enabler: self.enabler_hash(enabler),
+        };
+        store.write_mutable(id, write).await?;
         let lease = (AccountId::STARTER, RenewSecret::NONE);
         self.leasedb
             .measured(self.id, id, Some(length), lease)

@@ -269,6 +269,27 @@ impl StorageServer {
         .await
     }
 
+    /// Requires that an upload may be written up to an offset, before any of it is written.
+    ///
+    /// # Errors
+    /// Fails as [`StorageServer::write`] does for an unknown upload, a wrong secret, and a write past
+    /// the share's end.
+    pub async fn require_within(&self, id: ShareId, secret: UploadSecret, end: u64) -> Result<()> {
+        let coming = self.leasedb.coming(self.id, id).await?;
+        let coming = coming.ok_or_else(|| self.no_upload(id))?;
+        let whole = self.own_upload(&coming, id, secret)?.length;
+        let header = ShareHeader::immutable(whole.saturating_sub(12)).len() as u64;
+        match end.checked_add(header) {
+            Some(past) if past <= whole => Ok(()),
+            _ => Err(StorageError::PastEnd {
+                backend: self.name().to_owned(),
+                id,
+                end,
+                length: whole - header,
+            }),
+        }
+    }
+
     async fn write_part(
         &self,
         id: ShareId,
@@ -425,6 +446,15 @@ impl StorageServer {
     /// [`StorageError::OtherUpload`] if one with another secret does, and [`StorageError::Taken`]
     /// if the share is complete.
     pub async fn abort(self: &Arc<Self>, id: ShareId, secret: UploadSecret) -> Result<()> {
+        let this = self.clone();
+        // A task of its own, so that a client that goes away leaves no place that nobody clears.
+        own(tokio::spawn(
+            async move { this.abort_in_turn(id, secret).await },
+        ))
+        .await
+    }
+
+    async fn abort_in_turn(&self, id: ShareId, secret: UploadSecret) -> Result<()> {
         let mut opened = self.lock_place(id).await;
         let is_answered = opened
             .as_ref()
@@ -434,9 +464,7 @@ impl StorageServer {
             self.leasedb
                 .forget_upload(self.id, id, Some(secret))
                 .await?;
-            *opened = None;
-            self.close(id);
-            return self.backend.forget_upload(id).await;
+            return self.forget_open(id, &mut opened).await;
         }
         // Requests from before a restart may not have been answered.
         let late = if is_answered {
@@ -458,8 +486,7 @@ impl StorageServer {
         drop(opened);
         if late == LateRequests::Answered {
             // Clients allocate a share again right after they gave it up.
-            let this = self.clone();
-            if let Err(e) = own(tokio::spawn(async move { this.delete_now(id).await })).await {
+            if let Err(e) = self.delete_now(id).await {
                 tracing::debug!("the objects of {id} go later: {e}");
             }
         }
@@ -477,22 +504,30 @@ impl StorageServer {
         let is_answered = opened
             .as_ref()
             .is_some_and(|open| open.coming.is_of_this_run && !open.file.may_land());
-        if !is_answered {
+        // A write may have come since the caller looked.
+        if !is_answered || !self.leasedb.is_expired(self.id, id).await? {
             return Ok(false);
         }
         let has_sent = opened.as_ref().is_none_or(|open| open.file.has_sent());
         if has_sent {
             let late = LateRequests::Answered;
             self.leasedb.abandon_one(self.id, id, late).await?;
+            *opened = None;
+            self.close(id);
         } else {
             self.leasedb.forget_upload(self.id, id, None).await?;
-        }
-        *opened = None;
-        self.close(id);
-        if !has_sent {
-            self.backend.forget_upload(id).await?;
+            self.forget_open(id, &mut opened).await?;
         }
         Ok(true)
+    }
+
+    /// Forgets an open upload and what it keeps on this machine. That goes before the place is free:
+    /// the next upload of the share keeps its bytes under the same name.
+    async fn forget_open(&self, id: ShareId, opened: &mut Option<Open>) -> Result<()> {
+        *opened = None;
+        let forgotten = self.backend.forget_upload(id).await;
+        self.close(id);
+        forgotten
     }
 
     /// Reads a part of an immutable share's content. The part is cut at the share's end. While it

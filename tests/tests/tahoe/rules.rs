@@ -148,6 +148,26 @@ async fn a_body_that_breaks_off_leaves_an_upload_that_goes_on() {
     assert_eq!(is(client.send(read).await, 200), content);
 }
 
+/// A piece before the last may complete a share whose end came first.
+#[tokio::test]
+async fn a_write_may_complete_a_share_by_its_beginning_and_one_past_the_end_writes_nothing() {
+    let rig = on_disk().await;
+    let mut client = rig.client().await;
+    let content: Vec<u8> = (0..2_500_000_u32).map(|i| (i % 249) as u8).collect();
+    is(client.send(allocate(INDEX, &[0], 2_500_000)).await, 200);
+    let past = [&content[..], b"x"].concat();
+    is(client.send(part(INDEX, 0, &past).upload(1)).await, 400);
+    let end = part(INDEX, 1_000_000, &content[1_000_000..]).upload(1);
+    let required = is(client.send(end).await, 200);
+    assert!(
+        required.ends_with(b"\x65begin\x00\x63end\x1a\x00\x0f\x42\x40"),
+        "{required:?}"
+    );
+    is(client.send(part(INDEX, 0, &content).upload(1)).await, 201);
+    let read = get(&format!("immutable/{INDEX}/0"));
+    assert_eq!(is(client.send(read).await, 200), content);
+}
+
 #[tokio::test]
 async fn ranges_are_cut_at_the_end_and_beyond_it_nothing_is_there() {
     let rig = on_disk().await;
@@ -213,6 +233,30 @@ async fn the_version_never_waits_for_a_cloud_and_tells_when_nothing_can_be_store
     };
     leasedb.change_account("alice", disabled).await.unwrap();
     assert_eq!(offered(&mut alice, "maximum-immutable-share-size").await, 0);
+}
+
+#[tokio::test]
+async fn a_cloud_that_fails_is_offered_as_one_that_takes_nothing() {
+    let cloud = Arc::new(Faulty::new(
+        MemoryCloud::new("cloud"),
+        7,
+        FaultPlan::default(),
+    ));
+    let faulty = cloud.clone();
+    let rig = Rig::new(|folder, _, slots| over(faulty, folder, slots, 1 << 20)).await;
+    cloud.set(FaultPlan {
+        error: 1.0,
+        ..FaultPlan::default()
+    });
+    let mut client = rig.client().await;
+    let began = Instant::now();
+    while offered(&mut client, "maximum-immutable-share-size").await > 0 {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it is not found out"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }
 
 /// One secret for each account and server: what each stores is its own to pay for, and a revoked

@@ -122,15 +122,16 @@ pub(super) async fn open(
         key: keyring.owner_key(),
         identity: leasedb.identity().await.map_err(Failed::storage)?,
     };
+    let kept = before.map_or_else(BTreeMap::new, |(_, wired)| wired.served.clone());
     let wiring = Wiring {
         process: process.clone(),
-        places: places(process, before.is_some(), &config, &leasedb, &owner).await?,
+        places: places(process, &kept, &config, &leasedb, &owner).await?,
         compiling: match before {
             None => Compiling::WhileServing,
             Some(_) => Compiling::First,
         },
         owner,
-        kept: before.map_or_else(BTreeMap::new, |(_, wired)| wired.served.clone()),
+        kept,
         stored: stored.clone(),
         config: config.clone(),
     };
@@ -247,7 +248,7 @@ async fn open_array(
 /// Gathers what the backends of all clouds share. A new cloud gets its number.
 async fn places(
     process: &Process,
-    is_reload: bool,
+    kept: &BTreeMap<String, Served>,
     config: &Config,
     leasedb: &LeaseDb,
     owner: &Owner,
@@ -255,7 +256,10 @@ async fn places(
     let mut servers = BTreeMap::new();
     for (name, section) in &config.clouds {
         let server = leasedb.server(name).await.map_err(Failed::storage)?;
-        if section.is_volatile() && !is_reload {
+        let goes_on = kept
+            .get(name)
+            .is_some_and(|kept| kept.basis.section == *section);
+        if section.is_volatile() && !goes_on {
             leasedb.emptied(server).await.map_err(Failed::storage)?;
         }
         servers.insert(name.clone(), server);
@@ -360,6 +364,17 @@ impl Wiring {
             // Its container may have been made, or taken by another, since it was looked at.
             kept.server.forget_owner();
             return Ok(Cloud::Kept(kept.clone()));
+        }
+        if let Some(kept) = self.kept.get(name)
+            && section.is_volatile()
+            && kept.basis.section == *section
+        {
+            // What is in memory stays there, whatever else has changed.
+            return Ok(Cloud::Opened {
+                basis,
+                credentials: None,
+                backend: kept.server.backend().clone(),
+            });
         }
         let unusable = |backend: UnusableBackend, basis| Cloud::Opened {
             basis,

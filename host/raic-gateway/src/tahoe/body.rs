@@ -12,7 +12,9 @@ use super::{Refusal, headers::content_length};
 /// How long each MiB of a body may take to come.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a request waits for memory.
-const LONGEST_WAIT: Duration = Duration::from_secs(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Longest body that is not counted, in bytes: its memory is bounded by the number of connections.
+const SMALL: u64 = 32 << 10;
 /// Most bytes that are read before the time is counted anew.
 const PIECE: usize = 1 << 20;
 /// Unit in which memory is counted, in bytes.
@@ -51,7 +53,7 @@ pub(crate) struct Incoming {
 /// A body that is held whole. Its memory is counted until this is dropped.
 pub(crate) struct Held {
     pub(crate) bytes: Bytes,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Incoming {
@@ -71,6 +73,11 @@ impl Incoming {
 
     /// Takes the next piece: `most` bytes, or all that is left. It is empty at the end.
     pub(crate) async fn next(&mut self, most: usize) -> Result<Bytes, Refusal> {
+        let next = tokio::time::timeout(PATIENCE, self.gather(most)).await;
+        next.map_err(|_| Refusal::Slow)?
+    }
+
+    async fn gather(&mut self, most: usize) -> Result<Bytes, Refusal> {
         let wanted = usize::try_from(self.left()).unwrap_or(most).min(most);
         let mut piece = BytesMut::new();
         while piece.len() < wanted {
@@ -83,15 +90,13 @@ impl Incoming {
             if piece.is_empty() && part.len() == wanted {
                 return Ok(part);
             }
-            piece.reserve(wanted - piece.len());
             piece.extend_from_slice(&part);
         }
         Ok(piece.freeze())
     }
 
     async fn arrived(&mut self) -> Result<Bytes, Refusal> {
-        let next = tokio::time::timeout(PATIENCE, self.stream.next()).await;
-        match next.map_err(|_| Refusal::Slow)? {
+        match self.stream.next().await {
             Some(Ok(bytes)) => {
                 self.left = self.left.saturating_sub(bytes.len() as u64);
                 Ok(bytes)
@@ -106,7 +111,10 @@ impl Incoming {
         if length > most {
             return Err(Refusal::TooLong);
         }
-        let permit = memory.take(length).await?;
+        let permit = match length {
+            0..=SMALL => None,
+            _ => Some(memory.take(length).await?),
+        };
         let mut whole = BytesMut::new();
         loop {
             // Grows with what has come, and not with what was announced.

@@ -70,6 +70,10 @@ pub(crate) async fn write(
     if body.left() != range.end - range.start {
         return Err(Refusal::BadRequest("its body is not as long as its range"));
     }
+    if body.left() > PIECE as u64 {
+        // Otherwise the pieces before the wrong one would be written.
+        caller.server.require_within(id, upload, range.end).await?;
+    }
     let mut offset = range.start;
     loop {
         // Each piece is durable before the next is read, so that a body is never held whole.
@@ -77,7 +81,8 @@ pub(crate) async fn write(
         let length = piece.len() as u64;
         let required = write_piece(&caller, id, upload, offset, piece).await?;
         offset += length;
-        if offset == range.end {
+        // The share may be complete by a piece before the last, if the others came earlier.
+        if offset == range.end || required.is_empty() {
             let status = match required.is_empty() {
                 true => StatusCode::CREATED,
                 false => StatusCode::OK,

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use hyper::server::conn::http1;
+use hyper::{
+    server::conn::http1,
+    service::{Service as _, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
@@ -15,7 +18,7 @@ use hyper_util::{
 use rustls::{ServerConfig, crypto::ring};
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
     task::JoinSet,
 };
 use tokio_io_timeout::TimeoutStream;
@@ -24,9 +27,11 @@ use tokio_rustls::TlsAcceptor;
 use super::{TahoeDoor, identity::CertificateError};
 
 /// Most connections at once. Others wait to be accepted.
-const CONNECTIONS: usize = 512;
+const CONNECTIONS: usize = 2048;
 /// How long a client may take to agree on TLS.
 const HANDSHAKE: Duration = Duration::from_secs(20);
+/// How long a client may take until its first request.
+const FIRST: Duration = Duration::from_secs(20);
 /// How long a connection may be idle, and how long a request's headers may take to come. Clients
 /// use a connection again that was idle for up to 240 s, and do not repeat a write that fails then.
 const IDLE: Duration = Duration::from_secs(300);
@@ -48,11 +53,6 @@ pub enum ServeError {
     Tls(#[from] rustls::Error),
 }
 
-/// A future that is ready when the door is to stop.
-pub trait TahoeStop: Future<Output = ()> + Send + 'static {}
-
-impl<F: Future<Output = ()> + Send + 'static> TahoeStop for F {}
-
 impl TahoeDoor {
     /// Serves until `stop` is ready. Then it takes no new requests, and returns once those under
     /// way have ended. Dropping the future ends them at once.
@@ -62,7 +62,7 @@ impl TahoeDoor {
     pub async fn serve(
         self: Arc<Self>,
         listener: TcpListener,
-        stop: impl TahoeStop,
+        stop: impl Future<Output = ()> + Send + 'static,
     ) -> Result<(), ServeError> {
         let acceptor = self.acceptor()?;
         let service = TowerToHyperService::new(self.clone().routes());
@@ -99,10 +99,27 @@ impl TahoeDoor {
                 builder
                     .timer(TokioTimer::new())
                     .header_read_timeout(IDLE)
-                    .max_buf_size(HEADERS.max(8 << 10));
+                    .max_buf_size(HEADERS);
+                let (begun, mut has_begun) = watch::channel(false);
+                let service = service_fn(move |request| {
+                    begun.send_replace(true);
+                    service.clone().call(request)
+                });
                 let connection = builder.serve_connection(TokioIo::new(stream), service);
-                if let Err(e) = watcher.watch(connection).await {
-                    tracing::debug!("a connection of a Tahoe client ended: {e}");
+                let first = async {
+                    let begun = has_begun.wait_for(|begun| *begun);
+                    if tokio::time::timeout(FIRST, begun).await.is_ok() {
+                        std::future::pending::<()>().await;
+                    }
+                };
+                tokio::select! {
+                    ended = watcher.watch(connection) => {
+                        if let Err(e) = ended {
+                            tracing::debug!("a connection of a Tahoe client ended: {e}");
+                        }
+                    }
+                    // Whoever says nothing takes no place from others for long.
+                    () = first => {}
                 }
             });
         }
@@ -147,6 +164,9 @@ async fn accept(
     listener: &TcpListener,
     places: &Arc<Semaphore>,
 ) -> Option<(Timed, tokio::sync::OwnedSemaphorePermit)> {
+    if places.available_permits() == 0 {
+        tracing::warn!("{CONNECTIONS} Tahoe clients are connected; others wait");
+    }
     let place = places.clone().acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => {

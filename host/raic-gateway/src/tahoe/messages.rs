@@ -19,8 +19,11 @@ use raic_storage::{ReadTestWritten, ShareNum, TestWrite};
 
 /// The tag of a set (registered with IANA).
 const SET: Tag = Tag::new(258);
-/// Most tests, writes or reads of one list.
+/// Most tests or reads of one list.
 const MOST_VECTORS: usize = 30;
+/// Most writes of one share. A client writes a mutable file of the format MDMF by segments, all in
+/// one request.
+const MOST_WRITES: usize = 16_384;
 /// Most shares of one request: as many as there are share numbers.
 const MOST_SHARES: usize = 256;
 /// Longest reason of an advisory, in bytes.
@@ -218,7 +221,7 @@ fn test_write(document: &Bytes, decoder: &mut Decoder<'_>) -> Decoded<TestWrite>
             }
             "write" => {
                 let mut all = Vec::new();
-                list(decoder, MOST_VECTORS, |decoder| {
+                list(decoder, MOST_WRITES, |decoder| {
                     match vector(decoder, "data")? {
                         Vector {
                             offset: Some(offset),

@@ -63,12 +63,10 @@ use self::{
 };
 pub use self::{
     identity::{CertificateError, Swissnum, TahoeIdentity},
-    listener::{ServeError, TahoeStop},
+    listener::ServeError,
 };
 use crate::{Live, wire::TahoeServer};
 
-/// Longest mutable share that is offered, in bytes. The backends keep no longer ones.
-pub(crate) const LARGEST_MUTABLE: u64 = 4 << 30;
 /// Longest request to a slot, in bytes. It is held in memory.
 pub(crate) const LONGEST_SLOT_REQUEST: u64 = 72 << 20;
 /// Memory for the bodies of all requests together, in bytes.
@@ -187,6 +185,11 @@ impl TahoeDoor {
     /// door knows it.
     pub(crate) fn seen(&self, server: &StorageServer) -> (bool, Option<u64>) {
         self.offers.seen(server)
+    }
+
+    /// Looks at storage servers now, if they were not looked at within the last half minute.
+    pub(crate) async fn look(&self, servers: &[Arc<StorageServer>]) {
+        self.offers.look_at(servers).await;
     }
 
     /// Records the lease activity that is not recorded yet.

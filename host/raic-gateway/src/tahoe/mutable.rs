@@ -6,6 +6,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
+use raic_storage::StorageError;
 
 use super::{
     Caller, LONGEST_SLOT_REQUEST, Refusal, SharedDoor, answer,
@@ -33,17 +34,18 @@ pub(crate) async fn read_test_write(
     let document = body.whole(LONGEST_SLOT_REQUEST, &door.memory).await?;
     let ReadTestWrite { vectors, reads } = ReadTestWrite::decode(&document.bytes)?;
     let named = vectors.len();
-    let answered = caller
-        .server
-        .read_test_write(
-            caller.client.account,
-            index,
-            enabler,
-            renew,
-            vectors,
-            &reads,
-        )
-        .await?;
+    let (server, account) = (caller.server.clone(), caller.client.account);
+    // A task of its own counts the memory of the request until the write has ended, even if the
+    // client goes away.
+    let turn = tokio::spawn(async move {
+        let _counted = document;
+        server
+            .read_test_write(account, index, enabler, renew, vectors, &reads)
+            .await
+    });
+    let answered = turn
+        .await
+        .map_err(|e| StorageError::Task(e.to_string()))??;
     if answered.is_written && named > 0 {
         door.activity.leased(caller.client, named);
     }

@@ -9,9 +9,9 @@ use std::{
 
 use futures::future::join_all;
 use parking_lot::Mutex;
-use raic_storage::{AccountId, LeaseDb, MAX_SHARE, Result, ServerId, StorageServer};
+use raic_storage::{AccountId, LeaseDb, MAX_MUTABLE, MAX_SHARE, Result, ServerId, StorageServer};
 
-use super::{LARGEST_MUTABLE, messages::Offer};
+use super::messages::Offer;
 use crate::Live;
 
 /// Bytes that are offered where a cloud tells no space.
@@ -71,7 +71,7 @@ impl Offers {
         Ok(Offer {
             // Less than the largest share by what its header may take.
             immutable: available.min(MAX_SHARE - 64),
-            mutable: LARGEST_MUTABLE,
+            mutable: MAX_MUTABLE,
             available,
         })
     }
@@ -96,6 +96,20 @@ impl Offers {
             drop(now);
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+    }
+
+    /// Looks at servers that were not looked at lately.
+    pub(crate) async fn look_at(&self, servers: &[Arc<StorageServer>]) {
+        let is_old = |server: &&Arc<StorageServer>| {
+            let known = self.0.lock();
+            let seen = known.get(&server.id()).and_then(|known| known.seen);
+            seen.is_none_or(|(_, at)| at.elapsed() > LOOK)
+        };
+        let looks = servers
+            .iter()
+            .filter(is_old)
+            .map(|server| self.look(server));
+        join_all(looks).await;
     }
 
     fn is_due(&self, server: ServerId) -> bool {

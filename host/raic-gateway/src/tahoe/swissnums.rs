@@ -81,13 +81,28 @@ impl Swissnums {
         let Some(tag) = self.tag(presented) else {
             return Ok(None);
         };
+        loop {
+            if let Some(found) = self.look(tag, leasedb, servers).await? {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Looks a swissnum up. Returns `None` if the accounts changed while they were read: then they
+    /// must be read anew.
+    async fn look(
+        &self,
+        tag: Tag,
+        leasedb: &LeaseDb,
+        servers: &[Arc<StorageServer>],
+    ) -> Result<Option<Option<Client>>> {
         let (known, is_fresh, generation) = {
             let table = self.table.lock();
             let is_fresh = table.read.is_some_and(|read| read.elapsed() < AGAIN);
             (table.clients.get(&tag).copied(), is_fresh, table.generation)
         };
         if known.is_some() || is_fresh {
-            return Ok(known);
+            return Ok(Some(known));
         }
         let mut clients = HashMap::new();
         for account in leasedb.accounts().await? {
@@ -108,7 +123,6 @@ impl Swissnums {
         let found = clients.get(&tag).copied();
         let mut table = self.table.lock();
         if table.generation != generation {
-            // Accounts changed while they were read. The next request reads them anew.
             return Ok(None);
         }
         *table = Table {
@@ -116,6 +130,6 @@ impl Swissnums {
             read: Some(Instant::now()),
             generation,
         };
-        Ok(found)
+        Ok(Some(found))
     }
 }

@@ -5,7 +5,7 @@ use rusqlite::params;
 use super::{AccountId, LeaseDb, ServerId, int, uint};
 use crate::{Moment, Result};
 
-/// Most events that are kept. The oldest go first.
+/// Most events of each kind that are kept. The oldest go first.
 const MOST_EVENTS: u64 = 10_000;
 /// Longest text of an event, in bytes. Longer texts are cut: they come from clients.
 const LONGEST_TEXT: usize = 2048;
@@ -85,7 +85,7 @@ fn cut(text: &str, most: usize) -> &str {
 }
 
 impl LeaseDb {
-    /// Records events. Of more than 10,000 events the oldest are forgotten.
+    /// Records events. Of more than 10,000 events of a kind the oldest are forgotten.
     ///
     /// # Errors
     /// Fails with `StorageError::Database` if the database cannot be written.
@@ -107,9 +107,13 @@ impl LeaseDb {
                     cut(&event.text, LONGEST_TEXT),
                 ])?;
             }
-            let newest = tx.last_insert_rowid();
-            tx.prepare_cached("DELETE FROM events WHERE id <= ?1")?
-                .execute([newest.saturating_sub(int(MOST_EVENTS))])?;
+            let forget = "DELETE FROM events WHERE kind = ?1 AND id <= (
+                            SELECT id FROM events WHERE kind = ?1
+                            ORDER BY id DESC LIMIT 1 OFFSET ?2)";
+            let mut forget = tx.prepare_cached(forget)?;
+            for kind in EventKind::ALL {
+                forget.execute(params![kind.name(), int(MOST_EVENTS)])?;
+            }
             Ok(())
         })
         .await

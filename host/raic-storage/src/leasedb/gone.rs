@@ -89,9 +89,15 @@ impl LeaseDb {
     /// and the process has ended since.
     ///
     /// # Errors
-    /// Fails with [`StorageError::Database`] if the database cannot be written.
+    /// Fails with [`StorageError::Forgets`] if the server has shares that were not in memory, and
+    /// with [`StorageError::Database`] if the database cannot be written.
     pub async fn emptied(&self, server: ServerId) -> Result<()> {
         self.write(move |tx| {
+            let kept = "SELECT NOT is_volatile AND EXISTS(SELECT 1 FROM shares WHERE server = ?1)
+                        FROM servers WHERE id = ?1";
+            if tx.query_row(kept, [server.0], |r| r.get(0))? {
+                return Err(StorageError::Forgets(super::name_of(tx, server)?));
+            }
             for table in ["superseded", "slots", "suspects", "walks", "write_enablers"] {
                 tx.execute(
                     &format!("DELETE FROM {table} WHERE server = ?1"),
@@ -103,7 +109,7 @@ impl LeaseDb {
             tx.execute(leases, [server.0])?;
             tx.execute("DELETE FROM shares WHERE server = ?1", [server.0])?;
             tx.execute(
-                "UPDATE servers SET is_claimed = 0 WHERE id = ?1",
+                "UPDATE servers SET is_claimed = 0, is_volatile = 1 WHERE id = ?1",
                 [server.0],
             )?;
             Ok(())

@@ -106,7 +106,11 @@ impl LeaseDb {
                 id: new.id,
                 state: "is being deleted; it can be stored again when it has gone",
             }),
-            Some(row) => this.grow_mutable(tx, &row, &new, renew),
+            Some(row) => {
+                // After a lost database the write enabler was not known.
+                keep_enabler(tx, new.server, new.id.index, enabler)?;
+                this.grow_mutable(tx, &row, &new, renew)
+            }
         })
         .await
     }
@@ -164,28 +168,6 @@ impl LeaseDb {
             shares
                 .into_iter()
                 .try_for_each(|(id, length)| this.measured_in(tx, server, id, length, lease))
-        })
-        .await
-    }
-
-    /// Records what a write made of the shares of a slot, and renews the account's lease on all of
-    /// them. An account that has too many leases already is no error: the write is done.
-    pub(crate) async fn written(
-        &self,
-        server: ServerId,
-        index: StorageIndex,
-        shares: Vec<(ShareId, Option<u64>)>,
-        lease: (AccountId, RenewSecret),
-    ) -> Result<()> {
-        let this = self.clone();
-        self.write(move |tx| {
-            for (id, length) in shares {
-                this.measured_in(tx, server, id, length, lease)?;
-            }
-            match this.renew_in(tx, server, index, lease.0, lease.1) {
-                Err(StorageError::TooManyLeases { .. }) => Ok(()),
-                renewed => renewed.map(drop),
-            }
         })
         .await
     }

@@ -140,6 +140,11 @@ CREATE TABLE walks(
 ", "
 -- Rises when the account's Tahoe secrets are revoked: swissnums are derived from it.
 ALTER TABLE accounts ADD COLUMN revocations INTEGER NOT NULL DEFAULT 0;
+-- 1 if the server's shares are gone when the daemon ends.
+ALTER TABLE servers ADD COLUMN is_volatile INTEGER NOT NULL DEFAULT 0;
+-- Renew secrets have 32 bytes now. Those that stand for no client's stay what they are.
+UPDATE leases SET renew_secret = renew_secret || renew_secret WHERE length(renew_secret) = 16;
+UPDATE coming SET renew_secret = renew_secret || renew_secret WHERE length(renew_secret) = 16;
 -- The secret that guards each slot. It is needed to move the slot to a Tahoe storage folder.
 CREATE TABLE write_enablers(
     server INTEGER NOT NULL REFERENCES servers, storage_index BLOB NOT NULL, enabler BLOB NOT NULL,
@@ -149,9 +154,11 @@ CREATE TRIGGER enablers_go AFTER DELETE ON shares WHEN OLD.kind = 2 BEGIN
         AND NOT EXISTS(SELECT 1 FROM shares WHERE server = OLD.server AND storage_index = OLD.storage_index);
 END;
 -- The ids of a storage server that clients know from before it moved here.
-CREATE TABLE tahoe_ids(server INTEGER PRIMARY KEY REFERENCES servers, furl_id TEXT NOT NULL, server_id TEXT NOT NULL);
+CREATE TABLE tahoe_ids(
+    server INTEGER PRIMARY KEY REFERENCES servers, furl_id TEXT NOT NULL UNIQUE, server_id TEXT NOT NULL UNIQUE);
 -- What happened, for the operator.
 CREATE TABLE events(
     id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, server INTEGER REFERENCES servers,
     account INTEGER REFERENCES accounts, text TEXT NOT NULL);
+CREATE INDEX events_kind ON events(kind, id);
 "];

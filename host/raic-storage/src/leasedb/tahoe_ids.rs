@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::params;
 
 use super::{LeaseDb, ServerId};
-use crate::Result;
+use crate::{Result, StorageError};
 
 /// The ids of a storage server that Tahoe-LAFS clients know. They derive lease secrets and write
 /// enablers from the first, and place shares by the second.
@@ -37,15 +37,24 @@ impl LeaseDb {
         .await
     }
 
-    /// Sets the ids of a server that come from elsewhere.
+    /// Sets the ids of a server that come from elsewhere. Once they are set they never change:
+    /// clients have derived their secrets from them.
     ///
     /// # Errors
-    /// Fails with `StorageError::Database` if the database cannot be written.
+    /// Fails with [`StorageError::TahoeIds`] if the server has other ids, or another server has one
+    /// of these. Fails with `StorageError::Database` if the database cannot be written.
     pub async fn set_tahoe_ids(&self, server: ServerId, ids: TahoeIds) -> Result<()> {
         self.write(move |tx| {
+            let taken = "SELECT EXISTS(SELECT 1 FROM tahoe_ids
+                           WHERE (server = ?1 AND (furl_id <> ?2 OR server_id <> ?3))
+                              OR (server <> ?1 AND (furl_id = ?2 OR server_id = ?3)))";
+            let of = params![server.0, ids.furl_id, ids.server_id];
+            if tx.query_row(taken, of, |r| r.get(0))? {
+                return Err(StorageError::TahoeIds(super::name_of(tx, server)?));
+            }
             tx.execute(
-                "INSERT OR REPLACE INTO tahoe_ids VALUES(?1, ?2, ?3)",
-                params![server.0, ids.furl_id, ids.server_id],
+                "INSERT INTO tahoe_ids VALUES(?1, ?2, ?3) ON CONFLICT DO NOTHING",
+                of,
             )?;
             Ok(())
         })

@@ -398,6 +398,38 @@ impl LeaseDb {
         self.write(move |tx| this.allocate(tx, &new)).await
     }
 
+    /// Extends the time until a COMING share expires.
+    pub(crate) async fn extend_upload(&self, server: ServerId, id: ShareId) -> Result<()> {
+        let expires = self.after(self.grace_periods().upload);
+        self.write(move |tx| {
+            let Some(row) = find(tx, server, id)? else {
+                return Ok(());
+            };
+            tx.prepare_cached("UPDATE coming SET expires_ms = ?2 WHERE share = ?1")?
+                .execute(params![row.row, expires])?;
+            tx.prepare_cached(
+                "UPDATE leases SET expires_ms = ?2 WHERE share = ?1 AND renew_secret = ?3",
+            )?
+            .execute(params![row.row, expires, RenewSecret::UPLOAD.0])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Returns whether an upload is past its time.
+    pub(crate) async fn is_expired(&self, server: ServerId, id: ShareId) -> Result<bool> {
+        let now = self.now();
+        self.read(move |c| {
+            let Some(row) = find(c, server, id)? else {
+                return Ok(false);
+            };
+            let sql = "SELECT EXISTS(SELECT 1 FROM coming WHERE share = ?1 AND expires_ms <= ?2)";
+            Ok(c.prepare_cached(sql)?
+                .query_row(params![row.row, now], |r| r.get(0))?)
+        })
+        .await
+    }
+
     /// Does what [`LeaseDb::abandon`] does, as a transaction of its own.
     pub(crate) async fn abandon_one(
         &self,
