@@ -1,5 +1,5 @@
-//! A client of storage servers of Tahoe-LAFS that sends exactly what a test says: right requests and
-//! wrong ones, over one TLS connection.
+//! A client of storage servers of Tahoe-LAFS that sends exactly what a test says: right requests
+//! and wrong ones, over one TLS connection.
 
 use std::sync::Arc;
 

@@ -312,7 +312,7 @@ fn print_event(json: bool, event: &EventLine) -> Outcome {
         when(event.at_ms),
         event.kind,
         about.join(" "),
-        event.text
+        event.text.replace(['\n', '\r'], " ")
     );
     Ok(())
 }

@@ -362,12 +362,12 @@ fn tahoe_lafs_stores_over_s3_swift_azure_and_a_folder_with_two_of_them_down() {
     let bytes = content(3_000_000, 21);
     let first = client.put("/uri", &bytes);
     assert_eq!(client.get(&first), bytes);
-    let (slot, mut written) = mutable_file(&client, "MDMF");
+    let (slot, _) = mutable_file(&client, "MDMF");
 
     drop(swift);
     client.restart(3, 4);
     assert_eq!(client.get(&first), bytes, "with one cloud down");
-    written = content(260_000, 24);
+    let written = content(260_000, 24);
     client.put(&format!("/uri/{slot}"), &written);
     assert_eq!(client.get(&slot), written, "changed with one cloud down");
     let with_three = content(2_000_000, 22);

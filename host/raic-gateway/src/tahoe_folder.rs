@@ -379,6 +379,10 @@ async fn import_one(
 ) {
     let path = named.path.clone();
     let opened = on_disk(dir, move |dir| {
+        // A pipe would be waited for.
+        if !dir.symlink_metadata(&path)?.is_file() {
+            return Err(io::Error::other("it is not a file"));
+        }
         let mut file = dir.open(&path)?.into_std();
         let size = file.metadata()?.len();
         Ok((ShareFile::read(&mut file, size), file))

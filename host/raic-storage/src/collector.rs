@@ -469,7 +469,10 @@ impl StorageServer {
                 (b.account, b.renew)
             });
             let length = share.map(|share| share.length);
-            self.leasedb.measured(self.id, row.id, length, lease).await
+            let late = self.late_deletions();
+            self.leasedb
+                .measured(self.id, row.id, length, lease, late)
+                .await
         };
         if let Err(e) = settled.await {
             tracing::debug!("a write of {} is not settled yet: {e}", row.id);

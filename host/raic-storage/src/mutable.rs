@@ -53,8 +53,8 @@ impl Settled {
     }
 }
 
-/// Most bytes of changed chunks that one write may hold in memory. Without a bound, many small writes
-/// all over a share would hold all of it.
+/// Most bytes of changed chunks that one write may hold in memory. Without a bound, many small
+/// writes all over a share would hold all of it.
 const MOST_HELD: u64 = 256 << 20;
 
 /// Returns the most bytes that the chunks which a write changes can have, in a share that has

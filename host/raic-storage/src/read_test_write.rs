@@ -13,8 +13,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 
 use crate::{
-    AccountId, Allocation, EnablerHash, MutableWrite, RenewSecret, Result, ShareId, ShareKind,
-    ShareNum, SharePart, ShareRow, ShareState, ShareStream, StorageError, StorageIndex,
+    AccountId, Allocation, EnablerHash, LateRequests, MutableWrite, RenewSecret, Result, ShareId,
+    ShareKind, ShareNum, SharePart, ShareRow, ShareState, ShareStream, StorageError, StorageIndex,
     StorageServer, WriteEnabler,
     backend::mutable_store,
     uploads::{own, within},
@@ -53,6 +53,23 @@ pub struct ReadTestWritten {
     pub data: BTreeMap<ShareNum, Vec<Bytes>>,
 }
 
+impl TestWrite {
+    /// Whether the share stays as it is.
+    fn writes_nothing(&self) -> bool {
+        self.writes.is_empty() && self.new_length.is_none()
+    }
+
+    /// Returns the length of a share of `before` bytes after the change, in bytes.
+    fn length_after(&self, before: u64) -> u64 {
+        let end = |(offset, bytes): &(u64, Bytes)| match bytes.is_empty() {
+            true => 0,
+            false => offset.saturating_add(bytes.len() as u64),
+        };
+        let written = self.writes.iter().map(end).max().unwrap_or(0);
+        self.new_length.unwrap_or(before.max(written))
+    }
+}
+
 async fn whole(mut stream: ShareStream) -> Result<Bytes> {
     let mut whole = BytesMut::new();
     while let Some(piece) = stream.try_next().await? {
@@ -80,7 +97,8 @@ impl StorageServer {
     }
 
     /// Tests and reads the mutable shares of a slot, and writes to them if all tests hold. One
-    /// write enabler guards the slot. The account's leases on the shares that are written are renewed.
+    /// write enabler guards the slot. The account's leases on the shares that are written are
+    /// renewed.
     ///
     /// # Errors
     /// Fails with [`StorageError::WriteEnabler`] if the slot has another write enabler; nothing was
@@ -115,9 +133,20 @@ impl StorageServer {
             let lock = waiting;
             // Writers of a slot in this process take turns. The fence in the database stops the
             // writers of other processes.
-            let _turn = lock.lock().await;
-            this.read_test_write_in_turn(account, index, enabler, renew, vectors, &reads)
-                .await
+            let turn = lock.lock().await;
+            let written = this
+                .read_test_write_in_turn(account, index, enabler, renew, vectors, &reads)
+                .await;
+            drop(turn);
+            let (answer, deleted) = written?;
+            for id in deleted {
+                // Clients may make a share again right after they deleted it.
+                if let Err(e) = this.delete_now(id).await {
+                    tracing::debug!("the remains of {id} go later: {e}");
+                }
+            }
+            this.wake();
+            Ok(answer)
         });
         own(turn).await
     }
@@ -130,7 +159,7 @@ impl StorageServer {
         renew: RenewSecret,
         vectors: BTreeMap<ShareNum, TestWrite>,
         reads: &[Range<u64>],
-    ) -> Result<ReadTestWritten> {
+    ) -> Result<(ReadTestWritten, Vec<ShareId>)> {
         for (share, vector) in &vectors {
             let end = |(offset, bytes): &(u64, Bytes)| offset.saturating_add(bytes.len() as u64);
             let ends = vector.writes.iter().map(end).chain(vector.new_length);
@@ -149,7 +178,9 @@ impl StorageServer {
         }
         let hash = self.enabler_hash(enabler);
         let rows = self.rows(index).await?;
-        if let Some(row) = rows.iter().find(|row| row.kind != ShareKind::Mutable) {
+        let immutable =
+            |row: &&ShareRow| row.kind != ShareKind::Mutable && row.state == ShareState::Stable;
+        if let Some(row) = rows.iter().find(immutable) {
             return Err(StorageError::Taken {
                 backend: self.name().to_owned(),
                 id: row.id,
@@ -157,7 +188,9 @@ impl StorageServer {
             });
         }
         let mut lengths = BTreeMap::new();
-        for row in rows.iter().filter(|row| row.state != ShareState::Going) {
+        let mutable =
+            |row: &&ShareRow| row.kind == ShareKind::Mutable && row.state != ShareState::Going;
+        for row in rows.iter().filter(mutable) {
             if let Some(share) = mutable_store(&*self.backend)?.state(row.id).await? {
                 if share.enabler != hash {
                     return Err(StorageError::WriteEnabler {
@@ -172,7 +205,9 @@ impl StorageServer {
             is_written: true,
             ..ReadTestWritten::default()
         };
-        for (share, vector) in &vectors {
+        // All tests of all shares share the room, as do all reads.
+        let mut room = MAX_VECTOR;
+        'tests: for (share, vector) in &vectors {
             for (offset, length, specimen) in &vector.tests {
                 let range = *offset..offset.saturating_add(*length);
                 let there = lengths.get(share).copied().unwrap_or(0);
@@ -180,7 +215,7 @@ impl StorageServer {
                 // Bytes that cannot be equal need not be read.
                 if there.end - there.start != specimen.len() as u64 {
                     answer.is_written = false;
-                    continue;
+                    break 'tests;
                 }
                 let part = self
                     .part(
@@ -190,14 +225,16 @@ impl StorageServer {
                         },
                         &lengths,
                         range,
-                        &mut { MAX_VECTOR },
+                        &mut room,
                     )
                     .await?;
-                answer.is_written &= part == *specimen;
+                if part != *specimen {
+                    answer.is_written = false;
+                    break 'tests;
+                }
             }
         }
-        // All reads of all shares together share the room of the answer.
-        let mut room = MAX_VECTOR;
+        room = MAX_VECTOR;
         for share in lengths.keys() {
             let mut data = Vec::new();
             for range in reads {
@@ -217,11 +254,34 @@ impl StorageServer {
             answer.data.insert(*share, data);
         }
         if !answer.is_written || vectors.is_empty() {
-            return Ok(answer);
+            return Ok((answer, Vec::new()));
         }
+        // Space and quota are taken for all shares before the first is written.
+        let mut begun = Vec::new();
+        for (share, vector) in &vectors {
+            if vector.writes_nothing() || vector.new_length == Some(0) {
+                continue;
+            }
+            self.require_writable().await?;
+            let before = lengths.get(share).copied().unwrap_or(0);
+            begun.push(Allocation {
+                server: self.id,
+                id: ShareId {
+                    index,
+                    share: *share,
+                },
+                kind: ShareKind::Mutable,
+                account,
+                reserve: vector.length_after(before),
+                upload: None,
+            });
+        }
+        self.leasedb
+            .begin_mutable_writes(begun, renew, enabler)
+            .await?;
         // What each share became, to be recorded at once with the leases of all.
-        let mut measured = Vec::new();
-        let lease = (account, renew);
+        let (mut measured, mut deleted) = (Vec::new(), Vec::new());
+        let (lease, late) = ((account, renew), self.late_deletions());
         for (share, vector) in vectors {
             let id = ShareId { index, share };
             let before = lengths.get(&share).copied();
@@ -234,6 +294,9 @@ impl StorageServer {
                 self.require_writable().await?;
                 mutable_store(&*self.backend)?.delete_mutable(id).await?;
             }
+            if vector.new_length == Some(0) && before.is_some() {
+                deleted.push(id);
+            }
             match self
                 .apply(account, id, before, enabler, renew, vector)
                 .await
@@ -242,13 +305,17 @@ impl StorageServer {
                 Ok(None) => {}
                 Err(e) => {
                     // The shares before this one are written.
-                    self.leasedb.measured_all(self.id, measured, lease).await?;
+                    self.leasedb
+                        .measured_all(self.id, measured, lease, late)
+                        .await?;
                     return Err(e);
                 }
             }
         }
-        self.leasedb.measured_all(self.id, measured, lease).await?;
-        Ok(answer)
+        self.leasedb
+            .measured_all(self.id, measured, lease, late)
+            .await?;
+        Ok((answer, deleted))
     }
 
     async fn part(
@@ -281,8 +348,16 @@ impl StorageServer {
         .await
     }
 
-    /// Makes the change of one share. Returns the share's length if it was written, which is still
-    /// to be recorded.
+    /// Whether deletions in the container may take effect late.
+    pub(crate) fn late_deletions(&self) -> LateRequests {
+        match self.backend.deletions_may_land() {
+            true => LateRequests::MayLand,
+            false => LateRequests::Answered,
+        }
+    }
+
+    /// Makes the change of one share, for which space was reserved. Returns the share's length if
+    /// it was written, which is still to be recorded.
     async fn apply(
         &self,
         account: AccountId,
@@ -303,32 +378,19 @@ impl StorageServer {
                 // If the outcome of the deletion stays unknown, it is looked up later.
                 self.leasedb.unmeasure(self.id, id).await?;
                 store.delete_mutable(id).await?;
-                self.leasedb.mutable_deleted(self.id, id).await?;
-                self.wake();
+                let late = self.late_deletions();
+                self.leasedb.mutable_deleted(self.id, id, late).await?;
             }
             return Ok(None);
         }
         if writes.is_empty() && new_length.is_none() {
             return Ok(None);
         }
-        self.require_writable().await?;
         let write = MutableWrite {
             writes,
             new_length,
             enabler: self.enabler_hash(enabler),
         };
-        let length = write.length_after(before.unwrap_or(0));
-        let new = Allocation {
-            server: self.id,
-            id,
-            kind: ShareKind::Mutable,
-            account,
-            reserve: length,
-            upload: None,
-        };
-        self.leasedb
-            .begin_mutable_write(new, renew, enabler)
-            .await?;
         let written = store.write_mutable(id, write).await;
         match written {
             Ok(length) => Ok(Some(length)),
@@ -337,7 +399,7 @@ impl StorageServer {
             Err(e) => {
                 let length = store.state(id).await?.map(|share| share.length);
                 self.leasedb
-                    .measured(self.id, id, length, (account, renew))
+                    .measured(self.id, id, length, (account, renew), self.late_deletions())
                     .await?;
                 Err(e)
             }

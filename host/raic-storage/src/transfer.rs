@@ -110,7 +110,11 @@ impl StorageServer {
     ) -> Result<Imported> {
         let header = ShareHeader::immutable(length);
         let whole = length.saturating_add(header.len() as u64);
-        if let Some(row) = self.leasedb.share(self.id, id).await? {
+        let rows = self.rows(id.index).await?;
+        if rows.iter().any(|row| row.kind == ShareKind::Mutable) {
+            return Err(self.taken(id, "is in a storage index of mutable shares"));
+        }
+        if let Some(row) = rows.iter().find(|row| row.id == id) {
             let is_same = row.kind == ShareKind::Immutable && row.used_space == whole;
             return match row.state == ShareState::Stable && is_same && !row.is_lost {
                 true => Ok(Imported::Known),
@@ -227,7 +231,7 @@ impl StorageServer {
             upload: None,
         };
         self.leasedb
-            .begin_mutable_write(new, RenewSecret::NONE, enabler)
+            .begin_mutable_writes(vec![new], RenewSecret::NONE, enabler)
             .await?;
         let write = MutableWrite {
             writes: vec![(0, whole.freeze())],
@@ -237,7 +241,7 @@ impl StorageServer {
         store.write_mutable(id, write).await?;
         let lease = (AccountId::STARTER, RenewSecret::NONE);
         self.leasedb
-            .measured(self.id, id, Some(length), lease)
+            .measured(self.id, id, Some(length), lease, self.late_deletions())
             .await?;
         Ok(Imported::Stored)
     }

@@ -272,8 +272,8 @@ impl StorageServer {
     /// Requires that an upload may be written up to an offset, before any of it is written.
     ///
     /// # Errors
-    /// Fails as [`StorageServer::write`] does for an unknown upload, a wrong secret, and a write past
-    /// the share's end.
+    /// Fails as [`StorageServer::write`] does for an unknown upload, a wrong secret, and a write
+    /// past the share's end.
     pub async fn require_within(&self, id: ShareId, secret: UploadSecret, end: u64) -> Result<()> {
         let coming = self.leasedb.coming(self.id, id).await?;
         let coming = coming.ok_or_else(|| self.no_upload(id))?;
@@ -456,10 +456,19 @@ impl StorageServer {
 
     async fn abort_in_turn(&self, id: ShareId, secret: UploadSecret) -> Result<()> {
         let mut opened = self.lock_place(id).await;
-        let is_answered = opened
-            .as_ref()
-            .is_some_and(|open| open.coming.is_of_this_run && !open.file.may_land());
-        let has_sent = opened.as_ref().is_none_or(|open| open.file.has_sent());
+        let (is_answered, has_sent) = match &*opened {
+            Some(open) => {
+                let answered = open.coming.is_of_this_run && !open.file.may_land();
+                (answered, open.file.has_sent())
+            }
+            // An upload that received nothing in this run has sent nothing.
+            None => match self.leasedb.coming(self.id, id).await? {
+                Some(coming) if coming.is_of_this_run && coming.received.ranges().is_empty() => {
+                    (true, coming.upload.is_none_or(|upload| upload.length <= 16))
+                }
+                _ => (false, true),
+            },
+        };
         if is_answered && !has_sent {
             self.leasedb
                 .forget_upload(self.id, id, Some(secret))
@@ -467,10 +476,9 @@ impl StorageServer {
             return self.forget_open(id, &mut opened).await;
         }
         // Requests from before a restart may not have been answered.
-        let late = if is_answered {
-            LateRequests::Answered
-        } else {
-            LateRequests::MayLand
+        let late = match is_answered {
+            true => LateRequests::Answered,
+            false => self.late_deletions(),
         };
         self.leasedb
             .abort_upload(self.id, id, secret, late)
@@ -521,8 +529,8 @@ impl StorageServer {
         Ok(true)
     }
 
-    /// Forgets an open upload and what it keeps on this machine. That goes before the place is free:
-    /// the next upload of the share keeps its bytes under the same name.
+    /// Forgets an open upload and what it keeps on this machine. That goes before the place is
+    /// free: the next upload of the share keeps its bytes under the same name.
     async fn forget_open(&self, id: ShareId, opened: &mut Option<Open>) -> Result<()> {
         *opened = None;
         let forgotten = self.backend.forget_upload(id).await;

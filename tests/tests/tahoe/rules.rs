@@ -1,5 +1,5 @@
-//! Rules of the storage protocol that the reference's tests do not have, and what the reference does
-//! wrong.
+//! Rules of the storage protocol that the reference's tests do not have, and what the reference
+//! does wrong.
 
 use std::{
     sync::{
@@ -355,6 +355,53 @@ async fn of_writers_that_race_for_a_slot_one_wins() {
     let other = post(&format!("mutable/{INDEX}/read-test-write"));
     let other = other.lease(1).enabler(2).cbor(slot_write(1, b"x"));
     is(client.send(other).await, 401);
+}
+
+/// After an unhappy upload a client gives up what it allocated, and tries again at once.
+#[tokio::test]
+async fn what_was_given_up_or_deleted_can_be_made_again_at_once() {
+    let rig = on_disk().await;
+    let mut client = rig.client().await;
+    let other = "beaaaaaaaaaaaaaaaaaaaaaaaa";
+    let all = |index: &str| allocate(index, &[0], 10);
+    let fresh = is(client.send(all(INDEX)).await, 200);
+    for written in [&b""[..], b"0123"] {
+        if !written.is_empty() {
+            is(client.send(part(INDEX, 0, written).upload(1)).await, 200);
+        }
+        let abort = format!("/storage/v1/immutable/{INDEX}/0/abort");
+        let abort = TahoeRequest::new(Method::PUT, &abort).upload(1);
+        is(client.send(abort).await, 200);
+        assert_eq!(is(client.send(all(INDEX)).await, 200), fresh, "{written:?}");
+    }
+    let slot = |enabler: u8, document: Vec<u8>| {
+        let request = post(&format!("mutable/{other}/read-test-write"));
+        request.lease(1).enabler(enabler).cbor(document)
+    };
+    let mut delete = slot_write(0, b"");
+    let null = delete.iter().rposition(|b| *b == 0xf6).unwrap();
+    delete[null] = 0;
+    for enabler in [1, 2, 3] {
+        is(
+            client.send(slot(enabler, slot_write(0, b"content"))).await,
+            200,
+        );
+        is(
+            client.send(slot(enabler + 1, slot_write(0, b"x"))).await,
+            401,
+        );
+        is(client.send(slot(enabler, delete.clone())).await, 200);
+        is(client.send(get(&format!("mutable/{other}/0"))).await, 404);
+    }
+    // Nobody's upload gets into a slot, where its writers would find it in the way.
+    is(client.send(slot(4, slot_write(0, b"content"))).await, 200);
+    let stranger = is(client.send(allocate(other, &[9], 10)).await, 200);
+    let nothing = stranger
+        .windows(4)
+        .filter(|w| *w == b"\xd9\x01\x02\x80")
+        .count();
+    assert_eq!(nothing, 1, "it has share 0, and gets none: {stranger:?}");
+    is(client.send(slot(4, slot_write(0, b"more"))).await, 200);
 }
 
 /// What is no TLS, or no HTTP, ends its own connection and nothing else.

@@ -1,10 +1,17 @@
 //! Reads the bodies of requests, within limits of length, memory and time.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use axum::{body::Body, http::HeaderMap};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt as _;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Refusal, headers::content_length};
@@ -31,13 +38,50 @@ impl BodyMemory {
         Self(Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))))
     }
 
-    async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+    /// Takes memory for so many bytes.
+    pub(crate) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
         let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| Refusal::TooLong)?;
         let taken = self.0.clone().acquire_many_owned(units);
         match tokio::time::timeout(LONGEST_WAIT, taken).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Refusal::Busy),
         }
+    }
+}
+
+/// The body of an answer that is held whole, with the memory that it counts as.
+pub(crate) struct Counted {
+    bytes: Option<Bytes>,
+    _memory: OwnedSemaphorePermit,
+}
+
+impl Counted {
+    /// Makes the body of an answer.
+    pub(crate) fn new(bytes: Bytes, memory: OwnedSemaphorePermit) -> Self {
+        Self {
+            bytes: Some(bytes),
+            _memory: memory,
+        }
+    }
+}
+
+impl HttpBody for Counted {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.bytes.take().map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.bytes.as_ref().map_or(0, Bytes::len) as u64)
     }
 }
 

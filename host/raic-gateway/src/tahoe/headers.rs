@@ -255,7 +255,7 @@ mod tests {
         let mut both = of(&[renew.clone(), cancel.clone()]).unwrap();
         assert_eq!(both.lease().unwrap(), RenewSecret::of(&[7; 32]));
         both.require_no_other().unwrap();
-        assert!(of(&[renew.clone()]).unwrap().lease().is_err());
+        assert!(of(std::slice::from_ref(&renew)).unwrap().lease().is_err());
         assert!(of(&[renew.clone(), renew.clone()]).is_err());
         assert!(of(&["lease-renew-secret ???".to_owned()]).is_err());
         assert!(of(&[secret("other", 32)]).is_err());

@@ -18,8 +18,9 @@
 //! KIND is `immutable` or `mutable`, SI a storage index, N a share number. Source: the Tahoe-LAFS
 //! storage protocol (http-storage-node-protocol), as its client 1.20 speaks it.
 //!
-//! **Invariant:** a request is refused before anything is done, or done whole; but for a write
-//! whose body breaks off, of which the beginning counts.
+//! **Invariant:** a request is refused before anything is done, or done whole; but for the write of
+//! an upload whose body breaks off or conflicts, of which the beginning counts, and for a slot
+//! whose cloud fails between two shares.
 
 mod activity;
 mod body;
@@ -49,7 +50,6 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, patch, post, put},
 };
-use bytes::Bytes;
 use raic_array::ArrayError;
 use raic_storage::{LeaseDb, ServerId, StorageError, StorageServer, TahoeIds};
 
@@ -81,6 +81,8 @@ pub struct TahoeDoor {
     offers: Offers,
     pub(crate) activity: Activity,
     pub(crate) memory: BodyMemory,
+    /// Memory of answers apart: nobody holds memory while waiting for more.
+    pub(crate) answers: BodyMemory,
     connections: AtomicUsize,
 }
 
@@ -113,8 +115,8 @@ impl FromRequestParts<Arc<TahoeDoor>> for Caller {
 }
 
 /// Makes the response that has a document.
-pub(crate) fn answer(status: StatusCode, document: Bytes) -> Response {
-    let mut response = (status, Body::from(document)).into_response();
+pub(crate) fn answer(status: StatusCode, document: impl Into<Body>) -> Response {
+    let mut response = (status, document.into()).into_response();
     let cbor = HeaderValue::from_static(CBOR);
     response.headers_mut().insert(header::CONTENT_TYPE, cbor);
     response
@@ -138,6 +140,7 @@ impl TahoeDoor {
             offers: Offers::default(),
             activity: Activity::default(),
             memory: BodyMemory::new(BODY_MEMORY),
+            answers: BodyMemory::new(BODY_MEMORY),
             connections: AtomicUsize::new(0),
         }
     }
@@ -256,7 +259,7 @@ pub(crate) fn fuzz_document(kind: u8, document: &[u8]) {
     match kind {
         0 => drop(messages::Allocate::decode(document)),
         1 => {
-            let document = Bytes::copy_from_slice(document);
+            let document = bytes::Bytes::copy_from_slice(document);
             if let Ok(read) = messages::ReadTestWrite::decode(&document) {
                 // What is read lies in the document: no length takes memory of its own.
                 let tests = read

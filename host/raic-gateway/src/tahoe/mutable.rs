@@ -6,11 +6,11 @@ use axum::{
     http::{HeaderMap, StatusCode},
     response::Response,
 };
-use raic_storage::StorageError;
+use raic_storage::{MAX_VECTOR, StorageError};
 
 use super::{
     Caller, LONGEST_SLOT_REQUEST, Refusal, SharedDoor, answer,
-    body::Incoming,
+    body::{Counted, Incoming},
     headers::{self, CBOR, Secrets},
     messages::{self, ReadTestWrite},
     shares::index_of,
@@ -34,6 +34,13 @@ pub(crate) async fn read_test_write(
     let document = body.whole(LONGEST_SLOT_REQUEST, &door.memory).await?;
     let ReadTestWrite { vectors, reads } = ReadTestWrite::decode(&document.bytes)?;
     let named = vectors.len();
+    // The answer is held whole, too. Every share of the slot may have every range.
+    let asked: u64 = reads
+        .iter()
+        .map(|range| range.end - range.start)
+        .fold(0, u64::saturating_add);
+    let longest = asked.saturating_mul(256).clamp(1 << 10, MAX_VECTOR);
+    let answers_memory = door.answers.take(longest).await?;
     let (server, account) = (caller.server.clone(), caller.client.account);
     // A task of its own counts the memory of the request until the write has ended, even if the
     // client goes away.
@@ -49,5 +56,10 @@ pub(crate) async fn read_test_write(
     if answered.is_written && named > 0 {
         door.activity.leased(caller.client, named);
     }
-    Ok(answer(StatusCode::OK, messages::written(&answered)))
+    let document = messages::written(&answered);
+    drop(answered);
+    Ok(answer(
+        StatusCode::OK,
+        Body::new(Counted::new(document, answers_memory)),
+    ))
 }

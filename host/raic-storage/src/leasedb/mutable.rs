@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension as _, params};
 
 use super::{
     AccountId, Allocation, FirstLease, LateRequests, LeaseDb, Remains, RenewSecret, ServerId,
-    ShareRow, ShareState, accounts, find, int, leases, name_of, shares, states::*,
+    ShareKind, ShareRow, ShareState, accounts, find, int, leases, name_of, shares, states::*,
     uploads::forget_coming,
 };
 use crate::{Result, ShareId, StorageError, StorageIndex, Stored};
@@ -73,20 +73,38 @@ impl LeaseDb {
         self.read(move |c| accounts::admit(c, account, 0)).await
     }
 
-    /// Reserves the space that a mutable share will take once it is written, and makes its row if
-    /// there is none. The account pays for the bytes that the share grows by, or for the whole
-    /// share if it has no lease on it yet. Its lease begins now: otherwise the share could be
-    /// collected during the write.
-    pub(crate) async fn begin_mutable_write(
+    /// Reserves the space that mutable shares will take once they are written, and makes rows for
+    /// those that have none: for all of them or for none. The account pays for the bytes that a
+    /// share grows by, or for the whole share if it has no lease on it yet. Its leases begin now:
+    /// otherwise a share could be collected during the write.
+    pub(crate) async fn begin_mutable_writes(
         &self,
-        new: Allocation,
+        shares: Vec<Allocation>,
         renew: RenewSecret,
         enabler: WriteEnabler,
     ) -> Result<()> {
+        if shares.is_empty() {
+            return Ok(());
+        }
         let this = self.clone();
-        self.write(move |tx| match find(tx, new.server, new.id)? {
+        self.write(move |tx| {
+            shares
+                .iter()
+                .try_for_each(|new| this.begin_mutable_write_in(tx, new, renew, enabler))
+        })
+        .await
+    }
+
+    fn begin_mutable_write_in(
+        &self,
+        tx: &Connection,
+        new: &Allocation,
+        renew: RenewSecret,
+        enabler: WriteEnabler,
+    ) -> Result<()> {
+        match find(tx, new.server, new.id)? {
             None => {
-                this.allocate(tx, &new)?;
+                self.allocate(tx, new)?;
                 keep_enabler(tx, new.server, new.id.index, enabler)?;
                 // If the outcome of the write is unknown, the lease begins when it is settled.
                 tx.prepare_cached(
@@ -101,6 +119,11 @@ impl LeaseDb {
                 ])?;
                 Ok(())
             }
+            Some(row) if row.kind != ShareKind::Mutable => Err(StorageError::Taken {
+                backend: name_of(tx, new.server)?,
+                id: new.id,
+                state: "is there and is immutable",
+            }),
             Some(row) if row.state == ShareState::Going => Err(StorageError::Taken {
                 backend: name_of(tx, new.server)?,
                 id: new.id,
@@ -109,10 +132,9 @@ impl LeaseDb {
             Some(row) => {
                 // After a lost database the write enabler was not known.
                 keep_enabler(tx, new.server, new.id.index, enabler)?;
-                this.grow_mutable(tx, &row, &new, renew)
+                self.grow_mutable(tx, &row, new, renew)
             }
-        })
-        .await
+        }
     }
 
     fn grow_mutable(
@@ -149,8 +171,10 @@ impl LeaseDb {
         id: ShareId,
         length: Option<u64>,
         lease: (AccountId, RenewSecret),
+        late: LateRequests,
     ) -> Result<()> {
-        self.measured_all(server, vec![(id, length)], lease).await
+        self.measured_all(server, vec![(id, length)], lease, late)
+            .await
     }
 
     /// Does what [`LeaseDb::measured`] does, for several shares at once.
@@ -159,15 +183,16 @@ impl LeaseDb {
         server: ServerId,
         shares: Vec<(ShareId, Option<u64>)>,
         lease: (AccountId, RenewSecret),
+        late: LateRequests,
     ) -> Result<()> {
         if shares.is_empty() {
             return Ok(());
         }
         let this = self.clone();
         self.write(move |tx| {
-            shares
-                .into_iter()
-                .try_for_each(|(id, length)| this.measured_in(tx, server, id, length, lease))
+            shares.into_iter().try_for_each(|(id, length)| {
+                this.measured_in(tx, server, (id, length), lease, late)
+            })
         })
         .await
     }
@@ -176,12 +201,12 @@ impl LeaseDb {
         &self,
         tx: &Connection,
         server: ServerId,
-        id: ShareId,
-        length: Option<u64>,
+        (id, length): (ShareId, Option<u64>),
         (account, renew): (AccountId, RenewSecret),
+        late: LateRequests,
     ) -> Result<()> {
         let Some(bytes) = length else {
-            return self.mutable_deleted_in(tx, server, id);
+            return self.mutable_deleted_in(tx, server, id, late);
         };
         match find(tx, server, id)? {
             Some(row) if row.state == ShareState::Coming => {
@@ -216,19 +241,30 @@ impl LeaseDb {
     }
 
     /// Records that a mutable share was deleted. Its leases end, and it becomes GOING.
-    pub(crate) async fn mutable_deleted(&self, server: ServerId, id: ShareId) -> Result<()> {
+    pub(crate) async fn mutable_deleted(
+        &self,
+        server: ServerId,
+        id: ShareId,
+        late: LateRequests,
+    ) -> Result<()> {
         let this = self.clone();
-        self.write(move |tx| this.mutable_deleted_in(tx, server, id))
+        self.write(move |tx| this.mutable_deleted_in(tx, server, id, late))
             .await
     }
 
-    fn mutable_deleted_in(&self, tx: &Connection, server: ServerId, id: ShareId) -> Result<()> {
+    fn mutable_deleted_in(
+        &self,
+        tx: &Connection,
+        server: ServerId,
+        id: ShareId,
+        late: LateRequests,
+    ) -> Result<()> {
         let Some(row) = find(tx, server, id)? else {
             return Ok(());
         };
         leases::end(tx, row.row, None)?;
         forget_coming(tx, row.row)?;
-        self.condemn(tx, server, row.row, Remains::Whole, LateRequests::MayLand)
+        self.condemn(tx, server, row.row, Remains::Whole, late)
     }
 
     /// Reads a server's unmeasured mutable shares, up to `limit`.

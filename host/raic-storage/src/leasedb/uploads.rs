@@ -343,7 +343,9 @@ impl LeaseDb {
             }
         }
         // Other bytes of the previous host could land under the same names.
-        let may_begin = is_writable && !self.was_just_taken(tx, server)?;
+        // Nobody else's uploads come into a slot: its writers would find them in the way.
+        let is_slot = rows.iter().any(|row| row.kind == ShareKind::Mutable);
+        let may_begin = is_writable && !is_slot && !self.was_just_taken(tx, server)?;
         // Promised bytes count as written, including those of an upload allocated a moment ago.
         let promised = promised(tx, server)?;
         let mut room = request
