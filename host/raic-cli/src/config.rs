@@ -922,9 +922,25 @@ mod tests {
             "[array]\nk = 2\n[clouds.a]\nbackend = \"dsk\"",
             "array = 3",
             "[",
-            "",
         ] {
             assert!(parse(text).is_err(), "{text}");
+        }
+        let empty = parse("").unwrap().require_geometry().unwrap_err();
+        assert!(empty.contains("nothing to serve"), "{empty}");
+        let door = "[tahoe]\nlisten = \"0.0.0.0:1\"";
+        assert!(parse(door).unwrap_err().contains("set location"));
+        for location in ["x", "x:0", "x:99999", "a b:1", "[::1:1", ":1"] {
+            let door = format!("{door}\nlocation = {location:?}");
+            assert!(
+                parse(&door).unwrap_err().contains("not HOST:PORT"),
+                "{location}"
+            );
+        }
+        for location in ["storage.example:3456", "10.0.0.1:1", "[::1]:3456"] {
+            assert!(
+                parse(&format!("{door}\nlocation = {location:?}")).is_ok(),
+                "{location}"
+            );
         }
         let twice = "[array]\nk = 1\n[clouds.a]\nbackend = \"disk\"\npath = \"x/\"\n[clouds.b]\nbackend = \"disk\"\npath = \"x\"";
         assert!(parse(twice).unwrap_err().contains("one place"));

@@ -118,7 +118,8 @@ enum Command {
     /// leases, or rebuilds leases from the clouds
     #[command(subcommand)]
     Lease(storage::LeaseCommand),
-    /// Serves clients of Tahoe-LAFS: prints their servers.yaml, shows the door, revokes secrets
+    /// Serves clients of Tahoe-LAFS: prints their servers.yaml, shows the state of their servers,
+    /// takes over and gives out shares, revokes secrets
     #[command(subcommand)]
     Tahoe(tahoe::TahoeCommand),
     /// Shows the newest events: what Tahoe-LAFS clients report, lease activity, revoked secrets

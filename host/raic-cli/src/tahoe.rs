@@ -286,6 +286,9 @@ pub(crate) async fn events(home: &Home, json: bool, follow: bool) -> Outcome {
     loop {
         let events: Vec<EventLine> = Client(home).ask(Method::GET, &path, nothing()).await?;
         let newest = events.last().map(|event| event.number);
+        if events.is_empty() && !follow && !json {
+            say!("no events yet");
+        }
         for event in events {
             print_event(json, &event)?;
         }

@@ -245,12 +245,12 @@ async fn record(
     progress: &Progress,
 ) {
     let done = progress.report(false);
-    let verb = match direction {
-        MoveDirection::Import => "taken over from",
-        MoveDirection::Export => "written to",
+    let (kind, verb) = match direction {
+        MoveDirection::Import => (EventKind::Imported, "taken over from"),
+        MoveDirection::Export => (EventKind::Exported, "written to"),
     };
     let event = NewEvent {
-        kind: EventKind::Imported,
+        kind,
         server: Some(server.id()),
         account: None,
         text: format!(

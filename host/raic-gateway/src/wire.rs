@@ -547,7 +547,8 @@ pub struct EventLine {
     pub number: u64,
     /// When it was recorded, in milliseconds since 1970.
     pub at_ms: i64,
-    /// Kind of the event: `advisory`, `leases`, `revoked`, `imported` or `other`.
+    /// Kind of the event: `advisory`, `leases`, `revoked`, `imported`, `exported` or
+    /// `other`.
     pub kind: String,
     /// Name of the cloud that it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

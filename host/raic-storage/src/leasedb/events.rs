@@ -21,16 +21,19 @@ pub enum EventKind {
     Revoked,
     /// Shares were taken over from a storage folder of Tahoe-LAFS.
     Imported,
+    /// Shares were written to a storage folder of Tahoe-LAFS.
+    Exported,
     /// A kind that a newer program recorded.
     Other,
 }
 
 impl EventKind {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Advisory,
         Self::Leases,
         Self::Revoked,
         Self::Imported,
+        Self::Exported,
         Self::Other,
     ];
 
@@ -41,6 +44,7 @@ impl EventKind {
             Self::Leases => "leases",
             Self::Revoked => "revoked",
             Self::Imported => "imported",
+            Self::Exported => "exported",
             Self::Other => "other",
         }
     }
