@@ -139,13 +139,15 @@ impl StorageServer {
                 .await;
             drop(turn);
             let (answer, deleted) = written?;
+            if !deleted.is_empty() {
+                this.wake();
+            }
             for id in deleted {
                 // Clients may make a share again right after they deleted it.
                 if let Err(e) = this.delete_now(id).await {
                     tracing::debug!("the remains of {id} go later: {e}");
                 }
             }
-            this.wake();
             Ok(answer)
         });
         own(turn).await
