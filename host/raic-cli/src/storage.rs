@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
-use http_body_util::{BodyExt as _, Full};
 use hyper::Method;
 use raic_gateway::wire::{
     AcceptedClock, AccountInfo, AccountRequest, Code, CollectLine, LeaseLine, UsageLine, Walk,
@@ -110,21 +109,9 @@ pub(crate) async fn account(home: &Home, json: bool, command: AccountCommand) ->
         AccountCommand::Disable { name } => (Method::POST, name, disabled(true)),
         AccountCommand::Enable { name } => (Method::POST, name, disabled(false)),
     };
-    let body = serde_json::to_vec(&request).map_err(Failed::other)?;
-    let body = Full::new(body.into())
-        .map_err(|never| match never {})
-        .boxed();
-    let headers = [("content-type", "application/json".to_owned())];
     let path = format!("/v1/accounts/{}", encode(&name));
-    let answer = Client(home).send(method, &path, &headers, body).await?;
-    let document = answer
-        .into_body()
-        .collect()
-        .await
-        .map_err(Failed::other)?
-        .to_bytes();
     show(
-        &serde_json::from_slice(&document).map_err(Failed::other)?,
+        &Client(home).ask_about(method, &path, &request).await?,
         json,
     )
 }

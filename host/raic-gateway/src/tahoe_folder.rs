@@ -20,13 +20,14 @@ use futures::{Stream, StreamExt as _, stream};
 use parking_lot::Mutex;
 use raic_array::ArrayError;
 use raic_storage::{
-    AccountId, EventKind, Imported, LeaseDb, NewEvent, ShareFile, ShareId, ShareKind, ShareNum,
-    StorageError, StorageIndex, StorageServer, TahoeIds,
+    AccountId, EventKind, FileKind, Imported, LeaseDb, NewEvent, ShareFile, ShareId, ShareKind,
+    ShareNum, StorageError, StorageIndex, StorageServer, TahoeIds,
 };
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     admin::{Answer, Refused, Shared},
+    tahoe::lower_base32,
     wire::{FolderMove, FolderRequest, MoveDirection},
 };
 
@@ -36,6 +37,8 @@ const AT_ONCE: usize = 4;
 const MOST_PROBLEMS: usize = 100;
 /// Bytes that are read from a file at once.
 const PIECE: usize = 1 << 20;
+/// Mutable shares longer than this are taken over one at a time, in bytes.
+const LARGE: u64 = 8 << 20;
 /// Shares of a page.
 const PAGE: u32 = 256;
 
@@ -65,6 +68,8 @@ struct Progress {
     problems: Mutex<Vec<String>>,
     /// Ids of the servers that the folder's mutable shares name.
     servers: Mutex<std::collections::BTreeSet<[u8; 20]>>,
+    /// Held while a large mutable share is taken over, which is held in memory.
+    large: tokio::sync::Mutex<()>,
 }
 
 fn add(counter: &AtomicU64, by: u64) {
@@ -92,14 +97,9 @@ impl Progress {
             read_only: count(&self.read_only),
             failed: count(&self.failed),
             problems: self.problems.lock().clone(),
-            named_ids: servers.iter().map(|id| base32(id)).collect(),
+            named_ids: servers.iter().map(|id| lower_base32(id)).collect(),
         }
     }
-}
-
-/// Writes an id as Tahoe-LAFS does.
-fn base32(id: &[u8]) -> String {
-    data_encoding::BASE32_NOPAD.encode(id).to_ascii_lowercase()
 }
 
 /// Returns the sentence of a wrong request.
@@ -392,10 +392,15 @@ async fn import_one(
         Ok((Err(e), _)) => return progress.problem(format!("{}: {e}", named.path)),
         Err(e) => return progress.problem(format!("{}: {e}", named.path)),
     };
-    if let raic_storage::FileKind::Mutable { server, .. } = share.kind {
+    if let FileKind::Mutable { server, .. } = share.kind {
         progress.servers.lock().insert(server);
     }
     let length = share.length;
+    let is_held = matches!(share.kind, FileKind::Mutable { .. }) && length > LARGE;
+    let _large = match is_held {
+        true => Some(progress.large.lock().await),
+        false => None,
+    };
     let content = content(Arc::new(file), share.offset, length);
     match server.import_share(account, named.id, share, content).await {
         Ok(Imported::Stored) => {

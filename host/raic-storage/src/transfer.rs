@@ -9,9 +9,9 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt as _};
 
 use crate::{
-    AccountId, Allocation, FileKind, FileLease, FirstLease, LateRequests, MutableWrite,
-    RenewSecret, Result, ShareFile, ShareHeader, ShareId, ShareKind, ShareRow, ShareState,
-    ShareStream, StorageError, StorageServer, WriteEnabler, backend::mutable_store, uploads::own,
+    AccountId, Allocation, FileKind, FileLease, FirstLease, MutableWrite, RenewSecret, Result,
+    ShareFile, ShareHeader, ShareId, ShareKind, ShareRow, ShareState, ShareStream, StorageError,
+    StorageServer, WriteEnabler, backend::mutable_store, uploads::own,
 };
 
 /// Length of the longest mutable share that is taken over, in bytes. It is held in memory, because
@@ -143,9 +143,8 @@ impl StorageServer {
                 Ok(Imported::Stored)
             }
             Err(e) => {
-                self.leasedb
-                    .abandon_one(self.id, id, LateRequests::MayLand)
-                    .await?;
+                let late = self.late_deletions();
+                self.leasedb.abandon_one(self.id, id, late).await?;
                 self.wake();
                 Err(e)
             }

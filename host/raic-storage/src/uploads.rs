@@ -470,9 +470,12 @@ impl StorageServer {
             },
         };
         if is_answered && !has_sent {
-            self.leasedb
-                .forget_upload(self.id, id, Some(secret))
-                .await?;
+            let forgotten = self.leasedb.forget_upload(self.id, id, Some(secret)).await;
+            forgotten.inspect_err(|_| {
+                if opened.is_none() {
+                    self.close(id);
+                }
+            })?;
             return self.forget_open(id, &mut opened).await;
         }
         // Requests from before a restart may not have been answered.

@@ -20,7 +20,8 @@ use super::{Refusal, headers::content_length};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a request waits for memory.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// Longest body that is not counted, in bytes: its memory is bounded by the number of connections.
+/// Longest body or answer that is not counted, in bytes: the number of connections bounds their
+/// memory.
 const SMALL: u64 = 32 << 10;
 /// Most bytes that are read before the time is counted anew.
 const PIECE: usize = 1 << 20;
@@ -38,12 +39,16 @@ impl BodyMemory {
         Self(Arc::new(Semaphore::new(units.min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Takes memory for so many bytes.
-    pub(crate) async fn take(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+    /// Takes memory for so many bytes. A few bytes are not counted and wait for nobody: otherwise
+    /// some slow clients with large requests would stop all others.
+    pub(crate) async fn take(&self, bytes: u64) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
+        if bytes <= SMALL {
+            return Ok(None);
+        }
         let units = u32::try_from(bytes.div_ceil(UNIT)).map_err(|_| Refusal::TooLong)?;
         let taken = self.0.clone().acquire_many_owned(units);
         match tokio::time::timeout(LONGEST_WAIT, taken).await {
-            Ok(Ok(permit)) => Ok(permit),
+            Ok(Ok(permit)) => Ok(Some(permit)),
             _ => Err(Refusal::Busy),
         }
     }
@@ -52,12 +57,12 @@ impl BodyMemory {
 /// The body of an answer that is held whole, with the memory that it counts as.
 pub(crate) struct Counted {
     bytes: Option<Bytes>,
-    _memory: OwnedSemaphorePermit,
+    _memory: Option<OwnedSemaphorePermit>,
 }
 
 impl Counted {
     /// Makes the body of an answer.
-    pub(crate) fn new(bytes: Bytes, memory: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn new(bytes: Bytes, memory: Option<OwnedSemaphorePermit>) -> Self {
         Self {
             bytes: Some(bytes),
             _memory: memory,
@@ -155,10 +160,7 @@ impl Incoming {
         if length > most {
             return Err(Refusal::TooLong);
         }
-        let permit = match length {
-            0..=SMALL => None,
-            _ => Some(memory.take(length).await?),
-        };
+        let permit = memory.take(length).await?;
         let mut whole = BytesMut::new();
         loop {
             // Grows with what has come, and not with what was announced.

@@ -49,7 +49,8 @@ pub(crate) struct Certificate {
     pub(crate) key: PrivateKeyDer<'static>,
 }
 
-fn lower(bytes: &[u8]) -> String {
+/// Writes an id as Tahoe-LAFS does.
+pub(crate) fn lower_base32(bytes: &[u8]) -> String {
     BASE32_NOPAD.encode(bytes).to_ascii_lowercase()
 }
 
@@ -96,8 +97,8 @@ impl TahoeIdentity {
             .keyring
             .identity::<32>("Tahoe server", &[server.number()]);
         TahoeIds {
-            furl_id: lower(&*furl_id),
-            server_id: format!("v0-{}", lower(&*server_id)),
+            furl_id: lower_base32(&*furl_id),
+            server_id: format!("v0-{}", lower_base32(&*server_id)),
         }
     }
 
@@ -105,7 +106,7 @@ impl TahoeIdentity {
     pub fn swissnum(&self, server: ServerId, account: &Account) -> Swissnum {
         let parts = [server.number(), account.id.number(), account.revocations];
         let secret = self.keyring.identity::<20>("Tahoe swissnum", &parts);
-        Swissnum(Zeroizing::new(lower(&*secret)))
+        Swissnum(Zeroizing::new(lower_base32(&*secret)))
     }
 }
 

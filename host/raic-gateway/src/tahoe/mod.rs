@@ -53,6 +53,7 @@ use axum::{
 use raic_array::ArrayError;
 use raic_storage::{LeaseDb, ServerId, StorageError, StorageServer, TahoeIds};
 
+pub(crate) use self::identity::lower_base32;
 pub(crate) use self::refusal::Refusal;
 use self::{
     activity::Activity,
@@ -81,7 +82,7 @@ pub struct TahoeDoor {
     offers: Offers,
     pub(crate) activity: Activity,
     pub(crate) memory: BodyMemory,
-    /// Memory of answers apart: nobody holds memory while waiting for more.
+    /// Memory of answers, apart from that of bodies, so that no answer waits for a body.
     pub(crate) answers: BodyMemory,
     connections: AtomicUsize,
 }
