@@ -76,11 +76,16 @@ impl MutableShares {
             slot => {
                 let current = slot.and_then(|slot| slot.current);
                 let current = current.and_then(|bytes| Commit::decode(&bytes, &self.slots.key, id));
-                // A version from an earlier listing or a backup stays a candidate, even if this
-                // listing leaves it out.
-                let known = current.map(|commit| commit.generation);
-                self.newest_whole(id, commits.iter().copied().chain(known).collect(), chunks)
-                    .await
+                // What an earlier listing or a backup showed stays a candidate, even if this
+                // listing leaves it out: an older commit that is forgotten would be left over when
+                // the deletion's mark goes, and be found as the share.
+                let superseded = self.slots.superseded(id).await?;
+                let known = (current.iter().map(|commit| commit.generation))
+                    .chain(superseded.iter().map(|old| old.generation))
+                    .filter(|generation| *generation != BELOW_ALL);
+                let commits = commits.iter().copied().chain(known).collect();
+                let earlier = superseded.into_iter().flat_map(|old| old.chunks).collect();
+                self.newest_whole(id, commits, chunks, earlier).await
             }
         }
     }
@@ -165,16 +170,19 @@ impl MutableShares {
     }
 
     /// Recovers a share after the database was lost: the newest version becomes current whose
-    /// commit is authentic and whose chunks all exist. `commits` and `chunks` were listed.
+    /// commit is authentic and whose chunks all exist. `chunks` were listed now, `earlier` by an
+    /// earlier listing: they may have gone since.
     async fn newest_whole(
         &self,
         id: ShareId,
         mut commits: BTreeSet<Generation>,
         chunks: &BTreeSet<NamedChunk>,
+        earlier: BTreeSet<NamedChunk>,
     ) -> Result<Recovered> {
         // A commit has the generation of the chunks that were written with it. So a commit that was
         // not listed is looked up by the generation of its chunks.
-        commits.extend(chunks.iter().map(|(_, generation)| *generation));
+        let shown = chunks.union(&earlier);
+        commits.extend(shown.clone().map(|(_, generation)| *generation));
         let highest = commits.last().copied();
         let mut whole: Option<Commit> = None;
         let mut older = Vec::new();
@@ -235,7 +243,7 @@ impl MutableShares {
         // Chunks that no version names, such as those of a write that a crash ended, are removed
         // with the oldest version.
         let is_stray = |chunk: &&NamedChunk| !is_unreadable && !named.contains(*chunk);
-        let stray: Vec<_> = chunks.iter().filter(is_stray).copied().collect();
+        let stray: Vec<_> = shown.filter(is_stray).copied().collect();
         if !stray.is_empty() || whole.is_deleted {
             older.push(Superseded {
                 generation: BELOW_ALL,

@@ -24,7 +24,7 @@ use raic_cloud::{
     Page, Payload, Result, WriteMode,
 };
 use raic_storage::{
-    Backend as _, ChunkBudget, Clock, CloudBackend, Container as _, Database, GracePeriods,
+    Backend as _, ChunkBudget, Clock, CloudBackend, Container as _, Database, Found, GracePeriods,
     IndexPrefix, LeaseDb, MutableStore, MutableWrite, ShareId, ShareNum, Slots, Span, StorageError,
     StorageIndex,
 };
@@ -640,6 +640,39 @@ async fn what_one_listing_shows_is_read_only_until_another_shows_the_same() {
         .await
         .unwrap();
     assert_eq!(content(&backend).await.unwrap().unwrap(), b"xther");
+}
+
+/// Some services list late. A version that one listing showed is superseded, even if the next
+/// listing leaves it out; else it would be found as the share after the deletion's mark has gone.
+#[tokio::test]
+async fn an_old_version_that_the_second_listing_leaves_out_goes_with_the_share() {
+    let mut host = Host::new();
+    let backend = host.restart().await;
+    for step in [
+        Step::Write(vec![], Some(30)),
+        Step::Write(vec![(0, b"the next version")], None),
+        Step::Delete,
+    ] {
+        run(&host, &backend, &step).await.unwrap();
+    }
+    host.databases += 1;
+    host.leasedb().await.raise_epoch(1).await.unwrap();
+    let backend = host.restart().await;
+    let span = Span::Below(IndexPrefix::from(index()));
+    let first = backend.scan(span, 10_000).await.unwrap();
+    let Found::Mutable { commits, chunks } = &first[0].found else {
+        panic!("{first:?}");
+    };
+    let second = Found::Mutable {
+        commits: commits.iter().skip(1).copied().collect(),
+        chunks: chunks.clone(),
+    };
+    for found in [&first[0].found, &second] {
+        slots(&backend).recover_mutable(id(), found).await.unwrap();
+    }
+    host.clock.advance(Duration::from_secs(16 * 60));
+    assert!(slots(&backend).tidy_mutable(id()).await.unwrap());
+    assert_eq!(host.container.keys(), []);
 }
 
 /// A commit that cannot be read hides the chunks that it names. So nothing of the share is
