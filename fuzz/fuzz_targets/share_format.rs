@@ -2,7 +2,9 @@
 
 #![no_main]
 
-use raic_array::format::{Geometry, Header, Layout, Trailer};
+use raic_array::format::{
+    Geometry, Header, KeyId, MAX_SEGMENT, Role, Trailer, WrappedKey,
+};
 use raic_storage::{ShareNum, StorageIndex};
 
 fn run(data: &[u8]) {
@@ -26,7 +28,9 @@ fn run(data: &[u8]) {
         index: StorageIndex([2; 16]),
         share: ShareNum(share % geometry.n),
         geometry,
-        segment_size: (number(8) as u32 >> (size_shift % 32)).max(1),
+        role: [Role::File, Role::Log, Role::Snapshot][usize::from(magic / 8 % 3)],
+        segment_size: (number(8) as u32 >> (size_shift % 32)).clamp(1, MAX_SEGMENT),
+        may_ignore: number(50),
     };
     let mut bytes = header.encode();
     assert_eq!(Header::decode(&bytes), Some(header));
@@ -36,15 +40,20 @@ fn run(data: &[u8]) {
 
     let root_count = if roots < 128 { geometry.n } else { roots % 33 };
     let trailer = Trailer {
-        length: number(16) >> (shift % 64),
-        manifest_length: number(24) as u32,
-        generation: number(32) as u32,
-        wrapped_key: [head[40]; 48],
+        padded: number(16) >> (shift % 64),
+        manifest_length: number(24) as u32 >> (head[32] % 32) << (head[33] % 9),
+        key: WrappedKey {
+            id: KeyId([head[34]; 16]),
+            nonce: [head[35]; 12],
+            sealed: [head[40]; 48],
+        },
         page_hashes: vec![[head[41]; 32]; usize::from(pages % 4)],
         roots: vec![[head[42]; 32]; root_count.into()],
     };
-    let segments = u128::from(trailer.length).div_ceil(header.segment_size.into()) + 1;
-    let fits = segments.div_ceil(1024) == trailer.page_hashes.len() as u128
+    let layout = trailer.layout(&header);
+    let fits = layout.is_sound()
+        && trailer.manifest_length.is_multiple_of(256)
+        && layout.pages() == trailer.page_hashes.len() as u64
         && trailer.roots.len() == usize::from(geometry.n);
     let mut bytes = trailer.encode();
     // Hashes too many of one kind may make up for those that the other lacks: the bytes are a
@@ -52,12 +61,6 @@ fn run(data: &[u8]) {
     check_trailer(&bytes, &header);
     if fits {
         assert_eq!(Trailer::decode(&bytes, &header).as_ref(), Some(&trailer));
-        let layout = Layout {
-            geometry,
-            segment_size: header.segment_size,
-            length: trailer.length,
-            manifest_length: trailer.manifest_length,
-        };
         let length = layout.share_length() - layout.trailer_offset();
         assert_eq!(length, bytes.len() as u64);
     }

@@ -39,6 +39,18 @@ const TAHOE: [&str; 5] = [
     "html5lib==1.1",
 ];
 
+/// What `tests/share_format/read_share.py` needs, from PyPI.
+const SHARE_FORMAT: [&str; 2] = ["blake3==1.0.11", "cryptography==50.0.2"];
+
+/// Installs what the second reader of shares needs, unless it is there. Needs `python3`.
+pub(crate) fn share_format() -> Outcome {
+    python(
+        "share_format",
+        &SHARE_FORMAT,
+        "the share format is tested with",
+    )
+}
+
 /// Installs the client that the Tahoe door is tested with, unless that version is there. Needs
 /// `python3`.
 pub(crate) fn tahoe() -> Outcome {

@@ -126,6 +126,10 @@ fn test() -> Outcome {
         ),
         ("apache", or_left_out("Apache", apache())?),
         ("tahoe_lafs", or_left_out("Tahoe-LAFS", clouds::tahoe())?),
+        (
+            "in_python",
+            or_left_out("a reader in Python", clouds::share_format())?,
+        ),
         ("gcs_server", gcs),
         // Its script runs in the environment of the GCS emulator.
         ("entra", gcs),

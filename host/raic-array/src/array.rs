@@ -8,10 +8,10 @@ use raic_storage::{ChunkBudget, Hold, Holds, LeaseDb, StorageServer};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    ArrayError, Content, FileInfo, Geometry, Keyring, Result, Totals, Transfer,
-    catalog::Catalog,
+    ArrayError, Content, FileInfo, Geometry, Keyring, MAX_STREAM, Padding, Result, Totals,
+    Transfer,
+    catalog::{Catalog, Extent},
     codec::Codec,
-    download::is_sound,
     health::{Health, LastFailure},
     keyring_copies::KeyringCopies,
 };
@@ -27,6 +27,10 @@ pub struct ArrayConfig {
     pub geometry: Geometry,
     /// Bytes of content in a segment of new files; usually [`Self::SEGMENT_SIZE`].
     pub segment_size: u32,
+    /// Most bytes of content in one extent of new files; usually [`MAX_STREAM`].
+    pub extent_size: u64,
+    /// How the contents of new files are padded.
+    pub padding: Padding,
     /// Number of further clouds that may be lost right after a write was acknowledged.
     pub survive: usize,
     /// How long the other clouds of an upload wait for a cloud that takes nothing; usually
@@ -65,6 +69,8 @@ pub struct Array {
 pub(crate) struct Inner {
     pub(crate) geometry: Geometry,
     pub(crate) segment_size: u32,
+    pub(crate) extent_size: u64,
+    pub(crate) padding: Padding,
     pub(crate) survive: usize,
     pub(crate) patience: Duration,
     pub(crate) keyring: Keyring,
@@ -160,7 +166,8 @@ impl Array {
 
     async fn start(config: ArrayConfig, catalog: Catalog, health: Arc<Health>) -> Result<Self> {
         let n = config.servers.len();
-        if n != usize::from(config.geometry.n) {
+        // A single copy survives nothing.
+        if n != usize::from(config.geometry.n) || n == 1 {
             return Err(ArrayError::Geometry {
                 k: config.geometry.k,
                 n,
@@ -171,6 +178,8 @@ impl Array {
             catalog,
             geometry: config.geometry,
             segment_size: config.segment_size,
+            extent_size: config.extent_size.clamp(1, MAX_STREAM),
+            padding: config.padding,
             survive: config.survive,
             patience: config.patience,
             keyring: config.keyring,
@@ -222,17 +231,24 @@ impl Array {
         range: Option<Range<u64>>,
         transfer: Transfer,
     ) -> Result<(FileInfo, Range<u64>, Content)> {
-        let (info, stream, reading) = loop {
-            let (info, mut streams) = self.inner.catalog.file(name.to_owned()).await?;
-            let stream = streams
-                .pop()
-                .filter(|s| streams.is_empty() && is_sound(&s.layout));
-            let stream = stream.ok_or_else(|| ArrayError::DamagedEntry(name.to_owned()))?;
-            let reading = self.inner.hold(stream.index);
+        let (info, extents) = loop {
+            let (info, extents) = self.inner.catalog.file(name.to_owned()).await?;
+            if !are_sound(&info, &extents) {
+                return Err(ArrayError::DamagedEntry(name.to_owned()));
+            }
+            let held = extents.into_iter().map(|extent| {
+                let hold = self.inner.hold(extent.stream.index);
+                (extent, hold)
+            });
+            let held: Vec<_> = held.collect();
             // The file may have been replaced or removed since it was looked up. Then its shares
             // may be GOING already.
-            if self.inner.catalog.is_live(stream.index).await? {
-                break (info, stream, reading);
+            let mut is_live = true;
+            for (extent, _) in &held {
+                is_live &= self.inner.catalog.is_live(extent.stream.index).await?;
+            }
+            if is_live {
+                break (info, held);
             }
         };
         let range = match range {
@@ -245,7 +261,7 @@ impl Array {
         let content = self
             .inner
             .clone()
-            .read_stream(stream, reading, range.clone(), transfer)?;
+            .read_extents(extents, range.clone(), transfer);
         Ok((info, range, content))
     }
 
@@ -351,6 +367,19 @@ impl Array {
             last: self.inner.health.last_failures(name),
         }
     }
+}
+
+/// Returns whether a file's extents lie one after the other, and their numbers are such that their
+/// segments can be held in memory.
+fn are_sound(info: &FileInfo, extents: &[Extent]) -> bool {
+    let mut end = 0;
+    let is_sound = |extent: &Extent| {
+        let layout = &extent.stream.layout;
+        let follows = extent.offset == end && extent.length <= layout.padded;
+        end += extent.length;
+        follows && layout.is_sound()
+    };
+    extents.iter().all(is_sound) && end == info.size
 }
 
 fn check_name(name: &str) -> Result<()> {

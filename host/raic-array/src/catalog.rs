@@ -20,25 +20,26 @@ use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 
 use crate::{
     ArrayError, Result,
-    format::{Geometry, HASH, Hash, Layout, WRAPPED_KEY},
+    format::{Geometry, HASH, Hash, KeyId, Layout, WrappedKey},
 };
 
 const STEPS: &[&str] = &["
 CREATE TABLE streams(
     storage_index BLOB PRIMARY KEY, k INTEGER NOT NULL, n INTEGER NOT NULL, segment_size INTEGER NOT NULL,
-    length INTEGER NOT NULL, manifest_length INTEGER NOT NULL, generation INTEGER NOT NULL,
+    padded INTEGER NOT NULL, manifest_length INTEGER NOT NULL, key_id BLOB NOT NULL, nonce BLOB NOT NULL,
     wrapped_key BLOB NOT NULL, roots BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE lacking(
     storage_index BLOB NOT NULL REFERENCES streams, share INTEGER NOT NULL, cloud TEXT NOT NULL, reason TEXT NOT NULL,
     PRIMARY KEY(storage_index, share)) WITHOUT ROWID;
 CREATE TABLE files(
-    id INTEGER PRIMARY KEY, name TEXT NOT NULL, version BLOB NOT NULL UNIQUE, is_current INTEGER NOT NULL,
+    id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, version BLOB NOT NULL UNIQUE, is_current INTEGER NOT NULL,
     is_delete_mark INTEGER NOT NULL, size INTEGER NOT NULL, modified_ms INTEGER NOT NULL, content_hash BLOB);
 CREATE UNIQUE INDEX files_current ON files(name) WHERE is_current;
 CREATE TABLE extents(
     file INTEGER NOT NULL REFERENCES files ON DELETE CASCADE, position INTEGER NOT NULL,
     storage_index BLOB NOT NULL REFERENCES streams, offset INTEGER NOT NULL, length INTEGER NOT NULL,
     PRIMARY KEY(file, position)) WITHOUT ROWID;
+CREATE INDEX extents_offset ON extents(file, offset);
 CREATE INDEX extents_storage_index ON extents(storage_index);
 CREATE TABLE keyring_copies(cloud TEXT PRIMARY KEY, generation INTEGER NOT NULL) WITHOUT ROWID;
 -- Generations of the keyring that were once on n-k+1 clouds. They may be used for ever.
@@ -68,6 +69,17 @@ pub struct FileInfo {
     pub lacking: Vec<Lacking>,
 }
 
+impl FileInfo {
+    /// Names each share and cloud once, however many extents the file has.
+    fn without_repetitions(mut self) -> Self {
+        self.shares.sort_unstable();
+        self.shares.dedup();
+        self.lacking.sort_unstable();
+        self.lacking.dedup();
+        self
+    }
+}
+
 /// A share that a file lacks.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Lacking {
@@ -84,10 +96,19 @@ pub struct Lacking {
 pub(crate) struct Stream {
     pub(crate) index: StorageIndex,
     pub(crate) layout: Layout,
-    pub(crate) generation: u32,
-    pub(crate) wrapped_key: [u8; WRAPPED_KEY],
+    pub(crate) key: WrappedKey,
     pub(crate) roots: Vec<Hash>,
     pub(crate) placements: Vec<Placement>,
+}
+
+/// An extent: the part of a file that a stream holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// Offset of the extent's first byte in the file.
+    pub(crate) offset: u64,
+    /// Bytes of content.
+    pub(crate) length: u64,
+    pub(crate) stream: Stream,
 }
 
 impl Stream {
@@ -109,7 +130,7 @@ pub(crate) struct Placement {
 }
 
 /// A share that an upload writes, with the server that gets it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Target {
     pub(crate) share: ShareNum,
     pub(crate) server: ServerId,
@@ -118,8 +139,22 @@ pub(crate) struct Target {
 /// A file that is about to be committed.
 pub(crate) struct NewFile {
     pub(crate) name: String,
+    /// Id of this version of the file.
+    pub(crate) version: StorageIndex,
     pub(crate) content_hash: Hash,
+    /// Bytes of content.
+    pub(crate) size: u64,
+    /// The extents, in their order.
+    pub(crate) extents: Vec<NewExtent>,
+}
+
+/// A stream that was stored, with the part of the file that it holds.
+pub(crate) struct NewExtent {
     pub(crate) stream: Stream,
+    /// Bytes of content.
+    pub(crate) length: u64,
+    /// The shares that were to be stored.
+    pub(crate) targets: Vec<Target>,
     /// The shares that were stored, with their objects and bytes.
     pub(crate) stored: Vec<(ShareNum, Stored)>,
     /// The shares that were not stored.
@@ -229,71 +264,52 @@ impl Catalog {
             .await
     }
 
+    /// Returns the sequence of the last file that was committed.
+    pub(crate) async fn sequence(&self) -> Result<u64> {
+        let sequence = self.database.read(|c| {
+            let sql = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'files'), 0)";
+            let sequence: i64 = c.query_row(sql, [], |row| row.get(0))?;
+            Ok::<_, ArrayError>(sequence.unsigned_abs())
+        });
+        sequence.await
+    }
+
     /// Makes the file in one transaction. Returns the file as it was committed.
-    pub(crate) async fn commit(
-        &self,
-        file: NewFile,
-        targets: Vec<Target>,
-        account: AccountId,
-    ) -> Result<FileInfo> {
+    pub(crate) async fn commit(&self, file: NewFile, account: AccountId) -> Result<FileInfo> {
         let leasedb = self.leasedb.clone();
-        let version = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
         self.database
             .write(move |tx| {
-                let NewFile { name, content_hash, stream, stored, lacking } = file;
-                let (index, layout) = (stream.index.0, stream.layout);
-                tx.execute(
-                    "INSERT INTO streams VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-                    params![
-                        index,
-                        layout.geometry.k,
-                        layout.geometry.n,
-                        layout.segment_size,
-                        int(layout.length),
-                        layout.manifest_length,
-                        stream.generation,
-                        stream.wrapped_key,
-                        stream.roots.concat(),
-                    ],
-                )?;
-                for Target { share, server } in &targets {
-                    let id = ShareId { index: stream.index, share: *share };
-                    match stored.iter().find(|(number, _)| number == share) {
-                        Some((_, stored)) => {
-                            let lease = FirstLease::Lasting(account);
-                            leasedb.complete(tx, *server, id, *stored, lease)?;
-                        }
-                        // The parts of a failed share are removed from its cloud.
-                        None => leasedb.abandon(tx, *server, id, LateRequests::MayLand)?,
-                    }
-                }
-                for Lacking { share, cloud, reason } in &lacking {
-                    tx.execute(
-                        "INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)",
-                        params![index, share.0, cloud, reason],
-                    )?;
-                }
-                let has_replaced = drop_current(tx, &leasedb, &name)?;
+                let has_replaced = drop_current(tx, &leasedb, &file.name)?;
                 let modified = leasedb.now();
                 tx.execute(
                     "INSERT INTO files(name, version, is_current, is_delete_mark, size, modified_ms, content_hash)
                      VALUES(?1, ?2, 1, 0, ?3, ?4, ?5)",
-                    params![name, version.0, int(layout.length), modified, content_hash],
+                    params![file.name, file.version.0, int(file.size), modified, file.content_hash],
                 )?;
-                tx.execute(
-                    "INSERT INTO extents VALUES(last_insert_rowid(), 0, ?1, 0, ?2)",
-                    params![index, int(layout.length)],
-                )?;
-                Ok(FileInfo {
-                    name,
-                    size: layout.length,
+                let (id, mut offset) = (tx.last_insert_rowid(), 0);
+                let mut info = FileInfo {
+                    name: file.name,
+                    size: file.size,
                     modified,
-                    content_hash: Some(content_hash),
-                    index: Some(stream.index),
+                    content_hash: Some(file.content_hash),
+                    index: file.extents.first().map(|extent| extent.stream.index),
                     has_replaced,
-                    shares: placements(tx, stream.index)?.into_iter().map(|p| (p.share, p.cloud)).collect(),
-                    lacking,
-                })
+                    shares: Vec::new(),
+                    lacking: Vec::new(),
+                };
+                for (position, extent) in (0_i64..).zip(file.extents) {
+                    make_stream(tx, &leasedb, &extent, account)?;
+                    let index = extent.stream.index;
+                    tx.execute(
+                        "INSERT INTO extents VALUES(?1, ?2, ?3, ?4, ?5)",
+                        params![id, position, index.0, int(offset), int(extent.length)],
+                    )?;
+                    offset += extent.length;
+                    let placed = placements(tx, index)?.into_iter();
+                    info.shares.extend(placed.map(|p| (p.share, p.cloud)));
+                    info.lacking.extend(extent.lacking);
+                }
+                Ok(info.without_repetitions())
             })
             .await
     }
@@ -313,11 +329,11 @@ impl Catalog {
             .await
     }
 
-    /// Reads a file with its streams, in the order of its extents.
+    /// Reads a file with its extents, in their order.
     ///
     /// # Errors
     /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name.
-    pub(crate) async fn file(&self, name: String) -> Result<(FileInfo, Vec<Stream>)> {
+    pub(crate) async fn file(&self, name: String) -> Result<(FileInfo, Vec<Extent>)> {
         let found = self.database.read(move |c| {
             let file = c
                 .query_row(
@@ -330,40 +346,23 @@ impl Catalog {
             let Some((mut info, id)) = file else {
                 return Err(ArrayError::NoSuchFile(name));
             };
-            let mut extents =
-                c.prepare("SELECT storage_index FROM extents WHERE file = ?1 ORDER BY position")?;
-            let indexes = extents.query_map([id], |row| row.get(0).map(StorageIndex))?;
-            let indexes = indexes.collect::<rusqlite::Result<Vec<_>>>()?;
-            let streams = indexes
-                .iter()
-                .map(|index| stream(c, *index))
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            info.index = indexes.first().copied();
-            info.shares = streams.iter().flat_map(Stream::shares).collect();
-            for index in indexes {
-                let mut lacking =
-                    c.prepare("SELECT share, cloud, reason FROM lacking WHERE storage_index = ?1")?;
-                let rows = lacking.query_map([index.0], |r| {
-                    Ok(Lacking {
-                        share: ShareNum(r.get(0)?),
-                        cloud: r.get(1)?,
-                        reason: r.get(2)?,
-                    })
-                })?;
-                info.lacking
-                    .extend(rows.collect::<rusqlite::Result<Vec<_>>>()?);
+            let mut rows = c.prepare(
+                "SELECT offset, length, storage_index FROM extents WHERE file = ?1 ORDER BY position",
+            )?;
+            let rows = rows.query_map([id], |row| {
+                Ok(Extent {
+                    offset: row.get::<_, i64>(0)?.unsigned_abs(),
+                    length: row.get::<_, i64>(1)?.unsigned_abs(),
+                    stream: stream(c, StorageIndex(row.get(2)?))?,
+                })
+            })?;
+            let extents = rows.collect::<rusqlite::Result<Vec<_>>>()?;
+            info.index = extents.first().map(|extent| extent.stream.index);
+            for Extent { stream, .. } in &extents {
+                info.shares.extend(stream.shares());
+                info.lacking.extend(lacking(c, stream)?);
             }
-            let placements = streams.iter().flat_map(|stream| &stream.placements);
-            let lost = placements
-                .filter(|placed| placed.is_lost)
-                .map(|placed| Lacking {
-                    share: placed.share,
-                    cloud: placed.cloud.clone(),
-                    reason: "it has vanished from its cloud, or the cloud is gone".to_owned(),
-                });
-            info.lacking.extend(lost);
-            info.lacking.sort_unstable();
-            Ok((info, streams))
+            Ok((info.without_repetitions(), extents))
         });
         found.await
     }
@@ -493,6 +492,85 @@ impl Catalog {
     }
 }
 
+/// Makes a stream whose shares were stored, and turns the leases of its upload into lasting ones.
+fn make_stream(
+    tx: &Transaction<'_>,
+    leasedb: &LeaseDb,
+    extent: &NewExtent,
+    account: AccountId,
+) -> Result<()> {
+    let Stream {
+        index,
+        layout,
+        key,
+        roots,
+        ..
+    } = &extent.stream;
+    tx.execute(
+        "INSERT INTO streams VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+        params![
+            index.0,
+            layout.geometry.k,
+            layout.geometry.n,
+            layout.segment_size,
+            int(layout.padded),
+            layout.manifest_length,
+            key.id.0,
+            key.nonce,
+            key.sealed,
+            roots.as_flattened(),
+        ],
+    )?;
+    for Target { share, server } in &extent.targets {
+        let id = ShareId {
+            index: *index,
+            share: *share,
+        };
+        match extent.stored.iter().find(|(number, _)| number == share) {
+            Some((_, stored)) => {
+                let lease = FirstLease::Lasting(account);
+                leasedb.complete(tx, *server, id, *stored, lease)?;
+            }
+            // The parts of a failed share are removed from its cloud.
+            None => leasedb.abandon(tx, *server, id, LateRequests::MayLand)?,
+        }
+    }
+    for Lacking {
+        share,
+        cloud,
+        reason,
+    } in &extent.lacking
+    {
+        tx.execute(
+            "INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)",
+            params![index.0, share.0, cloud, reason],
+        )?;
+    }
+    Ok(())
+}
+
+/// Reads which shares a stream lacks: those that were not stored, and those that were lost since.
+fn lacking(c: &rusqlite::Connection, stream: &Stream) -> rusqlite::Result<Vec<Lacking>> {
+    let mut rows =
+        c.prepare("SELECT share, cloud, reason FROM lacking WHERE storage_index = ?1")?;
+    let rows = rows.query_map([stream.index.0], |r| {
+        Ok(Lacking {
+            share: ShareNum(r.get(0)?),
+            cloud: r.get(1)?,
+            reason: r.get(2)?,
+        })
+    })?;
+    let lost = stream.placements.iter().filter(|placed| placed.is_lost);
+    let lost = lost.map(|placed| {
+        Ok(Lacking {
+            share: placed.share,
+            cloud: placed.cloud.clone(),
+            reason: "it has vanished from its cloud, or the cloud is gone".to_owned(),
+        })
+    });
+    rows.chain(lost).collect()
+}
+
 /// Removes the current file of a name, with the streams that no extent names any longer. Returns
 /// whether there was such a file.
 fn drop_current(tx: &Transaction<'_>, leasedb: &LeaseDb, name: &str) -> Result<bool> {
@@ -555,22 +633,29 @@ fn file_info(row: &Row<'_>) -> rusqlite::Result<FileInfo> {
 fn stream(c: &rusqlite::Connection, index: StorageIndex) -> rusqlite::Result<Stream> {
     let placements = placements(c, index)?;
     c.query_row(
-        "SELECT k, n, segment_size, length, manifest_length, generation, wrapped_key, roots FROM streams
-         WHERE storage_index = ?1",
+        "SELECT k, n, segment_size, padded, manifest_length, key_id, nonce, wrapped_key, roots
+         FROM streams WHERE storage_index = ?1",
         [index.0],
         |row| {
-            let roots: Vec<u8> = row.get(7)?;
+            let roots: Vec<u8> = row.get(8)?;
+            let (roots, _) = roots.as_chunks::<HASH>();
             Ok(Stream {
                 index,
                 layout: Layout {
-                    geometry: Geometry { k: row.get(0)?, n: row.get(1)? },
+                    geometry: Geometry {
+                        k: row.get(0)?,
+                        n: row.get(1)?,
+                    },
                     segment_size: row.get(2)?,
-                    length: row.get::<_, i64>(3)?.unsigned_abs(),
+                    padded: row.get::<_, i64>(3)?.unsigned_abs(),
                     manifest_length: row.get(4)?,
                 },
-                generation: row.get(5)?,
-                wrapped_key: row.get(6)?,
-                roots: roots.chunks_exact(HASH).filter_map(|h| h.try_into().ok()).collect(),
+                key: WrappedKey {
+                    id: KeyId(row.get(5)?),
+                    nonce: row.get(6)?,
+                    sealed: row.get(7)?,
+                },
+                roots: roots.to_vec(),
                 placements,
             })
         },

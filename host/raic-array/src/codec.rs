@@ -43,14 +43,15 @@ impl Codec {
     pub(crate) fn new(geometry: Geometry) -> Result<Self> {
         let Geometry { k, n } = geometry;
         let refused = ArrayError::Geometry { k, n: n.into() };
-        if k == 0 || k >= n || n > 32 {
+        if !geometry.is_possible() {
             return Err(refused);
         }
         let (k, n) = (usize::from(k), usize::from(n));
-        let library = ReedSolomon::new(k, n - k).map_err(|_| refused)?;
+        // The library knows no single copy. Its one parity block is a copy, too, and stays unused.
+        let library = ReedSolomon::new(k, (n - k).max(1)).map_err(|_| refused)?;
         let mut parity = vec![vec![0; k]; n - k];
         for column in 0..k {
-            let mut unit = vec![[0_u8]; n];
+            let mut unit = vec![[0_u8]; n.max(k + 1)];
             unit[column] = [1];
             library.encode(&mut unit).map_err(failed)?;
             parity

@@ -2,6 +2,8 @@
 
 use raic_storage::{DatabaseError, StorageError, StorageIndex};
 
+use crate::format::KeyId;
+
 /// The result of a file operation.
 pub type Result<T, E = ArrayError> = std::result::Result<T, E>;
 
@@ -74,13 +76,14 @@ pub enum ArrayError {
     },
     /// The keyring cannot unwrap a stream's key.
     #[error(
-        "the key of {index} (generation {generation}) does not open with this keyring; is it the right key file?"
+        "the key of {index} (wrapped by key {key}) does not open with this keyring; is it the right \
+         key file?"
     )]
     WrongKey {
         /// Storage index of the stream.
         index: StorageIndex,
-        /// Generation of the array key that wrapped the stream's key.
-        generation: u32,
+        /// Id of the array key that wrapped the stream's key.
+        key: KeyId,
     },
     /// The keyring does not open, or belongs to another array.
     #[error("the keyring does not open: it is damaged, or the key belongs to another array")]
@@ -119,7 +122,8 @@ pub enum ArrayError {
     Randomness,
     /// The numbers are not a possible geometry of the array.
     #[error(
-        "{k}-of-{n} is not a geometry: it needs 1 <= k < n <= 32, and the array needs n clouds"
+        "{k}-of-{n} is not a geometry: it needs 1 <= k < n <= 32, or k = n = 1, and the array needs n \
+         clouds"
     )]
     Geometry {
         /// Number of shares that would suffice to read.

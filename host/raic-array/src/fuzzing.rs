@@ -8,17 +8,20 @@ use raic_storage::{ShareNum, StorageIndex};
 use crate::{
     Geometry, Key, Keyring, RecoveryKey,
     codec::Codec,
-    format::{GROUP, HASH, HEADER, Header, Layout, Trailer, root},
-    segment::{Encoder, Sealer, decode, is_authentic},
+    encoder::{Encoder, decode},
+    format::{GROUP, HASH, HEADER, Header, Layout, Padding, Role, Trailer, proof, root},
+    manifest::Manifest,
+    sealer::Sealer,
+    share_hasher::is_authentic,
 };
 
 const INDEX: StorageIndex = StorageIndex([9; 16]);
-const MANIFEST: &[u8] = br#"{"name":"a file"}"#;
+const MANIFEST: &[u8] = &[b' '; 256];
 
 fn keyring() -> Keyring {
     let text = format!(
-        r#"{{"array":{:?},"generations":[{:?}]}}"#,
-        [1_u8; 16], [2_u8; 32]
+        r#"{{"array":{:?},"generations":[{{"id":{:?},"key":{:?}}}],"identity":{:?}}}"#,
+        [1_u8; 16], [4_u8; 16], [2_u8; 32], [3_u8; 32]
     );
     Keyring::from_json(text.as_bytes()).expect("a keyring of one generation")
 }
@@ -58,7 +61,10 @@ pub fn share(data: &[u8]) {
     }
     let untouched = changed.iter().zip(&stored).filter(|(a, b)| a == b).count();
     match read(&changed) {
-        Some(read) => assert_eq!(read, [&content[..], MANIFEST].concat()),
+        Some(read) => {
+            let padding = read.len() - content.len() - MANIFEST.len();
+            assert_eq!(read, [&content[..], &vec![0; padding], MANIFEST].concat());
+        }
         None => assert!(untouched < usize::from(k), "{untouched} shares are whole"),
     }
 }
@@ -75,29 +81,40 @@ fn shares(geometry: Geometry, segment_size: u32, content: &[u8]) -> Vec<Vec<u8>>
         index: INDEX,
         share: ShareNum(0),
         geometry,
+        role: Role::File,
         segment_size,
+        may_ignore: 0,
     };
     let codec = Codec::new(geometry).expect("a geometry that can be");
-    let sealer = Sealer::new(&key, &keyring.array, INDEX);
+    let sealer = Sealer::new(&key, &keyring.array, INDEX, Role::File);
     let mut encoder = Encoder::new(codec, sealer, header);
     let size = usize::try_from(segment_size).expect("a small size");
-    let mut segments: Vec<Vec<u8>> = content.chunks(size).map(<[u8]>::to_vec).collect();
-    segments.push(MANIFEST.to_vec());
-    let blocks = encoder.encode(segments, true).expect("segments are sealed");
-    let (pages, roots): (Vec<_>, Vec<_>) = encoder.finish().into_iter().unzip();
-    let (generation, wrapped_key) = keyring.wrap(INDEX, &key).expect("a key is wrapped");
-    let share = |(blocks, page_hashes): (Bytes, _)| {
-        let trailer = Trailer {
-            length: content.len() as u64,
-            manifest_length: MANIFEST.len() as u32,
-            generation,
-            wrapped_key,
-            page_hashes,
-            roots: roots.clone(),
-        };
-        [&blocks[..], &trailer.encode()].concat()
+    let mut padded = content.to_vec();
+    let length = Padding::Padme.padded(content.len() as u64);
+    padded.resize(usize::try_from(length).expect("a small size"), 0);
+    let segments: Vec<Vec<u8>> = padded.chunks(size).map(<[u8]>::to_vec).collect();
+    let begun = encoder.encode(segments).expect("segments are sealed");
+    let ended = encoder.finish(MANIFEST).expect("segments are sealed");
+    let layout = Layout {
+        geometry,
+        segment_size,
+        padded: length,
+        manifest_length: MANIFEST.len() as u32,
     };
-    blocks.into_iter().zip(pages).map(share).collect()
+    let wrapped = keyring.wrap(INDEX, &key, &proof(&header, &layout, &ended.roots));
+    let key = wrapped.expect("a key is wrapped");
+    let share = |((begin, end), page_hashes): ((Bytes, Bytes), _)| {
+        let trailer = Trailer {
+            padded: length,
+            manifest_length: layout.manifest_length,
+            key,
+            page_hashes,
+            roots: ended.roots.clone(),
+        };
+        [&begin[..], &end, &trailer.encode()].concat()
+    };
+    let pieces = begun.into_iter().zip(ended.pieces);
+    pieces.zip(ended.page_hashes).map(share).collect()
 }
 
 /// A share whose header, trailer and hash pages match each other.
@@ -115,12 +132,7 @@ impl<'a> Opened<'a> {
         let length = u64::from_be_bytes(*footer.first_chunk::<8>()?);
         let start = bytes.len().checked_sub(usize::try_from(length).ok()?)?;
         let trailer = Trailer::decode(&bytes[start..], &header)?;
-        let layout = Layout {
-            geometry: header.geometry,
-            segment_size: header.segment_size,
-            length: trailer.length,
-            manifest_length: trailer.manifest_length,
-        };
+        let layout = trailer.layout(&header);
         let own = trailer.roots.get(usize::from(header.share.0))?;
         let is_whole = layout.share_length() == bytes.len() as u64
             && root(&header.encode(), &trailer.page_hashes) == *own;
@@ -175,14 +187,11 @@ fn read(shares: &[Vec<u8>]) -> Option<Vec<u8>> {
         geometry,
         ..
     } = first.header;
-    let Trailer {
-        generation,
-        wrapped_key,
-        ..
-    } = &first.trailer;
-    let key = keyring().unwrap(index, *generation, wrapped_key).ok()?;
+    let Trailer { key, roots, .. } = &first.trailer;
+    let proof = proof(&first.header, &first.layout, roots);
+    let key = keyring().unwrap(index, key, &proof).ok()?;
     let codec = Codec::new(geometry).ok()?;
-    let sealer = Sealer::new(&key, &array, index);
+    let sealer = Sealer::new(&key, &array, index, first.header.role);
     let mut whole = Vec::new();
     for segment in 0..first.layout.segments() {
         let beside = opened.iter().filter(|other| first.is_beside(other));
@@ -227,10 +236,15 @@ pub fn keys(data: &[u8]) {
 
     assert!(Keyring::open(data, &recovery).is_err(), "nobody sealed it");
     check_keyring(data, data, &recovery);
-    let generations: Vec<&[u8]> = data.chunks_exact(32).take(4).collect();
+    let generations = data.chunks_exact(48).take(4).map(|generation| {
+        let (id, key) = generation.split_at(16);
+        format!(r#"{{"id":{id:?},"key":{key:?}}}"#)
+    });
+    let generations: Vec<String> = generations.collect();
     let made = format!(
-        r#"{{"array":{:?},"generations":{generations:?}}}"#,
-        &bytes[..16]
+        r#"{{"array":{:?},"generations":[{}],"identity":{bytes:?}}}"#,
+        &bytes[..16],
+        generations.join(",")
     );
     let is_keyring = check_keyring(made.as_bytes(), data, &recovery);
     assert_eq!(is_keyring, !generations.is_empty(), "{made}");
@@ -259,18 +273,24 @@ fn check_keyring(text: &[u8], data: &[u8], recovery: &RecoveryKey) -> bool {
     sealed[at] ^= 1;
     assert!(Keyring::open(&sealed, recovery).is_err(), "byte {at}");
 
-    let (generation, wrapped) = keyring
-        .wrap(INDEX, &stream_key())
-        .expect("a key is wrapped");
-    assert_eq!(generation, keyring.generation());
-    let unwrapped = keyring.unwrap(INDEX, generation, &wrapped);
+    let wrapped = keyring.wrap(INDEX, &stream_key(), data);
+    let wrapped = wrapped.expect("a key is wrapped");
+    let unwrapped = keyring.unwrap(INDEX, &wrapped, data);
     assert_eq!(unwrapped.expect("a key that was wrapped"), stream_key());
-    assert!(keyring.unwrap(INDEX, generation, data).is_err());
-    assert!(
-        keyring
-            .unwrap(StorageIndex([8; 16]), generation, &wrapped)
-            .is_err()
-    );
-    assert!(keyring.unwrap(INDEX, generation + 1, &wrapped).is_err());
+    let other = StorageIndex([8; 16]);
+    assert!(keyring.unwrap(other, &wrapped, data).is_err());
+    let other = [data, b"!"].concat();
+    assert!(keyring.unwrap(INDEX, &wrapped, &other).is_err());
     true
+}
+
+/// Reads the input as a manifest. One that is read is written again as it was, but for its padding.
+pub fn manifest(data: &[u8]) {
+    let Some(manifest) = Manifest::decode(data) else {
+        return;
+    };
+    let Ok(written) = manifest.encode() else {
+        return;
+    };
+    assert_eq!(Manifest::decode(&written), Some(manifest));
 }

@@ -11,7 +11,10 @@ use ring::{
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::{ArrayError, format::WRAPPED_KEY};
+use crate::{
+    ArrayError,
+    format::{KeyId, WRAPPED_KEY, WrappedKey},
+};
 
 const KEY: usize = 32;
 const NONCE: usize = 12;
@@ -29,12 +32,28 @@ pub struct RecoveryKey(Key);
 pub struct Keyring {
     /// Id of the array, 16 random bytes.
     pub array: [u8; 16],
-    /// The keys, oldest first. Generation g is at index g - 1.
-    generations: Vec<Key>,
+    /// The generations of the array's key, oldest first. Generation g is at index g - 1.
+    generations: Vec<Generation>,
     /// The secret that identities are derived from: keys, ids and passwords of the doors. A new
-    /// generation leaves it alone. Keyrings from before it existed derive it from generation 1.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    identity: Option<Key>,
+    /// generation leaves it alone.
+    identity: Key,
+}
+
+/// One generation of the array's key.
+#[derive(Clone, Serialize, Deserialize)]
+struct Generation {
+    /// Random id, by which shares name the generation.
+    id: [u8; 16],
+    key: Key,
+}
+
+impl Generation {
+    fn generate() -> Result<Self, ArrayError> {
+        Ok(Self {
+            id: random()?,
+            key: stream_key()?,
+        })
+    }
 }
 
 impl std::fmt::Debug for Keyring {
@@ -146,8 +165,8 @@ impl Keyring {
     pub fn generate() -> Result<Self, ArrayError> {
         Ok(Self {
             array: random()?,
-            generations: vec![stream_key()?],
-            identity: Some(stream_key()?),
+            generations: vec![Generation::generate()?],
+            identity: stream_key()?,
         })
     }
 
@@ -155,7 +174,7 @@ impl Keyring {
     /// shares. It comes from the first generation, so that it never changes.
     pub fn owner_key(&self) -> [u8; KEY] {
         let mut key = [0; KEY];
-        let first = self.generations.first().map_or(&[][..], |key| &**key);
+        let first = self.generations.first().map_or(&[][..], |g| &*g.key);
         #[allow(clippy::expect_used, reason = "32 bytes is a length that HKDF takes")]
         {
             let pseudorandom = Salt::new(HKDF_SHA256, &self.array).extract(first);
@@ -172,12 +191,7 @@ impl Keyring {
     /// again after a lost host, and changes only with the parts.
     pub fn identity<const N: usize>(&self, purpose: &str, parts: &[u32]) -> Zeroizing<[u8; N]> {
         let mut derived = Zeroizing::new([0; N]);
-        let first = self.generations.first().map_or(&[][..], |key| &**key);
-        let (secret, salt) = match &self.identity {
-            Some(identity) => (&identity[..], &b"RAIC identity v1"[..]),
-            None => (first, &b"RAIC identity of generation 1 v1"[..]),
-        };
-        let salt = [salt, &self.array].concat();
+        let salt = [&b"RAIC identity v1"[..], &self.array].concat();
         let parts: Vec<u8> = parts.iter().flat_map(|part| part.to_be_bytes()).collect();
         // The purpose ends with a zero, so that no purpose and parts equal others.
         let info = [purpose.as_bytes(), &[0], &parts];
@@ -187,7 +201,7 @@ impl Keyring {
         )]
         {
             const { assert!(N <= 64) };
-            let pseudorandom = Salt::new(HKDF_SHA256, &salt).extract(secret);
+            let pseudorandom = Salt::new(HKDF_SHA256, &salt).extract(&self.identity[..]);
             let expanded = pseudorandom
                 .expand(&info, Length(N))
                 .expect("64 bytes at most");
@@ -254,58 +268,71 @@ impl Keyring {
         Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Wraps a stream's key with the newest generation. Returns the generation and the wrapped key.
-    /// The nonce is fixed, because the wrapping key is used only for this stream and this key.
+    /// Wraps a stream's key with the newest generation. `proof` is what the wrapped key proves: it
+    /// opens only with the same bytes.
     pub(crate) fn wrap(
         &self,
         index: StorageIndex,
         key: &Key,
-    ) -> Result<(u32, [u8; WRAPPED_KEY]), ArrayError> {
-        let generation = self.generation();
-        let wrapping = self.wrapping_key(index, generation)?;
-        let mut wrapped = key.to_vec();
-        let nonce = Nonce::assume_unique_for_key([0; NONCE]);
-        wrapping
-            .seal_in_place_append_tag(nonce, Aad::from(self.array), &mut wrapped)
-            .map_err(|_| ArrayError::Keyring)?;
-        Ok((
-            generation,
-            wrapped.try_into().map_err(|_| ArrayError::Keyring)?,
-        ))
+        proof: &[u8],
+    ) -> Result<WrappedKey, ArrayError> {
+        self.wrap_with(index, key, proof, random()?)
     }
 
-    /// Unwraps a stream's key that `generation` wrapped.
+    pub(crate) fn wrap_with(
+        &self,
+        index: StorageIndex,
+        key: &Key,
+        proof: &[u8],
+        nonce: [u8; NONCE],
+    ) -> Result<WrappedKey, ArrayError> {
+        let generation = self.generations.last().ok_or(ArrayError::Keyring)?;
+        let mut sealed = key.to_vec();
+        wrapping_key(generation, index)
+            .seal_in_place_append_tag(
+                Nonce::assume_unique_for_key(nonce),
+                Aad::from(proof),
+                &mut sealed,
+            )
+            .map_err(|_| ArrayError::Keyring)?;
+        let sealed: [u8; WRAPPED_KEY] = sealed.try_into().map_err(|_| ArrayError::Keyring)?;
+        Ok(WrappedKey {
+            id: KeyId(generation.id),
+            nonce,
+            sealed,
+        })
+    }
+
+    /// Unwraps a stream's key.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::WrongKey`] if there is no such generation or it did not wrap this
-    /// key.
+    /// Fails with [`ArrayError::WrongKey`] if the keyring lacks the generation that wrapped it, or
+    /// `proof` is not what the key was wrapped with.
     pub(crate) fn unwrap(
         &self,
         index: StorageIndex,
-        generation: u32,
-        wrapped: &[u8],
+        wrapped: &WrappedKey,
+        proof: &[u8],
     ) -> Result<Key, ArrayError> {
-        let wrapping = self.wrapping_key(index, generation)?;
-        let mut wrapped = Zeroizing::new(wrapped.to_vec());
-        let nonce = Nonce::assume_unique_for_key([0; NONCE]);
-        let key = wrapping.open_in_place(nonce, Aad::from(self.array), &mut wrapped);
-        let key = key.map_err(|_| ArrayError::WrongKey { index, generation })?;
-        let key: &[u8; KEY] = (&*key)
-            .try_into()
-            .map_err(|_| ArrayError::WrongKey { index, generation })?;
+        let wrong = || ArrayError::WrongKey {
+            index,
+            key: wrapped.id,
+        };
+        let generation = self.generations.iter().find(|g| g.id == wrapped.id.0);
+        let generation = generation.ok_or_else(wrong)?;
+        let mut sealed = Zeroizing::new(wrapped.sealed.to_vec());
+        let nonce = Nonce::assume_unique_for_key(wrapped.nonce);
+        let key =
+            wrapping_key(generation, index).open_in_place(nonce, Aad::from(proof), &mut sealed);
+        let key = key.map_err(|_| wrong())?;
+        let key: &[u8; KEY] = (&*key).try_into().map_err(|_| wrong())?;
         Ok(Zeroizing::new(*key))
     }
+}
 
-    fn wrapping_key(
-        &self,
-        index: StorageIndex,
-        generation: u32,
-    ) -> Result<LessSafeKey, ArrayError> {
-        let index_of_key = (generation as usize).checked_sub(1);
-        let key = index_of_key.and_then(|i| self.generations.get(i));
-        let key = key.ok_or(ArrayError::WrongKey { index, generation })?;
-        Ok(derive(key, &index.0, "RAIC stream key v1"))
-    }
+/// Derives the key that wraps one stream's key.
+fn wrapping_key(generation: &Generation, index: StorageIndex) -> LessSafeKey {
+    derive(&generation.key, &index.0, "RAIC stream key v1")
 }
 
 #[cfg(test)]
@@ -365,28 +392,22 @@ mod tests {
         assert_eq!(derive(&keyring), derive(&again));
         let different: std::collections::BTreeSet<_> = derive(&keyring).into();
         assert_eq!(different.len(), all.len());
-        // A keyring from before the identity secret has identities all the same.
-        let mut old = keyring.clone();
-        old.identity = None;
-        assert_ne!(derive(&old), derive(&keyring));
-        let read = Keyring::from_json(&old.to_json()).unwrap();
-        assert_eq!(derive(&old), derive(&read));
     }
 
     #[test]
-    fn a_wrapped_key_belongs_to_its_stream_and_generation() {
+    fn a_wrapped_key_belongs_to_its_stream_its_generation_and_what_it_proves() {
         let (keyring, key) = (Keyring::generate().unwrap(), stream_key().unwrap());
         let (a, b) = (StorageIndex([1; 16]), StorageIndex([2; 16]));
-        let (generation, wrapped) = keyring.wrap(a, &key).unwrap();
-        assert_eq!(*keyring.unwrap(a, generation, &wrapped).unwrap(), *key);
-        assert!(keyring.unwrap(b, generation, &wrapped).is_err());
-        assert!(keyring.unwrap(a, 2, &wrapped).is_err());
-        assert!(keyring.unwrap(a, 0, &wrapped).is_err());
-        assert!(
-            Keyring::generate()
-                .unwrap()
-                .unwrap(a, generation, &wrapped)
-                .is_err()
-        );
+        let wrapped = keyring.wrap(a, &key, b"proof").unwrap();
+        assert_eq!(*keyring.unwrap(a, &wrapped, b"proof").unwrap(), *key);
+        assert!(keyring.unwrap(b, &wrapped, b"proof").is_err());
+        assert!(keyring.unwrap(a, &wrapped, b"other").is_err());
+        let mut changed = wrapped;
+        changed.nonce[0] ^= 1;
+        assert!(keyring.unwrap(a, &changed, b"proof").is_err());
+        let other = Keyring::generate().unwrap();
+        assert!(other.unwrap(a, &wrapped, b"proof").is_err());
+        // Two wraps of one key differ: the nonce is random.
+        assert_ne!(keyring.wrap(a, &key, b"proof").unwrap(), wrapped);
     }
 }

@@ -1,9 +1,10 @@
 //! The array: files, encrypted and erasure-coded over storage servers of which any n-k may fail.
 //!
 //! [`Array`] stores, reads, lists and removes files over n storage servers, one for each cloud. On
-//! the way down a file passes `segment` (sealed, coded, hashed), `upload` (to all clouds at once)
-//! and `catalog` (one transaction). On the way up `download` reads blocks from any k clouds and
-//! verifies each. `format` describes the bytes of a share.
+//! the way down a file passes `ingest` (cut into extents and segments), `sealer`, `encoder` and
+//! `share_hasher` (sealed, coded, hashed), `share_upload` (to all clouds at once) and `catalog`
+//! (one transaction). On the way up, `share_reader` reads blocks of one share and verifies each,
+//! and `read` takes them from any k clouds. `format` describes the bytes of a share.
 //!
 //! **Invariant:** a byte that goes out was verified by its block's hash and by its segment's seal.
 //! If either does not match, the read fails.
@@ -15,7 +16,10 @@
 //!
 //! use bytes::Bytes;
 //! use futures::{TryStreamExt as _, stream};
-//! use raic_array::{Array, ArrayConfig, Geometry, Keyring, PutOptions, RecoveryKey, Transfer};
+//! use raic_array::{
+//!     Array, ArrayConfig, Geometry, Keyring, MAX_STREAM, Padding, PutOptions, RecoveryKey,
+//!     Transfer,
+//! };
 //! use raic_cloud::MemoryCloud;
 //! use raic_storage::{CloudBackend, DEFAULT_CHUNK_SIZE, ServerSettings, StorageServer};
 //! # use raic_storage::{ChunkBudget, Clock, Database, GracePeriods, Holds, LeaseDb, Owner};
@@ -41,7 +45,8 @@
 //!     servers.push(Arc::new(server));
 //! }
 //! let array = Array::open(ArrayConfig {
-//!     geometry: Geometry { k: 2, n: 4 }, segment_size: ArrayConfig::SEGMENT_SIZE, survive: 1,
+//!     geometry: Geometry { k: 2, n: 4 }, segment_size: ArrayConfig::SEGMENT_SIZE,
+//!     extent_size: MAX_STREAM, padding: Padding::Padme, survive: 1,
 //!     patience: ArrayConfig::PATIENCE, keyring, sealed_keyring, servers, leasedb, holds, budget,
 //! }).await?;
 //!
@@ -59,14 +64,20 @@
 mod array;
 mod catalog;
 mod codec;
-mod download;
+mod encoder;
 mod error;
 pub mod format;
 mod galois;
 mod health;
+mod ingest;
 mod keyring;
 mod keyring_copies;
-mod segment;
+mod manifest;
+mod read;
+mod sealer;
+mod share_hasher;
+mod share_reader;
+mod share_upload;
 mod transfer;
 mod upload;
 #[cfg(test)]
@@ -78,10 +89,10 @@ pub mod fuzzing;
 
 pub use array::{Array, ArrayConfig, CloudState, PutOptions, Status};
 pub use catalog::{FileInfo, Lacking, Totals};
-pub use download::Content;
 pub use error::{ArrayError, Fault, Result};
-pub use format::Geometry;
+pub use format::{Geometry, MAX_STREAM, Padding};
 pub use health::{LastFailure, Work};
 pub use keyring::{Key, Keyring, RecoveryKey};
 pub use keyring_copies::keep_keyring_copies;
+pub use read::Content;
 pub use transfer::Transfer;

@@ -1,30 +1,27 @@
-//! Stores a stream: all shares go out at once. The slowest cloud sets the pace of all, until it is
-//! given up.
+//! Stores a file: its content is cut into extents, and each extent is a stream.
 //!
-//! Order of writes: a transaction allocates the shares that will be written, then the shares go
-//! out, then one transaction makes the file. A crash before that last transaction leaves COMING
-//! shares, which rest and are then collected. After it the file is whole. See
-//! `docs/decisions/0001-order-of-writes.md`.
-
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+//! Order of writes, for each extent in turn: a transaction allocates the shares that will be
+//! written, then the shares go out. After the last extent, one transaction makes the file. A crash
+//! before that transaction leaves COMING shares, which rest and are then collected. After it the
+//! file is whole. See `docs/decisions/0001-order-of-writes.md`.
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _, stream::FuturesUnordered};
-use raic_storage::{
-    AccountId, ShareId, ShareNum, ShareWriter, StorageError, StorageIndex, StorageServer, Stored,
-    held_by_writers,
-};
-use tokio::sync::mpsc;
-use tokio_util::task::AbortOnDropHandle;
+use futures::Stream;
+use raic_storage::{AccountId, ShareNum, StorageIndex, StorageServer, held_by_writers};
+use std::sync::Arc;
 
 use crate::{
-    ArrayError, Fault, PutOptions, Result, Transfer,
+    ArrayError, PutOptions, Result, Transfer,
     array::Inner,
-    catalog::{FileInfo, Lacking, NewFile, Stream as CatalogStream, Target},
-    format::{Header, Layout, Trailer},
+    catalog::{FileInfo, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target},
+    encoder::Encoder,
+    format::{Header, Layout, Role, Trailer, proof},
     health::{Work, shortened},
+    ingest::Ingest,
     keyring::stream_key,
-    segment::{Encoder, Sealer},
+    manifest::{Described, Manifest, Place},
+    sealer::Sealer,
+    share_upload::{QUEUE, Rule, ShareUploads},
 };
 
 /// Segments that are coded at once on the blocking pool: about 2 ms of work.
@@ -32,182 +29,32 @@ const BATCH: usize = 8;
 /// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
 /// begin.
 const IDLE: u32 = 5;
-/// Most pieces that wait for one cloud. Each is one batch.
-const QUEUE: usize = 2;
+/// The bucket of every file, for now.
+const BUCKET: &str = "files";
 
-/// The manifest of a stream, for a reader that finds a share without a catalog.
-#[derive(serde::Serialize)]
-struct Manifest<'a> {
-    name: &'a str,
-    length: u64,
-    content_hash: String,
+/// The shares that an upload has allocated so far, by the storage indexes of its streams.
+type Allocated = Vec<(StorageIndex, Vec<Target>)>;
+
+/// The hash of a file's content while it comes, and that of the extent which is being stored.
+struct Hashers {
+    file: blake3::Hasher,
+    /// `None` in the first extent: what the file has so far is the extent.
+    extent: Option<blake3::Hasher>,
 }
 
-fn manifest(name: &str, length: u64, content_hash: [u8; 32]) -> Result<Vec<u8>> {
-    let content_hash = blake3::Hash::from(content_hash).to_hex().to_string();
-    serde_json::to_vec(&Manifest {
-        name,
-        length,
-        content_hash,
-    })
-    .map_err(|e| ArrayError::Task(e.to_string()))
-}
-
-/// The lengths that follow from the size that the caller announced before the upload.
-#[derive(Clone, Copy, Debug)]
-struct Announced {
-    /// Bytes of content, as announced.
-    size: u64,
-    /// Bytes of each share.
-    share_length: u64,
-}
-
-/// Bytes of a share's beginning that are read back.
-const SAMPLE: usize = 64 << 10;
-/// Longest time that reading the sample back may take. A cloud that is slower is not a liar.
-const SAMPLING: Duration = Duration::from_secs(10);
-
-/// The beginning of a share, which is read back once the share is stored. So a cloud that loses or
-/// changes shares is found while the content is still elsewhere, and not when it is needed.
-#[derive(Debug, Default)]
-struct Sample(Vec<u8>);
-
-impl Sample {
-    fn take(&mut self, bytes: &Bytes) {
-        let room = SAMPLE - self.0.len();
-        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    async fn compare(self, server: &StorageServer, id: ShareId) -> Result<(), WriteFault> {
-        let cloud = server.name();
-        let read = async {
-            let mut pieces = server.read(id, 0..self.0.len() as u64).await?;
-            let mut offset = 0;
-            while let Some(piece) = pieces.next().await.transpose()? {
-                let past = offset + piece.len();
-                if self.0.get(offset..past) != Some(&piece[..]) {
-                    return Ok(false);
-                }
-                offset = past;
-            }
-            Ok::<_, StorageError>(offset == self.0.len())
-        };
-        match tokio::time::timeout(SAMPLING, read).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => {
-                tracing::error!(
-                    "cloud {cloud:?} returned other bytes than were stored a moment before: do not \
-                     trust it"
-                );
-                Err(format!("cloud {cloud:?}: it returned other bytes than were stored").into())
-            }
-            // The share may appear late, or the cloud may answer later. Reads and walks will show
-            // it.
-            Ok(Err(e)) => {
-                tracing::warn!("cloud {cloud:?}: the share just stored cannot be read back: {e}");
-                Ok(())
-            }
-            Err(_) => {
-                tracing::warn!(
-                    "cloud {cloud:?}: the share just stored was not read back within {} s",
-                    SAMPLING.as_secs()
-                );
-                Ok(())
+impl Hashers {
+    fn update(&mut self, segments: &[Vec<u8>]) {
+        for segment in segments {
+            self.file.update(segment);
+            if let Some(extent) = &mut self.extent {
+                extent.update(segment);
             }
         }
     }
-}
 
-/// A piece of a share, for the task that writes it.
-enum Piece {
-    Bytes(Bytes),
-    End,
-}
-
-/// One share on its way to one cloud.
-struct ShareUpload {
-    share: ShareNum,
-    cloud: String,
-    domain: String,
-    /// Queue of pieces to the task that writes the share; `None` once the share failed.
-    queue: Option<mpsc::Sender<Piece>>,
-    task: AbortOnDropHandle<Result<Stored, WriteFault>>,
-}
-
-/// The reason why a share was not stored.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct WriteFault {
-    text: String,
-    is_full: bool,
-}
-
-impl From<StorageError> for WriteFault {
-    fn from(e: StorageError) -> Self {
-        Self {
-            text: e.to_string(),
-            is_full: e.is_full(),
-        }
+    fn of_extent(&self) -> [u8; 32] {
+        self.extent.as_ref().unwrap_or(&self.file).finalize().into()
     }
-}
-
-impl From<String> for WriteFault {
-    fn from(text: String) -> Self {
-        Self {
-            text,
-            is_full: false,
-        }
-    }
-}
-
-fn begin_share(
-    server: Arc<StorageServer>,
-    id: ShareId,
-    length: Option<u64>,
-    (transfer, takes_sample): (Transfer, bool),
-) -> ShareUpload {
-    let (queue, pieces) = mpsc::channel(QUEUE);
-    let (cloud, domain) = (server.name().to_owned(), server.domain().to_owned());
-    let task = AbortOnDropHandle::new(tokio::spawn(async move {
-        let sample = takes_sample.then(Sample::default);
-        write_share(&server, id, length, pieces, (transfer, sample)).await
-    }));
-    ShareUpload {
-        share: id.share,
-        cloud,
-        domain,
-        queue: Some(queue),
-        task,
-    }
-}
-
-async fn write_share(
-    server: &StorageServer,
-    id: ShareId,
-    length: Option<u64>,
-    mut pieces: mpsc::Receiver<Piece>,
-    (transfer, mut sample): (Transfer, Option<Sample>),
-) -> Result<Stored, WriteFault> {
-    let mut writer: Box<dyn ShareWriter> = server.create(id, length).await?;
-    while let Some(piece) = pieces.recv().await {
-        match piece {
-            Piece::Bytes(bytes) => {
-                let length = bytes.len();
-                if let Some(sample) = &mut sample {
-                    sample.take(&bytes);
-                }
-                writer.write(bytes).await?;
-                transfer.add(server.name(), length);
-            }
-            Piece::End => {
-                let stored = writer.finish().await?;
-                if let Some(sample) = sample {
-                    sample.compare(server, id).await?;
-                }
-                return Ok(stored);
-            }
-        }
-    }
-    Err("the upload was given up".to_owned().into())
 }
 
 impl Inner {
@@ -223,10 +70,18 @@ impl Inner {
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
     {
+        let PutOptions {
+            transfer,
+            size,
+            account,
+        } = options;
         // Before a cloud is asked: a misspelt name is answered at once.
-        let account = match &options.account {
-            Some(name) => self.catalog.leasedb().storing_account(name).await?.id,
-            None => AccountId::ANONYMOUS,
+        let (account, account_name) = match account {
+            Some(name) => {
+                let account = self.catalog.leasedb().storing_account(&name).await?;
+                (account.id, account.name)
+            }
+            None => (AccountId::ANONYMOUS, "anonymous".to_owned()),
         };
         self.keyring_is_stored().await?;
         // Without the clouds that failed lately, the file would be refused. Perhaps they are back.
@@ -237,58 +92,51 @@ impl Inner {
         if others.len() < self.needed() {
             self.that_answer(suspects).await;
         }
-        let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
-        let PutOptions { transfer, size, .. } = options;
-        let target = |(s, share): (&Arc<StorageServer>, u8)| Target {
-            share: ShareNum(share),
-            server: s.id(),
+        let leasedb = self.catalog.leasedb();
+        let file = Described {
+            database: leasedb.identity().await?.database,
+            sequence: self.catalog.sequence().await?,
+            file: StorageIndex::random().map_err(|_| ArrayError::Randomness)?,
+            bucket: BUCKET.to_owned(),
+            name,
+            account: account_name,
+            modified: leasedb.now(),
         };
-        let targets: Vec<Target> = self.servers.iter().zip(0..).map(target).collect();
-        let layout = |length| Layout {
-            geometry: self.geometry,
-            segment_size: self.segment_size,
-            length,
-            manifest_length: 0,
-        };
-        // The length includes the manifest, whose length follows from the name and the size.
-        let reserve = match size {
-            Some(size) => {
-                let manifest_length = manifest(&name, size, [0; 32])?.len();
-                let manifest_length =
-                    u32::try_from(manifest_length).map_err(|e| ArrayError::Task(e.to_string()))?;
-                Layout {
-                    manifest_length,
-                    ..layout(size)
-                }
-                .share_length()
-            }
-            None => 0,
+        let first = match size {
+            Some(size) => Some(self.share_length(&file, size.min(self.extent_size))?),
+            None => None,
         };
         // This comes before the upload holds anything: it waits for memory without holding any.
-        let _reserved = self
-            .budget
-            .reserve(self.held_by_upload(size.map(|_| reserve)))
-            .await;
-        self.catalog
-            .begin(index, targets.clone(), account, reserve)
-            .await?;
+        let _reserved = self.budget.reserve(self.held_by_upload(first)).await;
+        let mut allocated = Allocated::new();
+        let ingest = Ingest::new(content, size, self.patience * IDLE);
         let stored = async {
             let file = self
-                .store_stream(
-                    index,
-                    name,
-                    content,
-                    size.map(|size| Announced {
-                        size,
-                        share_length: reserve,
-                    }),
-                    transfer,
-                )
+                .store_extents(&file, ingest, (size, account), &transfer, &mut allocated)
                 .await?;
-            self.catalog.commit(file, targets.clone(), account).await
+            self.catalog.commit(file, account).await
         };
         let stored = stored.await;
-        let lacking: Vec<(&str, &str)> = match &stored {
+        self.learn(&stored);
+        if stored.is_err() {
+            // A commit that came through although it was reported as failed has left nothing to
+            // abandon.
+            for (index, targets) in allocated {
+                if let Err(e) = self.catalog.abandon(index, targets).await {
+                    tracing::warn!(
+                        "the shares of {index} are only deleted after the next start: {e}"
+                    );
+                }
+            }
+        }
+        // The shares of the replaced file, and the parts of failed shares, are to be collected.
+        self.servers.iter().for_each(|server| server.wake());
+        stored
+    }
+
+    /// Learns from the outcome of an upload which clouds failed.
+    fn learn(&self, stored: &Result<FileInfo>) {
+        let lacking: Vec<(&str, &str)> = match stored {
             Ok(file) => file
                 .lacking
                 .iter()
@@ -303,16 +151,31 @@ impl Inner {
         for (cloud, why) in lacking {
             self.health.failed(cloud, Work::Storing, why);
         }
-        if stored.is_err() {
-            // A commit that came through although it was reported as failed has left nothing to
-            // abandon.
-            if let Err(e) = self.catalog.abandon(index, targets).await {
-                tracing::warn!("the shares of {index} are only deleted after the next start: {e}");
-            }
-        }
-        // The shares of the replaced file, and the parts of failed shares, are to be collected.
-        self.servers.iter().for_each(|server| server.wake());
-        stored
+    }
+
+    /// The layout of a stream that holds `length` bytes of content.
+    fn layout(&self, length: u64, manifest: &[u8]) -> Result<Layout> {
+        let manifest_length =
+            u32::try_from(manifest.len()).map_err(|e| ArrayError::Task(e.to_string()))?;
+        Ok(Layout {
+            geometry: self.geometry,
+            segment_size: self.segment_size,
+            padded: self.padding.padded(length),
+            manifest_length,
+        })
+    }
+
+    /// Returns the length of each share of an extent, in bytes. It includes the manifest, whose
+    /// length follows from the file's name.
+    fn share_length(&self, file: &Described, length: u64) -> Result<u64> {
+        // No extent of the file has a longer manifest than one at its furthest place.
+        let at = Place {
+            position: u64::MAX,
+            offset: u64::MAX,
+            is_last: true,
+        };
+        let manifest = Manifest::of_extent(file, at, length, [0; 32]).encode()?;
+        Ok(self.layout(length, &manifest)?.share_length())
     }
 
     /// Returns the most bytes that an upload holds: pieces that wait for its clouds, and the chunks
@@ -325,339 +188,235 @@ impl Inner {
         held_by_writers(n, share_length) + n as u64 * share_length.min(batches)
     }
 
-    async fn store_stream<S, E>(
+    /// Stores a content extent by extent. An empty content is one extent, too.
+    async fn store_extents<S, E>(
         &self,
-        index: StorageIndex,
-        name: String,
-        mut content: S,
-        announced: Option<Announced>,
-        transfer: Transfer,
+        file: &Described,
+        mut ingest: Ingest<S>,
+        (size, account): (Option<u64>, AccountId),
+        transfer: &Transfer,
+        allocated: &mut Allocated,
     ) -> Result<NewFile>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
     {
-        let key = stream_key()?;
-        let (generation, wrapped_key) = self.keyring.wrap(index, &key)?;
+        let mut hashers = Hashers {
+            file: blake3::Hasher::new(),
+            extent: None,
+        };
+        let mut extents: Vec<NewExtent> = Vec::new();
+        let mut offset = 0;
+        loop {
+            let length = size.map(|size| (size - offset).min(self.extent_size));
+            let at = Place {
+                position: extents.len() as u64,
+                offset,
+                is_last: false,
+            };
+            let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
+            let target = |(s, share): (&Arc<StorageServer>, u8)| Target {
+                share: ShareNum(share),
+                server: s.id(),
+            };
+            let targets: Vec<Target> = self.servers.iter().zip(0..).map(target).collect();
+            let share_length = match length {
+                Some(length) => Some(self.exact_share_length(file, at, length, size)?),
+                None => None,
+            };
+            let reserve = share_length.unwrap_or(0);
+            self.catalog
+                .begin(index, targets.clone(), account, reserve)
+                .await?;
+            allocated.push((index, targets.clone()));
+            let streaming = Streaming {
+                index,
+                at,
+                share_length,
+                targets,
+            };
+            let (extent, after) = self
+                .store_stream(file, streaming, &mut ingest, hashers, transfer)
+                .await?;
+            offset += extent.length;
+            hashers = after;
+            extents.push(extent);
+            if ingest.has_ended().await? {
+                break;
+            }
+            hashers.extent = Some(blake3::Hasher::new());
+        }
+        Ok(NewFile {
+            name: file.name.clone(),
+            version: file.file,
+            content_hash: hashers.file.finalize().into(),
+            size: offset,
+            extents,
+        })
+    }
+
+    fn exact_share_length(
+        &self,
+        file: &Described,
+        at: Place,
+        length: u64,
+        size: Option<u64>,
+    ) -> Result<u64> {
+        let is_last = size.is_some_and(|size| at.offset + length == size);
+        let at = Place { is_last, ..at };
+        let manifest = Manifest::of_extent(file, at, length, [0; 32]).encode()?;
+        Ok(self.layout(length, &manifest)?.share_length())
+    }
+
+    /// Stores the next extent of a content as a stream.
+    async fn store_stream<S, E>(
+        &self,
+        file: &Described,
+        streaming: Streaming,
+        ingest: &mut Ingest<S>,
+        mut hashers: Hashers,
+        transfer: &Transfer,
+    ) -> Result<(NewExtent, Hashers)>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
+        E: std::fmt::Display,
+    {
+        let Streaming {
+            index,
+            at,
+            share_length,
+            targets,
+        } = streaming;
         let header = Header {
             array: self.keyring.array,
             index,
             share: ShareNum(0),
             geometry: self.geometry,
+            role: Role::File,
             segment_size: self.segment_size,
+            may_ignore: 0,
         };
-        let sealer = Sealer::new(&key, &self.keyring.array, index);
+        let key = stream_key()?;
+        let sealer = Sealer::new(&key, &self.keyring.array, index, Role::File);
         let mut encoder = Encoder::new(self.codec.clone(), sealer, header);
-        let mut uploads = Uploads {
-            shares: self
-                .servers
-                .iter()
-                .zip(0..)
-                .map(|(s, i)| {
-                    let takes_sample = self.health.takes_sample(s.name());
-                    let length = announced.map(|announced| announced.share_length);
-                    begin_share(
-                        s.clone(),
-                        ShareId {
-                            index,
-                            share: ShareNum(i),
-                        },
-                        length,
-                        (transfer.clone(), takes_sample),
-                    )
-                })
-                .collect(),
-            k: usize::from(self.geometry.k),
+        let mut uploads = ShareUploads::begin(
+            index,
+            &self.servers,
+            share_length,
+            |server| self.health.takes_sample(server.name()),
+            transfer,
+            self.rule(),
+        );
+
+        let segment_size = self.segment_size as usize;
+        let (mut length, mut padding, mut is_at_end) = (0_u64, 0_u64, false);
+        while !is_at_end || padding > 0 {
+            let mut batch = Vec::new();
+            if !is_at_end {
+                let left = self.extent_size - length;
+                batch = ingest.segments(BATCH, segment_size, left).await?;
+                length += batch.iter().map(|s| s.len() as u64).sum::<u64>();
+                is_at_end = length == self.extent_size || ingest.has_ended().await?;
+                if is_at_end {
+                    padding = self.padding.padded(length) - length;
+                }
+            }
+            let work = move || {
+                hashers.update(&batch);
+                let padding = pad(&mut batch, segment_size, padding);
+                let pieces = encoder.encode(batch)?;
+                Ok::<_, ArrayError>((encoder, hashers, padding, pieces))
+            };
+            let pieces;
+            (encoder, hashers, padding, pieces) = tokio::task::spawn_blocking(work).await??;
+            uploads.send(pieces).await?;
+        }
+        let at = Place {
+            is_last: ingest.has_ended().await?,
+            ..at
+        };
+        let content_hash = hashers.of_extent();
+        let manifest = Manifest::of_extent(file, at, length, content_hash).encode()?;
+        let layout = self.layout(length, &manifest)?;
+        let ended = tokio::task::spawn_blocking(move || encoder.finish(&manifest)).await??;
+        uploads.send(ended.pieces).await?;
+        // What the key proves is known now.
+        let key = self
+            .keyring
+            .wrap(index, &key, &proof(&header, &layout, &ended.roots))?;
+        let trailers = ended.page_hashes.into_iter().map(|page_hashes| {
+            let trailer = Trailer {
+                padded: layout.padded,
+                manifest_length: layout.manifest_length,
+                key,
+                page_hashes,
+                roots: ended.roots.clone(),
+            };
+            trailer.encode().into()
+        });
+        uploads.send(trailers.collect()).await?;
+        let shares = uploads.finish().await?;
+        let lacking = shares
+            .lacking
+            .into_iter()
+            .map(|(share, cloud, why)| Lacking {
+                share,
+                cloud,
+                reason: shortened(&why),
+            });
+        let extent = NewExtent {
+            stream: CatalogStream {
+                index,
+                layout,
+                key,
+                roots: ended.roots,
+                placements: Vec::new(),
+            },
+            length,
+            targets,
+            stored: shares.stored,
+            lacking: lacking.collect(),
+        };
+        Ok((extent, hashers))
+    }
+
+    fn rule(&self) -> Rule {
+        Rule {
+            k: self.geometry.k.into(),
             survive: self.survive,
             needed: self.needed(),
             patience: self.patience,
-            lacking: Vec::new(),
-        };
-
-        let mut hasher = blake3::Hasher::new();
-        let mut received = 0_u64;
-        let segment_size = self.segment_size as usize;
-        let mut batch: Vec<Vec<u8>> = Vec::new();
-        let mut filling: Vec<u8> = Vec::with_capacity(segment_size);
-        // An upload does not hold its memory for a sender that sends nothing.
-        let idle = self.patience * IDLE;
-        let stopped = |_| ArrayError::Content(format!("nothing came for {idle:?}"));
-        while let Some(piece) = tokio::time::timeout(idle, content.next())
-            .await
-            .map_err(stopped)?
-        {
-            let mut piece = piece.map_err(|e| ArrayError::Content(e.to_string()))?;
-            received += piece.len() as u64;
-            // Memory and quota were reserved for the announced size. A file that changes while it
-            // is sent is another file.
-            if let Some(Announced { size, .. }) =
-                announced.filter(|announced| received > announced.size)
-            {
-                return Err(ArrayError::Content(format!(
-                    "it is longer than the {size} bytes that were announced"
-                )));
-            }
-            while !piece.is_empty() {
-                let room = segment_size - filling.len();
-                filling.extend_from_slice(&piece.split_to(room.min(piece.len())));
-                if filling.len() == segment_size {
-                    // There is room for the tag, which sealing adds.
-                    batch.push(std::mem::replace(
-                        &mut filling,
-                        Vec::with_capacity(segment_size + 16),
-                    ));
-                }
-                if batch.len() == BATCH {
-                    (encoder, hasher) = uploads
-                        .encode(encoder, hasher, std::mem::take(&mut batch), false)
-                        .await?;
-                }
-            }
-        }
-        if let Some(Announced { size, .. }) =
-            announced.filter(|announced| received < announced.size)
-        {
-            return Err(ArrayError::Content(format!(
-                "it ended after {received} of the {size} bytes that were announced"
-            )));
-        }
-        if !filling.is_empty() {
-            batch.push(filling);
-        }
-        if !batch.is_empty() {
-            (encoder, hasher) = uploads.encode(encoder, hasher, batch, false).await?;
-        }
-
-        let length = received;
-        let content_hash = *hasher.finalize().as_bytes();
-        let manifest = manifest(&name, length, content_hash)?;
-        let manifest_length =
-            u32::try_from(manifest.len()).map_err(|e| ArrayError::Task(e.to_string()))?;
-        let (encoder, _) = uploads
-            .encode(encoder, hasher, vec![manifest], true)
-            .await?;
-        let (page_hashes, roots): (Vec<_>, Vec<_>) = encoder.finish().into_iter().unzip();
-        let trailer = |page_hashes| {
-            let roots = roots.clone();
-            Trailer {
-                length,
-                manifest_length,
-                generation,
-                wrapped_key,
-                page_hashes,
-                roots,
-            }
-            .encode()
-            .into()
-        };
-        uploads
-            .send(page_hashes.into_iter().map(trailer).collect())
-            .await?;
-        let stored = uploads.finish().await?;
-
-        let layout = Layout {
-            geometry: self.geometry,
-            segment_size: self.segment_size,
-            length,
-            manifest_length,
-        };
-        let stream = CatalogStream {
-            index,
-            layout,
-            generation,
-            wrapped_key,
-            roots,
-            placements: Vec::new(),
-        };
-        let lacking = uploads
-            .lacking
-            .into_iter()
-            .map(|(share, cloud, fault)| Lacking {
-                share,
-                cloud,
-                reason: shortened(&fault.text),
-            });
-        Ok(NewFile {
-            name,
-            content_hash,
-            stream,
-            stored,
-            lacking: lacking.collect(),
-        })
-    }
-}
-
-/// All shares of one stream, on their way to their clouds.
-struct Uploads {
-    shares: Vec<ShareUpload>,
-    k: usize,
-    survive: usize,
-    needed: usize,
-    patience: Duration,
-    lacking: Vec<(ShareNum, String, WriteFault)>,
-}
-
-impl Uploads {
-    /// Codes segments and sends their blocks. `last` marks the manifest, which is not hashed as
-    /// content. Gives encoder and hasher back.
-    async fn encode(
-        &mut self,
-        mut encoder: Encoder,
-        mut hasher: blake3::Hasher,
-        segments: Vec<Vec<u8>>,
-        last: bool,
-    ) -> Result<(Encoder, blake3::Hasher)> {
-        let work = move || {
-            if !last {
-                segments.iter().for_each(|s| {
-                    hasher.update(s);
-                });
-            }
-            let pieces = encoder.encode(segments, last)?;
-            Ok::<_, ArrayError>((encoder, hasher, pieces))
-        };
-        let (encoder, hasher, pieces) = tokio::task::spawn_blocking(work).await??;
-        self.send(pieces).await?;
-        Ok((encoder, hasher))
-    }
-
-    /// Hands every share its next piece. It waits for room, and gives up shares that take too long.
-    async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
-        let waiting =
-            self.shares
-                .iter()
-                .zip(pieces)
-                .enumerate()
-                .filter_map(|(i, (share, piece))| {
-                    let queue = share.queue.clone()?;
-                    Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
-                });
-        let sent = patiently(waiting.collect(), self.needed, self.patience).await;
-        for i in 0..self.shares.len() {
-            let sent = sent
-                .iter()
-                .find(|(number, _)| *number == i)
-                .map(|(_, sent)| *sent);
-            if self.shares[i].queue.is_some() && sent != Some(true) {
-                self.give_up(i, sent.is_none()).await;
-            }
-        }
-        self.require_enough()
-    }
-
-    /// Ends all shares. Returns those that were stored.
-    async fn finish(&mut self) -> Result<Vec<(ShareNum, Stored)>> {
-        let mut open: Vec<_> = self
-            .shares
-            .iter_mut()
-            .filter(|share| share.queue.is_some())
-            .collect();
-        let waiting = open.iter_mut().enumerate().map(|(i, share)| async move {
-            // A share that failed meanwhile reports that by its outcome.
-            if let Some(queue) = share.queue.take() {
-                let _ = queue.send(Piece::End).await;
-            }
-            (i, outcome(&mut share.task).await)
-        });
-        let waiting: FuturesUnordered<_> = waiting.collect();
-        let ended = patiently(waiting, self.needed, self.patience).await;
-        let mut stored = Vec::new();
-        for (i, share) in open.into_iter().enumerate() {
-            match ended.iter().find(|(number, _)| *number == i) {
-                Some((_, Ok(kept))) => stored.push((share.share, *kept)),
-                given_up => {
-                    let fault = match given_up {
-                        Some((_, Err(fault))) => fault.clone(),
-                        _ => too_slow(&share.cloud, self.patience).into(),
-                    };
-                    tracing::warn!("share {} was given up: {}", share.share, fault.text);
-                    self.lacking.push((share.share, share.cloud.clone(), fault));
-                }
-            }
-        }
-        self.require_enough()?;
-        Ok(stored)
-    }
-
-    /// Gives up a share whose cloud is too slow (`slow`), or whose task has ended.
-    async fn give_up(&mut self, share: usize, slow: bool) {
-        let share = &mut self.shares[share];
-        share.queue = None;
-        let fault = if slow {
-            share.task.abort();
-            too_slow(&share.cloud, self.patience).into()
-        } else {
-            let ended = outcome(&mut share.task).await.err();
-            ended.unwrap_or_else(|| "it ended early".to_owned().into())
-        };
-        tracing::warn!("share {} was given up: {}", share.share, fault.text);
-        self.lacking.push((share.share, share.cloud.clone(), fault));
-    }
-
-    /// Requires that enough shares are left: the file must survive the loss of `survive` more
-    /// failure domains.
-    fn require_enough(&self) -> Result<()> {
-        let n = self.shares.len();
-        let stored = n - self.lacking.len();
-        // Clouds of one failure domain are lost together.
-        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-        for share in self
-            .shares
-            .iter()
-            .filter(|s| !self.lacking.iter().any(|(number, ..)| *number == s.share))
-        {
-            *domains.entry(&share.domain).or_default() += 1;
-        }
-        let mut domains: Vec<usize> = domains.into_values().collect();
-        domains.sort_unstable_by(|a, b| b.cmp(a));
-        let left: usize = domains.iter().skip(self.survive).sum();
-        if stored >= self.needed && (left >= self.k || self.lacking.is_empty()) {
-            return Ok(());
-        }
-        let faults = self.lacking.iter().map(|(_, cloud, fault)| Fault {
-            cloud: cloud.clone(),
-            text: fault.text.clone(),
-        });
-        let is_full = self.lacking.iter().all(|(.., fault)| fault.is_full);
-        Err(ArrayError::TooFewClouds {
-            stored,
-            n,
-            needed: self.needed,
-            is_full,
-            faults: faults.collect(),
-        })
-    }
-}
-
-/// Waits for futures and returns the outputs that came. It waits long until as many as are `needed`
-/// have come. After that it goes on as long as the next one comes within `patience`.
-async fn patiently<F: Future>(
-    mut waiting: FuturesUnordered<F>,
-    needed: usize,
-    patience: Duration,
-) -> Vec<F::Output> {
-    let mut done = Vec::new();
-    loop {
-        // On a slow line all clouds are slow, and no cloud waits for another.
-        let patience = if done.len() < needed {
-            patience * 5
-        } else {
-            patience
-        };
-        match tokio::time::timeout(patience, waiting.next()).await {
-            Ok(Some(one)) => done.push(one),
-            Ok(None) | Err(_) => return done,
         }
     }
 }
 
-fn too_slow(cloud: &str, patience: Duration) -> String {
-    format!("cloud {cloud:?}: too slow: it took nothing for {patience:?} while the others waited")
+/// Adds zeros to the last segments of a content, up to a whole batch. Returns how many bytes are
+/// still to be added.
+fn pad(batch: &mut Vec<Vec<u8>>, segment_size: usize, padding: u64) -> u64 {
+    let mut left = padding;
+    let mut zeros = |room: usize| {
+        let count = usize::try_from(left).unwrap_or(usize::MAX).min(room);
+        left -= count as u64;
+        count
+    };
+    if let Some(last) = batch.last_mut() {
+        let count = zeros(segment_size - last.len());
+        last.resize(last.len() + count, 0);
+    }
+    while batch.len() < BATCH {
+        match zeros(segment_size) {
+            0 => break,
+            count => batch.push(vec![0; count]),
+        }
+    }
+    left
 }
 
-/// Waits for the end of a share's task, and returns the objects and bytes that were stored.
-async fn outcome(
-    task: &mut AbortOnDropHandle<Result<Stored, WriteFault>>,
-) -> Result<Stored, WriteFault> {
-    task.await.unwrap_or_else(|e| Err(e.to_string().into()))
+/// A stream that is about to be stored.
+struct Streaming {
+    index: StorageIndex,
+    at: Place,
+    /// Bytes of each share, if they are known.
+    share_length: Option<u64>,
+    targets: Vec<Target>,
 }

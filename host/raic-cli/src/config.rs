@@ -45,6 +45,8 @@ pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it 
 # already, or if every cloud took its share.
 k = 2
 survive = 1
+# padding = "padme"           # hides exact lengths from the clouds, for up to 12 % more space;
+#                             # "none" is the default
 
 [storage]
 # These settings apply to all clouds. The values are the defaults.
@@ -190,6 +192,26 @@ pub(crate) struct ArraySection {
     pub(crate) k: u8,
     #[serde(default = "one")]
     pub(crate) survive: usize,
+    #[serde(default)]
+    pub(crate) padding: PaddingSetting,
+}
+
+/// The setting `padding` of the array.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum PaddingSetting {
+    #[default]
+    None,
+    Padme,
+}
+
+impl From<PaddingSetting> for raic_array::Padding {
+    fn from(setting: PaddingSetting) -> Self {
+        match setting {
+            PaddingSetting::None => Self::None,
+            PaddingSetting::Padme => Self::Padme,
+        }
+    }
 }
 
 fn one() -> usize {

@@ -4,7 +4,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use raic_array::{Array, ArrayConfig, ArrayError, Geometry, Keyring, keep_keyring_copies};
+use raic_array::{
+    Array, ArrayConfig, ArrayError, Geometry, Keyring, MAX_STREAM, keep_keyring_copies,
+};
 use raic_gateway::Opened;
 use raic_storage::{
     Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, Retired,
@@ -179,6 +181,8 @@ pub(super) async fn open(
                     n: u8::try_from(servers.len()).unwrap_or(u8::MAX),
                 },
                 segment_size: ArrayConfig::SEGMENT_SIZE,
+                extent_size: MAX_STREAM,
+                padding: section.padding.into(),
                 survive: section.survive,
                 patience: ArrayConfig::PATIENCE,
                 keyring,

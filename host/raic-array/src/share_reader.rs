@@ -1,0 +1,162 @@
+//! Reads the blocks of one share, each verified against the share's root in the catalog. It needs
+//! no key.
+
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
+
+use bytes::{Bytes, BytesMut};
+use futures::TryStreamExt as _;
+use parking_lot::Mutex;
+use raic_storage::{ShareId, StorageError, StorageServer};
+
+use crate::{
+    Transfer,
+    format::{GROUP, HASH, Hash, Header, Layout, root},
+    share_hasher::is_authentic,
+};
+
+/// Most hash pages that are remembered.
+const REMEMBERED: usize = 4;
+
+/// One share of a stream, on the server that keeps it.
+pub(crate) struct ShareReader {
+    server: Arc<StorageServer>,
+    /// The share's header, made from the catalog.
+    header: Header,
+    layout: Layout,
+    /// The share's root in the catalog; `None` if the catalog lacks it.
+    root: Option<Hash>,
+    transfer: Transfer,
+    /// Hashes of the share's pages, once they were verified against the root.
+    pages: Mutex<Option<Arc<Vec<Hash>>>>,
+    /// The last few hash pages that were verified, by the number of their group.
+    page_cache: Mutex<BTreeMap<u64, Bytes>>,
+}
+
+impl ShareReader {
+    pub(crate) fn new(
+        server: Arc<StorageServer>,
+        header: Header,
+        layout: Layout,
+        root: Option<Hash>,
+        transfer: Transfer,
+    ) -> Self {
+        Self {
+            server,
+            header,
+            layout,
+            root,
+            transfer,
+            pages: Mutex::default(),
+            page_cache: Mutex::default(),
+        }
+    }
+
+    /// Name of the cloud that has the share.
+    pub(crate) fn cloud(&self) -> &str {
+        self.server.name()
+    }
+
+    pub(crate) fn server(&self) -> &Arc<StorageServer> {
+        &self.server
+    }
+
+    pub(crate) fn share(&self) -> raic_storage::ShareNum {
+        self.header.share
+    }
+
+    /// Reads the blocks of some segments of one group. A block with a wrong hash is `None`.
+    ///
+    /// # Errors
+    /// Fails with a sentence that names the cloud.
+    pub(crate) async fn blocks(&self, segments: Range<u64>) -> Result<Vec<Option<Bytes>>, String> {
+        let layout = &self.layout;
+        let group = segments.start / GROUP;
+        let start = layout.block_offset(segments.start);
+        let last = segments.end - 1;
+        let end = layout.block_offset(last) + layout.block_length(last);
+        let (page, whole) = futures::join!(self.page(group), self.part(start..end));
+        let (page, mut whole) = (page?, whole?);
+        let blocks = segments.map(|segment| {
+            let length = layout.block_length(segment) as usize;
+            (segment, whole.split_to(length))
+        });
+        let blocks: Vec<_> = blocks.collect();
+        let judge = move |(segment, block): (u64, Bytes)| {
+            is_authentic(&block, &page, segment % GROUP).then_some(block)
+        };
+        let judged = tokio::task::spawn_blocking(move || blocks.into_iter().map(judge).collect());
+        judged.await.map_err(|e| e.to_string())
+    }
+
+    /// Returns a group's hash page, verified.
+    async fn page(&self, group: u64) -> Result<Bytes, String> {
+        let known = self.page_cache.lock().get(&group).cloned();
+        if let Some(page) = known {
+            return Ok(page);
+        }
+        let start = self.layout.page_offset(group);
+        let range = start..start + self.layout.blocks_in(group) * HASH as u64;
+        let (hashes, page) = futures::join!(self.page_hashes(), self.part(range));
+        let (hashes, page) = (hashes?, page?);
+        let hash: Hash = blake3::hash(&page).into();
+        if hashes.get(group as usize) != Some(&hash) {
+            return Err(self.lie("a page of hashes is not the one that was stored"));
+        }
+        let mut cache = self.page_cache.lock();
+        cache.insert(group, page.clone());
+        while cache.len() > REMEMBERED {
+            cache.pop_first();
+        }
+        Ok(page)
+    }
+
+    /// Returns the hashes of the share's pages, verified.
+    async fn page_hashes(&self) -> Result<Arc<Vec<Hash>>, String> {
+        let known = self.pages.lock().clone();
+        if let Some(hashes) = known {
+            return Ok(hashes);
+        }
+        let part = self.part(self.layout.page_hashes()).await?;
+        let (hashes, _) = part.as_chunks::<HASH>();
+        if self.root != Some(root(&self.header.encode(), hashes)) {
+            return Err(self.lie("its hashes are not those that were stored"));
+        }
+        let hashes = Arc::new(hashes.to_vec());
+        *self.pages.lock() = Some(hashes.clone());
+        Ok(hashes)
+    }
+
+    /// Reads a part of the share as a whole. It is at most a batch of blocks.
+    async fn part(&self, range: Range<u64>) -> Result<Bytes, String> {
+        let length = (range.end - range.start) as usize;
+        let id = ShareId {
+            index: self.header.index,
+            share: self.header.share,
+        };
+        let gather = async {
+            let mut pieces = self.server.read(id, range).await?;
+            let mut whole = BytesMut::with_capacity(length);
+            while let Some(piece) = pieces.try_next().await? {
+                self.transfer.add(self.server.name(), piece.len());
+                whole.extend_from_slice(&piece);
+            }
+            Ok::<_, StorageError>(whole.freeze())
+        };
+        let whole = gather.await.map_err(|e| e.to_string())?;
+        if whole.len() == length {
+            Ok(whole)
+        } else {
+            Err(self.lie("it returned another length than was requested"))
+        }
+    }
+
+    /// Makes the sentence for a share whose cloud returned wrong bytes.
+    pub(crate) fn lie(&self, what: &str) -> String {
+        format!(
+            "cloud {:?}: share {} of {}: {what}",
+            self.cloud(),
+            self.header.share,
+            self.header.index
+        )
+    }
+}

@@ -1,0 +1,173 @@
+//! Arrays over clouds in memory that are wiped, are corrupted, or fail.
+
+#![allow(dead_code, reason = "each test uses a part")]
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::{TryStreamExt as _, stream};
+use raic_array::{
+    Array, ArrayConfig, ArrayError, Geometry, Keyring, MAX_STREAM, Padding, PutOptions,
+    RecoveryKey, Transfer,
+};
+use raic_cloud::{Breaker, FaultPlan, Faulty, MemoryCloud};
+use raic_storage::{
+    ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb, Owner,
+    ServerSettings, StorageServer, Supervisor,
+};
+
+pub(crate) struct Rig {
+    pub(crate) clouds: Vec<Arc<Faulty<MemoryCloud>>>,
+    pub(crate) keyring: Keyring,
+    pub(crate) sealed: Bytes,
+    pub(crate) patience: Duration,
+    pub(crate) domains: Vec<&'static str>,
+    pub(crate) extent_size: u64,
+    pub(crate) padding: Padding,
+    pub(crate) budget: ChunkBudget,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// An array with its background work.
+#[derive(Debug)]
+pub(crate) struct Running {
+    pub(crate) array: Array,
+    _supervisor: Supervisor,
+}
+
+impl std::ops::Deref for Running {
+    type Target = Array;
+
+    fn deref(&self) -> &Array {
+        &self.array
+    }
+}
+
+impl Rig {
+    pub(crate) fn new(n: usize) -> Self {
+        let sound = |i| Faulty::new(MemoryCloud::new(format!("c{i}")), 0, FaultPlan::default());
+        let clouds = (0..n).map(|i| Arc::new(sound(i))).collect();
+        let keyring = Keyring::generate().unwrap();
+        let sealed = Bytes::from(keyring.seal(&RecoveryKey::generate().unwrap()).unwrap());
+        let patience = ArrayConfig::PATIENCE;
+        let (budget, folder) = (ChunkBudget::default(), tempfile::tempdir().unwrap());
+        Self {
+            clouds,
+            keyring,
+            sealed,
+            patience,
+            domains: Vec::new(),
+            extent_size: MAX_STREAM,
+            padding: Padding::None,
+            budget,
+            folder,
+        }
+    }
+
+    pub(crate) async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Running, ArrayError> {
+        let database = Database::open(&self.folder.path().join("raic.db")).unwrap();
+        let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default()).await?;
+        let identity = leasedb.identity().await?;
+        let owner = Owner {
+            array: keyring.array,
+            key: keyring.owner_key(),
+            identity,
+        };
+        let holds = Holds::default();
+        let mut servers = Vec::new();
+        for (i, cloud) in self.clouds.iter().enumerate() {
+            // As in the daemon, a cloud that failed is left alone for a while.
+            let cloud = Arc::new(Breaker::new(cloud.clone()));
+            let backend = Arc::new(CloudBackend::new(cloud, 5_000, self.budget.clone()));
+            let domain = self.domains.get(i).map(ToString::to_string);
+            let settings = ServerSettings {
+                domain,
+                ..ServerSettings::default()
+            };
+            let server = StorageServer::open(
+                backend,
+                leasedb.clone(),
+                owner.clone(),
+                settings,
+                holds.clone(),
+            );
+            servers.push(Arc::new(server.await?));
+        }
+        let work_leasedb = leasedb.clone();
+        let array = Array::open(ArrayConfig {
+            geometry: Geometry {
+                k,
+                n: self.clouds.len() as u8,
+            },
+            segment_size: 1_000,
+            extent_size: self.extent_size,
+            padding: self.padding,
+            survive: 1,
+            patience: self.patience,
+            sealed_keyring: self.sealed.clone(),
+            keyring,
+            servers,
+            leasedb,
+            holds,
+            budget: self.budget.clone(),
+        });
+        let array = array.await?;
+        let supervisor = Supervisor::start(work_leasedb, array.servers(), None);
+        Ok(Running {
+            array,
+            _supervisor: supervisor,
+        })
+    }
+
+    pub(crate) async fn open(&self) -> Running {
+        self.open_with(2, self.keyring.clone()).await.unwrap()
+    }
+
+    /// Returns the keys of the shares' objects, without the keyring.
+    pub(crate) fn objects(&self) -> usize {
+        self.clouds
+            .iter()
+            .flat_map(|c| c.inner().keys())
+            .filter(|k| k.as_str().starts_with("shares/"))
+            .count()
+    }
+}
+
+pub(crate) fn content(length: usize) -> Bytes {
+    (0..length).map(|i| (i * 7 % 253) as u8).collect()
+}
+
+pub(crate) async fn put(array: &Array, name: &str, content: Bytes) -> Result<(), ArrayError> {
+    let pieces: Vec<Result<Bytes, String>> = content
+        .chunks(777)
+        .map(|c| Ok(Bytes::copy_from_slice(c)))
+        .collect();
+    array
+        .put(name, stream::iter(pieces), PutOptions::default())
+        .await
+        .map(drop)
+}
+
+pub(crate) async fn get(
+    array: &Array,
+    name: &str,
+    range: Option<std::ops::Range<u64>>,
+) -> Result<Vec<u8>, ArrayError> {
+    let (_, _, content) = array.get(name, range, Transfer::default()).await?;
+    content
+        .try_fold(Vec::new(), async |mut all, piece| {
+            all.extend_from_slice(&piece);
+            Ok(all)
+        })
+        .await
+}
+
+pub(crate) async fn settle(what: impl Fn() -> bool) {
+    for _ in 0..500 {
+        if what() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it does not come to pass");
+}
