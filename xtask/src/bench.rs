@@ -172,7 +172,7 @@ fn up(rig: &Rig, peer: Option<&Rclone>, file: &Path, runs: usize, report: &mut R
         let name = format!("file-{run}");
         report.add(
             "raic put",
-            rig.measure(&mut rig.raic(["put", &text(file), &name]))?,
+            rig.measure(&mut rig.raic(["put", &text(file), "--as", &name]))?,
         );
         if run == 0 {
             println!(
@@ -208,7 +208,7 @@ fn down(
             Err("these are not the bytes that were stored".to_owned())
         }
     };
-    rig.run(&mut rig.raic(["put", &text(file), "file"]))?;
+    rig.run(&mut rig.raic(["put", &text(file), "--as", "file"]))?;
     if let Some(peer) = peer {
         rig.run(&mut peer.put(file, "file"))?;
     }

@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::Stream;
-use raic_storage::{ChunkBudget, Hold, Holds, LeaseDb, StorageServer};
+use raic_storage::{AccountId, ChunkBudget, Hold, Holds, LeaseDb, Moment, StorageServer};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    ArrayError, Content, FileInfo, Geometry, Keyring, MAX_STREAM, Padding, Result, Totals,
-    Transfer,
-    catalog::{Catalog, Extent},
+    ArrayError, BucketInfo, Content, FileInfo, FileName, Geometry, Keyring, ListPage, ListRequest,
+    MAX_STREAM, Padding, Replace, Result, Totals, Transfer,
+    catalog::{Catalog, Extent, Moves},
     codec::Codec,
     health::{Health, LastFailure},
     keyring_copies::KeyringCopies,
@@ -95,6 +95,10 @@ pub struct PutOptions {
     pub account: Option<String>,
     /// Bytes of content, if they are known. They are reserved before the first byte is sent.
     pub size: Option<u64>,
+    /// Whether the file may replace another of its name.
+    pub replace: Replace,
+    /// When the source of the content was last modified, if that is known.
+    pub source_modified: Option<Moment>,
 }
 
 /// The state of an array.
@@ -205,16 +209,23 @@ impl Array {
     /// share. Fails with [`ArrayError::Name`] if the name cannot be a file's, with
     /// [`ArrayError::KeyringNotStored`] if too few clouds have the keyring, and with
     /// [`ArrayError::Content`] if the content breaks off. Fails with [`ArrayError::Storage`] if the
-    /// account may not write. The file that had the name before stays.
-    pub async fn put<S, E>(&self, name: &str, content: S, options: PutOptions) -> Result<FileInfo>
+    /// account may not write, with [`ArrayError::NoSuchBucket`] if there is no such bucket, and
+    /// with [`ArrayError::FileExists`] if another file may not be replaced. The file that had the
+    /// name before stays.
+    pub async fn put<S, E>(
+        &self,
+        name: &FileName,
+        content: S,
+        options: PutOptions,
+    ) -> Result<FileInfo>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin + 'static,
         E: std::fmt::Display + Send + 'static,
     {
-        check_name(name)?;
-        let (inner, name_owned) = (self.inner.clone(), name.to_owned());
+        check_name(&name.name)?;
+        let (inner, name) = (self.inner.clone(), name.clone());
         // A task of its own runs the upload, so that it is tidied up even if the caller goes away.
-        tokio::spawn(async move { inner.store(name_owned, content, options).await }).await?
+        tokio::spawn(async move { inner.store(name, content, options).await }).await?
     }
 
     /// Reads a file, or a range of it that is cut at the file's end. Returns the file, the range
@@ -227,14 +238,14 @@ impl Array {
     /// [`ArrayError::Unreadable`].
     pub async fn get(
         &self,
-        name: &str,
+        name: &FileName,
         range: Option<Range<u64>>,
         transfer: Transfer,
     ) -> Result<(FileInfo, Range<u64>, Content)> {
         let (info, extents) = loop {
-            let (info, extents) = self.inner.catalog.file(name.to_owned()).await?;
+            let (info, extents) = self.inner.catalog.file(name.clone()).await?;
             if !are_sound(&info, &extents) {
-                return Err(ArrayError::DamagedEntry(name.to_owned()));
+                return Err(ArrayError::DamagedEntry(name.name.clone()));
             }
             let held = extents.into_iter().map(|extent| {
                 let hold = self.inner.hold(extent.stream.index);
@@ -269,20 +280,87 @@ impl Array {
     ///
     /// # Errors
     /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name.
-    pub async fn stat(&self, name: &str) -> Result<FileInfo> {
-        Ok(self.inner.catalog.file(name.to_owned()).await?.0)
+    pub async fn stat(&self, name: &FileName) -> Result<FileInfo> {
+        Ok(self.inner.catalog.file(name.clone()).await?.0)
     }
 
-    /// Lists up to `limit` files whose names begin with `prefix` and come after `after`, in the
-    /// order of their names. The files do not have their shares.
+    /// Lists a page of files.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::NoSuchBucket`] if there is no such bucket, and with
+    /// [`ArrayError::Database`] if the database cannot be read.
+    pub async fn list(&self, request: ListRequest) -> Result<ListPage> {
+        self.inner.catalog.list(request).await
+    }
+
+    /// Makes a file with the content of another. Both share what is stored. Returns it, without its
+    /// shares.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::NoSuchFile`] if there is no file to copy, with [`ArrayError::Name`]
+    /// or [`ArrayError::NoSuchBucket`] if there can be none of the new name, and with
+    /// [`ArrayError::FileExists`] if another file may not be replaced.
+    pub async fn copy(&self, from: &FileName, to: &FileName, replace: Replace) -> Result<FileInfo> {
+        self.copy_or_move(from, to, replace, Moves::No).await
+    }
+
+    /// Gives a file another name, also in another bucket. Returns it, without its shares.
+    ///
+    /// # Errors
+    /// Fails as [`Array::copy`] does.
+    pub async fn rename(
+        &self,
+        from: &FileName,
+        to: &FileName,
+        replace: Replace,
+    ) -> Result<FileInfo> {
+        self.copy_or_move(from, to, replace, Moves::Yes).await
+    }
+
+    async fn copy_or_move(
+        &self,
+        from: &FileName,
+        to: &FileName,
+        replace: Replace,
+        moves: Moves,
+    ) -> Result<FileInfo> {
+        check_name(&to.name)?;
+        let (from, to) = (from.clone(), to.clone());
+        let info = self.inner.catalog.copy(from, to, replace, moves).await?;
+        // The shares of a file that was replaced are to be collected.
+        self.inner.servers.iter().for_each(|server| server.wake());
+        Ok(info)
+    }
+
+    /// Makes a bucket, which `anonymous` owns.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::BucketName`] if the name cannot be a bucket's, and with
+    /// [`ArrayError::BucketExists`] if there is one.
+    pub async fn create_bucket(&self, name: &str) -> Result<()> {
+        let owner = AccountId::ANONYMOUS;
+        self.inner
+            .catalog
+            .create_bucket(name.to_owned(), owner)
+            .await
+    }
+
+    /// Removes a bucket that holds no file.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::NoSuchBucket`] if there is none, with
+    /// [`ArrayError::BucketNotEmpty`] if it holds files, and with [`ArrayError::DefaultBucket`] if
+    /// it is the one that every array has.
+    pub async fn remove_bucket(&self, name: &str) -> Result<()> {
+        self.inner.catalog.remove_bucket(name.to_owned()).await
+    }
+
+    /// Returns all buckets, in the order of their names.
     ///
     /// # Errors
     /// Fails with [`ArrayError::Database`] if the database cannot be read.
-    pub async fn list(&self, prefix: &str, after: &str, limit: u32) -> Result<Vec<FileInfo>> {
-        self.inner
-            .catalog
-            .list(prefix.to_owned(), after.to_owned(), limit)
-            .await
+    pub async fn buckets(&self) -> Result<Vec<BucketInfo>> {
+        self.inner.catalog.buckets().await
     }
 
     /// Removes a file. Collection deletes its shares afterwards, as soon as their clouds answer.
@@ -290,8 +368,8 @@ impl Array {
     /// # Errors
     /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name, and with
     /// [`ArrayError::Database`] if the database cannot be written.
-    pub async fn remove(&self, name: &str) -> Result<()> {
-        self.inner.catalog.remove(name.to_owned()).await?;
+    pub async fn remove(&self, name: &FileName) -> Result<()> {
+        self.inner.catalog.remove(name.clone()).await?;
         self.inner.servers.iter().for_each(|server| server.wake());
         Ok(())
     }

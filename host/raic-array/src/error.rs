@@ -21,6 +21,29 @@ pub enum ArrayError {
         /// Problem with the name, as a sentence about it.
         problem: &'static str,
     },
+    /// There is a file of that name, and it may not be replaced.
+    #[error("there is a file {0:?} already, and --no-replace keeps it")]
+    FileExists(String),
+    /// There is no bucket of that name.
+    #[error("there is no bucket {0:?}; `raic bucket list` shows all buckets")]
+    NoSuchBucket(String),
+    /// There is a bucket of that name.
+    #[error("there is a bucket {0:?} already")]
+    BucketExists(String),
+    /// The bucket holds files.
+    #[error("the bucket {0:?} holds files; `raic ls --bucket {0}` shows them")]
+    BucketNotEmpty(String),
+    /// The bucket that every array has cannot be removed.
+    #[error("the bucket \"files\" cannot be removed: it is the one of commands that name none")]
+    DefaultBucket,
+    /// The text cannot be the name of a bucket.
+    #[error("{name:?} cannot be a bucket's name: {problem}")]
+    BucketName {
+        /// The refused name, cut to 64 characters.
+        name: String,
+        /// The rule that it does not keep, as a sentence about a name.
+        problem: &'static str,
+    },
     /// The text is not a storage index.
     #[error("{0:?} is not a storage index, which has 26 characters of a-z and 2-7")]
     StorageIndex(String),

@@ -17,8 +17,8 @@
 //! use bytes::Bytes;
 //! use futures::{TryStreamExt as _, stream};
 //! use raic_array::{
-//!     Array, ArrayConfig, Geometry, Keyring, MAX_STREAM, Padding, PutOptions, RecoveryKey,
-//!     Transfer,
+//!     Array, ArrayConfig, DEFAULT_BUCKET, FileName, Geometry, Keyring, MAX_STREAM, Padding,
+//!     PutOptions, RecoveryKey, Transfer,
 //! };
 //! use raic_cloud::MemoryCloud;
 //! use raic_storage::{CloudBackend, DEFAULT_CHUNK_SIZE, ServerSettings, StorageServer};
@@ -52,10 +52,11 @@
 //!
 //! let content = Bytes::from_static(b"a file over four clouds");
 //! let pieces = stream::iter([Ok::<_, String>(content.clone())]);
-//! array.put("file", pieces, PutOptions::default()).await?;
+//! let name = FileName { bucket: DEFAULT_BUCKET.to_owned(), name: "file".to_owned() };
+//! array.put(&name, pieces, PutOptions::default()).await?;
 //! // Two clouds lose everything. The other two give the file back.
 //! clouds[..2].iter().for_each(|cloud| cloud.wipe());
-//! let (_, _, read) = array.get("file", None, Transfer::default()).await?;
+//! let (_, _, read) = array.get(&name, None, Transfer::default()).await?;
 //! assert_eq!(read.try_collect::<Vec<_>>().await?.concat(), content);
 //! # Ok(())
 //! # }
@@ -88,7 +89,9 @@ mod vectors;
 pub mod fuzzing;
 
 pub use array::{Array, ArrayConfig, CloudState, PutOptions, Status};
-pub use catalog::{FileInfo, Lacking, Totals};
+pub use catalog::{
+    BucketInfo, DEFAULT_BUCKET, FileInfo, FileName, Lacking, ListPage, ListRequest, Replace, Totals,
+};
 pub use error::{ArrayError, Fault, Result};
 pub use format::{Geometry, MAX_STREAM, Padding};
 pub use health::{LastFailure, Work};

@@ -6,7 +6,7 @@ use raic_storage::{Moment, StorageIndex};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ArrayError, Result,
+    ArrayError, FileName, Result,
     format::{Hash, MANIFEST_UNIT, MAX_MANIFEST},
 };
 
@@ -57,8 +57,7 @@ pub(crate) struct Described {
     pub(crate) database: StorageIndex,
     pub(crate) sequence: u64,
     pub(crate) file: StorageIndex,
-    pub(crate) bucket: String,
-    pub(crate) name: String,
+    pub(crate) name: FileName,
     pub(crate) account: String,
     pub(crate) modified: Moment,
 }
@@ -80,8 +79,8 @@ impl Manifest {
             sequence: file.sequence,
             extents: vec![ManifestExtent {
                 file: StorageIndexText(file.file.to_string()),
-                bucket: file.bucket.clone(),
-                name: file.name.clone(),
+                bucket: file.name.bucket.clone(),
+                name: file.name.name.clone(),
                 position: at.position,
                 offset: at.offset,
                 is_last: at.is_last,
@@ -127,8 +126,10 @@ mod tests {
             database: StorageIndex([1; 16]),
             sequence: 7,
             file: StorageIndex([2; 16]),
-            bucket: "files".to_owned(),
-            name,
+            name: FileName {
+                bucket: "files".to_owned(),
+                name,
+            },
             account: "anonymous".to_owned(),
             modified: Moment::from_millis(1_795_000_000_000),
         }

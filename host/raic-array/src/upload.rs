@@ -13,9 +13,9 @@ use std::sync::Arc;
 use crate::{
     ArrayError, PutOptions, Result, Transfer,
     array::Inner,
-    catalog::{FileInfo, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target},
+    catalog::{FileInfo, FileName, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target},
     encoder::Encoder,
-    format::{Header, Layout, Role, Trailer, proof},
+    format::{Hash, Header, Layout, Role, Trailer, proof},
     health::{Work, shortened},
     ingest::Ingest,
     keyring::stream_key,
@@ -29,8 +29,6 @@ const BATCH: usize = 8;
 /// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
 /// begin.
 const IDLE: u32 = 5;
-/// The bucket of every file, for now.
-const BUCKET: &str = "files";
 
 /// The shares that an upload has allocated so far, by the storage indexes of its streams.
 type Allocated = Vec<(StorageIndex, Vec<Target>)>;
@@ -52,7 +50,7 @@ impl Hashers {
         }
     }
 
-    fn of_extent(&self) -> [u8; 32] {
+    fn of_extent(&self) -> Hash {
         self.extent.as_ref().unwrap_or(&self.file).finalize().into()
     }
 }
@@ -62,7 +60,7 @@ impl Inner {
     /// `survive` more clouds.
     pub(crate) async fn store<S, E>(
         &self,
-        name: String,
+        name: FileName,
         content: S,
         options: PutOptions,
     ) -> Result<FileInfo>
@@ -74,6 +72,8 @@ impl Inner {
             transfer,
             size,
             account,
+            replace,
+            source_modified,
         } = options;
         // Before a cloud is asked: a misspelt name is answered at once.
         let (account, account_name) = match account {
@@ -83,6 +83,7 @@ impl Inner {
             }
             None => (AccountId::ANONYMOUS, "anonymous".to_owned()),
         };
+        self.catalog.require_place(name.clone(), replace).await?;
         self.keyring_is_stored().await?;
         // Without the clouds that failed lately, the file would be refused. Perhaps they are back.
         let (suspects, others): (Vec<_>, Vec<_>) = self
@@ -97,7 +98,6 @@ impl Inner {
             database: leasedb.identity().await?.database,
             sequence: self.catalog.sequence().await?,
             file: StorageIndex::random().map_err(|_| ArrayError::Randomness)?,
-            bucket: BUCKET.to_owned(),
             name,
             account: account_name,
             modified: leasedb.now(),
@@ -111,9 +111,18 @@ impl Inner {
         let mut allocated = Allocated::new();
         let ingest = Ingest::new(content, size, self.patience * IDLE);
         let stored = async {
-            let file = self
+            let (content_hash, extents) = self
                 .store_extents(&file, ingest, (size, account), &transfer, &mut allocated)
                 .await?;
+            let file = NewFile {
+                name: file.name,
+                replace,
+                version: file.file,
+                source_modified,
+                content_hash,
+                size: extents.iter().map(|extent| extent.length).sum(),
+                extents,
+            };
             self.catalog.commit(file, account).await
         };
         let stored = stored.await;
@@ -188,7 +197,8 @@ impl Inner {
         held_by_writers(n, share_length) + n as u64 * share_length.min(batches)
     }
 
-    /// Stores a content extent by extent. An empty content is one extent, too.
+    /// Stores a content extent by extent. An empty content is one extent, too. Returns the hash of
+    /// the content, and the extents.
     async fn store_extents<S, E>(
         &self,
         file: &Described,
@@ -196,7 +206,7 @@ impl Inner {
         (size, account): (Option<u64>, AccountId),
         transfer: &Transfer,
         allocated: &mut Allocated,
-    ) -> Result<NewFile>
+    ) -> Result<(Hash, Vec<NewExtent>)>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
         E: std::fmt::Display,
@@ -246,13 +256,7 @@ impl Inner {
             }
             hashers.extent = Some(blake3::Hasher::new());
         }
-        Ok(NewFile {
-            name: file.name.clone(),
-            version: file.file,
-            content_hash: hashers.file.finalize().into(),
-            size: offset,
-            extents,
-        })
+        Ok((hashers.file.finalize().into(), extents))
     }
 
     fn exact_share_length(

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raic_storage::{Moment, ShareNum, StorageIndex};
 
 use crate::{
-    Keyring,
+    FileName, Keyring,
     codec::Codec,
     encoder::{Encoder, decode},
     format::{GROUP, Geometry, HEADER, Header, Padding, Role, Trailer, proof, root},
@@ -103,8 +103,10 @@ impl Vector {
             database: StorageIndex(*b"database of 2026"),
             sequence: 41,
             file: StorageIndex(*b"version of file."),
-            bucket: "files".to_owned(),
-            name: "a file with \u{e4}, and \"quotes\"".to_owned(),
+            name: FileName {
+                bucket: "files".to_owned(),
+                name: "a file with \u{e4}, and \"quotes\"".to_owned(),
+            },
             account: "anonymous".to_owned(),
             modified: Moment::from_millis(1_795_000_000_123),
         };

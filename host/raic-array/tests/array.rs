@@ -14,7 +14,7 @@ use raic_cloud::{Cloud, FaultPlan, Faulty, MemoryCloud, ObjectKey, WriteMode};
 use raic_storage::{AccountChange, ChunkBudget, StorageError};
 
 mod rig;
-use rig::{Rig, content, get, put, settle};
+use rig::{Rig, content, get, named, names, put, settle};
 
 #[tokio::test]
 async fn files_of_every_size_read_back_whole_and_in_part() {
@@ -27,7 +27,10 @@ async fn files_of_every_size_read_back_whole_and_in_part() {
             content(length),
             "{length}"
         );
-        assert_eq!(array.stat("file").await.unwrap().size, length as u64);
+        assert_eq!(
+            array.stat(&named("file")).await.unwrap().size,
+            length as u64
+        );
     }
     let whole = content(1_100_000);
     for range in [
@@ -114,13 +117,13 @@ async fn what_is_removed_or_replaced_leaves_the_clouds() {
     put(&array, "file", content(100_000)).await.unwrap();
     settle(|| rig.objects() == one).await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(100_000));
-    array.remove("file").await.unwrap();
+    array.remove(&named("file")).await.unwrap();
     assert!(matches!(
         get(&array, "file", None).await,
         Err(ArrayError::NoSuchFile(_))
     ));
     assert!(matches!(
-        array.remove("file").await,
+        array.remove(&named("file")).await,
         Err(ArrayError::NoSuchFile(_))
     ));
     settle(|| rig.objects() == 0).await;
@@ -138,7 +141,7 @@ async fn an_upload_that_breaks_off_leaves_nothing_and_what_was_there() {
     let before = rig.objects();
     let pieces = vec![Ok(content(90_000)), Err("the client went away".to_owned())];
     let e = array
-        .put("file", stream::iter(pieces), PutOptions::default())
+        .put(&named("file"), stream::iter(pieces), PutOptions::default())
         .await
         .unwrap_err();
     assert!(
@@ -186,10 +189,7 @@ async fn names_are_keys_and_lists_are_paged() {
     for name in ["a", "A", "dir/1", "dir/2", "dir%", "é"] {
         put(&array, name, content(10)).await.unwrap();
     }
-    let list = async |prefix: &str, after: &str, limit| {
-        let files = array.list(prefix, after, limit).await.unwrap();
-        files.into_iter().map(|f| f.name).collect::<Vec<_>>()
-    };
+    let list = async |prefix: &str, after: &str, limit| names(&array, prefix, after, limit).await;
     assert_eq!(
         list("", "", 100).await,
         ["A", "a", "dir%", "dir/1", "dir/2", "é"]
@@ -226,7 +226,7 @@ async fn a_cloud_that_hangs_holds_up_neither_the_start_nor_reading_nor_the_other
     let began = std::time::Instant::now();
     let array = rig.open().await;
     assert_eq!(get(&array, "file", None).await.unwrap(), content(20_000));
-    array.remove("file").await.unwrap();
+    array.remove(&named("file")).await.unwrap();
     let left = || {
         rig.clouds[1..]
             .iter()
@@ -253,7 +253,7 @@ async fn a_cloud_that_takes_nothing_is_given_up_and_its_share_recorded_as_lackin
     });
     for length in [10, 200_000] {
         put(&array, "file", content(length)).await.unwrap();
-        let lacking = array.stat("file").await.unwrap().lacking;
+        let lacking = array.stat(&named("file")).await.unwrap().lacking;
         assert!(
             matches!(&lacking[..], [Lacking { cloud, reason, .. }] if cloud == "c3" && reason.contains("too slow")),
             "{lacking:?}"
@@ -277,7 +277,7 @@ async fn an_upload_without_memory_waits_and_reads_go_on() {
     let (pieces, slow_array) = (Box::pin(pieces), array.clone());
     let slow = tokio::spawn(async move {
         slow_array
-            .put("slow", pieces, PutOptions::default())
+            .put(&named("slow"), pieces, PutOptions::default())
             .await
             .map(drop)
     });
@@ -303,7 +303,7 @@ async fn an_upload_whose_content_stops_coming_ends_and_gives_its_memory_back() {
     let array = rig.open().await;
     let begun = stream::iter([Ok::<_, String>(content(10))]).chain(stream::pending());
     let ended = array
-        .put("file", Box::pin(begun), PutOptions::default())
+        .put(&named("file"), Box::pin(begun), PutOptions::default())
         .await
         .unwrap_err();
     assert!(
@@ -312,7 +312,7 @@ async fn an_upload_whose_content_stops_coming_ends_and_gives_its_memory_back() {
     );
     assert_eq!(rig.budget.free(), ChunkBudget::DEFAULT);
     assert!(matches!(
-        array.stat("file").await,
+        array.stat(&named("file")).await,
         Err(ArrayError::NoSuchFile(_))
     ));
 }
@@ -438,7 +438,7 @@ async fn a_content_is_as_long_as_was_announced() {
             ..PutOptions::default()
         };
         let refused = array
-            .put("file", stream::iter(pieces), options)
+            .put(&named("file"), stream::iter(pieces), options)
             .await
             .unwrap_err();
         assert!(
@@ -452,9 +452,12 @@ async fn a_content_is_as_long_as_was_announced() {
         size: Some(1),
         ..PutOptions::default()
     };
-    array.put("file", endless, options).await.unwrap_err();
+    array
+        .put(&named("file"), endless, options)
+        .await
+        .unwrap_err();
     assert!(matches!(
-        array.stat("file").await,
+        array.stat(&named("file")).await,
         Err(ArrayError::NoSuchFile(_))
     ));
 }
@@ -471,7 +474,7 @@ async fn a_quota_that_a_file_just_fits_takes_it() {
             account: Some(account.to_owned()),
             ..PutOptions::default()
         };
-        array.put(name, stream::iter(pieces), options).await
+        array.put(&named(name), stream::iter(pieces), options).await
     };
     leasedb
         .create_account("measure", AccountChange::default())
@@ -530,7 +533,7 @@ async fn a_cloud_that_gives_other_bytes_back_is_found_when_it_stores() {
     };
     rig.clouds[2].set(lying);
     put(&array, "file", content(50_000)).await.unwrap();
-    let lacking = array.stat("file").await.unwrap().lacking;
+    let lacking = array.stat(&named("file")).await.unwrap().lacking;
     assert_eq!(lacking.len(), 1, "{lacking:?}");
     assert!(
         lacking[0].cloud == "c2" && lacking[0].reason.contains("other bytes"),
@@ -554,9 +557,9 @@ async fn what_a_cloud_that_is_gone_held_is_lost_and_a_cloud_that_comes_back_has_
         (status.totals.lost, status.gone),
         (1, vec![("c3".to_owned(), 1)])
     );
-    let file = array.stat("file").await.unwrap();
+    let file = array.stat(&named("file")).await.unwrap();
     assert_eq!((file.shares.len(), file.lacking.len()), (3, 1), "{file:?}");
-    array.remove("file").await.unwrap();
+    array.remove(&named("file")).await.unwrap();
     assert_eq!(
         array.status().await.unwrap().totals.lost,
         0,
@@ -582,7 +585,7 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
         ..PutOptions::default()
     };
     array
-        .put("file", stream::iter(pieces), options)
+        .put(&named("file"), stream::iter(pieces), options)
         .await
         .unwrap();
     let shares = up.clouds();
@@ -599,7 +602,7 @@ async fn a_transfer_counts_what_each_cloud_takes_and_gives() {
         }
         assert_eq!(*counted, stored);
     }
-    let (_, _, content) = array.get("file", None, down.clone()).await.unwrap();
+    let (_, _, content) = array.get(&named("file"), None, down.clone()).await.unwrap();
     content.try_for_each(async |_| Ok(())).await.unwrap();
     assert!(down.clouds().values().sum::<u64>() >= 100_000, "{down:?}");
 }
@@ -696,7 +699,7 @@ async fn clouds_that_are_back_are_asked_again_where_the_others_do_not_suffice() 
     );
     down(&[]);
     put(&array, "new", content(10)).await.unwrap();
-    assert_eq!(array.stat("new").await.unwrap().lacking, []);
+    assert_eq!(array.stat(&named("new")).await.unwrap().lacking, []);
 }
 
 /// One cloud hangs for good, another is wiped, and the one that is needed comes back only while the
@@ -758,7 +761,7 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
             size,
             ..PutOptions::default()
         };
-        array.put(name, stream::iter(pieces), options).await
+        array.put(&named(name), stream::iter(pieces), options).await
     };
     let used = async || {
         let usage = leasedb.usage_by_account().await.unwrap();
@@ -787,7 +790,7 @@ async fn an_account_pays_for_its_files_and_no_more_than_its_quota() {
         );
         assert_eq!(used().await, (shares, bytes), "{size:?}");
     }
-    array.remove("one").await.unwrap();
+    array.remove(&named("one")).await.unwrap();
     assert_eq!(used().await, (0, 0));
     settle(|| rig.objects() == 0).await;
     leasedb
@@ -821,7 +824,7 @@ async fn a_share_that_vanished_is_lacking_and_read_last() {
         Ok::<_, StorageError>(())
     });
     vanish.await.unwrap();
-    let file = array.stat("file").await.unwrap();
+    let file = array.stat(&named("file")).await.unwrap();
     let lacking: Vec<_> = file
         .lacking
         .iter()
@@ -856,7 +859,7 @@ async fn a_cloud_that_was_emptied_takes_nothing_before_it_is_adopted() {
     rig.clouds[1].inner().wipe();
     let array = rig.open().await;
     put(&array, "other", content(5_000)).await.unwrap();
-    let lacking = array.stat("other").await.unwrap().lacking;
+    let lacking = array.stat(&named("other")).await.unwrap().lacking;
     assert!(
         matches!(&lacking[..], [Lacking { cloud, reason, .. }] if cloud == "c1" && reason.contains("raic cloud adopt c1")),
         "{lacking:?}"
@@ -864,5 +867,5 @@ async fn a_cloud_that_was_emptied_takes_nothing_before_it_is_adopted() {
     assert_eq!(rig.clouds[1].inner().keys(), []);
     array.servers()[1].adopt().await.unwrap();
     put(&array, "other", content(5_000)).await.unwrap();
-    assert_eq!(array.stat("other").await.unwrap().lacking, []);
+    assert_eq!(array.stat(&named("other")).await.unwrap().lacking, []);
 }

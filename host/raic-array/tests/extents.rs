@@ -11,7 +11,7 @@ use bytes::Bytes;
 use futures::stream;
 use raic_array::{ArrayError, Padding, PutOptions};
 use raic_cloud::{Cloud as _, FaultPlan, MemoryCloud};
-use rig::{Rig, content, get, put, settle};
+use rig::{Rig, content, get, named, names, put, settle};
 
 /// Bytes of an extent here.
 const EXTENT: usize = 20_000;
@@ -35,7 +35,7 @@ async fn a_file_of_several_extents_reads_whole_and_across_their_borders() {
                 ..PutOptions::default()
             };
             let pieces = stream::iter([Ok::<_, String>(content(length))]);
-            let stored = array.put("file", pieces, options).await.unwrap();
+            let stored = array.put(&named("file"), pieces, options).await.unwrap();
             assert_eq!(stored.size, length as u64);
             assert_eq!(
                 stored.content_hash,
@@ -72,7 +72,7 @@ async fn all_extents_of_a_removed_file_leave_the_clouds() {
     let large = rig.objects();
     put(&array, "file", content(2 * EXTENT)).await.unwrap();
     settle(|| rig.objects() == large * 2 / 5).await;
-    array.remove("file").await.unwrap();
+    array.remove(&named("file")).await.unwrap();
     settle(|| rig.objects() == 0).await;
 }
 
@@ -85,7 +85,7 @@ async fn an_upload_that_fails_in_a_later_extent_leaves_nothing_and_what_was_ther
     let before = rig.objects();
     let broken = [Ok(content(2 * EXTENT + 5_000)), Err("the line went down")];
     let refused = array
-        .put("file", stream::iter(broken), PutOptions::default())
+        .put(&named("file"), stream::iter(broken), PutOptions::default())
         .await;
     assert!(
         matches!(refused, Err(ArrayError::Content(_))),
@@ -108,7 +108,7 @@ async fn an_upload_that_fails_in_a_later_extent_leaves_nothing_and_what_was_ther
         std::future::ready(bytes)
     });
     let refused = array
-        .put("file", Box::pin(pieces), PutOptions::default())
+        .put(&named("file"), Box::pin(pieces), PutOptions::default())
         .await;
     assert!(
         matches!(refused, Err(ArrayError::TooFewClouds { .. })),
@@ -118,7 +118,7 @@ async fn an_upload_that_fails_in_a_later_extent_leaves_nothing_and_what_was_ther
         cloud.set(FaultPlan::default());
     }
     assert_eq!(get(&array, "file", None).await.unwrap(), content(100));
-    assert_eq!(array.list("", "", 10).await.unwrap().len(), 1);
+    assert_eq!(names(&array, "", "", 10).await, ["file"]);
 }
 
 /// The lengths of the objects of shares in a cloud, sorted.
@@ -144,7 +144,10 @@ async fn padding_hides_the_length_and_reads_back_without_it() {
         let array = rig.open().await;
         put(&array, "file", content(length)).await.unwrap();
         assert_eq!(get(&array, "file", None).await.unwrap(), content(length));
-        assert_eq!(array.stat("file").await.unwrap().size, length as u64);
+        assert_eq!(
+            array.stat(&named("file")).await.unwrap().size,
+            length as u64
+        );
         seen.push(lengths(rig.clouds[1].inner()).await);
     }
     // Each file has two whole extents and a third of 17,400 to 18,368 bytes, padded to 17,408 and

@@ -51,6 +51,15 @@ pub(crate) fn path_of(kind: &str, name: &str) -> String {
     format!("/v1/{kind}/{}", encode(name))
 }
 
+/// Returns a query that begins with `?`.
+pub(crate) fn query(pairs: &[(&str, String)]) -> String {
+    let pairs = pairs.iter();
+    let pairs: Vec<_> = pairs
+        .map(|(key, value)| format!("{key}={}", encode(value)))
+        .collect();
+    format!("?{}", pairs.join("&"))
+}
+
 /// Encodes a text for a path or a query.
 pub(crate) fn encode(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()

@@ -577,7 +577,7 @@ async fn gone(home: &Home, json: bool, name: &str) -> Outcome {
         return print_json(&json!({"cloud": name, "lost": shares}));
     }
     say!(
-        "cloud {name:?} is gone, and {} with it; `raic get X FILE && raic put FILE X` stores a file anew with all its shares",
+        "cloud {name:?} is gone, and {} with it; `raic get X FILE && raic put FILE --as X` stores a file anew with all its shares",
         counted(shares, "share")
     );
     Ok(())

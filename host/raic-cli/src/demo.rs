@@ -137,7 +137,7 @@ fn run(arguments: &DemoArguments, temporary: tempfile::TempDir) -> Outcome {
     let original = demo.folder.join("original");
     let sha256 = random_file(&original, arguments.size << 20)?;
     say!("    SHA-256 {sha256}");
-    let took = demo.timed(&["put", &text(&original), "holiday.mkv"])?;
+    let took = demo.timed(&["put", &text(&original), "--as", "holiday.mkv"])?;
     say!("    stored in {took:.1} s");
     demo.show_clouds();
 

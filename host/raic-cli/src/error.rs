@@ -9,12 +9,13 @@ pub(crate) const EXIT_CODES: &str = "Exit codes:
   0  done
   1  failed for a reason not listed here
   2  the command line is wrong, or a text cannot be a file's name
-  3  there is no such file
+  3  there is no such file or bucket
   4  the configuration, an account, a credential, a key or a connector is wrong
   5  the daemon does not run; start it with `raic serve`
   6  too few clouds can be reached to store or to read
   7  a quota or a disk is full
-  8  a daemon already runs in this home, or is starting or stopping";
+  8  a daemon already runs in this home, or is starting or stopping
+  9  there is a file or a bucket of that name already, or a bucket holds files";
 
 /// The error of a failed command.
 #[derive(Debug)]
@@ -121,6 +122,7 @@ impl Failed {
             Code::TooFewClouds => 6,
             Code::Full => 7,
             Code::Busy => 8,
+            Code::Exists => 9,
         }
     }
 }

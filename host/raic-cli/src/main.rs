@@ -1,5 +1,6 @@
 //! `raic`: files over independent clouds.
 
+mod bucket;
 mod client;
 mod clouds;
 mod config;
@@ -57,42 +58,27 @@ enum Command {
     Init,
     /// Runs the daemon in the foreground; the commands for files, accounts and leases need it
     Serve,
-    /// Stores a file, or standard input; replaces the file of that name
-    Put {
-        /// The file to store; - is standard input
-        file: PathBuf,
-        /// The name to store it under; standard input needs one [default: the last part of FILE's
-        /// path]
-        name: Option<String>,
-        /// The name of the account that pays for the file
-        #[arg(long, default_value = "anonymous")]
-        account: String,
-    },
-    /// Reads a file back
-    Get {
-        /// The name of the file
-        name: String,
-        /// The file or folder to write to; replaces an existing file; - is standard output
-        /// [default: the last part of NAME, in the current folder]
-        file: Option<PathBuf>,
-    },
-    /// Lists files
-    Ls {
-        /// The text that names begin with; an empty text lists all files
-        #[arg(default_value = "")]
-        prefix: String,
-    },
-    /// Removes files
-    Rm {
-        /// The names of the files
-        #[arg(required = true)]
-        names: Vec<String>,
-    },
+    /// Stores files, folders or standard input; replaces files that have the names
+    Put(files::PutArguments),
+    /// Reads a file back, or all files of a folder
+    Get(files::GetArguments),
+    /// Writes files to standard output
+    Cat(files::CatArguments),
+    /// Lists files and folders
+    Ls(files::LsArguments),
     /// Shows a file: size, hash, and the cloud of each share
-    Stat {
-        /// The name of the file
-        name: String,
-    },
+    Stat(files::StatArguments),
+    /// Removes files, or all files of a folder
+    Rm(files::RmArguments),
+    /// Copies a file within the array, without storing its content anew
+    Cp(files::CopyArguments),
+    /// Gives a file another name, also in another bucket
+    Mv(files::CopyArguments),
+    /// Makes a folder in the array like a folder of this machine
+    Sync(files::SyncArguments),
+    /// Makes, lists and removes buckets
+    #[command(subcommand)]
+    Bucket(bucket::BucketCommand),
     /// Shows the state of the array and of each cloud; exits with 6 if too few clouds work to store
     /// a file
     Status {
@@ -269,15 +255,16 @@ async fn run(arguments: Arguments) -> Outcome {
     match arguments.command {
         Command::Init => init::init(&home, json),
         Command::Serve => daemon::serve(home).await,
-        Command::Put {
-            file,
-            name,
-            account,
-        } => files::put(&home, json, &file, name, &account).await,
-        Command::Get { name, file } => files::get(&home, json, &name, file).await,
-        Command::Ls { prefix } => files::ls(&home, json, &prefix).await,
-        Command::Rm { names } => files::rm(&home, json, &names).await,
-        Command::Stat { name } => files::stat(&home, json, &name).await,
+        Command::Put(arguments) => files::put(&home, json, arguments).await,
+        Command::Get(arguments) => files::get(&home, json, arguments).await,
+        Command::Cat(arguments) => files::cat(&home, arguments).await,
+        Command::Ls(arguments) => files::ls(&home, json, arguments).await,
+        Command::Stat(arguments) => files::stat(&home, json, arguments).await,
+        Command::Rm(arguments) => files::rm(&home, json, arguments).await,
+        Command::Cp(arguments) => files::cp(&home, json, arguments).await,
+        Command::Mv(arguments) => files::mv(&home, json, arguments).await,
+        Command::Sync(arguments) => files::sync(&home, json, arguments).await,
+        Command::Bucket(command) => bucket::run(&home, json, command).await,
         Command::Status { verbose } => clouds::status(&home, json, verbose).await,
         Command::Reload => clouds::reload(&home, json).await,
         Command::Cloud(command) => clouds::run(&home, json, command).await,

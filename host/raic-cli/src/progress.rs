@@ -23,9 +23,15 @@ const TICK: Duration = Duration::from_millis(500);
 /// Template of the bar of a transfer whose total is known.
 const WITH_TOTAL: &str = "{bar:32} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left";
 
-/// The progress of one transfer on the terminal. Dropping it clears the terminal.
+/// Template of the bar of several files.
+const OF_FILES: &str = "{bar:32} {bytes} of {total_bytes}  {bytes_per_sec}  {eta} left  {prefix}";
+
+/// The progress of transfers on the terminal. Dropping it clears the terminal.
 pub(crate) struct Progress {
-    id: String,
+    /// Id of the transfer at the daemon; `None` if there are several.
+    id: Option<String>,
+    /// Files that were moved, and all that are known.
+    files: parking_lot::Mutex<(u64, u64)>,
     bars: MultiProgress,
     whole: ProgressBar,
     asking: Option<JoinHandle<()>>,
@@ -45,7 +51,8 @@ impl Progress {
         if !std::io::stderr().is_terminal() {
             let bars = MultiProgress::with_draw_target(ProgressDrawTarget::hidden());
             return Ok(Self {
-                id,
+                id: Some(id),
+                files: parking_lot::Mutex::default(),
                 bars,
                 whole: ProgressBar::hidden(),
                 asking: None,
@@ -60,28 +67,74 @@ impl Progress {
         whole.enable_steady_tick(TICK);
         let asking = tokio::spawn(show_clouds(home.clone(), id.clone(), bars.clone()));
         let progress = Self {
-            id,
+            id: Some(id),
+            files: parking_lot::Mutex::default(),
             bars,
             whole,
             asking: Some(asking),
         };
         if let Some(total) = total {
-            progress.set_length(total);
+            progress.expect(total);
         }
         Ok(progress)
     }
 
-    /// Sets the total in bytes. From now on a bar and the remaining time are shown.
-    pub(crate) fn set_length(&self, total: u64) {
-        if let Ok(style) = ProgressStyle::with_template(WITH_TOTAL) {
-            self.whole.set_style(style);
-        }
-        self.whole.set_length(total);
+    /// Begins to show the transfers of `count` files.
+    pub(crate) fn of_files(count: u64) -> Self {
+        let is_shown = std::io::stderr().is_terminal();
+        let target = match is_shown {
+            true => ProgressDrawTarget::stderr(),
+            false => ProgressDrawTarget::hidden(),
+        };
+        let bars = MultiProgress::with_draw_target(target);
+        let whole = bars.add(styled(ProgressBar::new(0), OF_FILES));
+        let progress = Self {
+            id: None,
+            files: parking_lot::Mutex::new((0, count)),
+            bars,
+            whole,
+            asking: None,
+        };
+        progress.show_files();
+        progress
     }
 
-    /// Returns the query that makes the daemon count the bytes of this transfer.
-    pub(crate) fn query(&self) -> String {
-        format!("?transfer={}", self.id)
+    fn show_files(&self) {
+        let (moved, all) = *self.files.lock();
+        self.whole.set_prefix(format!("{moved} of {all} files"));
+    }
+
+    /// Counts a file as moved.
+    pub(crate) fn ended(&self) {
+        self.files.lock().0 += 1;
+        self.show_files();
+    }
+
+    /// Sets the number of files that are known.
+    pub(crate) fn expect_files(&self, all: u64) {
+        self.files.lock().1 = all;
+        self.show_files();
+    }
+
+    /// Adds to the total in bytes. From now on a bar and the remaining time are shown.
+    pub(crate) fn expect(&self, bytes: u64) {
+        if self.id.is_some()
+            && let Ok(style) = ProgressStyle::with_template(WITH_TOTAL)
+        {
+            self.whole.set_style(style);
+        }
+        self.whole
+            .set_length(self.whole.length().unwrap_or(0) + bytes);
+    }
+
+    /// The id by which the daemon counts the bytes of this transfer; `None` if there are several.
+    pub(crate) fn id(&self) -> Option<&str> {
+        self.id.as_deref()
+    }
+
+    /// Runs `print`, which writes to the terminal, with nothing shown meanwhile.
+    pub(crate) fn suspend<T>(&self, print: impl FnOnce() -> T) -> T {
+        self.bars.suspend(print)
     }
 
     /// The bar of the whole transfer.

@@ -179,7 +179,8 @@ fn a_connector_that_is_dropped_in_waits_and_is_used_without_a_restart() {
     add("mine", "local-1").ok();
     let file = rig.path("file");
     fs::write(&file, content(300_000, 7)).expect("a file");
-    rig.raic(&["put", &file.display().to_string(), "file"]).ok();
+    rig.raic(&["put", &file.display().to_string(), "--as", "file"])
+        .ok();
     let first = runs(&rig, "mine");
 
     // Another version moves no cloud by itself.

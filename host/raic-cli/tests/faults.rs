@@ -358,7 +358,8 @@ fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     let file = rig.path("file");
     let mut original = fs::File::create(&file).unwrap();
     (0..MEBIBYTES).for_each(|_| original.write_all(&piece).unwrap());
-    rig.raic(&["put", &file.display().to_string(), "file"]).ok();
+    rig.raic(&["put", &file.display().to_string(), "--as", "file"])
+        .ok();
     rig.raic(&["get", "file", &rig.path("copy").display().to_string()])
         .ok();
     let same = std::process::Command::new("cmp")

@@ -355,7 +355,7 @@ fn tahoe_lafs_stores_over_s3_swift_azure_and_a_folder_with_two_of_them_down() {
     rig.raic(&["cloud", "create", "swift"]).ok();
     rig.serve();
     // Files of an array are not there, and the error says why.
-    rig.raic(&["put", "/dev/null", "file"])
+    rig.raic(&["put", "/dev/null", "--as", "file"])
         .fails(4, &["[array]"]);
 
     let mut client = Client::new(&rig, 4);

@@ -43,7 +43,7 @@ use axum::{
     extract::State,
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{get, post, put},
 };
 use raic_array::ArrayError;
 use raic_storage::StorageError;
@@ -91,8 +91,14 @@ impl<E: Into<ArrayError>> From<E> for Refused {
 fn code_of(e: &ArrayError) -> (StatusCode, Code) {
     match e {
         ArrayError::NoArray | ArrayError::NoTahoe => (StatusCode::NOT_FOUND, Code::Configuration),
-        ArrayError::NoSuchFile(_) => (StatusCode::NOT_FOUND, Code::NoSuchFile),
-        ArrayError::Name { .. } | ArrayError::StorageIndex(_) => {
+        ArrayError::NoSuchFile(_) | ArrayError::NoSuchBucket(_) => {
+            (StatusCode::NOT_FOUND, Code::NoSuchFile)
+        }
+        ArrayError::FileExists(_)
+        | ArrayError::BucketExists(_)
+        | ArrayError::BucketNotEmpty(_)
+        | ArrayError::DefaultBucket => (StatusCode::CONFLICT, Code::Exists),
+        ArrayError::Name { .. } | ArrayError::BucketName { .. } | ArrayError::StorageIndex(_) => {
             (StatusCode::BAD_REQUEST, Code::BadName)
         }
         ArrayError::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BadRange),
@@ -175,6 +181,12 @@ impl Admin {
                 get(files::read).put(files::store).delete(files::remove),
             )
             .route("/v1/stat/{*name}", get(files::stat))
+            .route("/v1/copies/{*name}", post(files::copy))
+            .route("/v1/buckets", get(files::buckets))
+            .route(
+                "/v1/buckets/{name}",
+                put(files::create_bucket).delete(files::remove_bucket),
+            )
             .route("/v1/transfers/{id}", get(files::transferred))
             .route("/v1/status", get(status::status))
             .route("/v1/reload", post(reload))

@@ -11,13 +11,14 @@ use axum::{
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::{Mutex, MutexGuard};
-use raic_array::{PutOptions, Transfer};
+use raic_array::{DEFAULT_BUCKET, FileName, ListRequest, PutOptions, Replace, Transfer};
+use raic_storage::Moment;
 use serde::Deserialize;
 
 use crate::{
     admin::{Answer, Refused, Shared},
     content::Content,
-    wire::File,
+    wire::{Bucket, File, Files, MODIFIED},
 };
 
 /// The transfers of requests under way, by the ids that the clients chose. Their number is bounded,
@@ -77,6 +78,33 @@ pub(crate) struct Named {
     account: Option<String>,
     /// Bytes of content, if the client knows them.
     size: Option<u64>,
+    /// The bucket; `None` is the one of files that name none.
+    bucket: Option<String>,
+    /// Whether a file that has the name stays.
+    #[serde(default)]
+    no_replace: bool,
+    /// When the source of the content was last modified, in milliseconds since 1970.
+    modified_ms: Option<i64>,
+}
+
+impl Named {
+    fn file(&self, name: String) -> FileName {
+        named(self.bucket.clone(), name)
+    }
+
+    fn replace(&self) -> Replace {
+        match self.no_replace {
+            true => Replace::No,
+            false => Replace::Yes,
+        }
+    }
+}
+
+fn named(bucket: Option<String>, name: String) -> FileName {
+    FileName {
+        bucket: bucket.unwrap_or_else(|| DEFAULT_BUCKET.to_owned()),
+        name,
+    }
 }
 
 pub(crate) async fn store(
@@ -85,13 +113,19 @@ pub(crate) async fn store(
     Query(named): Query<Named>,
     body: Body,
 ) -> Answer<File> {
-    let (size, account) = (named.size, named.account.clone());
+    let name = named.file(name);
+    let options = PutOptions {
+        size: named.size,
+        account: named.account.clone(),
+        replace: named.replace(),
+        source_modified: named.modified_ms.map(Moment::from_millis),
+        transfer: Transfer::default(),
+    };
     let registered = admin.transfers.register(named);
     let content = Content::new(body);
     let options = PutOptions {
-        size,
-        account,
         transfer: registered.transfer.clone(),
+        ..options
     };
     let stored = admin
         .live
@@ -120,6 +154,7 @@ pub(crate) async fn read(
     Query(named): Query<Named>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
+    let name = named.file(name);
     let registered = admin.transfers.register(named);
     let asked = headers
         .get(header::RANGE)
@@ -146,9 +181,13 @@ pub(crate) async fn read(
         StatusCode::OK
     };
     let length = (range.end - range.start).to_string();
+    let modified = info.source_modified.unwrap_or(info.modified);
     let answer = (
         status,
-        [(header::CONTENT_LENGTH, length)],
+        [
+            (header::CONTENT_LENGTH.as_str(), length),
+            (MODIFIED, modified.as_millis().to_string()),
+        ],
         Body::from_stream(content),
     )
         .into_response();
@@ -172,13 +211,77 @@ fn parse_range(text: &str) -> Option<Range<u64>> {
 pub(crate) async fn remove(
     State(admin): Shared,
     Path(name): Path<String>,
+    Query(query): Query<Named>,
 ) -> Result<StatusCode, Refused> {
-    admin.live.array()?.remove(&name).await?;
+    admin.live.array()?.remove(&query.file(name)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
-pub(crate) async fn stat(State(admin): Shared, Path(name): Path<String>) -> Answer<File> {
+pub(crate) async fn stat(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Query(query): Query<Named>,
+) -> Answer<File> {
+    let name = query.file(name);
     Ok(Json(admin.live.array()?.stat(&name).await?.into()))
+}
+
+/// The query of a request to copy or move a file.
+#[derive(Deserialize)]
+pub(crate) struct Source {
+    /// Name of the file that is copied or moved.
+    from: String,
+    /// Its bucket.
+    from_bucket: Option<String>,
+    /// Bucket of the new file.
+    bucket: Option<String>,
+    #[serde(default)]
+    no_replace: bool,
+    /// Whether the old file goes.
+    #[serde(default)]
+    moves: bool,
+}
+
+pub(crate) async fn copy(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Query(source): Query<Source>,
+) -> Answer<File> {
+    let (from, to) = (
+        named(source.from_bucket, source.from),
+        named(source.bucket, name),
+    );
+    let replace = match source.no_replace {
+        true => Replace::No,
+        false => Replace::Yes,
+    };
+    let array = admin.live.array()?;
+    let made = match source.moves {
+        true => array.rename(&from, &to, replace).await?,
+        false => array.copy(&from, &to, replace).await?,
+    };
+    Ok(Json(made.into()))
+}
+
+pub(crate) async fn buckets(State(admin): Shared) -> Answer<Vec<Bucket>> {
+    let buckets = admin.live.array()?.buckets().await?;
+    Ok(Json(buckets.into_iter().map(Bucket::from).collect()))
+}
+
+pub(crate) async fn create_bucket(
+    State(admin): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    admin.live.array()?.create_bucket(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn remove_bucket(
+    State(admin): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    admin.live.array()?.remove_bucket(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 #[derive(Deserialize)]
@@ -186,17 +289,30 @@ pub(crate) struct Listing {
     #[serde(default)]
     prefix: String,
     #[serde(default)]
+    delimiter: String,
+    #[serde(default)]
     after: String,
-    limit: Option<u32>,
+    bucket: Option<String>,
+    limit: Option<usize>,
 }
 
-pub(crate) async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Answer<Vec<File>> {
-    let files = admin
-        .live
-        .array()?
-        .list(&q.prefix, &q.after, q.limit.unwrap_or(1000).min(1000))
-        .await?;
-    Ok(Json(files.into_iter().map(File::from).collect()))
+/// Most entries of a page.
+const PAGE: usize = 1000;
+
+pub(crate) async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Answer<Files> {
+    let request = ListRequest {
+        bucket: q.bucket.unwrap_or_else(|| DEFAULT_BUCKET.to_owned()),
+        prefix: q.prefix,
+        delimiter: q.delimiter,
+        after: q.after,
+        limit: q.limit.unwrap_or(PAGE).min(PAGE),
+    };
+    let page = admin.live.array()?.list(request).await?;
+    Ok(Json(Files {
+        files: page.files.into_iter().map(File::from).collect(),
+        prefixes: page.prefixes,
+        next: page.next,
+    }))
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use raic_array::FileInfo;
+use raic_array::{BucketInfo, FileInfo};
 use raic_cloud::{Metering, Operation};
-use raic_storage::{Account, AccountChange, Event};
+use raic_storage::{Account, AccountChange, Event, Moment};
 use serde::{Deserialize, Serialize};
 
 /// The kind of a failure. Programs act on it, and the command `raic` derives its exit code from it.
@@ -17,8 +17,10 @@ pub enum Code {
     BadName,
     /// The range begins past the end of the file.
     BadRange,
-    /// There is no file of that name.
+    /// There is no file or no bucket of that name.
     NoSuchFile,
+    /// There is a file or a bucket of that name already, or a bucket holds files.
+    Exists,
     /// The configuration, an account, a credential, a key or a connector is wrong or missing.
     Configuration,
     /// The operation is forbidden now: an account is disabled or has too many leases on a share, or
@@ -80,6 +82,9 @@ pub struct File {
     pub size: u64,
     /// When the file was stored, in milliseconds since 1970.
     pub modified_ms: i64,
+    /// When the file's source was last modified, in milliseconds since 1970, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_modified_ms: Option<i64>,
     /// BLAKE3 of the content, in hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub blake3: Option<String>,
@@ -104,6 +109,7 @@ impl From<FileInfo> for File {
             name: info.name,
             size: info.size,
             modified_ms: info.modified.as_millis(),
+            source_modified_ms: info.source_modified.map(Moment::as_millis),
             blake3: info.content_hash.map(hex),
             storage_index: info.index.map(|i| i.to_string()),
             replaced: info.has_replaced,
@@ -124,6 +130,45 @@ impl From<FileInfo> for File {
                     reason: lacking.reason,
                 })
                 .collect(),
+        }
+    }
+}
+
+/// The header of a content that tells when its source was last modified, or else when it was
+/// stored, in milliseconds since 1970.
+pub const MODIFIED: &str = "raic-modified-ms";
+
+/// A page of a list of files.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Files {
+    /// The files, in the order of the bytes of their names.
+    pub files: Vec<File>,
+    /// What the names of other files have in common, up to the delimiter.
+    pub prefixes: Vec<String>,
+    /// What the next page comes after; `None` on the last page.
+    pub next: Option<String>,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bucket {
+    /// Name of the bucket.
+    pub name: String,
+    /// When the bucket was made, in milliseconds since 1970.
+    pub created_ms: i64,
+    /// Number of files.
+    pub files: u64,
+    /// Bytes of content of all files.
+    pub bytes: u64,
+}
+
+impl From<BucketInfo> for Bucket {
+    fn from(info: BucketInfo) -> Self {
+        Self {
+            name: info.name,
+            created_ms: info.created.as_millis(),
+            files: info.files,
+            bytes: info.bytes,
         }
     }
 }

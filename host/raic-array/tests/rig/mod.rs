@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
 use raic_array::{
-    Array, ArrayConfig, ArrayError, Geometry, Keyring, MAX_STREAM, Padding, PutOptions,
-    RecoveryKey, Transfer,
+    Array, ArrayConfig, ArrayError, DEFAULT_BUCKET, FileName, Geometry, Keyring, ListRequest,
+    MAX_STREAM, Padding, PutOptions, RecoveryKey, Transfer,
 };
 use raic_cloud::{Breaker, FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
@@ -137,13 +137,34 @@ pub(crate) fn content(length: usize) -> Bytes {
     (0..length).map(|i| (i * 7 % 253) as u8).collect()
 }
 
+/// Returns the name of a file in the bucket of files that name none.
+pub(crate) fn named(name: &str) -> FileName {
+    FileName {
+        bucket: DEFAULT_BUCKET.to_owned(),
+        name: name.to_owned(),
+    }
+}
+
+/// Returns the names of a page of files.
+pub(crate) async fn names(array: &Array, prefix: &str, after: &str, limit: usize) -> Vec<String> {
+    let request = ListRequest {
+        bucket: DEFAULT_BUCKET.to_owned(),
+        prefix: prefix.to_owned(),
+        after: after.to_owned(),
+        limit,
+        ..ListRequest::default()
+    };
+    let files = array.list(request).await.unwrap().files;
+    files.into_iter().map(|file| file.name).collect()
+}
+
 pub(crate) async fn put(array: &Array, name: &str, content: Bytes) -> Result<(), ArrayError> {
     let pieces: Vec<Result<Bytes, String>> = content
         .chunks(777)
         .map(|c| Ok(Bytes::copy_from_slice(c)))
         .collect();
     array
-        .put(name, stream::iter(pieces), PutOptions::default())
+        .put(&named(name), stream::iter(pieces), PutOptions::default())
         .await
         .map(drop)
 }
@@ -153,7 +174,7 @@ pub(crate) async fn get(
     name: &str,
     range: Option<std::ops::Range<u64>>,
 ) -> Result<Vec<u8>, ArrayError> {
-    let (_, _, content) = array.get(name, range, Transfer::default()).await?;
+    let (_, _, content) = array.get(&named(name), range, Transfer::default()).await?;
     content
         .try_fold(Vec::new(), async |mut all, piece| {
             all.extend_from_slice(&piece);

@@ -234,7 +234,7 @@ impl Ended {
     /// Asserts that the command failed with this exit code, without a panic, and with an error that
     /// has all of `words`.
     #[track_caller]
-    pub fn fails(self, code: i32, words: &[&str]) {
+    pub fn fails(self, code: i32, words: &[&str]) -> Self {
         assert_eq!(self.code, code, "{}{}", self.text, self.errors);
         assert!(
             self.errors.lines().any(|line| line.starts_with("raic: ")),
@@ -249,6 +249,7 @@ impl Ended {
                 self.errors
             );
         }
+        self
     }
 }
 

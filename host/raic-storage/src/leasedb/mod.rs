@@ -46,7 +46,7 @@ pub use mutable::WriteEnabler;
 pub(crate) use pins::pins;
 pub use pins::{Pin, Pins};
 pub(crate) use shares::shares_of;
-pub use shares::{MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, placed};
+pub use shares::{MAX_SHARE, Placed, ShareKind, ShareRow, ShareState, placed, server_name};
 use shares::{find, shareset};
 pub use slots::Slots;
 pub(crate) use slots::{NamedChunk, Slot, Superseded};

@@ -192,6 +192,18 @@ pub fn placed(c: &Connection, index: StorageIndex) -> rusqlite::Result<Vec<Place
     rows.collect()
 }
 
+/// Reads the name of a server. A number that no server has is told as itself.
+///
+/// # Errors
+/// Fails with SQLite's error if a statement fails.
+pub fn server_name(c: &Connection, server: ServerId) -> rusqlite::Result<String> {
+    let mut statement = c.prepare_cached("SELECT name FROM servers WHERE id = ?1")?;
+    let name = statement
+        .query_row([server.0], |row| row.get(0))
+        .optional()?;
+    Ok(name.unwrap_or_else(|| format!("number {}", server.number())))
+}
+
 impl LeaseDb {
     /// Reads the row of a share on a server; `None` if there is none.
     pub(crate) async fn share(&self, server: ServerId, id: ShareId) -> Result<Option<ShareRow>> {

@@ -1,0 +1,102 @@
+//! `rm`.
+
+use clap::Args;
+use hyper::Method;
+use raic_gateway::wire::Code;
+
+use super::{
+    Bucket, Selecting, prefix_of, print_json,
+    remote::{Pages, Remote},
+    several::Several,
+};
+use crate::{
+    client::{Client, nothing},
+    error::{Failed, Outcome},
+    home::Home,
+    output::say,
+    progress::counted,
+};
+
+/// Files that are removed at once. Each costs one transaction, and those that wait share one.
+const AT_ONCE: u8 = 16;
+
+#[derive(Args)]
+pub(crate) struct RmArguments {
+    /// The names of the files; with -r, of folders
+    #[arg(required = true)]
+    names: Vec<String>,
+    /// Remove folders, with all that is in them; an empty name is the folder of all files
+    #[arg(long, short)]
+    recursive: bool,
+    /// Print the names of the files that would be removed
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    bucket: Bucket,
+    #[command(flatten)]
+    selecting: Selecting,
+}
+
+/// Removes a file.
+pub(super) async fn remove(home: &Home, bucket: &Bucket, name: &str) -> Outcome {
+    let path = Remote::new(bucket, name).path("files", &[]);
+    Client(home)
+        .send(Method::DELETE, &path, &[], nothing())
+        .await
+        .map(drop)
+}
+
+pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outcome {
+    let RmArguments {
+        names,
+        recursive,
+        dry_run,
+        bucket,
+        selecting,
+    } = arguments;
+    let work = async |name: String| {
+        if !dry_run {
+            remove(home, &bucket, &name).await?;
+        }
+        match (json, dry_run) {
+            (true, true) => print_json(&serde_json::json!({"would_remove": name})),
+            (true, false) => print_json(&serde_json::json!({"removed": name})),
+            (false, true) => {
+                say!("would remove {name}");
+                Ok(())
+            }
+            (false, false) => Ok(()),
+        }
+    };
+    if let ([name], false) = (&*names, recursive) {
+        return work(name.clone()).await;
+    }
+    let mut several = Several::default();
+    if !recursive {
+        several.run(json, 1, names, String::clone, work).await?;
+        return several.end("were removed");
+    }
+    let selection = selecting.selection()?;
+    for name in names {
+        let (prefix, before) = (prefix_of(&name), several.done + several.failed);
+        let mut pages = Pages::new(home, &bucket, &prefix, "");
+        while let Some(page) = pages.next().await? {
+            let files = page.files.into_iter().map(|file| file.name);
+            let files = files.filter(|name| selection.has(&name[prefix.len()..]));
+            several
+                .run(json, AT_ONCE, files, String::clone, &work)
+                .await?;
+        }
+        if several.done + several.failed == before {
+            let failed = Failed {
+                code: Code::NoSuchFile,
+                sentence: "there is no file in this folder; see `raic ls`".to_owned(),
+            };
+            several.fail(json, &name, failed)?;
+        }
+    }
+    if !json && !dry_run {
+        say!("removed {}", counted(several.done, "file"));
+    }
+    several.end("were removed")
+}
