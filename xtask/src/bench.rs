@@ -37,6 +37,9 @@ pub(crate) struct BenchArguments {
     /// The most shares that the job leasedb measures
     #[arg(long, default_value_t = 10_000_000)]
     shares: u64,
+    /// The most files that the job catalog measures
+    #[arg(long, default_value_t = 1_000_000)]
+    files: u64,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -47,6 +50,8 @@ pub(crate) enum Job {
     Down,
     /// Leases: renewal, usage, collection and the database's size at 10^4 to --shares shares
     Leasedb,
+    /// The catalog: copies, look-ups and lists at 10^3 to --files files
+    Catalog,
     /// Each backend: MB/s of a share of --size MiB, patches of a mutable one, allocations, peak
     /// memory
     Backend,
@@ -74,6 +79,13 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
                 &[arguments.size.to_string().into()],
             );
         }
+        Job::Catalog => {
+            return measure(
+                "raic-array",
+                "catalog",
+                &[arguments.files.to_string().into()],
+            );
+        }
         Job::Sandbox => return sandbox(arguments.runs),
         Job::Tahoe => return tahoe(arguments),
         Job::Up | Job::Down => {}
@@ -99,7 +111,7 @@ pub(crate) fn bench(arguments: &BenchArguments) -> Outcome {
             arguments.runs,
             &mut report,
         )?,
-        Job::Leasedb | Job::Backend | Job::Sandbox | Job::Tahoe => {}
+        Job::Leasedb | Job::Backend | Job::Catalog | Job::Sandbox | Job::Tahoe => {}
     }
     report.print(arguments.size);
     Ok(())

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Longest time that the probe of a cloud may take.
-const PROBE: Duration = Duration::from_secs(10);
+pub(crate) const PROBE: Duration = Duration::from_secs(10);
 const MAX_NAME: usize = 1024;
 
 /// The configuration of an array.
@@ -403,7 +403,7 @@ impl Array {
         let gone = leasedb.servers().await?;
         Ok(Status {
             geometry: self.inner.geometry,
-            needed: self.inner.needed(),
+            needed: self.inner.rule().least_clouds(),
             totals: self.inner.catalog.totals().await?,
             clouds: futures::future::join_all(probes).await,
             gone: gone
@@ -477,16 +477,15 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 impl Inner {
-    /// The number of shares that must be stored before a write is acknowledged.
-    pub(crate) fn needed(&self) -> usize {
-        (usize::from(self.geometry.k) + self.survive).min(self.servers.len())
-    }
-
     /// Probes servers that failed, and returns the names of those that answer. A probe passes a
     /// circuit breaker that lets no other request pass, and closes it.
-    pub(crate) async fn that_answer(&self, servers: Vec<&Arc<StorageServer>>) -> Vec<String> {
+    pub(crate) async fn that_answer(
+        &self,
+        servers: Vec<&Arc<StorageServer>>,
+        patience: Duration,
+    ) -> Vec<String> {
         let probes = servers.into_iter().map(|server| async move {
-            let probed = tokio::time::timeout(PROBE, server.probe()).await;
+            let probed = tokio::time::timeout(patience, server.probe()).await;
             matches!(probed, Ok(Ok(()))).then(|| server.name().to_owned())
         });
         let answering: Vec<String> = futures::future::join_all(probes)

@@ -8,6 +8,8 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 /// How long a cloud that failed is distrusted: others are asked before it.
 const DISTRUST: Duration = Duration::from_secs(60);
+/// How often a cloud that failed is probed by uploads.
+const PROBED: Duration = Duration::from_secs(5);
 /// How often a sample of a new share is read back from a cloud.
 const SAMPLED: Duration = Duration::from_secs(60);
 /// Most characters of a fault that are kept.
@@ -46,6 +48,7 @@ pub struct LastFailure {
 struct Known {
     distrusted: Option<Instant>,
     sampled: Option<Instant>,
+    probed: Option<Instant>,
     last: BTreeMap<Work, LastFailure>,
 }
 
@@ -85,6 +88,29 @@ impl Health {
     pub(crate) fn answered(&self, cloud: &str) {
         if let Some(known) = self.lock().get_mut(cloud) {
             known.distrusted = None;
+        }
+    }
+
+    /// Returns whether a cloud that failed is to be probed. If so, it counts as probed.
+    pub(crate) fn probe_is_due(&self, cloud: &str) -> bool {
+        let mut known = self.lock();
+        let probed = &mut known.entry(cloud.to_owned()).or_default().probed;
+        let is_due = probed.is_none_or(|at| at.elapsed() >= PROBED);
+        if is_due {
+            *probed = Some(Instant::now());
+        }
+        is_due
+    }
+
+    /// Returns why a cloud is not asked for a share, as a sentence.
+    pub(crate) fn why_distrusted(&self, cloud: &str) -> String {
+        let known = self.lock();
+        let last = known
+            .get(cloud)
+            .and_then(|known| known.last.values().max_by_key(|l| l.at_ms));
+        match last {
+            Some(last) => shortened(&format!("it failed a moment before: {}", last.text)),
+            None => format!("cloud {cloud:?}: it was too slow a moment before"),
         }
     }
 

@@ -27,6 +27,15 @@ pub type Key = Zeroizing<[u8; KEY]>;
 /// rebuilt.
 pub struct RecoveryKey(Key);
 
+/// What becomes of the identity secret when the array's key is rotated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Keys, ids and secrets of the doors stay.
+    Kept,
+    /// They are all others.
+    New,
+}
+
 /// The keyring: all generations of the array's key.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Keyring {
@@ -208,6 +217,24 @@ impl Keyring {
             expanded.fill(&mut *derived).expect("as long as asked for");
         }
         derived
+    }
+
+    /// Returns this keyring with one generation more, which wraps the keys of new streams.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::Randomness`] if the system gives no random numbers.
+    pub fn rotated(&self, identity: Identity) -> Result<Self, ArrayError> {
+        let mut rotated = self.clone();
+        rotated.generations.push(Generation::generate()?);
+        if identity == Identity::New {
+            rotated.identity = stream_key()?;
+        }
+        Ok(rotated)
+    }
+
+    /// Returns whether another keyring derives the same identities.
+    pub fn has_identity_of(&self, other: &Self) -> bool {
+        self.identity == other.identity
     }
 
     /// Returns the number of the newest generation, 1 or more.
@@ -392,6 +419,26 @@ mod tests {
         assert_eq!(derive(&keyring), derive(&again));
         let different: std::collections::BTreeSet<_> = derive(&keyring).into();
         assert_eq!(different.len(), all.len());
+    }
+
+    #[test]
+    fn a_rotated_keyring_opens_what_was_sealed_before_and_seals_with_another_key() {
+        let (first, key) = (Keyring::generate().unwrap(), stream_key().unwrap());
+        let (index, other) = (StorageIndex([1; 16]), StorageIndex([2; 16]));
+        let old = first.wrap(index, &key, b"").unwrap();
+        let rotated = first.rotated(Identity::Kept).unwrap();
+        assert_eq!(rotated.generation(), 2);
+        assert_eq!(*rotated.unwrap(index, &old, b"").unwrap(), *key);
+        let new = rotated.wrap(other, &key, b"").unwrap();
+        assert_ne!(new.id, old.id);
+        assert!(first.unwrap(other, &new, b"").is_err());
+        assert_eq!(rotated.owner_key(), first.owner_key());
+        let identity = |keyring: &Keyring| *keyring.identity::<32>("a", &[]);
+        assert_eq!(identity(&rotated), identity(&first));
+        assert_ne!(
+            identity(&first.rotated(Identity::New).unwrap()),
+            identity(&first)
+        );
     }
 
     #[test]

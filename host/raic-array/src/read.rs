@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ArrayError, Fault, Result, Transfer,
-    array::Inner,
+    array::{Inner, PROBE},
     catalog::{Extent, Placement, Stream as CatalogStream},
     codec::Codec,
     encoder::decode,
@@ -307,8 +307,12 @@ impl StreamReader {
             match fetched {
                 Ok(blocks) => {
                     let wrong = blocks.iter().filter(|block| block.is_none()).count();
+                    let share = source.reader.share();
                     for (valid, block) in valid.iter_mut().zip(blocks) {
-                        valid.extend(block.map(|block| (source.reader.share(), block)));
+                        // A share may lie on two clouds. It counts once.
+                        if valid.iter().all(|(other, _)| *other != share) {
+                            valid.extend(block.map(|block| (share, block)));
+                        }
                     }
                     if wrong > 0 {
                         let what = format!("{wrong} blocks are not those that were stored");
@@ -341,7 +345,7 @@ impl StreamReader {
             .iter()
             .map(|source| self.sources[*source].reader.server())
             .collect();
-        let answering = self.inner.that_answer(servers).await;
+        let answering = self.inner.that_answer(servers, PROBE).await;
         let answers = |source: &usize| {
             answering
                 .iter()

@@ -1,17 +1,18 @@
 //! Sends the shares of one stream to their clouds, all at once. The slowest cloud sets the pace of
 //! all, until it is given up.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use raic_storage::{
-    ShareId, ShareNum, ShareWriter, StorageError, StorageIndex, StorageServer, Stored,
-};
+use raic_storage::{ShareId, ShareWriter, StorageError, StorageIndex, StorageServer, Stored};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{ArrayError, Fault, Result, Transfer};
+use crate::{
+    ArrayError, Fault, Result, Transfer,
+    place::{Rule, Site, Spot},
+};
 
 /// Most pieces that wait for one cloud. Each is one batch.
 pub(crate) const QUEUE: usize = 2;
@@ -79,9 +80,8 @@ enum Piece {
 
 /// One share on its way to one cloud.
 struct ShareUpload {
-    share: ShareNum,
+    spot: Spot,
     cloud: String,
-    domain: String,
     /// Queue of pieces to the task that writes the share; `None` once the share failed.
     queue: Option<mpsc::Sender<Piece>>,
     task: AbortOnDropHandle<Result<Stored, WriteFault>>,
@@ -89,9 +89,9 @@ struct ShareUpload {
 
 /// The reason why a share was not stored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct WriteFault {
-    text: String,
-    is_full: bool,
+pub(crate) struct WriteFault {
+    pub(crate) text: String,
+    pub(crate) is_full: bool,
 }
 
 impl From<StorageError> for WriteFault {
@@ -112,22 +112,29 @@ impl From<String> for WriteFault {
     }
 }
 
+/// A share that was not stored.
+#[derive(Clone, Debug)]
+pub(crate) struct Failed {
+    pub(crate) spot: Spot,
+    pub(crate) cloud: String,
+    pub(crate) fault: WriteFault,
+}
+
 fn begin_share(
     server: Arc<StorageServer>,
-    id: ShareId,
+    (id, site): (ShareId, usize),
     length: Option<u64>,
     (transfer, takes_sample): (Transfer, bool),
 ) -> ShareUpload {
     let (queue, pieces) = mpsc::channel(QUEUE);
-    let (cloud, domain) = (server.name().to_owned(), server.domain().to_owned());
+    let cloud = server.name().to_owned();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let sample = takes_sample.then(Sample::default);
         write_share(&server, id, length, pieces, (transfer, sample)).await
     }));
     ShareUpload {
-        share: id.share,
+        spot: (id.share, site),
         cloud,
-        domain,
         queue: Some(queue),
         task,
     }
@@ -167,68 +174,63 @@ async fn write_share(
 pub(crate) struct ShareUploads {
     shares: Vec<ShareUpload>,
     rule: Rule,
-    lacking: Vec<(ShareNum, String, WriteFault)>,
-}
-
-/// When a stream may be acknowledged, and how long clouds are waited for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rule {
-    /// Shares that suffice to read the stream.
-    pub(crate) k: usize,
-    /// Failure domains that may be lost right after the stream was acknowledged.
-    pub(crate) survive: usize,
-    /// Shares that must be stored.
-    pub(crate) needed: usize,
+    sites: Vec<Site>,
     /// How long the other clouds wait for one that takes nothing.
-    pub(crate) patience: Duration,
+    patience: Duration,
+    failed: Vec<Failed>,
 }
 
 /// The outcome of a stream's shares.
 pub(crate) struct SharesStored {
     /// The shares that were stored, with their objects and bytes.
-    pub(crate) stored: Vec<(ShareNum, Stored)>,
-    /// The shares that were not stored, each with its cloud and the reason.
-    pub(crate) lacking: Vec<(ShareNum, String, String)>,
+    pub(crate) stored: Vec<(Spot, Stored)>,
+    /// The shares that were not stored.
+    pub(crate) failed: Vec<Failed>,
+}
+
+/// What an upload does beside sending shares.
+pub(crate) struct Watching<'a, F: Fn(&StorageServer) -> bool> {
+    /// Says of which clouds a sample is read back.
+    pub(crate) takes_sample: F,
+    /// Counts what each cloud takes.
+    pub(crate) transfer: &'a Transfer,
 }
 
 impl ShareUploads {
-    /// Begins the shares of a stream: share i goes to server i. `length` is that of each share, if
-    /// it is known. `takes_sample` says of which clouds a sample is read back.
-    pub(crate) fn begin(
+    /// Begins the shares of a stream at their spots: a spot's site is the place of a server in
+    /// `servers`. `length` is that of each share, if it is known.
+    pub(crate) fn begin<F: Fn(&StorageServer) -> bool>(
         index: StorageIndex,
         servers: &[Arc<StorageServer>],
+        (sites, spots): (Vec<Site>, &[Spot]),
         length: Option<u64>,
-        takes_sample: impl Fn(&StorageServer) -> bool,
-        transfer: &Transfer,
-        rule: Rule,
+        (rule, patience): (Rule, Duration),
+        watching: Watching<'_, F>,
     ) -> Self {
-        let shares = servers.iter().zip(0..).map(|(server, share)| {
-            let id = ShareId {
-                index,
-                share: ShareNum(share),
-            };
-            let sampled = (transfer.clone(), takes_sample(server));
-            begin_share(server.clone(), id, length, sampled)
+        let shares = spots.iter().map(|(share, site)| {
+            let (server, share) = (&servers[*site], *share);
+            let sampled = (watching.transfer.clone(), (watching.takes_sample)(server));
+            let at = (ShareId { index, share }, *site);
+            begin_share(server.clone(), at, length, sampled)
         });
         Self {
             shares: shares.collect(),
             rule,
-            lacking: Vec::new(),
+            sites,
+            patience,
+            failed: Vec::new(),
         }
     }
 
-    /// Hands every share its next piece. It waits for room, and gives up shares that take too long.
+    /// Hands every share its next piece: the pieces are in the order of share numbers. It waits for
+    /// room, and gives up shares that take too long.
     pub(crate) async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
-        let waiting =
-            self.shares
-                .iter()
-                .zip(pieces)
-                .enumerate()
-                .filter_map(|(i, (share, piece))| {
-                    let queue = share.queue.clone()?;
-                    Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
-                });
-        let sent = patiently(waiting.collect(), self.rule.needed, self.rule.patience).await;
+        let waiting = self.shares.iter().enumerate().filter_map(|(i, share)| {
+            let queue = share.queue.clone()?;
+            let piece = pieces.get(usize::from(share.spot.0.0))?.clone();
+            Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
+        });
+        let sent = patiently(waiting.collect(), self.needed(), self.patience).await;
         for i in 0..self.shares.len() {
             let sent = sent
                 .iter()
@@ -238,11 +240,13 @@ impl ShareUploads {
                 self.give_up(i, sent.is_none()).await;
             }
         }
-        self.require_enough()
+        self.require_possible()
     }
 
-    /// Ends all shares. Returns those that were stored.
+    /// Ends all shares. Returns those that were stored. They may be too few for the rule, but
+    /// enough to compute the others from.
     pub(crate) async fn finish(mut self) -> Result<SharesStored> {
+        let needed = self.needed();
         let mut open: Vec<_> = self
             .shares
             .iter_mut()
@@ -256,28 +260,24 @@ impl ShareUploads {
             (i, outcome(&mut share.task).await)
         });
         let waiting: FuturesUnordered<_> = waiting.collect();
-        let ended = patiently(waiting, self.rule.needed, self.rule.patience).await;
+        let ended = patiently(waiting, needed, self.patience).await;
         let mut stored = Vec::new();
         for (i, share) in open.into_iter().enumerate() {
             match ended.iter().find(|(number, _)| *number == i) {
-                Some((_, Ok(kept))) => stored.push((share.share, *kept)),
+                Some((_, Ok(kept))) => stored.push((share.spot, *kept)),
                 given_up => {
                     let fault = match given_up {
                         Some((_, Err(fault))) => fault.clone(),
-                        _ => too_slow(&share.cloud, self.rule.patience).into(),
+                        _ => too_slow(&share.cloud, self.patience).into(),
                     };
-                    tracing::warn!("share {} was given up: {}", share.share, fault.text);
-                    self.lacking.push((share.share, share.cloud.clone(), fault));
+                    self.failed.push(gone(share, fault));
                 }
             }
         }
-        self.require_enough()?;
-        let lacking = self.lacking.into_iter();
+        self.require_possible()?;
         Ok(SharesStored {
             stored,
-            lacking: lacking
-                .map(|(share, cloud, fault)| (share, cloud, fault.text))
-                .collect(),
+            failed: self.failed,
         })
     }
 
@@ -287,47 +287,53 @@ impl ShareUploads {
         share.queue = None;
         let fault = if slow {
             share.task.abort();
-            too_slow(&share.cloud, self.rule.patience).into()
+            too_slow(&share.cloud, self.patience).into()
         } else {
             let ended = outcome(&mut share.task).await.err();
             ended.unwrap_or_else(|| "it ended early".to_owned().into())
         };
-        tracing::warn!("share {} was given up: {}", share.share, fault.text);
-        self.lacking.push((share.share, share.cloud.clone(), fault));
+        self.failed.push(gone(share, fault));
     }
 
-    /// Requires that enough shares are left: the file must survive the loss of `survive` more
-    /// failure domains.
-    fn require_enough(&self) -> Result<()> {
-        let n = self.shares.len();
-        let stored = n - self.lacking.len();
-        // Clouds of one failure domain are lost together.
-        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-        for share in self
-            .shares
-            .iter()
-            .filter(|s| !self.lacking.iter().any(|(number, ..)| *number == s.share))
-        {
-            *domains.entry(&share.domain).or_default() += 1;
+    /// The number of shares that are waited for longer than for the others.
+    fn needed(&self) -> usize {
+        usize::from(self.rule.geometry.k) + self.rule.survive
+    }
+
+    /// Requires that the rule can be met: with the shares that are left, and others that are
+    /// computed from them and stored beside them.
+    fn require_possible(&self) -> Result<()> {
+        let has_failed = |spot: &Spot| self.failed.iter().any(|failed| failed.spot == *spot);
+        let spots = self.shares.iter().map(|share| share.spot);
+        let left: Vec<Spot> = spots.filter(|spot| !has_failed(spot)).collect();
+        match self.rule.can_be_met(&self.sites, &left) {
+            true => Ok(()),
+            false => Err(too_few(self.rule, left.len(), &self.failed)),
         }
-        let mut domains: Vec<usize> = domains.into_values().collect();
-        domains.sort_unstable_by(|a, b| b.cmp(a));
-        let left: usize = domains.iter().skip(self.rule.survive).sum();
-        if stored >= self.rule.needed && (left >= self.rule.k || self.lacking.is_empty()) {
-            return Ok(());
-        }
-        let faults = self.lacking.iter().map(|(_, cloud, fault)| Fault {
-            cloud: cloud.clone(),
-            text: fault.text.clone(),
-        });
-        let is_full = self.lacking.iter().all(|(.., fault)| fault.is_full);
-        Err(ArrayError::TooFewClouds {
-            stored,
-            n,
-            needed: self.rule.needed,
-            is_full,
-            faults: faults.collect(),
-        })
+    }
+}
+
+/// Makes the error of a stream that too few clouds took.
+pub(crate) fn too_few(rule: Rule, stored: usize, failed: &[Failed]) -> ArrayError {
+    let faults = failed.iter().map(|failed| Fault {
+        cloud: failed.cloud.clone(),
+        text: failed.fault.text.clone(),
+    });
+    ArrayError::TooFewClouds {
+        stored,
+        n: rule.geometry.n.into(),
+        needed: rule.least_clouds(),
+        is_full: failed.iter().all(|failed| failed.fault.is_full),
+        faults: faults.collect(),
+    }
+}
+
+fn gone(share: &ShareUpload, fault: WriteFault) -> Failed {
+    tracing::warn!("share {} was given up: {}", share.spot.0, fault.text);
+    Failed {
+        spot: share.spot,
+        cloud: share.cloud.clone(),
+        fault,
     }
 }
 

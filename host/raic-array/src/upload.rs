@@ -7,12 +7,12 @@
 
 use bytes::Bytes;
 use futures::Stream;
-use raic_storage::{AccountId, ShareNum, StorageIndex, StorageServer, held_by_writers};
-use std::sync::Arc;
+use raic_storage::{AccountId, ShareNum, StorageIndex, StorageServer, Stored, held_by_writers};
+use std::{sync::Arc, time::Duration};
 
 use crate::{
-    ArrayError, PutOptions, Result, Transfer,
-    array::Inner,
+    ArrayError, Fault, PutOptions, Result, Transfer,
+    array::{Inner, PROBE},
     catalog::{FileInfo, FileName, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target},
     encoder::Encoder,
     format::{Hash, Header, Layout, Role, Trailer, proof},
@@ -20,8 +20,11 @@ use crate::{
     ingest::Ingest,
     keyring::stream_key,
     manifest::{Described, Manifest, Place},
+    place::{Rule, Site, Spot, sites_of},
     sealer::Sealer,
-    share_upload::{QUEUE, Rule, ShareUploads},
+    share_reader::ShareReader,
+    share_rebuild::Rebuild,
+    share_upload::{Failed, QUEUE, ShareUploads, SharesStored, Watching, too_few},
 };
 
 /// Segments that are coded at once on the blocking pool: about 2 ms of work.
@@ -29,6 +32,8 @@ const BATCH: usize = 8;
 /// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
 /// begin.
 const IDLE: u32 = 5;
+/// How long an upload waits for clouds that failed lately if the others suffice.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The shares that an upload has allocated so far, by the storage indexes of its streams.
 type Allocated = Vec<(StorageIndex, Vec<Target>)>;
@@ -85,14 +90,7 @@ impl Inner {
         };
         self.catalog.require_place(name.clone(), replace).await?;
         self.keyring_is_stored().await?;
-        // Without the clouds that failed lately, the file would be refused. Perhaps they are back.
-        let (suspects, others): (Vec<_>, Vec<_>) = self
-            .servers
-            .iter()
-            .partition(|server| self.health.failed_lately(server.name()));
-        if others.len() < self.needed() {
-            self.that_answer(suspects).await;
-        }
+        self.ask_suspects().await;
         let leasedb = self.catalog.leasedb();
         let file = Described {
             database: leasedb.identity().await?.database,
@@ -143,22 +141,42 @@ impl Inner {
         stored
     }
 
-    /// Learns from the outcome of an upload which clouds failed.
-    fn learn(&self, stored: &Result<FileInfo>) {
-        let lacking: Vec<(&str, &str)> = match stored {
-            Ok(file) => file
-                .lacking
-                .iter()
-                .map(|lacking| (lacking.cloud.as_str(), lacking.reason.as_str()))
-                .collect(),
-            Err(ArrayError::TooFewClouds { faults, .. }) => faults
-                .iter()
-                .map(|f| (f.cloud.as_str(), f.text.as_str()))
-                .collect(),
-            Err(_) => Vec::new(),
+    /// Probes the clouds that failed lately: perhaps they are back. If the others suffice without
+    /// second shares, this waits for a moment only, and not before each upload.
+    async fn ask_suspects(&self) {
+        let suspects = self.servers.iter().filter(|server| {
+            self.health.failed_lately(server.name()) && self.health.probe_is_due(server.name())
+        });
+        let suspects: Vec<_> = suspects.collect();
+        if suspects.is_empty() {
+            return;
+        }
+        let sites = self.sites();
+        let up = (0..sites.len()).filter(|site| sites[*site].is_up);
+        let one_each: Vec<Spot> = (0..self.geometry.n).map(ShareNum).zip(up).collect();
+        let patience = match self.rule().is_met(&sites, &one_each) {
+            true => MOMENT,
+            false => PROBE,
         };
-        for (cloud, why) in lacking {
-            self.health.failed(cloud, Work::Storing, why);
+        self.that_answer(suspects, patience).await;
+    }
+
+    /// The clouds that shares may go to, in the order of the servers.
+    fn sites(&self) -> Vec<Site> {
+        let site = |server: &Arc<StorageServer>| Site {
+            server: server.id(),
+            domain: server.domain().to_owned(),
+            is_up: !self.health.failed_lately(server.name()),
+        };
+        self.servers.iter().map(site).collect()
+    }
+
+    /// Learns from an upload that was refused which clouds failed.
+    fn learn(&self, stored: &Result<FileInfo>) {
+        if let Err(ArrayError::TooFewClouds { faults, .. }) = stored {
+            for Fault { cloud, text } in faults {
+                self.health.failed(cloud, Work::Storing, text);
+            }
         }
     }
 
@@ -225,11 +243,9 @@ impl Inner {
                 is_last: false,
             };
             let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
-            let target = |(s, share): (&Arc<StorageServer>, u8)| Target {
-                share: ShareNum(share),
-                server: s.id(),
-            };
-            let targets: Vec<Target> = self.servers.iter().zip(0..).map(target).collect();
+            let sites = self.sites();
+            let (homes, spots) = self.rule().plan(index, &sites);
+            let targets = self.targets(&spots);
             let share_length = match length {
                 Some(length) => Some(self.exact_share_length(file, at, length, size)?),
                 None => None,
@@ -238,15 +254,18 @@ impl Inner {
             self.catalog
                 .begin(index, targets.clone(), account, reserve)
                 .await?;
-            allocated.push((index, targets.clone()));
+            allocated.push((index, targets));
             let streaming = Streaming {
                 index,
                 at,
                 share_length,
-                targets,
+                sites,
+                homes,
+                spots,
+                account,
             };
             let (extent, after) = self
-                .store_stream(file, streaming, &mut ingest, hashers, transfer)
+                .store_stream(file, streaming, &mut ingest, hashers, (transfer, allocated))
                 .await?;
             offset += extent.length;
             hashers = after;
@@ -279,7 +298,7 @@ impl Inner {
         streaming: Streaming,
         ingest: &mut Ingest<S>,
         mut hashers: Hashers,
-        transfer: &Transfer,
+        (transfer, allocated): (&Transfer, &mut Allocated),
     ) -> Result<(NewExtent, Hashers)>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -289,7 +308,10 @@ impl Inner {
             index,
             at,
             share_length,
-            targets,
+            sites,
+            homes,
+            spots,
+            account,
         } = streaming;
         let header = Header {
             array: self.keyring.array,
@@ -306,10 +328,13 @@ impl Inner {
         let mut uploads = ShareUploads::begin(
             index,
             &self.servers,
+            (sites.clone(), &spots),
             share_length,
-            |server| self.health.takes_sample(server.name()),
-            transfer,
-            self.rule(),
+            (self.rule(), self.patience),
+            Watching {
+                takes_sample: |server: &StorageServer| self.health.takes_sample(server.name()),
+                transfer,
+            },
         );
 
         let segment_size = self.segment_size as usize;
@@ -348,26 +373,36 @@ impl Inner {
         let key = self
             .keyring
             .wrap(index, &key, &proof(&header, &layout, &ended.roots))?;
+        let trailer = Trailer {
+            padded: layout.padded,
+            manifest_length: layout.manifest_length,
+            key,
+            page_hashes: Vec::new(),
+            roots: ended.roots.clone(),
+        };
         let trailers = ended.page_hashes.into_iter().map(|page_hashes| {
             let trailer = Trailer {
-                padded: layout.padded,
-                manifest_length: layout.manifest_length,
-                key,
                 page_hashes,
-                roots: ended.roots.clone(),
+                ..trailer.clone()
             };
             trailer.encode().into()
         });
         uploads.send(trailers.collect()).await?;
-        let shares = uploads.finish().await?;
-        let lacking = shares
-            .lacking
-            .into_iter()
-            .map(|(share, cloud, why)| Lacking {
-                share,
-                cloud,
-                reason: shortened(&why),
-            });
+        let SharesStored { stored, failed } = uploads.finish().await?;
+        for failed in &failed {
+            let text = &failed.fault.text;
+            self.health.failed(&failed.cloud, Work::Storing, text);
+        }
+        let completing = Completing {
+            header,
+            layout,
+            trailer,
+            sites: &sites,
+            account,
+        };
+        let stored = self
+            .complete(&completing, stored, &failed, transfer, allocated)
+            .await?;
         let extent = NewExtent {
             stream: CatalogStream {
                 index,
@@ -377,21 +412,148 @@ impl Inner {
                 placements: Vec::new(),
             },
             length,
-            targets,
-            stored: shares.stored,
-            lacking: lacking.collect(),
+            lacking: self.lacking(&homes, &stored, &failed),
+            homes: homes.iter().map(|site| sites[*site].server).collect(),
+            targets: allocated
+                .iter()
+                .filter(|(of, _)| *of == index)
+                .flat_map(|(_, targets)| targets.iter().copied())
+                .collect(),
+            stored: stored
+                .iter()
+                .map(|(spot, stored)| (self.target(spot), *stored))
+                .collect(),
         };
         Ok((extent, hashers))
     }
 
-    fn rule(&self) -> Rule {
-        Rule {
-            k: self.geometry.k.into(),
-            survive: self.survive,
-            needed: self.needed(),
-            patience: self.patience,
+    /// Adds shares that are computed from those that are stored, if the rule is not met without
+    /// them.
+    async fn complete(
+        &self,
+        stream: &Completing<'_>,
+        mut stored: Vec<(Spot, Stored)>,
+        failed: &[Failed],
+        transfer: &Transfer,
+        allocated: &mut Allocated,
+    ) -> Result<Vec<(Spot, Stored)>> {
+        let spots: Vec<Spot> = stored.iter().map(|(spot, _)| *spot).collect();
+        let (rule, mut wanted) = (self.rule(), spots.clone());
+        let (missing, on) = (rule.missing(&spots), sites_of(&spots));
+        if !rule.add_seconds(stream.sites, &mut wanted, missing, &on) {
+            return Err(too_few(rule, spots.len(), failed));
+        }
+        let seconds = wanted.split_off(spots.len());
+        if seconds.is_empty() {
+            return Ok(stored);
+        }
+        let (index, targets) = (stream.header.index, self.targets(&seconds));
+        let reserve = stream.layout.share_length();
+        self.catalog
+            .begin(index, targets.clone(), stream.account, reserve)
+            .await?;
+        allocated.push((index, targets));
+        let rebuilt = seconds.into_iter().map(|(share, site)| {
+            let sources = spots
+                .iter()
+                .take(self.geometry.k.into())
+                .map(|(share, site)| {
+                    let header = Header {
+                        share: *share,
+                        ..stream.header
+                    };
+                    let root = stream.trailer.roots.get(usize::from(share.0)).copied();
+                    let server = self.servers[*site].clone();
+                    ShareReader::new(server, header, stream.layout, root, transfer.clone())
+                });
+            let rebuild = Rebuild {
+                codec: self.codec.clone(),
+                sources: sources.collect(),
+                header: Header {
+                    share,
+                    ..stream.header
+                },
+                layout: stream.layout,
+                trailer: stream.trailer.clone(),
+            };
+            let server = self.servers[site].clone();
+            async move {
+                let cloud = server.name().to_owned();
+                let rebuilt = rebuild.store_on(server).await;
+                rebuilt
+                    .map(|stored| ((share, site), stored))
+                    .map_err(|fault| Failed {
+                        spot: (share, site),
+                        cloud,
+                        fault,
+                    })
+            }
+        });
+        for rebuilt in futures::future::join_all(rebuilt).await {
+            match rebuilt {
+                Ok(share) => stored.push(share),
+                Err(more) => {
+                    let failed: Vec<_> = failed.iter().cloned().chain([more]).collect();
+                    return Err(too_few(rule, stored.len(), &failed));
+                }
+            }
+        }
+        Ok(stored)
+    }
+
+    /// Returns the shares that a stream lacks, with the reasons.
+    fn lacking(
+        &self,
+        homes: &[usize],
+        stored: &[(Spot, Stored)],
+        failed: &[Failed],
+    ) -> Vec<Lacking> {
+        let spots: Vec<Spot> = stored.iter().map(|(spot, _)| *spot).collect();
+        let lacking = self.rule().missing(&spots).into_iter().map(|share| {
+            let cloud = homes
+                .get(usize::from(share.0))
+                .map_or("", |site| self.servers[*site].name());
+            let fault = failed.iter().find(|failed| failed.spot.0 == share);
+            let reason = match fault {
+                Some(failed) => shortened(&failed.fault.text),
+                None => self.health.why_distrusted(cloud),
+            };
+            Lacking {
+                share,
+                cloud: cloud.to_owned(),
+                reason,
+            }
+        });
+        lacking.collect()
+    }
+
+    fn target(&self, (share, site): &Spot) -> Target {
+        Target {
+            share: *share,
+            server: self.servers[*site].id(),
         }
     }
+
+    fn targets(&self, spots: &[Spot]) -> Vec<Target> {
+        spots.iter().map(|spot| self.target(spot)).collect()
+    }
+
+    pub(crate) fn rule(&self) -> Rule {
+        Rule {
+            geometry: self.geometry,
+            survive: self.survive,
+        }
+    }
+}
+
+/// A stream whose shares were sent.
+struct Completing<'a> {
+    header: Header,
+    layout: Layout,
+    /// The trailer, without the hashes of a share's pages.
+    trailer: Trailer,
+    sites: &'a [Site],
+    account: AccountId,
 }
 
 /// Adds zeros to the last segments of a content, up to a whole batch. Returns how many bytes are
@@ -422,5 +584,10 @@ struct Streaming {
     at: Place,
     /// Bytes of each share, if they are known.
     share_length: Option<u64>,
-    targets: Vec<Target>,
+    sites: Vec<Site>,
+    /// The site of each share's home.
+    homes: Vec<usize>,
+    /// Where shares are written.
+    spots: Vec<Spot>,
+    account: AccountId,
 }

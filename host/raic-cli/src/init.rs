@@ -69,7 +69,7 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
         "Move the recovery key to a safe place off this machine: it opens the copies of the keys on the clouds."
     );
     say!(
-        "No command uses it yet, and the names of files are in raic.db alone: back up raic.db and secrets/ too."
+        "`raic key` asks for it. The names of files are in raic.db alone: back up raic.db and secrets/ too."
     );
     say!("Then run `raic serve`, and in another terminal `raic put FILE`.");
     Ok(())

@@ -13,6 +13,7 @@ mod error;
 mod files;
 mod home;
 mod init;
+mod key;
 mod manual;
 mod offline;
 mod opener;
@@ -79,6 +80,9 @@ enum Command {
     /// Makes, lists and removes buckets
     #[command(subcommand)]
     Bucket(bucket::BucketCommand),
+    /// Rotates the array's key, and changes or checks the recovery key
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Shows the state of the array and of each cloud; exits with 6 if too few clouds work to store
     /// a file
     Status {
@@ -264,6 +268,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Cp(arguments) => files::cp(&home, json, arguments).await,
         Command::Mv(arguments) => files::mv(&home, json, arguments).await,
         Command::Sync(arguments) => files::sync(&home, json, arguments).await,
+        Command::Key(command) => key::run(&home, json, command).await,
         Command::Bucket(command) => bucket::run(&home, json, command).await,
         Command::Status { verbose } => clouds::status(&home, json, verbose).await,
         Command::Reload => clouds::reload(&home, json).await,

@@ -31,7 +31,7 @@ pub(crate) struct Placement {
 }
 
 /// A share that an upload writes, with the server that gets it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     pub(crate) share: ShareNum,
     pub(crate) server: ServerId,
@@ -42,10 +42,12 @@ pub(crate) struct NewExtent {
     pub(crate) stream: Stream,
     /// Bytes of content.
     pub(crate) length: u64,
-    /// The shares that were to be stored, each with its home.
+    /// The homes of all shares, in their order.
+    pub(crate) homes: Vec<ServerId>,
+    /// The shares that were to be stored, and where.
     pub(crate) targets: Vec<Target>,
     /// The shares that were stored, with their objects and bytes.
-    pub(crate) stored: Vec<(ShareNum, Stored)>,
+    pub(crate) stored: Vec<(Target, Stored)>,
     /// The shares that were not stored.
     pub(crate) lacking: Vec<Lacking>,
 }
@@ -82,12 +84,8 @@ pub(super) fn make(
         roots,
         ..
     } = &extent.stream;
-    let mut homes = extent.targets.clone();
-    homes.sort_unstable_by_key(|target| target.share);
-    let homes: Vec<u8> = homes
-        .iter()
-        .flat_map(|target| target.server.number().to_be_bytes())
-        .collect();
+    let homes = extent.homes.iter();
+    let homes: Vec<u8> = homes.flat_map(|home| home.number().to_be_bytes()).collect();
     tx.prepare_cached(
         "INSERT INTO streams VALUES(?1, NULL, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12)",
     )?
@@ -105,29 +103,28 @@ pub(super) fn make(
         homes,
         roots.as_flattened(),
     ])?;
-    for Target { share, server } in &extent.targets {
+    for target in &extent.targets {
         let id = ShareId {
             index: *index,
-            share: *share,
+            share: target.share,
         };
-        match extent.stored.iter().find(|(number, _)| number == share) {
+        match extent.stored.iter().find(|(stored, _)| stored == target) {
             Some((_, stored)) => {
                 let lease = FirstLease::Lasting(account);
-                leasedb.complete(tx, *server, id, *stored, lease)?;
+                leasedb.complete(tx, target.server, id, *stored, lease)?;
             }
             // The parts of a failed share are removed from its cloud.
-            None => leasedb.abandon(tx, *server, id, LateRequests::MayLand)?,
+            None => leasedb.abandon(tx, target.server, id, LateRequests::MayLand)?,
         }
     }
     for lacking in &extent.lacking {
-        let mut targets = extent.targets.iter();
-        let target = targets.find(|target| target.share == lacking.share);
+        let home = extent.homes.get(usize::from(lacking.share.0));
         tx.execute(
             "INSERT INTO lacking VALUES(?1, ?2, ?3, ?4)",
             params![
                 index.0,
                 lacking.share.0,
-                target.map(|target| target.server.number()),
+                home.map(|home| home.number()),
                 lacking.reason
             ],
         )?;

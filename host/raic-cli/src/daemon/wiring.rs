@@ -19,6 +19,7 @@ use crate::{
     config::{CloudSection, Config},
     error::{Failed, Outcome},
     home::{self, Home},
+    key,
     opener::{Credentials, OpenedCloud, Opener, Places},
     progress::counted,
 };
@@ -105,6 +106,7 @@ pub(super) async fn open(
 ) -> Outcome<(Opened, Wired)> {
     let home = &process.home;
     let config = Config::load(home)?;
+    key::finish_rotation(home)?;
     let keyring = Keyring::from_json(&home::read(&home.keyring())?)
         .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
     let leasedb = match before {

@@ -1,6 +1,7 @@
 //! `put`.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     pin::Pin,
@@ -160,7 +161,9 @@ fn tell_stored(json: bool, stored: &File) -> Outcome {
         true => "replaced",
         false => "stored",
     };
-    let shares = counted(stored.shares.len() as u64, "share");
+    // A large file has several extents, whose shares are elsewhere each.
+    let shares: BTreeSet<u8> = stored.shares.iter().map(|placed| placed.share).collect();
+    let shares = counted(shares.len() as u64, "share");
     say!(
         "{did} {} ({}) as {shares}",
         stored.name,

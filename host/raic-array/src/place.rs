@@ -1,0 +1,284 @@
+//! Where the shares of a stream go, and when enough of them are stored.
+//!
+//! Each share has a **home**, a cloud of its own. A cloud that is down takes no share. If the file
+//! would not survive with those that are left, the shares of the clouds that are down are stored as
+//! **second shares** on the others.
+
+use std::collections::BTreeMap;
+
+use raic_storage::{ServerId, ShareNum, StorageIndex};
+
+use crate::format::Geometry;
+
+/// When a stream may be acknowledged: it survives the loss of any n-k clouds, those counted that
+/// hold no share now, and of any `survive` further failure domains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rule {
+    pub(crate) geometry: Geometry,
+    /// Number of failure domains that may be lost right after the stream was acknowledged.
+    pub(crate) survive: usize,
+}
+
+/// A cloud that shares may go to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Site {
+    pub(crate) server: ServerId,
+    /// Clouds of one failure domain are lost together.
+    pub(crate) domain: String,
+    pub(crate) is_up: bool,
+}
+
+/// A share, and the place of its cloud in the list of sites.
+pub(crate) type Spot = (ShareNum, usize);
+
+/// Returns how many of `held` are left when the `lost` largest are gone.
+fn left<K>(held: BTreeMap<K, usize>, lost: usize) -> usize {
+    let mut held: Vec<usize> = held.into_values().collect();
+    held.sort_unstable_by(|a, b| b.cmp(a));
+    held.iter().skip(lost).sum()
+}
+
+impl Rule {
+    /// Returns whether a stream may be acknowledged with these shares, of which no two are alike.
+    pub(crate) fn is_met(&self, sites: &[Site], stored: &[Spot]) -> bool {
+        let (k, n) = (usize::from(self.geometry.k), usize::from(self.geometry.n));
+        let (mut clouds, mut domains) = (BTreeMap::new(), BTreeMap::new());
+        for (_, site) in stored {
+            *clouds.entry(*site).or_default() += 1;
+            *domains.entry(&sites[*site].domain).or_default() += 1;
+        }
+        if clouds.len() == n {
+            // No cloud is down. What cannot survive more, with these domains, is as good as it gets.
+            return true;
+        }
+        let further = (n - k).saturating_sub(n.saturating_sub(clouds.len()));
+        left(clouds, further) >= k && left(domains, self.survive) >= k
+    }
+
+    /// Returns the least number of clouds, each a failure domain of its own, that can take a stream.
+    pub(crate) fn least_clouds(&self) -> usize {
+        let n = usize::from(self.geometry.n);
+        let site = |number: usize| Site {
+            server: ServerId::of(u32::try_from(number).unwrap_or(u32::MAX)),
+            domain: number.to_string(),
+            is_up: true,
+        };
+        let sites: Vec<Site> = (0..n).map(site).collect();
+        let is_enough = |clouds: &usize| {
+            let spots =
+                (0..self.geometry.n).map(|share| (ShareNum(share), usize::from(share) % clouds));
+            self.is_met(&sites, &spots.collect::<Vec<_>>())
+        };
+        (1..=n).find(is_enough).unwrap_or(n)
+    }
+
+    /// Adds shares that are `missing` as second shares, until the rule is met: each in the failure
+    /// domain with the fewest, and there on the site among `on` with the fewest. Returns whether it
+    /// is met.
+    pub(crate) fn add_seconds(
+        &self,
+        sites: &[Site],
+        spots: &mut Vec<Spot>,
+        missing: impl IntoIterator<Item = ShareNum>,
+        on: &[usize],
+    ) -> bool {
+        for share in missing {
+            if self.is_met(sites, spots) {
+                return true;
+            }
+            let held = |site: &&usize| {
+                let domain = &sites[**site].domain;
+                let beside = spots.iter().filter(|(_, at)| sites[*at].domain == *domain);
+                let there = spots.iter().filter(|(_, at)| at == *site);
+                (beside.count(), there.count())
+            };
+            let Some(site) = on.iter().min_by_key(held) else {
+                return false;
+            };
+            spots.push((share, *site));
+        }
+        self.is_met(sites, spots)
+    }
+
+    /// Returns whether the rule can be met by computing shares from those that are stored, or will
+    /// be, and storing them on the same clouds.
+    pub(crate) fn can_be_met(&self, sites: &[Site], stored: &[Spot]) -> bool {
+        stored.len() >= usize::from(self.geometry.k)
+            && self.add_seconds(
+                sites,
+                &mut stored.to_vec(),
+                self.missing(stored),
+                &sites_of(stored),
+            )
+    }
+
+    /// Returns the numbers of the shares that are not among `stored`.
+    pub(crate) fn missing(&self, stored: &[Spot]) -> Vec<ShareNum> {
+        let shares = (0..self.geometry.n).map(ShareNum);
+        let is_there = |share: &ShareNum| stored.iter().any(|(other, _)| other == share);
+        shares.filter(|share| !is_there(share)).collect()
+    }
+
+    /// Chooses where the shares of a stream go. Returns the home of each share, and the spots that
+    /// are written: homes that are up, and second shares if the rule needs them. If it cannot be met
+    /// all the same, every home is tried.
+    pub(crate) fn plan(&self, index: StorageIndex, sites: &[Site]) -> (Vec<usize>, Vec<Spot>) {
+        let homes = homes(index, sites, self.geometry.n);
+        let all: Vec<Spot> = (0..self.geometry.n)
+            .map(ShareNum)
+            .zip(homes.iter().copied())
+            .collect();
+        let (mut spots, away): (Vec<Spot>, Vec<Spot>) =
+            all.iter().partition(|(_, site)| sites[*site].is_up);
+        let up: Vec<usize> = (0..sites.len()).filter(|site| sites[*site].is_up).collect();
+        let missing = away.iter().map(|(share, _)| *share);
+        match self.add_seconds(sites, &mut spots, missing, &up) {
+            true => (homes, spots),
+            false => (homes, all),
+        }
+    }
+}
+
+/// Returns the sites that have a share, each once.
+pub(crate) fn sites_of(spots: &[Spot]) -> Vec<usize> {
+    let sites: std::collections::BTreeSet<usize> = spots.iter().map(|(_, site)| *site).collect();
+    sites.into_iter().collect()
+}
+
+/// Chooses the home of each share: the clouds with the highest hashes over storage index and cloud
+/// (rendezvous hashing: Thaler and Ravishankar, 1998), those that are up first, and each failure
+/// domain once before any is taken twice. So the share numbers of a cloud differ from stream to
+/// stream, and reads spread over all clouds.
+fn homes(index: StorageIndex, sites: &[Site], n: u8) -> Vec<usize> {
+    let hash = |site: &Site| {
+        let text = [&index.0[..], &site.server.number().to_be_bytes()].concat();
+        *blake3::hash(&text).as_bytes()
+    };
+    let mut order: Vec<(usize, [u8; 32])> = sites.iter().map(hash).enumerate().collect();
+    order.sort_unstable_by_key(|(_, hash)| std::cmp::Reverse(*hash));
+    let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut ranked: Vec<(bool, usize, usize)> = Vec::new();
+    for (site, _) in order {
+        let times = taken.entry(&sites[site].domain).or_default();
+        ranked.push((!sites[site].is_up, *times, site));
+        *times += 1;
+    }
+    // Stable: within equals, the order of the hashes stays.
+    ranked.sort_by_key(|(is_down, times, _)| (*is_down, *times));
+    let chosen = ranked.into_iter().map(|(_, _, site)| site);
+    chosen.take(n.into()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn rule(k: u8, n: u8, survive: usize) -> Rule {
+        Rule {
+            geometry: Geometry { k, n },
+            survive,
+        }
+    }
+
+    fn sites(up: &[bool], domains: usize) -> Vec<Site> {
+        let site = |(i, is_up): (usize, &bool)| Site {
+            server: ServerId::of(i as u32 + 1),
+            domain: (i % domains).to_string(),
+            is_up: *is_up,
+        };
+        up.iter().enumerate().map(site).collect()
+    }
+
+    /// The table of what is acknowledged with 2-of-4 that survives one more.
+    #[test]
+    fn two_of_four_are_acknowledged_as_the_table_says() {
+        let rule = rule(2, 4, 1);
+        let index = StorageIndex([7; 16]);
+        let counts = |up: [bool; 4]| {
+            let sites = sites(&up, 4);
+            let (_, spots) = rule.plan(index, &sites);
+            let mut counts: Vec<usize> = (0..4)
+                .map(|site| spots.iter().filter(|(_, at)| *at == site).count())
+                .collect();
+            counts.sort_unstable();
+            (counts, rule.is_met(&sites, &spots))
+        };
+        assert_eq!(counts([true; 4]), (vec![1, 1, 1, 1], true));
+        assert_eq!(counts([true, false, true, true]), (vec![0, 1, 1, 1], true));
+        assert_eq!(counts([true, false, true, false]), (vec![0, 0, 2, 2], true));
+        // With three down nothing can be acknowledged, and all are tried.
+        assert_eq!(
+            counts([false, false, true, false]),
+            (vec![1, 1, 1, 1], true)
+        );
+        let one = sites(&[false, false, true, false], 4);
+        let on_one: Vec<Spot> = (0..4).map(|share| (ShareNum(share), 2)).collect();
+        assert!(!rule.is_met(&one, &on_one));
+        assert_eq!(rule.least_clouds(), 2);
+        assert_eq!(super::tests::rule(3, 4, 1).least_clouds(), 4);
+        assert_eq!(super::tests::rule(3, 10, 1).least_clouds(), 2);
+    }
+
+    #[test]
+    fn clouds_of_one_domain_count_once() {
+        // Two domains of two clouds each: losing one leaves two shares, which suffice.
+        let rule = rule(2, 4, 1);
+        let two = sites(&[true; 4], 2);
+        let spot = |share: u8, site: usize| (ShareNum(share), site);
+        assert!(rule.is_met(&two, &[spot(0, 0), spot(1, 1), spot(2, 2), spot(3, 3)]));
+        // One of the clouds is down: the domain that has two shares may go, and one is left.
+        assert!(!rule.is_met(&two, &[spot(0, 0), spot(1, 1), spot(2, 2)]));
+        // A second share beside the one that is left makes it whole.
+        assert!(rule.is_met(&two, &[spot(0, 0), spot(1, 1), spot(2, 2), spot(3, 1)]));
+    }
+
+    proptest! {
+        /// What is acknowledged survives whatever it should, whichever clouds are lost.
+        #[test]
+        fn what_is_acknowledged_survives(
+            (k, m) in (1..5_u8, 1..5_u8), survive in 0..3_usize, domains in 1..6_usize,
+            up in proptest::collection::vec(any::<bool>(), 5..10), index: [u8; 16],
+        ) {
+            let n = k + m;
+            prop_assume!(up.len() >= usize::from(n));
+            let (rule, sites) = (rule(k, n, survive), sites(&up, domains));
+            let (homes, spots) = rule.plan(StorageIndex(index), &sites);
+            let distinct: std::collections::BTreeSet<_> = homes.iter().collect();
+            prop_assert_eq!((homes.len(), distinct.len()), (usize::from(n), usize::from(n)));
+            let shares: std::collections::BTreeSet<_> = spots.iter().map(|(share, _)| share).collect();
+            prop_assert_eq!(shares.len(), spots.len(), "no share twice");
+            prop_assume!(rule.is_met(&sites, &spots));
+            let used: std::collections::BTreeSet<usize> = spots.iter().map(|(_, site)| *site).collect();
+            prop_assume!(used.len() < usize::from(n));
+            let down = usize::from(n) - used.len();
+            let further = usize::from(m).saturating_sub(down);
+            for lost in 0_u32..1 << sites.len() {
+                let is_lost = |site: &usize| lost & (1 << site) != 0;
+                let lost_clouds = used.iter().filter(|site| is_lost(site)).count();
+                let lost_domains: std::collections::BTreeSet<_> =
+                    used.iter().filter(|site| is_lost(site)).map(|site| &sites[*site].domain).collect();
+                if lost_clouds <= further || lost_domains.len() <= survive {
+                    let left = spots.iter().filter(|(_, site)| !is_lost(site)).count();
+                    prop_assert!(left >= usize::from(k), "{spots:?} without {lost:b}");
+                }
+            }
+        }
+
+        /// Each share number comes to each cloud equally often.
+        #[test]
+        fn homes_rotate(seed: [u8; 8]) {
+            let sites = sites(&[true; 4], 4);
+            let mut counts = [[0_u32; 4]; 4];
+            for i in 0..400_u64 {
+                let mut index = [0; 16];
+                index[..8].copy_from_slice(&seed);
+                index[8..].copy_from_slice(&i.to_be_bytes());
+                for (share, site) in homes(StorageIndex(index), &sites, 4).into_iter().enumerate() {
+                    counts[share][site] += 1;
+                }
+            }
+            prop_assert!(counts.as_flattened().iter().all(|count| (55..150).contains(count)), "{counts:?}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Where shares go when clouds are down or fail in the middle of an upload.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on should say where"
+)]
+
+mod rig;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use futures::stream;
+use raic_array::{
+    Array, ArrayError, FileInfo, PutOptions,
+    format::{Header, Trailer, root},
+};
+use raic_cloud::{Cloud as _, FaultPlan, ObjectKey, WriteMode, collect_body};
+use raic_storage::ShareNum;
+use rig::{Rig, content, get, named, put, settle};
+
+fn down() -> FaultPlan {
+    FaultPlan {
+        error: 1.0,
+        ..FaultPlan::default()
+    }
+}
+
+/// The clouds of a file, with the number of shares on each.
+fn counts(file: &FileInfo) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for (_, cloud) in &file.shares {
+        *counts.entry(cloud.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+fn distinct(file: &FileInfo) -> usize {
+    file.shares
+        .iter()
+        .map(|(share, _)| share)
+        .collect::<BTreeSet<_>>()
+        .len()
+}
+
+/// Stores a content whose clouds `failing` fail when piece `at` of twelve is asked for.
+async fn put_while_failing(
+    rig: &Rig,
+    array: &Array,
+    failing: &[usize],
+    at: usize,
+) -> Result<FileInfo, ArrayError> {
+    let clouds: Vec<_> = failing
+        .iter()
+        .map(|cloud| rig.clouds[*cloud].clone())
+        .collect();
+    let pieces = stream::unfold(0, move |piece| {
+        if piece == at {
+            for cloud in &clouds {
+                cloud.set(down());
+            }
+        }
+        let start = piece * 25_000;
+        let bytes = (piece < 12).then(|| {
+            let bytes = content(300_000).slice(start..start + 25_000);
+            (Ok::<Bytes, String>(bytes), piece + 1)
+        });
+        std::future::ready(bytes)
+    });
+    array
+        .put(&named("file"), Box::pin(pieces), PutOptions::default())
+        .await
+}
+
+#[tokio::test]
+async fn with_any_two_of_four_down_writes_go_on_and_survive_one_more() {
+    for first in 0..4 {
+        for second in 0..first {
+            let rig = Rig::new(4);
+            let array = rig.open().await;
+            put(&array, "before", content(10)).await.unwrap();
+            for cloud in [first, second] {
+                rig.clouds[cloud].set(down());
+            }
+            // The first upload finds them down, and the next knows.
+            for name in ["finds", "knows"] {
+                put(&array, name, content(100_000)).await.unwrap();
+                let file = array.stat(&named(name)).await.unwrap();
+                assert_eq!(distinct(&file), 4, "{file:?}");
+                let counts = counts(&file);
+                assert_eq!(
+                    counts.values().copied().collect::<Vec<_>>(),
+                    [2, 2],
+                    "{file:?}"
+                );
+                assert_eq!(file.lacking, [], "every share is somewhere");
+            }
+            let up: Vec<usize> = (0..4).filter(|i| ![first, second].contains(i)).collect();
+            for lost in &up {
+                rig.clouds[*lost].set(down());
+                for name in ["finds", "knows"] {
+                    assert_eq!(get(&array, name, None).await.unwrap(), content(100_000));
+                }
+                rig.clouds[*lost].set(FaultPlan::default());
+            }
+        }
+    }
+}
+
+/// The objects of a share in a cloud, in the order of its chunks.
+fn objects(rig: &Rig, cloud: usize, file: &FileInfo, share: ShareNum) -> Vec<ObjectKey> {
+    let own = format!("/{}/{share}", file.index.unwrap());
+    let place = |key: &ObjectKey| {
+        let (_, rest) = key.as_str().split_once(&own)?;
+        match rest.strip_prefix('.') {
+            Some(chunk) => chunk.parse().ok(),
+            None => rest.is_empty().then_some(0_u64),
+        }
+    };
+    let keys = rig.clouds[cloud].inner().keys().into_iter();
+    let mut keys: Vec<_> = keys.filter_map(|key| Some((place(&key)?, key))).collect();
+    keys.sort_unstable();
+    keys.into_iter().map(|(_, key)| key).collect()
+}
+
+async fn bytes_of(rig: &Rig, cloud: usize, key: &ObjectKey) -> Vec<u8> {
+    let object = rig.clouds[cloud]
+        .inner()
+        .get(key, None, None)
+        .await
+        .unwrap();
+    collect_body("c", object.body, usize::MAX)
+        .await
+        .unwrap()
+        .to_vec()
+}
+
+async fn whole_share(rig: &Rig, cloud: &str, file: &FileInfo, share: ShareNum) -> Vec<u8> {
+    let mut clouds = rig.clouds.iter();
+    let cloud = clouds.position(|c| c.inner().name() == cloud).unwrap();
+    let mut whole = Vec::new();
+    for key in objects(rig, cloud, file, share) {
+        whole.extend(bytes_of(rig, cloud, &key).await);
+    }
+    whole
+}
+
+/// Deletes all shares of a file but some, and returns what was deleted.
+async fn hide(rig: &Rig, file: &FileInfo, but: &[u8]) -> Vec<(usize, ObjectKey, Vec<u8>)> {
+    let mut hidden = Vec::new();
+    for (share, _) in file
+        .shares
+        .iter()
+        .filter(|(share, _)| !but.contains(&share.0))
+    {
+        for cloud in 0..rig.clouds.len() {
+            for key in objects(rig, cloud, file, *share) {
+                let bytes = bytes_of(rig, cloud, &key).await;
+                rig.clouds[cloud].inner().delete(&key, None).await.unwrap();
+                hidden.push((cloud, key, bytes));
+            }
+        }
+    }
+    hidden
+}
+
+#[tokio::test]
+async fn clouds_that_fail_in_the_middle_are_made_up_for_from_the_others() {
+    for at in [0, 1, 6, 11] {
+        let rig = Rig::new(4);
+        let array = rig.open().await;
+        put(&array, "before", content(10)).await.unwrap();
+        let file = put_while_failing(&rig, &array, &[1, 3], at).await.unwrap();
+        let counts = counts(&file);
+        assert_eq!(counts, [("c0", 2), ("c2", 2)].into(), "{at}: {file:?}");
+        assert_eq!((distinct(&file), file.lacking.len()), (4, 0));
+        assert_eq!(get(&array, "file", None).await.unwrap(), content(300_000));
+
+        // What was computed is what would have been sent: whole shares, and any two give the file.
+        for (share, cloud) in &file.shares {
+            let bytes = whole_share(&rig, cloud, &file, *share).await;
+            let header = Header::decode(&bytes[..64]).unwrap();
+            assert_eq!(header.share, *share);
+            let footer = bytes.len() - 16..bytes.len() - 8;
+            let length = u64::from_be_bytes(bytes[footer].try_into().unwrap()) as usize;
+            let trailer = Trailer::decode(&bytes[bytes.len() - length..], &header).unwrap();
+            let own = root(&bytes[..64], &trailer.page_hashes);
+            assert_eq!(trailer.roots[usize::from(share.0)], own);
+            assert_eq!(trailer.layout(&header).share_length(), bytes.len() as u64);
+        }
+        for kept in 0..4_u8 {
+            let others = [kept, (kept + 1) % 4];
+            let hidden = hide(&rig, &file, &others).await;
+            assert_eq!(get(&array, "file", None).await.unwrap(), content(300_000));
+            for (cloud, key, bytes) in hidden {
+                let cloud = rig.clouds[cloud].inner();
+                cloud
+                    .put(&key, bytes.into(), WriteMode::CreateOnly)
+                    .await
+                    .unwrap();
+            }
+        }
+        for cloud in &rig.clouds {
+            cloud.set(FaultPlan::default());
+        }
+        array.remove(&named("file")).await.unwrap();
+        array.remove(&named("before")).await.unwrap();
+        // What the others took before they failed goes later, and so do deletions that they refused.
+        let left = |cloud: usize| {
+            let keys = rig.clouds[cloud].inner().keys().into_iter();
+            keys.filter(|key| key.as_str().starts_with("shares/"))
+                .count()
+        };
+        settle(|| left(0) + left(2) == 0).await;
+    }
+}
+
+#[tokio::test]
+async fn with_three_down_nothing_is_acknowledged_and_what_was_there_stays() {
+    for at in [0, 6] {
+        let rig = Rig::new(4);
+        let array = rig.open().await;
+        put(&array, "file", content(10)).await.unwrap();
+        let refused = put_while_failing(&rig, &array, &[0, 1, 3], at).await;
+        let refused = refused.unwrap_err();
+        assert!(
+            matches!(refused, ArrayError::TooFewClouds { n: 4, .. }),
+            "{refused}"
+        );
+        for cloud in &rig.clouds {
+            cloud.set(FaultPlan::default());
+        }
+        assert_eq!(get(&array, "file", None).await.unwrap(), content(10));
+        array.remove(&named("file")).await.unwrap();
+    }
+}
+
+/// Reads, and with them their cost, spread over all clouds.
+#[tokio::test]
+async fn share_numbers_rotate_over_the_clouds() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    let mut seen = BTreeSet::new();
+    for i in 0..80 {
+        let name = format!("file {i}");
+        put(&array, &name, content(10)).await.unwrap();
+        let file = array.stat(&named(&name)).await.unwrap();
+        assert_eq!((distinct(&file), counts(&file).len()), (4, 4));
+        seen.extend(file.shares);
+    }
+    assert_eq!(seen.len(), 16, "each share number on each cloud: {seen:?}");
+}
