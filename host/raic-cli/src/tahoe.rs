@@ -8,7 +8,7 @@ use std::{
 use clap::Subcommand;
 use hyper::Method;
 use raic_gateway::wire::{
-    EventLine, FolderMove, FolderRequest, MoveDirection, TahoeServer, TahoeStatus,
+    Code, EventLine, FolderMove, FolderRequest, MoveDirection, TahoeServer, TahoeStatus,
 };
 use serde_json::{Value, json};
 
@@ -225,12 +225,39 @@ fn certificates(home: &Home, section: &TahoeSection, cloud: &str) -> Outcome<Vec
     files.map(|file| read(file)).collect()
 }
 
+/// Returns how the Tahoe door differs from the configuration, as a sentence: the door is opened once,
+/// when the daemon starts. `None` if it does not differ, or that cannot be found out.
+pub(crate) async fn stale(home: &Home, config: &Config) -> Option<String> {
+    let status: Outcome<TahoeStatus> = Client(home)
+        .ask(Method::GET, "/v1/tahoe/status", nothing())
+        .await;
+    match (status, &config.tahoe) {
+        (Ok(status), Some(section)) if status.listen == section.listen.to_string() => None,
+        (Ok(status), Some(section)) => Some(format!(
+            "[tahoe] has listen = \"{}\", and the daemon listens at {}",
+            section.listen, status.listen
+        )),
+        (Ok(_), None) => Some("config.toml has no section [tahoe] any more".to_owned()),
+        (Err(failed), Some(_)) if failed.code == Code::Configuration => {
+            Some("config.toml has a new section [tahoe]".to_owned())
+        }
+        (Err(_), _) => None,
+    }
+}
+
 async fn servers_yaml(home: &Home, json: bool, account: &str) -> Outcome {
     let path = format!("/v1/tahoe/servers?account={}", encode(account));
     let servers: Vec<TahoeServer> = Client(home).ask(Method::GET, &path, nothing()).await?;
-    let section = Config::load(home)?.tahoe.ok_or_else(|| {
-        Failed::configuration("config.toml has no section [tahoe] any more; restart the daemon")
-    })?;
+    let config = Config::load(home)?;
+    // What is printed must lead to the daemon that runs.
+    if let Some(stale) = stale(home, &config).await {
+        return Err(Failed::configuration(format!(
+            "{stale}; restart the daemon"
+        )));
+    }
+    let section = config
+        .tahoe
+        .ok_or_else(|| Failed::configuration("config.toml has no section [tahoe]"))?;
     let location = section.location();
     let mut storage = serde_json::Map::new();
     for server in &servers {

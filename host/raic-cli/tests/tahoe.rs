@@ -597,3 +597,70 @@ fn a_folder_of_tahoe_lafs_is_taken_over_and_given_out_whole() {
     let events = rig.raic(&["events"]).ok().text;
     assert!(events.contains("35 shares were taken over"), "{events}");
 }
+
+/// A change of the door's address waits for a restart, and is told; certificates are passed through;
+/// `events --follow` shows what happens while it runs.
+#[test]
+fn what_an_operator_changes_and_sees_of_the_door() {
+    let mut rig = Rig::new();
+    let port = add_door(&rig, true);
+    let file = rig.home("config.toml");
+    let text = fs::read_to_string(&file).expect("the configuration");
+    let certified = text.replacen(
+        "[tahoe]\n",
+        "[tahoe]\ncertificates.local-2 = [\"grid.json\"]\n",
+        1,
+    );
+    fs::write(&file, &certified).expect("written");
+    rig.serve();
+    rig.raic(&["tahoe", "servers-yaml"])
+        .fails(4, &["grid.json"]);
+    fs::write(rig.home("grid.json"), r#"{"certificate":"x"}"#).expect("written");
+    rig.raic(&["tahoe", "servers-yaml"])
+        .fails(4, &["signature"]);
+    let certificate = r#"{"certificate":"x","signature":"y"}"#;
+    fs::write(rig.home("grid.json"), certificate).expect("written");
+    let servers = rig.raic(&["--json", "tahoe", "servers-yaml"]).ok().text;
+    let servers: Value = serde_json::from_str(&servers).expect("JSON");
+    for server in servers["storage"].as_object().expect("servers").values() {
+        let of_the_second = server["ann"]["nickname"] == "raic-local-2";
+        let passed = &server["ann"]["grid-manager-certificates"];
+        assert_eq!(passed.is_array(), of_the_second, "{server}");
+        assert!(!of_the_second || passed[0]["signature"] == "y", "{server}");
+    }
+
+    let moved = certified.replace(&format!(":{port}\""), &format!(":{}\"", free_port()));
+    fs::write(&file, moved).expect("written");
+    let reloaded = rig.raic(&["reload"]).ok();
+    assert!(
+        reloaded.errors.contains("restart the daemon"),
+        "{}",
+        reloaded.errors
+    );
+    rig.raic(&["tahoe", "servers-yaml"])
+        .fails(4, &["restart the daemon"]);
+    rig.kill();
+    rig.serve();
+    rig.raic(&["tahoe", "servers-yaml"]).ok();
+    assert_eq!(rig.raic(&["reload"]).ok().errors, "");
+
+    let mut follow = rig
+        .command(&["events", "--follow"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("raic starts");
+    let output = follow.stdout.take().expect("its output");
+    let (told, lines) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let _ = told.send(line);
+        }
+    });
+    rig.raic(&["tahoe", "revoke", "anonymous"]).ok();
+    let line = lines
+        .recv_timeout(Duration::from_secs(30))
+        .expect("an event");
+    assert!(line.contains("anonymous"), "{line}");
+    follow.kill().expect("it is ended");
+    follow.wait().expect("it ends");
+}

@@ -58,6 +58,7 @@ pub(crate) async fn status(State(admin): Shared) -> Answer<TahoeStatus> {
         }
     });
     Ok(Json(TahoeStatus {
+        listen: door.listens_at().to_string(),
         connections: door.connections(),
         servers: servers.collect(),
     }))

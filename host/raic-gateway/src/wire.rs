@@ -513,6 +513,8 @@ impl std::fmt::Debug for TahoeServer {
 /// The state of the Tahoe door.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TahoeStatus {
+    /// The address and port that the door listens at.
+    pub listen: String,
     /// Number of connections that are open.
     pub connections: usize,
     /// State of each storage server.

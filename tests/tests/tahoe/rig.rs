@@ -138,9 +138,10 @@ impl Rig {
             servers,
             array: None,
         });
-        let door = Arc::new(TahoeDoor::new(live, TahoeIdentity::new(keyring)));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let door = TahoeDoor::new(live, TahoeIdentity::new(keyring), address);
+        let door = Arc::new(door);
         let one = door.servers("anonymous").await.unwrap().remove(0);
         let nurl = format!("pb://{}@{address}/{}#v=1", one.key_hash, one.swissnum);
         let served = door.clone();

@@ -80,8 +80,14 @@ pub(crate) async fn reload(home: &Home, json: bool) -> Outcome {
         .filter(|cloud| is_wanted(&cloud.name))
         .filter_map(|cloud| Some((cloud.name, cloud.fault?)))
         .collect();
+    let stale = crate::tahoe::stale(home, &config).await;
     if json {
-        return print_json(&json!({"reloaded": true, "faults": faults}));
+        return print_json(&json!({
+            "reloaded": true, "faults": faults, "restart_needed": stale.is_some(),
+        }));
+    }
+    if let Some(stale) = stale {
+        tell!("warning: {stale}; restart the daemon");
     }
     for (name, fault) in faults {
         tell!("warning: cloud {name:?} does not work: {fault}");

@@ -35,7 +35,8 @@ pub(super) async fn listen(
             section.listen
         ))
     })?;
-    let door = TahoeDoor::new(live.clone(), TahoeIdentity::new(keyring));
+    let identity = TahoeIdentity::new(keyring);
+    let door = TahoeDoor::new(live.clone(), identity, section.listen);
     tracing::info!("serving Tahoe-LAFS clients at {}", section.listen);
     Ok(Some((Arc::new(door), listener)))
 }

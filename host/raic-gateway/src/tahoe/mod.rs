@@ -36,9 +36,12 @@ mod refusal;
 mod shares;
 mod swissnums;
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -85,6 +88,7 @@ pub struct TahoeDoor {
     /// Memory of answers, apart from that of bodies, so that no answer waits for a body.
     pub(crate) answers: BodyMemory,
     connections: AtomicUsize,
+    listens_at: SocketAddr,
 }
 
 pub(crate) type SharedDoor = State<Arc<TahoeDoor>>;
@@ -132,9 +136,10 @@ pub(crate) fn done() -> Response {
 }
 
 impl TahoeDoor {
-    /// Makes the door to the storage servers that `live` holds.
-    pub fn new(live: Live, identity: TahoeIdentity) -> Self {
+    /// Makes the door to the storage servers that `live` holds, which will listen at an address.
+    pub fn new(live: Live, identity: TahoeIdentity, listens_at: SocketAddr) -> Self {
         Self {
+            listens_at,
             live,
             swissnums: Swissnums::new(identity.clone()),
             identity,
@@ -144,6 +149,11 @@ impl TahoeDoor {
             answers: BodyMemory::new(BODY_MEMORY),
             connections: AtomicUsize::new(0),
         }
+    }
+
+    /// The address and port that the door listens at.
+    pub(crate) fn listens_at(&self) -> SocketAddr {
+        self.listens_at
     }
 
     /// Returns how an account's clients reach each storage server.
