@@ -370,11 +370,10 @@ impl Destination {
         if output.iter().any(|name| file == Path::new(name)) {
             return Ok(Self::Output);
         }
-        // A path of the system is opened, whatever it leads to, and never replaced.
-        if ["/dev", "/proc"]
-            .iter()
-            .any(|system| file.starts_with(system))
-        {
+        // A path of the system is opened, whatever it leads to, and never replaced. /dev/shm is a
+        // folder like others.
+        let is_of_system = ["/dev", "/proc"].iter().any(|own| file.starts_with(own));
+        if is_of_system && !file.starts_with("/dev/shm") {
             return Ok(Self::Special(file.to_owned()));
         }
         // A link stays a link. The file that it leads to is replaced or made.
