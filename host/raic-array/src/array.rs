@@ -1,10 +1,16 @@
 //! The array as its users see it: configuration, status, and the operations on files.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::Stream;
 use raic_storage::{AccountId, ChunkBudget, Hold, Holds, LeaseDb, Moment, StorageServer};
+use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -40,7 +46,7 @@ pub struct ArrayConfig {
     pub keyring: Keyring,
     /// The keyring, sealed as it is stored on every cloud.
     pub sealed_keyring: Bytes,
-    /// The storage servers, one for each cloud. Share i goes to server i.
+    /// The storage servers, one for each cloud.
     pub servers: Vec<Arc<StorageServer>>,
     /// The database of the servers' leases.
     pub leasedb: LeaseDb,
@@ -84,6 +90,8 @@ pub(crate) struct Inner {
     /// The shares that are being read. An array that takes this one's place shares them.
     holds: Holds,
     pub(crate) budget: ChunkBudget,
+    /// The turn to probe clouds before an upload.
+    pub(crate) probing: Semaphore,
 }
 
 /// The options of storing a file.
@@ -93,7 +101,8 @@ pub struct PutOptions {
     pub transfer: Transfer,
     /// The name of the account that pays for the file; `None` is the account `anonymous`.
     pub account: Option<String>,
-    /// Bytes of content, if they are known. They are reserved before the first byte is sent.
+    /// Bytes of content, if they are known. The quota must have room for all of them before the
+    /// first byte is sent; they are reserved extent by extent.
     pub size: Option<u64>,
     /// Whether the file may replace another of its name.
     pub replace: Replace,
@@ -193,6 +202,7 @@ impl Array {
             health,
             holds: config.holds,
             budget: config.budget,
+            probing: Semaphore::new(1),
         });
         let keyring_task = tokio::spawn(inner.clone().keep_keyring_copies());
         Ok(Self {
@@ -233,9 +243,9 @@ impl Array {
     ///
     /// # Errors
     /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name, and with
-    /// [`ArrayError::Range`] if the range begins past its end. Fails with [`ArrayError::WrongKey`]
-    /// if the keyring does not open the file's key. The content may end with
-    /// [`ArrayError::Unreadable`].
+    /// [`ArrayError::Range`] if the range begins past its end. The content may end with
+    /// [`ArrayError::Unreadable`], and with [`ArrayError::WrongKey`] if the keyring does not open
+    /// the key of an extent.
     pub async fn get(
         &self,
         name: &FileName,
@@ -243,8 +253,13 @@ impl Array {
         transfer: Transfer,
     ) -> Result<(FileInfo, Range<u64>, Content)> {
         let (info, extents) = loop {
-            let (info, extents) = self.inner.catalog.file(name.clone()).await?;
-            if !are_sound(&info, &extents) {
+            let wanted = range.clone().unwrap_or(0..u64::MAX);
+            let (info, extents) = self
+                .inner
+                .catalog
+                .file(name.clone(), wanted.clone())
+                .await?;
+            if !are_sound(&info, &extents, &wanted) {
                 return Err(ArrayError::DamagedEntry(name.name.clone()));
             }
             let held = extents.into_iter().map(|extent| {
@@ -281,7 +296,8 @@ impl Array {
     /// # Errors
     /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name.
     pub async fn stat(&self, name: &FileName) -> Result<FileInfo> {
-        Ok(self.inner.catalog.file(name.clone()).await?.0)
+        let (info, _) = self.inner.catalog.file(name.clone(), 0..u64::MAX).await?;
+        Ok(info)
     }
 
     /// Lists a page of files.
@@ -374,7 +390,7 @@ impl Array {
         Ok(())
     }
 
-    /// The array's storage servers, in the order of their share numbers.
+    /// The array's storage servers, in the order of the configuration.
     pub fn servers(&self) -> &[Arc<StorageServer>] {
         &self.inner.servers
     }
@@ -447,17 +463,18 @@ impl Array {
     }
 }
 
-/// Returns whether a file's extents lie one after the other, and their numbers are such that their
-/// segments can be held in memory.
-fn are_sound(info: &FileInfo, extents: &[Extent]) -> bool {
-    let mut end = 0;
+/// Returns whether a file's extents lie one after the other and have all of a range, and their
+/// numbers are such that their segments can be held in memory.
+fn are_sound(info: &FileInfo, extents: &[Extent], range: &Range<u64>) -> bool {
+    let mut end = extents.first().map_or(0, |extent| extent.offset);
+    let begins = end <= range.start || range.start >= info.size;
     let is_sound = |extent: &Extent| {
         let layout = &extent.stream.layout;
         let follows = extent.offset == end && extent.length <= layout.padded;
         end += extent.length;
         follows && layout.is_sound()
     };
-    extents.iter().all(is_sound) && end == info.size
+    extents.iter().all(is_sound) && begins && end >= range.end.min(info.size)
 }
 
 fn check_name(name: &str) -> Result<()> {
@@ -479,13 +496,9 @@ fn check_name(name: &str) -> Result<()> {
 impl Inner {
     /// Probes servers that failed, and returns the names of those that answer. A probe passes a
     /// circuit breaker that lets no other request pass, and closes it.
-    pub(crate) async fn that_answer(
-        &self,
-        servers: Vec<&Arc<StorageServer>>,
-        patience: Duration,
-    ) -> Vec<String> {
+    pub(crate) async fn that_answer(&self, servers: Vec<&Arc<StorageServer>>) -> Vec<String> {
         let probes = servers.into_iter().map(|server| async move {
-            let probed = tokio::time::timeout(patience, server.probe()).await;
+            let probed = tokio::time::timeout(PROBE, server.probe()).await;
             matches!(probed, Ok(Ok(()))).then(|| server.name().to_owned())
         });
         let answering: Vec<String> = futures::future::join_all(probes)
@@ -497,6 +510,18 @@ impl Inner {
             .iter()
             .for_each(|cloud| self.health.answered(cloud));
         answering
+    }
+
+    /// Asks clouds that failed whether they can take shares again. Those that can count as up.
+    pub(crate) async fn that_store(&self, servers: Vec<&Arc<StorageServer>>, patience: Duration) {
+        let asked = servers.into_iter().map(|server| async move {
+            let began = Instant::now();
+            match tokio::time::timeout(patience, server.condition()).await {
+                Ok(Ok(condition)) if condition.stores => self.health.answered(server.name()),
+                _ => self.health.probed_in_vain(server.name(), began.elapsed()),
+            }
+        });
+        futures::future::join_all(asked).await;
     }
 
     /// Holds a stream: while the hold lives, this process does not delete the stream's shares.

@@ -60,15 +60,16 @@ pub enum ArrayError {
         list(faults)
     )]
     TooFewClouds {
-        /// Number of clouds that took their share.
+        /// Number of clouds that took a share.
         stored: usize,
         /// Number of the array's clouds.
         n: usize,
-        /// Number of clouds that must take their share.
+        /// Number of clouds that must take shares.
         needed: usize,
         /// Whether every share that was not taken failed because its cloud is full.
         is_full: bool,
-        /// Faults of the clouds that did not take their share.
+        /// Faults of the clouds that took no share, also of those that were not asked because they
+        /// failed a moment before.
         faults: Vec<Fault>,
     },
     /// The clouds have fewer than k valid blocks of a segment.

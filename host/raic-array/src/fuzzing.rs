@@ -101,7 +101,12 @@ fn shares(geometry: Geometry, segment_size: u32, content: &[u8]) -> Vec<Vec<u8>>
         padded: length,
         manifest_length: MANIFEST.len() as u32,
     };
-    let wrapped = keyring.wrap(INDEX, &key, &proof(&header, &layout, &ended.roots));
+    let wrapped = keyring.wrap(
+        keyring.newest(),
+        INDEX,
+        &key,
+        &proof(&header, &layout, &ended.roots),
+    );
     let key = wrapped.expect("a key is wrapped");
     let share = |((begin, end), page_hashes): ((Bytes, Bytes), _)| {
         let trailer = Trailer {
@@ -273,7 +278,7 @@ fn check_keyring(text: &[u8], data: &[u8], recovery: &RecoveryKey) -> bool {
     sealed[at] ^= 1;
     assert!(Keyring::open(&sealed, recovery).is_err(), "byte {at}");
 
-    let wrapped = keyring.wrap(INDEX, &stream_key(), data);
+    let wrapped = keyring.wrap(keyring.newest(), INDEX, &stream_key(), data);
     let wrapped = wrapped.expect("a key is wrapped");
     let unwrapped = keyring.unwrap(INDEX, &wrapped, data);
     assert_eq!(unwrapped.expect("a key that was wrapped"), stream_key());

@@ -8,8 +8,10 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 /// How long a cloud that failed is distrusted: others are asked before it.
 const DISTRUST: Duration = Duration::from_secs(60);
-/// How often a cloud that failed is probed by uploads.
-const PROBED: Duration = Duration::from_secs(5);
+/// How often a cloud that refuses is probed by uploads.
+const PROBED: Duration = Duration::from_secs(1);
+/// One part in so many of the time of uploads goes into waiting for clouds that hang.
+const PROBE_SHARE: u32 = 9;
 /// How often a sample of a new share is read back from a cloud.
 const SAMPLED: Duration = Duration::from_secs(60);
 /// Most characters of a fault that are kept.
@@ -48,7 +50,9 @@ pub struct LastFailure {
 struct Known {
     distrusted: Option<Instant>,
     sampled: Option<Instant>,
-    probed: Option<Instant>,
+    /// When a share was last not stored or not read.
+    failed: Option<Instant>,
+    next_probe: Option<Instant>,
     last: BTreeMap<Work, LastFailure>,
 }
 
@@ -70,6 +74,7 @@ impl Health {
         let mut known = self.lock();
         let cloud = known.entry(cloud.to_owned()).or_default();
         cloud.distrusted = Some(Instant::now());
+        cloud.failed = cloud.distrusted;
         cloud.last.insert(
             work,
             LastFailure {
@@ -88,18 +93,34 @@ impl Health {
     pub(crate) fn answered(&self, cloud: &str) {
         if let Some(known) = self.lock().get_mut(cloud) {
             known.distrusted = None;
+            known.failed = None;
+            known.next_probe = None;
         }
     }
 
-    /// Returns whether a cloud that failed is to be probed. If so, it counts as probed.
-    pub(crate) fn probe_is_due(&self, cloud: &str) -> bool {
-        let mut known = self.lock();
-        let probed = &mut known.entry(cloud.to_owned()).or_default().probed;
-        let is_due = probed.is_none_or(|at| at.elapsed() >= PROBED);
-        if is_due {
-            *probed = Some(Instant::now());
-        }
-        is_due
+    /// Returns whether a cloud failed lately, and uploads do not ask it. One that was only late in
+    /// a read is asked.
+    pub(crate) fn is_down(&self, cloud: &str) -> bool {
+        let known = self.lock();
+        let failed = known.get(cloud).and_then(|known| known.failed);
+        failed.is_some_and(|at| at.elapsed() < DISTRUST)
+    }
+
+    /// Returns whether a cloud that failed is to be probed before an upload.
+    pub(crate) fn is_probe_due(&self, cloud: &str) -> bool {
+        let known = self.lock();
+        let Some(known) = known.get(cloud) else {
+            return false;
+        };
+        let is_down = known.failed.is_some_and(|at| at.elapsed() < DISTRUST);
+        is_down && known.next_probe.is_none_or(|at| at <= Instant::now())
+    }
+
+    /// Records that a probe of a cloud has ended without an answer, after `took`. The next one
+    /// waits the longer, the longer this one took: a cloud that hangs must not hold up each upload.
+    pub(crate) fn probed_in_vain(&self, cloud: &str, took: Duration) {
+        let next = Instant::now() + (took * PROBE_SHARE).max(PROBED);
+        self.lock().entry(cloud.to_owned()).or_default().next_probe = Some(next);
     }
 
     /// Returns why a cloud is not asked for a share, as a sentence.

@@ -295,25 +295,43 @@ impl Keyring {
         Zeroizing::new(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// Wraps a stream's key with the newest generation. `proof` is what the wrapped key proves: it
-    /// opens only with the same bytes.
+    /// Returns the ids of all generations, the newest first.
+    pub(crate) fn ids(&self) -> Vec<KeyId> {
+        self.generations.iter().rev().map(|g| KeyId(g.id)).collect()
+    }
+
+    /// Returns the id of the newest generation.
+    pub(crate) fn newest(&self) -> KeyId {
+        self.generations
+            .last()
+            .map_or(KeyId([0; 16]), |g| KeyId(g.id))
+    }
+
+    /// Wraps a stream's key with a generation. `proof` is what the wrapped key proves: it opens
+    /// only with the same bytes.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::Keyring`] if there is no such generation.
     pub(crate) fn wrap(
         &self,
+        id: KeyId,
         index: StorageIndex,
         key: &Key,
         proof: &[u8],
     ) -> Result<WrappedKey, ArrayError> {
-        self.wrap_with(index, key, proof, random()?)
+        self.wrap_with(id, index, key, proof, random()?)
     }
 
     pub(crate) fn wrap_with(
         &self,
+        id: KeyId,
         index: StorageIndex,
         key: &Key,
         proof: &[u8],
         nonce: [u8; NONCE],
     ) -> Result<WrappedKey, ArrayError> {
-        let generation = self.generations.last().ok_or(ArrayError::Keyring)?;
+        let generation = self.generations.iter().find(|g| g.id == id.0);
+        let generation = generation.ok_or(ArrayError::Keyring)?;
         let mut sealed = key.to_vec();
         wrapping_key(generation, index)
             .seal_in_place_append_tag(
@@ -323,11 +341,7 @@ impl Keyring {
             )
             .map_err(|_| ArrayError::Keyring)?;
         let sealed: [u8; WRAPPED_KEY] = sealed.try_into().map_err(|_| ArrayError::Keyring)?;
-        Ok(WrappedKey {
-            id: KeyId(generation.id),
-            nonce,
-            sealed,
-        })
+        Ok(WrappedKey { id, nonce, sealed })
     }
 
     /// Unwraps a stream's key.
@@ -425,11 +439,11 @@ mod tests {
     fn a_rotated_keyring_opens_what_was_sealed_before_and_seals_with_another_key() {
         let (first, key) = (Keyring::generate().unwrap(), stream_key().unwrap());
         let (index, other) = (StorageIndex([1; 16]), StorageIndex([2; 16]));
-        let old = first.wrap(index, &key, b"").unwrap();
+        let old = first.wrap(first.newest(), index, &key, b"").unwrap();
         let rotated = first.rotated(Identity::Kept).unwrap();
         assert_eq!(rotated.generation(), 2);
         assert_eq!(*rotated.unwrap(index, &old, b"").unwrap(), *key);
-        let new = rotated.wrap(other, &key, b"").unwrap();
+        let new = rotated.wrap(rotated.newest(), other, &key, b"").unwrap();
         assert_ne!(new.id, old.id);
         assert!(first.unwrap(other, &new, b"").is_err());
         assert_eq!(rotated.owner_key(), first.owner_key());
@@ -445,7 +459,7 @@ mod tests {
     fn a_wrapped_key_belongs_to_its_stream_its_generation_and_what_it_proves() {
         let (keyring, key) = (Keyring::generate().unwrap(), stream_key().unwrap());
         let (a, b) = (StorageIndex([1; 16]), StorageIndex([2; 16]));
-        let wrapped = keyring.wrap(a, &key, b"proof").unwrap();
+        let wrapped = keyring.wrap(keyring.newest(), a, &key, b"proof").unwrap();
         assert_eq!(*keyring.unwrap(a, &wrapped, b"proof").unwrap(), *key);
         assert!(keyring.unwrap(b, &wrapped, b"proof").is_err());
         assert!(keyring.unwrap(a, &wrapped, b"other").is_err());
@@ -455,6 +469,9 @@ mod tests {
         let other = Keyring::generate().unwrap();
         assert!(other.unwrap(a, &wrapped, b"proof").is_err());
         // Two wraps of one key differ: the nonce is random.
-        assert_ne!(keyring.wrap(a, &key, b"proof").unwrap(), wrapped);
+        assert_ne!(
+            keyring.wrap(keyring.newest(), a, &key, b"proof").unwrap(),
+            wrapped
+        );
     }
 }

@@ -18,7 +18,7 @@ use futures::{StreamExt as _, stream::FuturesUnordered};
 use parking_lot::Mutex;
 use raic_storage::{StorageError, StorageServer};
 
-use crate::{ArrayError, Result, array::Inner};
+use crate::{ArrayError, Result, array::Inner, format::KeyId};
 
 /// Pause before the clouds whose copy is not verified are asked again.
 const PAUSE: Duration = Duration::from_secs(20);
@@ -62,38 +62,48 @@ impl KeyringCopies {
 impl Inner {
     /// Returns the names of the configured clouds that have a copy of the keyring.
     pub(crate) async fn keyring_holders(&self) -> Result<Vec<String>> {
-        let mut holders = self
-            .catalog
-            .keyring_copies(self.keyring.generation())
-            .await?;
+        let mut holders = self.catalog.keyring_copies(self.keyring.newest()).await?;
         holders.retain(|cloud| self.servers.iter().any(|server| server.name() == cloud));
         Ok(holders)
     }
 
-    /// Makes sure that the newest generation of the keyring may be used. It may once it was on
-    /// n-k+1 clouds, because then any k clouds had it. A copy that is lost later is made anew and
-    /// stops no write: writes must go on although some clouds were emptied or lie.
+    /// Returns the generation of the keyring that wraps the keys of new streams: the newest that
+    /// may be used. One may once it was on n-k+1 clouds, because then any k clouds had it. A copy
+    /// that is lost later is made anew and stops no write: writes must go on although some clouds
+    /// were emptied or lie. Until enough clouds have a new generation, the one before is used.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::KeyringNotStored`] if too few clouds have a copy, and with
-    /// [`ArrayError::Database`] if the database fails.
-    pub(crate) async fn keyring_is_stored(&self) -> Result<()> {
-        let generation = self.keyring.generation();
+    /// Fails with [`ArrayError::KeyringNotStored`] if too few clouds have a copy of the only
+    /// generation, and with [`ArrayError::Database`] if the database fails.
+    pub(crate) async fn wrapping_generation(&self) -> Result<KeyId> {
+        let newest = self.keyring.newest();
         if self.keyring_copies.is_active.load(Ordering::Relaxed)
-            || self.catalog.is_keyring_active(generation).await?
+            || self.catalog.is_keyring_active(newest).await?
         {
             self.keyring_copies.is_active.store(true, Ordering::Relaxed);
-            return Ok(());
+            return Ok(newest);
+        }
+        let mut older = None;
+        for id in self.keyring.ids().into_iter().skip(1) {
+            if self.catalog.is_keyring_active(id).await? {
+                older = Some(id);
+                break;
+            }
         }
         let needed = usize::from(self.geometry.n - self.geometry.k) + 1;
-        if self.keyring_holders().await?.len() < needed {
+        // With another generation to use, nobody waits: the copies are kept beside the requests.
+        if older.is_none() && self.keyring_holders().await?.len() < needed {
             self.copy_keyring(Some(needed)).await?;
         }
         let stored = self.keyring_holders().await?.len();
-        if stored < needed {
-            return Err(ArrayError::KeyringNotStored { stored, needed });
+        match older {
+            _ if stored >= needed => {
+                self.catalog.activate_keyring(newest).await?;
+                Ok(newest)
+            }
+            Some(older) => Ok(older),
+            None => Err(ArrayError::KeyringNotStored { stored, needed }),
         }
-        self.catalog.activate_keyring(generation).await
     }
 
     /// Keeps a copy of the keyring on every cloud, for as long as the array runs.
@@ -129,7 +139,7 @@ impl Inner {
                 let cloud = server.name().to_owned();
                 if copied.is_ok() {
                     self.catalog
-                        .keyring_stored(cloud.clone(), self.keyring.generation())
+                        .keyring_stored(cloud.clone(), self.keyring.newest())
                         .await?;
                 }
                 Ok::<_, ArrayError>((cloud, copied))

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ArrayError, FileName, Result,
-    format::{Hash, MANIFEST_UNIT, MAX_MANIFEST},
+    format::{Hash, KeyId, MANIFEST_UNIT, MAX_MANIFEST},
 };
 
 const VERSION: u32 = 1;
@@ -60,6 +60,8 @@ pub(crate) struct Described {
     pub(crate) name: FileName,
     pub(crate) account: String,
     pub(crate) modified: Moment,
+    /// The generation of the array's key that wraps the keys of its streams.
+    pub(crate) wraps: KeyId,
 }
 
 /// Where an extent lies in its file.
@@ -132,6 +134,7 @@ mod tests {
             },
             account: "anonymous".to_owned(),
             modified: Moment::from_millis(1_795_000_000_000),
+            wraps: KeyId([3; 16]),
         }
     }
 

@@ -48,14 +48,16 @@ impl Rule {
             *domains.entry(&sites[*site].domain).or_default() += 1;
         }
         if clouds.len() == n {
-            // No cloud is down. What cannot survive more, with these domains, is as good as it gets.
+            // No cloud is down. What cannot survive more, with these domains, is as good as it
+            // gets.
             return true;
         }
         let further = (n - k).saturating_sub(n.saturating_sub(clouds.len()));
         left(clouds, further) >= k && left(domains, self.survive) >= k
     }
 
-    /// Returns the least number of clouds, each a failure domain of its own, that can take a stream.
+    /// Returns the least number of clouds, each a failure domain of its own, that can take a
+    /// stream.
     pub(crate) fn least_clouds(&self) -> usize {
         let n = usize::from(self.geometry.n);
         let site = |number: usize| Site {
@@ -120,8 +122,8 @@ impl Rule {
     }
 
     /// Chooses where the shares of a stream go. Returns the home of each share, and the spots that
-    /// are written: homes that are up, and second shares if the rule needs them. If it cannot be met
-    /// all the same, every home is tried.
+    /// are written: homes that are up, and second shares if the rule needs them. If it cannot be
+    /// met all the same, every home is tried.
     pub(crate) fn plan(&self, index: StorageIndex, sites: &[Site]) -> (Vec<usize>, Vec<Spot>) {
         let homes = homes(index, sites, self.geometry.n);
         let all: Vec<Spot> = (0..self.geometry.n)

@@ -20,7 +20,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ArrayError, Fault, Result, Transfer,
-    array::{Inner, PROBE},
+    array::Inner,
     catalog::{Extent, Placement, Stream as CatalogStream},
     codec::Codec,
     encoder::decode,
@@ -345,7 +345,7 @@ impl StreamReader {
             .iter()
             .map(|source| self.sources[*source].reader.server())
             .collect();
-        let answering = self.inner.that_answer(servers, PROBE).await;
+        let answering = self.inner.that_answer(servers).await;
         let answers = |source: &usize| {
             answering
                 .iter()

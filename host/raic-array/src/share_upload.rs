@@ -1,7 +1,7 @@
 //! Sends the shares of one stream to their clouds, all at once. The slowest cloud sets the pace of
 //! all, until it is given up.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
@@ -11,7 +11,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
     ArrayError, Fault, Result, Transfer,
-    place::{Rule, Site, Spot},
+    place::{Rule, Site, Spot, sites_of},
 };
 
 /// Most pieces that wait for one cloud. Each is one batch.
@@ -53,7 +53,11 @@ impl Sample {
                     "cloud {cloud:?} returned other bytes than were stored a moment before: do not \
                      trust it"
                 );
-                Err(format!("cloud {cloud:?}: it returned other bytes than were stored").into())
+                let text = format!("cloud {cloud:?}: it returned other bytes than were stored");
+                Err(WriteFault {
+                    is_lie: true,
+                    ..text.into()
+                })
             }
             // The share may appear late, or the cloud may answer later. Reads and walks will show
             // it.
@@ -92,6 +96,8 @@ struct ShareUpload {
 pub(crate) struct WriteFault {
     pub(crate) text: String,
     pub(crate) is_full: bool,
+    /// Whether the cloud returned other bytes than it had taken.
+    pub(crate) is_lie: bool,
 }
 
 impl From<StorageError> for WriteFault {
@@ -99,6 +105,7 @@ impl From<StorageError> for WriteFault {
         Self {
             text: e.to_string(),
             is_full: e.is_full(),
+            is_lie: false,
         }
     }
 }
@@ -108,6 +115,7 @@ impl From<String> for WriteFault {
         Self {
             text,
             is_full: false,
+            is_lie: false,
         }
     }
 }
@@ -274,6 +282,21 @@ impl ShareUploads {
                 }
             }
         }
+        // What a liar took does not count, whichever share it was that it changed.
+        let liars: BTreeSet<usize> = self
+            .failed
+            .iter()
+            .filter(|failed| failed.fault.is_lie)
+            .map(|failed| failed.spot.1)
+            .collect();
+        let lies = |((_, site), _): &mut (Spot, Stored)| liars.contains(site);
+        for (spot, _) in stored.extract_if(.., lies) {
+            let share = self.shares.iter().find(|share| share.spot == spot);
+            self.failed.extend(share.map(|share| {
+                let text = format!("cloud {:?}: it changes what it stores", share.cloud);
+                gone(share, text.into())
+            }));
+        }
         self.require_possible()?;
         Ok(SharesStored {
             stored,
@@ -295,9 +318,14 @@ impl ShareUploads {
         self.failed.push(gone(share, fault));
     }
 
-    /// The number of shares that are waited for longer than for the others.
+    /// The number of shares that are waited for longer than for the others: all, if some are second
+    /// shares already.
     fn needed(&self) -> usize {
-        usize::from(self.rule.geometry.k) + self.rule.survive
+        let spots: Vec<Spot> = self.shares.iter().map(|share| share.spot).collect();
+        match sites_of(&spots).len() < spots.len() {
+            true => spots.len(),
+            false => usize::from(self.rule.geometry.k) + self.rule.survive,
+        }
     }
 
     /// Requires that the rule can be met: with the shares that are left, and others that are
@@ -308,19 +336,19 @@ impl ShareUploads {
         let left: Vec<Spot> = spots.filter(|spot| !has_failed(spot)).collect();
         match self.rule.can_be_met(&self.sites, &left) {
             true => Ok(()),
-            false => Err(too_few(self.rule, left.len(), &self.failed)),
+            false => Err(too_few(self.rule, &left, &self.failed)),
         }
     }
 }
 
 /// Makes the error of a stream that too few clouds took.
-pub(crate) fn too_few(rule: Rule, stored: usize, failed: &[Failed]) -> ArrayError {
+pub(crate) fn too_few(rule: Rule, stored: &[Spot], failed: &[Failed]) -> ArrayError {
     let faults = failed.iter().map(|failed| Fault {
         cloud: failed.cloud.clone(),
         text: failed.fault.text.clone(),
     });
     ArrayError::TooFewClouds {
-        stored,
+        stored: sites_of(stored).len(),
         n: rule.geometry.n.into(),
         needed: rule.least_clouds(),
         is_full: failed.iter().all(|failed| failed.fault.is_full),

@@ -23,7 +23,7 @@ use crate::{
     place::{Rule, Site, Spot, sites_of},
     sealer::Sealer,
     share_reader::ShareReader,
-    share_rebuild::Rebuild,
+    share_rebuild::{Rebuild, RebuildFault},
     share_upload::{Failed, QUEUE, ShareUploads, SharesStored, Watching, too_few},
 };
 
@@ -89,7 +89,7 @@ impl Inner {
             None => (AccountId::ANONYMOUS, "anonymous".to_owned()),
         };
         self.catalog.require_place(name.clone(), replace).await?;
-        self.keyring_is_stored().await?;
+        let wraps = self.wrapping_generation().await?;
         self.ask_suspects().await;
         let leasedb = self.catalog.leasedb();
         let file = Described {
@@ -97,6 +97,7 @@ impl Inner {
             sequence: self.catalog.sequence().await?,
             file: StorageIndex::random().map_err(|_| ArrayError::Randomness)?,
             name,
+            wraps,
             account: account_name,
             modified: leasedb.now(),
         };
@@ -125,6 +126,7 @@ impl Inner {
         };
         let stored = stored.await;
         self.learn(&stored);
+        let stored = stored.map_err(|e| self.with_down_clouds(e));
         if stored.is_err() {
             // A commit that came through although it was reported as failed has left nothing to
             // abandon.
@@ -141,13 +143,61 @@ impl Inner {
         stored
     }
 
-    /// Probes the clouds that failed lately: perhaps they are back. If the others suffice without
-    /// second shares, this waits for a moment only, and not before each upload.
-    async fn ask_suspects(&self) {
-        let suspects = self.servers.iter().filter(|server| {
-            self.health.failed_lately(server.name()) && self.health.probe_is_due(server.name())
+    /// Adds to the error of too few clouds those that were not asked, because they failed a moment
+    /// before.
+    fn with_down_clouds(&self, e: ArrayError) -> ArrayError {
+        let ArrayError::TooFewClouds {
+            stored,
+            n,
+            needed,
+            is_full,
+            mut faults,
+        } = e
+        else {
+            return e;
+        };
+        let sites = self.sites();
+        let down = self.servers.iter().zip(sites).filter(|(server, site)| {
+            !site.is_up && faults.iter().all(|fault| fault.cloud != server.name())
         });
-        let suspects: Vec<_> = suspects.collect();
+        let down: Vec<Fault> = down
+            .map(|(server, _)| Fault {
+                cloud: server.name().to_owned(),
+                text: self.why_down(server),
+            })
+            .collect();
+        let is_full = is_full && down.is_empty();
+        faults.extend(down);
+        ArrayError::TooFewClouds {
+            stored,
+            n,
+            needed,
+            is_full,
+            faults,
+        }
+    }
+
+    /// Returns why a cloud is not asked for a share, as a sentence.
+    fn why_down(&self, server: &StorageServer) -> String {
+        match server.refusal() {
+            Some(why) => format!("cloud {:?} is read-only: {why}", server.name()),
+            None => self.health.why_distrusted(server.name()),
+        }
+    }
+
+    /// Probes the clouds that failed lately: perhaps they are back. If the others suffice without
+    /// second shares, this waits for a moment only. Uploads that begin meanwhile wait for the same
+    /// probe.
+    async fn ask_suspects(&self) {
+        let is_suspect = |server: &&Arc<StorageServer>| self.health.is_probe_due(server.name());
+        if !self.servers.iter().any(|server| is_suspect(&server)) {
+            return;
+        }
+        // One upload probes, and the others have its answer.
+        let Ok(_turn) = self.probing.acquire().await else {
+            return;
+        };
+        let suspects: Vec<_> = self.servers.iter().filter(is_suspect).collect();
         if suspects.is_empty() {
             return;
         }
@@ -158,7 +208,7 @@ impl Inner {
             true => MOMENT,
             false => PROBE,
         };
-        self.that_answer(suspects, patience).await;
+        self.that_store(suspects, patience).await;
     }
 
     /// The clouds that shares may go to, in the order of the servers.
@@ -166,7 +216,7 @@ impl Inner {
         let site = |server: &Arc<StorageServer>| Site {
             server: server.id(),
             domain: server.domain().to_owned(),
-            is_up: !self.health.failed_lately(server.name()),
+            is_up: !self.health.is_down(server.name()) && server.refusal().is_none(),
         };
         self.servers.iter().map(site).collect()
     }
@@ -203,6 +253,20 @@ impl Inner {
         };
         let manifest = Manifest::of_extent(file, at, length, [0; 32]).encode()?;
         Ok(self.layout(length, &manifest)?.share_length())
+    }
+
+    /// Returns the bytes of all shares of a file's extents behind the first.
+    fn later_extents(&self, file: &Described, size: u64) -> Result<u64> {
+        let (whole, rest) = (size / self.extent_size, size % self.extent_size);
+        let (mut bytes, mut whole_later) = (0_u64, whole.saturating_sub(1));
+        if rest > 0 && whole > 0 {
+            bytes = self.share_length(file, rest)?;
+        } else if rest > 0 {
+            whole_later = 0;
+        }
+        let each = self.share_length(file, self.extent_size)?;
+        bytes = bytes.saturating_add(each.saturating_mul(whole_later));
+        Ok(bytes.saturating_mul(self.servers.len() as u64))
     }
 
     /// Returns the most bytes that an upload holds: pieces that wait for its clouds, and the chunks
@@ -251,8 +315,13 @@ impl Inner {
                 None => None,
             };
             let reserve = share_length.unwrap_or(0);
+            // The quota must have room for the whole file, not only for its first extent.
+            let later = match size {
+                Some(size) if at.position == 0 => self.later_extents(file, size)?,
+                _ => 0,
+            };
             self.catalog
-                .begin(index, targets.clone(), account, reserve)
+                .begin(index, targets.clone(), account, reserve, later)
                 .await?;
             allocated.push((index, targets));
             let streaming = Streaming {
@@ -370,9 +439,12 @@ impl Inner {
         let ended = tokio::task::spawn_blocking(move || encoder.finish(&manifest)).await??;
         uploads.send(ended.pieces).await?;
         // What the key proves is known now.
-        let key = self
-            .keyring
-            .wrap(index, &key, &proof(&header, &layout, &ended.roots))?;
+        let key = self.keyring.wrap(
+            file.wraps,
+            index,
+            &key,
+            &proof(&header, &layout, &ended.roots),
+        )?;
         let trailer = Trailer {
             padded: layout.padded,
             manifest_length: layout.manifest_length,
@@ -441,64 +513,70 @@ impl Inner {
         let (rule, mut wanted) = (self.rule(), spots.clone());
         let (missing, on) = (rule.missing(&spots), sites_of(&spots));
         if !rule.add_seconds(stream.sites, &mut wanted, missing, &on) {
-            return Err(too_few(rule, spots.len(), failed));
+            return Err(too_few(rule, &spots, failed));
         }
         let seconds = wanted.split_off(spots.len());
         if seconds.is_empty() {
             return Ok(stored);
         }
-        let (index, targets) = (stream.header.index, self.targets(&seconds));
-        let reserve = stream.layout.share_length();
-        self.catalog
-            .begin(index, targets.clone(), stream.account, reserve)
+        self.allocate_seconds(stream, &seconds, failed, allocated)
             .await?;
-        allocated.push((index, targets));
-        let rebuilt = seconds.into_iter().map(|(share, site)| {
-            let sources = spots
-                .iter()
-                .take(self.geometry.k.into())
-                .map(|(share, site)| {
-                    let header = Header {
-                        share: *share,
-                        ..stream.header
-                    };
-                    let root = stream.trailer.roots.get(usize::from(share.0)).copied();
-                    let server = self.servers[*site].clone();
-                    ShareReader::new(server, header, stream.layout, root, transfer.clone())
-                });
-            let rebuild = Rebuild {
-                codec: self.codec.clone(),
-                sources: sources.collect(),
-                header: Header {
-                    share,
-                    ..stream.header
-                },
-                layout: stream.layout,
-                trailer: stream.trailer.clone(),
+        let sources = spots.iter().map(|(share, site)| {
+            let header = Header {
+                share: *share,
+                ..stream.header
             };
-            let server = self.servers[site].clone();
-            async move {
-                let cloud = server.name().to_owned();
-                let rebuilt = rebuild.store_on(server).await;
-                rebuilt
-                    .map(|stored| ((share, site), stored))
-                    .map_err(|fault| Failed {
-                        spot: (share, site),
-                        cloud,
-                        fault,
-                    })
-            }
+            let root = stream.trailer.roots.get(usize::from(share.0)).copied();
+            let server = self.servers[*site].clone();
+            ShareReader::new(server, header, stream.layout, root, Transfer::default())
         });
-        for rebuilt in futures::future::join_all(rebuilt).await {
-            match rebuilt {
-                Ok(share) => stored.push(share),
-                Err(more) => {
-                    let failed: Vec<_> = failed.iter().cloned().chain([more]).collect();
-                    return Err(too_few(rule, stored.len(), &failed));
-                }
+        let rebuild = Rebuild {
+            codec: self.codec.clone(),
+            sources: sources.collect(),
+            header: stream.header,
+            layout: stream.layout,
+            trailer: stream.trailer.clone(),
+            patience: self.patience,
+            transfer: transfer.clone(),
+        };
+        let on = seconds.iter();
+        let on = on.map(|(share, site)| (*share, self.servers[*site].clone()));
+        match rebuild.store_on(on.collect()).await {
+            Ok(rebuilt) => stored.extend(seconds.into_iter().zip(rebuilt)),
+            Err(RebuildFault { cloud, fault }) => {
+                let of_seconds = seconds.first().copied().unwrap_or((ShareNum(0), 0));
+                let failed = failed.iter().cloned().chain([Failed {
+                    spot: of_seconds,
+                    cloud,
+                    fault,
+                }]);
+                return Err(too_few(rule, &spots, &failed.collect::<Vec<_>>()));
             }
         }
         Ok(stored)
+    }
+
+    /// Allocates shares that are computed at the end. A share that failed at the same place is sent
+    /// again: its bytes are the same. What the others that failed had reserved is given back first.
+    async fn allocate_seconds(
+        &self,
+        stream: &Completing<'_>,
+        seconds: &[Spot],
+        failed: &[Failed],
+        allocated: &mut Allocated,
+    ) -> Result<()> {
+        let index = stream.header.index;
+        let given_up = failed.iter().map(|failed| failed.spot);
+        let given_up: Vec<Spot> = given_up.filter(|spot| !seconds.contains(spot)).collect();
+        self.catalog.abandon(index, self.targets(&given_up)).await?;
+        let is_new = |spot: &&Spot| !failed.iter().any(|failed| failed.spot == **spot);
+        let new: Vec<Spot> = seconds.iter().filter(is_new).copied().collect();
+        let (targets, reserve) = (self.targets(&new), stream.layout.share_length());
+        self.catalog
+            .begin(index, targets.clone(), stream.account, reserve, 0)
+            .await?;
+        allocated.push((index, targets));
+        Ok(())
     }
 
     /// Returns the shares that a stream lacks, with the reasons.
@@ -516,7 +594,9 @@ impl Inner {
             let fault = failed.iter().find(|failed| failed.spot.0 == share);
             let reason = match fault {
                 Some(failed) => shortened(&failed.fault.text),
-                None => self.health.why_distrusted(cloud),
+                None => homes
+                    .get(usize::from(share.0))
+                    .map_or(String::new(), |site| self.why_down(&self.servers[*site])),
             };
             Lacking {
                 share,

@@ -109,6 +109,7 @@ impl Vector {
             },
             account: "anonymous".to_owned(),
             modified: Moment::from_millis(1_795_000_000_123),
+            wraps: keyring().newest(),
         };
         let content_hash = blake3::hash(&self.content()).into();
         Manifest::of_extent(&file, self.at, self.length, content_hash)
@@ -139,12 +140,16 @@ impl Vector {
         let mut trailer = Trailer {
             padded: padded.len() as u64,
             manifest_length: manifest.len() as u32,
-            key: keyring.wrap_with(INDEX, &key, b"", [0x24; 12]).unwrap(),
+            key: keyring
+                .wrap_with(keyring.newest(), INDEX, &key, b"", [0x24; 12])
+                .unwrap(),
             page_hashes: Vec::new(),
             roots: ended.roots.clone(),
         };
         let proof = proof(&header, &trailer.layout(&header), &ended.roots);
-        trailer.key = keyring.wrap_with(INDEX, &key, &proof, [0x24; 12]).unwrap();
+        trailer.key = keyring
+            .wrap_with(keyring.newest(), INDEX, &key, &proof, [0x24; 12])
+            .unwrap();
         let ends = pieces.iter().zip(&ended.pieces).zip(ended.page_hashes);
         let share = |((begin, end), page_hashes): ((&Bytes, &Bytes), _)| {
             let trailer = Trailer {

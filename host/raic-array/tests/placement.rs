@@ -7,16 +7,19 @@
 
 mod rig;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures::stream;
 use raic_array::{
-    Array, ArrayError, FileInfo, PutOptions,
+    Array, ArrayError, FileInfo, Identity, PutOptions, RecoveryKey,
     format::{Header, Trailer, root},
 };
 use raic_cloud::{Cloud as _, FaultPlan, ObjectKey, WriteMode, collect_body};
-use raic_storage::ShareNum;
+use raic_storage::{AccountChange, ShareNum};
 use rig::{Rig, content, get, named, put, settle};
 
 fn down() -> FaultPlan {
@@ -67,9 +70,11 @@ async fn put_while_failing(
         });
         std::future::ready(bytes)
     });
-    array
-        .put(&named("file"), Box::pin(pieces), PutOptions::default())
-        .await
+    let options = PutOptions {
+        size: Some(300_000),
+        ..PutOptions::default()
+    };
+    array.put(&named("file"), Box::pin(pieces), options).await
 }
 
 #[tokio::test]
@@ -205,7 +210,8 @@ async fn clouds_that_fail_in_the_middle_are_made_up_for_from_the_others() {
         }
         array.remove(&named("file")).await.unwrap();
         array.remove(&named("before")).await.unwrap();
-        // What the others took before they failed goes later, and so do deletions that they refused.
+        // What the others took before they failed goes later, and so do deletions that they
+        // refused.
         let left = |cloud: usize| {
             let keys = rig.clouds[cloud].inner().keys().into_iter();
             keys.filter(|key| key.as_str().starts_with("shares/"))
@@ -249,4 +255,127 @@ async fn share_numbers_rotate_over_the_clouds() {
         seen.extend(file.shares);
     }
     assert_eq!(seen.len(), 16, "each share number on each cloud: {seen:?}");
+}
+
+/// A second share fails where it was sent. It is sent there again, since no other place will do.
+#[tokio::test]
+async fn a_second_share_that_fails_once_is_sent_again() {
+    let mut rig = Rig::new(4);
+    rig.patience = Duration::from_millis(500);
+    let array = rig.open().await;
+    put(&array, "before", content(10)).await.unwrap();
+    for cloud in [1, 3] {
+        rig.clouds[cloud].set(down());
+    }
+    put(&array, "knows", content(10)).await.unwrap();
+    // Some puts of the two that are left fail, though most go through.
+    for seed in 0..20 {
+        let unsteady = FaultPlan {
+            error: 0.1,
+            ..FaultPlan::default()
+        };
+        rig.clouds[0].set(unsteady);
+        let name = format!("file {seed}");
+        let stored = put(&array, &name, content(40_000)).await;
+        rig.clouds[0].set(FaultPlan::default());
+        match stored {
+            Ok(()) => {
+                let file = array.stat(&named(&name)).await.unwrap();
+                assert_eq!(counts(&file), [("c0", 2), ("c2", 2)].into(), "{file:?}");
+                assert_eq!(get(&array, &name, None).await.unwrap(), content(40_000));
+            }
+            // The cloud failed again, or its other share failed, too. No other reason counts.
+            Err(e) => assert!(matches!(e, ArrayError::TooFewClouds { .. }), "{e}"),
+        }
+    }
+}
+
+/// What was reserved for shares that failed does not count against those that take their place.
+#[tokio::test]
+async fn a_quota_that_a_file_just_fits_takes_it_though_two_clouds_fail() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "file", content(300_000)).await.unwrap();
+    let leasedb = array.leasedb();
+    let held = leasedb.usage_by_server().await.unwrap();
+    let held: u64 = held.iter().map(|server| server.bytes).sum();
+    array.remove(&named("file")).await.unwrap();
+    settle(|| rig.objects() == 0).await;
+    let quota = AccountChange {
+        hard_quota: Some(Some(held)),
+        ..AccountChange::default()
+    };
+    leasedb.change_account("anonymous", quota).await.unwrap();
+    put_while_failing(&rig, &array, &[1, 3], 6).await.unwrap();
+}
+
+/// The quota must have room for all of a file before its first byte is sent.
+#[tokio::test]
+async fn a_file_of_several_extents_is_refused_at_once_if_the_quota_lacks_room_for_all() {
+    let rig = Rig {
+        extent_size: 20_000,
+        ..Rig::new(4)
+    };
+    let array = rig.open().await;
+    let quota = AccountChange {
+        hard_quota: Some(Some(100_000)),
+        ..AccountChange::default()
+    };
+    array
+        .leasedb()
+        .change_account("anonymous", quota)
+        .await
+        .unwrap();
+    let asked = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let noted = asked.clone();
+    let pieces = stream::once(async move {
+        noted.store(true, std::sync::atomic::Ordering::Relaxed);
+        Ok::<_, String>(content(100_000))
+    });
+    let options = PutOptions {
+        size: Some(100_000),
+        ..PutOptions::default()
+    };
+    let refused = array
+        .put(&named("file"), Box::pin(pieces), options)
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("quota"), "{refused}");
+    assert!(!asked.load(std::sync::atomic::Ordering::Relaxed));
+    assert_eq!(rig.objects(), 0);
+}
+
+/// After a rotation, the key before it is used until enough clouds have the new keyring.
+#[tokio::test]
+async fn a_rotation_with_two_clouds_down_stops_no_write() {
+    let mut rig = Rig::new(4);
+    let array = rig.open().await;
+    put(&array, "before", content(10)).await.unwrap();
+    drop(array);
+    for cloud in [0, 1] {
+        rig.clouds[cloud].set(down());
+    }
+    let recovery = RecoveryKey::generate().unwrap();
+    rig.keyring = rig.keyring.rotated(Identity::Kept).unwrap();
+    rig.sealed = rig.keyring.seal(&recovery).unwrap().into();
+    let array = rig.open().await;
+    put(&array, "meanwhile", content(10)).await.unwrap();
+    for cloud in [0, 1] {
+        rig.clouds[cloud].set(FaultPlan::default());
+    }
+    drop(array);
+    let array = rig.open().await;
+    put(&array, "after", content(10)).await.unwrap();
+    for name in ["before", "meanwhile", "after"] {
+        assert_eq!(
+            get(&array, name, None).await.unwrap(),
+            content(10),
+            "{name}"
+        );
+    }
+    let copies = |cloud: usize| {
+        let keys = rig.clouds[cloud].inner().keys();
+        keys.iter().any(|key| key.as_str() == "raic/keyring.2")
+    };
+    settle(|| (0..4).filter(|cloud| copies(*cloud)).count() == 4).await;
 }

@@ -3,8 +3,8 @@
 //! Order of writes: the new keyring, sealed and in clear, is written into `secrets/rotating`. The
 //! rename of that folder to `secrets/rotated` is the moment at which the rotation is done. After it
 //! the files are moved to their places, the sealed one first; whoever opens the keyring next does
-//! that if a crash came between. The daemon uses the new key once it has read it (`raic reload`) and
-//! enough clouds have a copy.
+//! that if a crash came between. The daemon uses the new key once it has read it (`raic reload`)
+//! and enough clouds have a copy.
 
 use std::{
     fs,
@@ -12,6 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use bytes::Bytes;
 use clap::{Args, Subcommand};
 use hyper::Method;
 use raic_array::{Identity, Keyring, RecoveryKey};
@@ -97,6 +98,8 @@ fn wrong_key(e: raic_array::ArrayError) -> Failed {
 }
 
 pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome {
+    // Two rotations at once would make one generation of two keys.
+    let _alone = lock(home)?;
     finish_rotation(home)?;
     let (KeyCommand::Rotate { recovery, .. }
     | KeyCommand::Change { recovery, .. }
@@ -104,6 +107,15 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
     let recovery = recovery.read()?;
     let sealed = read(&home.sealed_keyring())?;
     let keyring = Keyring::open(&sealed, &recovery).map_err(wrong_key)?;
+    let clear = Keyring::from_json(&read(&home.keyring())?).map_err(Failed::configuration)?;
+    if clear.to_json() != keyring.to_json() {
+        return Err(Failed::configuration(format!(
+            "{} and {} are not the same keyring: one of them is from a backup or another home; put \
+             the newer one of this home in its place before the keys are changed",
+            home.keyring().display(),
+            home.sealed_keyring().display()
+        )));
+    }
     let (recovery, rotated) = match command {
         KeyCommand::Check { .. } if json => {
             return print_json(&json!({"opens": true, "generation": keyring.generation()}));
@@ -148,15 +160,27 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
         }
     };
     if json {
-        return print_json(&json!({"generation": generation, "in_use": is_used}));
+        return print_json(&json!({"generation": generation, "reloaded": is_used}));
     }
-    say!("The array has key {generation} now. What is stored from now on is sealed by it.");
+    say!(
+        "The array has key {generation} now. It is used once enough clouds have a copy of the keyring."
+    );
     if !is_used {
         say!("The daemon uses it when it is started.");
     } else if has_new_identity {
         say!("The Tahoe door has its new identity when the daemon is started again.");
     }
     Ok(())
+}
+
+/// Waits until no other command changes the keys.
+fn lock(home: &Home) -> Outcome<fs::File> {
+    let folder = home.path().join("secrets");
+    let locked = fs::File::open(&folder).and_then(|file| {
+        rustix::fs::flock(&file, rustix::fs::FlockOperation::LockExclusive)?;
+        Ok(file)
+    });
+    locked.map_err(|e| Failed::configuration(format!("cannot lock {}: {e}", folder.display())))
 }
 
 fn rotating(home: &Home) -> PathBuf {
@@ -210,6 +234,23 @@ pub(crate) fn finish_rotation(home: &Home) -> Outcome {
         }
     };
     moved().map_err(|e| Failed::io(done.display(), &e))
+}
+
+/// Reads the keyring, and its sealed form, which belong together even if a rotation is under way.
+pub(crate) fn keyrings(home: &Home) -> Outcome<(Keyring, Bytes)> {
+    loop {
+        finish_rotation(home)?;
+        let before = read(&home.keyring())?;
+        let sealed = read(&home.sealed_keyring())?;
+        let after = Zeroizing::new(read(&home.keyring())?);
+        let before = Zeroizing::new(before);
+        // The keyring in clear is moved last, and the folder goes after that.
+        if before == after && !rotated(home).exists() {
+            let keyring = Keyring::from_json(&after)
+                .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
+            return Ok((keyring, sealed.into()));
+        }
+    }
 }
 
 #[cfg(test)]

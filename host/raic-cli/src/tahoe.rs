@@ -225,8 +225,8 @@ fn certificates(home: &Home, section: &TahoeSection, cloud: &str) -> Outcome<Vec
     files.map(|file| read(file)).collect()
 }
 
-/// Returns how the Tahoe door differs from the configuration, as a sentence: the door is opened once,
-/// when the daemon starts. `None` if it does not differ, or that cannot be found out.
+/// Returns how the Tahoe door differs from the configuration, as a sentence: the door is opened
+/// once, when the daemon starts. `None` if it does not differ, or that cannot be found out.
 pub(crate) async fn stale(home: &Home, config: &Config) -> Option<String> {
     let status: Outcome<TahoeStatus> = Client(home)
         .ask(Method::GET, "/v1/tahoe/status", nothing())

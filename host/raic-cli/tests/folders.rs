@@ -145,6 +145,11 @@ fn sync_stores_what_differs_and_removes_only_when_told() {
         rig.raic(&["cat", "mirror/a", "mirror/b/c"]).ok().text,
         "unotwo"
     );
+    // What a link leads to may be what is stored under its name.
+    fs::remove_dir_all(folder.join("b")).unwrap();
+    symlink("elsewhere", folder.join("b")).unwrap();
+    sync(&["--exclude", "*.tmp", "--delete"]);
+    assert_eq!(rig.raic(&["ls", "-r", "mirror/"]).ok().text, left);
     let gone = rig.path("nothing").display().to_string();
     rig.raic(&["sync", &gone, "mirror", "--delete"])
         .fails(1, &["nothing"]);
@@ -197,6 +202,10 @@ fn several_files_go_on_though_one_fails_and_links_wait_to_be_asked_for() {
     assert!(stored.text.contains("stored a (1 B)"), "{}", stored.text);
     rig.raic(&["put", &path("")]).fails(1, &["put -r"]);
     rig.raic(&["put", &a, &b, "--as", "x"]).fails(2, &["--as"]);
+    write(&folder.join("deep/a"), b"3", 3);
+    rig.raic(&["put", &a, &path("deep/a")])
+        .fails(2, &["would both"]);
+    fs::remove_dir_all(folder.join("deep")).unwrap();
     let replaced = rig.raic(&["put", &a]).ok().text;
     assert!(replaced.starts_with("replaced a"), "{replaced}");
     rig.raic(&["put", &a, "--no-replace"])
@@ -277,7 +286,11 @@ fn files_are_copied_moved_and_removed_by_folders_and_buckets() {
     let removed = rig.raic(&["rm", "-r", "x", "copies"]).ok().text;
     assert_eq!(removed.trim(), "removed 3 files");
     rig.raic(&["rm", "-r", "x"]).fails(3, &["ls"]);
-    rig.raic(&["rm", "-r", "", "--bucket", "photos"]).ok();
+    rig.raic(&["rm", "-r", "", "--bucket", "photos"])
+        .fails(2, &["--all"]);
+    rig.raic(&["rm", "a", "--include", "a"])
+        .fails(2, &["--recursive"]);
+    rig.raic(&["rm", "-r", "--all", "--bucket", "photos"]).ok();
     rig.raic(&["bucket", "remove", "photos"]).ok();
     let buckets = rig.raic(&["--json", "bucket", "list"]).ok().text;
     assert!(buckets.starts_with(r#"{"name":"files","#), "{buckets}");

@@ -23,7 +23,7 @@ fn a_rotated_key_seals_new_files_and_old_ones_stay_readable() {
     let told = rig
         .raic(&[&["--json", "key", "rotate"][..], &key].concat())
         .ok();
-    assert_eq!(told.text.trim(), r#"{"generation":2,"in_use":true}"#);
+    assert_eq!(told.text.trim(), r#"{"generation":2,"reloaded":true}"#);
     rig.raic_with(&["put", "-", "new"], &content(200_000, 2))
         .ok();
     // The new keyring was on enough clouds before its key was used.

@@ -598,8 +598,8 @@ fn a_folder_of_tahoe_lafs_is_taken_over_and_given_out_whole() {
     assert!(events.contains("35 shares were taken over"), "{events}");
 }
 
-/// A change of the door's address waits for a restart, and is told; certificates are passed through;
-/// `events --follow` shows what happens while it runs.
+/// A change of the door's address waits for a restart, and is told; certificates are passed
+/// through; `events --follow` shows what happens while it runs.
 #[test]
 fn what_an_operator_changes_and_sees_of_the_door() {
     let mut rig = Rig::new();

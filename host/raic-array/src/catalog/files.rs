@@ -1,5 +1,7 @@
 //! Files, their versions and extents.
 
+use std::ops::Range;
+
 use raic_storage::{AccountId, LeaseDb, Moment, ShareNum, StorageIndex};
 use rusqlite::{Connection, OptionalExtension as _, Row, Transaction, params};
 
@@ -318,17 +320,25 @@ impl Catalog {
             .await
     }
 
-    /// Reads a file with its extents, in their order.
+    /// Reads a file with its extents that have bytes of `range`, in their order.
     ///
     /// # Errors
     /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name.
-    pub(crate) async fn file(&self, name: FileName) -> Result<(FileInfo, Vec<Extent>)> {
+    pub(crate) async fn file(
+        &self,
+        name: FileName,
+        range: Range<u64>,
+    ) -> Result<(FileInfo, Vec<Extent>)> {
         let found = self.database.read(move |c| {
             let (file, mut info) = current(c, &name)?;
             let mut rows = c.prepare_cached(
-                "SELECT offset, length, storage_index FROM extents WHERE file = ?1 ORDER BY position",
+                "SELECT offset, length, storage_index FROM extents
+                 WHERE file = ?1 AND offset < ?3 AND offset >= coalesce(
+                     (SELECT max(offset) FROM extents WHERE file = ?1 AND offset <= ?2), 0)
+                 ORDER BY offset",
             )?;
-            let rows = rows.query_map([file], |row| {
+            let bounds = params![file, int(range.start), int(range.end.max(1))];
+            let rows = rows.query_map(bounds, |row| {
                 Ok(Extent {
                     offset: uint(row.get(0)?),
                     length: uint(row.get(1)?),

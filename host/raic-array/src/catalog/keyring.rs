@@ -3,38 +3,33 @@
 use rusqlite::params;
 
 use super::Catalog;
-use crate::{ArrayError, Result};
+use crate::{ArrayError, Result, format::KeyId};
 
 impl Catalog {
     /// Returns whether a generation of the keyring was once on enough clouds.
-    pub(crate) async fn is_keyring_active(&self, generation: u32) -> Result<bool> {
+    pub(crate) async fn is_keyring_active(&self, id: KeyId) -> Result<bool> {
         let active = self.database.read(move |c| {
-            let sql = "SELECT EXISTS(SELECT 1 FROM keyring_active WHERE generation = ?1)";
-            Ok::<_, ArrayError>(c.query_row(sql, [generation], |r| r.get(0))?)
+            let sql = "SELECT EXISTS(SELECT 1 FROM keyring_active WHERE key_id = ?1)";
+            Ok::<_, ArrayError>(c.query_row(sql, [id.0], |r| r.get(0))?)
         });
         active.await
     }
 
     /// Records that a generation of the keyring is on enough clouds.
-    pub(crate) async fn activate_keyring(&self, generation: u32) -> Result<()> {
+    pub(crate) async fn activate_keyring(&self, id: KeyId) -> Result<()> {
         self.database
             .write(move |tx| {
-                tx.execute(
-                    "INSERT OR IGNORE INTO keyring_active VALUES(?1)",
-                    [generation],
-                )?;
+                tx.execute("INSERT OR IGNORE INTO keyring_active VALUES(?1)", [id.0])?;
                 Ok(())
             })
             .await
     }
 
-    /// Returns the names of the clouds with a copy of this generation of the keyring, or of a later
-    /// one.
-    pub(crate) async fn keyring_copies(&self, generation: u32) -> Result<Vec<String>> {
+    /// Returns the names of the clouds with a copy of the keyring whose newest generation this is.
+    pub(crate) async fn keyring_copies(&self, id: KeyId) -> Result<Vec<String>> {
         let copies = self.database.read(move |c| {
-            let mut statement =
-                c.prepare("SELECT cloud FROM keyring_copies WHERE generation >= ?1")?;
-            let rows = statement.query_map([generation], |row| row.get(0))?;
+            let mut statement = c.prepare("SELECT cloud FROM keyring_copies WHERE key_id = ?1")?;
+            let rows = statement.query_map([id.0], |row| row.get(0))?;
             Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
         });
         copies.await
@@ -52,12 +47,12 @@ impl Catalog {
     }
 
     /// Records that a cloud has a copy of this generation of the keyring.
-    pub(crate) async fn keyring_stored(&self, cloud: String, generation: u32) -> Result<()> {
+    pub(crate) async fn keyring_stored(&self, cloud: String, id: KeyId) -> Result<()> {
         self.database
             .write(move |tx| {
                 tx.execute(
                     "INSERT OR REPLACE INTO keyring_copies VALUES(?1, ?2)",
-                    params![cloud, generation],
+                    params![cloud, id.0],
                 )?;
                 Ok(())
             })

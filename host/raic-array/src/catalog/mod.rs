@@ -99,19 +99,22 @@ impl Catalog {
         &self.leasedb
     }
 
-    /// Allocates the shares of a stream. The account pays for `reserve` bytes of each share.
+    /// Allocates the shares of a stream. The account pays for `reserve` bytes of each share, and
+    /// must have room for `later` bytes more.
     pub(crate) async fn begin(
         &self,
         index: StorageIndex,
         targets: Vec<Target>,
         account: AccountId,
         reserve: u64,
+        later: u64,
     ) -> Result<()> {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
-                // The sum is admitted at once, so that a refusal names the bytes of the whole file.
-                leasedb.admit(tx, account, reserve.saturating_mul(targets.len() as u64))?;
+                // The sum is admitted at once, so that a refusal names all bytes.
+                let now = reserve.saturating_mul(targets.len() as u64);
+                leasedb.admit(tx, account, now.saturating_add(later))?;
                 for Target { share, server } in targets {
                     let new = Allocation {
                         server,

@@ -2,7 +2,6 @@
 
 use std::{future::Future, sync::Arc};
 
-use raic_array::Keyring;
 use raic_gateway::{
     Live,
     tahoe::{TahoeDoor, TahoeIdentity},
@@ -12,7 +11,8 @@ use tokio::net::TcpListener;
 use crate::{
     config::TahoeSection,
     error::{Failed, Outcome},
-    home::{self, Home},
+    home::Home,
+    key,
 };
 
 /// A door and the listener that it serves.
@@ -27,8 +27,7 @@ pub(super) async fn listen(
     let Some(section) = section else {
         return Ok(None);
     };
-    let keyring =
-        Keyring::from_json(&home::read(&home.keyring())?).map_err(Failed::configuration)?;
+    let (keyring, _) = key::keyrings(home)?;
     let listener = TcpListener::bind(section.listen).await.map_err(|e| {
         Failed::configuration(format!(
             "tahoe: cannot listen at {}: {e}; set another address in config.toml",

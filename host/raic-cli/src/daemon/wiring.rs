@@ -4,9 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use raic_array::{
-    Array, ArrayConfig, ArrayError, Geometry, Keyring, MAX_STREAM, keep_keyring_copies,
-};
+use raic_array::{Array, ArrayConfig, ArrayError, Geometry, MAX_STREAM, keep_keyring_copies};
 use raic_gateway::Opened;
 use raic_storage::{
     Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, Retired,
@@ -106,9 +104,7 @@ pub(super) async fn open(
 ) -> Outcome<(Opened, Wired)> {
     let home = &process.home;
     let config = Config::load(home)?;
-    key::finish_rotation(home)?;
-    let keyring = Keyring::from_json(&home::read(&home.keyring())?)
-        .map_err(|e| Failed::configuration(format!("{}: {e}", home.keyring().display())))?;
+    let (keyring, sealed_keyring) = key::keyrings(home)?;
     let leasedb = match before {
         // This is the same run, so that uploads under way stay its own.
         Some((_, wired)) => wired.leasedb.clone(),
@@ -188,7 +184,7 @@ pub(super) async fn open(
                 survive: section.survive,
                 patience: ArrayConfig::PATIENCE,
                 keyring,
-                sealed_keyring: home::read(&home.sealed_keyring())?.into(),
+                sealed_keyring: sealed_keyring.clone(),
                 servers: servers.clone(),
                 leasedb: leasedb.clone(),
                 holds: process.holds.clone(),
@@ -220,7 +216,7 @@ pub(super) async fn open(
         supervisor: None,
         keyring: match array {
             Some(_) => None,
-            None => Some((home::read(&home.sealed_keyring())?.into(), generation)),
+            None => Some((sealed_keyring, generation)),
         },
         copies: None,
     };

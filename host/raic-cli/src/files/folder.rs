@@ -56,6 +56,12 @@ impl Folder {
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         let file = parent.open_with(&temporary, &options).map_err(cannot)?;
+        // A file that is replaced keeps its mode.
+        if let Ok(old) = parent.symlink_metadata(name)
+            && old.is_file()
+        {
+            file.set_permissions(old.permissions()).map_err(cannot)?;
+        }
         Ok(Unfinished {
             parent,
             temporary,
@@ -88,7 +94,11 @@ impl Drop for Unfinished {
 mod tests {
     use super::*;
     use raic_gateway::wire::Code;
-    use std::{fs, io::Write as _, os::unix::fs::symlink};
+    use std::{
+        fs,
+        io::Write as _,
+        os::unix::fs::{PermissionsExt as _, symlink},
+    };
 
     #[test]
     fn nothing_is_written_outside_of_the_folder() {
@@ -111,6 +121,14 @@ mod tests {
             .modified()
             .unwrap();
         assert_eq!(modified, UNIX_EPOCH + Duration::from_millis(1_500));
+        // A file that is replaced keeps its mode.
+        let place = path.join("a/b/c");
+        fs::set_permissions(&place, fs::Permissions::from_mode(0o600)).unwrap();
+        folder.begin("a/b/c").unwrap().settle(None).unwrap();
+        assert_eq!(
+            fs::metadata(&place).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         // What is given up leaves nothing, and a file is no folder.
         drop(folder.begin("a/b/d").unwrap());
         assert!(folder.begin("a/b/c/d").is_err());

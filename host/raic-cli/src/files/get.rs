@@ -101,6 +101,7 @@ pub(crate) async fn get(home: &Home, json: bool, arguments: GetArguments) -> Out
             stopped = stopped() => Err(stopped),
         };
     }
+    selecting.require_none()?;
     let in_folder = |folder: PathBuf| match last_part(&name) {
         Some(last) => Ok(folder.join(last)),
         None => Err(Failed::usage(format!(

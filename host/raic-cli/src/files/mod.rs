@@ -56,6 +56,14 @@ struct Selecting {
 }
 
 impl Selecting {
+    /// Requires that nothing is selected, where files are named one by one.
+    fn require_none(&self) -> Outcome {
+        match self.include.is_empty() && self.exclude.is_empty() {
+            true => Ok(()),
+            false => Err(Failed::usage("--include and --exclude need --recursive")),
+        }
+    }
+
     fn selection(&self) -> Outcome<Selection> {
         Selection::new(&self.include, &self.exclude)
     }
@@ -170,6 +178,16 @@ pub(crate) fn when(ms: i64) -> String {
         |_| "-".to_owned(),
         |t| t.strftime("%Y-%m-%d %H:%M:%SZ").to_string(),
     )
+}
+
+/// Tells of links that were left out.
+fn tell_links(json: bool, links: &[String]) {
+    if !links.is_empty() && !json {
+        tell!(
+            "{} left out; --links stores what they lead to",
+            progress::counted(links.len() as u64, "link")
+        );
+    }
 }
 
 /// Tells why one of several files failed.

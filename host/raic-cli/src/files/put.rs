@@ -1,7 +1,7 @@
 //! `put`.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     pin::Pin,
@@ -20,6 +20,7 @@ use super::{
     remote::Remote,
     selection::Selection,
     several::Several,
+    tell_links,
     tree::{Links, LocalFile, Tree, modified_ms},
 };
 use crate::{
@@ -170,7 +171,23 @@ fn tell_stored(json: bool, stored: &File) -> Outcome {
         progress::bytes(stored.size)
     );
     lacking(stored);
+    beside(stored);
     Ok(())
+}
+
+/// Warns of a file whose shares lie beside each other, because other clouds were down.
+fn beside(stored: &File) {
+    let shares: BTreeSet<u8> = stored.shares.iter().map(|placed| placed.share).collect();
+    let clouds: BTreeSet<&str> = stored.shares.iter().map(|placed| &*placed.cloud).collect();
+    if clouds.len() < shares.len() {
+        tell!(
+            "warning: {}: its {} shares are on {}, since others are down; store it anew when they \
+             are back",
+            stored.name,
+            shares.len(),
+            counted(clouds.len() as u64, "cloud")
+        );
+    }
 }
 
 pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Outcome {
@@ -194,7 +211,7 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
         pace: transferring.pace()?,
     };
     if files.iter().any(|file| file == Path::new("-")) {
-        let name = name_of_input(&files, name)?;
+        let name = prefix_of(into.trim_start_matches('/')) + &name_of_input(&files, name)?;
         let progress = Progress::new(home, None)?;
         let stored = storing.send(Source::Input, &name, &progress).await;
         drop(progress);
@@ -204,8 +221,11 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
         true => Links::Follow,
         false => Links::Skip,
     };
+    if !recursive {
+        selecting.require_none()?;
+    }
     let selection = selecting.selection()?;
-    let folder = prefix_of(&into);
+    let folder = prefix_of(into.trim_start_matches('/'));
     let mut all = Chosen::default();
     for file in &files {
         if recursive && file.is_dir() {
@@ -218,9 +238,19 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
             all.files.push((file.clone(), name));
         }
     }
-    match (&name, &*all.files) {
-        (Some(_), [_, _, ..]) => Err(Failed::usage("--as names a single file")),
-        (_, [(file, name)]) if !recursive => {
+    match &name {
+        Some(_) if recursive || files.len() > 1 => {
+            return Err(Failed::usage("--as names a single file, and no folder"));
+        }
+        Some(name) if name.ends_with('/') => {
+            return Err(Failed::usage(format!(
+                "{name:?} is a folder; --into stores into one"
+            )));
+        }
+        _ => all.require_distinct()?,
+    }
+    match &*all.files {
+        [(file, name)] if !recursive => {
             let progress = Progress::new(home, None)?;
             let stored = storing.store(file, name, &progress).await;
             drop(progress);
@@ -236,10 +266,25 @@ struct Chosen {
     /// Paths, with the names to store them under.
     files: Vec<(PathBuf, String)>,
     refused: Vec<(PathBuf, String)>,
-    links: u64,
+    links: Vec<String>,
 }
 
 impl Chosen {
+    /// Requires that no two files have one name: the last to come would replace the others.
+    fn require_distinct(&self) -> Outcome {
+        let mut names = BTreeMap::new();
+        for (path, name) in &self.files {
+            if let Some(other) = names.insert(name, path) {
+                return Err(Failed::usage(format!(
+                    "{} and {} would both be stored as {name:?}",
+                    other.display(),
+                    path.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Adds what is below a folder, under the folder's own name, as `cp -r` does.
     fn add_folder(
         &mut self,
@@ -261,7 +306,7 @@ impl Chosen {
                 (path, name)
             }));
         self.refused.extend(tree.refused);
-        self.links += tree.links;
+        self.links.extend(tree.links);
         Ok(())
     }
 }
@@ -292,6 +337,7 @@ async fn put_several(
         match is_quiet && !json {
             true => {
                 lacking(&file);
+                beside(&file);
                 Ok(())
             }
             false => progress.suspend(|| tell_stored(json, &file)),
@@ -305,12 +351,7 @@ async fn put_several(
     if !json && is_quiet {
         stored.tell();
     }
-    if links > 0 && !json {
-        tell!(
-            "{} left out; --links stores what they lead to",
-            counted(links, "link")
-        );
-    }
+    tell_links(json, &links);
     several.end("were stored")
 }
 
@@ -344,7 +385,9 @@ impl Stored {
 
 fn name_of_input(files: &[PathBuf], name: Option<String>) -> Outcome<String> {
     let positional = match files {
-        [input, name] if input == Path::new("-") => name.to_str().map(str::to_owned),
+        [input, text] if name.is_none() && input == Path::new("-") => {
+            text.to_str().map(str::to_owned)
+        }
         [_] => None,
         _ => {
             let sentence = "standard input is stored alone: `raic put - NAME`";

@@ -23,11 +23,14 @@ const AT_ONCE: u8 = 16;
 #[derive(Args)]
 pub(crate) struct RmArguments {
     /// The names of the files; with -r, of folders
-    #[arg(required = true)]
+    #[arg(required_unless_present = "all")]
     names: Vec<String>,
-    /// Remove folders, with all that is in them; an empty name is the folder of all files
+    /// Remove folders, with all that is in them
     #[arg(long, short)]
     recursive: bool,
+    /// With -r: remove all files of the bucket
+    #[arg(long, requires = "recursive", conflicts_with = "names")]
+    all: bool,
     /// Print the names of the files that would be removed
     #[arg(long)]
     dry_run: bool,
@@ -48,12 +51,24 @@ pub(super) async fn remove(home: &Home, bucket: &Bucket, name: &str) -> Outcome 
 
 pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outcome {
     let RmArguments {
-        names,
+        mut names,
         recursive,
+        all,
         dry_run,
         bucket,
         selecting,
     } = arguments;
+    if !recursive {
+        selecting.require_none()?;
+    } else if names.iter().any(|name| name.is_empty()) {
+        // As a variable that is not set would be.
+        return Err(Failed::usage(
+            "an empty name is no folder; --all removes all files of the bucket",
+        ));
+    }
+    if all {
+        names.push(String::new());
+    }
     let work = async |name: String| {
         if !dry_run {
             remove(home, &bucket, &name).await?;

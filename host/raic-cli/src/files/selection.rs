@@ -17,7 +17,9 @@ fn globs(patterns: &[String]) -> Outcome<GlobSet> {
     };
     let mut set = GlobSetBuilder::new();
     for pattern in patterns {
-        // As in a .gitignore: a pattern without a slash is about the last part of a path.
+        // As in a .gitignore: a pattern without a slash is about any part of a path, and one that
+        // ends with a slash about a folder.
+        let pattern = pattern.strip_suffix('/').unwrap_or(pattern);
         let anchored = match pattern.contains('/') {
             true => pattern.trim_start_matches('/').to_owned(),
             false => format!("**/{pattern}"),
@@ -44,7 +46,14 @@ impl Selection {
 
     /// Returns whether the file with that path below the folder is meant.
     pub(super) fn has(&self, path: &str) -> bool {
-        self.include.as_ref().is_none_or(|set| set.is_match(path)) && !self.exclude.is_match(path)
+        self.include.as_ref().is_none_or(|set| set.is_match(path)) && !self.excludes(path)
+    }
+
+    /// Returns whether a file or folder is excluded, or a folder that it is in.
+    pub(super) fn excludes(&self, path: &str) -> bool {
+        let ends = path.match_indices('/').map(|(at, _)| at);
+        ends.chain([path.len()])
+            .any(|end| self.exclude.is_match(&path[..end]))
     }
 }
 
@@ -75,6 +84,10 @@ mod tests {
             ["2026/a.jpg", "2026/raw/b.jpg"]
         );
         assert_eq!(selected(&["/a.*"], &["*.jpg"]), ["a.txt"]);
+        // What is in an excluded folder is excluded.
+        for folder in ["raw", "raw/", "2026/raw"] {
+            assert_eq!(selected(&[], &[folder]).len(), 3, "{folder}");
+        }
         assert!(Selection::new(&["[".to_owned()], &[]).is_err());
     }
 }

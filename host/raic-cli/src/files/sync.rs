@@ -13,7 +13,9 @@ use super::{
     put::{Stored, Storing},
     remote::Pages,
     rm::remove,
+    selection::Selection,
     several::Several,
+    tell_links,
     tree::{Links, LocalFile, Tree},
 };
 use crate::{
@@ -61,6 +63,15 @@ struct Plan {
     same: u64,
 }
 
+/// Returns whether a name is that of a link that was left out, or below it. What it leads to may be
+/// what is stored there.
+fn is_of_link(links: &[String], name: &str) -> bool {
+    links.iter().any(|link| {
+        let rest = name.strip_prefix(link.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 /// Returns whether a file is stored as it is. A file whose content is compared is read whole.
 async fn is_same(local: &LocalFile, stored: &File, checksum: bool) -> Outcome<bool> {
     if local.size != stored.size {
@@ -85,9 +96,9 @@ impl Plan {
         home: &Home,
         arguments: &SyncArguments,
         prefix: &str,
-        files: Vec<LocalFile>,
+        selection: &Selection,
+        (files, links): (Vec<LocalFile>, &[String]),
     ) -> Outcome<Self> {
-        let selection = arguments.selecting.selection()?;
         let files = files.into_iter().map(|file| (file.relative.clone(), file));
         let mut local: BTreeMap<String, LocalFile> = files.collect();
         let mut plan = Self::default();
@@ -100,7 +111,10 @@ impl Plan {
                         plan.same += 1;
                     }
                     Some(file) => plan.store.push(file),
-                    None if arguments.delete && selection.has(relative) => {
+                    None if arguments.delete
+                        && selection.has(relative)
+                        && !is_of_link(links, relative) =>
+                    {
                         plan.remove.push(stored.name);
                     }
                     None => {}
@@ -144,9 +158,14 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
         remove: gone,
         same,
     } = {
-        let plan = Plan::make(home, &arguments, &prefix, tree.files).await?;
+        let found = (tree.files, &*left_out);
+        let mut plan = Plan::make(home, &arguments, &prefix, &selection, found).await?;
         if arguments.dry_run {
+            if !refused.is_empty() {
+                plan.remove.clear();
+            }
             plan.tell(json, &prefix)?;
+            tell_links(json, &left_out);
             return tell_refused(json, refused);
         }
         plan
@@ -203,13 +222,8 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
             counted(same, "file"),
             counted(removed.done, "file")
         );
-        if left_out > 0 {
-            tell!(
-                "{} left out; --links stores what they lead to",
-                counted(left_out, "link")
-            );
-        }
     }
+    tell_links(json, &left_out);
     several.end("were stored")?;
     removed.end("were removed")
 }

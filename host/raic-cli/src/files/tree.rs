@@ -28,8 +28,8 @@ pub(super) struct Tree {
     pub(super) files: Vec<LocalFile>,
     /// What cannot be stored, with the reasons.
     pub(super) refused: Vec<(PathBuf, String)>,
-    /// Number of links that were left out.
-    pub(super) links: u64,
+    /// Links that were left out, with their paths below the folder.
+    pub(super) links: Vec<String>,
 }
 
 /// When a file was last modified, in milliseconds since 1970.
@@ -61,7 +61,12 @@ impl Tree {
         let walk = WalkDir::new(folder)
             .follow_links(links == Links::Follow)
             .follow_root_links(true)
-            .sort_by_file_name();
+            .sort_by_file_name()
+            .into_iter()
+            .filter_entry(|entry| {
+                let path = relative(folder, entry.path());
+                path.is_none_or(|path| path.is_empty() || !selection.excludes(&path))
+            });
         for entry in walk {
             let entry = match entry {
                 Ok(entry) => entry,
@@ -89,7 +94,7 @@ impl Tree {
                 continue;
             }
             if kind.is_symlink() {
-                tree.links += 1;
+                tree.links.push(relative);
                 continue;
             }
             match entry.metadata() {
@@ -140,7 +145,7 @@ mod tests {
         };
         let tree = Tree::read(folder.path(), Links::Skip, &selection).unwrap();
         assert_eq!(names(&tree), ["a", "b/two"]);
-        assert_eq!((tree.links, tree.refused.len()), (2, 1), "{tree:?}");
+        assert_eq!((tree.links.len(), tree.refused.len()), (2, 1), "{tree:?}");
         let tree = Tree::read(folder.path(), Links::Follow, &selection).unwrap();
         assert_eq!(names(&tree), ["a", "b/two", "link"]);
         assert_eq!(tree.refused.len(), 2, "the loop and the socket: {tree:?}");
