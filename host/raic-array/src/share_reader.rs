@@ -7,6 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
 use parking_lot::Mutex;
 use raic_storage::{ShareId, StorageError, StorageServer};
+use tokio::sync::OnceCell;
 
 use crate::{
     Transfer,
@@ -27,9 +28,10 @@ pub(crate) struct ShareReader {
     root: Option<Hash>,
     transfer: Transfer,
     /// Hashes of the share's pages, once they were verified against the root.
-    pages: Mutex<Option<Arc<Vec<Hash>>>>,
-    /// The last few hash pages that were verified, by the number of their group.
-    page_cache: Mutex<BTreeMap<u64, Bytes>>,
+    page_hashes: OnceCell<Vec<Hash>>,
+    /// The last few hash pages, by the number of their group. Batches of one group that are read at
+    /// once wait for one page.
+    pages: Mutex<BTreeMap<u64, Arc<OnceCell<Bytes>>>>,
 }
 
 impl ShareReader {
@@ -46,8 +48,8 @@ impl ShareReader {
             layout,
             root,
             transfer,
+            page_hashes: OnceCell::new(),
             pages: Mutex::default(),
-            page_cache: Mutex::default(),
         }
     }
 
@@ -90,10 +92,19 @@ impl ShareReader {
 
     /// Returns a group's hash page, verified.
     async fn page(&self, group: u64) -> Result<Bytes, String> {
-        let known = self.page_cache.lock().get(&group).cloned();
-        if let Some(page) = known {
-            return Ok(page);
-        }
+        let page = {
+            let mut pages = self.pages.lock();
+            let page = pages.entry(group).or_default().clone();
+            while pages.len() > REMEMBERED {
+                pages.pop_first();
+            }
+            page
+        };
+        let read = page.get_or_try_init(|| self.read_page(group)).await;
+        read.cloned()
+    }
+
+    async fn read_page(&self, group: u64) -> Result<Bytes, String> {
         let start = self.layout.page_offset(group);
         let range = start..start + self.layout.blocks_in(group) * HASH as u64;
         let (hashes, page) = futures::join!(self.page_hashes(), self.part(range));
@@ -102,28 +113,22 @@ impl ShareReader {
         if hashes.get(group as usize) != Some(&hash) {
             return Err(self.lie("a page of hashes is not the one that was stored"));
         }
-        let mut cache = self.page_cache.lock();
-        cache.insert(group, page.clone());
-        while cache.len() > REMEMBERED {
-            cache.pop_first();
-        }
         Ok(page)
     }
 
     /// Returns the hashes of the share's pages, verified.
-    async fn page_hashes(&self) -> Result<Arc<Vec<Hash>>, String> {
-        let known = self.pages.lock().clone();
-        if let Some(hashes) = known {
-            return Ok(hashes);
-        }
+    async fn page_hashes(&self) -> Result<&Vec<Hash>, String> {
+        let read = self.page_hashes.get_or_try_init(|| self.read_page_hashes());
+        read.await
+    }
+
+    async fn read_page_hashes(&self) -> Result<Vec<Hash>, String> {
         let part = self.part(self.layout.page_hashes()).await?;
         let (hashes, _) = part.as_chunks::<HASH>();
         if self.root != Some(root(&self.header.encode(), hashes)) {
             return Err(self.lie("its hashes are not those that were stored"));
         }
-        let hashes = Arc::new(hashes.to_vec());
-        *self.pages.lock() = Some(hashes.clone());
-        Ok(hashes)
+        Ok(hashes.to_vec())
     }
 
     /// Reads a part of the share as a whole. It is at most a batch of blocks.

@@ -32,6 +32,12 @@ const BATCH: usize = 8;
 /// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
 /// begin.
 const IDLE: u32 = 5;
+/// A place whose manifest is as long as that of any other extent of a file, or longer.
+const FURTHEST: Place = Place {
+    position: u64::MAX,
+    offset: u64::MAX,
+    is_last: true,
+};
 /// How long an upload waits for clouds that failed lately if the others suffice.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -102,7 +108,7 @@ impl Inner {
             modified: leasedb.now(),
         };
         let first = match size {
-            Some(size) => Some(self.share_length(&file, size.min(self.extent_size))?),
+            Some(size) => Some(self.share_length(&file, FURTHEST, size.min(self.extent_size))?),
             None => None,
         };
         // This comes before the upload holds anything: it waits for memory without holding any.
@@ -243,14 +249,8 @@ impl Inner {
     }
 
     /// Returns the length of each share of an extent, in bytes. It includes the manifest, whose
-    /// length follows from the file's name.
-    fn share_length(&self, file: &Described, length: u64) -> Result<u64> {
-        // No extent of the file has a longer manifest than one at its furthest place.
-        let at = Place {
-            position: u64::MAX,
-            offset: u64::MAX,
-            is_last: true,
-        };
+    /// length follows from the file's name and the extent's place.
+    fn share_length(&self, file: &Described, at: Place, length: u64) -> Result<u64> {
         let manifest = Manifest::of_extent(file, at, length, [0; 32]).encode()?;
         Ok(self.layout(length, &manifest)?.share_length())
     }
@@ -260,11 +260,11 @@ impl Inner {
         let (whole, rest) = (size / self.extent_size, size % self.extent_size);
         let (mut bytes, mut whole_later) = (0_u64, whole.saturating_sub(1));
         if rest > 0 && whole > 0 {
-            bytes = self.share_length(file, rest)?;
+            bytes = self.share_length(file, FURTHEST, rest)?;
         } else if rest > 0 {
             whole_later = 0;
         }
-        let each = self.share_length(file, self.extent_size)?;
+        let each = self.share_length(file, FURTHEST, self.extent_size)?;
         bytes = bytes.saturating_add(each.saturating_mul(whole_later));
         Ok(bytes.saturating_mul(self.servers.len() as u64))
     }
@@ -311,7 +311,10 @@ impl Inner {
             let (homes, spots) = self.rule().plan(index, &sites);
             let targets = self.targets(&spots);
             let share_length = match length {
-                Some(length) => Some(self.exact_share_length(file, at, length, size)?),
+                Some(length) => {
+                    let is_last = size == Some(at.offset + length);
+                    Some(self.share_length(file, Place { is_last, ..at }, length)?)
+                }
                 None => None,
             };
             let reserve = share_length.unwrap_or(0);
@@ -345,19 +348,6 @@ impl Inner {
             hashers.extent = Some(blake3::Hasher::new());
         }
         Ok((hashers.file.finalize().into(), extents))
-    }
-
-    fn exact_share_length(
-        &self,
-        file: &Described,
-        at: Place,
-        length: u64,
-        size: Option<u64>,
-    ) -> Result<u64> {
-        let is_last = size.is_some_and(|size| at.offset + length == size);
-        let at = Place { is_last, ..at };
-        let manifest = Manifest::of_extent(file, at, length, [0; 32]).encode()?;
-        Ok(self.layout(length, &manifest)?.share_length())
     }
 
     /// Stores the next extent of a content as a stream.

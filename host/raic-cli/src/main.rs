@@ -4,6 +4,7 @@ mod bucket;
 mod client;
 mod clouds;
 mod config;
+mod configuration;
 mod connector_watch;
 mod connectors;
 mod daemon;
@@ -92,6 +93,9 @@ enum Command {
     },
     /// Makes the daemon read config.toml and the credentials again; lists clouds that do not work
     Reload,
+    /// Checks config.toml, and says what its array survives
+    #[command(subcommand)]
+    Config(configuration::ConfigCommand),
     /// Adds, lists and tests clouds, and moves them to other versions of their connectors
     #[command(subcommand)]
     Cloud(clouds::CloudCommand),
@@ -271,6 +275,7 @@ async fn run(arguments: Arguments) -> Outcome {
         Command::Key(command) => key::run(&home, json, command).await,
         Command::Bucket(command) => bucket::run(&home, json, command).await,
         Command::Status { verbose } => clouds::status(&home, json, verbose).await,
+        Command::Config(command) => configuration::run(&home, json, &command),
         Command::Reload => clouds::reload(&home, json).await,
         Command::Cloud(command) => clouds::run(&home, json, command).await,
         Command::Account(command) => storage::account(&home, json, command).await,

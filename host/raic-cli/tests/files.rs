@@ -485,3 +485,30 @@ fn output_that_nothing_takes_is_a_full_disk() {
         );
     }
 }
+
+#[test]
+fn a_configuration_is_checked_without_a_daemon_and_says_what_it_gives() {
+    let rig = Rig::new();
+    let told = rig.raic(&["config", "check"]).ok().text;
+    assert!(
+        told.contains("2-of-4")
+            && told.contains("2.00 times")
+            && told.contains("2 clouds must work"),
+        "{told}"
+    );
+    let file = rig.home("config.toml");
+    let text = fs::read_to_string(&file).unwrap();
+    let one_place = text.replace(
+        "backend = \"disk\"",
+        "backend = \"disk\"\ndomain = \"here\"",
+    );
+    fs::write(&file, one_place).unwrap();
+    let told = rig.raic(&["config", "check"]).ok();
+    assert!(
+        told.errors.contains("do not survive its loss"),
+        "{}",
+        told.errors
+    );
+    fs::write(&file, text.replace("k = 2", "k = 4")).unwrap();
+    rig.raic(&["config", "check"]).fails(4, &["array.k = 4"]);
+}

@@ -372,12 +372,11 @@ impl MutableStore for DiskBackend {
 
     async fn write_mutable(&self, id: ShareId, write: MutableWrite) -> Result<u64> {
         let ShareId { index, share } = id;
-        // The whole share is written anew.
-        let before = self.state(id).await?.map_or(0, |share| share.length);
-        self.require_space(write.length_after(before)).await?;
         let folder = shareset(index);
         let incoming = self.temporary(&format!("{index}.{share}"));
-        self.run(
+        let reserved = self.reserved;
+        // All in one turn of the blocking pool: a small share costs little more than its turns.
+        let written = self.run(
             "write",
             folder.join(share.to_string()),
             move |root, path| {
@@ -386,18 +385,25 @@ impl MutableStore for DiskBackend {
                     Err(e) if e.kind() == ErrorKind::NotFound => None,
                     other => Some(other?),
                 };
-                let written = || {
+                let mut old = old.map(cap_std::fs::File::into_std);
+                let (mut before, mut enabler) = (0, write.enabler);
+                if let Some(old) = &mut old {
+                    let header = mutable_header(old)?;
+                    (before, enabler) = (header.length, header.enabler);
+                }
+                // The whole share is written anew.
+                let length = write.length_after(before);
+                let available = available(root, reserved)?;
+                if available < length || available == 0 {
+                    return Ok(Err((length, available)));
+                }
+                let mut written = || {
                     let mut file = root.create(&incoming)?.into_std();
-                    let (mut before, mut enabler) = (0, write.enabler);
-                    if let Some(old) = old {
-                        let mut old = old.into_std();
-                        let header = mutable_header(&mut old)?;
-                        (before, enabler) = (header.length, header.enabler);
+                    if let Some(old) = &mut old {
                         file.write_all(&ShareHeader::mutable(0, &enabler))?;
                         // The kernel copies, and shares blocks if the filesystem can.
-                        io::copy(&mut old, &mut file)?;
+                        io::copy(old, &mut file)?;
                     }
-                    let length = write.length_after(before);
                     for (offset, bytes) in &write.writes {
                         // What lies beyond the end is cut.
                         let left = usize::try_from(length.saturating_sub(*offset));
@@ -412,15 +418,21 @@ impl MutableStore for DiskBackend {
                     root.create_dir_all(&folder)?;
                     root.rename(&incoming, root, path)?;
                     sync_names(root, &folder)?;
-                    Ok(length)
+                    Ok(Ok(length))
                 };
                 written().inspect_err(|_: &io::Error| {
                     // The unfinished file is of no use to anyone.
                     let _ = root.remove_file(&incoming);
                 })
             },
-        )
-        .await
+        );
+        written
+            .await?
+            .map_err(|(needed, available)| StorageError::NoSpace {
+                backend: self.name.to_string(),
+                needed,
+                available,
+            })
     }
 
     async fn delete_mutable(&self, id: ShareId) -> Result<()> {
@@ -590,12 +602,7 @@ impl Container for DiskBackend {
     async fn available_space(&self) -> Result<Option<u64>> {
         let reserved = self.reserved;
         self.run("measure", PathBuf::from("."), move |root, _| {
-            let disk = rustix::fs::fstatvfs(root)?;
-            let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-            // 2^64 broke clients, so the number that is returned fits a signed integer.
-            Ok(Some(
-                free.saturating_sub(reserved).min(i64::MAX.unsigned_abs()),
-            ))
+            available(root, reserved).map(Some)
         })
         .await
     }
@@ -610,6 +617,14 @@ impl Container for DiskBackend {
         })
         .await
     }
+}
+
+/// Returns the bytes that may still be written, besides those that are reserved for other programs.
+fn available(root: &Dir, reserved: u64) -> io::Result<u64> {
+    let disk = rustix::fs::fstatvfs(root)?;
+    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+    // 2^64 broke clients, so the number that is returned fits a signed integer.
+    Ok(free.saturating_sub(reserved).min(i64::MAX.unsigned_abs()))
 }
 
 impl Backend for DiskBackend {
