@@ -11,7 +11,7 @@ pub type Result<T, E = ArrayError> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum ArrayError {
     /// There is no file of that name.
-    #[error("there is no file {0:?}; `raic ls` shows all files")]
+    #[error("there is no file {0:?}; `raic ls` shows files, and folders with a /")]
     NoSuchFile(String),
     /// The text cannot be the name of a file.
     #[error("{name:?} cannot be a file's name: {problem}")]
@@ -110,7 +110,10 @@ pub enum ArrayError {
         key: KeyId,
     },
     /// The keyring does not open, or belongs to another array.
-    #[error("the keyring does not open: it is damaged, or the key belongs to another array")]
+    #[error(
+        "the keyring does not open: it is damaged, or the key belongs to another array, or it was \
+         changed since"
+    )]
     Keyring,
     /// The configuration has no Tahoe door.
     #[error("config.toml has no section [tahoe]; add it with a `listen` address, and restart")]

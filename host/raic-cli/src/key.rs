@@ -116,6 +116,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
             home.sealed_keyring().display()
         )));
     }
+    let mut new_recovery_key = None;
     let (recovery, rotated) = match command {
         KeyCommand::Check { .. } if json => {
             return print_json(&json!({"opens": true, "generation": keyring.generation()}));
@@ -137,6 +138,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
             // Before it seals anything: a key that cannot be kept must not be used.
             private_file(&new, text.as_bytes())?;
             let rotated = keyring.rotated(Identity::Kept).map_err(Failed::other)?;
+            new_recovery_key = Some(new);
             (recovery, rotated)
         }
     };
@@ -165,6 +167,14 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
     say!(
         "The array has key {generation} now. It is used once enough clouds have a copy of the keyring."
     );
+    say!("Back up secrets/ again: without the new keyring, files that it seals do not open.");
+    if let Some(file) = new_recovery_key {
+        say!(
+            "The recovery key is in {}. Move it to a safe place off this machine; the one before opens \
+             only what is older.",
+            file.display()
+        );
+    }
     if !is_used {
         say!("The daemon uses it when it is started.");
     } else if has_new_identity {

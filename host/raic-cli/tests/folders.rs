@@ -120,7 +120,8 @@ fn sync_stores_what_differs_and_removes_only_when_told() {
         [
             "would store mirror/a",
             "would store mirror/b/c",
-            "would remove mirror/b/d"
+            "would remove mirror/b/d",
+            "0 files as before"
         ]
     );
     // By content, only one differs.

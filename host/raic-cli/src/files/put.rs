@@ -163,7 +163,7 @@ fn tell_stored(json: bool, stored: &File) -> Outcome {
         false => "stored",
     };
     // A large file has several extents, whose shares are elsewhere each.
-    let shares: BTreeSet<u8> = stored.shares.iter().map(|placed| placed.share).collect();
+    let (shares, _) = shares_and_clouds(stored);
     let shares = counted(shares.len() as u64, "share");
     say!(
         "{did} {} ({}) as {shares}",
@@ -175,10 +175,16 @@ fn tell_stored(json: bool, stored: &File) -> Outcome {
     Ok(())
 }
 
+/// The shares of a file, and the clouds that have them.
+fn shares_and_clouds(stored: &File) -> (BTreeSet<u8>, BTreeSet<&str>) {
+    let shares = stored.shares.iter().map(|placed| placed.share).collect();
+    let clouds = stored.shares.iter().map(|placed| &*placed.cloud).collect();
+    (shares, clouds)
+}
+
 /// Warns of a file whose shares lie beside each other, because other clouds were down.
 fn beside(stored: &File) {
-    let shares: BTreeSet<u8> = stored.shares.iter().map(|placed| placed.share).collect();
-    let clouds: BTreeSet<&str> = stored.shares.iter().map(|placed| &*placed.cloud).collect();
+    let (shares, clouds) = shares_and_clouds(stored);
     if clouds.len() < shares.len() {
         tell!(
             "warning: {}: its {} shares are on {}, since others are down; store it anew when they \
@@ -335,11 +341,7 @@ async fn put_several(
         progress.ended();
         stored.lock().add(&file);
         match is_quiet && !json {
-            true => {
-                lacking(&file);
-                beside(&file);
-                Ok(())
-            }
+            true => Ok(()),
             false => progress.suspend(|| tell_stored(json, &file)),
         }
     };
@@ -361,6 +363,10 @@ pub(super) struct Stored {
     files: u64,
     bytes: u64,
     replaced: u64,
+    /// Files that lack shares, and the reason of the last.
+    lacking: (u64, String),
+    /// Files whose shares lie beside each other.
+    beside: u64,
 }
 
 impl Stored {
@@ -368,6 +374,12 @@ impl Stored {
         self.files += 1;
         self.bytes += file.size;
         self.replaced += u64::from(file.replaced);
+        if let Some(lacking) = file.lacking.last() {
+            self.lacking.0 += 1;
+            self.lacking.1.clone_from(&lacking.reason);
+        }
+        let (shares, clouds) = shares_and_clouds(file);
+        self.beside += u64::from(clouds.len() < shares.len());
     }
 
     pub(super) fn tell(&self) {
@@ -380,6 +392,19 @@ impl Stored {
             counted(self.files, "file"),
             progress::bytes(self.bytes)
         );
+        // A warning for each of thousands of files would hide what went wrong with one.
+        if self.lacking.0 > 0 {
+            let (count, reason) = &self.lacking;
+            let files = counted(*count, "file");
+            tell!("warning: shares of {files} are missing, such as: {reason}");
+        }
+        if self.beside > 0 {
+            let files = counted(self.beside, "file");
+            tell!(
+                "warning: shares of {files} lie beside each other, since clouds are down; store \
+                 them anew when these are back"
+            );
+        }
     }
 }
 

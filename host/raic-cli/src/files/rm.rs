@@ -105,7 +105,7 @@ pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outco
         if several.done + several.failed == before {
             let failed = Failed {
                 code: Code::NoSuchFile,
-                sentence: "there is no file in this folder; see `raic ls`".to_owned(),
+                sentence: "there is no such file in this folder; see `raic ls -r`".to_owned(),
             };
             several.fail(json, &name, failed)?;
         }

@@ -9,13 +9,13 @@ use clap::Args;
 use raic_gateway::wire::File;
 
 use super::{
-    Bucket, Selecting, Transferring, lacking, prefix_of, print_json,
+    Bucket, Selecting, Transferring, prefix_of, print_json,
     put::{Stored, Storing},
     remote::Pages,
     rm::remove,
     selection::Selection,
     several::Several,
-    tell_links,
+    tell_links, told,
     tree::{Links, LocalFile, Tree},
 };
 use crate::{
@@ -165,6 +165,9 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
                 plan.remove.clear();
             }
             plan.tell(json, &prefix)?;
+            if !json {
+                say!("{} as before", counted(plan.same, "file"));
+            }
             tell_links(json, &left_out);
             return tell_refused(json, refused);
         }
@@ -187,7 +190,6 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
         if json {
             return print_json(&file);
         }
-        lacking(&file);
         Ok(())
     };
     let mut several = Several::default();
@@ -224,14 +226,21 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
         );
     }
     tell_links(json, &left_out);
-    several.end("were stored")?;
+    several.done += same;
+    several.end("are stored")?;
     removed.end("were removed")
 }
 
 fn tell_refused(json: bool, refused: Vec<(PathBuf, String)>) -> Outcome {
-    let mut several = Several::default();
+    let count = refused.len() as u64;
     for (path, why) in refused {
-        several.fail(json, &path.display().to_string(), Failed::other(why))?;
+        told(json, &path.display().to_string(), &Failed::other(why))?;
     }
-    several.end("could be stored")
+    match count {
+        0 => Ok(()),
+        count => Err(Failed::other(format!(
+            "{} could not be stored",
+            counted(count, "file")
+        ))),
+    }
 }
