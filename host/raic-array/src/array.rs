@@ -441,6 +441,10 @@ impl Array {
         let (stores, fault, available) = match tokio::time::timeout(PROBE, server.condition()).await
         {
             Ok(Ok(condition)) => {
+                // Whoever asked knows that it works, and so do the next uploads.
+                if condition.stores {
+                    self.inner.health.answered(name);
+                }
                 let keyring = || self.inner.keyring_copies.fault(name);
                 let fault = condition.fault.or_else(keyring);
                 (condition.stores, fault, condition.available)

@@ -8,8 +8,9 @@ use std::{
 use parking_lot::{Mutex, MutexGuard};
 /// How long a cloud that failed is distrusted: others are asked before it.
 const DISTRUST: Duration = Duration::from_secs(60);
-/// How often a cloud that refuses is probed by uploads.
-const PROBED: Duration = Duration::from_secs(1);
+/// How often a cloud that refuses at once is probed by uploads. A cloud that is left out of an
+/// upload takes no part in it any more, so this is short.
+const PROBED: Duration = Duration::from_millis(100);
 /// One part in so many of the time of uploads goes into waiting for clouds that hang.
 const PROBE_SHARE: u32 = 9;
 /// How often a sample of a new share is read back from a cloud.
