@@ -94,18 +94,17 @@ impl Inner {
             }
             None => (AccountId::ANONYMOUS, "anonymous".to_owned()),
         };
-        self.catalog.require_place(name.clone(), replace).await?;
+        let sequence = self.catalog.require_place(name.clone(), replace).await?;
         let wraps = self.wrapping_generation().await?;
         self.ask_suspects().await;
-        let leasedb = self.catalog.leasedb();
         let file = Described {
-            database: leasedb.identity().await?.database,
-            sequence: self.catalog.sequence().await?,
+            database: self.catalog.id(),
+            sequence,
             file: StorageIndex::random().map_err(|_| ArrayError::Randomness)?,
             name,
             wraps,
             account: account_name,
-            modified: leasedb.now(),
+            modified: self.catalog.leasedb().now(),
         };
         let first = match size {
             Some(size) => Some(self.share_length(&file, FURTHEST, size.min(self.extent_size))?),
@@ -230,7 +229,7 @@ impl Inner {
     /// Learns from an upload that was refused which clouds failed.
     fn learn(&self, stored: &Result<FileInfo>) {
         if let Err(ArrayError::TooFewClouds { faults, .. }) = stored {
-            for Fault { cloud, text } in faults {
+            for Fault { cloud, text } in faults.iter().filter(|f| !f.cloud.is_empty()) {
                 self.health.failed(cloud, Work::Storing, text);
             }
         }
@@ -257,15 +256,16 @@ impl Inner {
 
     /// Returns the bytes of all shares of a file's extents behind the first.
     fn later_extents(&self, file: &Described, size: u64) -> Result<u64> {
-        let (whole, rest) = (size / self.extent_size, size % self.extent_size);
-        let (mut bytes, mut whole_later) = (0_u64, whole.saturating_sub(1));
-        if rest > 0 && whole > 0 {
-            bytes = self.share_length(file, FURTHEST, rest)?;
-        } else if rest > 0 {
-            whole_later = 0;
+        let later = size.saturating_sub(self.extent_size);
+        if later == 0 {
+            return Ok(0);
         }
+        let (whole, rest) = (later / self.extent_size, later % self.extent_size);
         let each = self.share_length(file, FURTHEST, self.extent_size)?;
-        bytes = bytes.saturating_add(each.saturating_mul(whole_later));
+        let mut bytes = each.saturating_mul(whole);
+        if rest > 0 {
+            bytes = bytes.saturating_add(self.share_length(file, FURTHEST, rest)?);
+        }
         Ok(bytes.saturating_mul(self.servers.len() as u64))
     }
 

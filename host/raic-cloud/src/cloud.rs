@@ -215,9 +215,13 @@ pub trait Cloud: Send + Sync + fmt::Debug {
 /// The errors of [`Cloud::put`]; [`ErrorKind::AlreadyExists`] if the key has other bytes. Every
 /// error after the object was found there has `may_land` set, because an earlier attempt whose
 /// answer was lost may have stored it.
-pub async fn put_same<C: Cloud + ?Sized>(cloud: &C, key: &ObjectKey, content: Bytes) -> Result<()> {
-    let payload = Payload::from(content.clone());
-    match cloud.put(key, payload, WriteMode::CreateOnly).await {
+pub async fn put_same<C: Cloud + ?Sized>(
+    cloud: &C,
+    key: &ObjectKey,
+    content: impl Into<Payload>,
+) -> Result<()> {
+    let content: Payload = content.into();
+    match cloud.put(key, content.clone(), WriteMode::CreateOnly).await {
         Err(e) if e.kind == ErrorKind::AlreadyExists => {
             let may_land = |e: CloudError| CloudError {
                 may_land: true,
@@ -225,7 +229,8 @@ pub async fn put_same<C: Cloud + ?Sized>(cloud: &C, key: &ObjectKey, content: By
             };
             let object = cloud.get(key, None, None).await.map_err(may_land)?;
             // An object of another size is not read.
-            if object.info.size == content.len() as u64 {
+            if object.info.size == content.size() {
+                let content = content.to_bytes();
                 let stored = collect_body(cloud.name(), object.body, content.len()).await;
                 if stored.map_err(may_land)? == content {
                     return Ok(());

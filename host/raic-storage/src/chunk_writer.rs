@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use raic_cloud::{Cloud, CloudError, ErrorKind, Operation, Payload, WriteMode};
+use raic_cloud::{Cloud, CloudError, ErrorKind, Operation, Payload, put_same};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{Result, ShareId, ShareWriter, Stored, object::ShareObject};
@@ -51,11 +51,9 @@ impl ChunkWriter {
         self.next += 1;
         let cloud = self.cloud.clone();
         self.in_flight.push_back(Put::new(tokio::spawn(async move {
-            // The name was never used before, so an object of that name is an alarm.
-            cloud
-                .put(&key, payload, WriteMode::CreateOnly)
-                .await
-                .map(drop)
+            // Other bytes of that name are an alarm: it was never used for another share. The same
+            // bytes are there if the share is sent again, because a part of it failed.
+            put_same(&*cloud, &key, payload).await
         })));
         Ok(())
     }

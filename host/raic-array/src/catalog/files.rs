@@ -191,22 +191,20 @@ fn require_free(c: &Connection, name: &FileName) -> Result<()> {
 }
 
 impl Catalog {
-    /// Returns the sequence of the last file that was committed.
-    pub(crate) async fn sequence(&self) -> Result<u64> {
-        let sequence = self.database.read(|c| {
-            let sql = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'files'), 0)";
-            Ok::<_, ArrayError>(uint(c.query_row(sql, [], |row| row.get(0))?))
-        });
-        sequence.await
-    }
-
     /// Requires that a file can be stored under a name: that the bucket exists, and the name is
-    /// free if nothing may be replaced. The commit requires it again.
-    pub(crate) async fn require_place(&self, name: FileName, replace: Replace) -> Result<()> {
+    /// free if nothing may be replaced. The commit requires it again. Returns the sequence of the
+    /// last file that was committed.
+    pub(crate) async fn require_place(&self, name: FileName, replace: Replace) -> Result<u64> {
         self.database
-            .read(move |c| match replace {
-                Replace::Yes => buckets::find(c, &name.bucket).map(drop),
-                Replace::No => require_free(c, &name),
+            .read(move |c| {
+                match replace {
+                    Replace::Yes => buckets::find(c, &name.bucket).map(drop)?,
+                    Replace::No => require_free(c, &name)?,
+                }
+                let sql =
+                    "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'files'), 0)";
+                let mut statement = c.prepare_cached(sql)?;
+                Ok(uint(statement.query_row([], |row| row.get(0))?))
             })
             .await
     }

@@ -55,6 +55,8 @@ pub struct Totals {
 pub(crate) struct Catalog {
     database: Database,
     leasedb: LeaseDb,
+    /// Id of the database. It changes only while no array is open.
+    id: StorageIndex,
 }
 
 fn int(value: u64) -> i64 {
@@ -92,7 +94,17 @@ impl Catalog {
                 Ok(uploads.rest_uploads_of_other_runs(tx)?)
             })
             .await?;
-        Ok(Self { database, leasedb })
+        let id = leasedb.identity().await?.database;
+        Ok(Self {
+            database,
+            leasedb,
+            id,
+        })
+    }
+
+    /// Id of the database, which manifests name.
+    pub(crate) fn id(&self) -> StorageIndex {
+        self.id
     }
 
     pub(crate) fn leasedb(&self) -> &LeaseDb {
