@@ -202,6 +202,8 @@ fn slow() -> Outcome {
         "swift_connector",
         "--test",
         "gcs_connector",
+        "--test",
+        "fault_matrix",
         "--",
     ]);
     tests.arg("--nocapture").env("RAIC_SLOW", "1");

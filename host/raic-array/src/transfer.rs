@@ -16,6 +16,11 @@ impl Transfer {
         }
     }
 
+    /// Returns the bytes of all clouds so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.lock().values().sum()
+    }
+
     /// Returns the bytes of each cloud that took part so far, by the cloud's name.
     pub fn clouds(&self) -> BTreeMap<String, u64> {
         self.0.lock().clone()

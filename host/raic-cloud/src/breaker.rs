@@ -24,6 +24,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// A request that its caller gives up after waiting this long counts as a failure.
 const HANGING: Duration = Duration::from_secs(30);
+/// The object that is asked for in a probe. Nothing is ever stored there.
+const PROBED: &str = "raic/probe";
 /// Timeout of a probe.
 const PROBE: Duration = Duration::from_secs(20);
 /// Base timeout of a put while puts are distrusted: one has failed and none has succeeded since.
@@ -45,16 +47,21 @@ const SLOWEST: u64 = 64 << 10;
 /// A cloud may answer probes and still take no puts. So after a put that failed in this way, each
 /// further put has a timeout of seconds, until one succeeds.
 ///
-/// A breaker stands around [`crate::Retry`], so a failure is one that retries did not help.
-/// [`Cloud::probe`] always passes, and its outcome counts. [`Cloud::describe`],
-/// [`Cloud::create_container`] and [`Cloud::delete_container`] pass uncounted.
+/// A service may fail to list and still hold its objects, or the other way round. So listings have
+/// a circuit of their own: a listing that fails stops listings alone.
 ///
-/// Dropping the breaker aborts its probe.
+/// A breaker stands around [`crate::Retry`], so a failure is one that retries did not help.
+/// [`Cloud::probe`] always passes. Its success counts for both circuits, and its failure for
+/// listings, since it lists on most services. [`Cloud::describe`], [`Cloud::create_container`] and
+/// [`Cloud::delete_container`] pass uncounted.
+///
+/// Dropping the breaker aborts its probes.
 #[derive(Debug)]
 pub struct Breaker<C> {
     inner: Arc<C>,
-    // A blocking lock, because it is only held while fields are compared and set.
-    circuit: Arc<Mutex<Circuit>>,
+    // Blocking locks, because they are only held while fields are compared and set.
+    objects: Arc<Mutex<Circuit>>,
+    listings: Arc<Mutex<Circuit>>,
     /// Distrusted puts in flight.
     puts: AtomicU64,
 }
@@ -83,11 +90,35 @@ struct Circuit {
     probe: Option<AbortOnDropHandle<()>>,
 }
 
+/// What a request asks of a cloud, as far as the breaker tells requests apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asks {
+    Put,
+    Object,
+    Listing,
+    Probe,
+}
+
+impl Asks {
+    fn of(operation: Operation) -> Self {
+        match operation {
+            Operation::Put => Self::Put,
+            Operation::List => Self::Listing,
+            _ => Self::Object,
+        }
+    }
+
+    /// Returns whether a failure is one of listings.
+    fn is_listing(self) -> bool {
+        matches!(self, Self::Listing | Self::Probe)
+    }
+}
+
 /// A request that was admitted. If it is dropped before it was settled, its caller gave it up.
 struct Passage<'a, C: Cloud + 'static> {
     breaker: &'a Breaker<C>,
     began: Instant,
-    is_put: bool,
+    asks: Asks,
     settled: bool,
 }
 
@@ -128,14 +159,19 @@ impl<C: Cloud + 'static> Passage<'_, C> {
         match &outcome {
             Err(e) if matches!(e.kind, ErrorKind::Unavailable | ErrorKind::Timeout) => {
                 self.breaker
-                    .failed(self.began, self.is_put, e.message.clone());
+                    .failed(self.began, self.asks, e.message.clone());
             }
             // Any other outcome is an answer, and shows that the cloud is reachable.
             _ => {
-                let mut circuit = lock(&self.breaker.circuit);
-                circuit.answered();
-                if self.is_put && outcome.is_ok() {
-                    circuit.distrusts_puts = false;
+                if self.asks.is_listing() {
+                    lock(&self.breaker.listings).answered();
+                }
+                if self.asks != Asks::Listing {
+                    let mut circuit = lock(&self.breaker.objects);
+                    circuit.answered();
+                    if self.asks == Asks::Put && outcome.is_ok() {
+                        circuit.distrusts_puts = false;
+                    }
                 }
             }
         }
@@ -149,7 +185,7 @@ impl<C: Cloud + 'static> Drop for Passage<'_, C> {
         if !self.settled && waited >= HANGING {
             self.breaker.failed(
                 self.began,
-                self.is_put,
+                self.asks,
                 format!("no answer within {} s", waited.as_secs()),
             );
         }
@@ -161,28 +197,40 @@ impl<C: Cloud + 'static> Breaker<C> {
     pub fn new(inner: C) -> Self {
         Self {
             inner: Arc::new(inner),
-            circuit: Arc::default(),
+            objects: Arc::default(),
+            listings: Arc::default(),
             puts: AtomicU64::new(0),
         }
     }
 
-    fn failed(&self, began: Instant, is_put: bool, reason: String) {
-        let mut circuit = lock(&self.circuit);
-        circuit.distrusts_puts |= is_put;
+    fn failed(&self, began: Instant, asks: Asks, reason: String) {
+        let circuit = match asks.is_listing() {
+            true => &self.listings,
+            false => &self.objects,
+        };
+        let weak = Arc::downgrade(circuit);
+        let mut circuit = lock(circuit);
+        circuit.distrusts_puts |= asks == Asks::Put;
         if let Some(pause) = circuit.failed(began, reason) {
-            let probing =
-                probe_until_found(self.inner.clone(), Arc::downgrade(&self.circuit), pause);
+            let probing = probe_until_found(self.inner.clone(), weak, (asks, pause));
             circuit.probe = Some(AbortOnDropHandle::new(tokio::spawn(probing)));
         }
     }
 
     fn admit(&self, operation: Operation, key: Option<&ObjectKey>) -> Result<Passage<'_, C>> {
-        let circuit = lock(&self.circuit);
-        if circuit.is_open {
-            let why = format!(
-                "not asked, because it failed lately and has not answered since: {}",
-                circuit.reason
-            );
+        let asks = Asks::of(operation);
+        let why_open = |circuit: &Mutex<Circuit>| {
+            let circuit = lock(circuit);
+            circuit.is_open.then(|| circuit.reason.clone())
+        };
+        // A cloud that is down lists nothing either.
+        let mut reason = why_open(&self.objects);
+        if asks == Asks::Listing {
+            reason = reason.or_else(|| why_open(&self.listings));
+        }
+        if let Some(reason) = reason {
+            let why =
+                format!("not asked, because it failed lately and has not answered since: {reason}");
             let mut error =
                 CloudError::new(ErrorKind::Unavailable, self.inner.name(), operation, why);
             error.may_land = false;
@@ -191,13 +239,20 @@ impl<C: Cloud + 'static> Breaker<C> {
                 None => error,
             });
         }
-        let is_put = operation == Operation::Put;
         Ok(Passage {
             breaker: self,
             began: Instant::now(),
-            is_put,
+            asks,
             settled: false,
         })
+    }
+}
+
+/// Asks a cloud for what it failed in: for a page, or for an object that need not be there.
+async fn probe<C: Cloud>(cloud: &C, asks: Asks) -> Result<()> {
+    match ObjectKey::new(PROBED) {
+        Ok(key) if !asks.is_listing() => cloud.head(&key).await.map(drop),
+        _ => cloud.probe().await,
     }
 }
 
@@ -205,12 +260,12 @@ impl<C: Cloud + 'static> Breaker<C> {
 async fn probe_until_found<C: Cloud>(
     cloud: Arc<C>,
     circuit: Weak<Mutex<Circuit>>,
-    mut pause: Duration,
+    (asks, mut pause): (Asks, Duration),
 ) {
     loop {
         tokio::time::sleep(pause).await;
         let began = Instant::now();
-        let probed = tokio::time::timeout(PROBE, cloud.probe()).await;
+        let probed = tokio::time::timeout(PROBE, probe(&*cloud, asks)).await;
         let Some(circuit) = circuit.upgrade() else {
             return;
         };
@@ -245,7 +300,7 @@ impl<C: Cloud + 'static> Cloud for Breaker<C> {
         let passage = Passage {
             breaker: self,
             began: Instant::now(),
-            is_put: false,
+            asks: Asks::Probe,
             settled: false,
         };
         passage.settle(self.inner.probe().await)
@@ -253,7 +308,7 @@ impl<C: Cloud + 'static> Cloud for Breaker<C> {
 
     async fn put(&self, key: &ObjectKey, content: Payload, mode: WriteMode) -> Result<ObjectInfo> {
         let passage = self.admit(Operation::Put, Some(key))?;
-        if !lock(&self.circuit).distrusts_puts {
+        if !lock(&self.objects).distrusts_puts {
             return passage.settle(self.inner.put(key, content, mode).await);
         }
         // The puts in flight share the line and wait for each other.
@@ -379,6 +434,29 @@ mod tests {
             cloud.head(&key()).await.unwrap_err().kind,
             ErrorKind::NotFound
         );
+    }
+
+    /// The listings of three services of four failed once, and their files could not be read.
+    #[tokio::test(start_paused = true)]
+    async fn listings_that_fail_stop_listings_alone() {
+        let cloud = Breaker::new(Faulty::new(MemoryCloud::new("m"), 0, FaultPlan::default()));
+        let down = FaultPlan {
+            error: 1.0,
+            ..FaultPlan::default()
+        };
+        cloud.inner.set(down.clone());
+        assert!(cloud.list("", None, 1).await.is_err());
+        cloud.inner.set(FaultPlan::default());
+        let error = cloud.list("", None, 1).await.unwrap_err();
+        assert!(error.message.contains("not asked"), "{error}");
+        let found = cloud.head(&key()).await.unwrap_err();
+        assert_eq!(found.kind, ErrorKind::NotFound, "an answer");
+        tokio::time::sleep(LONGEST_PAUSE).await;
+        cloud.list("", None, 1).await.unwrap();
+        cloud.inner.set(down);
+        assert!(cloud.head(&key()).await.is_err());
+        let error = cloud.list("", None, 1).await.unwrap_err();
+        assert!(error.message.contains("not asked"), "down: {error}");
     }
 
     /// Once a caller that stored a file a minute waited a minute each time.
