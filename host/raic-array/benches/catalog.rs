@@ -15,8 +15,8 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use raic_array::{
-    Array, ArrayConfig, FileName, Geometry, Keyring, ListRequest, MAX_STREAM, Padding, PutOptions,
-    RecoveryKey, Replace,
+    Array, ArrayConfig, Class, Classes, FileName, Geometry, Keyring, ListRequest, MAX_STREAM,
+    Padding, PutOptions, RecoveryKey, Replace,
 };
 use raic_cloud::MemoryCloud;
 use raic_storage::{
@@ -77,11 +77,14 @@ async fn array(home: &tempfile::TempDir) -> Array {
         servers.push(Arc::new(server.await.unwrap()));
     }
     let config = ArrayConfig {
-        geometry: Geometry { k: 2, n: 4 },
-        segment_size: ArrayConfig::SEGMENT_SIZE,
+        classes: Classes::one(Class {
+            geometry: Geometry { k: 2, n: 4 },
+            survive: 1,
+            padding: Padding::None,
+            segment_size: Class::SEGMENT_SIZE,
+        })
+        .unwrap(),
         extent_size: MAX_STREAM,
-        padding: Padding::None,
-        survive: 1,
         patience: ArrayConfig::PATIENCE,
         keyring,
         sealed_keyring: sealed.into(),

@@ -14,10 +14,9 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    ArrayError, BucketInfo, Content, FileInfo, FileName, Geometry, Keyring, ListPage, ListRequest,
-    MAX_STREAM, Padding, Replace, Result, Totals, Transfer,
+    ArrayError, BucketInfo, Class, Classes, Content, FileInfo, FileName, Keyring, ListPage,
+    ListRequest, MAX_STREAM, Replace, Result, Totals, Transfer,
     catalog::{Catalog, Extent, Moves},
-    codec::Codec,
     health::{Health, LastFailure},
     keyring_copies::KeyringCopies,
 };
@@ -29,16 +28,10 @@ const MAX_NAME: usize = 1024;
 /// The configuration of an array.
 #[derive(Debug)]
 pub struct ArrayConfig {
-    /// Geometry of new files. It has as many shares as there are servers.
-    pub geometry: Geometry,
-    /// Bytes of content in a segment of new files; usually [`Self::SEGMENT_SIZE`].
-    pub segment_size: u32,
+    /// How new files are stored.
+    pub classes: Classes,
     /// Most bytes of content in one extent of new files; usually [`MAX_STREAM`].
     pub extent_size: u64,
-    /// How the contents of new files are padded.
-    pub padding: Padding,
-    /// Number of further clouds that may be lost right after a write was acknowledged.
-    pub survive: usize,
     /// How long the other clouds of an upload wait for a cloud that takes nothing; usually
     /// [`Self::PATIENCE`]. A cloud without which there are too few gets five times as long.
     pub patience: Duration,
@@ -57,8 +50,6 @@ pub struct ArrayConfig {
 }
 
 impl ArrayConfig {
-    /// Default size of a segment, in bytes of content.
-    pub const SEGMENT_SIZE: u32 = 128 << 10;
     /// Default time that the other clouds of an upload wait for one that takes nothing.
     pub const PATIENCE: Duration = Duration::from_secs(120);
 }
@@ -73,18 +64,14 @@ pub struct Array {
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    pub(crate) geometry: Geometry,
-    pub(crate) segment_size: u32,
+    pub(crate) classes: Classes,
     pub(crate) extent_size: u64,
-    pub(crate) padding: Padding,
-    pub(crate) survive: usize,
     pub(crate) patience: Duration,
     pub(crate) keyring: Keyring,
     pub(crate) sealed_keyring: Bytes,
     pub(crate) keyring_copies: KeyringCopies,
     pub(crate) servers: Vec<Arc<StorageServer>>,
     pub(crate) catalog: Catalog,
-    pub(crate) codec: Codec,
     /// The health of the clouds. An array that takes this one's place shares it.
     pub(crate) health: Arc<Health>,
     /// The shares that are being read. An array that takes this one's place shares them.
@@ -104,6 +91,8 @@ pub struct PutOptions {
     /// Bytes of content, if they are known. The quota must have room for all of them before the
     /// first byte is sent; they are reserved extent by extent.
     pub size: Option<u64>,
+    /// The name of the file's class; `None` is that of the bucket.
+    pub class: Option<String>,
     /// Whether the file may replace another of its name.
     pub replace: Replace,
     /// When the source of the content was last modified, if that is known.
@@ -113,10 +102,8 @@ pub struct PutOptions {
 /// The state of an array.
 #[derive(Clone, Debug)]
 pub struct Status {
-    /// Geometry of new files.
-    pub geometry: Geometry,
-    /// Number of clouds that must take their share of a new file.
-    pub needed: usize,
+    /// The classes, in the order of their names.
+    pub classes: Vec<ClassState>,
     /// Totals of files, shares and deletions.
     pub totals: Totals,
     /// State of each cloud.
@@ -125,6 +112,19 @@ pub struct Status {
     pub gone: Vec<(String, u64)>,
     /// A sentence about the machine's clock, if it is off; `None` if it is right.
     pub clock: Option<String>,
+}
+
+/// What a class gives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassState {
+    /// Name of the class.
+    pub name: String,
+    /// Whether new files have the class if neither their bucket nor their request names one.
+    pub is_default: bool,
+    /// The class.
+    pub class: Class,
+    /// Number of clouds that must work for a file of the class to be stored.
+    pub needed: usize,
 }
 
 /// The state of one cloud.
@@ -152,9 +152,9 @@ impl Array {
     /// after which they are given up.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::Geometry`] if the geometry is not possible or does not have as many
-    /// shares as there are servers. Fails with [`ArrayError::OtherArray`] if the database belongs
-    /// to another array, and with [`ArrayError::Database`] if the database fails.
+    /// Fails with [`ArrayError::ClassImpossible`] if a class can store nothing on the servers that
+    /// there are. Fails with [`ArrayError::OtherArray`] if the database belongs to another array,
+    /// and with [`ArrayError::Database`] if the database fails.
     pub async fn open(config: ArrayConfig) -> Result<Self> {
         let catalog = Catalog::open(config.leasedb.clone(), config.keyring.array).await?;
         Self::start(config, catalog, Arc::default()).await
@@ -178,22 +178,23 @@ impl Array {
     }
 
     async fn start(config: ArrayConfig, catalog: Catalog, health: Arc<Health>) -> Result<Self> {
-        let n = config.servers.len();
-        // A single copy survives nothing.
-        if n != usize::from(config.geometry.n) || n == 1 {
-            return Err(ArrayError::Geometry {
-                k: config.geometry.k,
-                n,
-            });
+        let domains = config
+            .servers
+            .iter()
+            .map(|server| server.domain().to_owned());
+        let domains: Vec<String> = domains.collect();
+        for (name, class) in config.classes.all() {
+            if !class.is_possible_on(&domains) {
+                return Err(ArrayError::ClassImpossible {
+                    name: name.to_owned(),
+                    clouds: domains.len(),
+                });
+            }
         }
         let inner = Arc::new(Inner {
-            codec: Codec::new(config.geometry)?,
             catalog,
-            geometry: config.geometry,
-            segment_size: config.segment_size,
+            classes: config.classes,
             extent_size: config.extent_size.clamp(1, MAX_STREAM),
-            padding: config.padding,
-            survive: config.survive,
             patience: config.patience,
             keyring: config.keyring,
             sealed_keyring: config.sealed_keyring,
@@ -219,9 +220,9 @@ impl Array {
     /// share. Fails with [`ArrayError::Name`] if the name cannot be a file's, with
     /// [`ArrayError::KeyringNotStored`] if too few clouds have the keyring, and with
     /// [`ArrayError::Content`] if the content breaks off. Fails with [`ArrayError::Storage`] if the
-    /// account may not write, with [`ArrayError::NoSuchBucket`] if there is no such bucket, and
-    /// with [`ArrayError::FileExists`] if another file may not be replaced. The file that had the
-    /// name before stays.
+    /// account may not write, with [`ArrayError::NoSuchBucket`] or [`ArrayError::NoSuchClass`] if
+    /// there is no such bucket or class, and with [`ArrayError::FileExists`] if another file may
+    /// not be replaced. The file that had the name before stays.
     pub async fn put<S, E>(
         &self,
         name: &FileName,
@@ -351,13 +352,16 @@ impl Array {
     /// Makes a bucket, which `anonymous` owns.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::BucketName`] if the name cannot be a bucket's, and with
-    /// [`ArrayError::BucketExists`] if there is one.
-    pub async fn create_bucket(&self, name: &str) -> Result<()> {
-        let owner = AccountId::ANONYMOUS;
-        self.inner
+    /// Fails with [`ArrayError::BucketName`] if the name cannot be a bucket's, with
+    /// [`ArrayError::BucketExists`] if there is one, and with [`ArrayError::NoSuchClass`] if there
+    /// is no class of the name that its files are to have.
+    pub async fn create_bucket(&self, name: &str, class: Option<&str>) -> Result<()> {
+        let (owner, inner) = (AccountId::ANONYMOUS, &self.inner);
+        inner.classes.find(class)?;
+        let class = class.map(str::to_owned);
+        inner
             .catalog
-            .create_bucket(name.to_owned(), owner)
+            .create_bucket(name.to_owned(), class, owner)
             .await
     }
 
@@ -418,8 +422,7 @@ impl Array {
         let leasedb = self.leasedb();
         let gone = leasedb.servers().await?;
         Ok(Status {
-            geometry: self.inner.geometry,
-            needed: self.inner.rule().least_clouds(),
+            classes: self.classes(),
             totals: self.inner.catalog.totals().await?,
             clouds: futures::future::join_all(probes).await,
             gone: gone
@@ -429,6 +432,18 @@ impl Array {
                 .collect(),
             clock: leasedb.clock_fault(),
         })
+    }
+
+    fn classes(&self) -> Vec<ClassState> {
+        let classes = &self.inner.classes;
+        let (default, _) = classes.default();
+        let all = classes.all().map(|(name, class)| ClassState {
+            name: name.to_owned(),
+            is_default: name == default,
+            class,
+            needed: class.needed(),
+        });
+        all.collect()
     }
 
     async fn state(

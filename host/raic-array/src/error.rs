@@ -147,16 +147,32 @@ pub enum ArrayError {
     /// The system gave no random numbers.
     #[error("the system gives no random numbers")]
     Randomness,
-    /// The numbers are not a possible geometry of the array.
+    /// The numbers are not a possible geometry.
     #[error(
-        "{k}-of-{n} is not a geometry: it needs 1 <= k < n <= 32, or k = n = 1, and the array needs n \
-         clouds"
+        "{k}-of-{n} is not a geometry: k must be 1 or more, and less than n, which is 32 at most"
     )]
     Geometry {
         /// Number of shares that would suffice to read.
         k: u8,
-        /// Number of shares, or of clouds.
+        /// Number of shares.
         n: usize,
+    },
+    /// There is no class of that name.
+    #[error("there is no class {0:?}; config.toml has a section [classes.NAME] for each")]
+    NoSuchClass(String),
+    /// The text cannot be the name of a class.
+    #[error("{0:?} cannot be a class's name: 1 to 64 of A-Z, a-z, 0-9, - and _")]
+    ClassName(String),
+    /// The class can store nothing on the clouds that there are.
+    #[error(
+        "class {name:?}: with {clouds} clouds no file could be stored that survives what it should; \
+         add clouds, or lower k or survive"
+    )]
+    ClassImpossible {
+        /// Name of the class.
+        name: String,
+        /// Number of clouds.
+        clouds: usize,
     },
     /// The content did not come to its end, or was not as announced.
     #[error("not stored: the content broke off: {0}")]

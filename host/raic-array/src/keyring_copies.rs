@@ -90,7 +90,8 @@ impl Inner {
                 break;
             }
         }
-        let needed = usize::from(self.geometry.n - self.geometry.k) + 1;
+        // A copy is left wherever a file of any class can be read.
+        let needed = (self.classes.most_lost() + 1).min(self.servers.len());
         // With another generation to use, nobody waits: the copies are kept beside the requests.
         if older.is_none() && self.keyring_holders().await?.len() < needed {
             self.copy_keyring(Some(needed)).await?;

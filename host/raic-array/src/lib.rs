@@ -17,8 +17,8 @@
 //! use bytes::Bytes;
 //! use futures::{TryStreamExt as _, stream};
 //! use raic_array::{
-//!     Array, ArrayConfig, DEFAULT_BUCKET, FileName, Geometry, Keyring, MAX_STREAM, Padding,
-//!     PutOptions, RecoveryKey, Transfer,
+//!     Array, ArrayConfig, Class, Classes, DEFAULT_BUCKET, FileName, Geometry, Keyring, MAX_STREAM,
+//!     Padding, PutOptions, RecoveryKey, Transfer,
 //! };
 //! use raic_cloud::MemoryCloud;
 //! use raic_storage::{CloudBackend, DEFAULT_CHUNK_SIZE, ServerSettings, StorageServer};
@@ -44,10 +44,14 @@
 //!     let server = StorageServer::open(backend, leasedb, owner, settings, holds).await?;
 //!     servers.push(Arc::new(server));
 //! }
+//! // Any two of four shares give a file back. A write is acknowledged if one more may be lost.
+//! let classes = Classes::one(Class {
+//!     geometry: Geometry { k: 2, n: 4 }, survive: 1, padding: Padding::Padme,
+//!     segment_size: Class::SEGMENT_SIZE,
+//! })?;
 //! let array = Array::open(ArrayConfig {
-//!     geometry: Geometry { k: 2, n: 4 }, segment_size: ArrayConfig::SEGMENT_SIZE,
-//!     extent_size: MAX_STREAM, padding: Padding::Padme, survive: 1,
-//!     patience: ArrayConfig::PATIENCE, keyring, sealed_keyring, servers, leasedb, holds, budget,
+//!     classes, extent_size: MAX_STREAM, patience: ArrayConfig::PATIENCE, keyring,
+//!     sealed_keyring, servers, leasedb, holds, budget,
 //! }).await?;
 //!
 //! let content = Bytes::from_static(b"a file over four clouds");
@@ -64,6 +68,7 @@
 
 mod array;
 mod catalog;
+mod class;
 mod codec;
 mod encoder;
 mod error;
@@ -90,10 +95,11 @@ mod vectors;
 #[doc(hidden)]
 pub mod fuzzing;
 
-pub use array::{Array, ArrayConfig, CloudState, PutOptions, Status};
+pub use array::{Array, ArrayConfig, ClassState, CloudState, PutOptions, Status};
 pub use catalog::{
     BucketInfo, DEFAULT_BUCKET, FileInfo, FileName, Lacking, ListPage, ListRequest, Replace, Totals,
 };
+pub use class::{Class, Classes, STANDARD_CLASS};
 pub use error::{ArrayError, Fault, Result};
 pub use format::{Geometry, MAX_STREAM, Padding};
 pub use health::{LastFailure, Work};

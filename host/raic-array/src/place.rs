@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use raic_storage::{ServerId, ShareNum, StorageIndex};
+use raic_storage::{ServerId, ShareNum, StorageIndex, Weight};
 
 use crate::format::Geometry;
 
@@ -20,11 +20,13 @@ pub(crate) struct Rule {
 }
 
 /// A cloud that shares may go to.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Site {
     pub(crate) server: ServerId,
     /// Clouds of one failure domain are lost together.
     pub(crate) domain: String,
+    /// How many shares it gets beside the others.
+    pub(crate) weight: Weight,
     pub(crate) is_up: bool,
 }
 
@@ -63,6 +65,7 @@ impl Rule {
         let site = |number: usize| Site {
             server: ServerId::of(u32::try_from(number).unwrap_or(u32::MAX)),
             domain: number.to_string(),
+            weight: Weight::default(),
             is_up: true,
         };
         let sites: Vec<Site> = (0..n).map(site).collect();
@@ -123,15 +126,18 @@ impl Rule {
 
     /// Chooses where the shares of a stream go. Returns the home of each share, and the spots that
     /// are written: homes that are up, and second shares if the rule needs them. If it cannot be
-    /// met all the same, every home is tried.
+    /// met all the same, every home is tried. There must be a site. With fewer sites than shares,
+    /// the shares that have no site of their own count as those of a cloud that is down.
     pub(crate) fn plan(&self, index: StorageIndex, sites: &[Site]) -> (Vec<usize>, Vec<Spot>) {
         let homes = homes(index, sites, self.geometry.n);
         let all: Vec<Spot> = (0..self.geometry.n)
             .map(ShareNum)
             .zip(homes.iter().copied())
             .collect();
-        let (mut spots, away): (Vec<Spot>, Vec<Spot>) =
-            all.iter().partition(|(_, site)| sites[*site].is_up);
+        let has_its_own = |share: ShareNum| usize::from(share.0) < sites.len();
+        let (mut spots, away): (Vec<Spot>, Vec<Spot>) = all
+            .iter()
+            .partition(|(share, site)| sites[*site].is_up && has_its_own(*share));
         let up: Vec<usize> = (0..sites.len()).filter(|site| sites[*site].is_up).collect();
         let missing = away.iter().map(|(share, _)| *share);
         match self.add_seconds(sites, &mut spots, missing, &up) {
@@ -147,17 +153,26 @@ pub(crate) fn sites_of(spots: &[Spot]) -> Vec<usize> {
     sites.into_iter().collect()
 }
 
-/// Chooses the home of each share: the clouds with the highest hashes over storage index and cloud
-/// (rendezvous hashing: Thaler and Ravishankar, 1998), those that are up first, and each failure
-/// domain once before any is taken twice. So the share numbers of a cloud differ from stream to
-/// stream, and reads spread over all clouds.
+/// The score of a site for a stream, by a hash over storage index and cloud: the lowest scores are
+/// chosen. It is the time of the first event of a Poisson process whose rate is the weight, so a
+/// site comes first as often as its weight says (Schindelhauer and Schomaker, 2005).
+fn score(index: StorageIndex, site: &Site) -> f64 {
+    let text = [&index.0[..], &site.server.number().to_be_bytes()].concat();
+    let hash = blake3::hash(&text);
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.as_bytes()[..8]);
+    // 53 bits are what a float has. Adding a half keeps the logarithm finite.
+    let uniform = ((u64::from_be_bytes(first) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+    -uniform.ln() / f64::from(site.weight.number())
+}
+
+/// Chooses the home of each share by rendezvous hashing (Thaler and Ravishankar, 1998), weighted:
+/// the clouds that are up first, and each failure domain once before any is taken twice. So the
+/// share numbers of a cloud differ from stream to stream, and reads spread over all clouds.
 fn homes(index: StorageIndex, sites: &[Site], n: u8) -> Vec<usize> {
-    let hash = |site: &Site| {
-        let text = [&index.0[..], &site.server.number().to_be_bytes()].concat();
-        *blake3::hash(&text).as_bytes()
-    };
-    let mut order: Vec<(usize, [u8; 32])> = sites.iter().map(hash).enumerate().collect();
-    order.sort_unstable_by_key(|(_, hash)| std::cmp::Reverse(*hash));
+    let scores = sites.iter().map(|site| score(index, site));
+    let mut order: Vec<(usize, f64)> = scores.enumerate().collect();
+    order.sort_by(|(_, a), (_, b)| a.total_cmp(b));
     let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
     let mut ranked: Vec<(bool, usize, usize)> = Vec::new();
     for (site, _) in order {
@@ -167,8 +182,8 @@ fn homes(index: StorageIndex, sites: &[Site], n: u8) -> Vec<usize> {
     }
     // Stable: within equals, the order of the hashes stays.
     ranked.sort_by_key(|(is_down, times, _)| (*is_down, *times));
-    let chosen = ranked.into_iter().map(|(_, _, site)| site);
-    chosen.take(n.into()).collect()
+    let ranked: Vec<usize> = ranked.into_iter().map(|(_, _, site)| site).collect();
+    ranked.into_iter().cycle().take(n.into()).collect()
 }
 
 #[cfg(test)]
@@ -187,6 +202,7 @@ mod tests {
         let site = |(i, is_up): (usize, &bool)| Site {
             server: ServerId::of(i as u32 + 1),
             domain: (i % domains).to_string(),
+            weight: Weight::default(),
             is_up: *is_up,
         };
         up.iter().enumerate().map(site).collect()
@@ -240,14 +256,14 @@ mod tests {
         #[test]
         fn what_is_acknowledged_survives(
             (k, m) in (1..5_u8, 1..5_u8), survive in 0..3_usize, domains in 1..6_usize,
-            up in proptest::collection::vec(any::<bool>(), 5..10), index: [u8; 16],
+            up in proptest::collection::vec(any::<bool>(), 1..10), index: [u8; 16],
         ) {
             let n = k + m;
-            prop_assume!(up.len() >= usize::from(n));
             let (rule, sites) = (rule(k, n, survive), sites(&up, domains));
             let (homes, spots) = rule.plan(StorageIndex(index), &sites);
             let distinct: std::collections::BTreeSet<_> = homes.iter().collect();
-            prop_assert_eq!((homes.len(), distinct.len()), (usize::from(n), usize::from(n)));
+            let own = usize::from(n).min(sites.len());
+            prop_assert_eq!((homes.len(), distinct.len()), (usize::from(n), own));
             let shares: std::collections::BTreeSet<_> = spots.iter().map(|(share, _)| share).collect();
             prop_assert_eq!(shares.len(), spots.len(), "no share twice");
             prop_assume!(rule.is_met(&sites, &spots));
@@ -265,6 +281,22 @@ mod tests {
                     prop_assert!(left >= usize::from(k), "{spots:?} without {lost:b}");
                 }
             }
+        }
+
+        /// A cloud of three times the weight gets three times the shares of the others.
+        #[test]
+        fn heavy_clouds_get_more(seed: [u8; 8]) {
+            let mut sites = sites(&[true; 7], 7);
+            sites[0].weight = Weight::new(300).unwrap();
+            let mut counts = [0_u32; 7];
+            for i in 0..1000_u64 {
+                let mut index = [0; 16];
+                index[..8].copy_from_slice(&seed);
+                index[8..].copy_from_slice(&i.to_be_bytes());
+                counts[homes(StorageIndex(index), &sites, 1)[0]] += 1;
+            }
+            prop_assert!((260..410).contains(&counts[0]), "{counts:?}");
+            prop_assert!(counts[1..].iter().all(|count| (60..170).contains(count)), "{counts:?}");
         }
 
         /// Each share number comes to each cloud equally often.

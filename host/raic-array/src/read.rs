@@ -41,6 +41,8 @@ const FIRST_BATCH: u64 = 8;
 const AHEAD: usize = 3;
 /// Hedging delay before any block has been timed: after it, another cloud is asked too.
 const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a read waits for clouds of which nothing comes before it fails.
+const GIVE_UP: Duration = Duration::from_secs(90);
 /// Shortest hedging delay, however fast the clouds have been so far.
 const LEAST_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -60,6 +62,8 @@ struct StreamReader {
     codec: Codec,
     sealer: Sealer,
     sources: Vec<Source>,
+    /// What has come of the whole file so far.
+    transfer: Transfer,
     /// Average time that a block took lately; `None` before the first.
     pace: Mutex<Option<Duration>>,
     /// Hold that keeps the shares from being deleted meanwhile.
@@ -117,10 +121,9 @@ impl Inner {
         let key = self.keyring.unwrap(stream.index, &stream.key, &proof)?;
         let sealer = Sealer::new(&key, &self.keyring.array, stream.index, Role::File);
         let geometry = stream.layout.geometry;
-        let codec = if geometry == self.geometry {
-            self.codec.clone()
-        } else {
-            Codec::new(geometry)?
+        let codec = match self.classes.codec(geometry) {
+            Some(codec) => codec.clone(),
+            None => Codec::new(geometry)?,
         };
         let placed = stream.placements.iter();
         let placed = placed.filter(|placed| placed.share.0 < geometry.n);
@@ -145,6 +148,7 @@ impl Inner {
             codec,
             sealer,
             sources,
+            transfer,
             pace: Mutex::default(),
             _reading: reading,
         });
@@ -251,6 +255,7 @@ impl StreamReader {
         let mut fetching = FuturesUnordered::new();
         let mut waiting = BTreeSet::new();
         let mut tried_again = false;
+        let (mut came, mut since) = (self.transfer.bytes(), Instant::now());
         loop {
             let fewest = valid.iter().map(Vec::len).min().unwrap_or(k);
             if fewest >= k {
@@ -281,7 +286,20 @@ impl StreamReader {
                         waiting.insert(source);
                         fetching.push(self.fetch(source, segments.clone()));
                     }
-                    continue;
+                    let now = self.transfer.bytes();
+                    if now > came {
+                        (came, since) = (now, Instant::now());
+                    }
+                    if since.elapsed() < GIVE_UP {
+                        continue;
+                    }
+                    for source in waiting {
+                        let source = &self.sources[source];
+                        let (cloud, seconds) = (source.reader.cloud(), GIVE_UP.as_secs());
+                        let text = format!("cloud {cloud:?}: nothing came for {seconds} s");
+                        self.fault(source, text);
+                    }
+                    return Err(self.unreadable(segments.start, fewest));
                 }
             };
             let Some((source, fetched)) = fetched else {

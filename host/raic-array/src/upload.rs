@@ -11,9 +11,10 @@ use raic_storage::{AccountId, ShareNum, StorageIndex, StorageServer, Stored, hel
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    ArrayError, Fault, PutOptions, Result, Transfer,
+    ArrayError, Class, Fault, Geometry, PutOptions, Result, Transfer,
     array::{Inner, PROBE},
     catalog::{FileInfo, FileName, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target},
+    class::OpenClass,
     encoder::Encoder,
     format::{Hash, Header, Layout, Role, Trailer, proof},
     health::{Work, shortened},
@@ -83,6 +84,7 @@ impl Inner {
             transfer,
             size,
             account,
+            class,
             replace,
             source_modified,
         } = options;
@@ -94,12 +96,13 @@ impl Inner {
             }
             None => (AccountId::ANONYMOUS, "anonymous".to_owned()),
         };
-        let sequence = self.catalog.require_place(name.clone(), replace).await?;
+        let place = self.catalog.require_place(name.clone(), replace).await?;
+        let class = self.classes.find(class.or(place.class).as_deref())?;
         let wraps = self.wrapping_generation().await?;
-        self.ask_suspects().await;
+        self.ask_suspects(class.class.rule()).await;
         let file = Described {
             database: self.catalog.id(),
-            sequence,
+            sequence: place.sequence,
             file: StorageIndex::random().map_err(|_| ArrayError::Randomness)?,
             name,
             wraps,
@@ -107,16 +110,27 @@ impl Inner {
             modified: self.catalog.leasedb().now(),
         };
         let first = match size {
-            Some(size) => Some(self.share_length(&file, FURTHEST, size.min(self.extent_size))?),
+            Some(size) => Some(share_length(
+                class,
+                &file,
+                FURTHEST,
+                size.min(self.extent_size),
+            )?),
             None => None,
         };
         // This comes before the upload holds anything: it waits for memory without holding any.
-        let _reserved = self.budget.reserve(self.held_by_upload(first)).await;
+        let _reserved = self.budget.reserve(held_by_upload(class, first)).await;
         let mut allocated = Allocated::new();
         let ingest = Ingest::new(content, size, self.patience * IDLE);
         let stored = async {
             let (content_hash, extents) = self
-                .store_extents(&file, ingest, (size, account), &transfer, &mut allocated)
+                .store_extents(
+                    &file,
+                    ingest,
+                    (class, size, account),
+                    &transfer,
+                    &mut allocated,
+                )
                 .await?;
             let file = NewFile {
                 name: file.name,
@@ -193,7 +207,7 @@ impl Inner {
     /// Probes the clouds that failed lately: perhaps they are back. If the others suffice without
     /// second shares, this waits for a moment only. Uploads that begin meanwhile wait for the same
     /// probe.
-    async fn ask_suspects(&self) {
+    async fn ask_suspects(&self, rule: Rule) {
         let is_suspect = |server: &&Arc<StorageServer>| self.health.is_probe_due(server.name());
         if !self.servers.iter().any(|server| is_suspect(&server)) {
             return;
@@ -208,8 +222,8 @@ impl Inner {
         }
         let sites = self.sites();
         let up = (0..sites.len()).filter(|site| sites[*site].is_up);
-        let one_each: Vec<Spot> = (0..self.geometry.n).map(ShareNum).zip(up).collect();
-        let patience = match self.rule().is_met(&sites, &one_each) {
+        let one_each: Vec<Spot> = (0..rule.geometry.n).map(ShareNum).zip(up).collect();
+        let patience = match rule.is_met(&sites, &one_each) {
             true => MOMENT,
             false => PROBE,
         };
@@ -221,6 +235,7 @@ impl Inner {
         let site = |server: &Arc<StorageServer>| Site {
             server: server.id(),
             domain: server.domain().to_owned(),
+            weight: server.weight(),
             is_up: !self.health.is_down(server.name()) && server.refusal().is_none(),
         };
         self.servers.iter().map(site).collect()
@@ -235,48 +250,19 @@ impl Inner {
         }
     }
 
-    /// The layout of a stream that holds `length` bytes of content.
-    fn layout(&self, length: u64, manifest: &[u8]) -> Result<Layout> {
-        let manifest_length =
-            u32::try_from(manifest.len()).map_err(|e| ArrayError::Task(e.to_string()))?;
-        Ok(Layout {
-            geometry: self.geometry,
-            segment_size: self.segment_size,
-            padded: self.padding.padded(length),
-            manifest_length,
-        })
-    }
-
-    /// Returns the length of each share of an extent, in bytes. It includes the manifest, whose
-    /// length follows from the file's name and the extent's place.
-    fn share_length(&self, file: &Described, at: Place, length: u64) -> Result<u64> {
-        let manifest = Manifest::of_extent(file, at, length, [0; 32]).encode()?;
-        Ok(self.layout(length, &manifest)?.share_length())
-    }
-
     /// Returns the bytes of all shares of a file's extents behind the first.
-    fn later_extents(&self, file: &Described, size: u64) -> Result<u64> {
+    fn later_extents(&self, class: &OpenClass, file: &Described, size: u64) -> Result<u64> {
         let later = size.saturating_sub(self.extent_size);
         if later == 0 {
             return Ok(0);
         }
         let (whole, rest) = (later / self.extent_size, later % self.extent_size);
-        let each = self.share_length(file, FURTHEST, self.extent_size)?;
+        let each = share_length(class, file, FURTHEST, self.extent_size)?;
         let mut bytes = each.saturating_mul(whole);
         if rest > 0 {
-            bytes = bytes.saturating_add(self.share_length(file, FURTHEST, rest)?);
+            bytes = bytes.saturating_add(share_length(class, file, FURTHEST, rest)?);
         }
-        Ok(bytes.saturating_mul(self.servers.len() as u64))
-    }
-
-    /// Returns the most bytes that an upload holds: pieces that wait for its clouds, and the chunks
-    /// of its writers.
-    fn held_by_upload(&self, share_length: Option<u64>) -> u64 {
-        let (n, share_length) = (self.servers.len(), share_length.unwrap_or(u64::MAX));
-        let block = u64::from(self.segment_size).div_ceil(u64::from(self.geometry.k));
-        // The batch that is being coded, those that wait, and the one that a writer takes.
-        let batches = (BATCH * (QUEUE + 2)) as u64 * block;
-        held_by_writers(n, share_length) + n as u64 * share_length.min(batches)
+        Ok(bytes.saturating_mul(class.class.geometry.n.into()))
     }
 
     /// Stores a content extent by extent. An empty content is one extent, too. Returns the hash of
@@ -285,7 +271,7 @@ impl Inner {
         &self,
         file: &Described,
         mut ingest: Ingest<S>,
-        (size, account): (Option<u64>, AccountId),
+        (class, size, account): (&OpenClass, Option<u64>, AccountId),
         transfer: &Transfer,
         allocated: &mut Allocated,
     ) -> Result<(Hash, Vec<NewExtent>)>
@@ -308,19 +294,19 @@ impl Inner {
             };
             let index = StorageIndex::random().map_err(|_| ArrayError::Randomness)?;
             let sites = self.sites();
-            let (homes, spots) = self.rule().plan(index, &sites);
+            let (homes, spots) = class.class.rule().plan(index, &sites);
             let targets = self.targets(&spots);
             let share_length = match length {
                 Some(length) => {
                     let is_last = size == Some(at.offset + length);
-                    Some(self.share_length(file, Place { is_last, ..at }, length)?)
+                    Some(share_length(class, file, Place { is_last, ..at }, length)?)
                 }
                 None => None,
             };
             let reserve = share_length.unwrap_or(0);
             // The quota must have room for the whole file, not only for its first extent.
             let later = match size {
-                Some(size) if at.position == 0 => self.later_extents(file, size)?,
+                Some(size) if at.position == 0 => self.later_extents(class, file, size)?,
                 _ => 0,
             };
             self.catalog
@@ -328,6 +314,7 @@ impl Inner {
                 .await?;
             allocated.push((index, targets));
             let streaming = Streaming {
+                class,
                 index,
                 at,
                 share_length,
@@ -354,7 +341,7 @@ impl Inner {
     async fn store_stream<S, E>(
         &self,
         file: &Described,
-        streaming: Streaming,
+        streaming: Streaming<'_>,
         ingest: &mut Ingest<S>,
         mut hashers: Hashers,
         (transfer, allocated): (&Transfer, &mut Allocated),
@@ -364,6 +351,7 @@ impl Inner {
         E: std::fmt::Display,
     {
         let Streaming {
+            class,
             index,
             at,
             share_length,
@@ -376,27 +364,27 @@ impl Inner {
             array: self.keyring.array,
             index,
             share: ShareNum(0),
-            geometry: self.geometry,
+            geometry: class.class.geometry,
             role: Role::File,
-            segment_size: self.segment_size,
+            segment_size: class.class.segment_size,
             may_ignore: 0,
         };
         let key = stream_key()?;
         let sealer = Sealer::new(&key, &self.keyring.array, index, Role::File);
-        let mut encoder = Encoder::new(self.codec.clone(), sealer, header);
+        let mut encoder = Encoder::new(class.codec.clone(), sealer, header);
         let mut uploads = ShareUploads::begin(
             index,
             &self.servers,
             (sites.clone(), &spots),
             share_length,
-            (self.rule(), self.patience),
+            (class.class.rule(), self.patience),
             Watching {
                 takes_sample: |server: &StorageServer| self.health.takes_sample(server.name()),
                 transfer,
             },
         );
 
-        let segment_size = self.segment_size as usize;
+        let segment_size = class.class.segment_size as usize;
         let (mut length, mut padding, mut is_at_end) = (0_u64, 0_u64, false);
         while !is_at_end || padding > 0 {
             let mut batch = Vec::new();
@@ -406,7 +394,7 @@ impl Inner {
                 length += batch.iter().map(|s| s.len() as u64).sum::<u64>();
                 is_at_end = length == self.extent_size || ingest.has_ended().await?;
                 if is_at_end {
-                    padding = self.padding.padded(length) - length;
+                    padding = class.class.padding.padded(length) - length;
                 }
             }
             let work = move || {
@@ -425,7 +413,7 @@ impl Inner {
         };
         let content_hash = hashers.of_extent();
         let manifest = Manifest::of_extent(file, at, length, content_hash).encode()?;
-        let layout = self.layout(length, &manifest)?;
+        let layout = class.class.layout(length, &manifest)?;
         let ended = tokio::task::spawn_blocking(move || encoder.finish(&manifest)).await??;
         uploads.send(ended.pieces).await?;
         // What the key proves is known now.
@@ -456,6 +444,7 @@ impl Inner {
             self.health.failed(&failed.cloud, Work::Storing, text);
         }
         let completing = Completing {
+            class,
             header,
             layout,
             trailer,
@@ -474,7 +463,8 @@ impl Inner {
                 placements: Vec::new(),
             },
             length,
-            lacking: self.lacking(&homes, &stored, &failed),
+            class: class.name.clone(),
+            lacking: self.lacking(class.class.rule(), &homes, &stored, &failed),
             homes: homes.iter().map(|site| sites[*site].server).collect(),
             targets: allocated
                 .iter()
@@ -500,7 +490,7 @@ impl Inner {
         allocated: &mut Allocated,
     ) -> Result<Vec<(Spot, Stored)>> {
         let spots: Vec<Spot> = stored.iter().map(|(spot, _)| *spot).collect();
-        let (rule, mut wanted) = (self.rule(), spots.clone());
+        let (rule, mut wanted) = (stream.class.class.rule(), spots.clone());
         let (missing, on) = (rule.missing(&spots), sites_of(&spots));
         if !rule.add_seconds(stream.sites, &mut wanted, missing, &on) {
             return Err(too_few(rule, &spots, failed));
@@ -521,7 +511,7 @@ impl Inner {
             ShareReader::new(server, header, stream.layout, root, Transfer::default())
         });
         let rebuild = Rebuild {
-            codec: self.codec.clone(),
+            codec: stream.class.codec.clone(),
             sources: sources.collect(),
             header: stream.header,
             layout: stream.layout,
@@ -572,12 +562,13 @@ impl Inner {
     /// Returns the shares that a stream lacks, with the reasons.
     fn lacking(
         &self,
+        rule: Rule,
         homes: &[usize],
         stored: &[(Spot, Stored)],
         failed: &[Failed],
     ) -> Vec<Lacking> {
         let spots: Vec<Spot> = stored.iter().map(|(spot, _)| *spot).collect();
-        let lacking = self.rule().missing(&spots).into_iter().map(|share| {
+        let lacking = rule.missing(&spots).into_iter().map(|share| {
             let cloud = homes
                 .get(usize::from(share.0))
                 .map_or("", |site| self.servers[*site].name());
@@ -607,17 +598,33 @@ impl Inner {
     fn targets(&self, spots: &[Spot]) -> Vec<Target> {
         spots.iter().map(|spot| self.target(spot)).collect()
     }
+}
 
-    pub(crate) fn rule(&self) -> Rule {
-        Rule {
-            geometry: self.geometry,
-            survive: self.survive,
-        }
-    }
+/// Returns the length of each share of an extent, in bytes. It includes the manifest, whose length
+/// follows from the file's name and the extent's place.
+fn share_length(class: &OpenClass, file: &Described, at: Place, length: u64) -> Result<u64> {
+    let manifest = Manifest::of_extent(file, at, length, [0; 32]).encode()?;
+    Ok(class.class.layout(length, &manifest)?.share_length())
+}
+
+/// Returns the most bytes that an upload holds: pieces that wait for its clouds, and the chunks of
+/// its writers.
+fn held_by_upload(class: &OpenClass, share_length: Option<u64>) -> u64 {
+    let Class {
+        geometry: Geometry { k, n },
+        segment_size,
+        ..
+    } = class.class;
+    let share_length = share_length.unwrap_or(u64::MAX);
+    let block = u64::from(segment_size).div_ceil(k.into());
+    // The batch that is being coded, those that wait, and the one that a writer takes.
+    let batches = (BATCH * (QUEUE + 2)) as u64 * block;
+    held_by_writers(n.into(), share_length) + u64::from(n) * share_length.min(batches)
 }
 
 /// A stream whose shares were sent.
 struct Completing<'a> {
+    class: &'a OpenClass,
     header: Header,
     layout: Layout,
     /// The trailer, without the hashes of a share's pages.
@@ -649,7 +656,8 @@ fn pad(batch: &mut Vec<Vec<u8>>, segment_size: usize, padding: u64) -> u64 {
 }
 
 /// A stream that is about to be stored.
-struct Streaming {
+struct Streaming<'a> {
+    class: &'a OpenClass,
     index: StorageIndex,
     at: Place,
     /// Bytes of each share, if they are known.

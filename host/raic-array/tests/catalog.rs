@@ -39,7 +39,7 @@ async fn put_with(
 async fn buckets_are_apart_and_only_empty_ones_go() {
     let rig = Rig::new(4);
     let array = rig.open().await;
-    array.create_bucket("photos").await.unwrap();
+    array.create_bucket("photos", None).await.unwrap();
     put(&array, "file", content(10)).await.unwrap();
     put_with(&array, &in_bucket("photos", "file"), PutOptions::default())
         .await
@@ -53,9 +53,9 @@ async fn buckets_are_apart_and_only_empty_ones_go() {
     assert_eq!(get(&array, "file", None).await.unwrap(), content(10));
 
     let kind = |refused: Result<(), ArrayError>| refused.unwrap_err();
-    let refused = kind(array.create_bucket("photos").await);
+    let refused = kind(array.create_bucket("photos", None).await);
     assert!(matches!(refused, ArrayError::BucketExists(_)), "{refused}");
-    let refused = kind(array.create_bucket("Photos").await);
+    let refused = kind(array.create_bucket("Photos", None).await);
     assert!(
         matches!(refused, ArrayError::BucketName { .. }),
         "{refused}"
@@ -121,7 +121,7 @@ async fn copies_share_what_is_stored_and_it_goes_with_the_last() {
         ..Rig::new(4)
     };
     let array = rig.open().await;
-    array.create_bucket("other").await.unwrap();
+    array.create_bucket("other", None).await.unwrap();
     put(&array, "file", content(10_000)).await.unwrap();
     let objects = rig.objects();
     let copy = in_bucket("other", "copy");

@@ -366,3 +366,118 @@ async fn a_rotation_with_two_clouds_down_stops_no_write() {
     };
     settle(|| (0..4).filter(|cloud| copies(*cloud)).count() == 4).await;
 }
+
+/// Stores files over more clouds than they have shares. The loss of any two clouds costs no file.
+#[tokio::test]
+async fn with_more_clouds_than_shares_each_file_lies_on_some_of_them() {
+    let mut rig = Rig::new(6);
+    rig.shares = Some(4);
+    let array = rig.open().await;
+    let mut used = BTreeMap::new();
+    for i in 0..24 {
+        let name = format!("file-{i}");
+        put(&array, &name, content(30_000 + i)).await.unwrap();
+        let file = array.stat(&named(&name)).await.unwrap();
+        let counts = counts(&file);
+        assert_eq!((counts.len(), distinct(&file)), (4, 4), "{counts:?}");
+        assert!(file.lacking.is_empty());
+        for cloud in counts.keys() {
+            *used.entry((*cloud).to_owned()).or_insert(0) += 1;
+        }
+    }
+    assert_eq!(used.len(), 6, "every cloud has some: {used:?}");
+    // A cloud that is down takes no share, and no second share is needed: there are others.
+    rig.clouds[0].set(down());
+    for _ in 0..20 {
+        put(&array, "while down", content(30_000)).await.unwrap();
+    }
+    let file = array.stat(&named("while down")).await.unwrap();
+    let now = counts(&file);
+    assert_eq!((now.len(), now.get("c0")), (4, None), "{now:?}");
+    rig.clouds[1].set(down());
+    for i in 0..24 {
+        let name = format!("file-{i}");
+        assert_eq!(get(&array, &name, None).await.unwrap(), content(30_000 + i));
+    }
+}
+
+/// With fewer clouds than shares, what would be on the clouds that are lacking lies beside others.
+#[tokio::test]
+async fn with_fewer_clouds_than_shares_a_file_survives_what_it_should() {
+    for clouds in [2, 3] {
+        let mut rig = Rig::new(clouds);
+        rig.shares = Some(4);
+        let array = rig.open().await;
+        put(&array, "file", content(30_000)).await.unwrap();
+        let file = array.stat(&named("file")).await.unwrap();
+        assert_eq!(counts(&file).len(), clouds);
+        for lost in 0..clouds {
+            let sound = FaultPlan::default();
+            rig.clouds.iter().for_each(|cloud| cloud.set(sound.clone()));
+            rig.clouds[lost].set(down());
+            assert_eq!(get(&array, "file", None).await.unwrap(), content(30_000));
+        }
+    }
+    let mut rig = Rig::new(1);
+    rig.shares = Some(4);
+    let refused = rig.open_with(2, rig.keyring.clone()).await.unwrap_err();
+    assert!(
+        matches!(refused, ArrayError::ClassImpossible { clouds: 1, .. }),
+        "{refused}"
+    );
+}
+
+#[tokio::test]
+async fn a_file_has_the_class_of_its_request_or_else_of_its_bucket() {
+    let mut rig = Rig::new(4);
+    rig.classes.insert("whole".to_owned(), (1, 3));
+    rig.classes.insert("thin".to_owned(), (3, 4));
+    let array = rig.open().await;
+    array.create_bucket("copies", Some("whole")).await.unwrap();
+    let unknown = array
+        .create_bucket("others", Some("fat"))
+        .await
+        .unwrap_err();
+    assert!(matches!(unknown, ArrayError::NoSuchClass(name) if name == "fat"));
+    let buckets = array.buckets().await.unwrap();
+    let classes: Vec<_> = buckets
+        .iter()
+        .map(|b| (&*b.name, b.class.as_deref()))
+        .collect();
+    assert_eq!(classes, [("copies", Some("whole")), ("files", None)]);
+    let store = async |bucket: &str, class: Option<&str>| {
+        let mut name = named("file");
+        name.bucket = bucket.to_owned();
+        let options = PutOptions {
+            class: class.map(str::to_owned),
+            ..PutOptions::default()
+        };
+        let piece = stream::iter([Ok::<_, String>(content(90_000))]);
+        array.put(&name, piece, options).await
+    };
+    // What the clouds hold says how a file was stored.
+    store("files", None).await.unwrap();
+    array.remove(&named("file")).await.unwrap();
+    settle(|| rig.objects() == 0).await;
+    let held = rig.stored();
+    for (bucket, class, times) in [
+        ("files", None, 2.0),
+        ("copies", None, 3.0),
+        ("copies", Some("thin"), 4.0 / 3.0),
+        ("files", Some("whole"), 3.0),
+    ] {
+        let file = store(bucket, class).await.unwrap();
+        let factor = (rig.stored() - held) as f64 / 90_000.0;
+        assert!(
+            (times..times * 1.2).contains(&factor),
+            "{bucket} {class:?}: {factor}"
+        );
+        assert!(file.lacking.is_empty());
+        let mut name = named("file");
+        name.bucket = bucket.to_owned();
+        array.remove(&name).await.unwrap();
+        settle(|| rig.objects() == 0).await;
+    }
+    let refused = store("files", Some("fat")).await.unwrap_err();
+    assert!(matches!(refused, ArrayError::NoSuchClass(_)), "{refused}");
+}

@@ -20,6 +20,9 @@ pub(crate) enum BucketCommand {
     Create {
         /// The name: 3 to 63 of a-z, 0-9, dots and hyphens
         name: String,
+        /// The class of its files, as in config.toml
+        #[arg(long)]
+        class: Option<String>,
     },
     /// Lists buckets, with the number and the bytes of their files
     List,
@@ -45,13 +48,21 @@ pub(crate) async fn run(home: &Home, json: bool, command: BucketCommand) -> Outc
                 let files = counted(bucket.files, "file");
                 let created = when(bucket.created_ms);
                 let (size, name) = (bytes(bucket.bytes), bucket.name);
-                say!("{size:>11}  {files:>12}  {created}  {name}");
+                let class = bucket
+                    .class
+                    .map_or(String::new(), |class| format!("  (class {class})"));
+                say!("{size:>11}  {files:>12}  {created}  {name}{class}");
             }
             Ok(())
         }
-        BucketCommand::Create { name } => {
+        BucketCommand::Create { name, class } => {
+            let query = match class {
+                Some(class) => format!("?class={}", encode(&class)),
+                None => String::new(),
+            };
+            let path = format!("{}{query}", path(&name));
             Client(home)
-                .send(Method::PUT, &path(&name), &[], nothing())
+                .send(Method::PUT, &path, &[], nothing())
                 .await?;
             match json {
                 true => print_json(&json!({"bucket": name, "created": true})),

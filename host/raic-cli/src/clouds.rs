@@ -17,7 +17,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 use raic_array::Keyring;
 use raic_cloud::{Cloud, ErrorKind, ObjectKey, Payload, WriteMode, collect_body};
-use raic_gateway::wire::{Code, GoneCloud, Status, Traffic};
+use raic_gateway::wire::{ClassStatus, Code, GoneCloud, Status, Traffic};
 use raic_storage::{
     Backend, Identity, IssuedRuns, Owner, Ownership, Pins, Run, ServerId, StorageIndex,
 };
@@ -481,10 +481,13 @@ async fn add(home: &Home, json: bool, arguments: AddArguments) -> Outcome {
         if let Some(array) = &config.array
             && arguments.replace.is_none()
         {
-            let (k, n) = (array.k, config.clouds.len());
+            let classes = config.classes(array).map_err(failed)?;
+            let (name, class) = classes.default();
             say!(
-                "the array has one cloud more, so new files are {k}-of-{n}; with --replace, a \
-                 cloud takes the place of another"
+                "the array has {} now. The {} shares of each new file are spread over them; the \
+                 class {name:?} in config.toml says how many there are",
+                counted(config.clouds.len() as u64, "cloud"),
+                class.geometry.n
             );
         }
     }
@@ -744,7 +747,20 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
     if status.n == 0 {
         say!("array      none: storage servers for Tahoe-LAFS alone");
     } else {
-        say!("array      {}-of-{}", status.k, status.n);
+        for class in &status.classes {
+            let ClassStatus {
+                name,
+                is_default,
+                k,
+                n,
+                ..
+            } = class;
+            match (status.classes.len(), is_default) {
+                (1, _) => say!("array      {k}-of-{n}"),
+                (_, true) => say!("class      {name}: {k}-of-{n} (the default)"),
+                (_, false) => say!("class      {name}: {k}-of-{n}"),
+            }
+        }
         say!(
             "files      {} ({})",
             status.files,

@@ -5,6 +5,7 @@ use std::{
     env,
     io::Read as _,
     net::SocketAddr,
+    num::NonZeroU16,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -14,7 +15,8 @@ use std::{
 
 use bytesize::ByteSize;
 use parking_lot::Mutex;
-use raic_storage::{ChunkBudget, Expiry, GracePeriods, Moment};
+use raic_array::{ArrayError, Class, Classes, Geometry, STANDARD_CLASS, format::MAX_SEGMENT};
+use raic_storage::{ChunkBudget, Expiry, GracePeriods, Moment, Weight};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -29,8 +31,11 @@ const COMMAND: Duration = Duration::from_secs(30);
 /// How long a credential's command may take to end after it has printed everything.
 const CLOSING: Duration = Duration::from_secs(2);
 
-/// Most clouds that an array can have: one for each share.
+/// Most clouds that can be served.
 const MOST_CLOUDS: usize = 32;
+
+/// The smallest segment that a class may have, in bytes.
+const LEAST_SEGMENT: u64 = 4 << 10;
 
 /// The largest size that may be set, in bytes.
 const MOST_BYTES: u64 = i64::MAX as u64;
@@ -40,13 +45,24 @@ pub(crate) const EXAMPLE: &str = r#"# RAIC's configuration. The daemon reads it 
 # that change it, such as `raic cloud add`.
 
 [array]
-# RAIC cuts every file into n shares, one for each cloud below. Any k of them give the file back.
-# A write is acknowledged if the file survives the loss of `survive` more clouds than are down
-# already, or if every cloud took its share.
+# default_class = "standard"  # the class of files whose bucket and `raic put --class` name none
+
+# A class says how files are stored. RAIC cuts each file into n shares, on n of the clouds below,
+# and any k of them give the file back. A write is acknowledged if the file survives the loss of
+# any n-k clouds, those counted that are down already, and of `survive` more failure domains.
+# A file keeps what it was stored with: a change here changes new files only.
+[classes.standard]
 k = 2
+n = 4
 survive = 1
 # padding = "padme"           # hides exact lengths from the clouds, for up to 12 % more space;
 #                             # "none" is the default
+# segment_size = "128 KiB"    # what is sealed and coded at once, up to 4 MiB; the default
+#
+# Another class, for what is large and seldom read. `raic bucket create archive --class cold`
+# [classes.cold]
+# k = 6
+# n = 9
 
 [storage]
 # These settings apply to all clouds. The values are the defaults.
@@ -70,7 +86,7 @@ survive = 1
 # signed_by = ["RWQ.."]       # public keys of minisign: only a connector that one of them signed
 #                             # (FILE.minisig) can be approved
 
-# As many clouds as the array has shares: the number of clouds is the n of k-of-n. These four are
+# The clouds: as many as a class has shares, or more. Each file lies on n of them. These four are
 # folders of this home. A file stored here survives the loss of any two folders, but not of the
 # disk. Replace them by your clouds before you store files that you want to keep.
 [clouds.local-1]
@@ -79,6 +95,7 @@ path = "clouds/1"             # below the home, unless it begins with /
 # reserved_space = "10 GiB"   # room on the disk that RAIC leaves to other programs
 # read_only = true            # the daemon writes and deletes nothing there
 # domain = "this-disk"        # clouds of one domain fail together; unset: each cloud by itself
+# weight = 100                # how many shares it gets beside the other clouds; 100 is the default
 
 [clouds.local-2]
 backend = "disk"
@@ -117,6 +134,8 @@ path = "clouds/4"
 pub(crate) struct Config {
     /// `None` if there are no files, and the daemon serves Tahoe-LAFS clients alone.
     pub(crate) array: Option<ArraySection>,
+    #[serde(default)]
+    pub(crate) classes: BTreeMap<String, ClassSection>,
     pub(crate) tahoe: Option<TahoeSection>,
     #[serde(default)]
     pub(crate) storage: StorageSection,
@@ -189,14 +208,92 @@ fn is_location(text: &str) -> bool {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ArraySection {
-    pub(crate) k: u8,
-    #[serde(default = "one")]
-    pub(crate) survive: usize,
-    #[serde(default)]
-    pub(crate) padding: PaddingSetting,
+    default_class: Option<String>,
+    /// These three stood here once, and are settings of a class.
+    k: Option<toml::Value>,
+    survive: Option<toml::Value>,
+    padding: Option<toml::Value>,
 }
 
-/// The setting `padding` of the array.
+impl ArraySection {
+    /// Refuses the settings that are a class's, and shows what to write instead.
+    fn check(&self, clouds: usize) -> Result<(), String> {
+        if self.k.is_none() && self.survive.is_none() && self.padding.is_none() {
+            return Ok(());
+        }
+        let shown = |name: &str, value: &Option<toml::Value>, default: Option<String>| {
+            // What is no number or known word is not repeated: it may be a secret.
+            let value = match value {
+                Some(toml::Value::Integer(number)) => Some(number.to_string()),
+                Some(toml::Value::String(word)) if word == "padme" || word == "none" => {
+                    Some(format!("{word:?}"))
+                }
+                _ => default,
+            };
+            value.map_or(String::new(), |value| format!("    {name} = {value}\n"))
+        };
+        Err(format!(
+            "array: k, survive and padding are settings of a class now. Write this instead, with \
+             nothing else in [array]:\n\n    [array]\n\n    [classes.{STANDARD_CLASS}]\n{}    n = \
+             {}\n{}{}",
+            shown("k", &self.k, Some("2".to_owned())),
+            clouds.max(2),
+            shown("survive", &self.survive, Some("1".to_owned())),
+            shown("padding", &self.padding, None),
+        ))
+    }
+}
+
+/// A section `[classes.NAME]`: how files are stored.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ClassSection {
+    pub(crate) k: u8,
+    n: u8,
+    #[serde(default = "one")]
+    survive: usize,
+    #[serde(default)]
+    padding: PaddingSetting,
+    #[serde(default = "segment_size", deserialize_with = "size")]
+    segment_size: ByteSize,
+}
+
+impl ClassSection {
+    fn class(&self, name: &str) -> Result<Class, String> {
+        let Self { k, n, survive, .. } = *self;
+        let geometry = Geometry { k, n };
+        if !(1..n).contains(&k) || !geometry.is_possible() {
+            return Err(format!(
+                "classes.{name}: k = {k} of n = {n} shares: k must be 1 or more, and less than n, \
+                 which must be {MOST_CLOUDS} at most"
+            ));
+        }
+        let lost = usize::from(n - k);
+        if survive > lost {
+            return Err(format!(
+                "classes.{name}: survive = {survive}: {k}-of-{n} survives the loss of {lost} clouds \
+                 at most"
+            ));
+        }
+        let sizes = LEAST_SEGMENT..=u64::from(MAX_SEGMENT);
+        let segment_size = match u32::try_from(self.segment_size.as_u64()) {
+            Ok(size) if sizes.contains(&size.into()) => size,
+            _ => {
+                return Err(format!(
+                    "classes.{name}: segment_size must be from 4 KiB to 4 MiB"
+                ));
+            }
+        };
+        Ok(Class {
+            geometry,
+            survive,
+            padding: self.padding.into(),
+            segment_size,
+        })
+    }
+}
+
+/// The setting `padding` of a class.
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum PaddingSetting {
@@ -212,6 +309,10 @@ impl From<PaddingSetting> for raic_array::Padding {
             PaddingSetting::Padme => Self::Padme,
         }
     }
+}
+
+fn segment_size() -> ByteSize {
+    ByteSize::b(Class::SEGMENT_SIZE.into())
 }
 
 fn one() -> usize {
@@ -336,6 +437,7 @@ pub(crate) enum CloudSection {
         #[serde(default)]
         read_only: bool,
         domain: Option<String>,
+        weight: Option<NonZeroU16>,
     },
     /// The daemon's memory: everything is gone when it ends. For tests.
     Memory {
@@ -368,6 +470,8 @@ pub(crate) enum CloudSection {
         read_only: bool,
         /// Name of a group of clouds that fail together; `None` if the cloud fails by itself.
         domain: Option<String>,
+        /// How many shares the cloud gets beside the others.
+        weight: Option<NonZeroU16>,
     },
 }
 
@@ -428,26 +532,53 @@ impl Config {
                  a test, set volatile = true there"
             ));
         }
-        let k = usize::from(array.k);
-        if (1..n).contains(&k) && n <= MOST_CLOUDS {
-            return match array.survive {
-                survive if survive <= n - k => Ok(()),
-                survive => Err(format!(
-                    "array.survive = {survive}: {k}-of-{n} survives the loss of {} clouds at most",
-                    n - k
-                )),
-            };
+        if n > MOST_CLOUDS {
+            return Err(format!(
+                "{n} clouds: an array can have {MOST_CLOUDS} at most"
+            ));
         }
-        Err(format!(
-            "array.k = {k} of {n} clouds: k must be 1 or more, and less than the number of clouds, \
-             which must be {MOST_CLOUDS} at most"
-        ))
+        let domains = self.clouds.iter();
+        let domains = domains.map(|(name, cloud)| cloud.domain().unwrap_or(name).clone());
+        let domains: Vec<String> = domains.collect();
+        let classes = self.classes(array)?;
+        let impossible = classes
+            .all()
+            .find(|(_, class)| !class.is_possible_on(&domains));
+        match impossible {
+            None => Ok(()),
+            Some((name, class)) => {
+                let Geometry { k, n: shares } = class.geometry;
+                Err(format!(
+                    "classes.{name}: {k}-of-{shares} with survive = {} on {n} clouds could store no \
+                     file that survives what it should: add clouds, or lower k or survive",
+                    class.survive
+                ))
+            }
+        }
+    }
+
+    /// Makes the classes of the array.
+    pub(crate) fn classes(&self, array: &ArraySection) -> Result<Classes, String> {
+        let classes = self.classes.iter();
+        let classes = classes.map(|(name, section)| Ok((name.clone(), section.class(name)?)));
+        let classes = classes.collect::<Result<_, String>>()?;
+        let default = array.default_class.as_deref().unwrap_or(STANDARD_CLASS);
+        Classes::new(classes, default).map_err(|e| match e {
+            ArrayError::NoSuchClass(name) => format!(
+                "there is no section [classes.{name}], and it is the class of files that name none; \
+                 add it, or set default_class in [array]"
+            ),
+            e => e.to_string(),
+        })
     }
 
     /// Parses a configuration. Paths in it are below `home`, unless they begin with `/`.
     pub(crate) fn parse(text: &str, home: &Path) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|e| described(text, &e))?;
         config.storage.expiry()?;
+        if let Some(array) = &config.array {
+            array.check(config.clouds.len())?;
+        }
         if let Some(tahoe) = &config.tahoe {
             tahoe.check()?;
             let unknown = |name: &&String| !config.clouds.contains_key(*name);
@@ -534,6 +665,10 @@ fn in_plain_words(message: &str) -> String {
         ("unknown field", "unknown key"),
         ("missing field", "missing key"),
         ("expected u8", "expected a whole number from 0 to 255"),
+        (
+            "expected a nonzero u16",
+            "expected a whole number from 1 to 65535",
+        ),
         ("expected u32", "expected a whole number, 0 or more"),
         ("expected u64", "expected a whole number, 0 or more"),
         ("expected a string", "expected a text in quotes"),
@@ -552,6 +687,10 @@ fn in_plain_words(message: &str) -> String {
             "expected one of file, env and command, such as { file = \"secrets/amazon.json\" }",
         ),
         ("expected struct ArraySection", "expected a table, [array]"),
+        (
+            "expected struct ClassSection",
+            "expected a table, [classes.NAME]",
+        ),
         ("expected struct TahoeSection", "expected a table, [tahoe]"),
         (
             "invalid socket address syntax",
@@ -589,6 +728,16 @@ impl CloudSection {
     pub(crate) fn domain(&self) -> Option<&String> {
         match self {
             Self::Disk { domain, .. } | Self::Cloud { domain, .. } => domain.as_ref(),
+            Self::Memory { .. } | Self::Null { .. } => None,
+        }
+    }
+
+    /// How many shares the cloud gets beside the others, if it is set.
+    pub(crate) fn weight(&self) -> Option<Weight> {
+        match self {
+            Self::Disk { weight, .. } | Self::Cloud { weight, .. } => {
+                weight.and_then(|weight| Weight::new(weight.get()))
+            }
             Self::Memory { .. } | Self::Null { .. } => None,
         }
     }
@@ -785,12 +934,67 @@ mod tests {
         let config = parse(EXAMPLE).unwrap();
         assert_eq!(
             (
-                config.array.as_ref().unwrap().k,
-                config.array.as_ref().unwrap().survive,
+                config.classes[STANDARD_CLASS].k,
+                config.classes[STANDARD_CLASS].survive,
                 config.clouds.len()
             ),
             (2, 1, 4)
         );
+    }
+
+    #[test]
+    fn settings_of_a_class_in_the_array_are_refused_with_what_to_write() {
+        let old =
+            "[array]\nk = 3\npadding = \"padme\"\n[clouds.a]\nbackend = \"disk\"\npath = \"a\"";
+        let told = parse(old).unwrap_err();
+        let (_, text) = told.split_once("\n\n").unwrap();
+        let text = text.replace("n = 2", "n = 4");
+        let cloud = |i| format!("[clouds.c{i}]\nbackend = \"disk\"\npath = \"{i}\"\n");
+        let clouds: String = (0..4).map(cloud).collect();
+        let config = parse(&format!("{text}{clouds}")).unwrap();
+        config.require_geometry().unwrap();
+        let classes = config.classes(config.array.as_ref().unwrap()).unwrap();
+        let (name, class) = classes.default();
+        assert_eq!(
+            (name, class.geometry, class.survive),
+            ("standard", Geometry { k: 3, n: 4 }, 1)
+        );
+        assert_eq!(class.padding, raic_array::Padding::Padme);
+        let secret = parse("[array]\nk = \"SECRET\"").unwrap_err();
+        assert!(!secret.contains("SECRET"), "{secret}");
+    }
+
+    #[test]
+    fn classes_that_can_store_nothing_are_refused() {
+        let refused = |class: &str, clouds: usize| {
+            let cloud = |i| format!("[clouds.c{i}]\nbackend = \"disk\"\npath = \"{i}\"\n");
+            let clouds: String = (0..clouds).map(cloud).collect();
+            let config = parse(&format!("[array]\n{class}\n{clouds}"));
+            config.and_then(|config| config.require_geometry()).err()
+        };
+        let standard = "[classes.standard]\nk = 2\nn = 4";
+        for clouds in [2, 3, 4, 9] {
+            assert_eq!(refused(standard, clouds), None, "{clouds}");
+        }
+        let cold = |rest: &str| format!("{standard}\n[classes.cold]\n{rest}");
+        for (class, clouds, says) in [
+            (standard.to_owned(), 1, "on 1 clouds"),
+            (standard.to_owned(), 33, "32 at most"),
+            (String::new(), 4, "[classes.standard]"),
+            (cold("k = 4\nn = 4"), 4, "less than n"),
+            (cold("k = 0\nn = 4"), 4, "1 or more"),
+            (cold("k = 2\nn = 33"), 4, "32 at most"),
+            (cold("k = 3\nn = 4\nsurvive = 2"), 4, "1 clouds at most"),
+            (
+                cold("k = 2\nn = 4\nsegment_size = \"1 KiB\""),
+                4,
+                "segment_size",
+            ),
+            (cold("k = 6\nn = 9\nsurvive = 3"), 3, "classes.cold"),
+        ] {
+            let told = refused(&class, clouds).unwrap_or_default();
+            assert!(told.contains(says), "{class} on {clouds}: {told}");
+        }
     }
 
     #[test]
@@ -807,7 +1011,10 @@ mod tests {
             .filter(|line| !line.contains("env =") && !line.contains("command ="))
             .filter(|line| line.contains('=') || line.starts_with('['))
             .collect();
-        let config = parse(&format!("[array]\nk = 1\n{text}")).unwrap();
+        let config = parse(&format!(
+            "[array]\n[classes.standard]\nk = 1\nn = 2\n{text}"
+        ))
+        .unwrap();
         assert!(
             matches!(&config.clouds["amazon"], CloudSection::Cloud { connector, .. } if connector == "s3")
         );
@@ -827,7 +1034,7 @@ mod tests {
                 )
             };
             parse(&format!(
-                "[array]\nk = 1\n{}{}",
+                "[array]\n[classes.standard]\nk = 1\nn = 2\n{}{}",
                 cloud("one", one),
                 cloud("other", other)
             ))
@@ -867,7 +1074,12 @@ mod tests {
 
     #[test]
     fn errors_use_the_words_of_the_file() {
-        let error_of = |line: &str| parse(&format!("[array]\nk = 1\n{line}")).unwrap_err();
+        let error_of = |line: &str| {
+            parse(&format!(
+                "[array]\n[classes.standard]\nk = 1\nn = 2\n{line}"
+            ))
+            .unwrap_err()
+        };
         for (line, plain) in [
             ("survive = \"x\"", "a whole number"),
             ("survives = 1", "unknown key"),
@@ -903,10 +1115,10 @@ mod tests {
         ] {
             assert!(!error_of(line).contains("SECRET"), "{}", error_of(line));
         }
-        assert!(error_of("survive = \"x\"").starts_with("line 3, column 11: "));
+        assert!(error_of("survive = \"x\"").starts_with("line 5, column 11: "));
         assert!(error_of("[storage]\nspool = \"99999999999 GiB\"").contains("not a size"));
         assert!(
-            parse("[array]\nk = 300")
+            parse("[array]\n[classes.standard]\nk = 300")
                 .unwrap_err()
                 .contains("from 0 to 255")
         );
@@ -919,7 +1131,7 @@ mod tests {
                 format!("[clouds.{name}]\nbackend = \"disk\"\npath = {path:?}\n")
             };
             parse(&format!(
-                "[array]\nk = 1\n{}{}",
+                "[array]\n[classes.standard]\nk = 1\nn = 2\n{}{}",
                 cloud("one", one),
                 cloud("other", other)
             ))
@@ -940,8 +1152,8 @@ mod tests {
     #[test]
     fn what_is_misspelt_is_refused() {
         for text in [
-            "[array]\nk = 2\nsurvives = 1",
-            "[array]\nk = 2\n[clouds.a]\nbackend = \"dsk\"",
+            "[array]\n[classes.standard]\nk = 2\nn = 4\nsurvives = 1",
+            "[array]\n[classes.standard]\nk = 2\nn = 4\n[clouds.a]\nbackend = \"dsk\"",
             "array = 3",
             "[",
         ] {
@@ -964,9 +1176,9 @@ mod tests {
                 "{location}"
             );
         }
-        let twice = "[array]\nk = 1\n[clouds.a]\nbackend = \"disk\"\npath = \"x/\"\n[clouds.b]\nbackend = \"disk\"\npath = \"x\"";
+        let twice = "[array]\n[classes.standard]\nk = 1\nn = 2\n[clouds.a]\nbackend = \"disk\"\npath = \"x/\"\n[clouds.b]\nbackend = \"disk\"\npath = \"x\"";
         assert!(parse(twice).unwrap_err().contains("one place"));
-        let bad_name = "[array]\nk = 2\n[clouds.\"a/b\"]\nbackend = \"disk\"\npath = \"x\"";
+        let bad_name = "[array]\n[classes.standard]\nk = 2\nn = 4\n[clouds.\"a/b\"]\nbackend = \"disk\"\npath = \"x\"";
         assert!(parse(bad_name).unwrap_err().contains("a/b"));
     }
 }

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
-use raic_array::Geometry;
+use raic_array::{Class, Geometry};
 use serde_json::json;
 
 use crate::{
     config::Config,
-    error::Outcome,
+    error::{Failed, Outcome},
     files::print_json,
     home::Home,
     output::{say, tell},
@@ -31,20 +31,45 @@ pub(crate) fn run(home: &Home, json: bool, command: &ConfigCommand) -> Outcome {
         say!("config.toml is sound. It has no [array]: Tahoe-LAFS clients alone are served.");
         return Ok(());
     };
-    let n = u8::try_from(config.clouds.len()).unwrap_or(u8::MAX);
-    let geometry = Geometry { k: array.k, n };
-    let needed = geometry.least_clouds(array.survive);
-    let (k, lost) = (geometry.k, n - geometry.k);
-    let too_large = large_domains(&config, usize::from(lost));
+    let classes = config.classes(array).map_err(Failed::configuration)?;
+    let (default, _) = classes.default();
     if json {
-        return print_json(&json!({
-            "sound": true, "k": k, "n": n, "survive": array.survive, "needed": needed,
-            "domains_that_hold_too_much": too_large,
-        }));
+        let described = classes.all().map(|(name, class)| {
+            let Geometry { k, n } = class.geometry;
+            json!({
+                "name": name, "is_default": name == default, "k": k, "n": n,
+                "survive": class.survive, "needed": class.needed(),
+                "domains_that_hold_too_much": large_domains(&config, class),
+            })
+        });
+        let described: Vec<_> = described.collect();
+        return print_json(&json!({"sound": true, "classes": described}));
     }
     say!("config.toml is sound.");
+    for (name, class) in classes.all() {
+        let note = match name == default {
+            true => ", the default",
+            false => "",
+        };
+        say!("class {name}{note}:");
+        tell_class(class, config.clouds.len());
+        for (domain, clouds) in large_domains(&config, class) {
+            tell!(
+                "warning: {} are the failure domain {domain:?}: files of class {name} do not \
+                 survive its loss",
+                clouds.join(", ")
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Says what a class gives on a number of clouds.
+pub(crate) fn tell_class(class: Class, clouds: usize) {
+    let Geometry { k, n } = class.geometry;
+    let lost = n - k;
     say!(
-        "{k}-of-{n}: a file takes {:.2} times its size, and is read although any {} gone",
+        "  {k}-of-{n}: a file takes {:.2} times its size, and is read although any {} gone",
         f64::from(n) / f64::from(k),
         match lost {
             1 => "cloud is".to_owned(),
@@ -52,21 +77,22 @@ pub(crate) fn run(home: &Home, json: bool, command: &ConfigCommand) -> Outcome {
         }
     );
     say!(
-        "{} must work to store a file, which then survives the loss of {} more",
-        counted(needed as u64, "cloud"),
-        counted(array.survive as u64, "failure domain")
+        "  {} must work to store a file, which then survives the loss of {} more",
+        counted(class.needed() as u64, "cloud"),
+        counted(class.survive as u64, "failure domain")
     );
-    for (domain, clouds) in too_large {
-        tell!(
-            "warning: {} are the failure domain {domain:?}: files do not survive its loss",
-            clouds.join(", ")
+    if clouds < usize::from(n) {
+        say!(
+            "  there {} only {}: the shares that have none of their own lie beside others, as if \
+             a cloud were down",
+            if clouds == 1 { "is" } else { "are" },
+            counted(clouds as u64, "cloud")
         );
     }
-    Ok(())
 }
 
-/// Returns the failure domains with more clouds than may be lost.
-fn large_domains(config: &Config, lost: usize) -> BTreeMap<String, Vec<String>> {
+/// Returns the failure domains of which a file may have more shares than can be lost.
+fn large_domains(config: &Config, class: Class) -> BTreeMap<String, Vec<String>> {
     let mut domains: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for (name, section) in &config.clouds {
         let domain = section.domain().unwrap_or(name);
@@ -75,6 +101,12 @@ fn large_domains(config: &Config, lost: usize) -> BTreeMap<String, Vec<String>> 
             .or_default()
             .push(name.clone());
     }
-    domains.retain(|_, clouds| clouds.len() > lost);
+    // Homes are chosen in rounds: in each, every domain that has clouds left gives one.
+    let Geometry { k, n } = class.geometry;
+    let homes = |rounds: usize| domains.values().map(|c| c.len().min(rounds)).sum::<usize>();
+    let n_homes = usize::from(n).min(config.clouds.len());
+    let rounds = (1..=n_homes).find(|rounds| homes(*rounds) >= n_homes);
+    let (rounds, lost) = (rounds.unwrap_or(n_homes), usize::from(n - k));
+    domains.retain(|_, clouds| clouds.len().min(rounds) > lost);
     domains
 }

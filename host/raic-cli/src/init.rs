@@ -9,7 +9,8 @@ use raic_array::{Keyring, RecoveryKey};
 use serde_json::json;
 
 use crate::{
-    config::EXAMPLE,
+    config::{Config, EXAMPLE},
+    configuration::tell_class,
     error::{Failed, Outcome},
     files::print_json,
     home::{Home, private_file, private_folder, read},
@@ -65,6 +66,13 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     say!("Made a home in {}", home.path().display());
     say!("  configuration  {}", home.config().display());
     say!("  recovery key   {}", home.recovery_key().display());
+    say!("What its configuration gives, on the clouds that it has now (`raic config check`):");
+    let config = Config::load(home)?;
+    if let Some(array) = &config.array {
+        let classes = config.classes(array).map_err(Failed::configuration)?;
+        let (_, class) = classes.default();
+        tell_class(class, config.clouds.len());
+    }
     say!(
         "Move the recovery key to a safe place off this machine: it opens the copies of the keys on the clouds."
     );

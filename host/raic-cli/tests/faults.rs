@@ -226,7 +226,7 @@ fn a_home_that_is_damaged_is_told_and_left_as_it_is() {
         &rig,
         "config.toml",
         b"[array]\nk = 5",
-        &["config.toml", "array.k = 5 of 0 clouds"],
+        &["config.toml", "[classes.standard]", "k = 5"],
     );
     spoil(&rig, "config.toml", b"\xff\xfe", &["config.toml", "UTF-8"]);
     spoil(&rig, "secrets/keyring.json", b"{}", &["keyring.json"]);

@@ -344,7 +344,7 @@ fn a_cloud_with_shares_is_not_replaced_unless_forced() {
     for comment in [
         "# lease_expiry",
         "# signed_by",
-        "# As many clouds as the array has shares",
+        "# The clouds: as many as a class has shares",
         "# reserved_space",
     ] {
         assert!(
@@ -509,6 +509,7 @@ fn a_configuration_is_checked_without_a_daemon_and_says_what_it_gives() {
         "{}",
         told.errors
     );
-    fs::write(&file, text.replace("k = 2", "k = 4")).unwrap();
-    rig.raic(&["config", "check"]).fails(4, &["array.k = 4"]);
+    fs::write(&file, text.replace("\nk = 2", "\nk = 4")).unwrap();
+    rig.raic(&["config", "check"])
+        .fails(4, &["classes.standard", "k = 4 of n = 4"]);
 }

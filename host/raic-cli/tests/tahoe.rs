@@ -471,7 +471,11 @@ fn a_cloud_in_memory_serves_until_the_daemon_ends() {
     rig.raic(&["reload"]).fails(4, &["local-2", "has shares"]);
     assert_eq!(reads(&nurl(&rig, "local-2")), 200);
     // An array does not take clouds that forget, unless it is told to.
-    let array = fewer.replacen("[storage]", "[array]\nk = 2\n\n[storage]", 1);
+    let array = fewer.replacen(
+        "[storage]",
+        "[array]\n[classes.standard]\nk = 2\nn = 4\n\n[storage]",
+        1,
+    );
     fs::write(&file, &array).expect("written");
     rig.raic(&["reload"])
         .fails(4, &["local-1", "volatile = true"]);

@@ -85,6 +85,8 @@ pub(crate) struct Named {
     no_replace: bool,
     /// When the source of the content was last modified, in milliseconds since 1970.
     modified_ms: Option<i64>,
+    /// The class of the file; `None` is that of its bucket.
+    class: Option<String>,
 }
 
 impl Named {
@@ -117,6 +119,7 @@ pub(crate) async fn store(
     let options = PutOptions {
         size: named.size,
         account: named.account.clone(),
+        class: named.class.clone(),
         replace: named.replace(),
         source_modified: named.modified_ms.map(Moment::from_millis),
         transfer: Transfer::default(),
@@ -127,11 +130,11 @@ pub(crate) async fn store(
         transfer: registered.transfer.clone(),
         ..options
     };
-    let stored = admin
-        .live
-        .array()?
-        .put(&name, content.pieces().boxed(), options)
-        .await;
+    let stored = match admin.live.array() {
+        Ok(array) => array.put(&name, content.pieces().boxed(), options).await,
+        Err(e) => Err(e),
+    };
+    // Otherwise the client would find its connection closed, and not the answer.
     if stored.is_err() {
         content.drain().await;
     }
@@ -268,11 +271,19 @@ pub(crate) async fn buckets(State(admin): Shared) -> Answer<Vec<Bucket>> {
     Ok(Json(buckets.into_iter().map(Bucket::from).collect()))
 }
 
+#[derive(Deserialize)]
+pub(crate) struct NewBucket {
+    /// The class of its files; `None` is the array's default.
+    class: Option<String>,
+}
+
 pub(crate) async fn create_bucket(
     State(admin): Shared,
     Path(name): Path<String>,
+    Query(NewBucket { class }): Query<NewBucket>,
 ) -> Result<StatusCode, Refused> {
-    admin.live.array()?.create_bucket(&name).await?;
+    let array = admin.live.array()?;
+    array.create_bucket(&name, class.as_deref()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

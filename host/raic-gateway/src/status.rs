@@ -9,7 +9,7 @@ use raic_storage::StorageServer;
 use crate::{
     Opened,
     admin::{Admin, Answer, Refused, Shared},
-    wire::{CloudStatus, GoneCloud, LastFailure, Status},
+    wire::{ClassStatus, CloudStatus, GoneCloud, LastFailure, Status},
 };
 
 /// Longest time that one cloud may take to say that it works.
@@ -36,10 +36,14 @@ pub(crate) async fn status(State(admin): Shared) -> Answer<Status> {
         available: state.available,
         last: state.last.into_iter().map(failure).collect(),
     };
+    let classes: Vec<ClassStatus> = status.classes.into_iter().map(ClassStatus::from).collect();
+    let default = classes.iter().find(|class| class.is_default);
+    let needed = default.map_or(0, |class| class.needed);
     Ok(Json(Status {
-        k: status.geometry.k,
-        n: status.geometry.n,
-        needed: u8::try_from(status.needed).unwrap_or(u8::MAX),
+        k: default.map_or(0, |class| class.k),
+        n: default.map_or(0, |class| class.n),
+        needed: u8::try_from(needed).unwrap_or(u8::MAX),
+        classes,
         files: status.totals.files,
         bytes: status.totals.bytes,
         lacking: status.totals.lacking,
@@ -66,6 +70,7 @@ async fn of_servers(admin: &Admin, now: &Opened) -> Result<Status, Refused> {
         k: 0,
         n: 0,
         needed: 0,
+        classes: Vec::new(),
         files: 0,
         bytes: 0,
         lacking: 0,

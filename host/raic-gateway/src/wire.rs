@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use raic_array::{BucketInfo, FileInfo};
+use raic_array::{BucketInfo, ClassState, FileInfo};
 use raic_cloud::{Metering, Operation};
 use raic_storage::{Account, AccountChange, Event, Moment};
 use serde::{Deserialize, Serialize};
@@ -160,6 +160,8 @@ pub struct Bucket {
     pub files: u64,
     /// Bytes of content of all files.
     pub bytes: u64,
+    /// Name of the class of new files; `None` is the array's default.
+    pub class: Option<String>,
 }
 
 impl From<BucketInfo> for Bucket {
@@ -169,6 +171,7 @@ impl From<BucketInfo> for Bucket {
             created_ms: info.created.as_millis(),
             files: info.files,
             bytes: info.bytes,
+            class: info.class,
         }
     }
 }
@@ -178,11 +181,14 @@ impl From<BucketInfo> for Bucket {
 pub struct Status {
     /// Shares that suffice to read a file; 0 if the configuration has no array.
     pub k: u8,
-    /// Shares of a new file, one for each cloud; 0 if the configuration has no array.
+    /// Shares of a new file; 0 if the configuration has no array.
     pub n: u8,
-    /// Clouds that must take their share for a file to be stored.
+    /// Clouds that must work for a file to be stored.
     #[serde(default)]
     pub needed: u8,
+    /// What each class gives. The three numbers above are those of the default.
+    #[serde(default)]
+    pub classes: Vec<ClassStatus>,
     /// Number of files.
     pub files: u64,
     /// Bytes of content of all files.
@@ -206,6 +212,36 @@ pub struct Status {
     /// Files in the drop-in folder that are not approved.
     #[serde(default)]
     pub waiting: Vec<WaitingConnector>,
+}
+
+/// What a class gives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ClassStatus {
+    /// Name of the class.
+    pub name: String,
+    /// Whether files have the class if neither their bucket nor their request names one.
+    pub is_default: bool,
+    /// Shares that suffice to read a file.
+    pub k: u8,
+    /// Shares of a file.
+    pub n: u8,
+    /// Failure domains that may be lost right after a file was stored.
+    pub survive: usize,
+    /// Clouds that must work for a file to be stored.
+    pub needed: usize,
+}
+
+impl From<ClassState> for ClassStatus {
+    fn from(state: ClassState) -> Self {
+        Self {
+            name: state.name,
+            is_default: state.is_default,
+            k: state.class.geometry.k,
+            n: state.class.geometry.n,
+            survive: state.class.survive,
+            needed: state.needed,
+        }
+    }
 }
 
 /// A cloud that the operator recorded as gone.

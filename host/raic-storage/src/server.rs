@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    num::NonZeroU16,
     ops::Range,
     sync::Arc,
     time::{Duration, Instant},
@@ -16,11 +17,37 @@ use crate::{
     ShareWriter, StorageError, StorageIndex, uploads::Uploads,
 };
 
+/// How many shares a cloud gets beside the others: twice the weight is twice the shares. From 1;
+/// 100 is the default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight(NonZeroU16);
+
+impl Weight {
+    /// Makes a weight; `None` if it is 0.
+    pub fn new(weight: u16) -> Option<Self> {
+        NonZeroU16::new(weight).map(Self)
+    }
+
+    /// The weight as a number.
+    pub fn number(self) -> u16 {
+        self.0.get()
+    }
+}
+
+impl Default for Weight {
+    fn default() -> Self {
+        const HUNDRED: NonZeroU16 = NonZeroU16::MIN.saturating_add(99);
+        Self(HUNDRED)
+    }
+}
+
 /// The settings of a storage server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// Name of the group of clouds that may fail together. `None` means the cloud's own name.
     pub domain: Option<String>,
+    /// How many shares the cloud gets beside the others.
+    pub weight: Weight,
     /// Whether nothing may be written to or deleted from the cloud.
     pub is_read_only: bool,
     /// The rule by which accounts' leases end by themselves.
@@ -33,6 +60,7 @@ impl Default for ServerSettings {
     fn default() -> Self {
         Self {
             domain: None,
+            weight: Weight::default(),
             is_read_only: false,
             expiry: Expiry::Never,
             deletions_per_second: 100,
@@ -181,6 +209,11 @@ impl StorageServer {
     /// set.
     pub fn domain(&self) -> &str {
         self.settings.domain.as_deref().unwrap_or(self.name())
+    }
+
+    /// How many shares the cloud gets beside the others.
+    pub fn weight(&self) -> Weight {
+        self.settings.weight
     }
 
     /// The rule by which accounts' leases end by themselves.

@@ -20,6 +20,8 @@ pub struct BucketInfo {
     pub files: u64,
     /// Bytes of content of all files.
     pub bytes: u64,
+    /// Name of the class of new files; `None` is the array's default.
+    pub class: Option<String>,
 }
 
 /// The number of a bucket.
@@ -66,19 +68,21 @@ fn info(row: &Row<'_>) -> rusqlite::Result<BucketInfo> {
         created: row.get(1)?,
         files: row.get::<_, i64>(2)?.unsigned_abs(),
         bytes: row.get::<_, i64>(3)?.unsigned_abs(),
+        class: row.get(4)?,
     })
 }
 
 /// Makes a bucket, unless it exists. Returns whether it was made.
 pub(super) fn make(
     c: &Connection,
-    name: &str,
+    (name, class): (&str, Option<&str>),
     owner: AccountId,
     now: Moment,
 ) -> rusqlite::Result<bool> {
     let made = c.execute(
-        "INSERT OR IGNORE INTO buckets(name, owner, versioning, created_ms) VALUES(?1, ?2, 0, ?3)",
-        (name, owner.number(), now),
+        "INSERT OR IGNORE INTO buckets(name, owner, class, versioning, created_ms)
+         VALUES(?1, ?2, ?3, 0, ?4)",
+        (name, owner.number(), class, now),
     )?;
     Ok(made > 0)
 }
@@ -89,14 +93,21 @@ impl Catalog {
     /// # Errors
     /// Fails with [`ArrayError::BucketName`] if the name cannot be a bucket's, and with
     /// [`ArrayError::BucketExists`] if there is one.
-    pub(crate) async fn create_bucket(&self, name: String, owner: AccountId) -> Result<()> {
+    pub(crate) async fn create_bucket(
+        &self,
+        name: String,
+        class: Option<String>,
+        owner: AccountId,
+    ) -> Result<()> {
         check_name(&name)?;
         let leasedb = self.leasedb.clone();
         self.database
-            .write(move |tx| match make(tx, &name, owner, leasedb.now())? {
-                true => Ok(()),
-                false => Err(ArrayError::BucketExists(name)),
-            })
+            .write(
+                move |tx| match make(tx, (&name, class.as_deref()), owner, leasedb.now())? {
+                    true => Ok(()),
+                    false => Err(ArrayError::BucketExists(name)),
+                },
+            )
             .await
     }
 
@@ -126,8 +137,9 @@ impl Catalog {
     /// Reads all buckets, in the order of their names.
     pub(crate) async fn buckets(&self) -> Result<Vec<BucketInfo>> {
         let buckets = self.database.read(|c| {
-            let mut statement =
-                c.prepare("SELECT name, created_ms, files, bytes FROM buckets ORDER BY name")?;
+            let mut statement = c.prepare(
+                "SELECT name, created_ms, files, bytes, class FROM buckets ORDER BY name",
+            )?;
             let rows = statement.query_map([], info)?;
             Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
         });

@@ -93,6 +93,14 @@ pub enum Replace {
     No,
 }
 
+/// Where a file can be stored.
+pub(crate) struct NewPlace {
+    /// Name of the bucket's class; `None` is the array's default.
+    pub(crate) class: Option<String>,
+    /// Sequence of the last file that was committed.
+    pub(crate) sequence: u64,
+}
+
 /// A file that is about to be committed.
 pub(crate) struct NewFile {
     pub(crate) name: FileName,
@@ -192,19 +200,25 @@ fn require_free(c: &Connection, name: &FileName) -> Result<()> {
 
 impl Catalog {
     /// Requires that a file can be stored under a name: that the bucket exists, and the name is
-    /// free if nothing may be replaced. The commit requires it again. Returns the sequence of the
-    /// last file that was committed.
-    pub(crate) async fn require_place(&self, name: FileName, replace: Replace) -> Result<u64> {
+    /// free if nothing may be replaced. The commit requires it again.
+    pub(crate) async fn require_place(&self, name: FileName, replace: Replace) -> Result<NewPlace> {
         self.database
             .read(move |c| {
-                match replace {
-                    Replace::Yes => buckets::find(c, &name.bucket).map(drop)?,
-                    Replace::No => require_free(c, &name)?,
+                let bucket = buckets::find(c, &name.bucket)?;
+                if replace == Replace::No {
+                    require_free(c, &name)?;
                 }
-                let sql =
-                    "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'files'), 0)";
+                let sql = "SELECT class,
+                         coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'files'), 0)
+                     FROM buckets WHERE id = ?1";
                 let mut statement = c.prepare_cached(sql)?;
-                Ok(uint(statement.query_row([], |row| row.get(0))?))
+                let place = statement.query_row([bucket.0], |row| {
+                    Ok(NewPlace {
+                        class: row.get(0)?,
+                        sequence: uint(row.get(1)?),
+                    })
+                });
+                Ok(place?)
             })
             .await
     }

@@ -90,7 +90,8 @@ impl Catalog {
                     Some(id) if id != array => return Err(ArrayError::OtherArray),
                     Some(_) => {}
                 }
-                buckets::make(tx, DEFAULT_BUCKET, AccountId::ANONYMOUS, uploads.now())?;
+                let files = (DEFAULT_BUCKET, None);
+                buckets::make(tx, files, AccountId::ANONYMOUS, uploads.now())?;
                 Ok(uploads.rest_uploads_of_other_runs(tx)?)
             })
             .await?;

@@ -42,6 +42,8 @@ pub(crate) struct NewExtent {
     pub(crate) stream: Stream,
     /// Bytes of content.
     pub(crate) length: u64,
+    /// Name of the class that the stream was stored with.
+    pub(crate) class: String,
     /// The homes of all shares, in their order.
     pub(crate) homes: Vec<ServerId>,
     /// The shares that were to be stored, and where.
@@ -87,7 +89,7 @@ pub(super) fn make(
     let homes = extent.homes.iter();
     let homes: Vec<u8> = homes.flat_map(|home| home.number().to_be_bytes()).collect();
     tx.prepare_cached(
-        "INSERT INTO streams VALUES(?1, NULL, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12)",
+        "INSERT INTO streams VALUES(?1, ?13, ?2, ?3, ?4, ?5, ?6, ?7, 0, ?8, ?9, ?10, ?11, ?12)",
     )?
     .execute(params![
         index.0,
@@ -102,6 +104,7 @@ pub(super) fn make(
         key.sealed,
         homes,
         roots.as_flattened(),
+        extent.class,
     ])?;
     for target in &extent.targets {
         let id = ShareId {

@@ -61,16 +61,6 @@ pub struct Geometry {
 }
 
 impl Geometry {
-    /// Returns the least number of clouds that must work for a file to be stored, each of them a
-    /// failure domain of its own, so that it survives the loss of `survive` more.
-    pub fn least_clouds(self, survive: usize) -> usize {
-        crate::place::Rule {
-            geometry: self,
-            survive,
-        }
-        .least_clouds()
-    }
-
     /// Returns whether streams can have this geometry: k < n <= 32, or whole copies (k = 1).
     pub fn is_possible(self) -> bool {
         self.k >= 1 && self.n <= MAX_SHARES && (self.k < self.n || (self.k == 1 && self.n == 1))

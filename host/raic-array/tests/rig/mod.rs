@@ -2,13 +2,13 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{TryStreamExt as _, stream};
 use raic_array::{
-    Array, ArrayConfig, ArrayError, DEFAULT_BUCKET, FileName, Geometry, Keyring, ListRequest,
-    MAX_STREAM, Padding, PutOptions, RecoveryKey, Transfer,
+    Array, ArrayConfig, ArrayError, Class, Classes, DEFAULT_BUCKET, FileName, Geometry, Keyring,
+    ListRequest, MAX_STREAM, Padding, PutOptions, RecoveryKey, STANDARD_CLASS, Transfer,
 };
 use raic_cloud::{Breaker, FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
@@ -22,6 +22,10 @@ pub(crate) struct Rig {
     pub(crate) sealed: Bytes,
     pub(crate) patience: Duration,
     pub(crate) domains: Vec<&'static str>,
+    /// Shares of each file; `None` is one for each cloud.
+    pub(crate) shares: Option<u8>,
+    /// Classes beside the default, with their k and n.
+    pub(crate) classes: BTreeMap<String, (u8, u8)>,
     pub(crate) extent_size: u64,
     pub(crate) padding: Padding,
     pub(crate) budget: ChunkBudget,
@@ -57,6 +61,8 @@ impl Rig {
             sealed,
             patience,
             domains: Vec::new(),
+            shares: None,
+            classes: BTreeMap::new(),
             extent_size: MAX_STREAM,
             padding: Padding::None,
             budget,
@@ -95,14 +101,8 @@ impl Rig {
         }
         let work_leasedb = leasedb.clone();
         let array = Array::open(ArrayConfig {
-            geometry: Geometry {
-                k,
-                n: self.clouds.len() as u8,
-            },
-            segment_size: 1_000,
+            classes: self.classes(k)?,
             extent_size: self.extent_size,
-            padding: self.padding,
-            survive: 1,
             patience: self.patience,
             sealed_keyring: self.sealed.clone(),
             keyring,
@@ -119,8 +119,32 @@ impl Rig {
         })
     }
 
+    fn classes(&self, k: u8) -> Result<Classes, ArrayError> {
+        let class = |k, n| Class {
+            geometry: Geometry { k, n },
+            survive: 1,
+            padding: self.padding,
+            segment_size: 1_000,
+        };
+        let others = self.classes.iter();
+        let mut classes: BTreeMap<_, _> = others
+            .map(|(name, (k, n))| (name.clone(), class(*k, *n)))
+            .collect();
+        let n = self.shares.unwrap_or(self.clouds.len() as u8);
+        classes.insert(STANDARD_CLASS.to_owned(), class(k, n));
+        Classes::new(classes, STANDARD_CLASS)
+    }
+
     pub(crate) async fn open(&self) -> Running {
         self.open_with(2, self.keyring.clone()).await.unwrap()
+    }
+
+    /// Returns the bytes that all clouds hold.
+    pub(crate) fn stored(&self) -> u64 {
+        self.clouds
+            .iter()
+            .map(|cloud| cloud.inner().stored_bytes())
+            .sum()
     }
 
     /// Returns the keys of the shares' objects, without the keyring.

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use raic_array::{Array, ArrayConfig, ArrayError, Geometry, MAX_STREAM, keep_keyring_copies};
+use raic_array::{Array, ArrayConfig, ArrayError, MAX_STREAM, keep_keyring_copies};
 use raic_gateway::Opened;
 use raic_storage::{
     Backend, ChunkBudget, Clock, Database, Holds, LeaseDb, Open, Owner, Pin, Pins, Retired,
@@ -174,14 +174,8 @@ pub(super) async fn open(
         None => None,
         Some(section) => {
             let array = ArrayConfig {
-                geometry: Geometry {
-                    k: section.k,
-                    n: u8::try_from(servers.len()).unwrap_or(u8::MAX),
-                },
-                segment_size: ArrayConfig::SEGMENT_SIZE,
+                classes: config.classes(section).map_err(Failed::configuration)?,
                 extent_size: MAX_STREAM,
-                padding: section.padding.into(),
-                survive: section.survive,
                 patience: ArrayConfig::PATIENCE,
                 keyring,
                 sealed_keyring: sealed_keyring.clone(),
@@ -341,10 +335,12 @@ impl Wiring {
 
     /// The number of clouds without which nothing can be served.
     fn needed(&self) -> usize {
-        self.config
-            .array
-            .as_ref()
-            .map_or(1, |array| usize::from(array.k))
+        let classes = self.config.classes.values();
+        let least = classes.map(|class| usize::from(class.k)).min();
+        match &self.config.array {
+            None => 1,
+            Some(_) => least.unwrap_or(1),
+        }
     }
 
     fn open_cloud(
@@ -428,6 +424,7 @@ impl Wiring {
         let storage = &self.config.storage;
         let settings = ServerSettings {
             domain: section.domain().cloned(),
+            weight: section.weight().unwrap_or_default(),
             is_read_only: section.is_read_only(),
             expiry: storage.expiry().map_err(Failed::configuration)?,
             deletions_per_second: storage.deletions_per_second,

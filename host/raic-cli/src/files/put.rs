@@ -63,6 +63,9 @@ pub(crate) struct PutArguments {
     /// The name of the account that pays for the files
     #[arg(long, default_value = "anonymous")]
     account: String,
+    /// The class of the files, as in config.toml; that of the bucket if it is left out
+    #[arg(long)]
+    class: Option<String>,
     #[command(flatten)]
     bucket: Bucket,
     #[command(flatten)]
@@ -76,6 +79,7 @@ pub(super) struct Storing<'a> {
     pub(super) home: &'a Home,
     pub(super) bucket: Bucket,
     pub(super) account: String,
+    pub(super) class: Option<String>,
     pub(super) no_replace: bool,
     pub(super) pace: Pace,
 }
@@ -100,6 +104,7 @@ impl Storing<'_> {
     async fn send(&self, source: Source<'_>, name: &str, progress: &Progress) -> Outcome<File> {
         let mut pairs = vec![("account", self.account.clone())];
         pairs.extend(progress.id().map(|id| ("transfer", id.to_owned())));
+        pairs.extend(self.class.clone().map(|class| ("class", class)));
         if self.no_replace {
             pairs.push(("no_replace", "true".to_owned()));
         }
@@ -205,6 +210,7 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
         links,
         no_replace,
         account,
+        class,
         bucket,
         selecting,
         transferring,
@@ -213,6 +219,7 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
         home,
         bucket,
         account,
+        class,
         no_replace,
         pace: transferring.pace()?,
     };

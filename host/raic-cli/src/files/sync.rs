@@ -177,6 +177,7 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
         home,
         bucket: arguments.bucket.clone(),
         account: arguments.account,
+        class: None,
         no_replace: false,
         pace,
     };
