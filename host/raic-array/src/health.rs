@@ -6,6 +6,9 @@ use std::{
 };
 
 use parking_lot::{Mutex, MutexGuard};
+
+use crate::pace::Paces;
+
 /// How long a cloud that failed is distrusted: others are asked before it.
 const DISTRUST: Duration = Duration::from_secs(60);
 /// How often a cloud that refuses at once is probed by uploads. A cloud that is left out of an
@@ -60,11 +63,15 @@ struct Known {
 /// The health of all clouds: which failed lately and are distrusted for a while, and their last
 /// failures.
 #[derive(Debug, Default)]
-pub(crate) struct Health(Mutex<HashMap<String, Known>>);
+pub(crate) struct Health {
+    clouds: Mutex<HashMap<String, Known>>,
+    /// How fast the clouds gave blocks.
+    pub(crate) paces: Paces,
+}
 
 impl Health {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Known>> {
-        self.0.lock()
+        self.clouds.lock()
     }
 
     pub(crate) fn failed(&self, cloud: &str, work: Work, text: &str) {

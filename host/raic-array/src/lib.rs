@@ -79,6 +79,7 @@ mod ingest;
 mod keyring;
 mod keyring_copies;
 mod manifest;
+mod pace;
 mod place;
 mod read;
 mod sealer;

@@ -15,7 +15,7 @@ use futures::{
     stream::{self, FuturesUnordered},
 };
 use parking_lot::Mutex;
-use raic_storage::{Hold, ShareNum};
+use raic_storage::{Hold, ShareId, ShareNum};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -39,12 +39,21 @@ const BATCH: u64 = 64;
 const FIRST_BATCH: u64 = 8;
 /// Batches that are fetched at once, including the batch that the reader takes.
 const AHEAD: usize = 3;
+/// Segments of a short range: their seals alone say whether they are right, so no hashes are read.
+const SHORT: u64 = 4;
 /// Hedging delay before any block has been timed: after it, another cloud is asked too.
-const FIRST_PATIENCE: Duration = Duration::from_secs(5);
+const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a read waits for clouds of which nothing comes before it fails.
 const GIVE_UP: Duration = Duration::from_secs(90);
 /// Shortest hedging delay, however fast the clouds have been so far.
-const LEAST_PATIENCE: Duration = Duration::from_secs(2);
+const LEAST_PATIENCE: Duration = Duration::from_millis(200);
+/// Longest hedging delay, however slow they were.
+const MOST_PATIENCE: Duration = Duration::from_secs(5);
+/// Hedging delay as a multiple of the time that the slowest of the k fastest clouds is expected to
+/// take.
+const TIMES_EXPECTED: u32 = 4;
+/// A cloud that is late by this is asked after the others for a while.
+const VERY_LATE: Duration = Duration::from_secs(2);
 
 /// One share as a source of blocks, while its stream is read.
 struct Source {
@@ -52,6 +61,15 @@ struct Source {
     /// Whether the share counts as lost. It is asked last then.
     is_lost: bool,
     faults: Mutex<Vec<String>>,
+}
+
+/// How blocks are known to be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Check {
+    /// Each by its hash.
+    Blocks,
+    /// All of a segment by its seal. Only if it does not open, hashes are read: they name the liar.
+    Seals,
 }
 
 /// A stream that is being read.
@@ -64,8 +82,7 @@ struct StreamReader {
     sources: Vec<Source>,
     /// What has come of the whole file so far.
     transfer: Transfer,
-    /// Average time that a block took lately; `None` before the first.
-    pace: Mutex<Option<Duration>>,
+    check: Check,
     /// Hold that keeps the shares from being deleted meanwhile.
     _reading: Hold,
 }
@@ -135,6 +152,11 @@ impl Inner {
             };
             let root = stream.roots.get(usize::from(placed.share.0)).copied();
             let (server, transfer) = (server.clone(), transfer.clone());
+            let id = ShareId {
+                index: header.index,
+                share: header.share,
+            };
+            server.remember(id, placed.stored);
             Some(Source {
                 reader: ShareReader::new(server, header, stream.layout, root, transfer),
                 is_lost: placed.is_lost,
@@ -142,6 +164,11 @@ impl Inner {
             })
         });
         let sources = sources.collect();
+        let size = u64::from(stream.layout.segment_size);
+        let check = match range.end.div_ceil(size) - range.start / size <= SHORT {
+            true => Check::Seals,
+            false => Check::Blocks,
+        };
         let reader = Arc::new(StreamReader {
             inner: self,
             stream,
@@ -149,10 +176,9 @@ impl Inner {
             sealer,
             sources,
             transfer,
-            pace: Mutex::default(),
+            check,
             _reading: reading,
         });
-        let size = u64::from(reader.stream.layout.segment_size);
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
@@ -247,10 +273,29 @@ impl Batches {
 impl StreamReader {
     /// Reads the contents of some segments of one group.
     async fn read(self: Arc<Self>, segments: Range<u64>) -> Result<Vec<Bytes>> {
+        if self.check == Check::Seals {
+            match self
+                .clone()
+                .read_checked(segments.clone(), Check::Seals)
+                .await
+            {
+                Err(ArrayError::Sealed { .. }) => {}
+                read => return read,
+            }
+        }
+        self.read_checked(segments, Check::Blocks).await
+    }
+
+    async fn read_checked(
+        self: Arc<Self>,
+        segments: Range<u64>,
+        check: Check,
+    ) -> Result<Vec<Bytes>> {
         let k = usize::from(self.stream.layout.geometry.k);
         let count = (segments.end - segments.start) as usize;
         let mut valid: Vec<Vec<(ShareNum, Bytes)>> = vec![Vec::new(); count];
-        let mut untried = self.by_preference().into_iter();
+        let mut untried = self.by_preference(&segments).into_iter();
+        let began = Instant::now();
         let mut failed = Vec::new();
         let mut fetching = FuturesUnordered::new();
         let mut waiting = BTreeSet::new();
@@ -265,17 +310,14 @@ impl StreamReader {
                 && let Some(source) = untried.next()
             {
                 waiting.insert(source);
-                fetching.push(self.fetch(source, segments.clone()));
+                fetching.push(self.fetch(source, segments.clone(), check));
             }
-            let fetched = match tokio::time::timeout(self.patience(count), fetching.next()).await {
+            let patience = self.patience(&segments);
+            let fetched = match tokio::time::timeout(patience, fetching.next()).await {
                 Ok(fetched) => fetched,
                 Err(_) => {
                     // Late blocks are still welcome, and another cloud is asked beside them.
-                    for source in &waiting {
-                        self.inner
-                            .health
-                            .is_late(self.sources[*source].reader.cloud());
-                    }
+                    self.are_late(&waiting, &segments, began.elapsed());
                     let mut next = untried.next();
                     if next.is_none() {
                         // A cloud that failed may be back before a cloud that hangs answers.
@@ -284,7 +326,7 @@ impl StreamReader {
                     }
                     if let Some(source) = next {
                         waiting.insert(source);
-                        fetching.push(self.fetch(source, segments.clone()));
+                        fetching.push(self.fetch(source, segments.clone(), check));
                     }
                     let now = self.transfer.bytes();
                     if now > came {
@@ -372,28 +414,55 @@ impl StreamReader {
         failed.extract_if(.., |source| answers(source)).collect()
     }
 
-    /// Returns the hedging delay for a fetch of `blocks` blocks: after it, another cloud is asked
-    /// too. It follows the pace of the clouds.
-    fn patience(&self, blocks: usize) -> Duration {
-        let usual = self
-            .pace
-            .lock()
-            .map(|pace| pace * u32::try_from(blocks).unwrap_or(u32::MAX) * 4);
-        usual.map_or(FIRST_PATIENCE, |usual| usual.max(LEAST_PATIENCE))
+    /// Returns the bytes that a source has of some segments.
+    fn bytes_of(&self, segments: &Range<u64>) -> u64 {
+        let first = self.sources.first();
+        let extent = first.map(|source| source.reader.extent_of(segments));
+        extent.map_or(0, |extent| extent.end - extent.start)
+    }
+
+    /// Returns the hedging delay: after it, another cloud is asked too. It follows the pace of the
+    /// k fastest clouds.
+    fn patience(&self, segments: &Range<u64>) -> Duration {
+        let (paces, bytes) = (&self.inner.health.paces, self.bytes_of(segments));
+        let clouds = self.sources.iter().map(|source| source.reader.cloud());
+        let expected = clouds.filter_map(|cloud| paces.expected(cloud, bytes));
+        let mut expected: Vec<Duration> = expected.collect();
+        expected.sort_unstable();
+        let k = usize::from(self.stream.layout.geometry.k);
+        let slowest = expected.get(k - 1).map(|time| *time * TIMES_EXPECTED);
+        slowest.map_or(FIRST_PATIENCE, |slowest| {
+            slowest.clamp(LEAST_PATIENCE, MOST_PATIENCE)
+        })
+    }
+
+    /// Records that sources have not given the blocks of some segments yet.
+    fn are_late(&self, waiting: &BTreeSet<usize>, segments: &Range<u64>, waited: Duration) {
+        let (health, bytes) = (&self.inner.health, self.bytes_of(segments));
+        for source in waiting {
+            let cloud = self.sources[*source].reader.cloud();
+            health.paces.is_late(cloud, bytes, waited);
+            if waited >= VERY_LATE {
+                health.is_late(cloud);
+            }
+        }
     }
 
     /// Returns the numbers of the sources in the order in which they are tried. Shares that are not
-    /// lost come first, among them those with the fewest faults, and then those whose cloud did not
-    /// fail lately. Data comes before parity, because data needs no decoding.
-    fn by_preference(&self) -> Vec<usize> {
+    /// lost come first, among them those with the fewest faults, then those whose cloud did not fail
+    /// lately, and then those of the fastest clouds. Data comes before parity, because data needs no
+    /// decoding.
+    fn by_preference(&self, segments: &Range<u64>) -> Vec<usize> {
+        let (health, bytes) = (&self.inner.health, self.bytes_of(segments));
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
-        order.sort_by_key(|i| {
+        order.sort_by_cached_key(|i| {
             let source = &self.sources[*i];
             let faults = source.faults.lock().len();
             (
                 source.is_lost,
                 faults,
-                self.inner.health.failed_lately(source.reader.cloud()),
+                health.failed_lately(source.reader.cloud()),
+                health.paces.step(source.reader.cloud(), bytes),
                 source.reader.share(),
             )
         });
@@ -405,13 +474,20 @@ impl StreamReader {
         &self,
         number: usize,
         segments: Range<u64>,
+        check: Check,
     ) -> (usize, Result<Vec<Option<Bytes>>, String>) {
-        let (source, began) = (&self.sources[number], Instant::now());
-        let count = u32::try_from(segments.end - segments.start).unwrap_or(u32::MAX);
-        let fetched = source.reader.blocks(segments).await;
+        let (reader, began) = (&self.sources[number].reader, Instant::now());
+        let bytes = self.bytes_of(&segments);
+        let fetched = match check {
+            Check::Blocks => reader.blocks(segments).await,
+            Check::Seals => {
+                let blocks = reader.unverified(segments).await;
+                blocks.map(|blocks| blocks.into_iter().map(|(_, block)| Some(block)).collect())
+            }
+        };
         if fetched.is_ok() {
-            let (took, mut pace) = (began.elapsed() / count.max(1), self.pace.lock());
-            *pace = Some(pace.map_or(took, |pace| (pace * 3 + took) / 4));
+            let paces = &self.inner.health.paces;
+            paces.gave(reader.cloud(), bytes, began.elapsed());
         }
         (number, fetched)
     }

@@ -71,23 +71,37 @@ impl ShareReader {
     /// # Errors
     /// Fails with a sentence that names the cloud.
     pub(crate) async fn blocks(&self, segments: Range<u64>) -> Result<Vec<Option<Bytes>>, String> {
-        let layout = &self.layout;
-        let group = segments.start / GROUP;
-        let start = layout.block_offset(segments.start);
-        let last = segments.end - 1;
-        let end = layout.block_offset(last) + layout.block_length(last);
-        let (page, whole) = futures::join!(self.page(group), self.part(start..end));
-        let (page, mut whole) = (page?, whole?);
-        let blocks = segments.map(|segment| {
-            let length = layout.block_length(segment) as usize;
-            (segment, whole.split_to(length))
-        });
-        let blocks: Vec<_> = blocks.collect();
+        let page = self.page(segments.start / GROUP);
+        let (page, blocks) = futures::join!(page, self.unverified(segments));
+        let (page, blocks) = (page?, blocks?);
         let judge = move |(segment, block): (u64, Bytes)| {
             is_authentic(&block, &page, segment % GROUP).then_some(block)
         };
         let judged = tokio::task::spawn_blocking(move || blocks.into_iter().map(judge).collect());
         judged.await.map_err(|e| e.to_string())
+    }
+
+    /// Reads the blocks of some segments of one group, with their segments' numbers. They are not
+    /// verified: whoever decodes them finds out by the segment's seal.
+    ///
+    /// # Errors
+    /// Fails with a sentence that names the cloud.
+    pub(crate) async fn unverified(
+        &self,
+        segments: Range<u64>,
+    ) -> Result<Vec<(u64, Bytes)>, String> {
+        let mut whole = self.part(self.extent_of(&segments)).await?;
+        let blocks = segments.map(|segment| {
+            let length = self.layout.block_length(segment) as usize;
+            (segment, whole.split_to(length))
+        });
+        Ok(blocks.collect())
+    }
+
+    /// Where the blocks of some segments lie, in bytes of the share.
+    pub(crate) fn extent_of(&self, segments: &Range<u64>) -> Range<u64> {
+        let (layout, last) = (&self.layout, segments.end - 1);
+        layout.block_offset(segments.start)..layout.block_offset(last) + layout.block_length(last)
     }
 
     /// Returns a group's hash page, verified.

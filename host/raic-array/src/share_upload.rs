@@ -1,11 +1,20 @@
-//! Sends the shares of one stream to their clouds, all at once. The slowest cloud sets the pace of
-//! all, until it is given up.
+//! Sends the shares of one stream to their clouds, all at once.
+//!
+//! A cloud may lag behind the others by a window of pieces, if there is memory for them. Beyond
+//! that the others wait for it. If the rule is met without it, they wait for a part of the time
+//! that they needed themselves, and then it is given up: no single cloud sets the pace.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
-use raic_storage::{ShareId, ShareWriter, StorageError, StorageIndex, StorageServer, Stored};
+use raic_storage::{
+    ChunkBudget, Reserved, ShareId, ShareWriter, StorageError, StorageIndex, StorageServer, Stored,
+};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -14,8 +23,20 @@ use crate::{
     place::{Rule, Site, Spot, sites_of},
 };
 
-/// Most pieces that wait for one cloud. Each is one batch.
+/// Pieces that may always wait for one cloud. Each is one batch.
 pub(crate) const QUEUE: usize = 2;
+/// Pieces by which a cloud may lag, if there is memory for them: 16 MiB of a share with 2-of-4.
+const WINDOW: usize = 32;
+/// The least time for which a stream waits for clouds without which the rule is met, and that lag
+/// by more than the window.
+const LEAST_LAG: Duration = Duration::from_millis(100);
+/// The least time at the end of the stream, where clouds lag by less: time for a cloud on another
+/// continent to take a small share, and to give its sample back.
+const LEAST_AT_END: Duration = Duration::from_secs(3);
+/// The longest time.
+const LONGEST_LAG: Duration = Duration::from_secs(10);
+/// One part in so many of the time that a stream has taken is waited for such clouds.
+const LAG_SHARE: u32 = 4;
 /// Bytes of a share's beginning that are read back.
 const SAMPLE: usize = 64 << 10;
 /// Longest time that reading the sample back may take. A cloud that is slower is not a liar.
@@ -78,7 +99,8 @@ impl Sample {
 
 /// A piece of a share, for the task that writes it.
 enum Piece {
-    Bytes(Bytes),
+    /// Bytes, with the memory that they take beyond the first few pieces.
+    Bytes(Bytes, Option<Reserved>),
     End,
 }
 
@@ -88,7 +110,18 @@ struct ShareUpload {
     cloud: String,
     /// Queue of pieces to the task that writes the share; `None` once the share failed.
     queue: Option<mpsc::Sender<Piece>>,
-    task: AbortOnDropHandle<Result<Stored, WriteFault>>,
+    /// The task that writes the share; `None` once it has ended or was given up.
+    task: Option<AbortOnDropHandle<Result<Stored, WriteFault>>>,
+}
+
+impl ShareUpload {
+    /// Takes what is needed to end the share; `None` if it has failed.
+    fn end(&mut self) -> Option<Ending> {
+        Some(Ending {
+            queue: self.queue.take()?,
+            task: self.task.take()?,
+        })
+    }
 }
 
 /// The reason why a share was not stored.
@@ -134,7 +167,7 @@ fn begin_share(
     length: Option<u64>,
     (transfer, takes_sample): (Transfer, bool),
 ) -> ShareUpload {
-    let (queue, pieces) = mpsc::channel(QUEUE);
+    let (queue, pieces) = mpsc::channel(WINDOW);
     let cloud = server.name().to_owned();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let sample = takes_sample.then(Sample::default);
@@ -144,7 +177,7 @@ fn begin_share(
         spot: (id.share, site),
         cloud,
         queue: Some(queue),
-        task,
+        task: Some(task),
     }
 }
 
@@ -158,7 +191,7 @@ async fn write_share(
     let mut writer: Box<dyn ShareWriter> = server.create(id, length).await?;
     while let Some(piece) = pieces.recv().await {
         match piece {
-            Piece::Bytes(bytes) => {
+            Piece::Bytes(bytes, _reserved) => {
                 let length = bytes.len();
                 if let Some(sample) = &mut sample {
                     sample.take(&bytes);
@@ -185,6 +218,10 @@ pub(crate) struct ShareUploads {
     sites: Vec<Site>,
     /// How long the other clouds wait for one that takes nothing.
     patience: Duration,
+    budget: ChunkBudget,
+    began: Instant,
+    /// How long the stream has waited for clouds without which the rule is met.
+    lagged: Duration,
     failed: Vec<Failed>,
 }
 
@@ -198,6 +235,8 @@ pub(crate) struct SharesStored {
 
 /// What an upload does beside sending shares.
 pub(crate) struct Watching<'a, F: Fn(&StorageServer) -> bool> {
+    /// The memory for pieces that wait for a cloud that lags.
+    pub(crate) budget: ChunkBudget,
     /// Says of which clouds a sample is read back.
     pub(crate) takes_sample: F,
     /// Counts what each cloud takes.
@@ -226,6 +265,9 @@ impl ShareUploads {
             rule,
             sites,
             patience,
+            budget: watching.budget,
+            began: Instant::now(),
+            lagged: Duration::ZERO,
             failed: Vec::new(),
         }
     }
@@ -233,50 +275,87 @@ impl ShareUploads {
     /// Hands every share its next piece: the pieces are in the order of share numbers. It waits for
     /// room, and gives up shares that take too long.
     pub(crate) async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
+        let budget = &self.budget;
         let waiting = self.shares.iter().enumerate().filter_map(|(i, share)| {
             let queue = share.queue.clone()?;
             let piece = pieces.get(usize::from(share.spot.0.0))?.clone();
-            Some(async move { (i, queue.send(Piece::Bytes(piece)).await.is_ok()) })
+            Some(async move { (i, hand_over(&queue, piece, budget).await) })
         });
-        let sent = patiently(waiting.collect(), self.needed(), self.patience).await;
+        let sent = self.together(waiting.collect(), LEAST_LAG).await;
+        self.lagged += sent.lagged;
         for i in 0..self.shares.len() {
-            let sent = sent
-                .iter()
-                .find(|(number, _)| *number == i)
-                .map(|(_, sent)| *sent);
-            if self.shares[i].queue.is_some() && sent != Some(true) {
-                self.give_up(i, sent.is_none()).await;
+            let of_share = sent.outputs.iter().find(|(number, _)| *number == i);
+            let is_sent = of_share.map(|(_, is_sent)| *is_sent);
+            if self.shares[i].queue.is_some() && is_sent != Some(true) {
+                self.give_up(i, is_sent.is_none()).await;
             }
         }
         self.require_possible()
     }
 
+    /// Waits for work on shares, and returns what came. Without the rule it waits long: on a slow
+    /// line all clouds are slow. Once the rule is met by what came, the others get a part of the
+    /// time that the stream has taken, or of what is left of it.
+    async fn together<T: Succeeds>(
+        &self,
+        mut waiting: FuturesUnordered<impl Future<Output = (usize, T)>>,
+        least: Duration,
+    ) -> Together<T> {
+        let (mut outputs, mut lagged) = (Vec::new(), Duration::ZERO);
+        while !waiting.is_empty() {
+            let came: Vec<Spot> = outputs
+                .iter()
+                .filter(|(_, output): &&(usize, T)| output.succeeds())
+                .map(|(share, _)| self.shares[*share].spot)
+                .collect();
+            let is_met = self.rule.is_met(&self.sites, &came);
+            let patience = match is_met {
+                true => self.lag_left(lagged, least).min(self.patience),
+                false => self.patience * 5,
+            };
+            let began = Instant::now();
+            let next = tokio::time::timeout(patience, waiting.next()).await;
+            if is_met {
+                lagged += began.elapsed();
+            }
+            match next {
+                Ok(Some(one)) => outputs.push(one),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        Together { outputs, lagged }
+    }
+
+    /// How long the stream still waits for clouds without which the rule is met. The time that it
+    /// waited for them does not count as its own.
+    fn lag_left(&self, lagged: Duration, least: Duration) -> Duration {
+        let lagged = self.lagged + lagged;
+        let own = self.began.elapsed().saturating_sub(lagged);
+        let allowed = (own / LAG_SHARE).clamp(least, LONGEST_LAG);
+        allowed.saturating_sub(lagged)
+    }
+
     /// Ends all shares. Returns those that were stored. They may be too few for the rule, but
     /// enough to compute the others from.
     pub(crate) async fn finish(mut self) -> Result<SharesStored> {
-        let needed = self.needed();
-        let mut open: Vec<_> = self
-            .shares
-            .iter_mut()
-            .filter(|share| share.queue.is_some())
-            .collect();
-        let waiting = open.iter_mut().enumerate().map(|(i, share)| async move {
-            // A share that failed meanwhile reports that by its outcome.
-            if let Some(queue) = share.queue.take() {
-                let _ = queue.send(Piece::End).await;
-            }
-            (i, outcome(&mut share.task).await)
-        });
-        let waiting: FuturesUnordered<_> = waiting.collect();
-        let ended = patiently(waiting, needed, self.patience).await;
+        let mut open: Vec<(usize, Ending)> = Vec::new();
+        for (i, share) in self.shares.iter_mut().enumerate() {
+            open.extend(share.end().map(|ending| (i, ending)));
+        }
+        let numbers: Vec<usize> = open.iter().map(|(i, _)| *i).collect();
+        let waiting = open
+            .into_iter()
+            .map(|(i, ending)| async move { (i, ending.outcome().await) });
+        let ended = self.together(waiting.collect(), LEAST_AT_END).await.outputs;
         let mut stored = Vec::new();
-        for (i, share) in open.into_iter().enumerate() {
+        for i in numbers {
+            let share = &self.shares[i];
             match ended.iter().find(|(number, _)| *number == i) {
                 Some((_, Ok(kept))) => stored.push((share.spot, *kept)),
                 given_up => {
                     let fault = match given_up {
                         Some((_, Err(fault))) => fault.clone(),
-                        _ => too_slow(&share.cloud, self.patience).into(),
+                        _ => too_slow(&share.cloud).into(),
                     };
                     self.failed.push(gone(share, fault));
                 }
@@ -308,24 +387,15 @@ impl ShareUploads {
     async fn give_up(&mut self, share: usize, slow: bool) {
         let share = &mut self.shares[share];
         share.queue = None;
-        let fault = if slow {
-            share.task.abort();
-            too_slow(&share.cloud, self.patience).into()
-        } else {
-            let ended = outcome(&mut share.task).await.err();
-            ended.unwrap_or_else(|| "it ended early".to_owned().into())
+        // A task that is dropped is aborted.
+        let fault = match share.task.take() {
+            Some(task) if !slow => {
+                let ended = outcome(task).await.err();
+                ended.unwrap_or_else(|| "it ended early".to_owned().into())
+            }
+            _ => too_slow(&share.cloud).into(),
         };
         self.failed.push(gone(share, fault));
-    }
-
-    /// The number of shares that are waited for longer than for the others: all, if some are second
-    /// shares already.
-    fn needed(&self) -> usize {
-        let spots: Vec<Spot> = self.shares.iter().map(|share| share.spot).collect();
-        match sites_of(&spots).len() < spots.len() {
-            true => spots.len(),
-            false => usize::from(self.rule.geometry.k) + self.rule.survive,
-        }
     }
 
     /// Requires that the rule can be met: with the shares that are left, and others that are
@@ -365,35 +435,78 @@ fn gone(share: &ShareUpload, fault: WriteFault) -> Failed {
     }
 }
 
-/// Waits for futures and returns the outputs that came. It waits long until as many as are `needed`
-/// have come. After that it goes on as long as the next one comes within `patience`.
-async fn patiently<F: Future>(
-    mut waiting: FuturesUnordered<F>,
-    needed: usize,
-    patience: Duration,
-) -> Vec<F::Output> {
-    let mut done = Vec::new();
-    loop {
-        // On a slow line all clouds are slow, and no cloud waits for another.
-        let patience = if done.len() < needed {
-            patience * 5
-        } else {
-            patience
-        };
-        match tokio::time::timeout(patience, waiting.next()).await {
-            Ok(Some(one)) => done.push(one),
-            Ok(None) | Err(_) => return done,
-        }
+/// What came of work on several shares.
+struct Together<T> {
+    /// The outputs that came, with the places of their shares.
+    outputs: Vec<(usize, T)>,
+    /// How long it waited for shares without which the rule is met.
+    lagged: Duration,
+}
+
+/// Whether work on a share counts for the rule.
+trait Succeeds {
+    fn succeeds(&self) -> bool;
+}
+
+impl Succeeds for bool {
+    fn succeeds(&self) -> bool {
+        *self
     }
 }
 
-fn too_slow(cloud: &str, patience: Duration) -> String {
-    format!("cloud {cloud:?}: too slow: it took nothing for {patience:?} while the others waited")
+impl<T, E> Succeeds for Result<T, E> {
+    fn succeeds(&self) -> bool {
+        self.is_ok()
+    }
+}
+
+/// Hands a piece to a share's task. It waits for room: for that of the first few pieces, or for
+/// memory. Returns whether the task took it.
+async fn hand_over(queue: &mpsc::Sender<Piece>, piece: Bytes, budget: &ChunkBudget) -> bool {
+    let waiting = queue.max_capacity() - queue.capacity();
+    let reserved = match waiting < QUEUE {
+        true => None,
+        // Growth is tried and never waited for: nobody holds memory while waiting for more.
+        false => match budget.try_reserve(piece.len() as u64) {
+            Some(reserved) => Some(reserved),
+            None => {
+                let Ok(permits) = queue.reserve_many(WINDOW - QUEUE + 1).await else {
+                    return false;
+                };
+                let Some(permit) = permits.into_iter().next() else {
+                    return false;
+                };
+                permit.send(Piece::Bytes(piece, None));
+                return true;
+            }
+        },
+    };
+    queue.send(Piece::Bytes(piece, reserved)).await.is_ok()
+}
+
+/// A share whose last piece was handed over.
+struct Ending {
+    queue: mpsc::Sender<Piece>,
+    task: AbortOnDropHandle<Result<Stored, WriteFault>>,
+}
+
+impl Ending {
+    /// Waits for the end of the share's task. A share that failed meanwhile tells that by its
+    /// outcome.
+    async fn outcome(self) -> Result<Stored, WriteFault> {
+        let _ = self.queue.send(Piece::End).await;
+        drop(self.queue);
+        outcome(self.task).await
+    }
+}
+
+fn too_slow(cloud: &str) -> String {
+    format!("cloud {cloud:?}: too slow: the others waited for it in vain")
 }
 
 /// Waits for the end of a share's task, and returns the objects and bytes that were stored.
 async fn outcome(
-    task: &mut AbortOnDropHandle<Result<Stored, WriteFault>>,
+    task: AbortOnDropHandle<Result<Stored, WriteFault>>,
 ) -> Result<Stored, WriteFault> {
     task.await.unwrap_or_else(|e| Err(e.to_string().into()))
 }

@@ -379,6 +379,7 @@ impl Inner {
             share_length,
             (class.class.rule(), self.patience),
             Watching {
+                budget: self.budget.clone(),
                 takes_sample: |server: &StorageServer| self.health.takes_sample(server.name()),
                 transfer,
             },

@@ -146,6 +146,12 @@ pub trait ShareStore: Send + Sync + fmt::Debug {
     /// also end with either error.
     async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream>;
 
+    /// Takes note of what is recorded of a whole share. So a backend need not ask for it when the
+    /// share is read.
+    fn remember(&self, id: ShareId, stored: Stored) {
+        let _ = (id, stored);
+    }
+
     /// Lists the shares of a storage index, in the order of share numbers. A backend may include
     /// shares that are not whole.
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>>;

@@ -27,7 +27,7 @@ use tokio::sync::OnceCell;
 use crate::{
     Backend, ChunkBudget, Container, Found, FoundShare, Generation, MAX_OBJECT, Moment,
     MutableStore, RangeSet, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
-    ShareWriter, Slots, Span, Spool, StorageError, StorageIndex,
+    ShareWriter, Slots, Span, Spool, StorageError, StorageIndex, Stored,
     chunk_upload::ChunkUpload,
     chunk_writer::{ChunkWriter, IN_FLIGHT},
     listing::Pages,
@@ -213,18 +213,22 @@ impl CloudBackend {
 
     /// Returns the chunk size of a share, in bytes: as remembered, or the size of its chunk 0.
     async fn chunk_size_of(&self, id: ShareId) -> Result<u64> {
-        let lock = || self.sizes.lock();
-        if let Some(size) = lock().get(&id).copied() {
+        let remembered = self.sizes.lock().get(&id).copied();
+        if let Some(size) = remembered {
             return Ok(size);
         }
         let head = self.cloud.head(&ShareObject::Chunk(0).key(id)).await;
         let size = head.map_err(|e| self.absent(e, id))?.size;
-        let mut sizes = lock();
+        self.remember_size(id, size);
+        Ok(size)
+    }
+
+    fn remember_size(&self, id: ShareId, size: u64) {
+        let mut sizes = self.sizes.lock();
         if sizes.len() >= REMEMBERED {
             sizes.clear();
         }
         sizes.insert(id, size);
-        Ok(size)
     }
 
     /// Forgets the remembered chunk size of a share. It may come from a time when the cloud was at
@@ -361,6 +365,12 @@ impl ShareStore for CloudBackend {
             file,
             may_land,
         }))
+    }
+
+    fn remember(&self, id: ShareId, stored: Stored) {
+        if let Some(size) = chunk_size_by(stored, self.chunk_unit()) {
+            self.remember_size(id, size);
+        }
     }
 
     async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
@@ -500,6 +510,22 @@ impl ShareStore for CloudBackend {
     }
 }
 
+/// Returns the chunk size of a share that has these objects, if only one is possible: a single
+/// object is the whole share, and the chunks of several are alike but for the last, and multiples of
+/// `unit` bytes.
+fn chunk_size_by(stored: Stored, unit: u64) -> Option<u64> {
+    let Stored { objects, bytes } = stored;
+    match objects {
+        0 => None,
+        1 => Some(bytes),
+        _ => {
+            let least = bytes.div_ceil(objects).next_multiple_of(unit);
+            let most = (bytes - 1) / (objects - 1);
+            (least <= most && least + unit > most).then_some(least)
+        }
+    }
+}
+
 #[async_trait]
 impl Container for CloudBackend {
     async fn scan(&self, span: Span, most: u64) -> Result<Vec<FoundShare>> {
@@ -596,5 +622,36 @@ impl Backend for CloudBackend {
         self.mutable
             .as_ref()
             .map(|store| store as &dyn MutableStore)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size is told only if no other is possible: otherwise it must be asked for.
+    #[test]
+    fn a_chunk_size_follows_from_objects_and_bytes_if_only_one_does() {
+        let unit = CHUNK_UNIT as u64;
+        for size in [unit, 4 * unit, 64 * unit] {
+            for objects in 1..40 {
+                for rest in [1, unit - 1, unit, size] {
+                    let bytes = (objects - 1) * size + rest.min(size);
+                    match chunk_size_by(Stored { objects, bytes }, unit) {
+                        Some(told) if objects == 1 => assert_eq!(told, bytes),
+                        Some(told) => assert_eq!(told, size, "{objects} {bytes}"),
+                        None => assert!(size > unit, "{objects} {bytes}"),
+                    }
+                }
+            }
+        }
+        let (objects, bytes) = (128, 128 * 64 * unit - 7);
+        let many = Stored { objects, bytes };
+        assert_eq!(chunk_size_by(many, unit), Some(64 * unit));
+        let none = Stored {
+            objects: 0,
+            bytes: 0,
+        };
+        assert_eq!(chunk_size_by(none, unit), None);
     }
 }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     Backend, Expiry, LeaseDb, Owner, Ownership, Result, ServerId, ShareId, ShareStream,
-    ShareWriter, StorageError, StorageIndex, uploads::Uploads,
+    ShareWriter, StorageError, StorageIndex, Stored, uploads::Uploads,
 };
 
 /// How many shares a cloud gets beside the others: twice the weight is twice the shares. From 1;
@@ -391,6 +391,11 @@ impl StorageServer {
             });
         }
         self.backend.create(id).await
+    }
+
+    /// Takes note of what is recorded of a whole share, before it is read.
+    pub fn remember(&self, id: ShareId, stored: Stored) {
+        self.backend.remember(id, stored);
     }
 
     /// Reads a part of a share, as it is stored.

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::{
     Backend, Container, Found, FoundShare, Moment, MutableShare, MutableStore, MutableWrite,
     RangeSet, Recovered, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
-    ShareWriter, Span, StorageError, StorageIndex, backend::mutable_store,
+    ShareWriter, Span, StorageError, StorageIndex, Stored, backend::mutable_store,
 };
 
 /// Shortest pause between two attempts to open a backend. An attempt begins only when the backend
@@ -179,6 +179,13 @@ impl ShareStore for UnusableBackend {
 
     async fn read(&self, id: ShareId, range: Range<u64>) -> Result<ShareStream> {
         self.opened().await?.read(id, range).await
+    }
+
+    fn remember(&self, id: ShareId, stored: Stored) {
+        let opened = self.state().opened.clone();
+        if let Some(opened) = opened {
+            opened.remember(id, stored);
+        }
     }
 
     async fn shares(&self, index: StorageIndex) -> Result<Vec<ShareNum>> {

@@ -41,6 +41,27 @@ fn flipped(pieces: &[Bytes]) -> Vec<Bytes> {
     vec![whole.freeze()]
 }
 
+/// Takes a body apart that was signed chunk by chunk: each has its length, a signature, which is
+/// not checked, and its bytes. `None` if it is not one.
+fn unchunked(pieces: &[Bytes]) -> Option<Vec<Bytes>> {
+    let mut rest: Bytes = pieces.concat().into();
+    let mut chunks = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|two| two == b"\r\n")?;
+        let head = rest.split_to(end + 2);
+        let head = std::str::from_utf8(&head).ok()?;
+        let length = usize::from_str_radix(head.split(';').next()?, 16).ok()?;
+        if length == 0 {
+            return Some(chunks);
+        }
+        if rest.len() < length + 2 {
+            return None;
+        }
+        chunks.push(rest.split_to(length));
+        rest = rest.slice(2..);
+    }
+}
+
 fn length_of(pieces: &[Bytes]) -> u64 {
     pieces.iter().map(|piece| piece.len() as u64).sum()
 }
@@ -251,6 +272,10 @@ impl Request<'_> {
             _ => {}
         }
         pieces.extend(self.take(&mut body, None).await?);
+        let digest = self.headers.get("x-amz-content-sha256");
+        if digest.is_some_and(|digest| digest.as_bytes().starts_with(b"STREAMING-")) {
+            pieces = unchunked(&pieces).ok_or(io::ErrorKind::InvalidData)?;
+        }
         let after = self.when(Moment::AfterBody);
         if after == Some(Fault::Lost) {
             return Ok(self.done());

@@ -1,22 +1,27 @@
-//! The rig: four S3 services, a home and a daemon, in one temporary folder in memory. It measures
-//! what a command costs there.
+//! The rig: four lean loopback clouds, a home and a daemon, in one temporary folder in memory. It
+//! measures what a command costs there.
 
 use std::{
     fs,
     io::{Read as _, Write as _},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
-use rand::{RngCore as _, SeedableRng as _, rngs::StdRng};
+use rand::{Rng as _, RngCore as _, SeedableRng as _, rngs::StdRng};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::stage::Outcome;
 
 pub(crate) const SERVICES: [&str; 4] = ["one", "two", "three", "four"];
+/// The bucket of the array, and those of the peers, on every service.
+const BUCKET: &str = "raic";
+pub(crate) const PEERS: [&str; 2] = ["rclone", "restic"];
 /// The seed of the file's bytes, so that the file is the same in every run, everywhere.
 const SEED: u64 = 2013;
 /// Files up to this size, in bytes, lie in memory. For larger ones, only the daemon's memory is
@@ -36,14 +41,45 @@ impl Drop for Process {
     }
 }
 
+/// The programs that a rig runs.
+pub(crate) struct Programs {
+    pub(crate) raic: PathBuf,
+    pub(crate) lean_cloud: PathBuf,
+    pub(crate) connector: PathBuf,
+}
+
+/// How fast the four services are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Services {
+    /// As fast as loopback.
+    Near,
+    /// Each waits for [`ROUND_TRIP`] before it answers.
+    Far,
+    /// The last one waits for 200 ms before each answer, and sends and takes 1 MB/s.
+    OneSlow,
+}
+
+/// The latency of services that are far.
+pub(crate) const ROUND_TRIP: Duration = Duration::from_millis(20);
+
+/// What the services have had for the array and its peers, and hold.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) requests: u64,
+    pub(crate) taken: u64,
+    pub(crate) given: u64,
+    pub(crate) stored: u64,
+}
+
 pub(crate) struct Rig {
-    raic: PathBuf,
+    programs: Programs,
     services: Vec<(u16, Option<Process>)>,
     daemon: Option<Process>,
     folder: tempfile::TempDir,
 }
 
 /// What a command took.
+#[derive(Default)]
 pub(crate) struct Usage {
     /// Seconds from its start to its end.
     pub(crate) wall: f64,
@@ -51,6 +87,8 @@ pub(crate) struct Usage {
     pub(crate) cpu: f64,
     /// CPU seconds of the services meanwhile.
     pub(crate) servers_cpu: f64,
+    /// Requests to the services meanwhile.
+    pub(crate) requests: u64,
 }
 
 pub(crate) fn access_key(service: &str) -> String {
@@ -68,7 +106,7 @@ fn io(path: &Path) -> impl Fn(std::io::Error) -> String {
 
 impl Rig {
     /// Starts services and daemon, for files of `size` bytes.
-    pub(crate) fn start(raic: &Path, connector: &Path, size: u64) -> Outcome<Self> {
+    pub(crate) fn start(programs: Programs, size: u64, services: Services) -> Outcome<Self> {
         let memory = Path::new("/dev/shm");
         let fits = memory.is_dir() && size <= IN_MEMORY;
         let parent = if fits {
@@ -81,22 +119,30 @@ impl Rig {
             .tempdir_in(&parent)
             .map_err(io(&parent))?;
         let mut rig = Self {
-            raic: raic.to_owned(),
+            programs,
             services: Vec::new(),
             daemon: None,
             folder,
         };
-        for service in SERVICES {
-            rig.start_service(service)?;
+        for (i, service) in SERVICES.iter().enumerate() {
+            let is_slow = services == Services::OneSlow && i + 1 == SERVICES.len();
+            let options: &[&str] = match services {
+                Services::Far => &["--latency", "20"],
+                _ if is_slow => &["--latency", "200", "--rate", "1000000"],
+                _ => &[],
+            };
+            rig.start_service(service, options)?;
         }
         rig.run(&mut rig.raic(["init"]))?;
-        rig.run(rig.raic(["connector", "approve", "--yes"]).arg(connector))?;
+        let mut approve = rig.raic(["connector", "approve", "--yes"]);
+        rig.run(approve.arg(&rig.programs.connector))?;
         for (i, service) in SERVICES.iter().enumerate() {
             rig.add_cloud(i, service)?;
         }
         let log = rig.folder().join("daemon.log");
         let log = fs::File::create(&log).map_err(io(&log))?;
-        let daemon = rig.raic(["serve"]).stderr(log).spawn().map_err(io(raic))?;
+        let daemon = rig.raic(["serve"]).stderr(log).spawn();
+        let daemon = daemon.map_err(io(&rig.programs.raic))?;
         rig.daemon = Some(Process(daemon));
         wait(
             || rig.folder().join("home/raic.sock").exists(),
@@ -105,20 +151,18 @@ impl Rig {
         Ok(rig)
     }
 
-    fn start_service(&mut self, service: &str) -> Outcome {
-        let root = self.root(service);
-        fs::create_dir_all(root.join("raic")).map_err(io(&root))?;
+    fn start_service(&mut self, service: &str, options: &[&str]) -> Outcome {
         let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|l| l.local_addr());
         let port = free.map_err(|e| format!("no port: {e}"))?.port();
-        let child = Command::new(&self.raic)
-            .arg("demo-service")
-            .arg(&root)
-            .arg(port.to_string())
-            .env("RAIC_DEMO_ACCESS_KEY", access_key(service))
-            .env("RAIC_DEMO_SECRET_KEY", secret_key(service))
+        let mut command = Command::new(&self.programs.lean_cloud);
+        command.arg(port.to_string()).arg(BUCKET).args(PEERS);
+        command.args(options);
+        let child = command
+            .env("RAIC_LEAN_ACCESS_KEY", access_key(service))
+            .env("RAIC_LEAN_SECRET_KEY", secret_key(service))
             .stdin(Stdio::null())
             .spawn()
-            .map_err(io(&self.raic))?;
+            .map_err(io(&self.programs.lean_cloud))?;
         self.services.push((port, Some(Process(child))));
         wait(
             || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok(),
@@ -155,23 +199,53 @@ impl Rig {
         self.folder.path()
     }
 
-    /// The folder of a service; the folders in it are the service's buckets.
-    pub(crate) fn root(&self, service: &str) -> PathBuf {
-        self.folder().join(service)
-    }
-
     pub(crate) fn ports(&self) -> impl Iterator<Item = u16> {
         self.services.iter().map(|(port, _)| *port)
     }
 
     pub(crate) fn raic<const N: usize>(&self, arguments: [&str; N]) -> Command {
-        let mut command = Command::new(&self.raic);
+        let mut command = Command::new(&self.programs.raic);
         command
             .arg("--home")
             .arg(self.folder().join("home"))
             .args(arguments);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         command
+    }
+
+    /// Reads a range of a file from the daemon. Returns its bytes, and how long it took.
+    pub(crate) fn read_range(
+        &self,
+        name: &str,
+        start: u64,
+        bytes: u64,
+    ) -> Outcome<(Vec<u8>, Duration)> {
+        let socket = self.folder().join("home/raic.sock");
+        let began = Instant::now();
+        let mut stream = UnixStream::connect(&socket).map_err(io(&socket))?;
+        let request = format!(
+            "GET /v1/files/{name} HTTP/1.1\r\nhost: localhost\r\nrange: bytes={start}-{}\r\n\
+             connection: close\r\n\r\n",
+            start + bytes - 1
+        );
+        stream.write_all(request.as_bytes()).map_err(io(&socket))?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).map_err(io(&socket))?;
+        let took = began.elapsed();
+        let end = answer.windows(4).position(|four| four == b"\r\n\r\n");
+        let body = end.map(|end| answer.split_off(end + 4)).unwrap_or_default();
+        match answer.starts_with(b"HTTP/1.1 206") && body.len() as u64 == bytes {
+            true => Ok((body, took)),
+            false => Err(format!(
+                "a range was answered by {:?}",
+                String::from_utf8_lossy(&answer)
+            )),
+        }
+    }
+
+    /// The port of the first service.
+    pub(crate) fn first_port(&self) -> u16 {
+        self.services.first().map_or(0, |(port, _)| *port)
     }
 
     pub(crate) fn stop_service(&mut self, i: usize) {
@@ -203,27 +277,36 @@ impl Rig {
                 .sum::<Outcome<f64>>()
         };
         let (ours_before, servers_before, began) = (ours()?, servers()?, Instant::now());
+        let requests = self.traffic().requests;
         self.run(command)?;
         let wall = began.elapsed().as_secs_f64();
         Ok(Usage {
+            requests: self.traffic().requests.saturating_sub(requests),
             wall,
             cpu: ours()? - ours_before,
             servers_cpu: servers()? - servers_before,
         })
     }
 
-    /// Bytes that the services hold for the array.
-    pub(crate) fn stored(&self) -> Outcome<u64> {
-        SERVICES
+    /// What all services that run have had, and hold.
+    pub(crate) fn traffic(&self) -> Traffic {
+        let running = self
+            .services
             .iter()
-            .map(|service| size_below(&self.root(service).join("raic")))
-            .sum()
+            .filter(|(_, process)| process.is_some());
+        let counts = running.filter_map(|(port, _)| counts_of(*port));
+        counts.fold(Traffic::default(), |sum, one| Traffic {
+            requests: sum.requests + one.requests,
+            taken: sum.taken + one.taken,
+            given: sum.given + one.given,
+            stored: sum.stored + one.stored,
+        })
     }
 
     /// Waits until deletions have freed what was stored, but for less than 1 MiB.
     pub(crate) fn wait_until_empty(&self) -> Outcome {
         wait(
-            || self.stored().is_ok_and(|left| left < 1 << 20),
+            || self.traffic().stored < 1 << 20,
             "removed files to be deleted",
         )
     }
@@ -254,19 +337,22 @@ fn wait(until: impl Fn() -> bool, what: &str) -> Outcome {
     Ok(())
 }
 
-fn size_below(folder: &Path) -> Outcome<u64> {
-    let mut size = 0;
-    for entry in fs::read_dir(folder).map_err(io(folder))? {
-        let entry = entry.map_err(io(folder))?;
-        // A file that was removed meanwhile does not count.
-        let Ok(meta) = entry.metadata() else { continue };
-        size += if meta.is_dir() {
-            size_below(&entry.path()).unwrap_or(0)
-        } else {
-            meta.len()
-        };
-    }
-    Ok(size)
+/// Asks a service for its counts; `None` if it does not answer.
+fn counts_of(port: u16) -> Option<Traffic> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).ok()?;
+    let request = "GET /.counts HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let (_, body) = answer.split_once("\r\n\r\n")?;
+    let counts: Value = serde_json::from_str(body).ok()?;
+    let requests = counts["requests"].as_object()?.values();
+    Some(Traffic {
+        requests: requests.filter_map(Value::as_u64).sum(),
+        taken: counts["taken"].as_u64()?,
+        given: counts["given"].as_u64()?,
+        stored: counts["stored"].as_u64()?,
+    })
 }
 
 /// The sum, in seconds, of the field `first` of a `stat` file of `/proc` and of the next. The first
@@ -310,6 +396,43 @@ pub(crate) fn random_file(path: &Path, size: u64) -> Outcome<String> {
         digest.update(&piece[..now]);
         file.write_all(&piece[..now]).map_err(io(path))?;
         left -= now as u64;
+    }
+    Ok(hex(digest))
+}
+
+/// Writes files of 0.5 to 16 KiB into a folder, in folders of 100; returns their bytes.
+pub(crate) fn small_files(folder: &Path, count: u32) -> Outcome<u64> {
+    let mut random = StdRng::seed_from_u64(SEED);
+    let mut bytes = 0;
+    for number in 0..count {
+        let below = folder.join(format!("{:03}", number / 100));
+        fs::create_dir_all(&below).map_err(io(&below))?;
+        let mut content = vec![0; random.random_range(512..=16 << 10)];
+        random.fill_bytes(&mut content);
+        bytes += content.len() as u64;
+        let file = below.join(format!("{number:05}"));
+        fs::write(&file, content).map_err(io(&file))?;
+    }
+    Ok(bytes)
+}
+
+/// The SHA-256 of all files below a folder, in the order of their names.
+pub(crate) fn sha256_below(folder: &Path) -> Outcome<String> {
+    let mut digest = Sha256::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).map_err(io(&folder))?;
+        let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+        let mut paths: Vec<_> = paths.collect::<Result<_, _>>().map_err(io(&folder))?;
+        paths.sort_unstable();
+        for path in paths {
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            digest.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+            digest.update(fs::read(&path).map_err(io(&path))?);
+        }
     }
     Ok(hex(digest))
 }

@@ -27,6 +27,8 @@ pub(crate) struct Stream {
 pub(crate) struct Placement {
     pub(crate) share: ShareNum,
     pub(crate) cloud: String,
+    /// Its objects and their bytes.
+    pub(crate) stored: Stored,
     pub(crate) is_lost: bool,
 }
 
@@ -67,6 +69,7 @@ pub(super) fn placements(c: &Connection, index: StorageIndex) -> rusqlite::Resul
         .map(|p| Placement {
             share: p.share,
             cloud: p.server,
+            stored: p.stored,
             is_lost: p.is_lost,
         })
         .collect())

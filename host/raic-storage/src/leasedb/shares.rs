@@ -59,8 +59,8 @@ pub struct Placed {
     pub server: String,
     /// The share's number.
     pub share: ShareNum,
-    /// Number of objects that the share is kept in.
-    pub objects: u64,
+    /// The objects that the share is kept in.
+    pub stored: Stored,
     /// Whether the share counts as lost, or its server is marked as gone.
     pub is_lost: bool,
 }
@@ -174,7 +174,7 @@ pub fn placed(c: &Connection, index: StorageIndex) -> rusqlite::Result<Vec<Place
     // One lookup for each server. An index for this query alone would cost one entry more for every
     // share.
     let sql = format!(
-        "SELECT servers.name, shares.share, shares.objects,
+        "SELECT servers.name, shares.share, shares.objects, shares.used_space,
            shares.lost_ms IS NOT NULL OR shares.is_unconfirmed OR servers.gone_ms IS NOT NULL
          FROM servers
          CROSS JOIN shares ON shares.server = servers.id AND shares.storage_index = ?1
@@ -185,8 +185,11 @@ pub fn placed(c: &Connection, index: StorageIndex) -> rusqlite::Result<Vec<Place
         Ok(Placed {
             server: row.get(0)?,
             share: ShareNum(row.get(1)?),
-            objects: uint(row.get(2)?),
-            is_lost: row.get(3)?,
+            stored: Stored {
+                objects: uint(row.get(2)?),
+                bytes: uint(row.get(3)?),
+            },
+            is_lost: row.get(4)?,
         })
     })?;
     rows.collect()
