@@ -1,9 +1,10 @@
 //! `cargo xtask bench`: measures jobs beside a peer in the same run, interleaved, and prints
 //! medians.
 //!
-//! The clouds are lean loopback clouds: processes that cost as little as a server can. Clouds and files of up to 2 GiB lie in memory (`/dev/shm`): otherwise the disk would be
-//! measured. Contents are verified by SHA-256 after every read. A job prints a table for people
-//! and, apart from `sandbox`, one line of JSON for programs.
+//! The clouds are lean loopback clouds: processes that cost as little as a server can. Clouds and
+//! files of up to 2 GiB lie in memory (`/dev/shm`): otherwise the disk would be measured. Contents
+//! are verified by SHA-256 after every read. A job prints a table for people and, apart from
+//! `sandbox`, one line of JSON for programs.
 
 mod jobs;
 mod plot;

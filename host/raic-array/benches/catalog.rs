@@ -92,6 +92,7 @@ async fn array(home: &tempfile::TempDir) -> Array {
         leasedb,
         holds,
         budget,
+        read_budget: ChunkBudget::new(ArrayConfig::READ_MEMORY),
     };
     Array::open(config).await.unwrap()
 }

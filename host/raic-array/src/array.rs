@@ -45,11 +45,15 @@ pub struct ArrayConfig {
     pub leasedb: LeaseDb,
     /// The holds of the servers, which keep shares that are being read.
     pub holds: Holds,
-    /// The budget for the memory of uploads and reads.
+    /// The budget for the memory of uploads.
     pub budget: ChunkBudget,
+    /// The budget for the memory of reads. A read goes on without it, but slowly.
+    pub read_budget: ChunkBudget,
 }
 
 impl ArrayConfig {
+    /// Default budget for the memory of reads, in bytes: one at full pace, and many at less.
+    pub const READ_MEMORY: u64 = 64 << 20;
     /// Default time that the other clouds of an upload wait for one that takes nothing.
     pub const PATIENCE: Duration = Duration::from_secs(120);
 }
@@ -77,6 +81,7 @@ pub(crate) struct Inner {
     /// The shares that are being read. An array that takes this one's place shares them.
     holds: Holds,
     pub(crate) budget: ChunkBudget,
+    pub(crate) read_budget: ChunkBudget,
     /// The turn to probe clouds before an upload.
     pub(crate) probing: Semaphore,
 }
@@ -203,6 +208,7 @@ impl Array {
             health,
             holds: config.holds,
             budget: config.budget,
+            read_budget: config.read_budget,
             probing: Semaphore::new(1),
         });
         let keyring_task = tokio::spawn(inner.clone().keep_keyring_copies());

@@ -157,6 +157,9 @@ pub enum ArrayError {
         /// Number of shares.
         n: usize,
     },
+    /// The reader took nothing for so long that it lost its stream.
+    #[error("the reader took nothing for {} s, so what was held for it was given back; read again", .0.as_secs())]
+    ReaderIdle(std::time::Duration),
     /// There is no class of that name.
     #[error("there is no class {0:?}; config.toml has a section [classes.NAME] for each")]
     NoSuchClass(String),

@@ -30,6 +30,7 @@
 //! # let database = Database::open(&home.path().join("raic.db"))?;
 //! # let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default()).await?;
 //! # let (holds, budget) = (Holds::default(), ChunkBudget::default());
+//! # let read_budget = ChunkBudget::new(ArrayConfig::READ_MEMORY);
 //! # let keyring = Keyring::generate()?;
 //! # let sealed_keyring = Bytes::from(keyring.seal(&RecoveryKey::generate()?)?);
 //! # let (array, key, identity) = (keyring.array, keyring.owner_key(), leasedb.identity().await?);
@@ -51,7 +52,7 @@
 //! })?;
 //! let array = Array::open(ArrayConfig {
 //!     classes, extent_size: MAX_STREAM, patience: ArrayConfig::PATIENCE, keyring,
-//!     sealed_keyring, servers, leasedb, holds, budget,
+//!     sealed_keyring, servers, leasedb, holds, budget, read_budget,
 //! }).await?;
 //!
 //! let content = Bytes::from_static(b"a file over four clouds");
@@ -82,6 +83,7 @@ mod manifest;
 mod pace;
 mod place;
 mod read;
+mod reader;
 mod sealer;
 mod share_hasher;
 mod share_reader;

@@ -80,9 +80,9 @@ impl Paces {
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// How slow a cloud is for reads of `bytes`: those of one step are about equal, and each step is
-    /// four times as slow as the one before. A cloud of which nothing is known is in the first step,
-    /// so that something will be.
+    /// How slow a cloud is for reads of `bytes`: those of one step are about equal, and each step
+    /// is four times as slow as the one before. A cloud of which nothing is known is in the first
+    /// step, so that something will be.
     pub(crate) fn step(&self, cloud: &str, bytes: u64) -> u32 {
         let expected = self.expected(cloud, bytes).unwrap_or_default();
         u64::try_from(expected.as_millis() + 1).map_or(u32::MAX, |ms| ms.ilog2() / 2)

@@ -11,11 +11,12 @@ use std::{
 
 use bytes::Bytes;
 use futures::{
-    Stream, StreamExt as _, TryStreamExt as _,
-    stream::{self, FuturesUnordered},
+    FutureExt as _, Stream, StreamExt as _, TryStreamExt as _,
+    future::BoxFuture,
+    stream::{self, FuturesOrdered, FuturesUnordered},
 };
 use parking_lot::Mutex;
-use raic_storage::{Hold, ShareId, ShareNum};
+use raic_storage::{Hold, Reserved, ShareId, ShareNum};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -26,6 +27,7 @@ use crate::{
     encoder::decode,
     format::{GROUP, Header, Role, proof},
     health::Work,
+    reader::Reader,
     sealer::Sealer,
     share_reader::ShareReader,
 };
@@ -35,8 +37,10 @@ pub type Content = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
 /// Segments of a large batch, which are fetched at once: about one chunk of each of k clouds.
 const BATCH: u64 = 64;
-/// Segments of a small batch: the first one, and those for which no memory is free.
-const FIRST_BATCH: u64 = 8;
+/// Segments of a small batch: the first one, and those for which there is little memory.
+const SMALL_BATCH: u64 = 4;
+/// Most bytes of a piece. A reader that stops in the middle of a segment holds no other one.
+const PIECE: usize = 32 << 10;
 /// Batches that are fetched at once, including the batch that the reader takes.
 const AHEAD: usize = 3;
 /// Segments of a short range: their seals alone say whether they are right, so no hashes are read.
@@ -83,32 +87,46 @@ struct StreamReader {
     /// What has come of the whole file so far.
     transfer: Transfer,
     check: Check,
-    /// Hold that keeps the shares from being deleted meanwhile.
-    _reading: Hold,
+    /// Holds that keep the file's shares from being deleted meanwhile.
+    _reading: Held,
 }
 
+/// The extents that a read needs, and their holds.
+type Held = Arc<Vec<(Extent, Hold)>>;
+
 impl Inner {
-    /// Reads the bytes of `range` of a file, one extent after the other. The hold keeps the shares
-    /// of all of them.
+    /// Reads the bytes of `range` of a file. The holds keep the shares of all extents while the
+    /// content lives. A reader that stops gives back what is held for it.
     pub(crate) fn read_extents(
         self: Arc<Self>,
         extents: Vec<(Extent, Hold)>,
         range: Range<u64>,
         transfer: Transfer,
     ) -> Content {
-        let parts = extents.into_iter().filter_map(move |(extent, hold)| {
+        let held = Held::new(extents);
+        let open = move |from: u64| {
+            let range = range.start.saturating_add(from)..range.end;
+            self.clone()
+                .read_part(held.clone(), range, transfer.clone())
+        };
+        Reader::new(open).boxed()
+    }
+
+    /// Reads the bytes of `range` of a file, one extent after the other.
+    fn read_part(self: Arc<Self>, held: Held, range: Range<u64>, transfer: Transfer) -> Content {
+        let extents = held.clone();
+        let parts = (0..held.len()).filter_map(move |number| {
+            let (extent, _) = held.get(number)?;
             let start = range.start.max(extent.offset);
             let end = range.end.min(extent.offset + extent.length);
-            (start < end).then(|| {
-                let part = start - extent.offset..end - extent.offset;
-                (extent.stream, hold, part)
-            })
+            let part = start.checked_sub(extent.offset)?..end.saturating_sub(extent.offset);
+            (start < end).then(|| (extent.stream.clone(), part))
         });
         let parts: Vec<_> = parts.collect();
         stream::iter(parts)
-            .map(move |(stream, hold, part)| {
-                self.clone()
-                    .read_stream(stream, hold, part, transfer.clone())
+            .map(move |(stream, part)| {
+                let (this, held) = (self.clone(), extents.clone());
+                this.read_stream(stream, held, part, transfer.clone())
             })
             .try_flatten()
             .boxed()
@@ -118,10 +136,10 @@ impl Inner {
     ///
     /// # Errors
     /// Fails with [`ArrayError::WrongKey`] if the keyring does not open the stream's key.
-    pub(crate) fn read_stream(
+    fn read_stream(
         self: Arc<Self>,
         stream: CatalogStream,
-        reading: Hold,
+        reading: Held,
         range: Range<u64>,
         transfer: Transfer,
     ) -> Result<Content> {
@@ -182,57 +200,116 @@ impl Inner {
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        let budget = reader.inner.budget.clone();
-        // A batch is large only if there is room: it holds its blocks and then its content beside
-        // them.
-        let may_be_large = move |segments: &Range<u64>| {
-            budget.try_reserve((segments.end - segments.start) * size * 2)
-        };
-        let batches = Batches {
-            at: range.start / size,
-            end: range.end.div_ceil(size),
-            is_first: true,
-        };
-        let pieces = stream::unfold(
-            (batches, may_be_large),
-            async move |(mut batches, may_be_large)| {
-                Some((batches.next(&may_be_large)?, (batches, may_be_large)))
+        let pipeline = Pipeline {
+            batches: Batches {
+                at: range.start / size,
+                end: range.end.div_ceil(size),
+                is_first: true,
             },
-        );
-        let pieces = pieces.map(move |(batch, reserved)| {
-            let (reader, range) = (reader.clone(), range.clone());
-            // A task of its own ends each fetch even if the reader pauses. Otherwise a paused
-            // reader would hold places of its clouds, and they would seem slow.
-            let fetching = Fetching::new(tokio::spawn(reader.read(batch.clone())));
-            async move {
-                let segments = fetching.await??;
-                let cut = segments
-                    .into_iter()
-                    .zip(batch)
-                    .map(move |(content, segment)| {
-                        let offset = segment * size;
-                        let start = range.start.saturating_sub(offset).min(content.len() as u64);
-                        let end = (range.end - offset).min(content.len() as u64);
-                        Ok(content.slice(start as usize..end as usize))
-                    });
-                let cut = cut.collect::<Vec<_>>().into_iter();
-                // The memory is held until the reader has taken the batch's last segment.
-                Ok::<_, ArrayError>(stream::unfold(
-                    (cut, reserved),
-                    async |(mut cut, reserved)| Some((cut.next()?, (cut, reserved))),
-                ))
-            }
+            range,
+            reader,
+            under_way: FuturesOrdered::new(),
+            current: None,
+        };
+        let pieces = stream::try_unfold(pipeline, async |mut pipeline| {
+            Ok(pipeline.next().await?.map(|piece| (piece, pipeline)))
         });
-        Ok(pieces.buffered(AHEAD).try_flatten().boxed())
+        Ok(pieces.boxed())
     }
 }
 
 /// A task that reads a batch of segments. Dropping it stops the fetches.
 type Fetching = AbortOnDropHandle<Result<Vec<Bytes>>>;
 
+/// A batch that has come, and the memory that it takes, until the reader has taken all of it.
+struct Batch {
+    pieces: std::vec::IntoIter<Bytes>,
+    _reserved: Option<Reserved>,
+}
+
+/// The batches of a stream on their way to the reader, in their order.
+///
+/// **Invariant:** what is on its way has memory reserved, but for a single segment. So a read
+/// always goes on, and any number of readers hold little.
+struct Pipeline {
+    reader: Arc<StreamReader>,
+    range: Range<u64>,
+    batches: Batches,
+    under_way: FuturesOrdered<BoxFuture<'static, Result<Batch>>>,
+    current: Option<Batch>,
+}
+
+impl Pipeline {
+    async fn next(&mut self) -> Result<Option<Bytes>> {
+        loop {
+            let piece = self.current.as_mut().and_then(|batch| batch.pieces.next());
+            if piece.is_none() {
+                self.current = None;
+            }
+            self.fill();
+            if piece.is_some() {
+                return Ok(piece);
+            }
+            match self.under_way.next().await {
+                None => return Ok(None),
+                Some(batch) => self.current = Some(batch?),
+            }
+        }
+    }
+
+    /// Begins to fetch as many batches as may be under way.
+    fn fill(&mut self) {
+        let size = u64::from(self.reader.stream.layout.segment_size);
+        let budget = self.reader.inner.read_budget.clone();
+        // A batch holds its blocks, and then its content beside them.
+        let reserve =
+            |segments: &Range<u64>| budget.try_reserve((segments.end - segments.start) * size * 2);
+        loop {
+            let held = self.under_way.len() + usize::from(self.current.is_some());
+            let batch = match held {
+                0 => self.batches.next(reserve),
+                held if held < AHEAD => self.batches.next_if_reserved(reserve),
+                _ => None,
+            };
+            let Some((segments, reserved)) = batch else {
+                return;
+            };
+            let fetched = self.fetch(segments, reserved);
+            self.under_way.push_back(fetched.boxed());
+        }
+    }
+
+    fn fetch(
+        &self,
+        segments: Range<u64>,
+        reserved: Option<Reserved>,
+    ) -> impl Future<Output = Result<Batch>> + Send + 'static {
+        let size = u64::from(self.reader.stream.layout.segment_size);
+        let (reader, range) = (self.reader.clone(), self.range.clone());
+        // A task of its own ends each fetch even if the reader pauses. Otherwise a paused reader
+        // would hold places of its clouds, and they would seem slow.
+        let fetching = Fetching::new(tokio::spawn(reader.read(segments.clone())));
+        async move {
+            let contents = fetching.await??.into_iter().zip(segments);
+            let pieces = contents.flat_map(|(content, segment)| {
+                let offset = segment * size;
+                let length = content.len() as u64;
+                let start = range.start.saturating_sub(offset).min(length) as usize;
+                let end = (range.end - offset).min(length) as usize;
+                let starts = (start..end).step_by(PIECE);
+                starts.map(move |at| content.slice(at..end.min(at + PIECE)))
+            });
+            Ok(Batch {
+                pieces: pieces.collect::<Vec<_>>().into_iter(),
+                _reserved: reserved,
+            })
+        }
+    }
+}
+
 /// Cuts segments into batches that cross no group. The first batch is small, for a quick first
-/// byte. A batch is also small if no memory is free. A small batch reserves no memory, so that a
-/// read always goes on.
+/// byte. A batch is also small if little memory is free, and a single segment if none is. That one
+/// reserves nothing, so that a read always goes on.
 struct Batches {
     at: u64,
     end: u64,
@@ -240,33 +317,48 @@ struct Batches {
 }
 
 impl Batches {
+    /// Returns at most `most` segments from here on.
+    fn cut(&self, most: u64) -> Option<Range<u64>> {
+        let of_group = (self.at / GROUP + 1) * GROUP;
+        let end = self.end.min(self.at + most).min(of_group);
+        (self.at < end).then_some(self.at..end)
+    }
+
+    /// Returns the next batch: as large as can be reserved, or else a single segment.
     fn next<T>(
         &mut self,
-        may_be_large: impl Fn(&Range<u64>) -> Option<T>,
+        reserve: impl Fn(&Range<u64>) -> Option<T>,
     ) -> Option<(Range<u64>, Option<T>)> {
-        if self.at >= self.end {
-            return None;
-        }
-        let batch = |most| {
-            self.at
-                ..self
-                    .end
-                    .min(self.at + most)
-                    .min((self.at / GROUP + 1) * GROUP)
+        let is_first = std::mem::replace(&mut self.is_first, false);
+        let mut batch = match is_first {
+            true => None,
+            false => self.reserved(BATCH, &reserve),
         };
-        let large = batch(BATCH);
-        let allowed = if self.is_first {
-            None
-        } else {
-            may_be_large(&large)
-        };
-        let batch = if allowed.is_some() {
-            large
-        } else {
-            batch(FIRST_BATCH)
-        };
-        (self.at, self.is_first) = (batch.end, false);
-        Some((batch, allowed))
+        batch = batch.or_else(|| self.reserved(SMALL_BATCH, &reserve));
+        batch.or_else(|| {
+            let segment = self.cut(1)?;
+            self.at = segment.end;
+            Some((segment, None))
+        })
+    }
+
+    /// Returns the next batch if it can be reserved.
+    fn next_if_reserved<T>(
+        &mut self,
+        reserve: impl Fn(&Range<u64>) -> Option<T>,
+    ) -> Option<(Range<u64>, Option<T>)> {
+        self.reserved(BATCH, &reserve)
+    }
+
+    fn reserved<T>(
+        &mut self,
+        most: u64,
+        reserve: &impl Fn(&Range<u64>) -> Option<T>,
+    ) -> Option<(Range<u64>, Option<T>)> {
+        let batch = self.cut(most)?;
+        let reserved = reserve(&batch)?;
+        self.at = batch.end;
+        Some((batch, Some(reserved)))
     }
 }
 
@@ -449,9 +541,9 @@ impl StreamReader {
     }
 
     /// Returns the numbers of the sources in the order in which they are tried. Shares that are not
-    /// lost come first, among them those with the fewest faults, then those whose cloud did not fail
-    /// lately, and then those of the fastest clouds. Data comes before parity, because data needs no
-    /// decoding.
+    /// lost come first, among them those with the fewest faults, then those whose cloud did not
+    /// fail lately, and then those of the fastest clouds. Data comes before parity, because data
+    /// needs no decoding.
     fn by_preference(&self, segments: &Range<u64>) -> Vec<usize> {
         let (health, bytes) = (&self.inner.health, self.bytes_of(segments));
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
@@ -576,7 +668,7 @@ mod tests {
                 assert!(
                     batches
                         .iter()
-                        .all(|(b, large)| large.is_some() || b.end - b.start <= FIRST_BATCH)
+                        .all(|(b, reserved)| reserved.is_some() || b.end - b.start == 1)
                 );
             }
         }

@@ -15,7 +15,9 @@ use std::{
 
 use bytesize::ByteSize;
 use parking_lot::Mutex;
-use raic_array::{ArrayError, Class, Classes, Geometry, STANDARD_CLASS, format::MAX_SEGMENT};
+use raic_array::{
+    ArrayConfig, ArrayError, Class, Classes, Geometry, STANDARD_CLASS, format::MAX_SEGMENT,
+};
 use raic_storage::{ChunkBudget, Expiry, GracePeriods, Moment, Weight};
 use serde::Deserialize;
 use zeroize::Zeroizing;
@@ -72,8 +74,9 @@ survive = 1
 # deletions_per_second = 100  # on each cloud
 # reconcile_hours = 24        # how often the daemon compares a cloud with the leases
 # spool = "1 GiB"             # room below the home for parts of uploads that wait
-# memory = "256 MiB"          # for all uploads and reads together; an upload without room waits
-# The daemon reads `spool` and `memory` only when it starts.
+# memory = "256 MiB"          # for all uploads together; an upload without room waits
+# read_memory = "64 MiB"      # for all reads together; a read without room is slower
+# The daemon reads `spool`, `memory` and `read_memory` only when it starts.
 
 # The door for Tahoe-LAFS clients: one storage server for each cloud. `raic tahoe servers-yaml`
 # prints what a client needs. Without the section [array] the daemon serves these clients alone.
@@ -360,6 +363,8 @@ pub(crate) struct StorageSection {
     pub(crate) spool: ByteSize,
     #[serde(deserialize_with = "size")]
     pub(crate) memory: ByteSize,
+    #[serde(deserialize_with = "size")]
+    pub(crate) read_memory: ByteSize,
     /// [`GracePeriods::late`] in seconds; only tests set it.
     late_seconds: Option<u64>,
     /// [`GracePeriods::upload`] in seconds; only tests set it.
@@ -377,6 +382,7 @@ impl Default for StorageSection {
             reconcile_hours: 24,
             spool: ByteSize::gib(1),
             memory: ByteSize::b(ChunkBudget::DEFAULT),
+            read_memory: ByteSize::b(ArrayConfig::READ_MEMORY),
             late_seconds: None,
             upload_seconds: None,
             suspicion_seconds: None,

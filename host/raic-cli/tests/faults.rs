@@ -394,3 +394,43 @@ fn a_folder_for_everybody_is_not_made_a_home() {
     assert_eq!(mode & 0o7777, 0o1777);
     assert_eq!(fs::read_dir(&shared).unwrap().count(), 0);
 }
+
+/// Readers that take nothing hold little, and give that back.
+#[test]
+fn two_hundred_readers_that_take_nothing_hold_little_and_stop_no_upload() {
+    use std::{io::Read as _, os::unix::net::UnixStream};
+    const READERS: usize = 200;
+    let mut rig = Rig::new();
+    rig.serve();
+    let file = write(&rig, "file", &content(48 << 20, 5));
+    rig.raic(&["put", &file, "--as", "file"]).ok();
+    rig.raic(&["get", "file", "/dev/null"]).ok();
+    let before = rig.memory();
+    let open = |_| {
+        let mut stream = UnixStream::connect(rig.home("raic.sock")).unwrap();
+        let request = "GET /v1/files/file HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        stream.write_all(request.as_bytes()).unwrap();
+        // The head of the answer: the read has begun.
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).unwrap();
+        assert_eq!(&head, b"HTTP/1.1 200");
+        stream
+    };
+    let readers: Vec<UnixStream> = (0..READERS).map(open).collect();
+    rig.raic(&["put", &file, "--as", "other"]).ok();
+    let held = rig.memory().saturating_sub(before) >> 20;
+    assert!(held < 64, "{READERS} readers and an upload hold {held} MiB");
+    // One of them goes on, after what was read ahead for it was given back.
+    std::thread::sleep(std::time::Duration::from_secs(6));
+    let mut readers = readers.into_iter();
+    let mut one = readers.next().unwrap();
+    let mut rest = vec![0; 8 << 20];
+    one.read_exact(&mut rest).unwrap();
+    let end = rest
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap()
+        + 4;
+    assert_eq!(rest[end..], content(48 << 20, 5)[..rest.len() - end]);
+    drop(readers);
+}

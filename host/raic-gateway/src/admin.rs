@@ -35,7 +35,7 @@
 //! breaks off on its way out, the connection ends before the announced length. So the client must
 //! count the bytes.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
@@ -45,9 +45,15 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
 use raic_array::ArrayError;
 use raic_storage::StorageError;
-use tokio::net::UnixListener;
+use tokio::{net::UnixListener, task::JoinSet};
 
 use crate::{
     Control, Live, accounts, files, leases, status,
@@ -57,6 +63,11 @@ use crate::{
     walks::{self, Walks},
     wire::{Code, ConnectorVersions, Failure},
 };
+
+/// Bytes of an answer's body after which nothing more is taken for a command that does not read.
+const BUFFER: usize = 64 << 10;
+/// Pause after a connection could not be accepted, since the next could not either.
+const REST: Duration = Duration::from_millis(100);
 
 /// The admin door, which serves one daemon.
 pub struct Admin {
@@ -166,14 +177,7 @@ impl Admin {
 
     /// Serves until `stop` is ready. Then it takes no new requests, and returns once those under
     /// way have ended.
-    ///
-    /// # Errors
-    /// Fails if the listener does.
-    pub async fn serve(
-        self,
-        listener: UnixListener,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> std::io::Result<()> {
+    pub async fn serve(self, listener: UnixListener, stop: impl Future<Output = ()>) {
         let routes = Router::new()
             .route("/v1/files", get(files::list))
             .route(
@@ -216,10 +220,42 @@ impl Admin {
             .route("/v1/clouds/{name}/adopt", post(walks::adopt))
             .route("/v1/clouds/{name}/gone", post(walks::gone))
             .with_state(Arc::new(self));
-        axum::serve(listener, routes)
-            .with_graceful_shutdown(stop)
-            .await
+        serve_connections(listener, routes, stop).await
     }
+}
+
+/// Serves connections until `stop` is ready, and returns once the requests under way have ended.
+async fn serve_connections(listener: UnixListener, routes: Router, stop: impl Future<Output = ()>) {
+    let (graceful, mut connections) = (GracefulShutdown::new(), JoinSet::new());
+    let service = TowerToHyperService::new(routes);
+    let mut stop = std::pin::pin!(stop);
+    loop {
+        let accepted = tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(e) => {
+                tracing::warn!("a command could not be accepted: {e}");
+                tokio::time::sleep(REST).await;
+                continue;
+            }
+        };
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).max_buf_size(BUFFER);
+        let connection = builder.serve_connection(TokioIo::new(stream), service.clone());
+        let connection = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(e) = connection.await {
+                tracing::debug!("a connection of a command ended: {e}");
+            }
+        });
+    }
+    // No further command finds the socket.
+    drop(listener);
+    graceful.shutdown().await;
 }
 
 async fn reload(State(admin): Shared, body: Bytes) -> Response {

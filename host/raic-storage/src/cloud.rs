@@ -511,8 +511,8 @@ impl ShareStore for CloudBackend {
 }
 
 /// Returns the chunk size of a share that has these objects, if only one is possible: a single
-/// object is the whole share, and the chunks of several are alike but for the last, and multiples of
-/// `unit` bytes.
+/// object is the whole share, and the chunks of several are alike but for the last, and multiples
+/// of `unit` bytes.
 fn chunk_size_by(stored: Stored, unit: u64) -> Option<u64> {
     let Stored { objects, bytes } = stored;
     match objects {

@@ -128,6 +128,7 @@ impl Rig {
             leasedb: leasedb.clone(),
             holds,
             budget,
+            read_budget: ChunkBudget::new(ArrayConfig::READ_MEMORY),
         };
         let array = Array::open(config).await.expect("an array");
         let supervisor = Supervisor::start(leasedb, array.servers(), None);

@@ -29,6 +29,7 @@ pub(crate) struct Rig {
     pub(crate) extent_size: u64,
     pub(crate) padding: Padding,
     pub(crate) budget: ChunkBudget,
+    pub(crate) read_budget: ChunkBudget,
     pub(crate) folder: tempfile::TempDir,
 }
 
@@ -66,6 +67,7 @@ impl Rig {
             extent_size: MAX_STREAM,
             padding: Padding::None,
             budget,
+            read_budget: ChunkBudget::new(ArrayConfig::READ_MEMORY),
             folder,
         }
     }
@@ -110,6 +112,7 @@ impl Rig {
             leasedb,
             holds,
             budget: self.budget.clone(),
+            read_budget: self.read_budget.clone(),
         });
         let array = array.await?;
         let supervisor = Supervisor::start(work_leasedb, array.servers(), None);

@@ -161,6 +161,7 @@ pub(crate) async fn serve(home: Home) -> Outcome {
         holds: Holds::default(),
         spool,
         budget: ChunkBudget::new(storage.memory.as_u64()),
+        read_budget: ChunkBudget::new(storage.read_memory.as_u64()),
     };
     let database = process.database.clone();
     let (opened, mut wired) = wiring::open(&process, None, Pins::new()).await?;
@@ -189,7 +190,10 @@ pub(crate) async fn serve(home: Home) -> Outcome {
     }));
     let stop = CancellationToken::new();
     let admin = Admin::new(live, daemon, door).serve(listener, stop.clone().cancelled_owned());
-    let admin = async { admin.await.map_err(Failed::other) };
+    let admin = async {
+        admin.await;
+        Ok(())
+    };
     let tahoe = tahoe::serve(tahoe, stop.clone().cancelled_owned());
     let served = tokio::select! {
         served = async { tokio::try_join!(admin, tahoe) } => served.map(drop),

@@ -31,6 +31,7 @@ pub(super) struct Process {
     pub(super) holds: Holds,
     pub(super) spool: Spool,
     pub(super) budget: ChunkBudget,
+    pub(super) read_budget: ChunkBudget,
 }
 
 /// Everything that a configuration opened, except the array.
@@ -183,6 +184,7 @@ pub(super) async fn open(
                 leasedb: leasedb.clone(),
                 holds: process.holds.clone(),
                 budget: process.budget.clone(),
+                read_budget: process.read_budget.clone(),
             };
             Some(Arc::new(open_array(home, before, array).await?))
         }

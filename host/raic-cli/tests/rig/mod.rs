@@ -149,12 +149,21 @@ impl Rig {
 
     /// Returns the peak resident memory of the daemon, in KiB.
     pub fn peak_memory(&self) -> u64 {
+        self.kibibytes("VmHWM:")
+    }
+
+    /// Returns the resident memory of the daemon now, in bytes.
+    pub fn memory(&self) -> u64 {
+        self.kibibytes("VmRSS:") << 10
+    }
+
+    fn kibibytes(&self, field: &str) -> u64 {
         let id = self.daemon.as_ref().expect("a daemon").id();
         let status = fs::read_to_string(format!("/proc/{id}/status")).expect("its status");
         let line = status
             .lines()
-            .find_map(|line| line.strip_prefix("VmHWM:"))
-            .expect("VmHWM");
+            .find_map(|line| line.strip_prefix(field))
+            .expect("the field");
         line.trim()
             .trim_end_matches(" kB")
             .parse()
