@@ -42,6 +42,14 @@ impl Class {
         self.rule().least_clouds()
     }
 
+    /// Returns how many of `clouds` clouds may be lost after a file was stored while all were up.
+    /// The clouds that lack for n shares count as lost already.
+    pub fn lost(&self, clouds: usize) -> usize {
+        let Geometry { k, n } = self.geometry;
+        let used = clouds.min(n.into());
+        used.saturating_sub(k.into()).max(self.survive)
+    }
+
     pub(crate) fn rule(&self) -> Rule {
         Rule {
             geometry: self.geometry,
@@ -166,12 +174,9 @@ impl Classes {
             .map(|open| &open.codec)
     }
 
-    /// The most clouds whose loss any class survives.
-    pub(crate) fn most_lost(&self) -> usize {
-        let lost = self.classes.values().map(|open| {
-            let Geometry { k, n } = open.class.geometry;
-            usize::from(n.saturating_sub(k))
-        });
+    /// The most of `clouds` clouds whose loss a file of any class survives.
+    pub(crate) fn most_lost(&self, clouds: usize) -> usize {
+        let lost = self.classes.values().map(|open| open.class.lost(clouds));
         lost.max().unwrap_or_default()
     }
 }
@@ -232,7 +237,8 @@ mod tests {
             ("b".to_owned(), class(3, 8, 1)),
         ]);
         let two = Classes::new(two, "b").unwrap();
-        assert_eq!((two.default().0, two.most_lost()), ("b", 5));
+        assert_eq!((two.default().0, two.most_lost(20)), ("b", 5));
+        assert_eq!((two.most_lost(4), two.most_lost(2)), (2, 1));
         assert_eq!(two.find(Some("a")).unwrap().class.geometry.n, 4);
         assert!(two.find(Some("c")).is_err());
     }

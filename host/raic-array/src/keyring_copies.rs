@@ -91,7 +91,7 @@ impl Inner {
             }
         }
         // A copy is left wherever a file of any class can be read.
-        let needed = (self.classes.most_lost() + 1).min(self.servers.len());
+        let needed = self.classes.most_lost(self.servers.len()) + 1;
         // With another generation to use, nobody waits: the copies are kept beside the requests.
         if older.is_none() && self.keyring_holders().await?.len() < needed {
             self.copy_keyring(Some(needed)).await?;

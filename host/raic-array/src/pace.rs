@@ -19,33 +19,53 @@ const HALF_LIFE: Duration = Duration::from_secs(60);
 /// other.
 const OTHER_SIZE: f64 = 0.5;
 
-/// Moving averages of one cloud, in seconds.
+/// A moving average, in seconds.
+#[derive(Clone, Copy, Debug)]
+struct Average {
+    seconds: f64,
+    at: Instant,
+}
+
+impl Average {
+    /// What is left of it now.
+    fn now(&self) -> f64 {
+        let age = self.at.elapsed().as_secs_f64();
+        self.seconds * 0.5_f64.powf(age / HALF_LIFE.as_secs_f64())
+    }
+}
+
+/// Moving averages of one cloud.
 #[derive(Clone, Copy, Debug, Default)]
 struct Averages {
     /// Of a small read.
-    small: Option<f64>,
+    small: Option<Average>,
     /// Of [`UNIT`] of a large one.
-    large: Option<f64>,
-    at: Option<Instant>,
+    large: Option<Average>,
 }
 
 impl Averages {
-    fn of(&mut self, bytes: u64) -> (&mut Option<f64>, f64) {
-        match bytes < SMALL {
+    /// Changes the average of reads of `bytes` by what such a read took.
+    fn change(&mut self, bytes: u64, took: Duration, change: impl Fn(f64, f64) -> f64) {
+        let (average, units) = match bytes < SMALL {
             true => (&mut self.small, 1.0),
             false => (&mut self.large, bytes as f64 / UNIT as f64),
-        }
+        };
+        let took = took.as_secs_f64() / units;
+        *average = Some(Average {
+            seconds: average.map_or(took, |known| change(known.now(), took)),
+            at: Instant::now(),
+        });
     }
 
     /// What a read of `bytes` takes, in seconds; `None` if nothing is known.
     fn expected(&self, bytes: u64) -> Option<f64> {
         let units = bytes as f64 / UNIT as f64;
-        let seconds = match bytes < SMALL {
-            true => self.small.or(self.large.map(|large| large * OTHER_SIZE)),
-            false => self.large.map(|large| large * units).or(self.small),
-        };
-        let age = self.at.map_or(0.0, |at| at.elapsed().as_secs_f64());
-        seconds.map(|seconds| seconds * 0.5_f64.powf(age / HALF_LIFE.as_secs_f64()))
+        let small = self.small.map(|average| average.now());
+        let large = self.large.map(|average| average.now());
+        match bytes < SMALL {
+            true => small.or(large.map(|large| large * OTHER_SIZE)),
+            false => large.map(|large| large * units).or(small),
+        }
     }
 }
 
@@ -54,24 +74,20 @@ impl Averages {
 pub(crate) struct Paces(Mutex<HashMap<String, Averages>>);
 
 impl Paces {
-    /// Records that a cloud gave `bytes` within `took`.
-    pub(crate) fn gave(&self, cloud: &str, bytes: u64, took: Duration) {
+    fn change(&self, cloud: &str, bytes: u64, took: Duration, change: impl Fn(f64, f64) -> f64) {
         let mut clouds = self.0.lock();
         let averages = clouds.entry(cloud.to_owned()).or_default();
-        let (average, units) = averages.of(bytes);
-        let now = took.as_secs_f64() / units;
-        *average = Some(average.map_or(now, |known| known * 0.75 + now * 0.25));
-        averages.at = Some(Instant::now());
+        averages.change(bytes, took, change);
+    }
+
+    /// Records that a cloud gave `bytes` within `took`.
+    pub(crate) fn gave(&self, cloud: &str, bytes: u64, took: Duration) {
+        self.change(cloud, bytes, took, |known, now| known * 0.75 + now * 0.25);
     }
 
     /// Records that a cloud has not given `bytes` within `waited`.
     pub(crate) fn is_late(&self, cloud: &str, bytes: u64, waited: Duration) {
-        let mut clouds = self.0.lock();
-        let averages = clouds.entry(cloud.to_owned()).or_default();
-        let (average, units) = averages.of(bytes);
-        let now = waited.as_secs_f64() / units;
-        *average = Some(average.map_or(now, |known| known.max(now)));
-        averages.at = Some(Instant::now());
+        self.change(cloud, bytes, waited, f64::max);
     }
 
     /// What a read of `bytes` from a cloud takes; `None` if nothing is known.

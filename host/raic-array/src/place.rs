@@ -49,13 +49,32 @@ impl Rule {
             *clouds.entry(*site).or_default() += 1;
             *domains.entry(&sites[*site].domain).or_default() += 1;
         }
+        let survives_domains = left(domains, self.survive) >= k;
         if clouds.len() == n {
-            // No cloud is down. What cannot survive more, with these domains, is as good as it
-            // gets.
-            return true;
+            // Each share is on a cloud of its own. What cannot survive more, with the domains that
+            // there are, is as good as it gets.
+            return survives_domains || !self.can_survive_domains(sites);
         }
         let further = (n - k).saturating_sub(n.saturating_sub(clouds.len()));
-        left(clouds, further) >= k && left(domains, self.survive) >= k
+        left(clouds, further) >= k && survives_domains
+    }
+
+    /// Returns whether shares can be placed so that `survive` domains may be lost, if all sites are
+    /// up.
+    fn can_survive_domains(&self, sites: &[Site]) -> bool {
+        let (k, n) = (usize::from(self.geometry.k), usize::from(self.geometry.n));
+        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
+        for site in sites {
+            *domains.entry(&site.domain).or_default() += 1;
+        }
+        // In rounds, as homes are chosen: in each, every domain that has clouds left gives one.
+        let of = |rounds: usize| domains.values().map(move |clouds| (*clouds).min(rounds));
+        let rounds = (1..=n).find(|rounds| of(*rounds).sum::<usize>() >= n);
+        let rounds = rounds.unwrap_or(n);
+        let mut most: Vec<usize> = of(rounds).collect();
+        most.sort_unstable_by(|a, b| b.cmp(a));
+        let lost: usize = most.iter().take(self.survive).sum();
+        n.saturating_sub(lost) >= k
     }
 
     /// Returns the least number of clouds, each a failure domain of its own, that can take a
@@ -249,6 +268,24 @@ mod tests {
         assert!(!rule.is_met(&two, &[spot(0, 0), spot(1, 1), spot(2, 2)]));
         // A second share beside the one that is left makes it whole.
         assert!(rule.is_met(&two, &[spot(0, 0), spot(1, 1), spot(2, 2), spot(3, 1)]));
+    }
+
+    /// Once the rule took the four clouds of one place for as good as it gets, since each share had
+    /// a cloud of its own.
+    #[test]
+    fn with_one_of_two_places_down_nothing_is_acknowledged_in_the_other() {
+        let rule = rule(2, 4, 1);
+        let up: Vec<bool> = (0..8).map(|site| site % 2 == 0).collect();
+        let places = sites(&up, 2);
+        let (_, spots) = rule.plan(StorageIndex([7; 16]), &places);
+        assert!(!rule.is_met(&places, &spots), "{spots:?}");
+        let all = sites(&[true; 8], 2);
+        let (_, spots) = rule.plan(StorageIndex([7; 16]), &all);
+        assert!(rule.is_met(&all, &spots));
+        // In a single place nothing better can be had.
+        let single = sites(&[true; 8], 1);
+        let (_, spots) = rule.plan(StorageIndex([7; 16]), &single);
+        assert!(rule.is_met(&single, &spots));
     }
 
     proptest! {

@@ -2,7 +2,7 @@
 //! replaced by another.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     ops::Range,
     pin::Pin,
     sync::Arc,
@@ -35,10 +35,10 @@ use crate::{
 /// The content of a file that is being read. Every piece was verified.
 pub type Content = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// Segments of a large batch, which are fetched at once: about one chunk of each of k clouds.
-const BATCH: u64 = 64;
-/// Segments of a small batch: the first one, and those for which there is little memory.
-const SMALL_BATCH: u64 = 4;
+/// Bytes of a large batch, which is fetched at once: with 2-of-4, one chunk of each of two clouds.
+const BATCH: u64 = 8 << 20;
+/// Bytes of a small batch: the first one, and those for which there is little memory.
+const SMALL_BATCH: u64 = 512 << 10;
 /// Most bytes of a piece. A reader that stops in the middle of a segment holds no other one.
 const PIECE: usize = 32 << 10;
 /// Batches that are fetched at once, including the batch that the reader takes.
@@ -47,8 +47,11 @@ const AHEAD: usize = 3;
 const SHORT: u64 = 4;
 /// Hedging delay before any block has been timed: after it, another cloud is asked too.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
-/// How long a read waits for clouds of which nothing comes before it fails.
+/// How long a read waits for clouds of which nothing comes before it fails, beside the time that
+/// what it asked for takes on a line of [`SLOWEST`].
 const GIVE_UP: Duration = Duration::from_secs(90);
+/// Bytes a second of the slowest line for which a read waits.
+const SLOWEST: u64 = 64 << 10;
 /// Shortest hedging delay, however fast the clouds have been so far.
 const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 /// Longest hedging delay, however slow they were.
@@ -202,6 +205,7 @@ impl Inner {
         }
         let pipeline = Pipeline {
             batches: Batches {
+                segment_size: size,
                 at: range.start / size,
                 end: range.end.div_ceil(size),
                 is_first: true,
@@ -311,14 +315,16 @@ impl Pipeline {
 /// byte. A batch is also small if little memory is free, and a single segment if none is. That one
 /// reserves nothing, so that a read always goes on.
 struct Batches {
+    segment_size: u64,
     at: u64,
     end: u64,
     is_first: bool,
 }
 
 impl Batches {
-    /// Returns at most `most` segments from here on.
-    fn cut(&self, most: u64) -> Option<Range<u64>> {
+    /// Returns segments of at most `bytes` from here on, or a single one.
+    fn cut(&self, bytes: u64) -> Option<Range<u64>> {
+        let most = (bytes / self.segment_size).max(1);
         let of_group = (self.at / GROUP + 1) * GROUP;
         let end = self.end.min(self.at + most).min(of_group);
         (self.at < end).then_some(self.at..end)
@@ -336,7 +342,7 @@ impl Batches {
         };
         batch = batch.or_else(|| self.reserved(SMALL_BATCH, &reserve));
         batch.or_else(|| {
-            let segment = self.cut(1)?;
+            let segment = self.cut(0)?;
             self.at = segment.end;
             Some((segment, None))
         })
@@ -387,10 +393,10 @@ impl StreamReader {
         let count = (segments.end - segments.start) as usize;
         let mut valid: Vec<Vec<(ShareNum, Bytes)>> = vec![Vec::new(); count];
         let mut untried = self.by_preference(&segments).into_iter();
-        let began = Instant::now();
         let mut failed = Vec::new();
         let mut fetching = FuturesUnordered::new();
-        let mut waiting = BTreeSet::new();
+        // The sources that have not answered, and when they were asked.
+        let mut waiting = BTreeMap::new();
         let mut tried_again = false;
         let (mut came, mut since) = (self.transfer.bytes(), Instant::now());
         loop {
@@ -401,7 +407,7 @@ impl StreamReader {
             while fewest + fetching.len() < k
                 && let Some(source) = untried.next()
             {
-                waiting.insert(source);
+                waiting.insert(source, Instant::now());
                 fetching.push(self.fetch(source, segments.clone(), check));
             }
             let patience = self.patience(&segments);
@@ -409,31 +415,43 @@ impl StreamReader {
                 Ok(fetched) => fetched,
                 Err(_) => {
                     // Late blocks are still welcome, and another cloud is asked beside them.
-                    self.are_late(&waiting, &segments, began.elapsed());
+                    self.are_late(&waiting, &segments);
                     let mut next = untried.next();
+                    let mut came_meanwhile = None;
                     if next.is_none() {
                         // A cloud that failed may be back before a cloud that hangs answers.
-                        untried = self.that_answer_again(&mut failed).await.into_iter();
-                        next = untried.next();
+                        tokio::select! {
+                            again = self.that_answer_again(&mut failed) => {
+                                untried = again.into_iter();
+                                next = untried.next();
+                            }
+                            fetched = fetching.next(), if !fetching.is_empty() => {
+                                came_meanwhile = fetched;
+                            }
+                        }
                     }
                     if let Some(source) = next {
-                        waiting.insert(source);
+                        waiting.insert(source, Instant::now());
                         fetching.push(self.fetch(source, segments.clone(), check));
                     }
                     let now = self.transfer.bytes();
                     if now > came {
                         (came, since) = (now, Instant::now());
                     }
-                    if since.elapsed() < GIVE_UP {
-                        continue;
+                    let silent = since.elapsed();
+                    match came_meanwhile {
+                        Some(fetched) => Some(fetched),
+                        None if silent < self.longest_silence(&segments) => continue,
+                        None => {
+                            for source in waiting.into_keys() {
+                                let source = &self.sources[source];
+                                let (cloud, seconds) = (source.reader.cloud(), silent.as_secs());
+                                let text = format!("cloud {cloud:?}: nothing came for {seconds} s");
+                                self.fault(source, text);
+                            }
+                            return Err(self.unreadable(segments.start, fewest));
+                        }
                     }
-                    for source in waiting {
-                        let source = &self.sources[source];
-                        let (cloud, seconds) = (source.reader.cloud(), GIVE_UP.as_secs());
-                        let text = format!("cloud {cloud:?}: nothing came for {seconds} s");
-                        self.fault(source, text);
-                    }
-                    return Err(self.unreadable(segments.start, fewest));
                 }
             };
             let Some((source, fetched)) = fetched else {
@@ -528,10 +546,19 @@ impl StreamReader {
         })
     }
 
+    /// How long nothing may come for a batch before the read fails. Batches that are read at once
+    /// share the line, and what comes of one is known when it is whole.
+    fn longest_silence(&self, segments: &Range<u64>) -> Duration {
+        let k = u64::from(self.stream.layout.geometry.k);
+        let under_way = self.bytes_of(segments) * k * AHEAD as u64;
+        GIVE_UP + Duration::from_secs(under_way / SLOWEST)
+    }
+
     /// Records that sources have not given the blocks of some segments yet.
-    fn are_late(&self, waiting: &BTreeSet<usize>, segments: &Range<u64>, waited: Duration) {
+    fn are_late(&self, waiting: &BTreeMap<usize, Instant>, segments: &Range<u64>) {
         let (health, bytes) = (&self.inner.health, self.bytes_of(segments));
-        for source in waiting {
+        for (source, asked) in waiting {
+            let waited = asked.elapsed();
             let cloud = self.sources[*source].reader.cloud();
             health.paces.is_late(cloud, bytes, waited);
             if waited >= VERY_LATE {
@@ -650,6 +677,7 @@ mod tests {
                 let may_be_large =
                     |_: &Range<u64>| left.get().checked_sub(1).map(|fewer| left.set(fewer));
                 let mut batches = Batches {
+                    segment_size: 128 << 10,
                     at: first,
                     end,
                     is_first: true,

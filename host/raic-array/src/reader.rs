@@ -2,12 +2,13 @@
 //! stops.
 //!
 //! A reader that has taken nothing for [`IDLE`] loses what was read ahead for it: its memory is
-//! others'. When it goes on, reading begins anew where it stopped. After [`CUT`] it loses the stream.
+//! others'. When it goes on, reading begins anew where it stopped. After [`CUT`] it loses the
+//! stream.
 
 use std::{
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -21,7 +22,10 @@ use crate::{ArrayError, Content, Result};
 /// A reader that takes nothing for so long loses what was read ahead.
 const IDLE: Duration = Duration::from_secs(5);
 /// A reader that takes nothing for so long loses its stream.
-pub(crate) const CUT: Duration = Duration::from_secs(60);
+const CUT: Duration = Duration::from_secs(60);
+/// A reader that waits for content is not idle, but none waits for so long: the read would have
+/// failed before.
+const FORGOTTEN: Duration = Duration::from_secs(600);
 /// How often readers are looked at.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -36,6 +40,8 @@ struct Reading {
     /// Bytes that the reader has taken.
     taken: u64,
     last: Instant,
+    /// Wakes the reader while it waits for content.
+    waits: Option<Waker>,
 }
 
 /// A content whose memory does not depend on its reader.
@@ -52,6 +58,7 @@ impl Reader {
             open: Some(Box::new(open)),
             taken: 0,
             last: Instant::now(),
+            waits: None,
         }));
         let watch = AbortOnDropHandle::new(tokio::spawn(watch(reading.clone())));
         Self {
@@ -66,15 +73,23 @@ async fn watch(reading: Arc<Mutex<Reading>>) {
     loop {
         tokio::time::sleep(LOOK).await;
         // What is dropped is dropped without the lock.
-        let (content, open) = {
+        let (content, open, waits) = {
             let mut reading = reading.lock();
             let idle = reading.last.elapsed();
+            let (to_idle, to_cut) = match reading.waits {
+                None => (IDLE, CUT),
+                Some(_) => (FORGOTTEN, FORGOTTEN),
+            };
             (
-                reading.content.take_if(|_| idle >= IDLE),
-                reading.open.take_if(|_| idle >= CUT),
+                reading.content.take_if(|_| idle >= to_idle),
+                reading.open.take_if(|_| idle >= to_cut),
+                reading.waits.take_if(|_| idle >= to_cut),
             )
         };
         drop(content);
+        if let Some(waits) = waits {
+            waits.wake();
+        }
         if open.is_some() {
             return;
         }
@@ -94,6 +109,10 @@ impl Stream for Reader {
             (None, None) => return Poll::Ready(Some(Err(ArrayError::ReaderIdle(CUT)))),
         };
         let polled = content.as_mut().poll_next(context);
+        reading.waits = match polled {
+            Poll::Pending => Some(context.waker().clone()),
+            Poll::Ready(_) => None,
+        };
         if let Poll::Ready(Some(Ok(piece))) = &polled {
             reading.taken += piece.len() as u64;
         }
@@ -146,6 +165,25 @@ mod tests {
         assert_eq!(Arc::strong_count(&opened.1), 1, "the opener, too");
         let cut = reading.next().await.unwrap();
         assert!(matches!(cut, Err(ArrayError::ReaderIdle(_))));
+    }
+
+    /// Once what a reader waited for was given back after 5 seconds, and nobody woke it any more.
+    #[tokio::test]
+    async fn a_reader_that_waits_for_content_is_not_idle() {
+        let late = || {
+            let piece = async {
+                tokio::time::sleep(LOOK * 4).await;
+                Ok(Bytes::from_static(b"late"))
+            };
+            stream::once(piece).boxed()
+        };
+        let mut reading = Reader::new(move |_| late());
+        let shared = reading.reading.clone();
+        let next = tokio::spawn(async move { reading.next().await });
+        tokio::time::sleep(LOOK).await;
+        shared.lock().last = Instant::now() - CUT;
+        let piece = next.await.unwrap().unwrap().unwrap();
+        assert_eq!(piece, "late");
     }
 
     #[tokio::test]

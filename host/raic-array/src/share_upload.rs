@@ -25,8 +25,10 @@ use crate::{
 
 /// Pieces that may always wait for one cloud. Each is one batch.
 pub(crate) const QUEUE: usize = 2;
-/// Pieces by which a cloud may lag, if there is memory for them: 16 MiB of a share with 2-of-4.
-const WINDOW: usize = 32;
+/// Bytes of a share by which a cloud may lag, if there is memory for them.
+const WINDOW: u64 = 16 << 20;
+/// Most pieces of a window, however small they are.
+const MOST_PIECES: usize = 1024;
 /// The least time for which a stream waits for clouds without which the rule is met, and that lag
 /// by more than the window.
 const LEAST_LAG: Duration = Duration::from_millis(100);
@@ -40,7 +42,7 @@ const LAG_SHARE: u32 = 4;
 /// Bytes of a share's beginning that are read back.
 const SAMPLE: usize = 64 << 10;
 /// Longest time that reading the sample back may take. A cloud that is slower is not a liar.
-const SAMPLING: Duration = Duration::from_secs(10);
+const SAMPLING: Duration = Duration::from_secs(2);
 
 /// The beginning of a share, which is read back once the share is stored. So a cloud that loses or
 /// changes shares is found while the content is still elsewhere, and not when it is needed.
@@ -165,9 +167,9 @@ fn begin_share(
     server: Arc<StorageServer>,
     (id, site): (ShareId, usize),
     length: Option<u64>,
-    (transfer, takes_sample): (Transfer, bool),
+    (transfer, takes_sample, window): (Transfer, bool, usize),
 ) -> ShareUpload {
-    let (queue, pieces) = mpsc::channel(WINDOW);
+    let (queue, pieces) = mpsc::channel(window);
     let cloud = server.name().to_owned();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let sample = takes_sample.then(Sample::default);
@@ -235,6 +237,8 @@ pub(crate) struct SharesStored {
 
 /// What an upload does beside sending shares.
 pub(crate) struct Watching<'a, F: Fn(&StorageServer) -> bool> {
+    /// Bytes of a piece.
+    pub(crate) piece: u64,
     /// The memory for pieces that wait for a cloud that lags.
     pub(crate) budget: ChunkBudget,
     /// Says of which clouds a sample is read back.
@@ -254,9 +258,12 @@ impl ShareUploads {
         (rule, patience): (Rule, Duration),
         watching: Watching<'_, F>,
     ) -> Self {
+        let window = usize::try_from(WINDOW / watching.piece.max(1)).unwrap_or(usize::MAX);
+        let window = window.clamp(QUEUE + 1, MOST_PIECES);
         let shares = spots.iter().map(|(share, site)| {
             let (server, share) = (&servers[*site], *share);
-            let sampled = (watching.transfer.clone(), (watching.takes_sample)(server));
+            let takes_sample = (watching.takes_sample)(server);
+            let sampled = (watching.transfer.clone(), takes_sample, window);
             let at = (ShareId { index, share }, *site);
             begin_share(server.clone(), at, length, sampled)
         });
@@ -276,12 +283,19 @@ impl ShareUploads {
     /// room, and gives up shares that take too long.
     pub(crate) async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
         let budget = &self.budget;
+        // A cloud that lags by less is waited for longer: there was no memory for its pieces.
+        let is_behind =
+            |share: &ShareUpload| share.queue.as_ref().is_some_and(|q| q.capacity() == 0);
+        let least = match self.shares.iter().any(is_behind) {
+            true => LEAST_LAG,
+            false => LEAST_AT_END,
+        };
         let waiting = self.shares.iter().enumerate().filter_map(|(i, share)| {
             let queue = share.queue.clone()?;
             let piece = pieces.get(usize::from(share.spot.0.0))?.clone();
             Some(async move { (i, hand_over(&queue, piece, budget).await) })
         });
-        let sent = self.together(waiting.collect(), LEAST_LAG).await;
+        let sent = self.together(waiting.collect(), least).await;
         self.lagged += sent.lagged;
         for i in 0..self.shares.len() {
             let of_share = sent.outputs.iter().find(|(number, _)| *number == i);
@@ -338,6 +352,8 @@ impl ShareUploads {
     /// Ends all shares. Returns those that were stored. They may be too few for the rule, but
     /// enough to compute the others from.
     pub(crate) async fn finish(mut self) -> Result<SharesStored> {
+        // What was waited for before is not held against whoever has little left to send.
+        self.lagged = Duration::ZERO;
         let mut open: Vec<(usize, Ending)> = Vec::new();
         for (i, share) in self.shares.iter_mut().enumerate() {
             open.extend(share.end().map(|ending| (i, ending)));
@@ -470,7 +486,8 @@ async fn hand_over(queue: &mpsc::Sender<Piece>, piece: Bytes, budget: &ChunkBudg
         false => match budget.try_reserve(piece.len() as u64) {
             Some(reserved) => Some(reserved),
             None => {
-                let Ok(permits) = queue.reserve_many(WINDOW - QUEUE + 1).await else {
+                let room = queue.max_capacity() - QUEUE + 1;
+                let Ok(permits) = queue.reserve_many(room).await else {
                     return false;
                 };
                 let Some(permit) = permits.into_iter().next() else {

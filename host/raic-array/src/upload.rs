@@ -28,8 +28,8 @@ use crate::{
     share_upload::{Failed, QUEUE, ShareUploads, SharesStored, Watching, too_few},
 };
 
-/// Segments that are coded at once on the blocking pool: about 2 ms of work.
-const BATCH: usize = 8;
+/// Bytes of content that are coded at once on the blocking pool: about 2 ms of work.
+const BATCH: usize = 1 << 20;
 /// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
 /// begin.
 const IDLE: u32 = 5;
@@ -379,6 +379,9 @@ impl Inner {
             share_length,
             (class.class.rule(), self.patience),
             Watching {
+                piece: batch_of(class.class.segment_size as usize) as u64
+                    * u64::from(class.class.segment_size)
+                    / u64::from(class.class.geometry.k),
                 budget: self.budget.clone(),
                 takes_sample: |server: &StorageServer| self.health.takes_sample(server.name()),
                 transfer,
@@ -391,7 +394,9 @@ impl Inner {
             let mut batch = Vec::new();
             if !is_at_end {
                 let left = self.extent_size - length;
-                batch = ingest.segments(BATCH, segment_size, left).await?;
+                batch = ingest
+                    .segments(batch_of(segment_size), segment_size, left)
+                    .await?;
                 length += batch.iter().map(|s| s.len() as u64).sum::<u64>();
                 is_at_end = length == self.extent_size || ingest.has_ended().await?;
                 if is_at_end {
@@ -576,6 +581,11 @@ impl Inner {
             let fault = failed.iter().find(|failed| failed.spot.0 == share);
             let reason = match fault {
                 Some(failed) => shortened(&failed.fault.text),
+                None if usize::from(share.0) >= self.servers.len() => format!(
+                    "there are only {} clouds for {} shares",
+                    self.servers.len(),
+                    rule.geometry.n
+                ),
                 None => homes
                     .get(usize::from(share.0))
                     .map_or(String::new(), |site| self.why_down(&self.servers[*site])),
@@ -619,7 +629,7 @@ fn held_by_upload(class: &OpenClass, share_length: Option<u64>) -> u64 {
     let share_length = share_length.unwrap_or(u64::MAX);
     let block = u64::from(segment_size).div_ceil(k.into());
     // The batch that is being coded, those that wait, and the one that a writer takes.
-    let batches = (BATCH * (QUEUE + 2)) as u64 * block;
+    let batches = (batch_of(segment_size as usize) * (QUEUE + 2)) as u64 * block;
     held_by_writers(n.into(), share_length) + u64::from(n) * share_length.min(batches)
 }
 
@@ -632,6 +642,11 @@ struct Completing<'a> {
     trailer: Trailer,
     sites: &'a [Site],
     account: AccountId,
+}
+
+/// The number of segments that are coded at once.
+fn batch_of(segment_size: usize) -> usize {
+    (BATCH / segment_size.max(1)).max(1)
 }
 
 /// Adds zeros to the last segments of a content, up to a whole batch. Returns how many bytes are
@@ -647,7 +662,7 @@ fn pad(batch: &mut Vec<Vec<u8>>, segment_size: usize, padding: u64) -> u64 {
         let count = zeros(segment_size - last.len());
         last.resize(last.len() + count, 0);
     }
-    while batch.len() < BATCH {
+    while batch.len() < batch_of(segment_size) {
         match zeros(segment_size) {
             0 => break,
             count => batch.push(vec![0; count]),

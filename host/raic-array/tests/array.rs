@@ -881,3 +881,26 @@ async fn a_cloud_that_was_emptied_takes_nothing_before_it_is_adopted() {
     put(&array, "other", content(5_000)).await.unwrap();
     assert_eq!(array.stat(&named("other")).await.unwrap().lacking, []);
 }
+
+/// What was read ahead for a reader that stops is given back. It goes on where it stopped.
+#[tokio::test]
+async fn a_reader_that_stops_gives_its_memory_back_and_goes_on() {
+    let mut rig = Rig::new(4);
+    rig.read_budget = ChunkBudget::new(8 << 20);
+    let array = rig.open().await;
+    put(&array, "file", content(3_000_000)).await.unwrap();
+    let name = named("file");
+    let opened = array.get(&name, None, Transfer::default());
+    let (_, _, mut reading) = opened.await.unwrap();
+    let mut read = Vec::new();
+    while read.len() < 700_000 {
+        read.extend_from_slice(&reading.try_next().await.unwrap().unwrap());
+    }
+    assert!(rig.read_budget.free() < 8 << 20, "some is read ahead");
+    tokio::time::sleep(Duration::from_millis(5_600)).await;
+    assert_eq!(rig.read_budget.free(), 8 << 20, "all is given back");
+    while let Some(piece) = reading.try_next().await.unwrap() {
+        read.extend_from_slice(&piece);
+    }
+    assert!(read == content(3_000_000));
+}

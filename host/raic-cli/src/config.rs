@@ -98,7 +98,7 @@ path = "clouds/1"             # below the home, unless it begins with /
 # reserved_space = "10 GiB"   # room on the disk that RAIC leaves to other programs
 # read_only = true            # the daemon writes and deletes nothing there
 # domain = "this-disk"        # clouds of one domain fail together; unset: each cloud by itself
-# weight = 100                # how many shares it gets beside the other clouds; 100 is the default
+# weight = 100                # how much it is preferred if there are more clouds than shares
 
 [clouds.local-2]
 backend = "disk"
@@ -220,7 +220,7 @@ pub(crate) struct ArraySection {
 
 impl ArraySection {
     /// Refuses the settings that are a class's, and shows what to write instead.
-    fn check(&self, clouds: usize) -> Result<(), String> {
+    fn check(&self, classes: &BTreeMap<String, ClassSection>, clouds: usize) -> Result<(), String> {
         if self.k.is_none() && self.survive.is_none() && self.padding.is_none() {
             return Ok(());
         }
@@ -235,12 +235,22 @@ impl ArraySection {
             };
             value.map_or(String::new(), |value| format!("    {name} = {value}\n"))
         };
+        if !classes.is_empty() {
+            return Err(
+                "array: k, survive and padding are settings of a class now: remove them from \
+                 [array], and see the sections [classes.NAME]"
+                    .to_owned(),
+            );
+        }
+        let k = self.k.as_ref().and_then(toml::Value::as_integer);
+        let k = k.and_then(|k| usize::try_from(k).ok()).unwrap_or(2);
+        let n = clouds.max(k.saturating_add(1)).min(MOST_CLOUDS);
         Err(format!(
-            "array: k, survive and padding are settings of a class now. Write this instead, with \
-             nothing else in [array]:\n\n    [array]\n\n    [classes.{STANDARD_CLASS}]\n{}    n = \
+            "array: k, survive and padding are settings of a class now. Write this instead of \
+             them:\n\n    [array]\n\n    [classes.{STANDARD_CLASS}]\n{}    n = \
              {}\n{}{}",
             shown("k", &self.k, Some("2".to_owned())),
-            clouds.max(2),
+            n,
             shown("survive", &self.survive, Some("1".to_owned())),
             shown("padding", &self.padding, None),
         ))
@@ -522,6 +532,11 @@ impl Config {
     pub(crate) fn require_geometry(&self) -> Result<(), String> {
         let n = self.clouds.len();
         let Some(array) = &self.array else {
+            if !self.classes.is_empty() {
+                return Err(
+                    "there are [classes] but no [array]: add it, and files are served".to_owned(),
+                );
+            }
             return match (&self.tahoe, n) {
                 (None, _) => Err("it has neither [array] nor [tahoe]: nothing to serve".to_owned()),
                 (Some(_), 1..=MOST_CLOUDS) => Ok(()),
@@ -583,7 +598,7 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|e| described(text, &e))?;
         config.storage.expiry()?;
         if let Some(array) = &config.array {
-            array.check(config.clouds.len())?;
+            array.check(&config.classes, config.clouds.len())?;
         }
         if let Some(tahoe) = &config.tahoe {
             tahoe.check()?;
@@ -954,7 +969,6 @@ mod tests {
             "[array]\nk = 3\npadding = \"padme\"\n[clouds.a]\nbackend = \"disk\"\npath = \"a\"";
         let told = parse(old).unwrap_err();
         let (_, text) = told.split_once("\n\n").unwrap();
-        let text = text.replace("n = 2", "n = 4");
         let cloud = |i| format!("[clouds.c{i}]\nbackend = \"disk\"\npath = \"{i}\"\n");
         let clouds: String = (0..4).map(cloud).collect();
         let config = parse(&format!("{text}{clouds}")).unwrap();

@@ -67,9 +67,9 @@ pub(crate) fn run(home: &Home, json: bool, command: &ConfigCommand) -> Outcome {
 /// Says what a class gives on a number of clouds.
 pub(crate) fn tell_class(class: Class, clouds: usize) {
     let Geometry { k, n } = class.geometry;
-    let lost = n - k;
+    let lost = class.lost(clouds);
     say!(
-        "  {k}-of-{n}: a file takes {:.2} times its size, and is read although any {} gone",
+        "  {k}-of-{n}: a file takes up to {:.2} times its size, and is read although any {} gone",
         f64::from(n) / f64::from(k),
         match lost {
             1 => "cloud is".to_owned(),
@@ -83,8 +83,8 @@ pub(crate) fn tell_class(class: Class, clouds: usize) {
     );
     if clouds < usize::from(n) {
         say!(
-            "  there {} only {}: the shares that have none of their own lie beside others, as if \
-             a cloud were down",
+            "  there {} only {}, as if the others were down: files have no more shares than they \
+             need for this",
             if clouds == 1 { "is" } else { "are" },
             counted(clouds as u64, "cloud")
         );

@@ -27,12 +27,13 @@ fn read(rig: &Rig, name: &str) -> Option<Vec<u8>> {
 
 /// Begins a command, kills the daemon some time later, and starts it again. Returns whether the
 /// command succeeded.
-fn cut_off(rig: &mut Rig, command: &[&str], moment: u64) -> bool {
+fn cut_off(rig: &mut Rig, command: &[&str], moment: u64, done: &mut Vec<bool>) -> bool {
     let mut begun = rig.command(command).spawn().unwrap();
     thread::sleep(Duration::from_millis(moment));
     rig.kill();
     let is_acknowledged = begun.wait().unwrap().success();
     rig.serve();
+    done.push(is_acknowledged);
     is_acknowledged
 }
 
@@ -63,15 +64,22 @@ fn kill_9_at_any_moment_leaves_the_old_or_the_new_and_nothing_else() {
         rig.raic_with(&["put", "-", name], &old).ok();
     };
 
+    let mut ends = Vec::new();
     for moment in MOMENTS {
+        rig.raic(&["rm", "copy"]);
         store(&rig, "replaced");
-        let done = cut_off(&mut rig, &["put", &path, "--as", "replaced"], moment);
+        let done = cut_off(
+            &mut rig,
+            &["put", &path, "--as", "replaced"],
+            moment,
+            &mut ends,
+        );
         let is = read(&rig, "replaced").expect("the old or the new one");
         assert!(is == new || is == old && !done, "replaced at {moment} ms");
 
         store(&rig, "from");
         store(&rig, "onto");
-        let done = cut_off(&mut rig, &["cp", "from", "copy"], moment);
+        let done = cut_off(&mut rig, &["cp", "from", "copy"], moment, &mut ends);
         let copy = read(&rig, "copy");
         assert!(
             copy.as_ref() == Some(&old) || copy.is_none() && !done,
@@ -80,13 +88,13 @@ fn kill_9_at_any_moment_leaves_the_old_or_the_new_and_nothing_else() {
         assert_eq!(read(&rig, "from").as_ref(), Some(&old));
 
         rig.raic_with(&["put", "-", "from"], &new).ok();
-        let done = cut_off(&mut rig, &["mv", "from", "onto"], moment);
+        let done = cut_off(&mut rig, &["mv", "from", "onto"], moment, &mut ends);
         let (from, onto) = (read(&rig, "from"), read(&rig, "onto").expect("a file"));
         let is_moved = from.is_none() && onto == new;
         let is_not = from.as_ref() == Some(&new) && onto == old;
         assert!(is_moved || is_not && !done, "moved at {moment} ms");
 
-        let done = cut_off(&mut rig, &["rm", "copy", "onto"], moment);
+        let done = cut_off(&mut rig, &["rm", "copy", "onto"], moment, &mut ends);
         for (name, content) in [("copy", copy), ("onto", Some(onto))] {
             let left = read(&rig, name);
             assert!(
@@ -96,11 +104,21 @@ fn kill_9_at_any_moment_leaves_the_old_or_the_new_and_nothing_else() {
         }
 
         let key = rig.home("secrets/recovery-key.txt").display().to_string();
-        cut_off(&mut rig, &["key", "rotate", "--recovery-key", &key], moment);
+        cut_off(
+            &mut rig,
+            &["key", "rotate", "--recovery-key", &key],
+            moment,
+            &mut ends,
+        );
         rig.raic(&["key", "check", "--recovery-key", &key]).ok();
         store(&rig, "under the key of now");
         assert!(read(&rig, "replaced").is_some_and(|is| is == new || is == old));
     }
+
+    assert!(
+        ends.contains(&true) && ends.contains(&false),
+        "some operations ended, and some were cut off: {ends:?}"
+    );
 
     // Each object in each cloud is that of a file.
     let live = live(&rig);

@@ -3,11 +3,14 @@
 //!
 //! | request | effect and answer |
 //! | --- | --- |
-//! | `PUT /v1/files/NAME?account=&size=` | stores the body; returns the file once it is durable |
+//! | `PUT /v1/files/NAME?account=&size=&class=` | stores the body; returns the file once it is durable |
 //! | `GET /v1/files/NAME` | returns the content, or a part of it for `range: bytes=a-b` |
 //! | `DELETE /v1/files/NAME` | removes the file |
 //! | `GET /v1/stat/NAME` | returns the file, its shares and the shares that it lacks |
 //! | `GET /v1/files?prefix=&after=&limit=` | returns a page of files |
+//! | `GET /v1/buckets` | returns all buckets |
+//! | `PUT /v1/buckets/NAME?class=` | makes a bucket |
+//! | `DELETE /v1/buckets/NAME` | removes a bucket that holds no file |
 //! | `GET /v1/status` | returns the state of the array and of each cloud |
 //! | `GET /v1/transfers/ID` | returns the bytes by cloud of the request with `?transfer=ID` |
 //! | `POST /v1/reload` | reads the configuration again; a body moves clouds to its versions |
@@ -112,6 +115,10 @@ fn code_of(e: &ArrayError) -> (StatusCode, Code) {
         ArrayError::Name { .. } | ArrayError::BucketName { .. } | ArrayError::StorageIndex(_) => {
             (StatusCode::BAD_REQUEST, Code::BadName)
         }
+        ArrayError::NoSuchClass(_)
+        | ArrayError::ClassName(_)
+        | ArrayError::ClassImpossible { .. }
+        | ArrayError::Geometry { .. } => (StatusCode::BAD_REQUEST, Code::Configuration),
         ArrayError::Range { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, Code::BadRange),
         ArrayError::Content(_) => (StatusCode::BAD_REQUEST, Code::ContentBrokeOff),
         ArrayError::TooFewClouds { is_full: true, .. } => full(),

@@ -516,6 +516,7 @@ impl ShareStore for CloudBackend {
 fn chunk_size_by(stored: Stored, unit: u64) -> Option<u64> {
     let Stored { objects, bytes } = stored;
     match objects {
+        _ if bytes < objects.max(1) => None,
         0 => None,
         1 => Some(bytes),
         _ => {

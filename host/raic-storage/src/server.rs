@@ -17,8 +17,8 @@ use crate::{
     ShareWriter, StorageError, StorageIndex, Stored, uploads::Uploads,
 };
 
-/// How many shares a cloud gets beside the others: twice the weight is twice the shares. From 1;
-/// 100 is the default.
+/// How much a cloud is preferred when shares are placed. Of many clouds, one of twice the weight
+/// gets twice the shares; of as many clouds as shares, each gets one. From 1; 100 is the default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Weight(NonZeroU16);
 

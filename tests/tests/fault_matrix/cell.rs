@@ -136,13 +136,19 @@ impl Cell {
         let outcome = outcome.map_err(|what| format!("{what} (faulty: {chosen:?})"))?;
         // The breaker lets a request through after a pause.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let replaced = if outcome.is_stored { &new } else { &old };
-        self.right(&rig, "afterwards, kept", "kept", &old).await?;
-        self.right(&rig, "afterwards, replaced", "replaced", replaced)
-            .await?;
+        // A file may be lost only if three clouds destroyed it, or lied when it was written.
+        let is_destroyed = self.faulty == 3 && self.destroys();
+        let has_lied = self.faulty == 3 && !self.write_fails();
+        let afterwards = ("afterwards, kept", "kept");
+        self.right(&rig, afterwards, &old, is_destroyed).await?;
+        let afterwards = ("afterwards, replaced", "replaced");
+        match outcome.is_stored {
+            true => self.right(&rig, afterwards, &new, has_lied).await?,
+            false => self.right(&rig, afterwards, &old, false).await?,
+        }
         if outcome.is_stored {
-            self.right(&rig, "afterwards, added", "added", &other)
-                .await?;
+            let afterwards = ("afterwards, added", "added");
+            self.right(&rig, afterwards, &other, has_lied).await?;
         }
         let names = rig.names().await.map_err(|e| format!("names: {e}"))?;
         match names.iter().any(|name| name == "doomed") {
@@ -151,26 +157,21 @@ impl Cell {
         }
     }
 
-    /// Reads a file, of which nothing but its own bytes may come. It may be lost only if more
-    /// clouds than two lied when it was written, or destroyed it.
+    /// Reads a file, of which nothing but its own bytes may come.
     async fn right(
         self,
         rig: &Rig,
-        what: &str,
-        name: &str,
+        (what, name): (&str, &str),
         expected: &Bytes,
-    ) -> Result<bool, String> {
+        may_be_lost: bool,
+    ) -> Result<(), String> {
         match in_time(what, rig.get(name)).await? {
-            Ok(bytes) if bytes == *expected => Ok(true),
+            Ok(bytes) if bytes == *expected => Ok(()),
             Ok(_) => Err(format!("{what}: wrong bytes")),
-            Err(e) => {
-                clear(what, &e)?;
-                let is_recent = name != "kept";
-                match self.faulty == 3 && (self.destroys() || is_recent) {
-                    true => Ok(false),
-                    false => Err(format!("{what}: {e}")),
-                }
-            }
+            Err(e) => match may_be_lost {
+                true => clear(what, &e),
+                false => Err(format!("{what}: {e}")),
+            },
         }
     }
 
@@ -208,8 +209,8 @@ impl Cell {
         }
         let expected = if is_stored { new } else { old };
         if few {
-            self.right(rig, "replaced meanwhile", "replaced", expected)
-                .await?;
+            let meanwhile = ("replaced meanwhile", "replaced");
+            self.right(rig, meanwhile, expected, false).await?;
         }
         // What the clouds do has no part in names.
         let removed = tokio::time::timeout(Duration::from_secs(5), rig.remove("doomed")).await;
@@ -225,7 +226,7 @@ impl Cell {
                 // It may fail, but forgets nothing.
                 let _ = in_time("a reconciliation", rig.reconcile(cloud)).await?;
             }
-            self.right(rig, "after a reconciliation", "kept", old)
+            self.right(rig, ("after a reconciliation", "kept"), old, false)
                 .await?;
         }
         if self.misbehaviour.at == Moment::Delete {

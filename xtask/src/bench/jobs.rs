@@ -20,6 +20,9 @@ const RANGE: u64 = 64 << 10;
 /// Number of ranges in each run.
 const RANGES: usize = 100;
 
+/// Runs that are not measured.
+const WARM: usize = 2;
+
 /// How jobs are measured.
 pub(crate) struct Measuring {
     pub(crate) runs: usize,
@@ -66,6 +69,9 @@ impl Measuring {
     pub(crate) fn up(&self, rig: &Rig) -> Outcome<Report> {
         let (peer, mut report) = (self.rclone(rig)?, Report::default());
         let (file, _) = self.file(rig)?;
+        for _ in 0..WARM {
+            self.put_once(rig, &file, "", &mut Report::default())?;
+        }
         for _ in 0..self.runs {
             self.put_once(rig, &file, "raic put", &mut report)?;
             if let Some(peer) = &peer {
@@ -80,6 +86,9 @@ impl Measuring {
     pub(crate) fn one_down(&self, mut rig: Rig) -> Outcome<Report> {
         let mut report = Report::default();
         let (file, _) = self.file(&rig)?;
+        for _ in 0..WARM {
+            self.put_once(&rig, &file, "", &mut Report::default())?;
+        }
         for _ in 0..self.runs {
             self.put_once(&rig, &file, "raic put, all up", &mut report)?;
         }
@@ -104,6 +113,10 @@ impl Measuring {
         rig.run(&mut rig.raic(["put", &text(&file), "--as", "file"]))?;
         if let Some(peer) = &peer {
             rig.run(&mut peer.put(&file, "file"))?;
+        }
+        // Memory that is used for the first time is slower.
+        for _ in 0..WARM {
+            rig.run(&mut rig.raic(["get", "file", &text(&copy)]))?;
         }
         for (lost, what) in [(0, "all up"), (1, "one down"), (2, "two down")] {
             if lost > 0 {
