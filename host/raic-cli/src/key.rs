@@ -46,6 +46,14 @@ pub(crate) enum KeyCommand {
         #[arg(long, value_name = "FILE")]
         new: PathBuf,
     },
+    /// Writes a copy of the keyring to a file, sealed by the recovery key, for a safe place
+    Export {
+        #[command(flatten)]
+        recovery: Recovery,
+        /// The file to write; it must not exist
+        #[arg(value_name = "FILE")]
+        to: PathBuf,
+    },
     /// Checks whether a recovery key opens the keyring of this home
     Check {
         #[command(flatten)]
@@ -103,6 +111,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
     finish_rotation(home)?;
     let (KeyCommand::Rotate { recovery, .. }
     | KeyCommand::Change { recovery, .. }
+    | KeyCommand::Export { recovery, .. }
     | KeyCommand::Check { recovery }) = &command;
     let recovery = recovery.read()?;
     let sealed = read(&home.sealed_keyring())?;
@@ -123,6 +132,19 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
         }
         KeyCommand::Check { .. } => {
             say!("It is the recovery key of this home.");
+            return Ok(());
+        }
+        KeyCommand::Export { to: file, .. } => {
+            private_file(&file, &sealed)?;
+            let generation = keyring.generation();
+            if json {
+                return print_json(&json!({"file": file, "generation": generation}));
+            }
+            say!(
+                "{} has the keyring up to key {generation}, sealed by the recovery key. Keep the \
+                 two apart.",
+                file.display()
+            );
             return Ok(());
         }
         KeyCommand::Rotate { identity, .. } => {

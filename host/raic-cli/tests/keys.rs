@@ -26,6 +26,12 @@ fn a_rotated_key_seals_new_files_and_old_ones_stay_readable() {
     assert_eq!(told.text.trim(), r#"{"generation":2,"reloaded":true}"#);
     rig.raic_with(&["put", "-", "new"], &content(200_000, 2))
         .ok();
+    let copy = rig.path("keyring.copy").display().to_string();
+    let export = [&["key", "export", &*copy][..], &key].concat();
+    rig.raic(&export).ok();
+    let sealed = fs::read(rig.home("clouds/1/raic/keyring.2")).unwrap();
+    assert_eq!(fs::read(&copy).unwrap(), sealed, "what the clouds have");
+    rig.raic(&export).fails(1, &["exists"]);
     // The new keyring was on enough clouds before its key was used.
     let copies =
         (1..=4).filter(|cloud| rig.home(&format!("clouds/{cloud}/raic/keyring.2")).exists());
