@@ -161,7 +161,10 @@ pub enum ArrayError {
     #[error("the reader took nothing for {} s, so what was held for it was given back; read again", .0.as_secs())]
     ReaderIdle(std::time::Duration),
     /// There is no class of that name.
-    #[error("there is no class {0:?}; config.toml has a section [classes.NAME] for each")]
+    #[error(
+        "there is no class {0:?}: config.toml has a section [classes.NAME] for each; `raic bucket \
+         list` shows the classes of buckets, and `raic put --class` names another"
+    )]
     NoSuchClass(String),
     /// The text cannot be the name of a class.
     #[error("{0:?} cannot be a class's name: 1 to 64 of A-Z, a-z, 0-9, - and _")]
@@ -169,7 +172,7 @@ pub enum ArrayError {
     /// The class can store nothing on the clouds that there are.
     #[error(
         "class {name:?}: with {clouds} clouds no file could be stored that survives what it should; \
-         add clouds, or lower k or survive"
+         add clouds of other failure domains, or lower k or survive"
     )]
     ClassImpossible {
         /// Name of the class.

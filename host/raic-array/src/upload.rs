@@ -574,18 +574,16 @@ impl Inner {
         failed: &[Failed],
     ) -> Vec<Lacking> {
         let spots: Vec<Spot> = stored.iter().map(|(spot, _)| *spot).collect();
-        let lacking = rule.missing(&spots).into_iter().map(|share| {
+        // A share for which there is no cloud is not lacking on any.
+        let has_a_cloud = |share: &ShareNum| usize::from(share.0) < self.servers.len();
+        let missing = rule.missing(&spots).into_iter().filter(has_a_cloud);
+        let lacking = missing.map(|share| {
             let cloud = homes
                 .get(usize::from(share.0))
                 .map_or("", |site| self.servers[*site].name());
             let fault = failed.iter().find(|failed| failed.spot.0 == share);
             let reason = match fault {
                 Some(failed) => shortened(&failed.fault.text),
-                None if usize::from(share.0) >= self.servers.len() => format!(
-                    "there are only {} clouds for {} shares",
-                    self.servers.len(),
-                    rule.geometry.n
-                ),
                 None => homes
                     .get(usize::from(share.0))
                     .map_or(String::new(), |site| self.why_down(&self.servers[*site])),

@@ -61,10 +61,10 @@ survive = 1
 #                             # "none" is the default
 # segment_size = "128 KiB"    # what is sealed and coded at once, up to 4 MiB; the default
 #
-# Another class, for what is large and seldom read. `raic bucket create archive --class cold`
-# [classes.cold]
-# k = 6
-# n = 9
+# Another class: three whole copies of each file. `raic bucket create small --class copies`
+# [classes.copies]
+# k = 1
+# n = 3
 
 [storage]
 # These settings apply to all clouds. The values are the defaults.
@@ -89,9 +89,10 @@ survive = 1
 # signed_by = ["RWQ.."]       # public keys of minisign: only a connector that one of them signed
 #                             # (FILE.minisig) can be approved
 
-# The clouds: as many as a class has shares, or more. Each file lies on n of them. These four are
-# folders of this home. A file stored here survives the loss of any two folders, but not of the
-# disk. Replace them by your clouds before you store files that you want to keep.
+# The clouds: as many as a class has shares, or more. Each file lies on n of them, or on all if there
+# are fewer. These four are folders of this home. A file stored here survives the loss of any two
+# folders, but not of the disk. Replace them by your clouds before you store files that you want to
+# keep.
 [clouds.local-1]
 backend = "disk"
 path = "clouds/1"             # below the home, unless it begins with /
@@ -571,7 +572,8 @@ impl Config {
                 let Geometry { k, n: shares } = class.geometry;
                 Err(format!(
                     "classes.{name}: {k}-of-{shares} with survive = {} on {n} clouds could store no \
-                     file that survives what it should: add clouds, or lower k or survive",
+                     file that survives what it should: add clouds of other failure domains, or lower \
+                     k or survive",
                     class.survive
                 ))
             }

@@ -52,8 +52,9 @@ pub(crate) fn run(home: &Home, json: bool, command: &ConfigCommand) -> Outcome {
             false => "",
         };
         say!("class {name}{note}:");
-        tell_class(class, config.clouds.len());
-        for (domain, clouds) in large_domains(&config, class) {
+        let too_large = large_domains(&config, class);
+        tell_class(class, config.clouds.len(), too_large.is_empty());
+        for (domain, clouds) in too_large {
             tell!(
                 "warning: {} are the failure domain {domain:?}: files of class {name} do not \
                  survive its loss",
@@ -64,8 +65,9 @@ pub(crate) fn run(home: &Home, json: bool, command: &ConfigCommand) -> Outcome {
     Ok(())
 }
 
-/// Says what a class gives on a number of clouds.
-pub(crate) fn tell_class(class: Class, clouds: usize) {
+/// Says what a class gives on a number of clouds. If `survives` is false, their failure domains are
+/// too large for what it should survive.
+pub(crate) fn tell_class(class: Class, clouds: usize, survives: bool) {
     let Geometry { k, n } = class.geometry;
     let lost = class.lost(clouds);
     say!(
@@ -76,11 +78,14 @@ pub(crate) fn tell_class(class: Class, clouds: usize) {
             lost => format!("{lost} clouds are"),
         }
     );
-    say!(
-        "  {} must work to store a file, which then survives the loss of {} more",
-        counted(class.needed() as u64, "cloud"),
-        counted(class.survive as u64, "failure domain")
-    );
+    let needed = counted(class.needed() as u64, "cloud");
+    match survives {
+        true => say!(
+            "  {needed} must work to store a file, which then survives the loss of {} more",
+            counted(class.survive as u64, "failure domain")
+        ),
+        false => say!("  {needed} must work to store a file, or more of a large failure domain"),
+    }
     if clouds < usize::from(n) {
         say!(
             "  there {} only {}, as if the others were down: files have no more shares than they \

@@ -71,7 +71,7 @@ pub(crate) fn init(home: &Home, json: bool) -> Outcome {
     if let Some(array) = &config.array {
         let classes = config.classes(array).map_err(Failed::configuration)?;
         let (_, class) = classes.default();
-        tell_class(class, config.clouds.len());
+        tell_class(class, config.clouds.len(), true);
     }
     say!(
         "Move the recovery key to a safe place off this machine: it opens the copies of the keys on the clouds."

@@ -3,7 +3,7 @@
 //!
 //! | request | effect and answer |
 //! | --- | --- |
-//! | `PUT /v1/files/NAME?account=&size=&class=` | stores the body; returns the file once it is durable |
+//! | `PUT /v1/files/NAME?account=&size=&class=` | stores the body, durably; returns the file |
 //! | `GET /v1/files/NAME` | returns the content, or a part of it for `range: bytes=a-b` |
 //! | `DELETE /v1/files/NAME` | removes the file |
 //! | `GET /v1/stat/NAME` | returns the file, its shares and the shares that it lacks |

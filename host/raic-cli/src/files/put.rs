@@ -192,8 +192,8 @@ fn beside(stored: &File) {
     let (shares, clouds) = shares_and_clouds(stored);
     if clouds.len() < shares.len() {
         tell!(
-            "warning: {}: its {} shares are on {}, since others are down; store it anew when they \
-             are back",
+            "warning: {}: its {} shares are on {}, since others are down or there are too few; store \
+             it anew when there are more",
             stored.name,
             shares.len(),
             counted(clouds.len() as u64, "cloud")
@@ -408,8 +408,8 @@ impl Stored {
         if self.beside > 0 {
             let files = counted(self.beside, "file");
             tell!(
-                "warning: shares of {files} lie beside each other, since clouds are down; store \
-                 them anew when these are back"
+                "warning: shares of {files} lie beside each other, since clouds are down or too few; \
+                 store them anew when there are more"
             );
         }
     }
