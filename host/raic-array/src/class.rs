@@ -1,7 +1,7 @@
 //! Classes: how an array stores new streams. A stream remembers its own geometry, so a change of a
 //! class changes new streams only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raic_storage::{ServerId, StorageIndex, Weight};
 
@@ -9,7 +9,7 @@ use crate::{
     ArrayError, Geometry, Padding, Result,
     codec::Codec,
     format::{Layout, MAX_SEGMENT},
-    place::{Rule, Site},
+    place::{Rule, Site, most_homes},
 };
 
 /// The name of the class that `raic init` makes.
@@ -40,6 +40,20 @@ impl Class {
     /// file to be stored.
     pub fn needed(&self) -> usize {
         self.rule().least_clouds()
+    }
+
+    /// Returns those failure domains of which a file may have more shares than can be lost.
+    /// `domains` has the domain of each cloud.
+    pub fn domains_too_large<'a>(
+        &self,
+        domains: impl Iterator<Item = &'a str>,
+    ) -> BTreeSet<&'a str> {
+        let Geometry { k, n } = self.geometry;
+        let lost = usize::from(n.saturating_sub(k));
+        let most = most_homes(domains, n.into()).into_iter();
+        most.filter(|(_, homes)| *homes > lost)
+            .map(|(domain, _)| domain)
+            .collect()
     }
 
     /// Returns how many of `clouds` clouds may be lost after a file was stored while all were up.

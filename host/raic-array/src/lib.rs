@@ -1,13 +1,14 @@
 //! The array: files, encrypted and erasure-coded over storage servers of which any n-k may fail.
 //!
-//! [`Array`] stores, reads, lists and removes files over n storage servers, one for each cloud. On
+//! [`Array`] stores, reads, lists and removes files over storage servers, one for each cloud. On
 //! the way down a file passes `ingest` (cut into extents and segments), `sealer`, `encoder` and
 //! `share_hasher` (sealed, coded, hashed), `share_upload` (to all clouds at once) and `catalog`
 //! (one transaction). On the way up, `share_reader` reads blocks of one share and verifies each,
-//! and `read` takes them from any k clouds. `format` describes the bytes of a share.
+//! `read` takes them from the k fastest clouds, and `reader` hands them on. `class` says how new
+//! files are stored, and `place` where. `format` describes the bytes of a share.
 //!
-//! **Invariant:** a byte that goes out was verified by its block's hash and by its segment's seal.
-//! If either does not match, the read fails.
+//! **Invariant:** a byte that goes out was verified by its segment's seal. Blocks are verified by
+//! their hashes before, but for short ranges, where hashes are read only if a seal does not open.
 //!
 //! **Invariant:** no file and no share is ever held whole.
 //!

@@ -63,15 +63,8 @@ impl Rule {
     /// up.
     fn can_survive_domains(&self, sites: &[Site]) -> bool {
         let (k, n) = (usize::from(self.geometry.k), usize::from(self.geometry.n));
-        let mut domains: BTreeMap<&str, usize> = BTreeMap::new();
-        for site in sites {
-            *domains.entry(&site.domain).or_default() += 1;
-        }
-        // In rounds, as homes are chosen: in each, every domain that has clouds left gives one.
-        let of = |rounds: usize| domains.values().map(move |clouds| (*clouds).min(rounds));
-        let rounds = (1..=n).find(|rounds| of(*rounds).sum::<usize>() >= n);
-        let rounds = rounds.unwrap_or(n);
-        let mut most: Vec<usize> = of(rounds).collect();
+        let domains = sites.iter().map(|site| &*site.domain);
+        let mut most: Vec<usize> = most_homes(domains, n).into_values().collect();
         most.sort_unstable_by(|a, b| b.cmp(a));
         let lost: usize = most.iter().take(self.survive).sum();
         n.saturating_sub(lost) >= k
@@ -164,6 +157,23 @@ impl Rule {
             false => (homes, all),
         }
     }
+}
+
+/// Returns the most of `n` homes that each failure domain may have, if all sites are up. `domains`
+/// has the domain of each site. Homes are chosen in rounds: in each, every domain that has sites
+/// left gives one.
+pub(crate) fn most_homes<'a>(
+    domains: impl Iterator<Item = &'a str>,
+    n: usize,
+) -> BTreeMap<&'a str, usize> {
+    let mut sites: BTreeMap<&str, usize> = BTreeMap::new();
+    for domain in domains {
+        *sites.entry(domain).or_default() += 1;
+    }
+    let homes = |rounds: usize| sites.values().map(|of| (*of).min(rounds)).sum::<usize>();
+    let rounds = (1..=n).find(|rounds| homes(*rounds) >= n).unwrap_or(n);
+    sites.values_mut().for_each(|of| *of = (*of).min(rounds));
+    sites
 }
 
 /// Returns the sites that have a share, each once.

@@ -98,20 +98,20 @@ pub(crate) fn tell_class(class: Class, clouds: usize, survives: bool) {
 
 /// Returns the failure domains of which a file may have more shares than can be lost.
 fn large_domains(config: &Config, class: Class) -> BTreeMap<String, Vec<String>> {
-    let mut domains: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, section) in &config.clouds {
-        let domain = section.domain().unwrap_or(name);
-        domains
-            .entry(domain.clone())
-            .or_default()
-            .push(name.clone());
+    let domain_of = |name: &String| {
+        let section = config.clouds.get(name);
+        section
+            .and_then(|section| section.domain())
+            .unwrap_or(name)
+            .clone()
+    };
+    let domains: Vec<String> = config.clouds.keys().map(domain_of).collect();
+    let too_large = class.domains_too_large(domains.iter().map(String::as_str));
+    let mut clouds: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for (name, domain) in config.clouds.keys().zip(&domains) {
+        if too_large.contains(domain.as_str()) {
+            clouds.entry(domain.clone()).or_default().push(name.clone());
+        }
     }
-    // Homes are chosen in rounds: in each, every domain that has clouds left gives one.
-    let Geometry { k, n } = class.geometry;
-    let homes = |rounds: usize| domains.values().map(|c| c.len().min(rounds)).sum::<usize>();
-    let n_homes = usize::from(n).min(config.clouds.len());
-    let rounds = (1..=n_homes).find(|rounds| homes(*rounds) >= n_homes);
-    let (rounds, lost) = (rounds.unwrap_or(n_homes), usize::from(n - k));
-    domains.retain(|_, clouds| clouds.len().min(rounds) > lost);
-    domains
+    clouds
 }

@@ -1,6 +1,6 @@
 //! What each request does.
 
-use std::{io, ops::Bound};
+use std::{collections::BTreeMap, io, ops::Bound};
 
 use bytes::{Bytes, BytesMut};
 use futures::stream;
@@ -280,9 +280,11 @@ impl Request<'_> {
         if after == Some(Fault::Lost) {
             return Ok(self.done());
         }
-        let has_wrong_bytes = [halfway, after].contains(&Some(Fault::BitFlip));
-        if has_wrong_bytes || halfway == Some(Fault::WrongObject) {
+        if [halfway, after].contains(&Some(Fault::BitFlip)) {
             pieces = flipped(&pieces);
+        }
+        if halfway == Some(Fault::WrongObject) {
+            pieces = self.half_of_another(&pieces);
         }
         let answer = self.store(pieces, after == Some(Fault::WrongObject));
         match (plain(after).await, after) {
@@ -402,12 +404,33 @@ impl Request<'_> {
         let found = bucket.get(&self.target.key).or(store.removed.get(&at));
         match found {
             Some(object) if any(Fault::Stale) && object.is_recent => None,
-            Some(_) if any(Fault::WrongObject) => {
-                let mut others = bucket.iter().filter(|(key, _)| **key != self.target.key);
-                others.next().map(|(_, object)| object.clone())
-            }
+            Some(_) if any(Fault::WrongObject) => self.another(bucket),
             found => found.cloned(),
         }
+    }
+
+    /// Another object than the one that is asked for.
+    fn another(&self, bucket: &BTreeMap<String, Object>) -> Option<Object> {
+        let mut others = bucket.iter().filter(|(key, _)| **key != self.target.key);
+        others.next().map(|(_, object)| object.clone())
+    }
+
+    /// The first half of a body, and as many bytes of another object as are missing then.
+    fn half_of_another(&self, body: &[Bytes]) -> Vec<Bytes> {
+        let other = {
+            let store = self.shared.store.lock();
+            let bucket = store.buckets.get(&self.target.bucket);
+            bucket.and_then(|bucket| self.another(bucket))
+        };
+        let mut whole: Vec<u8> = body.concat();
+        let (half, other) = (
+            whole.len() / 2,
+            other.map_or_else(Vec::new, |o| o.pieces.concat()),
+        );
+        // Without another object there are zeros.
+        let mut bytes = other.into_iter().chain(std::iter::repeat(0));
+        whole[half..].fill_with(|| bytes.next().unwrap_or_default());
+        vec![whole.into()]
     }
 
     async fn read(&self) -> Answered {
@@ -479,7 +502,9 @@ impl Request<'_> {
             Some(Fault::TimeOut) => pieces(status, hanging(beginning())),
             Some(Fault::Reset | Fault::Short) => pieces(status, breaking(beginning())),
             Some(Fault::BitFlip) => self.sent(status, flipped(&body)),
-            Some(Fault::WrongObject) if halfway.is_some() => self.sent(status, flipped(&body)),
+            Some(Fault::WrongObject) if halfway.is_some() => {
+                self.sent(status, self.half_of_another(&body))
+            }
             _ => self.sent(status, body),
         }
     }
