@@ -134,6 +134,7 @@ impl Sized {
             delimiter: delimiter.to_owned(),
             after: after.to_owned(),
             limit: 1000,
+            ..ListRequest::default()
         };
         let began = Instant::now();
         let page = self.array.list(request).await.unwrap();

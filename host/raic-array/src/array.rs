@@ -14,9 +14,10 @@ use tokio::sync::Semaphore;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    ArrayError, BucketInfo, Class, Classes, Content, FileInfo, FileName, Keyring, ListPage,
-    ListRequest, MAX_STREAM, Replace, Result, Totals, Transfer,
-    catalog::{Catalog, Extent, Moves},
+    ArrayError, BucketInfo, Class, Classes, Content, Details, FileInfo, FileName, FileVersion,
+    Keyring, ListPage, ListRequest, MAX_STREAM, Replace, Result, Totals, Transfer, VersionId,
+    Versioning,
+    catalog::{Catalog, Extent, Moves, NewBucket, check_tags},
     health::{Health, LastFailure},
     keyring_copies::KeyringCopies,
 };
@@ -24,6 +25,8 @@ use crate::{
 /// Longest time that the probe of a cloud may take.
 pub(crate) const PROBE: Duration = Duration::from_secs(10);
 const MAX_NAME: usize = 1024;
+/// Pause between two measurements of how much can be stored in the clouds.
+const MEASURED_EVERY: Duration = Duration::from_secs(60);
 
 /// The configuration of an array.
 #[derive(Debug)]
@@ -64,6 +67,7 @@ impl ArrayConfig {
 pub struct Array {
     inner: Arc<Inner>,
     _keyring_task: AbortOnDropHandle<()>,
+    _measuring_task: AbortOnDropHandle<()>,
 }
 
 #[derive(Debug)]
@@ -102,6 +106,8 @@ pub struct PutOptions {
     pub replace: Replace,
     /// When the source of the content was last modified, if that is known.
     pub source_modified: Option<Moment>,
+    /// What is kept beside the content.
+    pub details: Details,
 }
 
 /// The state of an array.
@@ -141,6 +147,8 @@ pub struct CloudState {
     pub fault: Option<String>,
     /// Whether the cloud can take a share now.
     pub stores: bool,
+    /// Whether the cloud is draining: it holds shares and gets no new ones.
+    pub is_draining: bool,
     /// Whether the cloud has a copy of the keyring.
     pub has_keyring: bool,
     /// Number of shares of files that the cloud should have and has not: it did not take them, or
@@ -212,9 +220,11 @@ impl Array {
             probing: Semaphore::new(1),
         });
         let keyring_task = tokio::spawn(inner.clone().keep_keyring_copies());
+        let measuring_task = tokio::spawn(inner.clone().measure_clouds());
         Ok(Self {
             inner,
             _keyring_task: AbortOnDropHandle::new(keyring_task),
+            _measuring_task: AbortOnDropHandle::new(measuring_task),
         })
     }
 
@@ -228,7 +238,8 @@ impl Array {
     /// [`ArrayError::Content`] if the content breaks off. Fails with [`ArrayError::Storage`] if the
     /// account may not write, with [`ArrayError::NoSuchBucket`] or [`ArrayError::NoSuchClass`] if
     /// there is no such bucket or class, and with [`ArrayError::FileExists`] if another file may
-    /// not be replaced. The file that had the name before stays.
+    /// not be replaced. Fails with [`ArrayError::Details`] if more is to be kept beside the content
+    /// than can be. The file that had the name before stays.
     pub async fn put<S, E>(
         &self,
         name: &FileName,
@@ -240,34 +251,38 @@ impl Array {
         E: std::fmt::Display + Send + 'static,
     {
         check_name(&name.name)?;
+        options.details.check()?;
         let (inner, name) = (self.inner.clone(), name.clone());
         // A task of its own runs the upload, so that it is tidied up even if the caller goes away.
         tokio::spawn(async move { inner.store(name, content, options).await }).await?
     }
 
-    /// Reads a file, or a range of it that is cut at the file's end. Returns the file, the range
-    /// and its content. `transfer` counts the bytes that each cloud returns.
+    /// Reads a file, or a range of it that is cut at the file's end. The file may be an older
+    /// version of what its name stands for now. Returns the file, the range and its content.
+    /// `transfer` counts the bytes that each cloud returns.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name, and with
-    /// [`ArrayError::Range`] if the range begins past its end. The content may end with
+    /// Fails with [`ArrayError::NoSuchFile`] or [`ArrayError::NoSuchVersion`] if there is none,
+    /// with [`ArrayError::DeleteMark`] if the version has no content, and with
+    /// [`ArrayError::Range`] if the range begins past the end of the file. The content may end with
     /// [`ArrayError::Unreadable`], and with [`ArrayError::WrongKey`] if the keyring does not open
     /// the key of an extent.
     pub async fn get(
         &self,
-        name: &FileName,
+        file: impl Into<FileVersion>,
         range: Option<Range<u64>>,
         transfer: Transfer,
     ) -> Result<(FileInfo, Range<u64>, Content)> {
+        let file = file.into();
         let (info, extents) = loop {
             let wanted = range.clone().unwrap_or(0..u64::MAX);
             let (info, extents) = self
                 .inner
                 .catalog
-                .file(name.clone(), wanted.clone())
+                .file(file.clone(), wanted.clone())
                 .await?;
             if !are_sound(&info, &extents, &wanted) {
-                return Err(ArrayError::DamagedEntry(name.name.clone()));
+                return Err(ArrayError::DamagedEntry(info.name));
             }
             let held = extents.into_iter().map(|extent| {
                 let hold = self.inner.hold(extent.stream.index);
@@ -298,13 +313,27 @@ impl Array {
         Ok((info, range, content))
     }
 
-    /// Reads what the catalog has of a file.
+    /// Reads what the catalog has of a file, or of one of its versions.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name.
-    pub async fn stat(&self, name: &FileName) -> Result<FileInfo> {
-        let (info, _) = self.inner.catalog.file(name.clone(), 0..u64::MAX).await?;
+    /// Fails as [`Array::get`] does for the whole file.
+    pub async fn stat(&self, file: impl Into<FileVersion>) -> Result<FileInfo> {
+        let (info, _) = self.inner.catalog.file(file.into(), 0..u64::MAX).await?;
         Ok(info)
+    }
+
+    /// Gives a file, or one of its versions, other tags.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::Details`] if the tags cannot be a file's, and as [`Array::stat`]
+    /// does.
+    pub async fn set_tags(
+        &self,
+        file: impl Into<FileVersion>,
+        tags: BTreeMap<String, String>,
+    ) -> Result<()> {
+        check_tags(&tags)?;
+        self.inner.catalog.set_tags(file.into(), tags).await
     }
 
     /// Lists a page of files.
@@ -316,15 +345,21 @@ impl Array {
         self.inner.catalog.list(request).await
     }
 
-    /// Makes a file with the content of another. Both share what is stored. Returns it, without its
-    /// shares.
+    /// Makes a file with the content of another, or of one of its versions. Both share what is
+    /// stored, and the account that pays for one pays for both. Returns it, without its shares.
     ///
     /// # Errors
-    /// Fails with [`ArrayError::NoSuchFile`] if there is no file to copy, with [`ArrayError::Name`]
-    /// or [`ArrayError::NoSuchBucket`] if there can be none of the new name, and with
-    /// [`ArrayError::FileExists`] if another file may not be replaced.
-    pub async fn copy(&self, from: &FileName, to: &FileName, replace: Replace) -> Result<FileInfo> {
-        self.copy_or_move(from, to, replace, Moves::No).await
+    /// Fails as [`Array::stat`] does if there is no file to copy, with [`ArrayError::Name`] or
+    /// [`ArrayError::NoSuchBucket`] if there can be none of the new name, and with
+    /// [`ArrayError::FileExists`] if another file may not be replaced. Fails with
+    /// [`ArrayError::Storage`] if the account may not store so much.
+    pub async fn copy(
+        &self,
+        from: impl Into<FileVersion>,
+        to: &FileName,
+        replace: Replace,
+    ) -> Result<FileInfo> {
+        self.copy_or_move(from.into(), to, replace, Moves::No).await
     }
 
     /// Gives a file another name, also in another bucket. Returns it, without its shares.
@@ -337,18 +372,19 @@ impl Array {
         to: &FileName,
         replace: Replace,
     ) -> Result<FileInfo> {
-        self.copy_or_move(from, to, replace, Moves::Yes).await
+        self.copy_or_move(from.into(), to, replace, Moves::Yes)
+            .await
     }
 
     async fn copy_or_move(
         &self,
-        from: &FileName,
+        from: FileVersion,
         to: &FileName,
         replace: Replace,
         moves: Moves,
     ) -> Result<FileInfo> {
         check_name(&to.name)?;
-        let (from, to) = (from.clone(), to.clone());
+        let to = to.clone();
         let info = self.inner.catalog.copy(from, to, replace, moves).await?;
         // The shares of a file that was replaced are to be collected.
         self.inner.servers.iter().for_each(|server| server.wake());
@@ -361,22 +397,44 @@ impl Array {
     /// Fails with [`ArrayError::BucketName`] if the name cannot be a bucket's, with
     /// [`ArrayError::BucketExists`] if there is one, and with [`ArrayError::NoSuchClass`] if there
     /// is no class of the name that its files are to have.
-    pub async fn create_bucket(&self, name: &str, class: Option<&str>) -> Result<()> {
+    pub async fn create_bucket(
+        &self,
+        name: &str,
+        class: Option<&str>,
+        versioning: Versioning,
+    ) -> Result<()> {
         let (owner, inner) = (AccountId::ANONYMOUS, &self.inner);
         inner.classes.find(class)?;
         let class = class.map(str::to_owned);
         inner
             .catalog
-            .create_bucket(name.to_owned(), class, owner)
+            .create_bucket(
+                NewBucket {
+                    name: name.to_owned(),
+                    class,
+                    versioning,
+                },
+                owner,
+            )
             .await
     }
 
-    /// Removes a bucket that holds no file.
+    /// Changes whether a bucket keeps the old versions of its files.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::NoSuchBucket`] if there is none, and with
+    /// [`ArrayError::VersioningStays`] if it should be as if it had never kept any, but has.
+    pub async fn set_versioning(&self, bucket: &str, versioning: Versioning) -> Result<()> {
+        let bucket = bucket.to_owned();
+        self.inner.catalog.set_versioning(bucket, versioning).await
+    }
+
+    /// Removes a bucket that holds no file, and no old version of one.
     ///
     /// # Errors
     /// Fails with [`ArrayError::NoSuchBucket`] if there is none, with
-    /// [`ArrayError::BucketNotEmpty`] if it holds files, and with [`ArrayError::DefaultBucket`] if
-    /// it is the one that every array has.
+    /// [`ArrayError::BucketNotEmpty`] if it holds files or versions, and with
+    /// [`ArrayError::DefaultBucket`] if it is the one that every array has.
     pub async fn remove_bucket(&self, name: &str) -> Result<()> {
         self.inner.catalog.remove_bucket(name.to_owned()).await
     }
@@ -389,13 +447,28 @@ impl Array {
         self.inner.catalog.buckets().await
     }
 
-    /// Removes a file. Collection deletes its shares afterwards, as soon as their clouds answer.
+    /// Removes a file. Collection deletes its shares afterwards, as soon as their clouds answer. In
+    /// a bucket that keeps versions, a delete mark becomes what the name stands for, and its id is
+    /// returned.
     ///
     /// # Errors
     /// Fails with [`ArrayError::NoSuchFile`] if there is no file of that name, and with
     /// [`ArrayError::Database`] if the database cannot be written.
-    pub async fn remove(&self, name: &FileName) -> Result<()> {
-        self.inner.catalog.remove(name.clone()).await?;
+    pub async fn remove(&self, name: &FileName) -> Result<Option<VersionId>> {
+        let mark = self.inner.catalog.remove(name.clone()).await?;
+        self.inner.servers.iter().for_each(|server| server.wake());
+        Ok(mark)
+    }
+
+    /// Removes one version of a file for good, or a delete mark. If it was what the name stands
+    /// for, the newest of the others is now.
+    ///
+    /// # Errors
+    /// Fails with [`ArrayError::NoSuchVersion`] if there is no such version, and with
+    /// [`ArrayError::Database`] if the database cannot be written.
+    pub async fn remove_version(&self, name: &FileName, version: VersionId) -> Result<()> {
+        let catalog = &self.inner.catalog;
+        catalog.remove_version(name.clone(), version).await?;
         self.inner.servers.iter().for_each(|server| server.wake());
         Ok(())
     }
@@ -480,6 +553,7 @@ impl Array {
             name: name.to_owned(),
             fault,
             stores,
+            is_draining: server.is_draining(),
             has_keyring: holders.iter().any(|holder| holder == name),
             lacking: lacking.get(name).copied().unwrap_or_default(),
             available,
@@ -547,6 +621,22 @@ impl Inner {
             }
         });
         futures::future::join_all(asked).await;
+    }
+
+    /// Measures every minute how much can be stored in the clouds, for as long as the array runs.
+    /// Placement goes by the last figure.
+    async fn measure_clouds(self: Arc<Self>) {
+        let mut minutes = tokio::time::interval(MEASURED_EVERY);
+        minutes.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            minutes.tick().await;
+            let measured = self.servers.iter().map(|server| async move {
+                if let Ok(Err(e)) = tokio::time::timeout(PROBE, server.available_space()).await {
+                    tracing::debug!("the space of cloud {:?} is unknown: {e}", server.name());
+                }
+            });
+            futures::future::join_all(measured).await;
+        }
     }
 
     /// Holds a stream: while the hold lives, this process does not delete the stream's shares.

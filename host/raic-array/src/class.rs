@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use raic_storage::{ServerId, StorageIndex, Weight};
+use raic_storage::{ServerId, StorageIndex};
 
 use crate::{
     ArrayError, Geometry, Padding, Result,
@@ -74,12 +74,8 @@ impl Class {
     /// Returns whether a write of this class can ever be acknowledged on clouds of these failure
     /// domains, all of them up.
     pub fn is_possible_on(&self, domains: &[String]) -> bool {
-        let site = |(number, domain): (u32, &String)| Site {
-            server: ServerId::of(number),
-            domain: domain.clone(),
-            weight: Weight::default(),
-            is_up: true,
-        };
+        let site =
+            |(number, domain): (u32, &String)| Site::new(ServerId::of(number), domain.clone());
         let sites: Vec<Site> = (0..).zip(domains).map(site).collect();
         if sites.is_empty() {
             return false;

@@ -2,7 +2,7 @@
 
 use raic_storage::{DatabaseError, StorageError, StorageIndex};
 
-use crate::format::KeyId;
+use crate::{VersionId, format::KeyId};
 
 /// The result of a file operation.
 pub type Result<T, E = ArrayError> = std::result::Result<T, E>;
@@ -21,6 +21,31 @@ pub enum ArrayError {
         /// Problem with the name, as a sentence about it.
         problem: &'static str,
     },
+    /// The file has no version of that id.
+    #[error("the file {name:?} has no version {version}; `raic ls --versions` shows all versions")]
+    NoSuchVersion {
+        /// Name of the file.
+        name: String,
+        /// The id.
+        version: VersionId,
+    },
+    /// The text is not the id of a version.
+    #[error("{0:?} is not the id of a version, which has 26 characters of a-z and 2-7")]
+    VersionId(String),
+    /// The version is a delete mark, which has no content.
+    #[error("the version {version} of {name:?} only marks that the file was removed then")]
+    DeleteMark {
+        /// Name of the file.
+        name: String,
+        /// The id.
+        version: VersionId,
+    },
+    /// A bucket that kept versions can only stop keeping new ones.
+    #[error("the bucket {0:?} kept versions; it can be suspended, and never be as if it had not")]
+    VersioningStays(String),
+    /// What is to be kept beside a file's content is too much.
+    #[error("not stored: {0}")]
+    Details(&'static str),
     /// There is a file of that name, and it may not be replaced.
     #[error("there is a file {0:?} already, and --no-replace keeps it")]
     FileExists(String),
@@ -31,7 +56,7 @@ pub enum ArrayError {
     #[error("there is a bucket {0:?} already")]
     BucketExists(String),
     /// The bucket holds files.
-    #[error("the bucket {0:?} holds files; `raic ls --bucket {0}` shows them")]
+    #[error("the bucket {0:?} holds files; `raic ls --versions --bucket {0}` shows them")]
     BucketNotEmpty(String),
     /// The bucket that every array has cannot be removed.
     #[error("the bucket \"files\" cannot be removed: it is the one of commands that name none")]

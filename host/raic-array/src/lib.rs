@@ -101,7 +101,8 @@ pub mod fuzzing;
 
 pub use array::{Array, ArrayConfig, ClassState, CloudState, PutOptions, Status};
 pub use catalog::{
-    BucketInfo, DEFAULT_BUCKET, FileInfo, FileName, Lacking, ListPage, ListRequest, Replace, Totals,
+    BucketInfo, DEFAULT_BUCKET, Details, FileInfo, FileName, FileVersion, Lacking, ListPage,
+    ListRequest, Listed, Replace, Totals, VersionId, Versioning,
 };
 pub use class::{Class, Classes, STANDARD_CLASS};
 pub use error::{ArrayError, Fault, Result};

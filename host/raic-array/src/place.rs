@@ -27,7 +27,22 @@ pub(crate) struct Site {
     pub(crate) domain: String,
     /// How many shares it gets beside the others.
     pub(crate) weight: Weight,
+    /// Bytes that can still be stored there, if that is known and limited.
+    pub(crate) free: Option<u64>,
     pub(crate) is_up: bool,
+}
+
+impl Site {
+    /// A site that is up, with the usual weight and plenty of room.
+    pub(crate) fn new(server: ServerId, domain: String) -> Self {
+        Self {
+            server,
+            domain,
+            weight: Weight::default(),
+            free: None,
+            is_up: true,
+        }
+    }
 }
 
 /// A share, and the place of its cloud in the list of sites.
@@ -74,12 +89,8 @@ impl Rule {
     /// stream.
     pub(crate) fn least_clouds(&self) -> usize {
         let n = usize::from(self.geometry.n);
-        let site = |number: usize| Site {
-            server: ServerId::of(u32::try_from(number).unwrap_or(u32::MAX)),
-            domain: number.to_string(),
-            weight: Weight::default(),
-            is_up: true,
-        };
+        let number = |site| u32::try_from(site).unwrap_or(u32::MAX);
+        let site = |site: usize| Site::new(ServerId::of(number(site)), site.to_string());
         let sites: Vec<Site> = (0..n).map(site).collect();
         let is_enough = |clouds: &usize| {
             let spots =
@@ -182,9 +193,24 @@ pub(crate) fn sites_of(spots: &[Spot]) -> Vec<usize> {
     sites.into_iter().collect()
 }
 
+/// Free space from which a site is chosen as often as its weight says. With less it is chosen in
+/// proportion to what is free, so that sites fill up together. It is much more than what a site
+/// gets until that is measured again.
+const PLENTY: u64 = 1 << 40;
+/// The least free space that counts, so that no site is left out for good.
+const LEAST_FREE: u64 = 1 << 30;
+
+/// How much a site is preferred: its weight, less if little is free there.
+fn preference(site: &Site) -> f64 {
+    let free = site
+        .free
+        .map_or(PLENTY, |free| free.clamp(LEAST_FREE, PLENTY));
+    f64::from(site.weight.number()) * (free as f64 / PLENTY as f64)
+}
+
 /// The score of a site for a stream, by a hash over storage index and cloud: the lowest scores are
-/// chosen. It is the time of the first event of a Poisson process whose rate is the weight, so a
-/// site comes first as often as its weight says (Schindelhauer and Schomaker, 2005).
+/// chosen. It is the time of the first event of a Poisson process whose rate is the preference, so
+/// a site comes first as often as that says (Schindelhauer and Schomaker, 2005).
 fn score(index: StorageIndex, site: &Site) -> f64 {
     let text = [&index.0[..], &site.server.number().to_be_bytes()].concat();
     let hash = blake3::hash(&text);
@@ -192,7 +218,7 @@ fn score(index: StorageIndex, site: &Site) -> f64 {
     first.copy_from_slice(&hash.as_bytes()[..8]);
     // 53 bits are what a float has. Adding a half keeps the logarithm finite.
     let uniform = ((u64::from_be_bytes(first) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
-    -uniform.ln() / f64::from(site.weight.number())
+    -uniform.ln() / preference(site)
 }
 
 /// Chooses the home of each share by rendezvous hashing (Thaler and Ravishankar, 1998), weighted:
@@ -229,10 +255,8 @@ mod tests {
 
     fn sites(up: &[bool], domains: usize) -> Vec<Site> {
         let site = |(i, is_up): (usize, &bool)| Site {
-            server: ServerId::of(i as u32 + 1),
-            domain: (i % domains).to_string(),
-            weight: Weight::default(),
             is_up: *is_up,
+            ..Site::new(ServerId::of(i as u32 + 1), (i % domains).to_string())
         };
         up.iter().enumerate().map(site).collect()
     }
@@ -344,6 +368,26 @@ mod tests {
             }
             prop_assert!((260..410).contains(&counts[0]), "{counts:?}");
             prop_assert!(counts[1..].iter().all(|count| (60..170).contains(count)), "{counts:?}");
+        }
+
+        /// Of little free space, each cloud gets as much as it has. What is known to be plenty, and
+        /// what is not known, count the same.
+        #[test]
+        fn clouds_with_little_room_get_less(seed: [u8; 8]) {
+            let mut sites = sites(&[true; 4], 4);
+            sites[0].free = Some(PLENTY / 4);
+            sites[1].free = Some(PLENTY * 9);
+            sites[2].free = Some(0);
+            let mut counts = [0_u32; 4];
+            for i in 0..1000_u64 {
+                let mut index = [0; 16];
+                index[..8].copy_from_slice(&seed);
+                index[8..].copy_from_slice(&i.to_be_bytes());
+                counts[homes(StorageIndex(index), &sites, 1)[0]] += 1;
+            }
+            prop_assert!((60..170).contains(&counts[0]), "{counts:?}");
+            prop_assert!(counts[2] < 20, "{counts:?}");
+            prop_assert!(counts[1].abs_diff(counts[3]) < 150, "{counts:?}");
         }
 
         /// Each share number comes to each cloud equally often.

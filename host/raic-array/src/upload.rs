@@ -7,13 +7,17 @@
 
 use bytes::Bytes;
 use futures::Stream;
-use raic_storage::{AccountId, ShareNum, StorageIndex, StorageServer, Stored, held_by_writers};
+use raic_storage::{
+    AccountId, ShareNum, StorageError, StorageIndex, StorageServer, Stored, held_by_writers,
+};
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    ArrayError, Class, Fault, Geometry, PutOptions, Result, Transfer,
+    ArrayError, Class, Fault, Geometry, PutOptions, Result, Transfer, VersionId,
     array::{Inner, PROBE},
-    catalog::{FileInfo, FileName, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target},
+    catalog::{
+        FileInfo, FileName, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target, paid,
+    },
     class::OpenClass,
     encoder::Encoder,
     format::{Hash, Header, Layout, Role, Trailer, proof},
@@ -87,6 +91,7 @@ impl Inner {
             class,
             replace,
             source_modified,
+            details,
         } = options;
         // Before a cloud is asked: a misspelt name is answered at once.
         let (account, account_name) = match account {
@@ -135,8 +140,9 @@ impl Inner {
             let file = NewFile {
                 name: file.name,
                 replace,
-                version: file.file,
+                version: VersionId(file.file),
                 source_modified,
+                details,
                 content_hash,
                 size: extents.iter().map(|extent| extent.length).sum(),
                 extents,
@@ -200,6 +206,9 @@ impl Inner {
     fn why_down(&self, server: &StorageServer) -> String {
         match server.refusal() {
             Some(why) => format!("cloud {:?} is read-only: {why}", server.name()),
+            None if server.is_draining() => {
+                StorageError::Draining(server.name().to_owned()).to_string()
+            }
             None => self.health.why_distrusted(server.name()),
         }
     }
@@ -236,7 +245,10 @@ impl Inner {
             server: server.id(),
             domain: server.domain().to_owned(),
             weight: server.weight(),
-            is_up: !self.health.is_down(server.name()) && server.refusal().is_none(),
+            free: server.last_available(),
+            is_up: !self.health.is_down(server.name())
+                && server.refusal().is_none()
+                && !server.is_draining(),
         };
         self.servers.iter().map(site).collect()
     }
@@ -248,21 +260,6 @@ impl Inner {
                 self.health.failed(cloud, Work::Storing, text);
             }
         }
-    }
-
-    /// Returns the bytes of all shares of a file's extents behind the first.
-    fn later_extents(&self, class: &OpenClass, file: &Described, size: u64) -> Result<u64> {
-        let later = size.saturating_sub(self.extent_size);
-        if later == 0 {
-            return Ok(0);
-        }
-        let (whole, rest) = (later / self.extent_size, later % self.extent_size);
-        let each = share_length(class, file, FURTHEST, self.extent_size)?;
-        let mut bytes = each.saturating_mul(whole);
-        if rest > 0 {
-            bytes = bytes.saturating_add(share_length(class, file, FURTHEST, rest)?);
-        }
-        Ok(bytes.saturating_mul(class.class.geometry.n.into()))
     }
 
     /// Stores a content extent by extent. An empty content is one extent, too. Returns the hash of
@@ -303,14 +300,15 @@ impl Inner {
                 }
                 None => None,
             };
-            let reserve = share_length.unwrap_or(0);
+            let geometry = class.class.geometry;
+            let reserve = length.unwrap_or(0).div_ceil(geometry.k.into());
             // The quota must have room for the whole file, not only for its first extent.
-            let later = match size {
-                Some(size) if at.position == 0 => self.later_extents(class, file, size)?,
+            let all = match size {
+                Some(size) if at.position == 0 => paid(size, geometry),
                 _ => 0,
             };
             self.catalog
-                .begin(index, targets.clone(), account, reserve, later)
+                .begin(index, targets.clone(), account, reserve, all)
                 .await?;
             allocated.push((index, targets));
             let streaming = Streaming {
@@ -463,13 +461,13 @@ impl Inner {
         let extent = NewExtent {
             stream: CatalogStream {
                 index,
+                class: Some(class.name.clone()),
                 layout,
                 key,
                 roots: ended.roots,
                 placements: Vec::new(),
             },
             length,
-            class: class.name.clone(),
             lacking: self.lacking(class.class.rule(), &homes, &stored, &failed),
             homes: homes.iter().map(|site| sites[*site].server).collect(),
             targets: allocated
@@ -557,9 +555,10 @@ impl Inner {
         self.catalog.abandon(index, self.targets(&given_up)).await?;
         let is_new = |spot: &&Spot| !failed.iter().any(|failed| failed.spot == **spot);
         let new: Vec<Spot> = seconds.iter().filter(is_new).copied().collect();
-        let (targets, reserve) = (self.targets(&new), stream.layout.share_length());
+        // What the account pays for the file was admitted when the upload began.
+        let targets = self.targets(&new);
         self.catalog
-            .begin(index, targets.clone(), stream.account, reserve, 0)
+            .begin(index, targets.clone(), stream.account, 0, 0)
             .await?;
         allocated.push((index, targets));
         Ok(())

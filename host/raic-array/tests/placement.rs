@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use futures::stream;
 use raic_array::{
-    Array, ArrayError, FileInfo, Identity, PutOptions, RecoveryKey,
+    Array, ArrayError, FileInfo, Identity, PutOptions, RecoveryKey, Versioning,
     format::{Header, Trailer, root},
 };
 use raic_cloud::{Cloud as _, ErrorKind, FaultPlan, ObjectKey, WriteMode, collect_body};
@@ -433,9 +433,12 @@ async fn a_file_has_the_class_of_its_request_or_else_of_its_bucket() {
     rig.classes.insert("whole".to_owned(), (1, 3));
     rig.classes.insert("thin".to_owned(), (3, 4));
     let array = rig.open().await;
-    array.create_bucket("copies", Some("whole")).await.unwrap();
+    array
+        .create_bucket("copies", Some("whole"), Versioning::Off)
+        .await
+        .unwrap();
     let unknown = array
-        .create_bucket("others", Some("fat"))
+        .create_bucket("others", Some("fat"), Versioning::Off)
         .await
         .unwrap_err();
     assert!(matches!(unknown, ArrayError::NoSuchClass(name) if name == "fat"));
@@ -480,4 +483,79 @@ async fn a_file_has_the_class_of_its_request_or_else_of_its_bucket() {
     }
     let refused = store("files", Some("fat")).await.unwrap_err();
     assert!(matches!(refused, ArrayError::NoSuchClass(_)), "{refused}");
+}
+
+#[tokio::test]
+async fn a_draining_cloud_holds_what_it_has_and_gets_nothing_new() {
+    let mut rig = Rig::new(5);
+    rig.shares = Some(4);
+    let array = rig.open().await;
+    let held = || {
+        let keys = rig.clouds[0].inner().keys().into_iter();
+        keys.filter(|key| key.as_str().starts_with("shares/"))
+            .count()
+    };
+    for number in 0..8 {
+        put(&array, &format!("old {number}"), content(3_000))
+            .await
+            .unwrap();
+    }
+    let before = held();
+    assert!(before > 0);
+    let leasedb = array.leasedb();
+    leasedb.begin_draining("c0").await.unwrap();
+    for number in 0..8 {
+        let name = format!("new {number}");
+        put(&array, &name, content(3_000)).await.unwrap();
+        let file = array.stat(&named(&name)).await.unwrap();
+        // The four others take the shares, so none is lacking.
+        assert_eq!(file.lacking, []);
+        assert_eq!(counts(&file).len(), 4);
+    }
+    assert_eq!(held(), before);
+    let status = array.status().await.unwrap();
+    let c0 = &status.clouds[0];
+    assert!(c0.is_draining && !c0.stores);
+    assert!(c0.fault.as_deref().unwrap().contains("undrain"), "{c0:?}");
+    // It is still read, and what is removed goes there, too.
+    for cloud in [1, 2] {
+        rig.clouds[cloud].set(down());
+    }
+    assert_eq!(get(&array, "old 0", None).await.unwrap(), content(3_000));
+    rig.clouds
+        .iter()
+        .for_each(|cloud| cloud.set(FaultPlan::default()));
+    for number in 0..8 {
+        array
+            .remove(&named(&format!("old {number}")))
+            .await
+            .unwrap();
+    }
+    settle(|| held() == 0).await;
+    // With two more down, it is not written to either, and the error says why.
+    for cloud in [1, 2, 3] {
+        rig.clouds[cloud].set(down());
+    }
+    let refused = put(&array, "more", content(10))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("is draining"), "{refused}");
+    rig.clouds
+        .iter()
+        .for_each(|cloud| cloud.set(FaultPlan::default()));
+
+    // It is a state of the database: it outlives the process.
+    drop(array);
+    let array = rig.open().await;
+    assert!(array.servers()[0].is_draining());
+    array.leasedb().end_draining("c0").await.unwrap();
+    for number in 0..8 {
+        put(&array, &format!("again {number}"), content(10))
+            .await
+            .unwrap();
+    }
+    assert!(held() > 0);
+    let unknown = array.leasedb().begin_draining("nobody").await;
+    assert!(unknown.is_err());
 }

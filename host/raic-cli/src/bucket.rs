@@ -1,12 +1,12 @@
 //! `bucket`: makes, lists and removes buckets.
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use hyper::Method;
-use raic_gateway::wire::Bucket;
+use raic_gateway::wire::{Bucket, Versioning};
 use serde_json::json;
 
 use crate::{
-    client::{Client, encode, nothing},
+    client::{Client, encode, nothing, query},
     error::Outcome,
     files::{print_json, when},
     home::Home,
@@ -23,6 +23,18 @@ pub(crate) enum BucketCommand {
         /// The class of its files, as in config.toml
         #[arg(long)]
         class: Option<String>,
+        /// Keep the old versions of its files
+        #[arg(long)]
+        versioning: bool,
+    },
+    /// Keeps the old versions of a bucket's files from now on, or suspends that
+    Versioning {
+        /// The name of the bucket
+        name: String,
+        /// on: new files do not take the place of old ones. suspended: they do again, and the
+        /// versions that are there stay
+        #[arg(value_enum)]
+        versioning: Change,
     },
     /// Lists buckets, with the number and the bytes of their files
     List,
@@ -31,6 +43,13 @@ pub(crate) enum BucketCommand {
         /// The name of the bucket
         name: String,
     },
+}
+
+/// A change of a bucket's versioning.
+#[derive(Clone, Copy, ValueEnum)]
+pub(crate) enum Change {
+    On,
+    Suspended,
 }
 
 pub(crate) async fn run(home: &Home, json: bool, command: BucketCommand) -> Outcome {
@@ -51,16 +70,39 @@ pub(crate) async fn run(home: &Home, json: bool, command: BucketCommand) -> Outc
                 let class = bucket
                     .class
                     .map_or(String::new(), |class| format!("  (class {class})"));
-                say!("{size:>11}  {files:>12}  {created}  {name}{class}");
+                let versioning = match bucket.versioning {
+                    Versioning::Off => "",
+                    Versioning::On => "  (keeps versions)",
+                    Versioning::Suspended => "  (keeps no new versions)",
+                };
+                say!("{size:>11}  {files:>12}  {created}  {name}{class}{versioning}");
             }
             Ok(())
         }
-        BucketCommand::Create { name, class } => {
-            let query = match class {
-                Some(class) => format!("?class={}", encode(&class)),
-                None => String::new(),
+        BucketCommand::Versioning { name, versioning } => {
+            let versioning = match versioning {
+                Change::On => "on",
+                Change::Suspended => "suspended",
             };
-            let path = format!("{}{query}", path(&name));
+            let pairs = [("versioning", versioning.to_owned())];
+            let path = path(&name) + &query(&pairs);
+            Client(home)
+                .send(Method::PATCH, &path, &[], nothing())
+                .await?;
+            match json {
+                true => print_json(&json!({"bucket": name, "versioning": versioning})),
+                false => Ok(()),
+            }
+        }
+        BucketCommand::Create {
+            name,
+            class,
+            versioning,
+        } => {
+            let class = class.map(|class| ("class", class));
+            let versioning = versioning.then(|| ("versioning", "on".to_owned()));
+            let pairs: Vec<_> = class.into_iter().chain(versioning).collect();
+            let path = path(&name) + &query(&pairs);
             Client(home)
                 .send(Method::PUT, &path, &[], nothing())
                 .await?;

@@ -85,6 +85,16 @@ pub(crate) enum CloudCommand {
         /// The SHA-256 of the version, 8 digits or more [default: the version approved last]
         sha256: Option<String>,
     },
+    /// Lets a cloud get no new shares; it keeps those that it has, and files are read from it
+    Drain {
+        /// The name of the cloud
+        name: String,
+    },
+    /// Lets a draining cloud get new shares again
+    Undrain {
+        /// The name of the cloud
+        name: String,
+    },
     /// Records that a cloud is lost for good with all its shares; it must not be in config.toml any
     /// more
     Gone {
@@ -257,6 +267,8 @@ pub(crate) async fn run(home: &Home, json: bool, command: CloudCommand) -> Outco
         CloudCommand::Upgrade { name, sha256 } => {
             upgrade(home, json, &name, sha256.as_deref()).await
         }
+        CloudCommand::Drain { name } => set_draining(home, json, &name, Method::PUT).await,
+        CloudCommand::Undrain { name } => set_draining(home, json, &name, Method::DELETE).await,
         CloudCommand::Gone { name } => gone(home, json, &name).await,
         CloudCommand::Pin { name } => pin_endpoints(home, json, &name).await,
     }
@@ -566,6 +578,24 @@ impl<'a> Waiting<'a> {
         self.is_silent = true;
         None
     }
+}
+
+/// Makes a cloud drain (PUT), or not (DELETE).
+async fn set_draining(home: &Home, json: bool, name: &str, method: Method) -> Outcome {
+    section(&Config::load(home)?, name)?;
+    let drains = method == Method::PUT;
+    let path = format!("/v1/clouds/{}/draining", crate::client::encode(name));
+    Client(home).send(method, &path, &[], nothing()).await?;
+    if json {
+        return print_json(&json!({"cloud": name, "draining": drains}));
+    }
+    if drains {
+        let shares = counted(shares_on(home, name)?, "share");
+        say!("cloud {name:?} gets no new shares; it has {shares}, and files are read from it");
+    } else {
+        say!("cloud {name:?} gets new shares again");
+    }
+    Ok(())
 }
 
 async fn gone(home: &Home, json: bool, name: &str) -> Outcome {

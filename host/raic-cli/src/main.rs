@@ -73,7 +73,7 @@ enum Command {
     /// Removes files, or all files of a folder
     Rm(files::RmArguments),
     /// Copies a file within the array, without storing its content anew
-    Cp(files::CopyArguments),
+    Cp(files::CpArguments),
     /// Gives a file another name, also in another bucket
     Mv(files::CopyArguments),
     /// Makes a folder in the array like a folder of this machine

@@ -160,9 +160,10 @@ pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
             let names = [&line.day, &line.account, &line.cloud];
             let names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
             say!(
-                "{:>14}  {:>10} shares  {}",
+                "{:>14}  {:>10} shares  {:>10} files  {}",
                 line.bytes,
                 line.shares,
+                line.files,
                 names.join("  ")
             );
         }

@@ -513,3 +513,107 @@ fn a_configuration_is_checked_without_a_daemon_and_says_what_it_gives() {
     rig.raic(&["config", "check"])
         .fails(4, &["classes.standard", "k = 4 of n = 4"]);
 }
+
+#[test]
+fn a_bucket_keeps_old_versions_and_gives_them_back() {
+    let mut rig = Rig::new();
+    rig.serve();
+    rig.raic(&["bucket", "create", "notes"]).ok();
+    rig.raic(&["bucket", "versioning", "notes", "on"]).ok();
+    let list = rig.raic(&["bucket", "list"]).ok().text;
+    assert!(list.contains("notes  (keeps versions)"), "{list}");
+    let in_notes = |arguments: &[&str]| {
+        let all = [arguments, &["--bucket", "notes"]].concat();
+        rig.raic_with(&all, b"first").ok().text
+    };
+    in_notes(&[
+        "put",
+        "-",
+        "a",
+        "--type",
+        "text/plain",
+        "--metadata",
+        "by=ana",
+        "--tag",
+        "x=y",
+    ]);
+    let second = ["put", "-", "a", "--bucket", "notes"];
+    rig.raic_with(&second, b"the second").ok();
+    in_notes(&["rm", "a"]);
+    rig.raic(&["cat", "a", "--bucket", "notes"])
+        .fails(3, &["no file"]);
+    assert_eq!(in_notes(&["ls"]), "");
+
+    let listed = in_notes(&["ls", "--versions"]);
+    let ids: Vec<&str> = listed
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert!(
+        ids.len() == 3 && listed.lines().next().unwrap().ends_with("a (removed)"),
+        "{listed}"
+    );
+    let long = in_notes(&["ls", "-l", "--versions"]);
+    assert!(
+        long.contains("removed") && long.contains("15 B  in 3 versions"),
+        "{long}"
+    );
+    assert_eq!(in_notes(&["cat", "a", "--version-id", ids[2]]), "first");
+    let stat = in_notes(&["stat", "a", "--version-id", ids[2]]);
+    for shown in [
+        "(an old one)",
+        "text/plain",
+        "by=ana",
+        "x=y",
+        "standard (2 of 4 shares suffice)",
+    ] {
+        assert!(stat.contains(shown), "{shown}: {stat}");
+    }
+    rig.raic(&["cat", "a", "--bucket", "notes", "--version-id", ids[0]])
+        .fails(3, &["only marks that the file was removed"]);
+    rig.raic(&["cat", "a", "--bucket", "notes", "--version-id", "nonsense"])
+        .fails(2, &["26 characters"]);
+    in_notes(&["cp", "a", "a", "--version-id", ids[2]]);
+    assert_eq!(in_notes(&["cat", "a"]), "first");
+    // What was paid: the first twice, as it was copied, and the second; each times 4/2.
+    let usage = rig.raic(&["--json", "usage"]).ok().text;
+    let usage = usage
+        .lines()
+        .find(|line| line.contains("anonymous"))
+        .unwrap();
+    assert!(
+        usage.contains(r#""shares":0,"files":3,"bytes":40"#),
+        "{usage}"
+    );
+    rig.raic(&["bucket", "remove", "notes"])
+        .fails(9, &["ls --versions --bucket notes"]);
+    let left = in_notes(&["--json", "ls", "--versions"]);
+    for line in left.lines() {
+        let file: serde_json::Value = serde_json::from_str(line).unwrap();
+        in_notes(&["rm", "a", "--version-id", file["version"].as_str().unwrap()]);
+    }
+    rig.raic(&["bucket", "remove", "notes"]).ok();
+}
+
+#[test]
+fn a_cloud_is_drained_and_used_again() {
+    let mut rig = Rig::new();
+    rig.raic(&["cloud", "drain", "local-1"])
+        .fails(5, &["no daemon answers"]);
+    rig.serve();
+    rig.raic_with(&["put", "-", "a"], b"content").ok();
+    let said = rig.raic(&["cloud", "drain", "local-1"]).ok().text;
+    assert!(said.contains("it has 1 share"), "{said}");
+    let stored = rig.raic_with(&["put", "-", "b"], b"content").ok();
+    assert!(stored.errors.contains("is draining"), "{}", stored.errors);
+    let status = rig.raic(&["status"]).ok().text;
+    assert!(
+        status.contains("local-1          cloud \"local-1\" is draining"),
+        "{status}"
+    );
+    rig.raic(&["cloud", "drain", "nobody"])
+        .fails(4, &["nobody"]);
+    rig.raic(&["cloud", "undrain", "local-1"]).ok();
+    let stored = rig.raic_with(&["put", "-", "c"], b"content").ok();
+    assert_eq!(stored.errors, "");
+}

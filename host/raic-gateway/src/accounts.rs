@@ -67,11 +67,12 @@ pub(crate) async fn usage(
 ) -> Answer<Vec<UsageLine>> {
     let now = admin.live.now();
     let leasedb = &now.leasedb;
-    let line = |shares, bytes| UsageLine {
+    let line = |shares, files, bytes| UsageLine {
         day: None,
         account: None,
         cloud: None,
         shares,
+        files,
         bytes,
     };
     let lines = match by.as_deref() {
@@ -81,7 +82,7 @@ pub(crate) async fn usage(
                 .into_iter()
                 .map(|u| UsageLine {
                     cloud: Some(u.name),
-                    ..line(u.shares, u.bytes)
+                    ..line(u.shares, u.files, u.bytes)
                 })
                 .collect()
         }
@@ -90,8 +91,8 @@ pub(crate) async fn usage(
             let line_of = |d: UsageDay| UsageLine {
                 day: Some(d.day),
                 account: Some(d.account),
-                cloud: Some(d.server),
-                ..line(d.shares, d.bytes)
+                cloud: d.server,
+                ..line(d.shares, d.files, d.bytes)
             };
             days.into_iter().map(line_of).collect()
         }
@@ -101,7 +102,7 @@ pub(crate) async fn usage(
                 .into_iter()
                 .map(|u| UsageLine {
                     account: Some(u.name),
-                    ..line(u.shares, u.bytes)
+                    ..line(u.shares, u.files, u.bytes)
                 })
                 .collect()
         }

@@ -105,16 +105,20 @@ impl<E: Into<ArrayError>> From<E> for Refused {
 fn code_of(e: &ArrayError) -> (StatusCode, Code) {
     match e {
         ArrayError::NoArray | ArrayError::NoTahoe => (StatusCode::NOT_FOUND, Code::Configuration),
-        ArrayError::NoSuchFile(_) | ArrayError::NoSuchBucket(_) => {
-            (StatusCode::NOT_FOUND, Code::NoSuchFile)
-        }
+        ArrayError::NoSuchFile(_)
+        | ArrayError::NoSuchBucket(_)
+        | ArrayError::NoSuchVersion { .. }
+        | ArrayError::DeleteMark { .. } => (StatusCode::NOT_FOUND, Code::NoSuchFile),
         ArrayError::FileExists(_)
         | ArrayError::BucketExists(_)
         | ArrayError::BucketNotEmpty(_)
+        | ArrayError::VersioningStays(_)
         | ArrayError::DefaultBucket => (StatusCode::CONFLICT, Code::Exists),
-        ArrayError::Name { .. } | ArrayError::BucketName { .. } | ArrayError::StorageIndex(_) => {
-            (StatusCode::BAD_REQUEST, Code::BadName)
-        }
+        ArrayError::Name { .. }
+        | ArrayError::BucketName { .. }
+        | ArrayError::StorageIndex(_)
+        | ArrayError::VersionId(_)
+        | ArrayError::Details(_) => (StatusCode::BAD_REQUEST, Code::BadName),
         ArrayError::NoSuchClass(_)
         | ArrayError::ClassName(_)
         | ArrayError::ClassImpossible { .. }
@@ -143,6 +147,7 @@ fn code_of_storage(e: &StorageError) -> (StatusCode, Code) {
     match e {
         StorageError::QuotaExceeded { .. } => full(),
         StorageError::AccountDisabled(_)
+        | StorageError::Draining(_)
         | StorageError::ReadOnly { .. }
         | StorageError::TooManyLeases { .. } => (StatusCode::FORBIDDEN, Code::Refused),
         StorageError::NoAccount(_) => (StatusCode::NOT_FOUND, Code::Configuration),
@@ -196,7 +201,9 @@ impl Admin {
             .route("/v1/buckets", get(files::buckets))
             .route(
                 "/v1/buckets/{name}",
-                put(files::create_bucket).delete(files::remove_bucket),
+                put(files::create_bucket)
+                    .patch(files::change_bucket)
+                    .delete(files::remove_bucket),
             )
             .route("/v1/transfers/{id}", get(files::transferred))
             .route("/v1/status", get(status::status))
@@ -226,6 +233,10 @@ impl Admin {
             .route("/v1/walks/{what}", post(walks::walk))
             .route("/v1/clouds/{name}/adopt", post(walks::adopt))
             .route("/v1/clouds/{name}/gone", post(walks::gone))
+            .route(
+                "/v1/clouds/{name}/draining",
+                put(walks::drain).delete(walks::undrain),
+            )
             .with_state(Arc::new(self));
         serve_connections(listener, routes, stop).await
     }

@@ -6,19 +6,22 @@ use axum::{
     Json,
     body::Body,
     extract::{Path, Query, State},
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse as _, Response},
 };
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use parking_lot::{Mutex, MutexGuard};
-use raic_array::{DEFAULT_BUCKET, FileName, ListRequest, PutOptions, Replace, Transfer};
+use raic_array::{
+    ArrayError, DEFAULT_BUCKET, Details, FileName, FileVersion, ListRequest, Listed, PutOptions,
+    Replace, Transfer, VersionId,
+};
 use raic_storage::Moment;
 use serde::Deserialize;
 
 use crate::{
     admin::{Answer, Refused, Shared},
     content::Content,
-    wire::{Bucket, File, Files, MODIFIED},
+    wire::{Bucket, File, FileDetails, Files, MODIFIED, Versioning},
 };
 
 /// The transfers of requests under way, by the ids that the clients chose. Their number is bounded,
@@ -87,11 +90,31 @@ pub(crate) struct Named {
     modified_ms: Option<i64>,
     /// The class of the file; `None` is that of its bucket.
     class: Option<String>,
+    /// What is kept beside the content: [`FileDetails`] as JSON.
+    details: Option<String>,
+    /// Id of the version; `None` is what the name stands for now.
+    version: Option<String>,
 }
 
 impl Named {
     fn file(&self, name: String) -> FileName {
         named(self.bucket.clone(), name)
+    }
+
+    fn version(&self, name: String) -> Result<FileVersion, ArrayError> {
+        Ok(FileVersion {
+            name: self.file(name),
+            version: parsed(self.version.as_deref())?,
+        })
+    }
+
+    fn details(&self) -> Result<Details, ArrayError> {
+        let Some(json) = &self.details else {
+            return Ok(Details::default());
+        };
+        let details: Result<FileDetails, _> = serde_json::from_str(json);
+        let details = details.map_err(|_| ArrayError::Details("`details` is not as it should be"));
+        Ok(details?.into())
     }
 
     fn replace(&self) -> Replace {
@@ -100,6 +123,10 @@ impl Named {
             false => Replace::Yes,
         }
     }
+}
+
+fn parsed(version: Option<&str>) -> Result<Option<VersionId>, ArrayError> {
+    version.map(str::parse).transpose()
 }
 
 fn named(bucket: Option<String>, name: String) -> FileName {
@@ -123,6 +150,7 @@ pub(crate) async fn store(
         replace: named.replace(),
         source_modified: named.modified_ms.map(Moment::from_millis),
         transfer: Transfer::default(),
+        details: named.details()?,
     };
     let registered = admin.transfers.register(named);
     let content = Content::new(body);
@@ -157,7 +185,7 @@ pub(crate) async fn read(
     Query(named): Query<Named>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
-    let name = named.file(name);
+    let file = named.version(name)?;
     let registered = admin.transfers.register(named);
     let asked = headers
         .get(header::RANGE)
@@ -166,7 +194,7 @@ pub(crate) async fn read(
     let (info, range, mut content) = admin
         .live
         .array()?
-        .get(&name, asked.clone(), registered.transfer.clone())
+        .get(file, asked.clone(), registered.transfer.clone())
         .await?;
     // The first piece is read before the head of the answer goes out. So a content that cannot be
     // read at all is an error like any other.
@@ -185,15 +213,27 @@ pub(crate) async fn read(
     };
     let length = (range.end - range.start).to_string();
     let modified = info.source_modified.unwrap_or(info.modified);
-    let answer = (
-        status,
-        [
-            (header::CONTENT_LENGTH.as_str(), length),
-            (MODIFIED, modified.as_millis().to_string()),
-        ],
-        Body::from_stream(content),
-    )
-        .into_response();
+    let kept = [
+        (header::CONTENT_TYPE.as_str(), info.details.content_type),
+        (
+            header::ETAG.as_str(),
+            info.details.etag.map(|etag| format!("\"{etag}\"")),
+        ),
+    ];
+    let kept = kept
+        .into_iter()
+        .filter_map(|(name, text)| Some((name, text?)));
+    let heads = [
+        (header::CONTENT_LENGTH.as_str(), length),
+        (MODIFIED, modified.as_millis().to_string()),
+    ];
+    let mut answer = (status, Body::from_stream(content)).into_response();
+    for (name, text) in heads.into_iter().chain(kept) {
+        // A text that no header can have, such as one beyond ASCII, is left out.
+        if let (Ok(name), Ok(text)) = (HeaderName::try_from(name), HeaderValue::try_from(text)) {
+            answer.headers_mut().insert(name, text);
+        }
+    }
     tracing::debug!(name = info.name, ?range, "read");
     Ok(answer)
 }
@@ -216,7 +256,11 @@ pub(crate) async fn remove(
     Path(name): Path<String>,
     Query(query): Query<Named>,
 ) -> Result<StatusCode, Refused> {
-    admin.live.array()?.remove(&query.file(name)).await?;
+    let (array, file) = (admin.live.array()?, query.version(name)?);
+    match file.version {
+        Some(version) => array.remove_version(&file.name, version).await?,
+        None => array.remove(&file.name).await.map(drop)?,
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -225,8 +269,8 @@ pub(crate) async fn stat(
     Path(name): Path<String>,
     Query(query): Query<Named>,
 ) -> Answer<File> {
-    let name = query.file(name);
-    Ok(Json(admin.live.array()?.stat(&name).await?.into()))
+    let file = query.version(name)?;
+    Ok(Json(admin.live.array()?.stat(file).await?.into()))
 }
 
 /// The query of a request to copy or move a file.
@@ -236,6 +280,8 @@ pub(crate) struct Source {
     from: String,
     /// Its bucket.
     from_bucket: Option<String>,
+    /// Id of the version that is copied; `None` is what the name stands for now.
+    version: Option<String>,
     /// Bucket of the new file.
     bucket: Option<String>,
     #[serde(default)]
@@ -250,6 +296,7 @@ pub(crate) async fn copy(
     Path(name): Path<String>,
     Query(source): Query<Source>,
 ) -> Answer<File> {
+    let version = parsed(source.version.as_deref())?;
     let (from, to) = (
         named(source.from_bucket, source.from),
         named(source.bucket, name),
@@ -261,7 +308,13 @@ pub(crate) async fn copy(
     let array = admin.live.array()?;
     let made = match source.moves {
         true => array.rename(&from, &to, replace).await?,
-        false => array.copy(&from, &to, replace).await?,
+        false => {
+            let from = FileVersion {
+                name: from,
+                version,
+            };
+            array.copy(from, &to, replace).await?
+        }
     };
     Ok(Json(made.into()))
 }
@@ -275,15 +328,35 @@ pub(crate) async fn buckets(State(admin): Shared) -> Answer<Vec<Bucket>> {
 pub(crate) struct NewBucket {
     /// The class of its files; `None` is the array's default.
     class: Option<String>,
+    /// Whether it keeps old versions of its files.
+    #[serde(default)]
+    versioning: Versioning,
 }
 
 pub(crate) async fn create_bucket(
     State(admin): Shared,
     Path(name): Path<String>,
-    Query(NewBucket { class }): Query<NewBucket>,
+    Query(NewBucket { class, versioning }): Query<NewBucket>,
 ) -> Result<StatusCode, Refused> {
     let array = admin.live.array()?;
-    array.create_bucket(&name, class.as_deref()).await?;
+    array
+        .create_bucket(&name, class.as_deref(), versioning.into())
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+pub(crate) struct BucketChange {
+    versioning: Versioning,
+}
+
+pub(crate) async fn change_bucket(
+    State(admin): Shared,
+    Path(name): Path<String>,
+    Query(BucketChange { versioning }): Query<BucketChange>,
+) -> Result<StatusCode, Refused> {
+    let array = admin.live.array()?;
+    array.set_versioning(&name, versioning.into()).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -305,6 +378,11 @@ pub(crate) struct Listing {
     after: String,
     bucket: Option<String>,
     limit: Option<usize>,
+    /// Whether each version of each file is listed.
+    #[serde(default)]
+    versions: bool,
+    /// The version of `after` that the page comes after, if versions are listed.
+    after_version: Option<String>,
 }
 
 /// Most entries of a page.
@@ -312,6 +390,11 @@ const PAGE: usize = 1000;
 
 pub(crate) async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Answer<Files> {
     let request = ListRequest {
+        listed: match q.versions {
+            true => Listed::Versions,
+            false => Listed::Current,
+        },
+        after_version: parsed(q.after_version.as_deref())?,
         bucket: q.bucket.unwrap_or_else(|| DEFAULT_BUCKET.to_owned()),
         prefix: q.prefix,
         delimiter: q.delimiter,
@@ -323,6 +406,7 @@ pub(crate) async fn list(State(admin): Shared, Query(q): Query<Listing>) -> Answ
         files: page.files.into_iter().map(File::from).collect(),
         prefixes: page.prefixes,
         next: page.next,
+        next_version: page.next_version.map(|version| version.to_string()),
     }))
 }
 

@@ -31,6 +31,7 @@ pub(crate) async fn status(State(admin): Shared) -> Answer<Status> {
         name: state.name,
         fault: state.fault,
         stores: state.stores,
+        draining: state.is_draining,
         keyring: state.has_keyring,
         lacking: state.lacking,
         available: state.available,
@@ -106,6 +107,7 @@ async fn of_server(admin: &Admin, server: &StorageServer) -> CloudStatus {
         name: name.to_owned(),
         fault,
         stores,
+        draining: server.is_draining(),
         // Without an array nothing needs the keyring but the identities of the doors.
         keyring: true,
         lacking: 0,

@@ -71,6 +71,22 @@ pub(crate) async fn gone(
     Ok(StatusCode::NO_CONTENT)
 }
 
+pub(crate) async fn drain(
+    State(admin): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    admin.live.now().leasedb.begin_draining(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+pub(crate) async fn undrain(
+    State(admin): Shared,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Refused> {
+    admin.live.now().leasedb.end_draining(&name).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
 pub(crate) async fn adopt(
     State(admin): Shared,
     Path(name): Path<String>,

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use raic_array::{BucketInfo, ClassState, FileInfo};
+use raic_array::{BucketInfo, ClassState, Details, FileInfo};
 use raic_cloud::{Metering, Operation};
 use raic_storage::{Account, AccountChange, Event, Moment};
 use serde::{Deserialize, Serialize};
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 pub enum Code {
     /// The command line is wrong.
     Usage,
-    /// The text cannot be the name of a file, or is not a storage index.
+    /// The text cannot be the name of a file, is not a storage index or the id of a version, or
+    /// cannot be kept beside a file.
     BadName,
     /// The range begins past the end of the file.
     BadRange,
@@ -91,6 +92,27 @@ pub struct File {
     /// Storage index of the file's shares.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_index: Option<String>,
+    /// Name of the class that the file was stored with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    /// Number of shares that suffice to read the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub k: Option<u8>,
+    /// Number of shares that the file has if none is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub n: Option<u8>,
+    /// Id of this version of the file.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Whether this is an older version than the one that the name stands for now.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_old: bool,
+    /// Whether this only marks that the file was removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_delete_mark: bool,
+    /// What is kept beside the content.
+    #[serde(flatten)]
+    pub details: FileDetails,
     /// Whether the file replaced another file of its name. Only the answer to a put reports it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
@@ -100,6 +122,50 @@ pub struct File {
     /// The shares that the file lacks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lacking: Vec<LackingShare>,
+}
+
+/// What is kept beside the content of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileDetails {
+    /// Media type of the content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+    /// Opaque text that names this content.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<String>,
+    /// Metadata of the client's own, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// Tags, by key.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Checksums of the content, by the name of their algorithm.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub checksums: BTreeMap<String, String>,
+}
+
+impl From<Details> for FileDetails {
+    fn from(details: Details) -> Self {
+        Self {
+            content_type: details.content_type,
+            etag: details.etag,
+            metadata: details.metadata,
+            tags: details.tags,
+            checksums: details.checksums,
+        }
+    }
+}
+
+impl From<FileDetails> for Details {
+    fn from(details: FileDetails) -> Self {
+        Self {
+            content_type: details.content_type,
+            etag: details.etag,
+            metadata: details.metadata,
+            tags: details.tags,
+            checksums: details.checksums,
+        }
+    }
 }
 
 impl From<FileInfo> for File {
@@ -112,6 +178,13 @@ impl From<FileInfo> for File {
             source_modified_ms: info.source_modified.map(Moment::as_millis),
             blake3: info.content_hash.map(hex),
             storage_index: info.index.map(|i| i.to_string()),
+            class: info.class,
+            k: info.geometry.map(|geometry| geometry.k),
+            n: info.geometry.map(|geometry| geometry.n),
+            version: info.version.to_string(),
+            is_old: !info.is_current,
+            is_delete_mark: info.is_delete_mark,
+            details: info.details.into(),
             replaced: info.has_replaced,
             shares: info
                 .shares
@@ -147,6 +220,9 @@ pub struct Files {
     pub prefixes: Vec<String>,
     /// What the next page comes after; `None` on the last page.
     pub next: Option<String>,
+    /// The version of it that the next page comes after, if versions are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_version: Option<String>,
 }
 
 /// A bucket.
@@ -162,6 +238,42 @@ pub struct Bucket {
     pub bytes: u64,
     /// Name of the class of new files; `None` is the array's default.
     pub class: Option<String>,
+    /// Whether it keeps old versions of its files.
+    #[serde(default)]
+    pub versioning: Versioning,
+}
+
+/// Whether a bucket keeps the old versions of its files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Versioning {
+    /// It never did.
+    #[default]
+    Off,
+    /// It does.
+    On,
+    /// It did, and keeps those that it has.
+    Suspended,
+}
+
+impl From<raic_array::Versioning> for Versioning {
+    fn from(versioning: raic_array::Versioning) -> Self {
+        match versioning {
+            raic_array::Versioning::Off => Self::Off,
+            raic_array::Versioning::On => Self::On,
+            raic_array::Versioning::Suspended => Self::Suspended,
+        }
+    }
+}
+
+impl From<Versioning> for raic_array::Versioning {
+    fn from(versioning: Versioning) -> Self {
+        match versioning {
+            Versioning::Off => Self::Off,
+            Versioning::On => Self::On,
+            Versioning::Suspended => Self::Suspended,
+        }
+    }
 }
 
 impl From<BucketInfo> for Bucket {
@@ -172,6 +284,7 @@ impl From<BucketInfo> for Bucket {
             files: info.files,
             bytes: info.bytes,
             class: info.class,
+            versioning: info.versioning.into(),
         }
     }
 }
@@ -287,6 +400,9 @@ pub struct CloudStatus {
     /// Whether the cloud can take a share now.
     #[serde(default)]
     pub stores: bool,
+    /// Whether the cloud is draining: it holds shares and gets no new ones.
+    #[serde(default)]
+    pub draining: bool,
     /// Whether the cloud has a copy of the keyring.
     pub keyring: bool,
     /// Shares of files that the cloud should have and does not have.
@@ -450,12 +566,15 @@ pub struct UsageLine {
     /// Name of the account; `None` if the line is about all of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub account: Option<String>,
-    /// Name of the cloud; `None` if the line is about all of them.
+    /// Name of the cloud; `None` if the line is about all of them, or about files.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cloud: Option<String>,
-    /// Number of shares.
+    /// Number of shares that are leased or stored.
     pub shares: u64,
-    /// Bytes of these shares.
+    /// Number of files that the account pays for.
+    #[serde(default)]
+    pub files: u64,
+    /// Bytes of these shares, and what the account pays for these files: content times n/k.
     pub bytes: u64,
 }
 

@@ -47,6 +47,9 @@ pub enum StorageError {
         /// Reason, with advice for the operator.
         reason: String,
     },
+    /// The cloud holds shares and gets no new ones.
+    #[error("cloud {0:?} is draining: it gets no new shares; `raic cloud undrain` ends that")]
+    Draining(String),
     /// The space that may be used is used up.
     #[error(
         "cloud {backend:?}: {needed} bytes do not fit into the {available} bytes that may be \

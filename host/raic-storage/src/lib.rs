@@ -94,7 +94,7 @@ pub use leasedb::{
     Expiry, FirstLease, Going, GracePeriods, Identity, LateRequests, LeaseDb, LeaseInfo, MAX_SHARE,
     NewEvent, Pin, Pins, Placed, Remains, RenewSecret, Retired, Run, ServerId, ServerShares,
     ShareKind, ShareRow, ShareState, Slots, Suspect, Suspicion, TahoeIds, Upload, UploadSecret,
-    Usage, UsageDay, WriteEnabler, placed, server_id, server_name,
+    Usage, UsageDay, Used, WriteEnabler, placed, server_id, server_name,
 };
 pub use memory::{MemoryBackend, NullBackend};
 pub use moment::Moment;

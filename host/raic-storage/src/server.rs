@@ -158,6 +158,8 @@ pub struct StorageServer {
     ownership: Mutex<Option<Looked>>,
     /// Number of the run that this process has written into the container.
     told_run: Mutex<Option<u64>>,
+    /// The bytes that could still be stored when that was found out last.
+    pub(crate) last_available: Mutex<Option<u64>>,
 }
 
 impl StorageServer {
@@ -192,6 +194,7 @@ impl StorageServer {
             wake,
             ownership,
             told_run,
+            last_available: Mutex::default(),
         })
     }
 
@@ -445,11 +448,26 @@ impl StorageServer {
             .map(|why| format!("cloud {name:?} is read-only: {why}"));
         let full = || format!("cloud {name:?} is full, except for the space reserved for others");
         let is_full = available == Some(0);
+        let draining = || StorageError::Draining(name.to_owned()).to_string();
+        let is_draining = self.is_draining();
         Ok(Condition {
-            stores: refusal.is_none() && !is_full,
-            fault: refusal.or_else(|| is_full.then(full)),
+            stores: refusal.is_none() && !is_full && !is_draining,
+            fault: refusal
+                .or_else(|| is_full.then(full))
+                .or_else(|| is_draining.then(draining)),
             available,
         })
+    }
+
+    /// Whether the cloud holds shares and gets no new ones.
+    pub fn is_draining(&self) -> bool {
+        self.leasedb.is_draining(self.id)
+    }
+
+    /// The bytes that could still be stored when [`StorageServer::available_space`] found it out
+    /// last; `None` if it is not known, or there is no limit.
+    pub fn last_available(&self) -> Option<u64> {
+        *self.last_available.lock()
     }
 
     /// Requires that the container has its owner object, after objects were found missing or were

@@ -102,7 +102,9 @@ impl StorageServer {
             return Ok(None);
         };
         let promised = self.leasedb.promised(self.id).await?;
-        Ok(Some(available.saturating_sub(promised)))
+        let available = Some(available.saturating_sub(promised));
+        *self.last_available.lock() = available;
+        Ok(available)
     }
 
     /// Allocates shares of `size` bytes for the upload that `secret` names, as many as there is

@@ -458,11 +458,19 @@ async fn a_quota_holds_over_leases_and_files_together() {
         .create_account("system", AccountChange::default())
         .await;
     assert!(matches!(reserved, Err(StorageError::AccountExists(_))));
-    let pay = async |before, after| {
+    // Pays `after` for a file instead of `before`.
+    let pay = async |before: u64, after: u64| {
         let db = leasedb.clone();
         let database = leasedb.database();
         database
-            .write::<_, StorageError>(move |tx| db.pay_for_files(tx, alice, before, after))
+            .write::<_, StorageError>(move |tx| {
+                let used = db.used(tx, alice)?;
+                if before > 0 {
+                    db.no_longer_pay(tx, alice, before)?;
+                }
+                db.pay_for_file(tx, alice, after)?;
+                db.admit_since(tx, used)
+            })
             .await
     };
     pay(0, 900).await.unwrap();
@@ -478,5 +486,19 @@ async fn a_quota_holds_over_leases_and_files_together() {
     );
     pay(900, 500).await.unwrap();
     rig.server.renew(alice, index(1), renew(9)).await.unwrap();
-    assert!(pay(500, 900).await.is_err());
+    let refused = pay(500, 900).await.unwrap_err();
+    assert!(
+        matches!(refused, StorageError::QuotaExceeded { asked: 400, .. }),
+        "{refused}"
+    );
+    // A file that takes less than the one before is stored even above the quota.
+    let lower = AccountChange {
+        hard_quota: Some(Some(10)),
+        ..AccountChange::default()
+    };
+    leasedb.change_account("alice", lower).await.unwrap();
+    pay(500, 400).await.unwrap();
+    let usage = leasedb.usage_by_account().await.unwrap();
+    let alice = usage.iter().find(|usage| usage.name == "alice").unwrap();
+    assert_eq!((alice.shares, alice.files, alice.bytes), (1, 1, 562));
 }

@@ -1748,3 +1748,20 @@ fn prefixes_cover_all_storage_indexes() {
         usize::from(IndexPrefix::COUNT)
     );
 }
+
+#[tokio::test]
+async fn a_draining_server_renews_leases_and_takes_no_new_shares() {
+    let rig = Rig::new().await;
+    rig.store(index(1), 0, &content(100)).await;
+    let leasedb = rig.server.leasedb();
+    leasedb.begin_draining(rig.server.name()).await.unwrap();
+    let offered = rig.allocate(index(1), &[0, 1], 100).await.unwrap();
+    assert_eq!(offered.already_have.len(), 1);
+    assert!(offered.allocated.is_empty());
+    let condition = rig.server.condition().await.unwrap();
+    assert!(!condition.stores && condition.fault.unwrap().contains("draining"));
+    assert_eq!(rig.read(index(1), 0).await.unwrap(), content(100));
+    leasedb.end_draining(rig.server.name()).await.unwrap();
+    let offered = rig.allocate(index(1), &[1], 100).await.unwrap();
+    assert_eq!(offered.allocated.len(), 1);
+}

@@ -3,7 +3,7 @@
 use raic_storage::{AccountId, Moment};
 use rusqlite::{Connection, OptionalExtension as _, Row};
 
-use super::Catalog;
+use super::{Catalog, Versioning};
 use crate::{ArrayError, Result};
 
 /// The bucket of files that name none. Every array has it.
@@ -22,11 +22,16 @@ pub struct BucketInfo {
     pub bytes: u64,
     /// Name of the class of new files; `None` is the array's default.
     pub class: Option<String>,
+    /// Whether it keeps old versions of its files.
+    pub versioning: Versioning,
 }
 
-/// The number of a bucket.
+/// A bucket, as a transaction finds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct BucketId(pub(super) i64);
+pub(super) struct Bucket {
+    pub(super) id: i64,
+    pub(super) versioning: Versioning,
+}
 
 /// Requires that a text can be the name of a bucket. The rules are those of Amazon S3
 /// (bucketnamingrules in its user guide), so that every bucket can be reached by S3's clients.
@@ -51,15 +56,20 @@ fn check_name(name: &str) -> Result<()> {
     })
 }
 
-/// Reads the number of a bucket.
+/// Finds a bucket.
 ///
 /// # Errors
 /// Fails with [`ArrayError::NoSuchBucket`] if there is none of that name.
-pub(super) fn find(c: &Connection, name: &str) -> Result<BucketId> {
-    let mut statement = c.prepare_cached("SELECT id FROM buckets WHERE name = ?1")?;
-    let id = statement.query_row([name], |row| row.get(0)).optional()?;
-    id.map(BucketId)
-        .ok_or_else(|| ArrayError::NoSuchBucket(name.chars().take(64).collect()))
+pub(super) fn find(c: &Connection, name: &str) -> Result<Bucket> {
+    let mut statement = c.prepare_cached("SELECT id, versioning FROM buckets WHERE name = ?1")?;
+    let bucket = |row: &Row<'_>| {
+        Ok(Bucket {
+            id: row.get(0)?,
+            versioning: row.get(1)?,
+        })
+    };
+    let found = statement.query_row([name], bucket).optional()?;
+    found.ok_or_else(|| ArrayError::NoSuchBucket(name.chars().take(64).collect()))
 }
 
 fn info(row: &Row<'_>) -> rusqlite::Result<BucketInfo> {
@@ -69,20 +79,29 @@ fn info(row: &Row<'_>) -> rusqlite::Result<BucketInfo> {
         files: row.get::<_, i64>(2)?.unsigned_abs(),
         bytes: row.get::<_, i64>(3)?.unsigned_abs(),
         class: row.get(4)?,
+        versioning: row.get(5)?,
     })
+}
+
+/// A bucket that is about to be made.
+pub(crate) struct NewBucket {
+    pub(crate) name: String,
+    /// Name of the class of its files; `None` is the array's default.
+    pub(crate) class: Option<String>,
+    pub(crate) versioning: Versioning,
 }
 
 /// Makes a bucket, unless it exists. Returns whether it was made.
 pub(super) fn make(
     c: &Connection,
-    (name, class): (&str, Option<&str>),
+    new: &NewBucket,
     owner: AccountId,
     now: Moment,
 ) -> rusqlite::Result<bool> {
     let made = c.execute(
         "INSERT OR IGNORE INTO buckets(name, owner, class, versioning, created_ms)
-         VALUES(?1, ?2, ?3, 0, ?4)",
-        (name, owner.number(), class, now),
+         VALUES(?1, ?2, ?3, ?4, ?5)",
+        (&new.name, owner.number(), &new.class, new.versioning, now),
     )?;
     Ok(made > 0)
 }
@@ -93,25 +112,18 @@ impl Catalog {
     /// # Errors
     /// Fails with [`ArrayError::BucketName`] if the name cannot be a bucket's, and with
     /// [`ArrayError::BucketExists`] if there is one.
-    pub(crate) async fn create_bucket(
-        &self,
-        name: String,
-        class: Option<String>,
-        owner: AccountId,
-    ) -> Result<()> {
-        check_name(&name)?;
+    pub(crate) async fn create_bucket(&self, new: NewBucket, owner: AccountId) -> Result<()> {
+        check_name(&new.name)?;
         let leasedb = self.leasedb.clone();
         self.database
-            .write(
-                move |tx| match make(tx, (&name, class.as_deref()), owner, leasedb.now())? {
-                    true => Ok(()),
-                    false => Err(ArrayError::BucketExists(name)),
-                },
-            )
+            .write(move |tx| match make(tx, &new, owner, leasedb.now())? {
+                true => Ok(()),
+                false => Err(ArrayError::BucketExists(new.name)),
+            })
             .await
     }
 
-    /// Removes a bucket that holds no file.
+    /// Removes a bucket that holds no file, and no old version of one.
     ///
     /// # Errors
     /// Fails with [`ArrayError::NoSuchBucket`] if there is none of that name, with
@@ -120,15 +132,15 @@ impl Catalog {
     pub(crate) async fn remove_bucket(&self, name: String) -> Result<()> {
         self.database
             .write(move |tx| {
-                let id = find(tx, &name)?;
+                let bucket = find(tx, &name)?;
                 if name == DEFAULT_BUCKET {
                     return Err(ArrayError::DefaultBucket);
                 }
                 let sql = "SELECT EXISTS(SELECT 1 FROM files WHERE bucket = ?1)";
-                if tx.query_row(sql, [id.0], |row| row.get(0))? {
+                if tx.query_row(sql, [bucket.id], |row| row.get(0))? {
                     return Err(ArrayError::BucketNotEmpty(name));
                 }
-                tx.execute("DELETE FROM buckets WHERE id = ?1", [id.0])?;
+                tx.execute("DELETE FROM buckets WHERE id = ?1", [bucket.id])?;
                 Ok(())
             })
             .await
@@ -138,7 +150,7 @@ impl Catalog {
     pub(crate) async fn buckets(&self) -> Result<Vec<BucketInfo>> {
         let buckets = self.database.read(|c| {
             let mut statement = c.prepare(
-                "SELECT name, created_ms, files, bytes, class FROM buckets ORDER BY name",
+                "SELECT name, created_ms, files, bytes, class, versioning FROM buckets ORDER BY name",
             )?;
             let rows = statement.query_map([], info)?;
             Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)

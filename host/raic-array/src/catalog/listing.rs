@@ -1,14 +1,26 @@
 //! Lists files. A page costs the same however many files there are: each step is one look-up in the
 //! index of names, and what has a common prefix is skipped.
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension as _};
 
-use super::{Catalog, buckets, files};
+use super::{Catalog, VersionId, buckets, files};
 use crate::{FileInfo, Result};
+
+/// What is listed of each file.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Listed {
+    /// What its name stands for now, unless that is a delete mark.
+    #[default]
+    Current,
+    /// Each of its versions, the newest first, and delete marks.
+    Versions,
+}
 
 /// Which files to list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListRequest {
+    /// What is listed of each file.
+    pub listed: Listed,
     /// Name of the bucket.
     pub bucket: String,
     /// The text that names begin with.
@@ -18,6 +30,8 @@ pub struct ListRequest {
     pub delimiter: String,
     /// The last entry of the page before; empty for the first page.
     pub after: String,
+    /// The version of `after` that was the last entry of the page before, if versions are listed.
+    pub after_version: Option<VersionId>,
     /// Most entries of the page.
     pub limit: usize,
 }
@@ -31,6 +45,8 @@ pub struct ListPage {
     pub prefixes: Vec<String>,
     /// What [`ListRequest::after`] is for the next page; `None` on the last one.
     pub next: Option<String>,
+    /// What [`ListRequest::after_version`] is for the next page.
+    pub next_version: Option<VersionId>,
 }
 
 /// Returns the first text behind all that begin with `prefix`; `None` if there is none.
@@ -55,6 +71,8 @@ enum From {
     /// With the name itself, if there is one.
     At(String),
     Behind(String),
+    /// With the versions of a name that are older than the one of this number.
+    Within(String, i64),
 }
 
 impl ListRequest {
@@ -79,18 +97,55 @@ impl ListRequest {
             None => Some(From::Behind(self.after.clone())),
         }
     }
+
+    /// Returns where the page begins among the versions of the last name of the page before.
+    fn start_within(&self, c: &Connection, bucket: i64) -> Result<Option<From>> {
+        let Some(version) = self
+            .after_version
+            .filter(|_| self.listed == Listed::Versions)
+        else {
+            return Ok(None);
+        };
+        let sql = "SELECT sequence FROM files WHERE version = ?1 AND bucket = ?2 AND name = ?3";
+        let sequence = c
+            .prepare_cached(sql)?
+            .query_row((version, bucket, &self.after), |row| row.get(0))
+            .optional()?;
+        Ok(Some(match sequence {
+            Some(sequence) => From::Within(self.after.clone(), sequence),
+            // It was removed since. Some versions of its name may be told again, but none is left
+            // out.
+            None => From::Within(self.after.clone(), i64::MAX),
+        }))
+    }
 }
 
 fn list(c: &Connection, request: &ListRequest) -> Result<ListPage> {
     let bucket = buckets::find(c, &request.bucket)?;
     let mut page = ListPage::default();
-    let mut last = None;
+    let mut last: Option<(String, Option<VersionId>)> = None;
     let end = successor(&request.prefix);
+    let (of_each, order) = match request.listed {
+        Listed::Current => (
+            "INDEXED BY files_current WHERE is_current AND NOT is_delete_mark",
+            "name",
+        ),
+        Listed::Versions => (
+            "INDEXED BY files_versions WHERE true",
+            "name, sequence DESC",
+        ),
+    };
     let mut from = request.start();
+    let mut next = None;
+    if let Some(within) = request.start_within(c, bucket.id)? {
+        next = from.replace(within);
+    }
     'seek: while let Some(start) = from.take() {
-        let (start, comparison) = match start {
-            From::At(name) => (name, ">="),
-            From::Behind(name) => (name, ">"),
+        from = next.take();
+        let (start, comparison, older) = match start {
+            From::At(name) => (name, ">=", i64::MAX),
+            From::Behind(name) => (name, ">", i64::MAX),
+            From::Within(name, older) => (name, "=", older),
         };
         // The end is a bound of the index, too, so that nothing behind it is read.
         let (bound, end) = match &end {
@@ -98,29 +153,35 @@ fn list(c: &Connection, request: &ListRequest) -> Result<ListPage> {
             None => ("AND ?3 = ''", ""),
         };
         let sql = format!(
-            "SELECT {} FROM files INDEXED BY files_current
-             WHERE bucket = ?1 AND is_current AND NOT is_delete_mark AND name {comparison} ?2 {bound}
-             ORDER BY name",
+            "SELECT {} FROM files {of_each}
+               AND bucket = ?1 AND name {comparison} ?2 {bound} AND sequence < ?4
+             ORDER BY {order}",
             files::COLUMNS
         );
         let mut statement = c.prepare_cached(&sql)?;
-        let mut rows = statement.query((bucket.0, start, end))?;
+        let mut rows = statement.query((bucket.id, start, end, older))?;
         while let Some(row) = rows.next()? {
             if page.files.len() + page.prefixes.len() == request.limit {
-                page.next = last;
+                if let Some((name, version)) = last {
+                    page.next = Some(name);
+                    page.next_version = version.filter(|_| request.listed == Listed::Versions);
+                }
                 return Ok(page);
             }
             let name: String = row.get("name")?;
             match request.common(&name) {
                 Some(common) => {
                     page.prefixes.push(common.to_owned());
-                    last = Some(common.to_owned());
+                    last = Some((common.to_owned(), None));
                     from = successor(common).map(From::At);
                     continue 'seek;
                 }
-                None => page.files.push(files::info(row)?),
+                None => {
+                    let info = files::info(row)?;
+                    last = Some((name, Some(info.version)));
+                    page.files.push(info);
+                }
             }
-            last = Some(name);
         }
     }
     Ok(page)

@@ -5,17 +5,20 @@
 //! change that a user can see is one transaction:
 //!
 //! - `begin` allocates the shares that an upload will write, before the first byte goes out.
-//! - `commit` makes the file and its streams, turns the upload's leases into lasting ones, and ends
-//!   the leases of the file that it replaces.
+//! - `commit` makes the file and its streams, turns the upload's leases into lasting ones, lets the
+//!   account pay for the file, and ends the leases of the file that it replaces.
 //! - `abandon` gives up the shares of an upload that did not commit. After a restart, such shares
 //!   first rest. Collection does the rest.
 
 mod buckets;
+mod commit;
+mod details;
 mod files;
 mod keyring;
 mod listing;
 mod schema;
 mod streams;
+mod versions;
 
 use std::collections::BTreeMap;
 
@@ -25,14 +28,19 @@ use raic_storage::{
 };
 use rusqlite::OptionalExtension as _;
 
+pub(crate) use self::{
+    buckets::NewBucket,
+    commit::{Moves, NewFile},
+    details::check_tags,
+    files::Extent,
+    streams::{NewExtent, Placement, Stream, Target, paid},
+};
 pub use self::{
     buckets::{BucketInfo, DEFAULT_BUCKET},
-    files::{FileInfo, FileName, Lacking, Replace},
-    listing::{ListPage, ListRequest},
-};
-pub(crate) use self::{
-    files::{Extent, Moves, NewFile},
-    streams::{NewExtent, Placement, Stream, Target},
+    details::Details,
+    files::{FileInfo, FileName, FileVersion, Lacking, Replace},
+    listing::{ListPage, ListRequest, Listed},
+    versions::{VersionId, Versioning},
 };
 use crate::{ArrayError, Result};
 
@@ -90,8 +98,12 @@ impl Catalog {
                     Some(id) if id != array => return Err(ArrayError::OtherArray),
                     Some(_) => {}
                 }
-                let files = (DEFAULT_BUCKET, None);
-                buckets::make(tx, files, AccountId::ANONYMOUS, uploads.now())?;
+                let files = NewBucket {
+                    name: DEFAULT_BUCKET.to_owned(),
+                    class: None,
+                    versioning: Versioning::Off,
+                };
+                buckets::make(tx, &files, AccountId::ANONYMOUS, uploads.now())?;
                 Ok(uploads.rest_uploads_of_other_runs(tx)?)
             })
             .await?;
@@ -112,22 +124,22 @@ impl Catalog {
         &self.leasedb
     }
 
-    /// Allocates the shares of a stream. The account pays for `reserve` bytes of each share, and
-    /// must have room for `later` bytes more.
+    /// Allocates the shares of a stream. The account uses `reserve` bytes for each share until the
+    /// file is committed, and must have room for `all`: what it will pay for the file.
     pub(crate) async fn begin(
         &self,
         index: StorageIndex,
         targets: Vec<Target>,
         account: AccountId,
         reserve: u64,
-        later: u64,
+        all: u64,
     ) -> Result<()> {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
                 // The sum is admitted at once, so that a refusal names all bytes.
                 let now = reserve.saturating_mul(targets.len() as u64);
-                leasedb.admit(tx, account, now.saturating_add(later))?;
+                leasedb.admit(tx, account, now.max(all))?;
                 for Target { share, server } in targets {
                     let new = Allocation {
                         server,

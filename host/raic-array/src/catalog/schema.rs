@@ -16,13 +16,17 @@ CREATE TABLE buckets(
 CREATE TABLE files(
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
     bucket INTEGER NOT NULL REFERENCES buckets, name TEXT NOT NULL, version BLOB NOT NULL UNIQUE,
-    is_current INTEGER NOT NULL, is_delete_mark INTEGER NOT NULL, account INTEGER NOT NULL,
+    is_current INTEGER NOT NULL, is_delete_mark INTEGER NOT NULL,
+    -- 1 if it was stored while its bucket kept no versions. Each name has at most one such version.
+    is_unversioned INTEGER NOT NULL,
+    -- Who pays `paid` bytes for the file: the content of its extents times n/k, each rounded up.
+    account INTEGER NOT NULL, paid INTEGER NOT NULL,
     size INTEGER NOT NULL, stored_ms INTEGER NOT NULL, source_modified_ms INTEGER,
     content_hash BLOB, etag TEXT, content_type TEXT,
-    -- JSON: user metadata, tags, checksums.
+    -- JSON: user metadata, tags, checksums; NULL if there are none.
     details TEXT);
 CREATE UNIQUE INDEX files_current ON files(bucket, name) WHERE is_current;
-CREATE INDEX files_versions ON files(bucket, name, sequence);
+CREATE INDEX files_versions ON files(bucket, name, sequence DESC);
 CREATE TRIGGER files_added AFTER INSERT ON files WHEN NEW.is_current AND NOT NEW.is_delete_mark BEGIN
     UPDATE buckets SET files = files + 1, bytes = bytes + NEW.size WHERE id = NEW.bucket;
 END;
@@ -32,6 +36,10 @@ END;
 CREATE TRIGGER files_superseded AFTER UPDATE OF is_current ON files
 WHEN OLD.is_current AND NOT NEW.is_current AND NOT OLD.is_delete_mark BEGIN
     UPDATE buckets SET files = files - 1, bytes = bytes - OLD.size WHERE id = OLD.bucket;
+END;
+CREATE TRIGGER files_restored AFTER UPDATE OF is_current ON files
+WHEN NEW.is_current AND NOT OLD.is_current AND NOT NEW.is_delete_mark BEGIN
+    UPDATE buckets SET files = files + 1, bytes = bytes + NEW.size WHERE id = NEW.bucket;
 END;
 -- A stream is written once. `homes` has the number of each share's cloud, 4 bytes for each share.
 CREATE TABLE streams(

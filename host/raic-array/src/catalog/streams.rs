@@ -16,6 +16,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Stream {
     pub(crate) index: StorageIndex,
+    /// Name of the class that the stream was stored with, if it is recorded.
+    pub(crate) class: Option<String>,
     pub(crate) layout: Layout,
     pub(crate) key: WrappedKey,
     pub(crate) roots: Vec<Hash>,
@@ -44,8 +46,6 @@ pub(crate) struct NewExtent {
     pub(crate) stream: Stream,
     /// Bytes of content.
     pub(crate) length: u64,
-    /// Name of the class that the stream was stored with.
-    pub(crate) class: String,
     /// The homes of all shares, in their order.
     pub(crate) homes: Vec<ServerId>,
     /// The shares that were to be stored, and where.
@@ -75,15 +75,24 @@ pub(super) fn placements(c: &Connection, index: StorageIndex) -> rusqlite::Resul
         .collect())
 }
 
-/// Makes a stream whose shares were stored, and turns the leases of its upload into lasting ones.
-pub(super) fn make(
-    tx: &Transaction<'_>,
-    leasedb: &LeaseDb,
-    extent: &NewExtent,
-    account: AccountId,
-) -> Result<()> {
+/// Returns the bytes that an account pays for so many bytes of content: times n/k, rounded up.
+pub(crate) fn paid(length: u64, Geometry { k, n }: Geometry) -> u64 {
+    length.saturating_mul(n.into()).div_ceil(k.into())
+}
+
+impl NewExtent {
+    /// Returns the bytes that an account pays for the extent.
+    pub(super) fn paid(&self) -> u64 {
+        paid(self.length, self.stream.layout.geometry)
+    }
+}
+
+/// Makes a stream whose shares were stored, and turns the leases of its upload into lasting ones of
+/// [`AccountId::SYSTEM`].
+pub(super) fn make(tx: &Transaction<'_>, leasedb: &LeaseDb, extent: &NewExtent) -> Result<()> {
     let Stream {
         index,
+        class,
         layout,
         key,
         roots,
@@ -107,7 +116,7 @@ pub(super) fn make(
         key.sealed,
         homes,
         roots.as_flattened(),
-        extent.class,
+        class,
     ])?;
     for target in &extent.targets {
         let id = ShareId {
@@ -116,7 +125,7 @@ pub(super) fn make(
         };
         match extent.stored.iter().find(|(stored, _)| stored == target) {
             Some((_, stored)) => {
-                let lease = FirstLease::Lasting(account);
+                let lease = FirstLease::Lasting(AccountId::SYSTEM);
                 leasedb.complete(tx, target.server, id, *stored, lease)?;
             }
             // The parts of a failed share are removed from its cloud.
@@ -180,7 +189,8 @@ pub(super) fn lacking(c: &Connection, stream: &Stream) -> rusqlite::Result<Vec<L
 pub(super) fn read(c: &Connection, index: StorageIndex) -> rusqlite::Result<Stream> {
     let placements = placements(c, index)?;
     let mut statement = c.prepare_cached(
-        "SELECT k, n, segment_size, padded, manifest_length, key_id, nonce, wrapped_key, roots
+        "SELECT k, n, segment_size, padded, manifest_length, key_id, nonce, wrapped_key, roots,
+           class
          FROM streams WHERE storage_index = ?1",
     )?;
     statement.query_row([index.0], |row| {
@@ -203,6 +213,7 @@ pub(super) fn read(c: &Connection, index: StorageIndex) -> rusqlite::Result<Stre
                 sealed: row.get(7)?,
             },
             roots: roots.to_vec(),
+            class: row.get(9)?,
             placements,
         })
     })

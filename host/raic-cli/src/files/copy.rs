@@ -4,7 +4,7 @@ use clap::Args;
 use hyper::Method;
 use raic_gateway::wire::File;
 
-use super::{Bucket, last_part, print_json, remote::Remote};
+use super::{Bucket, Version, last_part, print_json, remote::Remote};
 use crate::{
     client::{Client, nothing},
     error::{Failed, Outcome},
@@ -28,15 +28,29 @@ pub(crate) struct CopyArguments {
     bucket: Bucket,
 }
 
-pub(crate) async fn cp(home: &Home, json: bool, arguments: CopyArguments) -> Outcome {
-    copy(home, json, arguments, false).await
+#[derive(Args)]
+pub(crate) struct CpArguments {
+    #[command(flatten)]
+    version: Version,
+    #[command(flatten)]
+    copy: CopyArguments,
+}
+
+pub(crate) async fn cp(home: &Home, json: bool, arguments: CpArguments) -> Outcome {
+    copy(home, json, arguments.copy, Work::Copy(arguments.version)).await
+}
+
+/// Whether the old file stays.
+enum Work {
+    Copy(Version),
+    Move,
 }
 
 pub(crate) async fn mv(home: &Home, json: bool, arguments: CopyArguments) -> Outcome {
-    copy(home, json, arguments, true).await
+    copy(home, json, arguments, Work::Move).await
 }
 
-async fn copy(home: &Home, json: bool, arguments: CopyArguments, moves: bool) -> Outcome {
+async fn copy(home: &Home, json: bool, arguments: CopyArguments, work: Work) -> Outcome {
     let CopyArguments {
         from,
         mut to,
@@ -48,12 +62,19 @@ async fn copy(home: &Home, json: bool, arguments: CopyArguments, moves: bool) ->
         to += last_part(&from)
             .ok_or_else(|| Failed::usage(format!("{from:?} ends without a file's name")))?;
     }
-    let pairs = [
+    let (moves, version) = match work {
+        Work::Copy(version) => (false, version),
+        Work::Move => (true, Version::default()),
+    };
+    let mut pairs = vec![
         ("from", from.clone()),
         ("from_bucket", bucket.bucket.clone()),
         ("moves", moves.to_string()),
         ("no_replace", no_replace.to_string()),
     ];
+    if let Some(id) = version.version_id {
+        pairs.push(("version", id));
+    }
     let bucket = Bucket {
         bucket: to_bucket.unwrap_or(bucket.bucket),
     };

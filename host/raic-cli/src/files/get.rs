@@ -16,7 +16,7 @@ use raic_gateway::wire::{Code, MODIFIED};
 use tokio::io::{AsyncWrite, AsyncWriteExt as _};
 
 use super::{
-    Bucket, Pace, Selecting, Transferring,
+    Bucket, Pace, Selecting, Transferring, Version,
     folder::Folder,
     last_part, prefix_of, print_json,
     remote::{Pages, Remote},
@@ -42,6 +42,8 @@ pub(crate) struct GetArguments {
     #[arg(long, short, requires = "file")]
     recursive: bool,
     #[command(flatten)]
+    version: Version,
+    #[command(flatten)]
     bucket: Bucket,
     #[command(flatten)]
     selecting: Selecting,
@@ -55,6 +57,8 @@ pub(crate) struct CatArguments {
     #[arg(required = true)]
     names: Vec<String>,
     #[command(flatten)]
+    version: Version,
+    #[command(flatten)]
     bucket: Bucket,
 }
 
@@ -62,13 +66,18 @@ pub(crate) struct CatArguments {
 struct Reading<'a> {
     home: &'a Home,
     bucket: Bucket,
+    version: Version,
     pace: Pace,
 }
 
 pub(crate) async fn cat(home: &Home, arguments: CatArguments) -> Outcome {
+    if arguments.version.version_id.is_some() && arguments.names.len() > 1 {
+        return Err(Failed::usage("--version-id needs the name of one file"));
+    }
     let reading = Reading {
         home,
         bucket: arguments.bucket,
+        version: arguments.version,
         pace: Pace::default(),
     };
     for name in &arguments.names {
@@ -85,13 +94,18 @@ pub(crate) async fn get(home: &Home, json: bool, arguments: GetArguments) -> Out
         name,
         file,
         recursive,
+        version,
         bucket,
         selecting,
         transferring,
     } = arguments;
+    if recursive && version.version_id.is_some() {
+        return Err(Failed::usage("--version-id needs the name of one file"));
+    }
     let reading = Reading {
         home,
         bucket,
+        version,
         pace: transferring.pace()?,
     };
     if let (true, Some(folder)) = (recursive, &file) {
@@ -197,10 +211,14 @@ impl Reading<'_> {
         several.end("were read")
     }
 
+    fn remote<'b>(&'b self, name: &'b str) -> Remote<'b> {
+        Remote::new(&self.bucket, name).at(&self.version)
+    }
+
     async fn ask(&self, name: &str, progress: &Progress) -> Outcome<Head> {
         let id = progress.id().map(|id| ("transfer", id.to_owned()));
         let pairs: Vec<_> = id.into_iter().collect();
-        let path = Remote::new(&self.bucket, name).path("files", &pairs);
+        let path = self.remote(name).path("files", &pairs);
         let answer = Client(self.home)
             .send(Method::GET, &path, &[], nothing())
             .await?;
@@ -297,7 +315,7 @@ impl Reading<'_> {
     /// fault was known. So the first missing byte is requested again, to get the error.
     async fn why_it_broke_off(&self, name: &str, received: u64, length: u64) -> Failed {
         let range = [("range", format!("bytes={received}-{received}"))];
-        let path = Remote::new(&self.bucket, name).path("files", &[]);
+        let path = self.remote(name).path("files", &[]);
         let again = Client(self.home)
             .send(Method::GET, &path, &range, nothing())
             .await;

@@ -24,13 +24,24 @@ pub(crate) struct LsArguments {
     /// List what is in folders, too
     #[arg(long, short)]
     recursive: bool,
+    /// List every version of each file, the newest first, with its id
+    #[arg(long)]
+    versions: bool,
     #[command(flatten)]
     bucket: Bucket,
 }
 
+/// How entries are shown.
+#[derive(Clone, Copy)]
+struct Form {
+    json: bool,
+    long: bool,
+    versions: bool,
+}
+
 /// An entry of a list.
 enum Entry {
-    File(File),
+    File(Box<File>),
     Folder(String),
 }
 
@@ -42,17 +53,34 @@ impl Entry {
         }
     }
 
-    fn line(&self, json: bool, long: bool) -> Outcome<String> {
+    fn line(&self, form: Form) -> Outcome<String> {
+        let Form {
+            json,
+            long,
+            versions,
+        } = form;
         let name = raic_wasm::shown(self.name());
+        let version = match self {
+            Self::File(file) if versions => format!("{}  ", file.version),
+            Self::Folder(_) if versions => format!("{:26}  ", ""),
+            _ => String::new(),
+        };
         Ok(match self {
-            Self::File(file) if json => as_json(file)?,
+            Self::File(file) if json => as_json(&**file)?,
             Self::Folder(name) if json => as_json(&serde_json::json!({ "folder": name }))?,
             Self::File(file) if long => {
-                let modified = file.source_modified_ms.unwrap_or(file.modified_ms);
-                format!("{:>11}  {}  {name}", bytes(file.size), when(modified))
+                let (size, modified) = match file.is_delete_mark {
+                    true => ("removed".to_owned(), file.modified_ms),
+                    false => (
+                        bytes(file.size),
+                        file.source_modified_ms.unwrap_or(file.modified_ms),
+                    ),
+                };
+                format!("{size:>11}  {}  {version}{name}", when(modified))
             }
-            Self::Folder(_) if long => format!("{:>11}  {:20}  {name}", "folder", ""),
-            _ => name.to_string(),
+            Self::Folder(_) if long => format!("{:>11}  {:20}  {version}{name}", "folder", ""),
+            Self::File(file) if file.is_delete_mark => format!("{version}{name} (removed)"),
+            _ => format!("{version}{name}"),
         })
     }
 }
@@ -62,8 +90,14 @@ pub(crate) async fn ls(home: &Home, json: bool, arguments: LsArguments) -> Outco
         prefix,
         long,
         recursive,
+        versions,
         bucket,
     } = arguments;
+    let form = Form {
+        json,
+        long,
+        versions,
+    };
     let delimiter = if recursive { "" } else { "/" };
     let mut out = io::stdout().lock();
     let mut print = |line: &str| match writeln!(out, "{line}") {
@@ -75,16 +109,23 @@ pub(crate) async fn ls(home: &Home, json: bool, arguments: LsArguments) -> Outco
     };
     let (mut files, mut folders, mut total) = (0, 0_u64, 0);
     let mut pages = Pages::new(home, &bucket, &prefix, delimiter);
+    if versions {
+        pages = pages.with_versions();
+    }
     while let Some(page) = pages.next().await? {
         files += page.files.len() as u64;
         folders += page.prefixes.len() as u64;
         total += page.files.iter().map(|file| file.size).sum::<u64>();
-        let of_files = page.files.into_iter().map(Entry::File);
+        let of_files = page
+            .files
+            .into_iter()
+            .map(|file| Entry::File(Box::new(file)));
         let of_folders = page.prefixes.into_iter().map(Entry::Folder);
         let mut entries: Vec<Entry> = of_files.chain(of_folders).collect();
+        // Stable: the versions of a name keep their order.
         entries.sort_by(|a, b| a.name().cmp(b.name()));
         for entry in entries {
-            if !print(&entry.line(json, long)?)? {
+            if !print(&entry.line(form)?)? {
                 return Ok(());
             }
         }
@@ -94,7 +135,7 @@ pub(crate) async fn ls(home: &Home, json: bool, arguments: LsArguments) -> Outco
             0 => String::new(),
             count => format!(", {}", counted(count, "folder")),
         };
-        let files = counted(files, "file");
+        let files = counted(files, if versions { "version" } else { "file" });
         print(&format!("{:>11}  in {files}{folders}", bytes(total)))?;
     }
     Ok(())

@@ -19,7 +19,7 @@ use raic_gateway::wire::{Code, File};
 use tokio::signal::unix::SignalKind;
 
 pub(crate) use self::{
-    copy::{CopyArguments, cp, mv},
+    copy::{CopyArguments, CpArguments, cp, mv},
     get::{CatArguments, GetArguments, cat, get},
     ls::{LsArguments, ls},
     put::{PutArguments, put},
@@ -41,6 +41,14 @@ pub(crate) struct Bucket {
     /// The bucket of the files
     #[arg(long, value_name = "NAME", default_value = raic_array::DEFAULT_BUCKET)]
     pub(crate) bucket: String,
+}
+
+/// The version of a file that a command is about.
+#[derive(Clone, Default, Args)]
+pub(crate) struct Version {
+    /// An older version, by the id that `raic ls --versions` shows
+    #[arg(long, value_name = "ID")]
+    version_id: Option<String>,
 }
 
 /// Which files of a folder are meant.
@@ -92,12 +100,18 @@ pub(crate) struct StatArguments {
     /// The name of the file
     name: String,
     #[command(flatten)]
+    version: Version,
+    #[command(flatten)]
     bucket: Bucket,
 }
 
 pub(crate) async fn stat(home: &Home, json: bool, arguments: StatArguments) -> Outcome {
-    let StatArguments { name, bucket } = arguments;
-    let path = Remote::new(&bucket, &name).path("stat", &[]);
+    let StatArguments {
+        name,
+        version,
+        bucket,
+    } = arguments;
+    let path = Remote::new(&bucket, &name).at(&version).path("stat", &[]);
     let file: File = Client(home).ask(Method::GET, &path, nothing()).await?;
     if json {
         return print_json(&file);
@@ -112,6 +126,30 @@ pub(crate) async fn stat(home: &Home, json: bool, arguments: StatArguments) -> O
         say!("modified       {}", when(modified));
     }
     say!("stored         {}", when(file.modified_ms));
+    say!(
+        "version        {}{}",
+        file.version,
+        if file.is_old { " (an old one)" } else { "" }
+    );
+    if let (Some(class), Some(k), Some(n)) = (&file.class, file.k, file.n) {
+        say!("class          {class} ({k} of {n} shares suffice)");
+    }
+    let details = &file.details;
+    for (what, text) in [("type", &details.content_type), ("etag", &details.etag)] {
+        if let Some(text) = text {
+            say!("{what:<14} {text}");
+        }
+    }
+    let kept = [
+        ("metadata", &details.metadata),
+        ("tag", &details.tags),
+        ("checksum", &details.checksums),
+    ];
+    for (what, texts) in kept {
+        for (name, text) in texts {
+            say!("{what:<14} {name}={text}");
+        }
+    }
     say!("blake3         {}", file.blake3.as_deref().unwrap_or("-"));
     say!(
         "storage index  {}",

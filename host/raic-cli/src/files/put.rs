@@ -11,7 +11,7 @@ use std::{
 use clap::Args;
 use futures::TryStreamExt as _;
 use hyper::Method;
-use raic_gateway::wire::File;
+use raic_gateway::wire::{File, FileDetails};
 use tokio::io::AsyncRead;
 use tokio_util::io::ReaderStream;
 
@@ -27,7 +27,7 @@ use crate::{
     client::{Client, streamed},
     error::{Failed, Outcome},
     home::Home,
-    output::{say, tell},
+    output::{as_json, say, tell},
     progress::{self, Progress, counted},
 };
 
@@ -67,11 +67,43 @@ pub(crate) struct PutArguments {
     #[arg(long)]
     class: Option<String>,
     #[command(flatten)]
+    keeping: Keeping,
+    #[command(flatten)]
     bucket: Bucket,
     #[command(flatten)]
     selecting: Selecting,
     #[command(flatten)]
     transferring: Transferring,
+}
+
+/// What is kept beside the content of the files.
+#[derive(Args)]
+struct Keeping {
+    /// The media type of the files, such as image/jpeg
+    #[arg(long = "type", value_name = "TYPE")]
+    content_type: Option<String>,
+    /// Metadata to keep beside the files; may be repeated
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    metadata: Vec<(String, String)>,
+    /// A tag for the files; may be repeated
+    #[arg(long = "tag", value_name = "KEY=VALUE", value_parser = pair)]
+    tags: Vec<(String, String)>,
+}
+
+fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it has no =")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+impl Keeping {
+    fn details(self) -> FileDetails {
+        FileDetails {
+            content_type: self.content_type,
+            metadata: self.metadata.into_iter().collect(),
+            tags: self.tags.into_iter().collect(),
+            ..FileDetails::default()
+        }
+    }
 }
 
 /// How files are stored.
@@ -80,6 +112,7 @@ pub(super) struct Storing<'a> {
     pub(super) bucket: Bucket,
     pub(super) account: String,
     pub(super) class: Option<String>,
+    pub(super) details: FileDetails,
     pub(super) no_replace: bool,
     pub(super) pace: Pace,
 }
@@ -105,6 +138,9 @@ impl Storing<'_> {
         let mut pairs = vec![("account", self.account.clone())];
         pairs.extend(progress.id().map(|id| ("transfer", id.to_owned())));
         pairs.extend(self.class.clone().map(|class| ("class", class)));
+        if self.details != FileDetails::default() {
+            pairs.push(("details", as_json(&self.details)?));
+        }
         if self.no_replace {
             pairs.push(("no_replace", "true".to_owned()));
         }
@@ -211,6 +247,7 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
         no_replace,
         account,
         class,
+        keeping,
         bucket,
         selecting,
         transferring,
@@ -220,6 +257,7 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
         bucket,
         account,
         class,
+        details: keeping.details(),
         no_replace,
         pace: transferring.pace()?,
     };

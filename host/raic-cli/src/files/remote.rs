@@ -3,7 +3,7 @@
 use hyper::Method;
 use raic_gateway::wire::Files;
 
-use super::Bucket;
+use super::{Bucket, Version};
 use crate::{
     client::{Client, encode, nothing, path_of, query},
     error::Outcome,
@@ -15,6 +15,7 @@ use crate::{
 pub(super) struct Remote<'a> {
     bucket: &'a str,
     pub(super) name: &'a str,
+    version: Option<&'a str>,
 }
 
 impl<'a> Remote<'a> {
@@ -22,13 +23,24 @@ impl<'a> Remote<'a> {
         Self {
             bucket: &bucket.bucket,
             name,
+            version: None,
+        }
+    }
+
+    /// Names one version of the file.
+    pub(super) fn at(self, version: &'a Version) -> Self {
+        Self {
+            version: version.version_id.as_deref(),
+            ..self
         }
     }
 
     /// Returns the path of a resource of the file, with a query.
     pub(super) fn path(&self, kind: &str, more: &[(&str, String)]) -> String {
         let bucket = ("bucket", self.bucket.to_owned());
+        let version = self.version.map(|id| ("version", id.to_owned()));
         let pairs: Vec<_> = std::iter::once(bucket)
+            .chain(version)
             .chain(more.iter().cloned())
             .collect();
         path_of(kind, self.name) + &query(&pairs)
@@ -39,7 +51,8 @@ impl<'a> Remote<'a> {
 pub(super) struct Pages<'a> {
     home: &'a Home,
     path: String,
-    after: Option<String>,
+    /// The entry that the next page comes after, and its version; `None` behind the last page.
+    after: Option<(String, Option<String>)>,
 }
 
 impl<'a> Pages<'a> {
@@ -54,18 +67,29 @@ impl<'a> Pages<'a> {
         Self {
             home,
             path: format!("/v1/files{}", query(&pairs)),
-            after: Some(String::new()),
+            after: Some((String::new(), None)),
+        }
+    }
+
+    /// Lists each version of each file, and delete marks.
+    pub(super) fn with_versions(self) -> Self {
+        Self {
+            path: self.path + "&versions=true",
+            ..self
         }
     }
 
     /// Reads the next page; `None` behind the last one.
     pub(super) async fn next(&mut self) -> Outcome<Option<Files>> {
-        let Some(after) = self.after.take() else {
+        let Some((after, version)) = self.after.take() else {
             return Ok(None);
         };
-        let path = format!("{}&after={}", self.path, encode(&after));
-        let page: Files = Client(self.home).ask(Method::GET, &path, nothing()).await?;
-        self.after.clone_from(&page.next);
+        let version = version.map(|version| format!("&after_version={}", encode(&version)));
+        let version = version.unwrap_or_default();
+        let path = format!("{}&after={}{version}", self.path, encode(&after));
+        let mut page: Files = Client(self.home).ask(Method::GET, &path, nothing()).await?;
+        let version = page.next_version.take();
+        self.after = page.next.take().map(|after| (after, version));
         Ok(Some(page))
     }
 }

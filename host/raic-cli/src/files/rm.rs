@@ -5,7 +5,7 @@ use hyper::Method;
 use raic_gateway::wire::Code;
 
 use super::{
-    Bucket, Selecting, prefix_of, print_json,
+    Bucket, Selecting, Version, prefix_of, print_json,
     remote::{Pages, Remote},
     several::Several,
 };
@@ -34,15 +34,18 @@ pub(crate) struct RmArguments {
     /// Print the names of the files that would be removed
     #[arg(long)]
     dry_run: bool,
+    /// Remove only this version of the file, or this delete mark, for good
+    #[arg(long, value_name = "ID", conflicts_with_all = ["recursive", "all"])]
+    version_id: Option<String>,
     #[command(flatten)]
     bucket: Bucket,
     #[command(flatten)]
     selecting: Selecting,
 }
 
-/// Removes a file.
-pub(super) async fn remove(home: &Home, bucket: &Bucket, name: &str) -> Outcome {
-    let path = Remote::new(bucket, name).path("files", &[]);
+/// Removes a file, or one of its versions.
+pub(super) async fn remove(home: &Home, bucket: &Bucket, name: &str, version: &Version) -> Outcome {
+    let path = Remote::new(bucket, name).at(version).path("files", &[]);
     Client(home)
         .send(Method::DELETE, &path, &[], nothing())
         .await
@@ -55,9 +58,14 @@ pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outco
         recursive,
         all,
         dry_run,
+        version_id,
         bucket,
         selecting,
     } = arguments;
+    let version = Version { version_id };
+    if version.version_id.is_some() && names.len() > 1 {
+        return Err(Failed::usage("--version-id needs the name of one file"));
+    }
     if !recursive {
         selecting.require_none()?;
     } else if names.iter().any(|name| name.is_empty()) {
@@ -71,7 +79,7 @@ pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outco
     }
     let work = async |name: String| {
         if !dry_run {
-            remove(home, &bucket, &name).await?;
+            remove(home, &bucket, &name, &version).await?;
         }
         match (json, dry_run) {
             (true, true) => print_json(&serde_json::json!({"would_remove": name})),

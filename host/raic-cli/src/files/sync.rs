@@ -6,10 +6,10 @@ use std::{
 };
 
 use clap::Args;
-use raic_gateway::wire::File;
+use raic_gateway::wire::{File, FileDetails};
 
 use super::{
-    Bucket, Selecting, Transferring, prefix_of, print_json,
+    Bucket, Selecting, Transferring, Version, prefix_of, print_json,
     put::{Stored, Storing},
     remote::Pages,
     rm::remove,
@@ -46,6 +46,9 @@ pub(crate) struct SyncArguments {
     /// The name of the account that pays for the files
     #[arg(long, default_value = "anonymous")]
     account: String,
+    /// The class of files that are stored, as in config.toml; that of the bucket if it is left out
+    #[arg(long)]
+    class: Option<String>,
     #[command(flatten)]
     bucket: Bucket,
     #[command(flatten)]
@@ -177,7 +180,8 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
         home,
         bucket: arguments.bucket.clone(),
         account: arguments.account,
-        class: None,
+        class: arguments.class,
+        details: FileDetails::default(),
         no_replace: false,
         pace,
     };
@@ -208,7 +212,7 @@ pub(crate) async fn sync(home: &Home, json: bool, arguments: SyncArguments) -> O
     // What the folder seems to lack may be what could not be read.
     if several.failed == 0 {
         let work = async |name: String| {
-            remove(home, &arguments.bucket, &name).await?;
+            remove(home, &arguments.bucket, &name, &Version::default()).await?;
             match json {
                 true => print_json(&serde_json::json!({ "removed": name })),
                 false => Ok(()),

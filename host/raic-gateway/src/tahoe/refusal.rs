@@ -78,6 +78,7 @@ fn of_storage(e: &StorageError) -> StatusCode {
         }
         StorageError::AccountDisabled(_)
         | StorageError::NoAccount(_)
+        | StorageError::Draining(_)
         | StorageError::ReadOnly { .. } => StatusCode::FORBIDDEN,
         StorageError::Unsupported { .. } => StatusCode::NOT_IMPLEMENTED,
         e if e.is_full() => StatusCode::INSUFFICIENT_STORAGE,

@@ -16,9 +16,14 @@ impl AccountId {
     pub const ANONYMOUS: Self = Self(0);
     /// Holds the leases of shares that were found without a row.
     pub const STARTER: Self = Self(1);
-    /// Reserved for the leases of array shares that hold files of several accounts. Nothing is
-    /// leased by it yet. Customers' accounts begin at 16.
+    /// Holds the leases of an array's shares. Whose files the shares hold is paid apart from
+    /// leases: see [`LeaseDb::pay_for_file`]. Customers' accounts begin at 16.
     pub const SYSTEM: Self = Self(2);
+
+    /// Makes the id of the account with this number.
+    pub fn of(number: u32) -> Self {
+        Self(i64::from(number))
+    }
 
     /// The account's number.
     pub fn number(self) -> u32 {
@@ -119,19 +124,29 @@ pub(super) fn used(c: &Connection, id: AccountId) -> rusqlite::Result<u64> {
 /// a statement fails.
 pub(crate) fn admit(c: &Connection, id: AccountId, asked: u64) -> Result<()> {
     let account = by_id(c, id)?;
-    if account.is_disabled {
-        return Err(StorageError::AccountDisabled(account.name));
-    }
+    require_enabled(&account)?;
     // A request for no more bytes is never refused, even if the quota was lowered below the bytes
     // that are in use.
     if asked == 0 || (account.hard_quota.is_none() && account.soft_quota.is_none()) {
         return Ok(());
     }
-    let used = used(c, id)?;
+    admit_beyond(&account, used(c, id)?, asked)
+}
+
+/// Requires that an account is not disabled.
+pub(super) fn require_enabled(account: &Account) -> Result<()> {
+    match account.is_disabled {
+        true => Err(StorageError::AccountDisabled(account.name.clone())),
+        false => Ok(()),
+    }
+}
+
+/// Requires that an account which uses `used` bytes may use `asked` more.
+pub(super) fn admit_beyond(account: &Account, used: u64, asked: u64) -> Result<()> {
     let wanted = used.saturating_add(asked);
     if let Some(quota) = account.hard_quota.filter(|quota| wanted > *quota) {
         return Err(StorageError::QuotaExceeded {
-            account: account.name,
+            account: account.name.clone(),
             quota,
             used,
             asked,
@@ -279,26 +294,6 @@ impl LeaseDb {
     /// [`StorageError::Database`] if a statement fails.
     pub fn admit(&self, tx: &Connection, account: AccountId, asked: u64) -> Result<()> {
         admit(tx, account, asked)
-    }
-
-    /// Changes the bytes that an account pays for its files in the array from `before` to `after`,
-    /// in the transaction that changes the files.
-    ///
-    /// # Errors
-    /// Fails as [`LeaseDb::admit`] does for the bytes that are more than before.
-    pub fn pay_for_files(
-        &self,
-        tx: &Connection,
-        account: AccountId,
-        before: u64,
-        after: u64,
-    ) -> Result<()> {
-        admit(tx, account, after.saturating_sub(before))?;
-        tx.prepare_cached("INSERT INTO array_usage VALUES(?1, 0) ON CONFLICT DO NOTHING")?
-            .execute([account.0])?;
-        tx.prepare_cached("UPDATE array_usage SET bytes = bytes + ?2 - ?3 WHERE account = ?1")?
-            .execute(params![account.0, int(after), int(before)])?;
-        Ok(())
     }
 }
 

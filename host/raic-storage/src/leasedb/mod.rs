@@ -6,8 +6,10 @@
 //! by compare-and-set.
 
 mod accounts;
+mod array_usage;
 mod collection;
 mod discovery;
+mod draining;
 mod events;
 mod gone;
 mod leases;
@@ -37,6 +39,7 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 pub use accounts::{Account, AccountChange, AccountId};
+pub use array_usage::Used;
 pub use collection::{Attempt, Expiry, Going};
 pub use discovery::{LateRequests, Remains};
 pub use events::{Event, EventKind, NewEvent};
@@ -133,6 +136,7 @@ pub struct LeaseDb {
     has_changed: Arc<AtomicBool>,
     /// Servers that the configuration does not have any longer. They get no new share.
     retired: Arc<Mutex<BTreeSet<ServerId>>>,
+    draining: draining::Draining,
     accepted: time::Accepted,
 }
 
@@ -185,6 +189,7 @@ impl LeaseDb {
             run_number,
             has_changed,
             retired,
+            draining: draining::Draining::default(),
             accepted,
         };
         let this = leasedb.clone();
@@ -194,6 +199,7 @@ impl LeaseDb {
                     "INSERT INTO identity(one, database_id, epoch) VALUES(1, ?1, 1) ON CONFLICT DO NOTHING";
                 tx.execute(sql, [fresh])?;
                 this.accepted.open(tx, &this.clock)?;
+                this.draining.load(tx)?;
                 Ok(())
             })
             .await?;

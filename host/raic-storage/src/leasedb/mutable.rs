@@ -104,6 +104,9 @@ impl LeaseDb {
     ) -> Result<()> {
         match find(tx, new.server, new.id)? {
             None => {
+                if self.is_draining(new.server) {
+                    return Err(StorageError::Draining(name_of(tx, new.server)?));
+                }
                 self.allocate(tx, new)?;
                 keep_enabler(tx, new.server, new.id.index, enabler)?;
                 // If the outcome of the write is unknown, the lease begins when it is settled.

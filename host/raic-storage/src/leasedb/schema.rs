@@ -161,4 +161,16 @@ CREATE TABLE events(
     id INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, kind TEXT NOT NULL, server INTEGER REFERENCES servers,
     account INTEGER REFERENCES accounts, text TEXT NOT NULL);
 CREATE INDEX events_kind ON events(kind, id);
+", "
+-- Number of the files that an account pays for.
+ALTER TABLE array_usage ADD COLUMN files INTEGER NOT NULL DEFAULT 0;
+CREATE TABLE array_usage_history(
+    day TEXT NOT NULL, account INTEGER NOT NULL REFERENCES accounts, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
+    PRIMARY KEY(day, account)) WITHOUT ROWID;
+CREATE TRIGGER array_usage_history_stays BEFORE UPDATE ON array_usage_history
+BEGIN SELECT raise(ABORT, 'usage history is append-only'); END;
+CREATE TRIGGER array_usage_history_is_kept BEFORE DELETE ON array_usage_history
+BEGIN SELECT raise(ABORT, 'usage history is append-only'); END;
+-- Set while a server holds shares and gets no new ones.
+ALTER TABLE servers ADD COLUMN draining_ms INTEGER;
 "];

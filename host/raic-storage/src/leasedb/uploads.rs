@@ -345,7 +345,10 @@ impl LeaseDb {
         // Other bytes of the previous host could land under the same names.
         // Nobody else's uploads come into a slot: its writers would find them in the way.
         let is_slot = rows.iter().any(|row| row.kind == ShareKind::Mutable);
-        let may_begin = is_writable && !is_slot && !self.was_just_taken(tx, server)?;
+        let may_begin = is_writable
+            && !is_slot
+            && !self.is_draining(server)
+            && !self.was_just_taken(tx, server)?;
         // Promised bytes count as written, including those of an upload allocated a moment ago.
         let promised = promised(tx, server)?;
         let mut room = request
