@@ -92,6 +92,7 @@ mod share_rebuild;
 mod share_upload;
 mod transfer;
 mod upload;
+mod upload_memory;
 #[cfg(test)]
 mod vectors;
 

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use raic_storage::{ShareId, ShareNum, ShareWriter, StorageServer, Stored};
+use raic_storage::{ShareId, ShareNum, ShareWriter, StorageServer, Stored, StreamMemory};
 
 use crate::{
     Result, Transfer,
@@ -31,6 +31,9 @@ pub(crate) struct Rebuild {
     pub(crate) trailer: Trailer,
     /// How long a batch may take to be read or written.
     pub(crate) patience: Duration,
+    /// The memory of the stream's writers. A share that failed and is sent again has the same
+    /// chunks.
+    pub(crate) memory: Arc<StreamMemory>,
     /// Counts what each cloud takes.
     pub(crate) transfer: Transfer,
 }
@@ -74,7 +77,9 @@ impl Rebuild {
                 index: header.index,
                 share,
             };
-            let created = server.create(id, Some(self.layout.share_length())).await;
+            let created = server
+                .create(id, Some(self.layout.share_length()), self.memory.clone())
+                .await;
             let hasher = ShareHasher::new(header.encode());
             let mut target = Target {
                 share,

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use raic_storage::{
     ChunkBudget, Reserved, ShareId, ShareWriter, StorageError, StorageIndex, StorageServer, Stored,
+    StreamMemory,
 };
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
@@ -168,12 +169,14 @@ fn begin_share(
     (id, site): (ShareId, usize),
     length: Option<u64>,
     (transfer, takes_sample, window): (Transfer, bool, usize),
+    memory: Arc<StreamMemory>,
 ) -> ShareUpload {
     let (queue, pieces) = mpsc::channel(window);
     let cloud = server.name().to_owned();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let sample = takes_sample.then(Sample::default);
-        write_share(&server, id, length, pieces, (transfer, sample)).await
+        let writer = server.create(id, length, memory).await?;
+        write_share(&server, (id, writer), pieces, (transfer, sample)).await
     }));
     ShareUpload {
         spot: (id.share, site),
@@ -185,12 +188,10 @@ fn begin_share(
 
 async fn write_share(
     server: &StorageServer,
-    id: ShareId,
-    length: Option<u64>,
+    (id, mut writer): (ShareId, Box<dyn ShareWriter>),
     mut pieces: mpsc::Receiver<Piece>,
     (transfer, mut sample): (Transfer, Option<Sample>),
 ) -> Result<Stored, WriteFault> {
-    let mut writer: Box<dyn ShareWriter> = server.create(id, length).await?;
     while let Some(piece) = pieces.recv().await {
         match piece {
             Piece::Bytes(bytes, _reserved) => {
@@ -241,6 +242,8 @@ pub(crate) struct Watching<'a, F: Fn(&StorageServer) -> bool> {
     pub(crate) piece: u64,
     /// The memory for pieces that wait for a cloud that lags.
     pub(crate) budget: ChunkBudget,
+    /// The memory of those who write the shares.
+    pub(crate) memory: Arc<StreamMemory>,
     /// Says of which clouds a sample is read back.
     pub(crate) takes_sample: F,
     /// Counts what each cloud takes.
@@ -265,7 +268,7 @@ impl ShareUploads {
             let takes_sample = (watching.takes_sample)(server);
             let sampled = (watching.transfer.clone(), takes_sample, window);
             let at = (ShareId { index, share }, *site);
-            begin_share(server.clone(), at, length, sampled)
+            begin_share(server.clone(), at, length, sampled, watching.memory.clone())
         });
         Self {
             shares: shares.collect(),
@@ -305,6 +308,14 @@ impl ShareUploads {
             }
         }
         self.require_possible()
+    }
+
+    /// Whether no piece waits for a cloud.
+    pub(crate) fn are_drained(&self) -> bool {
+        let queues = self.shares.iter().filter_map(|share| share.queue.as_ref());
+        queues
+            .into_iter()
+            .all(|queue| queue.capacity() == queue.max_capacity())
     }
 
     /// Waits for work on shares, and returns what came. Without the rule it waits long: on a slow
@@ -483,7 +494,7 @@ async fn hand_over(queue: &mpsc::Sender<Piece>, piece: Bytes, budget: &ChunkBudg
     let reserved = match waiting < QUEUE {
         true => None,
         // Growth is tried and never waited for: nobody holds memory while waiting for more.
-        false => match budget.try_reserve(piece.len() as u64) {
+        false => match budget.try_grow(piece.len() as u64) {
             Some(reserved) => Some(reserved),
             None => {
                 let room = queue.max_capacity() - QUEUE + 1;

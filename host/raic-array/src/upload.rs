@@ -8,12 +8,12 @@
 use bytes::Bytes;
 use futures::Stream;
 use raic_storage::{
-    AccountId, ShareNum, StorageError, StorageIndex, StorageServer, Stored, held_by_writers,
+    AccountId, ShareNum, StorageError, StorageIndex, StorageServer, Stored, StreamMemory,
 };
 use std::{sync::Arc, time::Duration};
 
 use crate::{
-    ArrayError, Class, Fault, Geometry, PutOptions, Result, Transfer, VersionId,
+    ArrayError, Fault, PutOptions, Result, Transfer, VersionId,
     array::{Inner, PROBE},
     catalog::{
         FileInfo, FileName, Lacking, NewExtent, NewFile, Stream as CatalogStream, Target, paid,
@@ -29,14 +29,15 @@ use crate::{
     sealer::Sealer,
     share_reader::ShareReader,
     share_rebuild::{Rebuild, RebuildFault},
-    share_upload::{Failed, QUEUE, ShareUploads, SharesStored, Watching, too_few},
+    share_upload::{Failed, ShareUploads, SharesStored, Watching, too_few},
+    upload_memory::{UploadMemory, batch_of},
 };
 
-/// Bytes of content that are coded at once on the blocking pool: about 2 ms of work.
-const BATCH: usize = 1 << 20;
 /// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
 /// begin.
 const IDLE: u32 = 5;
+/// An upload whose content pauses gives memory back after so many parts of the patience: after 5 s.
+const PAUSES: u32 = 24;
 /// A place whose manifest is as long as that of any other extent of a file, or longer.
 const FURTHEST: Place = Place {
     position: u64::MAX,
@@ -124,7 +125,7 @@ impl Inner {
             None => None,
         };
         // This comes before the upload holds anything: it waits for memory without holding any.
-        let _reserved = self.budget.reserve(held_by_upload(class, first)).await;
+        let mut memory = UploadMemory::reserve(&self.budget, &class.class, first, size).await;
         let mut allocated = Allocated::new();
         let ingest = Ingest::new(content, size, self.patience * IDLE);
         let stored = async {
@@ -134,7 +135,7 @@ impl Inner {
                     ingest,
                     (class, size, account),
                     &transfer,
-                    &mut allocated,
+                    (&mut allocated, &mut memory),
                 )
                 .await?;
             let file = NewFile {
@@ -270,7 +271,7 @@ impl Inner {
         mut ingest: Ingest<S>,
         (class, size, account): (&OpenClass, Option<u64>, AccountId),
         transfer: &Transfer,
-        allocated: &mut Allocated,
+        (allocated, memory): (&mut Allocated, &mut UploadMemory),
     ) -> Result<(Hash, Vec<NewExtent>)>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -322,7 +323,13 @@ impl Inner {
                 account,
             };
             let (extent, after) = self
-                .store_stream(file, streaming, &mut ingest, hashers, (transfer, allocated))
+                .store_stream(
+                    file,
+                    streaming,
+                    &mut ingest,
+                    hashers,
+                    (transfer, allocated, memory),
+                )
                 .await?;
             offset += extent.length;
             hashers = after;
@@ -342,7 +349,7 @@ impl Inner {
         streaming: Streaming<'_>,
         ingest: &mut Ingest<S>,
         mut hashers: Hashers,
-        (transfer, allocated): (&Transfer, &mut Allocated),
+        (transfer, allocated, memory): (&Transfer, &mut Allocated, &mut UploadMemory),
     ) -> Result<(NewExtent, Hashers)>
     where
         S: Stream<Item = Result<Bytes, E>> + Send + Unpin,
@@ -370,6 +377,7 @@ impl Inner {
         let key = stream_key()?;
         let sealer = Sealer::new(&key, &self.keyring.array, index, Role::File);
         let mut encoder = Encoder::new(class.codec.clone(), sealer, header);
+        let of_stream = memory.of_stream();
         let mut uploads = ShareUploads::begin(
             index,
             &self.servers,
@@ -381,6 +389,7 @@ impl Inner {
                     * u64::from(class.class.segment_size)
                     / u64::from(class.class.geometry.k),
                 budget: self.budget.clone(),
+                memory: of_stream.clone(),
                 takes_sample: |server: &StorageServer| self.health.takes_sample(server.name()),
                 transfer,
             },
@@ -392,13 +401,16 @@ impl Inner {
             let mut batch = Vec::new();
             if !is_at_end {
                 let left = self.extent_size - length;
-                batch = ingest
-                    .segments(batch_of(segment_size), segment_size, left)
-                    .await?;
+                let segments = ingest.segments(memory.batch(), segment_size, left);
+                let is_drained = || uploads.are_drained();
+                let pause = self.patience / PAUSES;
+                batch = memory.while_waiting(segments, pause, is_drained).await?;
                 length += batch.iter().map(|s| s.len() as u64).sum::<u64>();
                 is_at_end = length == self.extent_size || ingest.has_ended().await?;
                 if is_at_end {
                     padding = class.class.padding.padded(length) - length;
+                } else {
+                    memory.grow();
                 }
             }
             let work = move || {
@@ -448,6 +460,7 @@ impl Inner {
             self.health.failed(&failed.cloud, Work::Storing, text);
         }
         let completing = Completing {
+            memory: of_stream,
             class,
             header,
             layout,
@@ -521,6 +534,7 @@ impl Inner {
             layout: stream.layout,
             trailer: stream.trailer.clone(),
             patience: self.patience,
+            memory: stream.memory.clone(),
             transfer: transfer.clone(),
         };
         let on = seconds.iter();
@@ -615,23 +629,9 @@ fn share_length(class: &OpenClass, file: &Described, at: Place, length: u64) -> 
     Ok(class.class.layout(length, &manifest)?.share_length())
 }
 
-/// Returns the most bytes that an upload holds: pieces that wait for its clouds, and the chunks of
-/// its writers.
-fn held_by_upload(class: &OpenClass, share_length: Option<u64>) -> u64 {
-    let Class {
-        geometry: Geometry { k, n },
-        segment_size,
-        ..
-    } = class.class;
-    let share_length = share_length.unwrap_or(u64::MAX);
-    let block = u64::from(segment_size).div_ceil(k.into());
-    // The batch that is being coded, those that wait, and the one that a writer takes.
-    let batches = (batch_of(segment_size as usize) * (QUEUE + 2)) as u64 * block;
-    held_by_writers(n.into(), share_length) + u64::from(n) * share_length.min(batches)
-}
-
 /// A stream whose shares were sent.
 struct Completing<'a> {
+    memory: Arc<StreamMemory>,
     class: &'a OpenClass,
     header: Header,
     layout: Layout,
@@ -639,11 +639,6 @@ struct Completing<'a> {
     trailer: Trailer,
     sites: &'a [Site],
     account: AccountId,
-}
-
-/// The number of segments that are coded at once.
-fn batch_of(segment_size: usize) -> usize {
-    (BATCH / segment_size.max(1)).max(1)
 }
 
 /// Adds zeros to the last segments of a content, up to a whole batch. Returns how many bytes are

@@ -297,6 +297,39 @@ async fn an_upload_without_memory_waits_and_reads_go_on() {
     settle(|| budget.free() > 0).await;
 }
 
+/// Many uploads whose content stopped coming hold what came and little more, so others go on.
+#[tokio::test]
+async fn uploads_whose_content_stalls_leave_memory_for_others() {
+    let mut rig = Rig::new(4);
+    rig.budget = ChunkBudget::new(64 << 20);
+    // Memory is given back after a part of it.
+    rig.patience = Duration::from_secs(12);
+    let array = Arc::new(rig.open().await);
+    put(&array, "first", content(1000)).await.unwrap();
+    let stalled = (0..20).map(|number| {
+        let array = array.clone();
+        let begun = stream::iter([Ok::<_, String>(content(3 << 20))]).chain(stream::pending());
+        tokio::spawn(async move {
+            let name = named(&format!("stalled {number}"));
+            let stored = array.put(&name, Box::pin(begun), PutOptions::default());
+            stored.await.map(drop)
+        })
+    });
+    let stalled: Vec<_> = stalled.collect();
+    let objects = rig.objects();
+    settle(|| rig.objects() > objects + 20).await;
+    let next = put(&array, "next", content(20 << 20));
+    tokio::time::timeout(Duration::from_secs(20), next)
+        .await
+        .unwrap()
+        .unwrap();
+    assert!(stalled.iter().all(|upload| !upload.is_finished()));
+    // What they hold is the beginning of a chunk each, and one batch: less than they grew to.
+    let budget = rig.budget.clone();
+    settle(|| budget.free() > 8 << 20).await;
+    stalled.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 #[tokio::test]
 async fn an_upload_whose_content_stops_coming_ends_and_gives_its_memory_back() {
     let mut rig = Rig::new(4);

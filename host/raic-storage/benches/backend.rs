@@ -13,7 +13,7 @@ use raic_cloud::MemoryCloud;
 use raic_storage::{
     Backend, ChunkBudget, Clock, CloudBackend, DEFAULT_CHUNK_SIZE, Database, DiskBackend,
     GracePeriods, LeaseDb, MUTABLE_CHUNK_SIZE, MemoryBackend, MutableWrite, NullBackend, ShareId,
-    ShareNum, Slots, Spool, StorageIndex,
+    ShareNum, Slots, Spool, StorageIndex, StreamMemory,
 };
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
@@ -56,7 +56,7 @@ async fn measure(backend: &dyn Backend, mebibytes: u64) -> Measured {
     let _ = fs::write("/proc/self/clear_refs", "5");
     let (allocations, live) = (COUNTING.stats().allocations, peak());
     let began = Instant::now();
-    let mut writer = backend.create(id).await.unwrap();
+    let mut writer = backend.create(id, StreamMemory::of_one()).await.unwrap();
     let pieces = (mebibytes << 20) / PIECE as u64;
     for _ in 0..pieces {
         writer.write(piece.clone()).await.unwrap();

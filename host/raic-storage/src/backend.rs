@@ -1,13 +1,15 @@
 //! The trait [`Backend`] and its parts: [`ShareStore`] for immutable shares, [`MutableStore`] for
 //! mutable ones, and [`Container`] for the container as a whole.
 
-use std::{collections::BTreeSet, fmt, ops::Range, pin::Pin};
+use std::{collections::BTreeSet, fmt, ops::Range, pin::Pin, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::{Generation, Moment, RangeSet, Result, ShareId, ShareNum, Span, StorageIndex};
+use crate::{
+    Generation, Moment, RangeSet, Result, ShareId, ShareNum, Span, StorageIndex, StreamMemory,
+};
 
 /// The bytes of a share that is being read. The stream ends after exactly the requested bytes, or
 /// with an error.
@@ -125,8 +127,10 @@ impl Found {
 /// [`ShareStore::remove`] clears.
 #[async_trait]
 pub trait ShareStore: Send + Sync + fmt::Debug {
-    /// Begins a share. The share does not exist before [`ShareWriter::finish`] returns.
-    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>>;
+    /// Begins a share, whose writer takes what it holds from `memory`. The share does not exist
+    /// before [`ShareWriter::finish`] returns. A share that is sent again, because a part of it
+    /// failed, gets the same memory, so that its chunks are the same.
+    async fn create(&self, id: ShareId, memory: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>>;
 
     /// Begins or continues a share of `length` bytes that is written in any order. `received` has
     /// the ranges that were written before, as the caller recorded them. It is empty for a new

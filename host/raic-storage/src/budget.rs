@@ -1,9 +1,9 @@
 //! The budget for the bytes of shares that all uploads and reads of a process hold in memory
 //! (decision 0005).
 //!
-//! **Invariant:** an operation that waits for a reservation holds none. It reserves all that it
-//! will hold at once, before its first byte is in memory. So nobody holds a part while waiting for
-//! another part, and every wait ends.
+//! **Invariant:** an operation that waits for a reservation holds none. It reserves what it needs
+//! to go on, before its first byte is in memory. More is tried and never waited for. So nobody
+//! holds a part while waiting for another part, and every wait ends.
 
 use std::sync::Arc;
 
@@ -21,9 +21,23 @@ pub struct ChunkBudget {
 
 /// A part of the budget that is reserved until this is dropped.
 #[derive(Debug)]
-pub struct Reserved(
-    #[expect(dead_code, reason = "gives back when it is dropped")] Option<OwnedSemaphorePermit>,
-);
+pub struct Reserved(Option<OwnedSemaphorePermit>);
+
+impl Reserved {
+    /// The number of bytes that are reserved, in whole KiB.
+    pub fn bytes(&self) -> u64 {
+        let permits = self.0.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
+        permits as u64 * UNIT
+    }
+
+    /// Gives back what is more than `bytes`.
+    pub fn shrink_to(&mut self, bytes: u64) {
+        let kept = usize::try_from(bytes.div_ceil(UNIT)).unwrap_or(usize::MAX);
+        if let Some(permit) = &mut self.0 {
+            drop(permit.split(permit.num_permits().saturating_sub(kept)));
+        }
+    }
+}
 
 impl Default for ChunkBudget {
     fn default() -> Self {
@@ -32,7 +46,8 @@ impl Default for ChunkBudget {
 }
 
 impl ChunkBudget {
-    /// The default budget, in bytes. It holds five uploads to four clouds at full pace.
+    /// The default budget, in bytes. It holds three uploads to four clouds at full pace, and many
+    /// more at less.
     pub const DEFAULT: u64 = 256 << 20;
 
     /// Makes a budget of `bytes`, in whole KiB and at least one.
@@ -77,6 +92,17 @@ impl ChunkBudget {
         Some(Reserved(Some(permit)))
     }
 
+    /// Reserves `bytes` for an operation that could go on without them, as
+    /// [`ChunkBudget::try_reserve`] does. A quarter of the budget is left, so that whoever begins
+    /// gets the little that it needs.
+    pub fn try_grow(&self, bytes: u64) -> Option<Reserved> {
+        let left = self.free().saturating_sub(bytes);
+        match left >= u64::from(self.all) * UNIT / 4 {
+            true => self.try_reserve(bytes),
+            false => None,
+        }
+    }
+
     /// The number of bytes that are free.
     pub fn free(&self) -> u64 {
         self.units.available_permits() as u64 * UNIT
@@ -107,5 +133,15 @@ mod tests {
         drop(all);
         drop(small.await);
         assert_eq!(budget.free(), 10 << 10);
+        // Growth leaves a quarter for those who begin.
+        let grown = budget.try_grow(7 << 10).unwrap();
+        assert!(budget.try_grow(1 << 10).is_none());
+        drop(budget.try_reserve(3 << 10).unwrap());
+        drop(grown);
+        assert!(budget.try_grow(8 << 10).is_none());
+        let mut shrunk = budget.try_grow(7 << 10).unwrap();
+        shrunk.shrink_to(2 << 10);
+        shrunk.shrink_to(9 << 10);
+        assert_eq!(budget.free(), 8 << 10);
     }
 }

@@ -7,16 +7,18 @@ use bytes::Bytes;
 use raic_cloud::{Cloud, CloudError, ErrorKind, Operation, Payload, put_same};
 use tokio_util::task::AbortOnDropHandle;
 
-use crate::{Result, ShareId, ShareWriter, Stored, object::ShareObject};
+use crate::{Reserved, Result, ShareId, ShareWriter, Stored, StreamMemory, object::ShareObject};
 
 /// Chunks of one share that are on their way up at once, beside the chunk that is being filled.
-pub(crate) const IN_FLIGHT: usize = 2;
+const IN_FLIGHT: usize = 2;
 
 /// Fills chunks and sends them, a bounded number at once. Dropping it stops the requests under way.
 pub(crate) struct ChunkWriter {
     cloud: Arc<dyn Cloud>,
     id: ShareId,
-    chunk_size: usize,
+    /// The largest chunk that the cloud gets.
+    most: usize,
+    memory: Arc<StreamMemory>,
     parts: Vec<Bytes>,
     gathered: usize,
     bytes: u64,
@@ -24,15 +26,26 @@ pub(crate) struct ChunkWriter {
     in_flight: VecDeque<Put>,
 }
 
-/// A task that puts one chunk. Dropping it stops the put.
-type Put = AbortOnDropHandle<Result<(), CloudError>>;
+/// A chunk on its way.
+struct Put {
+    /// The task that puts it. Dropping it stops the put.
+    task: AbortOnDropHandle<Result<(), CloudError>>,
+    /// The memory that it takes beside the chunk that is being filled.
+    _reserved: Option<Reserved>,
+}
 
 impl ChunkWriter {
-    pub(crate) fn new(cloud: Arc<dyn Cloud>, id: ShareId, chunk_size: usize) -> Self {
+    pub(crate) fn new(
+        cloud: Arc<dyn Cloud>,
+        id: ShareId,
+        most: usize,
+        memory: Arc<StreamMemory>,
+    ) -> Self {
         Self {
             cloud,
             id,
-            chunk_size,
+            most,
+            memory,
             parts: Vec::new(),
             gathered: 0,
             bytes: 0,
@@ -41,20 +54,38 @@ impl ChunkWriter {
         }
     }
 
+    /// Sends the chunk that was filled. Without memory for another beside it, this waits until it
+    /// has been stored.
     async fn send(&mut self) -> Result<()> {
         while self.in_flight.len() >= IN_FLIGHT {
             self.settle().await?;
         }
+        let reserved = self.memory.beside(self.gathered);
+        let has_room = reserved.is_some();
         let payload = Payload::from_parts(std::mem::take(&mut self.parts));
         self.gathered = 0;
         let key = ShareObject::Chunk(self.next).key(self.id);
         self.next += 1;
         let cloud = self.cloud.clone();
-        self.in_flight.push_back(Put::new(tokio::spawn(async move {
+        let task = AbortOnDropHandle::new(tokio::spawn(async move {
             // Other bytes of that name are an alarm: it was never used for another share. The same
             // bytes are there if the share is sent again, because a part of it failed.
             put_same(&*cloud, &key, payload).await
-        })));
+        }));
+        self.in_flight.push_back(Put {
+            task,
+            _reserved: reserved,
+        });
+        if !has_room {
+            self.settle_all().await?;
+        }
+        Ok(())
+    }
+
+    async fn settle_all(&mut self) -> Result<()> {
+        while !self.in_flight.is_empty() {
+            self.settle().await?;
+        }
         Ok(())
     }
 
@@ -63,7 +94,7 @@ impl ChunkWriter {
         let Some(put) = self.in_flight.front_mut() else {
             return Ok(());
         };
-        let outcome = put.await.unwrap_or_else(|e| {
+        let outcome = (&mut put.task).await.unwrap_or_else(|e| {
             Err(CloudError::new(
                 ErrorKind::Internal,
                 self.cloud.name(),
@@ -80,14 +111,15 @@ impl ChunkWriter {
 impl ShareWriter for ChunkWriter {
     async fn write(&mut self, mut bytes: Bytes) -> Result<()> {
         while !bytes.is_empty() {
-            let room = self.chunk_size - self.gathered;
-            let part = bytes.split_to(room.min(bytes.len()));
+            let size = self.memory.chunk_size(self.gathered, self.most);
+            if self.gathered >= size {
+                self.send().await?;
+                continue;
+            }
+            let part = bytes.split_to((size - self.gathered).min(bytes.len()));
             self.gathered += part.len();
             self.bytes += part.len() as u64;
             self.parts.push(part);
-            if self.gathered == self.chunk_size {
-                self.send().await?;
-            }
         }
         Ok(())
     }
@@ -96,9 +128,7 @@ impl ShareWriter for ChunkWriter {
         if self.gathered > 0 || self.next == 0 {
             self.send().await?;
         }
-        while !self.in_flight.is_empty() {
-            self.settle().await?;
-        }
+        self.settle_all().await?;
         Ok(Stored {
             objects: self.next,
             bytes: self.bytes,

@@ -27,9 +27,9 @@ use tokio::sync::OnceCell;
 use crate::{
     Backend, ChunkBudget, Container, Found, FoundShare, Generation, MAX_OBJECT, Moment,
     MutableStore, RangeSet, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
-    ShareWriter, Slots, Span, Spool, StorageError, StorageIndex, Stored,
+    ShareWriter, Slots, Span, Spool, StorageError, StorageIndex, Stored, StreamMemory,
     chunk_upload::ChunkUpload,
-    chunk_writer::{ChunkWriter, IN_FLIGHT},
+    chunk_writer::ChunkWriter,
     listing::Pages,
     mutable::MutableShares,
     object::{ShareObject, parse_key, shareset_prefix},
@@ -50,13 +50,6 @@ pub(crate) const CHUNK_UNIT: usize = 64 << 10;
 /// writers at what eight writers of [`DEFAULT_CHUNK_SIZE`] hold.
 pub fn chunk_size_for(n: usize) -> usize {
     DEFAULT_CHUNK_SIZE * 8 / n.max(8) / CHUNK_UNIT * CHUNK_UNIT
-}
-
-/// Returns the most bytes that the `n` writers of an array's stream hold together. Each writes a
-/// share of `share_length` bytes.
-pub fn held_by_writers(n: usize, share_length: u64) -> u64 {
-    let at_most = chunk_size_for(n) * (IN_FLIGHT + 1);
-    n as u64 * share_length.min(at_most as u64)
 }
 
 /// Chunks of one read that are requested at once. Their bytes wait in memory.
@@ -136,8 +129,8 @@ pub struct CloudBackend {
 impl CloudBackend {
     /// Keeps shares in `cloud`, new ones in chunks of `chunk_size` bytes (1 or more). Parts of
     /// uploads by offset and changes of mutable shares take their memory from `budget`. A caller
-    /// that writes whole shares reserves the memory itself. The backend takes only whole shares
-    /// until it gets [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
+    /// that writes whole shares brings the memory ([`StreamMemory`]). The backend takes only whole
+    /// shares until it gets [`CloudBackend::with_slots`] and [`CloudBackend::with_spool`].
     pub fn new(cloud: Arc<dyn Cloud>, chunk_size: usize, budget: ChunkBudget) -> Self {
         let container = Arc::new(OwnedCloud {
             cloud: cloud.clone(),
@@ -323,13 +316,10 @@ impl Gathered {
 
 #[async_trait]
 impl ShareStore for CloudBackend {
-    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
-        let chunk_size = self.new_chunk_size().await?;
-        Ok(Box::new(ChunkWriter::new(
-            self.cloud.clone(),
-            id,
-            chunk_size,
-        )))
+    async fn create(&self, id: ShareId, memory: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>> {
+        let most = self.new_chunk_size().await?;
+        let cloud = self.cloud.clone();
+        Ok(Box::new(ChunkWriter::new(cloud, id, most, memory)))
     }
 
     async fn upload(

@@ -7,7 +7,7 @@ use futures::TryStreamExt as _;
 
 use crate::{
     Backend, Found, IndexPrefix, MutableWrite, RangeSet, Result, ShareId, ShareNum, Span,
-    StorageError, StorageIndex,
+    StorageError, StorageIndex, StreamMemory,
 };
 
 /// Runs all behaviours on a backend.
@@ -44,7 +44,10 @@ fn pattern(length: usize) -> Bytes {
 }
 
 async fn write(backend: &dyn Backend, id: ShareId, content: &Bytes) -> u64 {
-    let mut writer = backend.create(id).await.expect("create");
+    let mut writer = backend
+        .create(id, StreamMemory::of_one())
+        .await
+        .expect("create");
     // The pieces fit no chunk size.
     for start in (0..content.len()).step_by(777) {
         writer
@@ -117,7 +120,10 @@ pub async fn what_is_not_there_is_not_found(backend: &dyn Backend) {
 /// A share does not exist before it is finished. `remove` clears all that a dropped writer left.
 pub async fn a_share_is_not_there_before_it_is_finished(backend: &dyn Backend) {
     let id = share_id(0);
-    let mut writer = backend.create(id).await.expect("create");
+    let mut writer = backend
+        .create(id, StreamMemory::of_one())
+        .await
+        .expect("create");
     writer.write(pattern(100)).await.expect("write");
     assert!(read(backend, id, 0..100).await.is_err(), "not finished");
     drop(writer);

@@ -28,7 +28,7 @@ use parking_lot::Mutex;
 use crate::{
     Backend, Container, Found, FoundShare, MAX_OBJECT, Moment, MutableShare, MutableStore,
     MutableWrite, RangeSet, Recovered, Result, ShareHeader, ShareId, ShareNum, ShareStore,
-    ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored,
+    ShareStream, ShareUpload, ShareWriter, Span, StorageError, StorageIndex, Stored, StreamMemory,
     share_header::{HEADER, MUTABLE_HEADER},
 };
 
@@ -211,7 +211,7 @@ fn sync(dir: &Dir, path: &Path) -> io::Result<()> {
 
 #[async_trait]
 impl ShareStore for DiskBackend {
-    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
+    async fn create(&self, id: ShareId, _: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>> {
         self.require_space(0).await?;
         let incoming = incoming(id);
         let file = self

@@ -18,7 +18,7 @@
 //! use futures::TryStreamExt as _;
 //! use raic_cloud::MemoryCloud;
 //! use raic_storage::{
-//!     ChunkBudget, CloudBackend, ShareId, ShareNum, ShareStore, StorageIndex,
+//!     ChunkBudget, CloudBackend, ShareId, ShareNum, ShareStore, StorageIndex, StreamMemory,
 //! };
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -27,7 +27,7 @@
 //! let cloud = Arc::new(MemoryCloud::new("memory"));
 //! let backend = CloudBackend::new(cloud.clone(), 4, ChunkBudget::default());
 //! let id = ShareId { index: StorageIndex([7; 16]), share: ShareNum(0) };
-//! let mut writer = backend.create(id).await?;
+//! let mut writer = backend.create(id, StreamMemory::of_one()).await?;
 //! writer.write("a share".into()).await?;
 //! assert_eq!(writer.finish().await?.objects, 2);
 //!
@@ -66,6 +66,7 @@ mod recovery;
 mod server;
 mod share_header;
 mod spool;
+mod stream_memory;
 mod supervisor;
 mod tahoe_file;
 mod transfer;
@@ -84,7 +85,7 @@ pub use backend::{
 };
 pub use budget::{ChunkBudget, Reserved};
 pub use clock::Clock;
-pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE, chunk_size_for, held_by_writers};
+pub use cloud::{CloudBackend, DEFAULT_CHUNK_SIZE, chunk_size_for};
 pub use collector::Collected;
 pub use database::{Database, DatabaseError};
 pub use disk::DiskBackend;
@@ -108,6 +109,7 @@ pub use reconcile::Reconciled;
 pub use server::{Condition, Hold, Holds, ServerSettings, StorageServer, Weight};
 pub use share_header::ShareHeader;
 pub use spool::Spool;
+pub use stream_memory::{LEAST_CHUNK, StreamMemory};
 pub use supervisor::Supervisor;
 pub use tahoe_file::{FileKind, FileLease, NotAShareFile, ShareFile};
 pub use transfer::{Exported, Imported};

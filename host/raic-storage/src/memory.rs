@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use crate::{
     Backend, Container, EnablerHash, Found, FoundShare, MutableShare, MutableStore, MutableWrite,
     RangeSet, Recovered, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
-    ShareWriter, Span, StorageError, StorageIndex, Stored,
+    ShareWriter, Span, StorageError, StorageIndex, Stored, StreamMemory,
 };
 
 type Shares = Arc<Mutex<BTreeMap<ShareId, Bytes>>>;
@@ -117,7 +117,7 @@ impl ShareUpload for MemoryUpload {
 
 #[async_trait]
 impl ShareStore for MemoryBackend {
-    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
+    async fn create(&self, id: ShareId, _: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>> {
         Ok(Box::new(MemoryWriter {
             shares: self.shares.clone(),
             id,
@@ -385,7 +385,7 @@ impl ShareUpload for NullWriter {
 
 #[async_trait]
 impl ShareStore for NullBackend {
-    async fn create(&self, _: ShareId) -> Result<Box<dyn ShareWriter>> {
+    async fn create(&self, _: ShareId, _: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>> {
         Ok(Box::new(NullWriter(0)))
     }
 

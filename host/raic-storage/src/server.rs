@@ -14,7 +14,7 @@ use tokio::sync::watch;
 
 use crate::{
     Backend, Expiry, LeaseDb, Owner, Ownership, Result, ServerId, ShareId, ShareStream,
-    ShareWriter, StorageError, StorageIndex, Stored, uploads::Uploads,
+    ShareWriter, StorageError, StorageIndex, Stored, StreamMemory, uploads::Uploads,
 };
 
 /// How much a cloud is preferred when shares are placed. Of many clouds, one of twice the weight
@@ -382,7 +382,12 @@ impl StorageServer {
     /// Fails with [`StorageError::ReadOnly`] if the cloud may not be written to, and with
     /// [`StorageError::NoSpace`] if a share of `length` bytes does not fit. Also fails if the
     /// backend does.
-    pub async fn create(&self, id: ShareId, length: Option<u64>) -> Result<Box<dyn ShareWriter>> {
+    pub async fn create(
+        &self,
+        id: ShareId,
+        length: Option<u64>,
+        memory: Arc<StreamMemory>,
+    ) -> Result<Box<dyn ShareWriter>> {
         self.require_writable().await?;
         if let (Some(needed), Some(available)) = (length, self.available_space().await?)
             && available < needed
@@ -393,7 +398,7 @@ impl StorageServer {
                 available,
             });
         }
-        self.backend.create(id).await
+        self.backend.create(id, memory).await
     }
 
     /// Takes note of what is recorded of a whole share, before it is read.

@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt as _};
 use crate::{
     AccountId, Allocation, FileKind, FileLease, FirstLease, MutableWrite, RenewSecret, Result,
     ShareFile, ShareHeader, ShareId, ShareKind, ShareRow, ShareState, ShareStream, StorageError,
-    StorageServer, WriteEnabler, backend::mutable_store, uploads::own,
+    StorageServer, StreamMemory, WriteEnabler, backend::mutable_store, uploads::own,
 };
 
 /// Length of the longest mutable share that is taken over, in bytes. It is held in memory, because
@@ -158,7 +158,7 @@ impl StorageServer {
         length: u64,
         mut content: impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin,
     ) -> Result<crate::Stored> {
-        let mut writer = self.backend.create(id).await?;
+        let mut writer = self.backend.create(id, StreamMemory::of_one()).await?;
         writer.write(header.into()).await?;
         let (mut copied, mut extended) = (0, Instant::now());
         while let Some(piece) = content.next().await {

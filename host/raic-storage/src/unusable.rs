@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use crate::{
     Backend, Container, Found, FoundShare, Moment, MutableShare, MutableStore, MutableWrite,
     RangeSet, Recovered, Result, ShareId, ShareNum, ShareStore, ShareStream, ShareUpload,
-    ShareWriter, Span, StorageError, StorageIndex, Stored, backend::mutable_store,
+    ShareWriter, Span, StorageError, StorageIndex, Stored, StreamMemory, backend::mutable_store,
 };
 
 /// Shortest pause between two attempts to open a backend. An attempt begins only when the backend
@@ -162,10 +162,10 @@ fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
 #[deny(clippy::missing_trait_methods)]
 #[async_trait]
 impl ShareStore for UnusableBackend {
-    async fn create(&self, id: ShareId) -> Result<Box<dyn ShareWriter>> {
+    async fn create(&self, id: ShareId, memory: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>> {
         // A share that is stored a moment later is better than a share that is lacking.
         self.wait_for_opening().await;
-        self.opened().await?.create(id).await
+        self.opened().await?.create(id, memory).await
     }
 
     async fn upload(

@@ -14,6 +14,7 @@ use raic_cloud::{Cloud as _, FaultPlan, Faulty, Invented, MemoryCloud, ObjectKey
 use raic_storage::{
     AccountChange, AccountId, ChunkBudget, CloudBackend, DEFAULT_CHUNK_SIZE, Reconciled,
     RenewSecret, ServerSettings, ShareId, ShareNum, ShareStore as _, StorageError, StorageIndex,
+    StreamMemory,
 };
 use rig::{DAY, Rig, content, index, loaded, renew, upload};
 
@@ -402,10 +403,13 @@ async fn chunks_are_as_small_as_the_cloud_says_that_objects_must_be() {
         let cloud = Arc::new(Faulty::new(MemoryCloud::new("c"), 1, plan));
         let backend = CloudBackend::new(cloud.clone(), DEFAULT_CHUNK_SIZE, ChunkBudget::default());
         let mut writer = backend
-            .create(ShareId {
-                index: index(1),
-                share: ShareNum(0),
-            })
+            .create(
+                ShareId {
+                    index: index(1),
+                    share: ShareNum(0),
+                },
+                StreamMemory::of_one(),
+            )
             .await?;
         writer.write(content(2_600_000).into()).await?;
         writer.finish().await

@@ -1,8 +1,8 @@
 //! The one way by which versions of files come and go.
 //!
 //! A version is made beside those that its name has, with its extents. Then it becomes the current
-//! one, and what it replaces goes, if its bucket does not keep it. So the extents of a copy are never
-//! without a file that names them, even if the copy replaces what it was made from.
+//! one, and what it replaces goes, if its bucket does not keep it. So the extents of a copy are
+//! never without a file that names them, even if the copy replaces what it was made from.
 
 use raic_storage::{AccountId, LeaseDb, Moment, StorageIndex};
 use rusqlite::{OptionalExtension as _, Transaction, params};
