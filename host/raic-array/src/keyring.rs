@@ -1,7 +1,6 @@
 //! Keys. The recovery key opens the keyring, the keyring holds the array's keys, and these wrap the
 //! key of every stream.
 
-use data_encoding::BASE32_NOPAD;
 use raic_storage::StorageIndex;
 use ring::{
     aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
@@ -12,20 +11,16 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::{
-    ArrayError,
+    ArrayError, RecoveryKey,
     format::{KeyId, WRAPPED_KEY, WrappedKey},
 };
 
-const KEY: usize = 32;
+pub(crate) const KEY: usize = 32;
 const NONCE: usize = 12;
 const SEALED_MAGIC: &[u8; 8] = b"RAICKEY1";
 
 /// A key of 256 bits.
 pub type Key = Zeroizing<[u8; KEY]>;
-
-/// The recovery key: the one key that a person keeps. With it and the clouds, everything can be
-/// rebuilt.
-pub struct RecoveryKey(Key);
 
 /// What becomes of the identity secret when the array's key is rotated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,7 +77,7 @@ impl hkdf::KeyType for Length {
     }
 }
 
-fn random<const N: usize>() -> Result<[u8; N], ArrayError> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], ArrayError> {
     let mut bytes = [0; N];
     SystemRandom::new()
         .fill(&mut bytes)
@@ -113,57 +108,6 @@ pub(crate) fn aead(key: &[u8; KEY]) -> LessSafeKey {
 /// Makes a new random key for one stream.
 pub(crate) fn stream_key() -> Result<Key, ArrayError> {
     Ok(Zeroizing::new(random()?))
-}
-
-impl RecoveryKey {
-    /// Makes a new random recovery key.
-    ///
-    /// # Errors
-    /// Fails with [`ArrayError::Randomness`] if the system gives no random numbers.
-    pub fn generate() -> Result<Self, ArrayError> {
-        Ok(Self(Zeroizing::new(random()?)))
-    }
-
-    /// Writes the key as a person writes it down: groups of letters and digits. The last characters
-    /// are a check.
-    pub fn to_text(&self) -> Zeroizing<String> {
-        let check = blake3::hash(&*self.0);
-        let whole = Zeroizing::new([&self.0[..], &check.as_bytes()[..3]].concat());
-        let text = Zeroizing::new(BASE32_NOPAD.encode(&whole));
-        let groups: Vec<_> = text
-            .as_bytes()
-            .chunks(7)
-            .map(String::from_utf8_lossy)
-            .collect();
-        Zeroizing::new(groups.join("-"))
-    }
-
-    /// Reads a key that was written down. Case, spaces and dashes do not matter.
-    ///
-    /// # Errors
-    /// Fails with [`ArrayError::RecoveryKey`] if the text is not a recovery key, such as one with a
-    /// wrong letter.
-    pub fn from_text(text: &str) -> Result<Self, ArrayError> {
-        let text: Zeroizing<String> = Zeroizing::new(
-            text.chars()
-                .filter(|c| c.is_alphanumeric())
-                .collect::<String>()
-                .to_uppercase(),
-        );
-        let whole = Zeroizing::new(
-            BASE32_NOPAD
-                .decode(text.as_bytes())
-                .map_err(|_| ArrayError::RecoveryKey)?,
-        );
-        let key: [u8; KEY] = whole
-            .get(..KEY)
-            .and_then(|k| k.try_into().ok())
-            .ok_or(ArrayError::RecoveryKey)?;
-        if whole[KEY..] != blake3::hash(&key).as_bytes()[..3] {
-            return Err(ArrayError::RecoveryKey);
-        }
-        Ok(Self(Zeroizing::new(key)))
-    }
 }
 
 impl Keyring {
@@ -249,7 +193,7 @@ impl Keyring {
     pub fn seal(&self, recovery: &RecoveryKey) -> Result<Vec<u8>, ArrayError> {
         let nonce: [u8; NONCE] = random()?;
         let mut text = serde_json::to_vec(self).map_err(|_| ArrayError::Keyring)?;
-        let key = derive(&recovery.0, SEALED_MAGIC, "RAIC keyring v1");
+        let key = derive(recovery.key(), SEALED_MAGIC, "RAIC keyring v1");
         key.seal_in_place_append_tag(
             Nonce::assume_unique_for_key(nonce),
             Aad::from(SEALED_MAGIC),
@@ -270,7 +214,7 @@ impl Keyring {
         let (nonce, text) = rest.split_at_checked(NONCE).ok_or(ArrayError::Keyring)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).map_err(|_| ArrayError::Keyring)?;
         let mut text = Zeroizing::new(text.to_vec());
-        let key = derive(&recovery.0, SEALED_MAGIC, "RAIC keyring v1");
+        let key = derive(recovery.key(), SEALED_MAGIC, "RAIC keyring v1");
         let text = key
             .open_in_place(nonce, Aad::from(SEALED_MAGIC), &mut text)
             .map_err(|_| ArrayError::Keyring)?;
@@ -379,25 +323,6 @@ fn wrapping_key(generation: &Generation, index: StorageIndex) -> LessSafeKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_recovery_key_survives_being_written_down() {
-        let key = RecoveryKey::generate().unwrap();
-        let text = key.to_text();
-        assert_eq!(
-            *RecoveryKey::from_text(&text.to_lowercase().replace('-', " "))
-                .unwrap()
-                .0,
-            *key.0
-        );
-        let slip = text.replacen(
-            text.chars().next().unwrap(),
-            if text.starts_with('A') { "B" } else { "A" },
-            1,
-        );
-        assert!(RecoveryKey::from_text(&slip).is_err());
-        assert!(RecoveryKey::from_text("").is_err());
-    }
 
     #[test]
     fn only_the_recovery_key_opens_the_keyring() {

@@ -2,7 +2,7 @@
 //! known as late soon.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -18,6 +18,14 @@ const HALF_LIFE: Duration = Duration::from_secs(60);
 /// What is expected of a cloud that gave large blocks only, or small ones only, as a part of the
 /// other.
 const OTHER_SIZE: f64 = 0.5;
+/// Reads of a cloud that are remembered by how much longer they took than expected.
+const REMEMBERED: usize = 64;
+/// The fewest of them that tell what is usual.
+const TELLING: usize = 20;
+/// How many times the expected a read may take while too few are remembered.
+const UNTOLD: f64 = 4.0;
+/// The part of the reads that come in time.
+const IN_TIME: f64 = 0.95;
 
 /// A moving average, in seconds.
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +43,14 @@ impl Average {
 }
 
 /// Moving averages of one cloud.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Averages {
     /// Of a small read.
     small: Option<Average>,
     /// Of [`UNIT`] of a large one.
     large: Option<Average>,
+    /// What the last reads took, as a multiple of what was expected.
+    ratios: VecDeque<f64>,
 }
 
 impl Averages {
@@ -55,6 +65,28 @@ impl Averages {
             seconds: average.map_or(took, |known| change(known.now(), took)),
             at: Instant::now(),
         });
+    }
+
+    /// Remembers what a read took beside what was expected of it.
+    fn remember(&mut self, bytes: u64, took: Duration) {
+        let expected = self.expected(bytes).filter(|expected| *expected > 0.0);
+        if let Some(expected) = expected {
+            if self.ratios.len() == REMEMBERED {
+                self.ratios.pop_front();
+            }
+            self.ratios.push_back(took.as_secs_f64() / expected);
+        }
+    }
+
+    /// How many times the expected nearly all of the last reads took at most.
+    fn usual_ratio(&self) -> f64 {
+        if self.ratios.len() < TELLING {
+            return UNTOLD;
+        }
+        let mut ratios: Vec<f64> = self.ratios.iter().copied().collect();
+        ratios.sort_by(f64::total_cmp);
+        let at = (ratios.len() as f64 * IN_TIME) as usize;
+        ratios.get(at).copied().unwrap_or(UNTOLD)
     }
 
     /// What a read of `bytes` takes, in seconds; `None` if nothing is known.
@@ -74,20 +106,28 @@ impl Averages {
 pub(crate) struct Paces(Mutex<HashMap<String, Averages>>);
 
 impl Paces {
-    fn change(&self, cloud: &str, bytes: u64, took: Duration, change: impl Fn(f64, f64) -> f64) {
-        let mut clouds = self.0.lock();
-        let averages = clouds.entry(cloud.to_owned()).or_default();
-        averages.change(bytes, took, change);
-    }
-
     /// Records that a cloud gave `bytes` within `took`.
     pub(crate) fn gave(&self, cloud: &str, bytes: u64, took: Duration) {
-        self.change(cloud, bytes, took, |known, now| known * 0.75 + now * 0.25);
+        let mut clouds = self.0.lock();
+        let averages = clouds.entry(cloud.to_owned()).or_default();
+        averages.remember(bytes, took);
+        averages.change(bytes, took, |known, now| known * 0.75 + now * 0.25);
     }
 
     /// Records that a cloud has not given `bytes` within `waited`.
     pub(crate) fn is_late(&self, cloud: &str, bytes: u64, waited: Duration) {
-        self.change(cloud, bytes, waited, f64::max);
+        let mut clouds = self.0.lock();
+        let averages = clouds.entry(cloud.to_owned()).or_default();
+        averages.change(bytes, waited, f64::max);
+    }
+
+    /// The time after which a read of `bytes` from a cloud is late: 95 of 100 of its reads took less;
+    /// `None` if nothing is known.
+    pub(crate) fn late_after(&self, cloud: &str, bytes: u64) -> Option<Duration> {
+        let clouds = self.0.lock();
+        let averages = clouds.get(cloud)?;
+        let seconds = averages.expected(bytes)? * averages.usual_ratio();
+        Duration::try_from_secs_f64(seconds).ok()
     }
 
     /// What a read of `bytes` from a cloud takes; `None` if nothing is known.
@@ -131,9 +171,33 @@ mod tests {
         assert!(paces.step("a", 1 << 20) < paces.step("b", 1 << 20));
         paces.gave("a", 100, ms(2));
         near("a", 100, 2);
+        assert_eq!(paces.late_after("nobody", 1), None);
         paces.is_late("a", 4 << 20, ms(4_000));
         near("a", 4 << 20, 4_000);
         paces.is_late("a", 4 << 20, ms(400));
         near("a", 4 << 20, 4_000);
+    }
+
+    #[test]
+    fn a_read_is_late_when_nearly_all_others_took_less() {
+        let paces = Paces::default();
+        let ms = Duration::from_millis;
+        let late = || paces.late_after("a", 1 << 20).unwrap().as_millis();
+        paces.gave("a", 1 << 20, ms(100));
+        assert!(
+            (395..=400).contains(&late()),
+            "not much is known: {}",
+            late()
+        );
+        // One read in ten takes twice as long. The average moves with it.
+        for _ in 0..40 {
+            (0..9).for_each(|_| paces.gave("a", 1 << 20, ms(100)));
+            paces.gave("a", 1 << 20, ms(200));
+        }
+        (0..5).for_each(|_| paces.gave("a", 1 << 20, ms(100)));
+        assert!((150..300).contains(&late()), "{}", late());
+        // A steady cloud is late soon.
+        (0..100).for_each(|_| paces.gave("a", 1 << 20, ms(100)));
+        assert!((95..115).contains(&late()), "{}", late());
     }
 }

@@ -56,9 +56,6 @@ const SLOWEST: u64 = 64 << 10;
 const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 /// Longest hedging delay, however slow they were.
 const MOST_PATIENCE: Duration = Duration::from_secs(5);
-/// Hedging delay as a multiple of the time that the slowest of the k fastest clouds is expected to
-/// take.
-const TIMES_EXPECTED: u32 = 4;
 /// A cloud that is late by this is asked after the others for a while.
 const VERY_LATE: Duration = Duration::from_secs(2);
 
@@ -531,16 +528,16 @@ impl StreamReader {
         extent.map_or(0, |extent| extent.end - extent.start)
     }
 
-    /// Returns the hedging delay: after it, another cloud is asked too. It follows the pace of the
-    /// k fastest clouds.
+    /// Returns the hedging delay: after it, another cloud is asked too. It is the time within which
+    /// the slowest of the k fastest clouds has given nearly all of its blocks.
     fn patience(&self, segments: &Range<u64>) -> Duration {
         let (paces, bytes) = (&self.inner.health.paces, self.bytes_of(segments));
         let clouds = self.sources.iter().map(|source| source.reader.cloud());
-        let expected = clouds.filter_map(|cloud| paces.expected(cloud, bytes));
-        let mut expected: Vec<Duration> = expected.collect();
-        expected.sort_unstable();
+        let late = clouds.filter_map(|cloud| paces.late_after(cloud, bytes));
+        let mut late: Vec<Duration> = late.collect();
+        late.sort_unstable();
         let k = usize::from(self.stream.layout.geometry.k);
-        let slowest = expected.get(k - 1).map(|time| *time * TIMES_EXPECTED);
+        let slowest = late.get(k - 1).copied();
         slowest.map_or(FIRST_PATIENCE, |slowest| {
             slowest.clamp(LEAST_PATIENCE, MOST_PATIENCE)
         })
@@ -569,7 +566,8 @@ impl StreamReader {
 
     /// Returns the numbers of the sources in the order in which they are tried. Shares that are not
     /// lost come first, among them those with the fewest faults, then those whose cloud did not
-    /// fail lately, and then those of the fastest clouds. Data comes before parity, because data
+    /// fail lately, then those of the fastest clouds, and among clouds about as fast those of the
+    /// cheapest. Data comes before parity, because data
     /// needs no decoding.
     fn by_preference(&self, segments: &Range<u64>) -> Vec<usize> {
         let (health, bytes) = (&self.inner.health, self.bytes_of(segments));
@@ -582,6 +580,7 @@ impl StreamReader {
                 faults,
                 health.failed_lately(source.reader.cloud()),
                 health.paces.step(source.reader.cloud(), bytes),
+                source.reader.server().cost(),
                 source.reader.share(),
             )
         });

@@ -10,9 +10,9 @@ mod rig;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use futures::stream;
+use futures::{TryStreamExt as _, stream};
 use raic_array::{
-    Array, ArrayError, FileInfo, Identity, PutOptions, RecoveryKey, Versioning,
+    Array, ArrayError, FileInfo, Identity, PutOptions, RecoveryKey, Transfer, Versioning,
     format::{Header, Trailer, root},
 };
 use raic_cloud::{Cloud as _, ErrorKind, FaultPlan, ObjectKey, WriteMode, collect_body};
@@ -558,4 +558,30 @@ async fn a_draining_cloud_holds_what_it_has_and_gets_nothing_new() {
     assert!(held() > 0);
     let unknown = array.leasedb().begin_draining("nobody").await;
     assert!(unknown.is_err());
+}
+
+#[tokio::test]
+async fn of_clouds_about_as_fast_the_cheapest_are_read() {
+    let mut rig = Rig::new(4);
+    rig.costs = vec![0.09, 0.0, 0.02, 0.01];
+    let array = rig.open().await;
+    for number in 0..6 {
+        let name = named(&format!("file {number}"));
+        put(&array, &name.name, content(5_000)).await.unwrap();
+        let transfer = Transfer::default();
+        let (_, _, read) = array.get(&name, None, transfer.clone()).await.unwrap();
+        read.try_collect::<Vec<_>>().await.unwrap();
+        let clouds = transfer.clouds();
+        assert_eq!(clouds.keys().collect::<Vec<_>>(), ["c1", "c3"]);
+    }
+    // A cheap cloud that is down is no use.
+    rig.clouds[1].set(down());
+    let transfer = Transfer::default();
+    let name = named("file 0");
+    let (_, _, read) = array.get(&name, None, transfer.clone()).await.unwrap();
+    assert_eq!(
+        read.try_collect::<Vec<_>>().await.unwrap().concat(),
+        content(5_000)
+    );
+    assert!(transfer.clouds().contains_key("c2"));
 }

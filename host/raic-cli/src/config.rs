@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use raic_array::{
     ArrayConfig, ArrayError, Class, Classes, Geometry, STANDARD_CLASS, format::MAX_SEGMENT,
 };
-use raic_storage::{ChunkBudget, Expiry, GracePeriods, Moment, Weight};
+use raic_storage::{ChunkBudget, Cost, Expiry, GracePeriods, Moment, Weight};
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
@@ -100,6 +100,7 @@ path = "clouds/1"             # below the home, unless it begins with /
 # read_only = true            # the daemon writes and deletes nothing there
 # domain = "this-disk"        # clouds of one domain fail together; unset: each cloud by itself
 # weight = 100                # how much it is preferred if there are more clouds than shares
+# cost = 0.0                  # of reading a GB, in any unit: of clouds about as fast, cheap ones are read
 
 [clouds.local-2]
 backend = "disk"
@@ -343,6 +344,12 @@ pub(crate) fn parse_size(text: &str) -> Option<ByteSize> {
     (size.as_u64() <= MOST_BYTES).then_some(size)
 }
 
+fn cost<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Cost, D::Error> {
+    let units = f64::deserialize(from)?;
+    let wrong = || serde::de::Error::custom("cost must be a number from 0 to 1000000");
+    Cost::per_gigabyte(units).ok_or_else(wrong)
+}
+
 /// Reads a size: a number of bytes, or a text such as `256 MiB`.
 fn size<'de, D: serde::Deserializer<'de>>(value: D) -> Result<ByteSize, D::Error> {
     #[derive(Deserialize)]
@@ -455,6 +462,8 @@ pub(crate) enum CloudSection {
         read_only: bool,
         domain: Option<String>,
         weight: Option<NonZeroU16>,
+        #[serde(default, deserialize_with = "cost")]
+        cost: Cost,
     },
     /// The daemon's memory: everything is gone when it ends. For tests.
     Memory {
@@ -489,6 +498,9 @@ pub(crate) enum CloudSection {
         domain: Option<String>,
         /// How many shares the cloud gets beside the others.
         weight: Option<NonZeroU16>,
+        /// What it costs to read 10^9 bytes.
+        #[serde(default, deserialize_with = "cost")]
+        cost: Cost,
     },
 }
 
@@ -762,6 +774,14 @@ impl CloudSection {
                 weight.and_then(|weight| Weight::new(weight.get()))
             }
             Self::Memory { .. } | Self::Null { .. } => None,
+        }
+    }
+
+    /// What it costs to read from the cloud.
+    pub(crate) fn cost(&self) -> Cost {
+        match self {
+            Self::Disk { cost, .. } | Self::Cloud { cost, .. } => *cost,
+            Self::Memory { .. } | Self::Null { .. } => Cost::default(),
         }
     }
 

@@ -54,6 +54,12 @@ pub(crate) enum KeyCommand {
         #[arg(value_name = "FILE")]
         to: PathBuf,
     },
+    /// Writes a recovery key as 24 words, to copy it by hand; they are the key wherever it is asked
+    /// for
+    Words {
+        #[command(flatten)]
+        recovery: Recovery,
+    },
     /// Checks whether a recovery key opens the keyring of this home
     Check {
         #[command(flatten)]
@@ -112,6 +118,7 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
     let (KeyCommand::Rotate { recovery, .. }
     | KeyCommand::Change { recovery, .. }
     | KeyCommand::Export { recovery, .. }
+    | KeyCommand::Words { recovery }
     | KeyCommand::Check { recovery }) = &command;
     let recovery = recovery.read()?;
     let sealed = read(&home.sealed_keyring())?;
@@ -129,6 +136,14 @@ pub(crate) async fn run(home: &Home, json: bool, command: KeyCommand) -> Outcome
     let (recovery, rotated) = match command {
         KeyCommand::Check { .. } if json => {
             return print_json(&json!({"opens": true, "generation": keyring.generation()}));
+        }
+        KeyCommand::Words { .. } => {
+            let words = recovery.to_words();
+            if json {
+                return print_json(&json!({"words": *words}));
+            }
+            say!("{}", *words);
+            return Ok(());
         }
         KeyCommand::Check { .. } => {
             say!("It is the recovery key of this home.");

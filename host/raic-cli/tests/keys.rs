@@ -69,6 +69,19 @@ fn only_the_recovery_key_rotates_and_changes_keys() {
     rig.raic_with(&["key", "check", "--recovery-key", "-"], &text)
         .ok();
 
+    // The words are the key, too.
+    let words = rig
+        .raic_with(&["key", "words", "--recovery-key", "-"], &text)
+        .ok();
+    assert_eq!(words.text.split_whitespace().count(), 24);
+    rig.raic_with(&["key", "check", "--recovery-key", "-"], &words.out)
+        .ok();
+    let slip = words
+        .text
+        .replacen(words.text.split(' ').next().unwrap(), "nobody", 1);
+    rig.raic_with(&["key", "check", "--recovery-key", "-"], slip.as_bytes())
+        .fails(4, &["not a recovery key"]);
+
     // Without a daemon, a change waits for its start.
     let new = rig.path("new-key").display().to_string();
     let old = first.display().to_string();

@@ -106,7 +106,7 @@ pub use owner::{IssuedRuns, Owner, Ownership};
 pub use range_set::RangeSet;
 pub use read_test_write::{MAX_MUTABLE, MAX_VECTOR, ReadTestWritten, TestWrite};
 pub use reconcile::Reconciled;
-pub use server::{Condition, Hold, Holds, ServerSettings, StorageServer, Weight};
+pub use server::{Condition, Cost, Hold, Holds, ServerSettings, StorageServer, Weight};
 pub use share_header::ShareHeader;
 pub use spool::Spool;
 pub use stream_memory::{LEAST_CHUNK, StreamMemory};

@@ -41,6 +41,21 @@ impl Default for Weight {
     }
 }
 
+/// What it costs to read 10^9 bytes from a cloud, in millionths of any unit: only differences count.
+/// 0 is the default.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Cost(u64);
+
+impl Cost {
+    /// Makes the cost of reading 10^9 bytes; `None` if it is no number from 0 to a million.
+    pub fn per_gigabyte(units: f64) -> Option<Self> {
+        const MOST: f64 = 1e6;
+        (0.0..=MOST)
+            .contains(&units)
+            .then(|| Self((units * 1e6).round() as u64))
+    }
+}
+
 /// The settings of a storage server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
@@ -48,6 +63,8 @@ pub struct ServerSettings {
     pub domain: Option<String>,
     /// How many shares the cloud gets beside the others.
     pub weight: Weight,
+    /// What it costs to read from the cloud.
+    pub cost: Cost,
     /// Whether nothing may be written to or deleted from the cloud.
     pub is_read_only: bool,
     /// The rule by which accounts' leases end by themselves.
@@ -61,6 +78,7 @@ impl Default for ServerSettings {
         Self {
             domain: None,
             weight: Weight::default(),
+            cost: Cost::default(),
             is_read_only: false,
             expiry: Expiry::Never,
             deletions_per_second: 100,
@@ -217,6 +235,11 @@ impl StorageServer {
     /// How many shares the cloud gets beside the others.
     pub fn weight(&self) -> Weight {
         self.settings.weight
+    }
+
+    /// What it costs to read from the cloud.
+    pub fn cost(&self) -> Cost {
+        self.settings.cost
     }
 
     /// The rule by which accounts' leases end by themselves.

@@ -12,7 +12,7 @@ use raic_array::{
 };
 use raic_cloud::{Breaker, FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
-    ChunkBudget, Clock, CloudBackend, Database, GracePeriods, Holds, LeaseDb, Owner,
+    ChunkBudget, Clock, CloudBackend, Cost, Database, GracePeriods, Holds, LeaseDb, Owner,
     ServerSettings, StorageServer, Supervisor,
 };
 
@@ -22,6 +22,8 @@ pub(crate) struct Rig {
     pub(crate) sealed: Bytes,
     pub(crate) patience: Duration,
     pub(crate) domains: Vec<&'static str>,
+    /// What it costs to read from the first clouds; nothing from the others.
+    pub(crate) costs: Vec<f64>,
     /// Shares of each file; `None` is one for each cloud.
     pub(crate) shares: Option<u8>,
     /// Classes beside the default, with their k and n.
@@ -62,6 +64,7 @@ impl Rig {
             sealed,
             patience,
             domains: Vec::new(),
+            costs: Vec::new(),
             shares: None,
             classes: BTreeMap::new(),
             extent_size: MAX_STREAM,
@@ -90,6 +93,7 @@ impl Rig {
             let domain = self.domains.get(i).map(ToString::to_string);
             let settings = ServerSettings {
                 domain,
+                cost: Cost::per_gigabyte(self.costs.get(i).copied().unwrap_or(0.0)).unwrap(),
                 ..ServerSettings::default()
             };
             let server = StorageServer::open(

@@ -427,6 +427,7 @@ impl Wiring {
         let settings = ServerSettings {
             domain: section.domain().cloned(),
             weight: section.weight().unwrap_or_default(),
+            cost: section.cost(),
             is_read_only: section.is_read_only(),
             expiry: storage.expiry().map_err(Failed::configuration)?,
             deletions_per_second: storage.deletions_per_second,
