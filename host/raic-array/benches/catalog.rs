@@ -1,5 +1,5 @@
-//! `cargo xtask bench catalog`: measures copies, look-ups and lists by the number of files, and the
-//! size of the database. One run measures all sizes, in rounds that take turns.
+//! `cargo xtask bench catalog`: measures copies, puts, look-ups and lists by the number of files, and
+//! the size of the database. One run measures all sizes, in rounds that take turns.
 
 #![allow(
     clippy::unwrap_used,
@@ -27,6 +27,8 @@ use raic_storage::{
 const ROUNDS: usize = 5;
 const LOOK_UPS: u64 = 500;
 const AT_ONCE: usize = 64;
+/// Files that are put in each round, of 4 KiB each.
+const PUTS: u64 = 1_000;
 
 /// An array with so many files.
 struct Sized {
@@ -35,6 +37,8 @@ struct Sized {
     home: tempfile::TempDir,
     /// Copies a second while the files were made.
     copies: f64,
+    /// Puts a second, into clouds that answer at once.
+    puts: Vec<f64>,
     look_up: Vec<f64>,
     /// Pages: of all files, of a folder, of all folders, and of a folder whose sisters are large.
     pages: [Vec<f64>; 4],
@@ -122,6 +126,7 @@ impl Sized {
             array,
             home,
             copies,
+            puts: Vec::new(),
             look_up: Vec::new(),
             pages: Default::default(),
         }
@@ -143,7 +148,27 @@ impl Sized {
         took
     }
 
+    async fn put_some(&mut self) {
+        let round = self.puts.len();
+        let began = Instant::now();
+        let puts = stream::iter(0..PUTS).map(|number| {
+            let array = &self.array;
+            async move {
+                let content = stream::iter([Ok::<_, String>(Bytes::from_static(&[7; 4096]))]);
+                let options = PutOptions {
+                    size: Some(4096),
+                    ..PutOptions::default()
+                };
+                let name = bucket(format!("put/{round}/{number:07}"));
+                array.put(&name, content, options).await.unwrap();
+            }
+        });
+        puts.buffer_unordered(AT_ONCE).collect::<()>().await;
+        self.puts.push(PUTS as f64 / began.elapsed().as_secs_f64());
+    }
+
     async fn round(&mut self) {
+        self.put_some().await;
         let began = Instant::now();
         for i in 0..LOOK_UPS {
             // Spread over all files.
@@ -188,8 +213,16 @@ async fn run(most: u64) {
         }
     }
     println!(
-        "{:>9} {:>9} {:>10} {:>11} {:>11} {:>11} {:>11} {:>10}",
-        "files", "copies/s", "stat us", "page ms", "folder ms", "folders ms", "top ms", "MiB"
+        "{:>9} {:>9} {:>8} {:>10} {:>11} {:>11} {:>11} {:>11} {:>10}",
+        "files",
+        "copies/s",
+        "puts/s",
+        "stat us",
+        "page ms",
+        "folder ms",
+        "folders ms",
+        "top ms",
+        "MiB"
     );
     for sized in &all {
         let size = std::fs::metadata(sized.home.path().join("raic.db"))
@@ -197,9 +230,10 @@ async fn run(most: u64) {
             .len();
         let [page, folder, folders, top] = [0, 1, 2, 3].map(|i| median(&sized.pages[i]));
         println!(
-            "{:>9} {:>9.0} {:>10.1} {page:>11.2} {folder:>11.2} {folders:>11.2} {top:>11.2} {:>10.1}",
+            "{:>9} {:>9.0} {:>8.0} {:>10.1} {page:>11.2} {folder:>11.2} {folders:>11.2} {top:>11.2} {:>10.1}",
             sized.files,
             sized.copies,
+            median(&sized.puts),
             median(&sized.look_up),
             size as f64 / f64::from(1 << 20)
         );
