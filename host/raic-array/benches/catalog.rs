@@ -1,5 +1,5 @@
-//! `cargo xtask bench catalog`: measures copies, puts, look-ups and lists by the number of files, and
-//! the size of the database. One run measures all sizes, in rounds that take turns.
+//! `cargo xtask bench catalog`: measures copies, puts, look-ups and lists by the number of files,
+//! and the size of the database. One run measures all sizes, in rounds that take turns.
 
 #![allow(
     clippy::unwrap_used,

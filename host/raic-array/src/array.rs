@@ -86,6 +86,8 @@ pub(crate) struct Inner {
     holds: Holds,
     pub(crate) budget: ChunkBudget,
     pub(crate) read_budget: ChunkBudget,
+    /// Memory for small uploads, if others take all of `budget`: an eighth of it.
+    pub(crate) small_budget: ChunkBudget,
     /// The turn to probe clouds before an upload.
     pub(crate) probing: Semaphore,
 }
@@ -215,6 +217,7 @@ impl Array {
             servers: config.servers,
             health,
             holds: config.holds,
+            small_budget: ChunkBudget::new(config.budget.all() / 8),
             budget: config.budget,
             read_budget: config.read_budget,
             probing: Semaphore::new(1),
@@ -444,7 +447,11 @@ impl Array {
     /// # Errors
     /// Fails with [`ArrayError::Database`] if the database cannot be read.
     pub async fn buckets(&self) -> Result<Vec<BucketInfo>> {
-        self.inner.catalog.buckets().await
+        let mut buckets = self.inner.catalog.buckets().await?;
+        for bucket in &mut buckets {
+            bucket.lacks_class = self.inner.classes.find(bucket.class.as_deref()).is_err();
+        }
+        Ok(buckets)
     }
 
     /// Removes a file. Collection deletes its shares afterwards, as soon as their clouds answer. In

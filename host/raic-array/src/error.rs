@@ -80,8 +80,9 @@ pub enum ArrayError {
     },
     /// Too few clouds took a share.
     #[error(
-        "not stored: {stored} of {n} clouds took a share, and {needed} must, so that the file \
-         survives the loss of further clouds (`survive` in config.toml); {}",
+        "not stored: {stored} of {n} clouds took a share, and {}, so that the file survives the loss \
+         of further clouds (`survive` in config.toml); {}",
+        needs(*stored, *needed),
         list(faults)
     )]
     TooFewClouds {
@@ -167,7 +168,7 @@ pub enum ArrayError {
         needed: usize,
     },
     /// The text is not a recovery key.
-    #[error("this is not a recovery key: a letter is wrong or missing")]
+    #[error("this is not a recovery key: a letter or a word is wrong or missing")]
     RecoveryKey,
     /// The system gave no random numbers.
     #[error("the system gives no random numbers")]
@@ -238,6 +239,14 @@ pub struct Fault {
     pub cloud: String,
     /// The fault, as a sentence that names the cloud if one is known.
     pub text: String,
+}
+
+/// Says what the clouds that took a share lack.
+fn needs(stored: usize, needed: usize) -> String {
+    match stored >= needed {
+        true => "clouds of more failure domains (`domain` in config.toml) must".to_owned(),
+        false => format!("{needed} must"),
+    }
 }
 
 fn list(faults: &[Fault]) -> String {

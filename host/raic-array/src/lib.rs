@@ -113,5 +113,6 @@ pub use health::{LastFailure, Work};
 pub use keyring::{Identity, Key, Keyring};
 pub use keyring_copies::keep_keyring_copies;
 pub use read::Content;
+pub use reader::READER_PATIENCE;
 pub use recovery_key::RecoveryKey;
 pub use transfer::Transfer;

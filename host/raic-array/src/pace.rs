@@ -121,8 +121,15 @@ impl Paces {
         averages.change(bytes, waited, f64::max);
     }
 
-    /// The time after which a read of `bytes` from a cloud is late: 95 of 100 of its reads took less;
-    /// `None` if nothing is known.
+    /// Remembers that a read took longer than `waited`, before its outcome is known.
+    pub(crate) fn took_longer(&self, cloud: &str, bytes: u64, waited: Duration) {
+        let mut clouds = self.0.lock();
+        let averages = clouds.entry(cloud.to_owned()).or_default();
+        averages.remember(bytes, waited);
+    }
+
+    /// The time after which a read of `bytes` from a cloud is late: 95 of 100 of its reads took
+    /// less; `None` if nothing is known.
     pub(crate) fn late_after(&self, cloud: &str, bytes: u64) -> Option<Duration> {
         let clouds = self.0.lock();
         let averages = clouds.get(cloud)?;

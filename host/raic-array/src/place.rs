@@ -30,6 +30,8 @@ pub(crate) struct Site {
     /// Bytes that can still be stored there, if that is known and limited.
     pub(crate) free: Option<u64>,
     pub(crate) is_up: bool,
+    /// Whether it takes no new shares, whatever happens: it is draining or read-only.
+    pub(crate) is_closed: bool,
 }
 
 impl Site {
@@ -41,7 +43,15 @@ impl Site {
             weight: Weight::default(),
             free: None,
             is_up: true,
+            is_closed: false,
         }
+    }
+}
+
+impl Site {
+    /// Whether shares go there.
+    pub(crate) fn takes(&self) -> bool {
+        self.is_up && !self.is_closed
     }
 }
 
@@ -149,8 +159,9 @@ impl Rule {
 
     /// Chooses where the shares of a stream go. Returns the home of each share, and the spots that
     /// are written: homes that are up, and second shares if the rule needs them. If it cannot be
-    /// met all the same, every home is tried. There must be a site. With fewer sites than shares,
-    /// the shares that have no site of their own count as those of a cloud that is down.
+    /// met all the same, every home is tried that is not closed. There must be a site. With fewer
+    /// sites than shares, the shares that have no site of their own count as those of a cloud that
+    /// is down.
     pub(crate) fn plan(&self, index: StorageIndex, sites: &[Site]) -> (Vec<usize>, Vec<Spot>) {
         let homes = homes(index, sites, self.geometry.n);
         let all: Vec<Spot> = (0..self.geometry.n)
@@ -160,12 +171,17 @@ impl Rule {
         let has_its_own = |share: ShareNum| usize::from(share.0) < sites.len();
         let (mut spots, away): (Vec<Spot>, Vec<Spot>) = all
             .iter()
-            .partition(|(share, site)| sites[*site].is_up && has_its_own(*share));
-        let up: Vec<usize> = (0..sites.len()).filter(|site| sites[*site].is_up).collect();
+            .partition(|(share, site)| sites[*site].takes() && has_its_own(*share));
+        let up: Vec<usize> = (0..sites.len())
+            .filter(|site| sites[*site].takes())
+            .collect();
         let missing = away.iter().map(|(share, _)| *share);
         match self.add_seconds(sites, &mut spots, missing, &up) {
             true => (homes, spots),
-            false => (homes, all),
+            false => {
+                let open = all.into_iter().filter(|(_, site)| !sites[*site].is_closed);
+                (homes, open.collect())
+            }
         }
     }
 }
@@ -229,14 +245,15 @@ fn homes(index: StorageIndex, sites: &[Site], n: u8) -> Vec<usize> {
     let mut order: Vec<(usize, f64)> = scores.enumerate().collect();
     order.sort_by(|(_, a), (_, b)| a.total_cmp(b));
     let mut taken: BTreeMap<&str, usize> = BTreeMap::new();
-    let mut ranked: Vec<(bool, usize, usize)> = Vec::new();
+    let mut ranked: Vec<((bool, bool), usize, usize)> = Vec::new();
     for (site, _) in order {
         let times = taken.entry(&sites[site].domain).or_default();
-        ranked.push((!sites[site].is_up, *times, site));
+        let rank = (sites[site].is_closed, !sites[site].is_up);
+        ranked.push((rank, *times, site));
         *times += 1;
     }
     // Stable: within equals, the order of the hashes stays.
-    ranked.sort_by_key(|(is_down, times, _)| (*is_down, *times));
+    ranked.sort_by_key(|(rank, times, _)| (*rank, *times));
     let ranked: Vec<usize> = ranked.into_iter().map(|(_, _, site)| site).collect();
     ranked.into_iter().cycle().take(n.into()).collect()
 }

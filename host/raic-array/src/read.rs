@@ -56,6 +56,9 @@ const SLOWEST: u64 = 64 << 10;
 const LEAST_PATIENCE: Duration = Duration::from_millis(200);
 /// Longest hedging delay, however slow they were.
 const MOST_PATIENCE: Duration = Duration::from_secs(5);
+/// The longest hedging delay, as a multiple of the time that the slowest of the k fastest clouds is
+/// expected to take: a cloud that is asked is at most so much slower.
+const TIMES_EXPECTED: u32 = 4;
 /// A cloud that is late by this is asked after the others for a while.
 const VERY_LATE: Duration = Duration::from_secs(2);
 
@@ -65,6 +68,22 @@ struct Source {
     /// Whether the share counts as lost. It is asked last then.
     is_lost: bool,
     faults: Mutex<Vec<String>>,
+}
+
+/// A source that has not answered.
+struct Asked {
+    at: Instant,
+    /// Whether it counts as late already.
+    is_late: bool,
+}
+
+impl Asked {
+    fn now() -> Self {
+        Self {
+            at: Instant::now(),
+            is_late: false,
+        }
+    }
 }
 
 /// How blocks are known to be right.
@@ -404,15 +423,15 @@ impl StreamReader {
             while fewest + fetching.len() < k
                 && let Some(source) = untried.next()
             {
-                waiting.insert(source, Instant::now());
+                waiting.insert(source, Asked::now());
                 fetching.push(self.fetch(source, segments.clone(), check));
             }
-            let patience = self.patience(&segments);
+            let patience = self.patience(&waiting, &segments);
             let fetched = match tokio::time::timeout(patience, fetching.next()).await {
                 Ok(fetched) => fetched,
                 Err(_) => {
                     // Late blocks are still welcome, and another cloud is asked beside them.
-                    self.are_late(&waiting, &segments);
+                    self.are_late(&mut waiting, &segments);
                     let mut next = untried.next();
                     let mut came_meanwhile = None;
                     if next.is_none() {
@@ -428,7 +447,7 @@ impl StreamReader {
                         }
                     }
                     if let Some(source) = next {
-                        waiting.insert(source, Instant::now());
+                        waiting.insert(source, Asked::now());
                         fetching.push(self.fetch(source, segments.clone(), check));
                     }
                     let now = self.transfer.bytes();
@@ -528,16 +547,21 @@ impl StreamReader {
         extent.map_or(0, |extent| extent.end - extent.start)
     }
 
-    /// Returns the hedging delay: after it, another cloud is asked too. It is the time within which
-    /// the slowest of the k fastest clouds has given nearly all of its blocks.
-    fn patience(&self, segments: &Range<u64>) -> Duration {
+    /// Returns the hedging delay: after it, another cloud is asked too. Nearly all blocks of the
+    /// clouds that were asked have come within it, and it follows the pace of the k fastest clouds.
+    fn patience(&self, waiting: &BTreeMap<usize, Asked>, segments: &Range<u64>) -> Duration {
         let (paces, bytes) = (&self.inner.health.paces, self.bytes_of(segments));
         let clouds = self.sources.iter().map(|source| source.reader.cloud());
-        let late = clouds.filter_map(|cloud| paces.late_after(cloud, bytes));
-        let mut late: Vec<Duration> = late.collect();
-        late.sort_unstable();
+        let expected = clouds.filter_map(|cloud| paces.expected(cloud, bytes));
+        let mut expected: Vec<Duration> = expected.collect();
+        expected.sort_unstable();
         let k = usize::from(self.stream.layout.geometry.k);
-        let slowest = late.get(k - 1).copied();
+        let most = expected.get(k - 1).map(|time| *time * TIMES_EXPECTED);
+        let asked = waiting
+            .keys()
+            .map(|source| self.sources[*source].reader.cloud());
+        let late = asked.filter_map(|cloud| paces.late_after(cloud, bytes));
+        let slowest = most.map(|most| late.max().map_or(most, |late| late.min(most)));
         slowest.map_or(FIRST_PATIENCE, |slowest| {
             slowest.clamp(LEAST_PATIENCE, MOST_PATIENCE)
         })
@@ -552,11 +576,15 @@ impl StreamReader {
     }
 
     /// Records that sources have not given the blocks of some segments yet.
-    fn are_late(&self, waiting: &BTreeMap<usize, Instant>, segments: &Range<u64>) {
+    fn are_late(&self, waiting: &mut BTreeMap<usize, Asked>, segments: &Range<u64>) {
         let (health, bytes) = (&self.inner.health, self.bytes_of(segments));
         for (source, asked) in waiting {
-            let waited = asked.elapsed();
+            let waited = asked.at.elapsed();
             let cloud = self.sources[*source].reader.cloud();
+            // If another comes first, this read is given up and was still as slow as this.
+            if !std::mem::replace(&mut asked.is_late, true) {
+                health.paces.took_longer(cloud, bytes, waited);
+            }
             health.paces.is_late(cloud, bytes, waited);
             if waited >= VERY_LATE {
                 health.is_late(cloud);

@@ -2,8 +2,8 @@
 //! stops.
 //!
 //! A reader that has taken nothing for [`IDLE`] loses what was read ahead for it: its memory is
-//! others'. When it goes on, reading begins anew where it stopped. After [`CUT`] it loses the
-//! stream.
+//! others'. When it goes on, reading begins anew where it stopped. After [`READER_PATIENCE`] it
+//! loses the stream.
 
 use std::{
     pin::Pin,
@@ -22,7 +22,7 @@ use crate::{ArrayError, Content, Result};
 /// A reader that takes nothing for so long loses what was read ahead.
 const IDLE: Duration = Duration::from_secs(5);
 /// A reader that takes nothing for so long loses its stream.
-const CUT: Duration = Duration::from_secs(60);
+pub const READER_PATIENCE: Duration = Duration::from_secs(60);
 /// A reader that waits for content is not idle, but none waits for so long: the read would have
 /// failed before.
 const FORGOTTEN: Duration = Duration::from_secs(600);
@@ -77,7 +77,7 @@ async fn watch(reading: Arc<Mutex<Reading>>) {
             let mut reading = reading.lock();
             let idle = reading.last.elapsed();
             let (to_idle, to_cut) = match reading.waits {
-                None => (IDLE, CUT),
+                None => (IDLE, READER_PATIENCE),
                 Some(_) => (FORGOTTEN, FORGOTTEN),
             };
             (
@@ -106,7 +106,7 @@ impl Stream for Reader {
         let content = match (&mut reading.content, &reading.open) {
             (Some(content), _) => content,
             (content, Some(open)) => content.insert(open(reading.taken)),
-            (None, None) => return Poll::Ready(Some(Err(ArrayError::ReaderIdle(CUT)))),
+            (None, None) => return Poll::Ready(Some(Err(ArrayError::ReaderIdle(READER_PATIENCE)))),
         };
         let polled = content.as_mut().poll_next(context);
         reading.waits = match polled {
@@ -160,7 +160,7 @@ mod tests {
         );
         assert_eq!(next(&mut reading).await, 2);
         assert_eq!(*opened.0.lock(), [0, 2]);
-        reading.reading.lock().last = Instant::now() - CUT;
+        reading.reading.lock().last = Instant::now() - READER_PATIENCE;
         tokio::time::sleep(LOOK * 2).await;
         assert_eq!(Arc::strong_count(&opened.1), 1, "the opener, too");
         let cut = reading.next().await.unwrap();
@@ -181,7 +181,7 @@ mod tests {
         let shared = reading.reading.clone();
         let next = tokio::spawn(async move { reading.next().await });
         tokio::time::sleep(LOOK).await;
-        shared.lock().last = Instant::now() - CUT;
+        shared.lock().last = Instant::now() - READER_PATIENCE;
         let piece = next.await.unwrap().unwrap().unwrap();
         assert_eq!(piece, "late");
     }

@@ -68,8 +68,13 @@ impl RecoveryKey {
     /// Fails with [`ArrayError::RecoveryKey`] if the text is not a recovery key, such as one with a
     /// wrong letter.
     pub fn from_text(text: &str) -> Result<Self, ArrayError> {
-        match text.split_whitespace().count() {
-            WORDS => Self::from_words(text),
+        let is_between = |c: char| c.is_whitespace() || c == '-';
+        let parts = text.split(is_between).filter(|part| !part.is_empty());
+        match parts.clone().count() {
+            WORDS => {
+                let words: Vec<&str> = parts.collect();
+                Self::from_words(&Zeroizing::new(words.join(" ")))
+            }
             _ => Self::from_groups(text),
         }
     }
@@ -123,7 +128,7 @@ mod tests {
             prop_assert_eq!(read(&text).unwrap(), *key.0);
             prop_assert_eq!(read(&text.to_lowercase().replace('-', " ")).unwrap(), *key.0);
             prop_assert_eq!(read(&words).unwrap(), *key.0);
-            let typed = format!(" {}\n", words.to_uppercase().replace(' ', "\n  "));
+            let typed = format!(" {}\n", words.to_uppercase().replacen(' ', "\n  ", 9).replace(' ', "-"));
             prop_assert_eq!(read(&typed).unwrap(), *key.0);
             // A slip is found: a wrong letter always, a wrong word unless its check fits.
             let first = if text.starts_with('A') { "B" } else { "A" };

@@ -93,8 +93,13 @@ impl Rebuild {
         }
         let (segments, mut at) = (self.layout.segments(), 0);
         let failed = Mutex::default();
+        let block = u64::from(self.layout.segment_size).div_ceil(self.layout.geometry.k.into());
+        let held = u64::from(self.layout.geometry.k) + targets.len() as u64;
+        // Without memory for more, one segment at a time.
+        let reserved = self.memory.beside((BATCH * block * held) as usize);
+        let batch = if reserved.is_some() { BATCH } else { 1 };
         while at < segments {
-            let end = segments.min(at + BATCH).min((at / GROUP + 1) * GROUP);
+            let end = segments.min(at + batch).min((at / GROUP + 1) * GROUP);
             let blocks = self.blocks(at..end, &failed).await?;
             let codec = self.codec.clone();
             let work = move || {

@@ -16,7 +16,7 @@ use raic_storage::{
     ChunkBudget, Reserved, ShareId, ShareWriter, StorageError, StorageIndex, StorageServer, Stored,
     StreamMemory,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
@@ -26,9 +26,9 @@ use crate::{
 
 /// Pieces that may always wait for one cloud. Each is one batch.
 pub(crate) const QUEUE: usize = 2;
-/// Bytes of a share by which a cloud may lag, if there is memory for them.
-const WINDOW: u64 = 16 << 20;
-/// Most pieces of a window, however small they are.
+/// KiB of a share by which a cloud may lag, if there is memory for them.
+const WINDOW: u32 = 16 << 10;
+/// Most pieces by which it may lag, however small they are.
 const MOST_PIECES: usize = 1024;
 /// The least time for which a stream waits for clouds without which the rule is met, and that lag
 /// by more than the window.
@@ -102,9 +102,16 @@ impl Sample {
 
 /// A piece of a share, for the task that writes it.
 enum Piece {
-    /// Bytes, with the memory that they take beyond the first few pieces.
-    Bytes(Bytes, Option<Reserved>),
+    Bytes(Bytes, Held),
     End,
+}
+
+/// What a piece holds until its cloud's writer has taken it.
+struct Held {
+    /// The memory that it takes beyond the first few pieces.
+    _reserved: Option<Reserved>,
+    /// Its part of the window.
+    _window: OwnedSemaphorePermit,
 }
 
 /// One share on its way to one cloud.
@@ -113,6 +120,8 @@ struct ShareUpload {
     cloud: String,
     /// Queue of pieces to the task that writes the share; `None` once the share failed.
     queue: Option<mpsc::Sender<Piece>>,
+    /// The KiB by which the cloud may still fall behind.
+    window: Arc<Semaphore>,
     /// The task that writes the share; `None` once it has ended or was given up.
     task: Option<AbortOnDropHandle<Result<Stored, WriteFault>>>,
 }
@@ -168,10 +177,10 @@ fn begin_share(
     server: Arc<StorageServer>,
     (id, site): (ShareId, usize),
     length: Option<u64>,
-    (transfer, takes_sample, window): (Transfer, bool, usize),
+    (transfer, takes_sample): (Transfer, bool),
     memory: Arc<StreamMemory>,
 ) -> ShareUpload {
-    let (queue, pieces) = mpsc::channel(window);
+    let (queue, pieces) = mpsc::channel(MOST_PIECES);
     let cloud = server.name().to_owned();
     let task = AbortOnDropHandle::new(tokio::spawn(async move {
         let sample = takes_sample.then(Sample::default);
@@ -182,6 +191,7 @@ fn begin_share(
         spot: (id.share, site),
         cloud,
         queue: Some(queue),
+        window: Arc::new(Semaphore::new(WINDOW as usize)),
         task: Some(task),
     }
 }
@@ -194,7 +204,7 @@ async fn write_share(
 ) -> Result<Stored, WriteFault> {
     while let Some(piece) = pieces.recv().await {
         match piece {
-            Piece::Bytes(bytes, _reserved) => {
+            Piece::Bytes(bytes, _held) => {
                 let length = bytes.len();
                 if let Some(sample) = &mut sample {
                     sample.take(&bytes);
@@ -238,8 +248,6 @@ pub(crate) struct SharesStored {
 
 /// What an upload does beside sending shares.
 pub(crate) struct Watching<'a, F: Fn(&StorageServer) -> bool> {
-    /// Bytes of a piece.
-    pub(crate) piece: u64,
     /// The memory for pieces that wait for a cloud that lags.
     pub(crate) budget: ChunkBudget,
     /// The memory of those who write the shares.
@@ -261,12 +269,10 @@ impl ShareUploads {
         (rule, patience): (Rule, Duration),
         watching: Watching<'_, F>,
     ) -> Self {
-        let window = usize::try_from(WINDOW / watching.piece.max(1)).unwrap_or(usize::MAX);
-        let window = window.clamp(QUEUE + 1, MOST_PIECES);
         let shares = spots.iter().map(|(share, site)| {
             let (server, share) = (&servers[*site], *share);
             let takes_sample = (watching.takes_sample)(server);
-            let sampled = (watching.transfer.clone(), takes_sample, window);
+            let sampled = (watching.transfer.clone(), takes_sample);
             let at = (ShareId { index, share }, *site);
             begin_share(server.clone(), at, length, sampled, watching.memory.clone())
         });
@@ -287,8 +293,11 @@ impl ShareUploads {
     pub(crate) async fn send(&mut self, pieces: Vec<Bytes>) -> Result<()> {
         let budget = &self.budget;
         // A cloud that lags by less is waited for longer: there was no memory for its pieces.
-        let is_behind =
-            |share: &ShareUpload| share.queue.as_ref().is_some_and(|q| q.capacity() == 0);
+        let is_behind = |share: &ShareUpload| {
+            let piece = pieces.get(usize::from(share.spot.0.0));
+            let needed = piece.map_or(0, |piece| in_window(piece.len()));
+            share.queue.is_some() && share.window.available_permits() < needed as usize
+        };
         let least = match self.shares.iter().any(is_behind) {
             true => LEAST_LAG,
             false => LEAST_AT_END,
@@ -296,7 +305,8 @@ impl ShareUploads {
         let waiting = self.shares.iter().enumerate().filter_map(|(i, share)| {
             let queue = share.queue.clone()?;
             let piece = pieces.get(usize::from(share.spot.0.0))?.clone();
-            Some(async move { (i, hand_over(&queue, piece, budget).await) })
+            let window = share.window.clone();
+            Some(async move { (i, hand_over(&queue, window, piece, budget).await) })
         });
         let sent = self.together(waiting.collect(), least).await;
         self.lagged += sent.lagged;
@@ -312,10 +322,8 @@ impl ShareUploads {
 
     /// Whether no piece waits for a cloud.
     pub(crate) fn are_drained(&self) -> bool {
-        let queues = self.shares.iter().filter_map(|share| share.queue.as_ref());
-        queues
-            .into_iter()
-            .all(|queue| queue.capacity() == queue.max_capacity())
+        let mut open = self.shares.iter().filter(|share| share.queue.is_some());
+        open.all(|share| share.window.available_permits() == WINDOW as usize)
     }
 
     /// Waits for work on shares, and returns what came. Without the rule it waits long: on a slow
@@ -489,7 +497,19 @@ impl<T, E> Succeeds for Result<T, E> {
 
 /// Hands a piece to a share's task. It waits for room: for that of the first few pieces, or for
 /// memory. Returns whether the task took it.
-async fn hand_over(queue: &mpsc::Sender<Piece>, piece: Bytes, budget: &ChunkBudget) -> bool {
+async fn hand_over(
+    queue: &mpsc::Sender<Piece>,
+    window: Arc<Semaphore>,
+    piece: Bytes,
+    budget: &ChunkBudget,
+) -> bool {
+    let Ok(window) = window.acquire_many_owned(in_window(piece.len())).await else {
+        return false;
+    };
+    let held = |reserved| Held {
+        _reserved: reserved,
+        _window: window,
+    };
     let waiting = queue.max_capacity() - queue.capacity();
     let reserved = match waiting < QUEUE {
         true => None,
@@ -504,12 +524,22 @@ async fn hand_over(queue: &mpsc::Sender<Piece>, piece: Bytes, budget: &ChunkBudg
                 let Some(permit) = permits.into_iter().next() else {
                     return false;
                 };
-                permit.send(Piece::Bytes(piece, None));
+                permit.send(Piece::Bytes(piece, held(None)));
                 return true;
             }
         },
     };
-    queue.send(Piece::Bytes(piece, reserved)).await.is_ok()
+    queue
+        .send(Piece::Bytes(piece, held(reserved)))
+        .await
+        .is_ok()
+}
+
+/// Returns the part of the window that a piece takes.
+fn in_window(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(1024))
+        .unwrap_or(u32::MAX)
+        .clamp(1, WINDOW)
 }
 
 /// A share whose last piece was handed over.

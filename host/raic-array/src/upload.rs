@@ -30,7 +30,7 @@ use crate::{
     share_reader::ShareReader,
     share_rebuild::{Rebuild, RebuildFault},
     share_upload::{Failed, ShareUploads, SharesStored, Watching, too_few},
-    upload_memory::{UploadMemory, batch_of},
+    upload_memory::UploadMemory,
 };
 
 /// How long the content may pause, as a multiple of the patience with clouds. A pipe may be slow to
@@ -124,10 +124,19 @@ impl Inner {
             )?),
             None => None,
         };
-        // This comes before the upload holds anything: it waits for memory without holding any.
-        let mut memory = UploadMemory::reserve(&self.budget, &class.class, first, size).await;
+        // Before any content is asked for: who may not store so much hears it at once.
+        if let Some(size) = size {
+            let bytes = paid(size, class.class.geometry);
+            self.catalog.admit(account, bytes).await?;
+        }
+        // Before it takes memory: whoever sends nothing holds none.
+        let mut ingest = Ingest::new(content, size, self.patience * IDLE);
+        ingest.has_ended().await?;
+        // This comes before the upload holds more than that: it waits for memory without holding
+        // any.
+        let budgets = (&self.budget, &self.small_budget);
+        let mut memory = UploadMemory::reserve(budgets, &class.class, first, size).await;
         let mut allocated = Allocated::new();
-        let ingest = Ingest::new(content, size, self.patience * IDLE);
         let stored = async {
             let (content_hash, extents) = self
                 .store_extents(
@@ -184,7 +193,8 @@ impl Inner {
         };
         let sites = self.sites();
         let down = self.servers.iter().zip(sites).filter(|(server, site)| {
-            !site.is_up && faults.iter().all(|fault| fault.cloud != server.name())
+            (!site.is_up || site.is_closed)
+                && faults.iter().all(|fault| fault.cloud != server.name())
         });
         let down: Vec<Fault> = down
             .map(|(server, _)| Fault {
@@ -218,7 +228,9 @@ impl Inner {
     /// second shares, this waits for a moment only. Uploads that begin meanwhile wait for the same
     /// probe.
     async fn ask_suspects(&self, rule: Rule) {
-        let is_suspect = |server: &&Arc<StorageServer>| self.health.is_probe_due(server.name());
+        let is_suspect = |server: &&Arc<StorageServer>| {
+            self.health.is_probe_due(server.name()) && !server.is_draining()
+        };
         if !self.servers.iter().any(|server| is_suspect(&server)) {
             return;
         }
@@ -231,7 +243,7 @@ impl Inner {
             return;
         }
         let sites = self.sites();
-        let up = (0..sites.len()).filter(|site| sites[*site].is_up);
+        let up = (0..sites.len()).filter(|site| sites[*site].takes());
         let one_each: Vec<Spot> = (0..rule.geometry.n).map(ShareNum).zip(up).collect();
         let patience = match rule.is_met(&sites, &one_each) {
             true => MOMENT,
@@ -247,9 +259,8 @@ impl Inner {
             domain: server.domain().to_owned(),
             weight: server.weight(),
             free: server.last_available(),
-            is_up: !self.health.is_down(server.name())
-                && server.refusal().is_none()
-                && !server.is_draining(),
+            is_up: !self.health.is_down(server.name()),
+            is_closed: server.refusal().is_some() || server.is_draining(),
         };
         self.servers.iter().map(site).collect()
     }
@@ -302,17 +313,19 @@ impl Inner {
                 None => None,
             };
             let geometry = class.class.geometry;
-            let reserve = length.unwrap_or(0).div_ceil(geometry.k.into());
-            // The quota must have room for the whole file, not only for its first extent.
-            let all = match size {
-                Some(size) if at.position == 0 => paid(size, geometry),
+            // What the account will pay for the whole file is reserved with its first extent.
+            let reserve = match size {
+                Some(size) if at.position == 0 => {
+                    paid(size, geometry).div_ceil(targets.len().max(1) as u64)
+                }
                 _ => 0,
             };
             self.catalog
-                .begin(index, targets.clone(), account, reserve, all)
+                .begin(index, targets.clone(), account, reserve)
                 .await?;
             allocated.push((index, targets));
             let streaming = Streaming {
+                reserve,
                 class,
                 index,
                 at,
@@ -356,6 +369,7 @@ impl Inner {
         E: std::fmt::Display,
     {
         let Streaming {
+            reserve,
             class,
             index,
             at,
@@ -385,9 +399,6 @@ impl Inner {
             share_length,
             (class.class.rule(), self.patience),
             Watching {
-                piece: batch_of(class.class.segment_size as usize) as u64
-                    * u64::from(class.class.segment_size)
-                    / u64::from(class.class.geometry.k),
                 budget: self.budget.clone(),
                 memory: of_stream.clone(),
                 takes_sample: |server: &StorageServer| self.health.takes_sample(server.name()),
@@ -401,21 +412,26 @@ impl Inner {
             let mut batch = Vec::new();
             if !is_at_end {
                 let left = self.extent_size - length;
-                let segments = ingest.segments(memory.batch(), segment_size, left);
                 let is_drained = || uploads.are_drained();
                 let pause = self.patience / PAUSES;
+                let most = memory.next_batch(is_drained);
+                let segments = ingest.segments(most, segment_size, left);
                 batch = memory.while_waiting(segments, pause, is_drained).await?;
                 length += batch.iter().map(|s| s.len() as u64).sum::<u64>();
-                is_at_end = length == self.extent_size || ingest.has_ended().await?;
+                is_at_end = length == self.extent_size || {
+                    let ended = ingest.has_ended();
+                    memory.while_waiting(ended, pause, is_drained).await?
+                };
                 if is_at_end {
                     padding = class.class.padding.padded(length) - length;
                 } else {
                     memory.grow();
                 }
             }
+            let most = memory.batch();
             let work = move || {
                 hashers.update(&batch);
-                let padding = pad(&mut batch, segment_size, padding);
+                let padding = pad(&mut batch, (most, segment_size), padding);
                 let pieces = encoder.encode(batch)?;
                 Ok::<_, ArrayError>((encoder, hashers, padding, pieces))
             };
@@ -460,6 +476,7 @@ impl Inner {
             self.health.failed(&failed.cloud, Work::Storing, text);
         }
         let completing = Completing {
+            reserve,
             memory: of_stream,
             class,
             header,
@@ -569,10 +586,12 @@ impl Inner {
         self.catalog.abandon(index, self.targets(&given_up)).await?;
         let is_new = |spot: &&Spot| !failed.iter().any(|failed| failed.spot == **spot);
         let new: Vec<Spot> = seconds.iter().filter(is_new).copied().collect();
-        // What the account pays for the file was admitted when the upload began.
         let targets = self.targets(&new);
+        // What the others gave back, so that as much stays reserved as before.
+        let released = stream.reserve.saturating_mul(given_up.len() as u64);
+        let reserve = released.div_ceil(targets.len().max(1) as u64);
         self.catalog
-            .begin(index, targets.clone(), stream.account, 0, 0)
+            .begin(index, targets.clone(), stream.account, reserve)
             .await?;
         allocated.push((index, targets));
         Ok(())
@@ -631,6 +650,8 @@ fn share_length(class: &OpenClass, file: &Described, at: Place, length: u64) -> 
 
 /// A stream whose shares were sent.
 struct Completing<'a> {
+    /// Bytes that are reserved for each share.
+    reserve: u64,
     memory: Arc<StreamMemory>,
     class: &'a OpenClass,
     header: Header,
@@ -641,9 +662,9 @@ struct Completing<'a> {
     account: AccountId,
 }
 
-/// Adds zeros to the last segments of a content, up to a whole batch. Returns how many bytes are
-/// still to be added.
-fn pad(batch: &mut Vec<Vec<u8>>, segment_size: usize, padding: u64) -> u64 {
+/// Adds zeros to the last segments of a content, up to a batch of `most` segments. Returns how many
+/// bytes are still to be added.
+fn pad(batch: &mut Vec<Vec<u8>>, (most, segment_size): (usize, usize), padding: u64) -> u64 {
     let mut left = padding;
     let mut zeros = |room: usize| {
         let count = usize::try_from(left).unwrap_or(usize::MAX).min(room);
@@ -654,7 +675,7 @@ fn pad(batch: &mut Vec<Vec<u8>>, segment_size: usize, padding: u64) -> u64 {
         let count = zeros(segment_size - last.len());
         last.resize(last.len() + count, 0);
     }
-    while batch.len() < batch_of(segment_size) {
+    while batch.len() < most {
         match zeros(segment_size) {
             0 => break,
             count => batch.push(vec![0; count]),
@@ -665,6 +686,8 @@ fn pad(batch: &mut Vec<Vec<u8>>, segment_size: usize, padding: u64) -> u64 {
 
 /// A stream that is about to be stored.
 struct Streaming<'a> {
+    /// Bytes that are reserved for each share.
+    reserve: u64,
     class: &'a OpenClass,
     index: StorageIndex,
     at: Place,

@@ -1,5 +1,5 @@
-//! The memory that an upload holds (decision 0005). It begins with little, grows while content comes,
-//! and gives back what it can when the content stops coming.
+//! The memory that an upload holds (decision 0005). It begins with little, grows while content
+//! comes, and gives back what it can when the content stops coming.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -41,8 +41,9 @@ pub(crate) struct UploadMemory {
 impl UploadMemory {
     /// Waits for what an upload needs to go on. It holds nothing before. `share_length` is the
     /// length of each share of its longest extent, if it is known, and `size` that of the content.
+    /// A small upload takes what is free first, of the budget or of the one for `small` uploads.
     pub(crate) async fn reserve(
-        budget: &ChunkBudget,
+        (budget, small): (&ChunkBudget, &ChunkBudget),
         class: &Class,
         share_length: Option<u64>,
         size: Option<u64>,
@@ -62,8 +63,16 @@ impl UploadMemory {
         let (writers, block) = (usize::from(n), u64::from(segment_size).div_ceil(k.into()));
         let pieces = share_length.min(BATCHES * least as u64 * block);
         let held = StreamMemory::least_held(writers, share_length) + u64::from(n) * pieces;
+        let reserved = match size {
+            Some(size) if size <= BATCH as u64 => tokio::select! {
+                biased;
+                reserved = budget.reserve(held) => reserved,
+                reserved = small.reserve(held) => reserved,
+            },
+            _ => budget.reserve(held).await,
+        };
         Self {
-            _least: budget.reserve(held).await,
+            _least: reserved,
             budget: budget.clone(),
             writers,
             batch: least,
@@ -80,11 +89,20 @@ impl UploadMemory {
         StreamMemory::new(self.budget.clone(), self.writers)
     }
 
-    /// How many segments the next batch has.
-    pub(crate) fn batch(&mut self) -> usize {
-        if std::mem::take(&mut self.has_paused) {
-            self.grown.clear();
+    /// How many segments a batch has now.
+    pub(crate) fn batch(&self) -> usize {
+        self.batch
+    }
+
+    /// Returns how many segments the next batch has. After a pause it is small again, and the one
+    /// before is paid for until no piece waits for a cloud.
+    pub(crate) fn next_batch(&mut self, is_drained: impl Fn() -> bool) -> usize {
+        if self.has_paused {
             self.batch = self.least;
+            if is_drained() {
+                self.grown.clear();
+                self.has_paused = false;
+            }
         }
         self.batch
     }
@@ -107,6 +125,9 @@ impl UploadMemory {
     /// Gives back what the batch that is being gathered does not need. Nothing must wait for a
     /// cloud.
     fn give_back(&mut self) {
+        if self.has_paused {
+            return;
+        }
         let mut left = self.batch.saturating_sub(self.least) as u64 * self.segment;
         for reserved in &mut self.grown {
             reserved.shrink_to(left);
@@ -152,7 +173,7 @@ mod tests {
     async fn an_upload_grows_while_content_comes_and_gives_back_at_a_pause() {
         let budget = ChunkBudget::new(64 << 20);
         let all = budget.free();
-        let mut memory = UploadMemory::reserve(&budget, &class(), None, None).await;
+        let mut memory = UploadMemory::reserve((&budget, &budget), &class(), None, None).await;
         // Four chunks of 256 KiB, and four pieces of 64 KiB for each of four clouds.
         assert_eq!(all - budget.free(), 2 << 20);
         assert_eq!(memory.batch(), 1);
@@ -170,7 +191,14 @@ mod tests {
         // The batch that was gathered meanwhile is still paid for: 7 segments of 256 KiB.
         assert_eq!(all - budget.free(), (2 << 20) + (7 << 18));
         memory.grow();
-        assert_eq!((memory.batch(), all - budget.free()), (1, 2 << 20));
+        assert_eq!(memory.next_batch(|| false), 1);
+        assert_eq!(
+            all - budget.free(),
+            (2 << 20) + (7 << 18),
+            "it waits for a cloud"
+        );
+        assert_eq!(memory.next_batch(|| true), 1);
+        assert_eq!(all - budget.free(), 2 << 20);
         memory.grow();
         assert_eq!(memory.batch(), 2);
         drop(memory);
@@ -181,7 +209,8 @@ mod tests {
     async fn a_small_upload_costs_its_own_size_and_is_coded_at_once() {
         let budget = ChunkBudget::new(64 << 20);
         let all = budget.free();
-        let mut memory = UploadMemory::reserve(&budget, &class(), Some(6000), Some(5000)).await;
+        let memory =
+            UploadMemory::reserve((&budget, &budget), &class(), Some(6000), Some(5000)).await;
         assert_eq!(memory.batch(), 8);
         assert!(all - budget.free() <= 4 * 2 * 6000 + 1024);
     }

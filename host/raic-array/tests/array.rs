@@ -330,6 +330,34 @@ async fn uploads_whose_content_stalls_leave_memory_for_others() {
     stalled.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// Who sends nothing takes no memory, and a small upload finds some when others take all.
+#[tokio::test]
+async fn small_uploads_pass_whatever_others_hold() {
+    let mut rig = Rig::new(4);
+    rig.budget = ChunkBudget::new(8 << 20);
+    let array = Arc::new(rig.open().await);
+    let silent = (0..20).map(|number| {
+        let array = array.clone();
+        tokio::spawn(async move {
+            let nothing = stream::pending::<Result<Bytes, String>>();
+            let name = named(&format!("silent {number}"));
+            let stored = array.put(&name, Box::pin(nothing), PutOptions::default());
+            stored.await.map(drop)
+        })
+    });
+    let silent: Vec<_> = silent.collect();
+    put(&array, "of unknown length", content(10)).await.unwrap();
+    assert_eq!(rig.budget.free(), 8 << 20);
+    let _all = rig.budget.reserve(8 << 20).await;
+    let options = PutOptions {
+        size: Some(10_000),
+        ..PutOptions::default()
+    };
+    let pieces = stream::iter([Ok::<_, String>(content(10_000))]);
+    array.put(&named("small"), pieces, options).await.unwrap();
+    silent.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
 #[tokio::test]
 async fn an_upload_whose_content_stops_coming_ends_and_gives_its_memory_back() {
     let mut rig = Rig::new(4);

@@ -7,10 +7,14 @@
 
 mod rig;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures::{TryStreamExt as _, stream};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use raic_array::{
     Array, ArrayError, FileInfo, Identity, PutOptions, RecoveryKey, Transfer, Versioning,
     format::{Header, Trailer, root},
@@ -516,7 +520,6 @@ async fn a_draining_cloud_holds_what_it_has_and_gets_nothing_new() {
     let status = array.status().await.unwrap();
     let c0 = &status.clouds[0];
     assert!(c0.is_draining && !c0.stores);
-    assert!(c0.fault.as_deref().unwrap().contains("undrain"), "{c0:?}");
     // It is still read, and what is removed goes there, too.
     for cloud in [1, 2] {
         rig.clouds[cloud].set(down());
@@ -532,18 +535,33 @@ async fn a_draining_cloud_holds_what_it_has_and_gets_nothing_new() {
             .unwrap();
     }
     settle(|| held() == 0).await;
-    // With two more down, it is not written to either, and the error says why.
+    // With too few others it is not written to either, and the error says why.
     for cloud in [1, 2, 3] {
         rig.clouds[cloud].set(down());
+    }
+    for number in 0..8 {
+        let name = format!("more {number}");
+        let refused = put(&array, &name, content(10))
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(refused.contains("is draining"), "{refused}");
+    }
+    rig.clouds
+        .iter()
+        .for_each(|cloud| cloud.set(FaultPlan::default()));
+    for cloud in ["c1", "c2", "c3", "c4"] {
+        leasedb.begin_draining(cloud).await.unwrap();
     }
     let refused = put(&array, "more", content(10))
         .await
         .unwrap_err()
         .to_string();
-    assert!(refused.contains("is draining"), "{refused}");
-    rig.clouds
-        .iter()
-        .for_each(|cloud| cloud.set(FaultPlan::default()));
+    assert!(refused.contains("0 of 4 clouds took a share"), "{refused}");
+    assert_eq!(held(), 0);
+    for cloud in ["c1", "c2", "c3", "c4"] {
+        leasedb.end_draining(cloud).await.unwrap();
+    }
 
     // It is a state of the database: it outlives the process.
     drop(array);
@@ -584,4 +602,62 @@ async fn of_clouds_about_as_fast_the_cheapest_are_read() {
         content(5_000)
     );
     assert!(transfer.clouds().contains_key("c2"));
+}
+
+/// What an account will pay is reserved when the upload begins, so what was admitted is stored.
+#[tokio::test]
+async fn with_a_cloud_down_as_much_is_reserved_as_will_be_paid() {
+    let rig = Rig::new(4);
+    let array = Arc::new(rig.open().await);
+    let quota = AccountChange {
+        hard_quota: Some(Some(90_000)),
+        ..AccountChange::default()
+    };
+    array
+        .leasedb()
+        .create_account("alice", quota)
+        .await
+        .unwrap();
+    rig.clouds[3].set(down());
+    put(&array, "first", content(10)).await.unwrap();
+    let options = || PutOptions {
+        account: Some("alice".to_owned()),
+        size: Some(25_000),
+        ..PutOptions::default()
+    };
+    let (send, receive) = tokio::sync::oneshot::channel::<()>();
+    let first = stream::iter([Ok::<_, String>(content(10_000))]);
+    let slow = first.chain(stream::once(async move {
+        receive.await.unwrap();
+        Ok(content(15_000))
+    }));
+    let slow = {
+        let array = array.clone();
+        let options = options();
+        tokio::spawn(async move { array.put(&named("a"), Box::pin(slow), options).await })
+    };
+    let used = async || {
+        let usage = array.leasedb().usage_by_account().await.unwrap();
+        usage
+            .into_iter()
+            .find(|usage| usage.name == "alice")
+            .unwrap()
+            .bytes
+    };
+    for _ in 0..1000 {
+        if used().await >= 50_000 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // Three shares are on their way, and what four cost is taken.
+    let content_of = stream::iter([Ok::<_, String>(content(25_000))]);
+    let refused = array
+        .put(&named("b"), content_of, options())
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("uses 50"), "{refused}");
+    send.send(()).unwrap();
+    slow.await.unwrap().unwrap();
+    assert_eq!(used().await, 50_000);
 }

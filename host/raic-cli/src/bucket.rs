@@ -67,9 +67,13 @@ pub(crate) async fn run(home: &Home, json: bool, command: BucketCommand) -> Outc
                 let files = counted(bucket.files, "file");
                 let created = when(bucket.created_ms);
                 let (size, name) = (bytes(bucket.bytes), bucket.name);
+                let lacks = match bucket.lacks_class {
+                    true => ", which config.toml lacks: it takes no files",
+                    false => "",
+                };
                 let class = bucket
                     .class
-                    .map_or(String::new(), |class| format!("  (class {class})"));
+                    .map_or(String::new(), |class| format!("  (class {class}{lacks})"));
                 let versioning = match bucket.versioning {
                     Versioning::Off => "",
                     Versioning::On => "  (keeps versions)",

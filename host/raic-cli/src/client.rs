@@ -15,9 +15,10 @@ use crate::{
     home::Home,
 };
 
-/// Longest path of a request, in bytes. A name has at most 1024 bytes, and a path has up to three
-/// characters for each.
-const LONGEST_PATH: usize = 16 << 10;
+/// Longest path of a request, in bytes, with its query. A name has at most 1024 bytes, and a path
+/// has up to three characters for each; what is kept beside a file may be 12 KiB, and as much
+/// longer.
+const LONGEST_PATH: usize = 48 << 10;
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
@@ -80,7 +81,10 @@ impl Client<'_> {
             .next()
             .is_some_and(|path| path.ends_with('/'));
         if of_nothing || path.len() > LONGEST_PATH {
-            let what = if of_nothing { "empty" } else { "too long" };
+            let what = match of_nothing {
+                true => "empty",
+                false => "too long, or what is to be kept beside the file",
+            };
             return Err(Failed {
                 code: Code::Usage,
                 sentence: format!("the name is {what}"),

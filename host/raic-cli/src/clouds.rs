@@ -591,7 +591,13 @@ async fn set_draining(home: &Home, json: bool, name: &str, method: Method) -> Ou
     }
     if drains {
         let shares = counted(shares_on(home, name)?, "share");
-        say!("cloud {name:?} gets no new shares; it has {shares}, and files are read from it");
+        say!("cloud {name:?} gets no new shares; it has {shares}, which are read as before");
+        let status: Status = Client(home)
+            .ask(Method::GET, "/v1/status", nothing())
+            .await?;
+        if let Err(failed) = require_enough(&status) {
+            tell!("warning: {}", failed.sentence);
+        }
     } else {
         say!("cloud {name:?} gets new shares again");
     }
@@ -827,7 +833,11 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
     }
     for cloud in &status.clouds {
         // The line has the cloud's name before its fault.
-        let fault = cloud.fault.as_deref().unwrap_or("works");
+        let works = match cloud.draining {
+            true => "drains: it is read, and gets no new shares",
+            false => "works",
+        };
+        let fault = cloud.fault.as_deref().unwrap_or(works);
         let fault = fault
             .strip_prefix(&format!("cloud {:?}: ", cloud.name))
             .unwrap_or(fault);
@@ -846,8 +856,12 @@ pub(crate) async fn status(home: &Home, json: bool, verbose: bool) -> Outcome {
             .map(|free| format!(", {} free", progress::bytes(free)))
             .unwrap_or_default();
         say!(
-            "cloud      {:<16} {fault}{lacking}{free}{keyring}",
-            cloud.name
+            "cloud      {:<16} {fault}{lacking}{free}{keyring}{}",
+            cloud.name,
+            match (cloud.draining, &cloud.fault) {
+                (true, Some(_)) => " (draining)",
+                _ => "",
+            }
         );
         if let Some(traffic) = cloud.traffic.as_ref().filter(|_| verbose) {
             show(traffic);
@@ -893,7 +907,8 @@ fn require_enough(status: &Status) -> Outcome {
         return Err(Failed {
             code: Code::TooFewClouds,
             sentence: format!(
-                "{working} clouds can take a share, and {} must, for a file to be stored",
+                "{} can take a share, and {} must, for a file to be stored",
+                counted(working as u64, "cloud"),
                 status.needed
             ),
         });

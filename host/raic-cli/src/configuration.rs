@@ -46,6 +46,16 @@ pub(crate) fn run(home: &Home, json: bool, command: &ConfigCommand) -> Outcome {
         return print_json(&json!({"sound": true, "classes": described}));
     }
     say!("config.toml is sound.");
+    let writable = config.clouds.values().filter(|cloud| !cloud.is_read_only());
+    let (writable, all) = (writable.count(), config.clouds.len());
+    for (name, class) in classes.all() {
+        if writable < class.needed() {
+            tell!(
+                "warning: {} of {all} clouds are read-only, so no file of class {name} can be stored",
+                all - writable
+            );
+        }
+    }
     for (name, class) in classes.all() {
         let note = match name == default {
             true => ", the default",

@@ -88,8 +88,16 @@ impl Recovery {
             }
             None if io::stdin().is_terminal() => {
                 // Whoever looks at the screen sees it: it is typed once in years, and checked.
-                crate::output::tell!("Type the recovery key, and a new line:");
-                io::stdin().read_line(&mut text)
+                crate::output::tell!("Type the recovery key, in as many lines as you like:");
+                // What follows a key that is complete, or an empty line, is not read.
+                loop {
+                    let read = io::stdin().read_line(&mut text);
+                    let is_whole = RecoveryKey::from_text(&text).is_ok();
+                    let is_last = text.ends_with("\n\n") || text.len() as u64 > LONGEST;
+                    if is_whole || is_last || !matches!(read, Ok(1..)) {
+                        break read;
+                    }
+                }
             }
             None => {
                 return Err(Failed::usage(
@@ -99,7 +107,11 @@ impl Recovery {
             }
             Some(_) => take(&mut io::stdin().lock()),
         };
-        taken.map_err(|e| Failed::other(format!("cannot read the recovery key: {e}")))?;
+        let from = match &self.file {
+            Some(file) if file != Path::new("-") => format!(" from {}", file.display()),
+            _ => String::new(),
+        };
+        taken.map_err(|e| Failed::other(format!("cannot read the recovery key{from}: {e}")))?;
         RecoveryKey::from_text(&text).map_err(wrong_key)
     }
 }

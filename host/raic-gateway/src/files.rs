@@ -213,22 +213,21 @@ pub(crate) async fn read(
     };
     let length = (range.end - range.start).to_string();
     let modified = info.source_modified.unwrap_or(info.modified);
-    let kept = [
-        (header::CONTENT_TYPE.as_str(), info.details.content_type),
-        (
-            header::ETAG.as_str(),
-            info.details.etag.map(|etag| format!("\"{etag}\"")),
-        ),
-    ];
-    let kept = kept
-        .into_iter()
-        .filter_map(|(name, text)| Some((name, text?)));
+    let part = asked.as_ref().map(|_| {
+        let last = range.end.saturating_sub(1);
+        format!("bytes {}-{last}/{}", range.start, info.size)
+    });
+    let etag = info.details.etag.map(|etag| format!("\"{etag}\""));
     let heads = [
-        (header::CONTENT_LENGTH.as_str(), length),
-        (MODIFIED, modified.as_millis().to_string()),
+        (header::CONTENT_LENGTH.as_str(), Some(length)),
+        (header::CONTENT_RANGE.as_str(), part),
+        (header::CONTENT_TYPE.as_str(), info.details.content_type),
+        (header::ETAG.as_str(), etag),
+        (MODIFIED, Some(modified.as_millis().to_string())),
     ];
     let mut answer = (status, Body::from_stream(content)).into_response();
-    for (name, text) in heads.into_iter().chain(kept) {
+    let heads = heads.into_iter();
+    for (name, text) in heads.filter_map(|(name, text)| Some((name, text?))) {
         // A text that no header can have, such as one beyond ASCII, is left out.
         if let (Ok(name), Ok(text)) = (HeaderName::try_from(name), HeaderValue::try_from(text)) {
             answer.headers_mut().insert(name, text);
@@ -307,6 +306,9 @@ pub(crate) async fn copy(
     };
     let array = admin.live.array()?;
     let made = match source.moves {
+        true if version.is_some() => {
+            return Err(ArrayError::Details("an old version is copied, and not moved").into());
+        }
         true => array.rename(&from, &to, replace).await?,
         false => {
             let from = FileVersion {

@@ -238,6 +238,9 @@ pub struct Bucket {
     pub bytes: u64,
     /// Name of the class of new files; `None` is the array's default.
     pub class: Option<String>,
+    /// Whether the configuration has no such class, so that the bucket takes no files.
+    #[serde(default)]
+    pub lacks_class: bool,
     /// Whether it keeps old versions of its files.
     #[serde(default)]
     pub versioning: Versioning,
@@ -284,6 +287,7 @@ impl From<BucketInfo> for Bucket {
             files: info.files,
             bytes: info.bytes,
             class: info.class,
+            lacks_class: info.lacks_class,
             versioning: info.versioning.into(),
         }
     }

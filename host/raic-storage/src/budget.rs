@@ -12,6 +12,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Unit in which the budget is counted, in bytes, so that a budget fits the counter.
 const UNIT: u64 = 1 << 10;
 
+/// Bytes that growth leaves, of a budget of twice as much or more: what an upload begins with.
+const LEFT: u64 = 2 << 20;
+
 /// A memory budget in bytes. Clones share it.
 #[derive(Clone, Debug)]
 pub struct ChunkBudget {
@@ -93,14 +96,19 @@ impl ChunkBudget {
     }
 
     /// Reserves `bytes` for an operation that could go on without them, as
-    /// [`ChunkBudget::try_reserve`] does. A quarter of the budget is left, so that whoever begins
-    /// gets the little that it needs.
+    /// [`ChunkBudget::try_reserve`] does. A quarter of the budget is left, and [`LEFT`] of a small
+    /// one, so that whoever begins gets the little that it needs.
     pub fn try_grow(&self, bytes: u64) -> Option<Reserved> {
         let left = self.free().saturating_sub(bytes);
-        match left >= u64::from(self.all) * UNIT / 4 {
+        match left >= (self.all() / 4).max(LEFT.min(self.all() / 2)) {
             true => self.try_reserve(bytes),
             false => None,
         }
+    }
+
+    /// The number of bytes of the whole budget.
+    pub fn all(&self) -> u64 {
+        u64::from(self.all) * UNIT
     }
 
     /// The number of bytes that are free.
@@ -133,15 +141,20 @@ mod tests {
         drop(all);
         drop(small.await);
         assert_eq!(budget.free(), 10 << 10);
-        // Growth leaves a quarter for those who begin.
-        let grown = budget.try_grow(7 << 10).unwrap();
-        assert!(budget.try_grow(1 << 10).is_none());
-        drop(budget.try_reserve(3 << 10).unwrap());
-        drop(grown);
-        assert!(budget.try_grow(8 << 10).is_none());
-        let mut shrunk = budget.try_grow(7 << 10).unwrap();
-        shrunk.shrink_to(2 << 10);
-        shrunk.shrink_to(9 << 10);
-        assert_eq!(budget.free(), 8 << 10);
+    }
+
+    #[test]
+    fn growth_leaves_room_for_those_who_begin() {
+        let mib = |count: u64| count << 20;
+        for (all, most) in [(64, 48), (12, 9), (6, 4), (2, 1)] {
+            let budget = ChunkBudget::new(mib(all));
+            assert!(budget.try_grow(mib(most + 1)).is_none(), "{all}");
+            let mut grown = budget.try_grow(mib(most)).unwrap();
+            assert!(budget.try_grow(1).is_none(), "{all}");
+            drop(budget.try_reserve(mib(all - most)).unwrap());
+            grown.shrink_to(mib(1));
+            grown.shrink_to(mib(9));
+            assert_eq!(budget.free(), mib(all - 1));
+        }
     }
 }

@@ -41,8 +41,8 @@ impl Default for Weight {
     }
 }
 
-/// What it costs to read 10^9 bytes from a cloud, in millionths of any unit: only differences count.
-/// 0 is the default.
+/// What it costs to read 10^9 bytes from a cloud, in millionths of any unit: only differences
+/// count. 0 is the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cost(u64);
 
@@ -476,13 +476,9 @@ impl StorageServer {
             .map(|why| format!("cloud {name:?} is read-only: {why}"));
         let full = || format!("cloud {name:?} is full, except for the space reserved for others");
         let is_full = available == Some(0);
-        let draining = || StorageError::Draining(name.to_owned()).to_string();
-        let is_draining = self.is_draining();
         Ok(Condition {
-            stores: refusal.is_none() && !is_full && !is_draining,
-            fault: refusal
-                .or_else(|| is_full.then(full))
-                .or_else(|| is_draining.then(draining)),
+            stores: refusal.is_none() && !is_full && !self.is_draining(),
+            fault: refusal.or_else(|| is_full.then(full)),
             available,
         })
     }

@@ -81,9 +81,9 @@ impl StreamMemory {
         chunks.size
     }
 
-    /// Reserves memory for a chunk that is on its way while the next is filled; `None` if there is
-    /// none now.
-    pub(crate) fn beside(&self, bytes: usize) -> Option<Reserved> {
+    /// Reserves memory for what could also be done later, such as a chunk that is on its way while
+    /// the next is filled; `None` if there is none now.
+    pub fn beside(&self, bytes: usize) -> Option<Reserved> {
         self.budget.try_grow(bytes as u64)
     }
 }

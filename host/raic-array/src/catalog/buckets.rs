@@ -22,6 +22,8 @@ pub struct BucketInfo {
     pub bytes: u64,
     /// Name of the class of new files; `None` is the array's default.
     pub class: Option<String>,
+    /// Whether the array has no such class, so that the bucket takes no files.
+    pub lacks_class: bool,
     /// Whether it keeps old versions of its files.
     pub versioning: Versioning,
 }
@@ -79,6 +81,7 @@ fn info(row: &Row<'_>) -> rusqlite::Result<BucketInfo> {
         files: row.get::<_, i64>(2)?.unsigned_abs(),
         bytes: row.get::<_, i64>(3)?.unsigned_abs(),
         class: row.get(4)?,
+        lacks_class: false,
         versioning: row.get(5)?,
     })
 }

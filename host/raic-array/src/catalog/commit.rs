@@ -95,8 +95,9 @@ fn make_current(
     (bucket, name): (Bucket, &str),
     sequence: i64,
 ) -> Result<bool> {
-    let sql = "SELECT sequence, is_unversioned, is_delete_mark FROM files
-               WHERE bucket = ?1 AND name = ?2 AND is_current";
+    // The current version is the newest but for the one that was just made.
+    let sql = "SELECT sequence, is_unversioned, is_delete_mark FROM files INDEXED BY files_versions
+               WHERE bucket = ?1 AND name = ?2 AND is_current ORDER BY sequence DESC LIMIT 1";
     let before: Option<(i64, bool, bool)> = tx
         .prepare_cached(sql)?
         .query_row(params![bucket.id, name], |row| {

@@ -85,14 +85,15 @@ impl Details {
     /// Fails with [`ArrayError::Details`] and the limit that is not kept.
     pub(crate) fn check(&self) -> Result<()> {
         let short = |text: &Option<String>| {
-            let fits = |text: &String| {
-                (1..=MAX_VALUE).contains(&text.len()) && !text.chars().any(char::is_control)
-            };
+            // As headers can have them, an etag in quotes.
+            let is_plain = |b: u8| (b' '..=b'~').contains(&b) && b != b'"';
+            let fits =
+                |text: &String| (1..=MAX_VALUE).contains(&text.len()) && text.bytes().all(is_plain);
             text.as_ref().is_none_or(fits)
         };
         require(
             short(&self.content_type) && short(&self.etag),
-            "a content type or an etag has 1 to 256 bytes, and no control characters",
+            "a content type or an etag has 1 to 256 characters of ASCII, and no quotes",
         )?;
         let metadata = self
             .metadata
@@ -183,6 +184,8 @@ mod tests {
             with(|d| d.content_type = Some("a\nb".into())),
             with(|d| d.content_type = Some(String::new())),
             with(|d| d.etag = Some("e".repeat(257))),
+            with(|d| d.etag = Some("a\"b".into())),
+            with(|d| d.content_type = Some("text/é".into())),
             with(|d| d.metadata = one("author", &"x".repeat(2043))),
             with(|d| d.metadata = one("", "x")),
             with(|d| d.metadata = one("a", "\u{7}")),

@@ -137,7 +137,10 @@ fn list(c: &Connection, request: &ListRequest) -> Result<ListPage> {
     };
     let mut from = request.start();
     let mut next = None;
-    if let Some(within) = request.start_within(c, bucket.id)? {
+    // A marker that this list never gave may lie before the prefix, or within a common one.
+    if matches!(from, Some(From::Behind(_)))
+        && let Some(within) = request.start_within(c, bucket.id)?
+    {
         next = from.replace(within);
     }
     'seek: while let Some(start) = from.take() {

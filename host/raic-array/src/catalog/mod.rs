@@ -124,22 +124,29 @@ impl Catalog {
         &self.leasedb
     }
 
+    /// Requires that an account may use so many bytes more. The upload requires it again.
+    pub(crate) async fn admit(&self, account: AccountId, bytes: u64) -> Result<()> {
+        let leasedb = self.leasedb.clone();
+        self.database
+            .read(move |c| Ok(leasedb.admit(c, account, bytes)?))
+            .await
+    }
+
     /// Allocates the shares of a stream. The account uses `reserve` bytes for each share until the
-    /// file is committed, and must have room for `all`: what it will pay for the file.
+    /// file is committed.
     pub(crate) async fn begin(
         &self,
         index: StorageIndex,
         targets: Vec<Target>,
         account: AccountId,
         reserve: u64,
-        all: u64,
     ) -> Result<()> {
         let leasedb = self.leasedb.clone();
         self.database
             .write(move |tx| {
                 // The sum is admitted at once, so that a refusal names all bytes.
                 let now = reserve.saturating_mul(targets.len() as u64);
-                leasedb.admit(tx, account, now.max(all))?;
+                leasedb.admit(tx, account, now)?;
                 for Target { share, server } in targets {
                     let new = Allocation {
                         server,

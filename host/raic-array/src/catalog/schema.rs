@@ -25,7 +25,7 @@ CREATE TABLE files(
     content_hash BLOB, etag TEXT, content_type TEXT,
     -- JSON: user metadata, tags, checksums; NULL if there are none.
     details TEXT);
-CREATE UNIQUE INDEX files_current ON files(bucket, name) WHERE is_current;
+CREATE UNIQUE INDEX files_current ON files(bucket, name) WHERE is_current AND NOT is_delete_mark;
 CREATE INDEX files_versions ON files(bucket, name, sequence DESC);
 CREATE TRIGGER files_added AFTER INSERT ON files WHEN NEW.is_current AND NOT NEW.is_delete_mark BEGIN
     UPDATE buckets SET files = files + 1, bytes = bytes + NEW.size WHERE id = NEW.bucket;

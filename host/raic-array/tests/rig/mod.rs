@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test uses a part")]
 
+mod stopper;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -10,11 +12,13 @@ use raic_array::{
     Array, ArrayConfig, ArrayError, Class, Classes, DEFAULT_BUCKET, FileName, Geometry, Keyring,
     ListRequest, MAX_STREAM, Padding, PutOptions, RecoveryKey, STANDARD_CLASS, Transfer,
 };
-use raic_cloud::{Breaker, FaultPlan, Faulty, MemoryCloud};
+use raic_cloud::{Breaker, Cloud, FaultPlan, Faulty, MemoryCloud};
 use raic_storage::{
     ChunkBudget, Clock, CloudBackend, Cost, Database, GracePeriods, Holds, LeaseDb, Owner,
     ServerSettings, StorageServer, Supervisor,
 };
+
+pub(crate) use stopper::{Stopper, Stopping};
 
 pub(crate) struct Rig {
     pub(crate) clouds: Vec<Arc<Faulty<MemoryCloud>>>,
@@ -33,6 +37,9 @@ pub(crate) struct Rig {
     pub(crate) budget: ChunkBudget,
     pub(crate) read_budget: ChunkBudget,
     pub(crate) folder: tempfile::TempDir,
+    pub(crate) clock: Clock,
+    /// Where the host stops; `None` if it does not.
+    pub(crate) stopper: Option<Arc<Stopper>>,
 }
 
 /// An array with its background work.
@@ -72,12 +79,14 @@ impl Rig {
             budget,
             read_budget: ChunkBudget::new(ArrayConfig::READ_MEMORY),
             folder,
+            clock: Clock::system(),
+            stopper: None,
         }
     }
 
     pub(crate) async fn open_with(&self, k: u8, keyring: Keyring) -> Result<Running, ArrayError> {
         let database = Database::open(&self.folder.path().join("raic.db")).unwrap();
-        let leasedb = LeaseDb::open(database, Clock::system(), GracePeriods::default()).await?;
+        let leasedb = LeaseDb::open(database, self.clock.clone(), GracePeriods::default()).await?;
         let identity = leasedb.identity().await?;
         let owner = Owner {
             array: keyring.array,
@@ -88,7 +97,14 @@ impl Rig {
         let mut servers = Vec::new();
         for (i, cloud) in self.clouds.iter().enumerate() {
             // As in the daemon, a cloud that failed is left alone for a while.
-            let cloud = Arc::new(Breaker::new(cloud.clone()));
+            let cloud: Arc<dyn Cloud> = match &self.stopper {
+                None => cloud.clone(),
+                Some(stopper) => Arc::new(Stopping {
+                    inner: cloud.clone(),
+                    stopper: stopper.clone(),
+                }),
+            };
+            let cloud = Arc::new(Breaker::new(cloud));
             let backend = Arc::new(CloudBackend::new(cloud, 5_000, self.budget.clone()));
             let domain = self.domains.get(i).map(ToString::to_string);
             let settings = ServerSettings {

@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     pin::Pin,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use clap::Args;
@@ -30,6 +30,11 @@ use crate::{
     output::say,
     progress::{self, Progress, counted},
 };
+
+/// The time after which the daemon ends the stream of a reader that takes nothing.
+const READER_PATIENCE: Duration = raic_array::READER_PATIENCE;
+/// A pause of the reader that may have ended the stream: what is in buffers was taken before.
+const LONG_PAUSE: Duration = READER_PATIENCE.saturating_sub(Duration::from_secs(5));
 
 #[derive(Args)]
 pub(crate) struct GetArguments {
@@ -288,9 +293,10 @@ impl Reading<'_> {
     ) -> Result<bool, CopyFault> {
         progress.expect(head.length);
         let mut pieces = pieces(head.answer);
-        let mut received = 0;
+        let (mut received, mut longest) = (0, Duration::ZERO);
         // What follows a break is told below.
         while let Some(Ok(piece)) = pieces.next().await {
+            let began = Instant::now();
             match out.write_all(&piece).await {
                 // The reader has closed the pipe and wants no more.
                 Err(e) if e.kind() == io::ErrorKind::BrokenPipe => return Ok(false),
@@ -298,6 +304,7 @@ impl Reading<'_> {
             }
             received += piece.len() as u64;
             progress.whole().inc(piece.len() as u64);
+            longest = longest.max(began.elapsed());
             self.pace.keep(piece.len()).await;
         }
         match out.flush().await {
@@ -305,7 +312,16 @@ impl Reading<'_> {
             flushed => flushed.map_err(CopyFault::Write)?,
         }
         if received != head.length {
-            let why = self.why_it_broke_off(name, received, head.length).await;
+            let why = match longest >= LONG_PAUSE {
+                true => Failed::other(format!(
+                    "{name:?} broke off after {received} of {} bytes: whoever reads them took \
+                     nothing for {} s, and the daemon waits for {} s",
+                    head.length,
+                    longest.as_secs(),
+                    READER_PATIENCE.as_secs()
+                )),
+                false => self.why_it_broke_off(name, received, head.length).await,
+            };
             return Err(CopyFault::Read(why));
         }
         Ok(true)

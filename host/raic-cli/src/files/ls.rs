@@ -15,7 +15,7 @@ use crate::{
 
 #[derive(Args)]
 pub(crate) struct LsArguments {
-    /// The text that names begin with, such as "photos/"; an empty text lists all files
+    /// A folder, or the text that names begin with; an empty text lists all files
     #[arg(default_value = "")]
     prefix: String,
     /// Show size and time of each file, and the total
@@ -85,6 +85,29 @@ impl Entry {
     }
 }
 
+/// Returns the prefix of what is in a folder, if `prefix` is its whole name without the slash and
+/// nothing else begins so: `raic ls photos` shows what is in photos/.
+async fn within_folder(
+    home: &Home,
+    bucket: &Bucket,
+    prefix: String,
+    form: Form,
+) -> Outcome<String> {
+    if prefix.is_empty() || prefix.ends_with('/') {
+        return Ok(prefix);
+    }
+    let mut pages = Pages::new(home, bucket, &prefix, "/");
+    if form.versions {
+        pages = pages.with_versions();
+    }
+    let page = pages.next().await?.unwrap_or_default();
+    let folder = format!("{prefix}/");
+    match page.files.is_empty() && page.prefixes == [folder.clone()] {
+        true => Ok(folder),
+        false => Ok(prefix),
+    }
+}
+
 pub(crate) async fn ls(home: &Home, json: bool, arguments: LsArguments) -> Outcome {
     let LsArguments {
         prefix,
@@ -107,6 +130,7 @@ pub(crate) async fn ls(home: &Home, json: bool, arguments: LsArguments) -> Outco
             .map(|()| true)
             .map_err(|e| Failed::io("cannot write the output", &e)),
     };
+    let prefix = within_folder(home, &bucket, prefix, form).await?;
     let (mut files, mut folders, mut total) = (0, 0_u64, 0);
     let mut pages = Pages::new(home, &bucket, &prefix, delimiter);
     if versions {

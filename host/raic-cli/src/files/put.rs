@@ -96,13 +96,22 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 impl Keeping {
-    fn details(self) -> FileDetails {
-        FileDetails {
+    fn details(self) -> Outcome<FileDetails> {
+        let map = |pairs: Vec<(String, String)>| {
+            let mut map = BTreeMap::new();
+            for (name, value) in pairs {
+                if map.insert(name.clone(), value).is_some() {
+                    return Err(Failed::usage(format!("{name:?} is given twice")));
+                }
+            }
+            Ok(map)
+        };
+        Ok(FileDetails {
             content_type: self.content_type,
-            metadata: self.metadata.into_iter().collect(),
-            tags: self.tags.into_iter().collect(),
+            metadata: map(self.metadata)?,
+            tags: map(self.tags)?,
             ..FileDetails::default()
-        }
+        })
     }
 }
 
@@ -257,7 +266,7 @@ pub(crate) async fn put(home: &Home, json: bool, arguments: PutArguments) -> Out
         bucket,
         account,
         class,
-        details: keeping.details(),
+        details: keeping.details()?,
         no_replace,
         pace: transferring.pace()?,
     };

@@ -34,6 +34,9 @@ pub(crate) struct RmArguments {
     /// Print the names of the files that would be removed
     #[arg(long)]
     dry_run: bool,
+    /// With -r: remove all versions for good, also old ones, and delete marks
+    #[arg(long, requires = "recursive")]
+    versions: bool,
     /// Remove only this version of the file, or this delete mark, for good
     #[arg(long, value_name = "ID", conflicts_with_all = ["recursive", "all"])]
     version_id: Option<String>,
@@ -52,12 +55,17 @@ pub(super) async fn remove(home: &Home, bucket: &Bucket, name: &str, version: &V
         .map(drop)
 }
 
+fn name_of((name, _): &(String, Version)) -> String {
+    name.clone()
+}
+
 pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outcome {
     let RmArguments {
         mut names,
         recursive,
         all,
         dry_run,
+        versions,
         version_id,
         bucket,
         selecting,
@@ -77,10 +85,12 @@ pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outco
     if all {
         names.push(String::new());
     }
-    let work = async |name: String| {
+    let work = async |(name, version): (String, Version)| {
         if !dry_run {
             remove(home, &bucket, &name, &version).await?;
         }
+        let shown = version.version_id.map(|id| format!(" (version {id})"));
+        let name = name + &shown.unwrap_or_default();
         match (json, dry_run) {
             (true, true) => print_json(&serde_json::json!({"would_remove": name})),
             (true, false) => print_json(&serde_json::json!({"removed": name})),
@@ -92,34 +102,41 @@ pub(crate) async fn rm(home: &Home, json: bool, arguments: RmArguments) -> Outco
         }
     };
     if let ([name], false) = (&*names, recursive) {
-        return work(name.clone()).await;
+        return work((name.clone(), version)).await;
     }
     let mut several = Several::default();
     if !recursive {
-        several.run(json, 1, names, String::clone, work).await?;
+        let names = names.into_iter().map(|name| (name, Version::default()));
+        several.run(json, 1, names, name_of, work).await?;
         return several.end("were removed");
     }
     let selection = selecting.selection()?;
     for name in names {
         let (prefix, before) = (prefix_of(&name), several.done + several.failed);
         let mut pages = Pages::new(home, &bucket, &prefix, "");
+        if versions {
+            pages = pages.with_versions();
+        }
         while let Some(page) = pages.next().await? {
-            let files = page.files.into_iter().map(|file| file.name);
-            let files = files.filter(|name| selection.has(&name[prefix.len()..]));
-            several
-                .run(json, AT_ONCE, files, String::clone, &work)
-                .await?;
+            let files = page.files.into_iter().map(|file| {
+                let version_id = versions.then_some(file.version);
+                (file.name, Version { version_id })
+            });
+            let files = files.filter(|(name, _)| selection.has(&name[prefix.len()..]));
+            several.run(json, AT_ONCE, files, name_of, &work).await?;
         }
         if several.done + several.failed == before {
             let failed = Failed {
                 code: Code::NoSuchFile,
                 sentence: "there is no such file in this folder; see `raic ls -r`".to_owned(),
             };
-            several.fail(json, &name, failed)?;
+            let shown = if name.is_empty() { "the bucket" } else { &name };
+            several.fail(json, shown, failed)?;
         }
     }
     if !json && !dry_run {
-        say!("removed {}", counted(several.done, "file"));
+        let what = if versions { "version" } else { "file" };
+        say!("removed {}", counted(several.done, what));
     }
     several.end("were removed")
 }

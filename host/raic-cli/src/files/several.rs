@@ -19,7 +19,8 @@ pub(super) struct Several {
 
 impl Several {
     /// Does `work` with each file, `at_once` at a time, until all are done. Tells of those that
-    /// fail. Without a daemon it stops at once.
+    /// fail. It stops at once if the others would fail alike: without a daemon, or because of what
+    /// is configured, such as an unknown class.
     pub(super) async fn run<T, F: Future<Output = Outcome>>(
         &mut self,
         json: bool,
@@ -37,7 +38,9 @@ impl Several {
         while let Some((name, outcome)) = ended.next().await {
             match outcome {
                 Ok(()) => self.done += 1,
-                Err(failed) if failed.code == Code::NoDaemon => return Err(failed),
+                Err(failed) if matches!(failed.code, Code::NoDaemon | Code::Configuration) => {
+                    return Err(failed);
+                }
                 Err(failed) => self.fail(json, &name, failed)?,
             }
         }

@@ -47,9 +47,13 @@ impl LeaseDb {
     /// never paid so much.
     pub fn no_longer_pay(&self, tx: &Connection, account: AccountId, bytes: u64) -> Result<()> {
         let sql = "UPDATE array_usage SET files = files - 1, bytes = bytes - ?2 WHERE account = ?1";
-        tx.prepare_cached(sql)?
+        let changed = tx
+            .prepare_cached(sql)?
             .execute(params![account.0, int(bytes)])?;
-        Ok(())
+        match changed {
+            0 => Err(rusqlite::Error::StatementChangedRows(0).into()),
+            _ => Ok(()),
+        }
     }
 
     /// Requires that an account may use what it uses now, which was `before` at an earlier moment

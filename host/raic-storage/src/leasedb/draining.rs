@@ -65,12 +65,12 @@ impl LeaseDb {
         now: crate::Moment,
     ) -> Result<()> {
         let name = name.to_owned();
-        let changed = self.write(move |tx| match tx.execute(sql, (&name, now))? {
-            0 => Err(StorageError::NeverACloud(name)),
-            _ => Ok(()),
-        });
-        changed.await?;
         let draining = self.draining.clone();
-        self.read(move |c| draining.load(c)).await
+        // One writer after the other: what is in memory follows the order of the database.
+        self.write(move |tx| match tx.execute(sql, (&name, now))? {
+            0 => Err(StorageError::NeverACloud(name)),
+            _ => draining.load(tx),
+        })
+        .await
     }
 }

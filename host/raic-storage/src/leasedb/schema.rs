@@ -163,7 +163,7 @@ CREATE TABLE events(
 CREATE INDEX events_kind ON events(kind, id);
 ", "
 -- Number of the files that an account pays for.
-ALTER TABLE array_usage ADD COLUMN files INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE array_usage ADD COLUMN files INTEGER NOT NULL DEFAULT 0 CHECK(files >= 0);
 CREATE TABLE array_usage_history(
     day TEXT NOT NULL, account INTEGER NOT NULL REFERENCES accounts, files INTEGER NOT NULL, bytes INTEGER NOT NULL,
     PRIMARY KEY(day, account)) WITHOUT ROWID;

@@ -319,6 +319,8 @@ impl LeaseDb {
         } = *request;
         let mut answer = Allocated::default();
         let rows = shareset(tx, server, index)?;
+        // What is not stored anew stays as it is, also if it seems to be lost.
+        let is_writable = is_writable && !self.is_draining(server);
         for row in &rows {
             let is_wanted = request.shares.contains(&row.id.share);
             match row.state {
@@ -345,10 +347,7 @@ impl LeaseDb {
         // Other bytes of the previous host could land under the same names.
         // Nobody else's uploads come into a slot: its writers would find them in the way.
         let is_slot = rows.iter().any(|row| row.kind == ShareKind::Mutable);
-        let may_begin = is_writable
-            && !is_slot
-            && !self.is_draining(server)
-            && !self.was_just_taken(tx, server)?;
+        let may_begin = is_writable && !is_slot && !self.was_just_taken(tx, server)?;
         // Promised bytes count as written, including those of an upload allocated a moment ago.
         let promised = promised(tx, server)?;
         let mut room = request
