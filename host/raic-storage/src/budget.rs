@@ -96,7 +96,7 @@ impl ChunkBudget {
     }
 
     /// Reserves `bytes` for an operation that could go on without them, as
-    /// [`ChunkBudget::try_reserve`] does. A quarter of the budget is left, and [`LEFT`] of a small
+    /// [`ChunkBudget::try_reserve`] does. A quarter of the budget is left, and 2 MiB of a small
     /// one, so that whoever begins gets the little that it needs.
     pub fn try_grow(&self, bytes: u64) -> Option<Reserved> {
         let left = self.free().saturating_sub(bytes);
