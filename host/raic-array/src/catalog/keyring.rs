@@ -28,7 +28,9 @@ impl Catalog {
     /// Returns the names of the clouds with a copy of the keyring whose newest generation this is.
     pub(crate) async fn keyring_copies(&self, id: KeyId) -> Result<Vec<String>> {
         let copies = self.database.read(move |c| {
-            let mut statement = c.prepare("SELECT cloud FROM keyring_copies WHERE key_id = ?1")?;
+            let sql = "SELECT name FROM keyring_copies JOIN servers ON servers.id = server
+                       WHERE key_id = ?1";
+            let mut statement = c.prepare(sql)?;
             let rows = statement.query_map([id.0], |row| row.get(0))?;
             Ok::<_, ArrayError>(rows.collect::<rusqlite::Result<_>>()?)
         });
@@ -39,9 +41,9 @@ impl Catalog {
     pub(crate) async fn keyring_missing(&self, cloud: String) -> Result<()> {
         self.database
             .write(move |tx| {
-                Ok(tx
-                    .execute("DELETE FROM keyring_copies WHERE cloud = ?1", [cloud])
-                    .map(drop)?)
+                let sql = "DELETE FROM keyring_copies
+                           WHERE server = (SELECT id FROM servers WHERE name = ?1)";
+                Ok(tx.execute(sql, [cloud]).map(drop)?)
             })
             .await
     }
@@ -51,7 +53,7 @@ impl Catalog {
         self.database
             .write(move |tx| {
                 tx.execute(
-                    "INSERT OR REPLACE INTO keyring_copies VALUES(?1, ?2)",
+                    "INSERT OR REPLACE INTO keyring_copies SELECT id, ?2 FROM servers WHERE name = ?1",
                     params![cloud, id.0],
                 )?;
                 Ok(())

@@ -67,7 +67,7 @@ CREATE TRIGGER lacking_removed AFTER DELETE ON lacking BEGIN
     UPDATE lacking_by_server SET shares = shares - 1 WHERE server = OLD.server;
 END;
 -- Clouds that have a copy of the keyring, with its newest generation.
-CREATE TABLE keyring_copies(cloud TEXT PRIMARY KEY, key_id BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE keyring_copies(server INTEGER PRIMARY KEY, key_id BLOB NOT NULL);
 -- Generations of the keyring that were once on n-k+1 clouds. They may be used for ever.
 CREATE TABLE keyring_active(key_id BLOB PRIMARY KEY) WITHOUT ROWID;
 "];
