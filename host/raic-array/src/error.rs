@@ -82,7 +82,7 @@ pub enum ArrayError {
     #[error(
         "not stored: {stored} of {n} clouds took a share, and {}, so that the file survives the loss \
          of further clouds (`survive` in config.toml); {}",
-        needs(*stored, *needed),
+        needs(*stored, *needed, *lacks_domains),
         list(faults)
     )]
     TooFewClouds {
@@ -92,6 +92,9 @@ pub enum ArrayError {
         n: usize,
         /// Number of clouds that must take shares.
         needed: usize,
+        /// Whether the clouds that took a share would suffice if they were not of too few failure
+        /// domains.
+        lacks_domains: bool,
         /// Whether every share that was not taken failed because its cloud is full.
         is_full: bool,
         /// Faults of the clouds that took no share, also of those that were not asked because they
@@ -242,10 +245,13 @@ pub struct Fault {
 }
 
 /// Says what the clouds that took a share lack.
-fn needs(stored: usize, needed: usize) -> String {
-    match stored >= needed {
-        true => "clouds of more failure domains (`domain` in config.toml) must".to_owned(),
-        false => format!("{needed} must"),
+fn needs(stored: usize, needed: usize, lacks_domains: bool) -> String {
+    if lacks_domains {
+        "clouds of more failure domains (`domain` in config.toml) must".to_owned()
+    } else if stored < needed {
+        format!("{needed} must")
+    } else {
+        "they must take those of the others, too".to_owned()
     }
 }
 

@@ -441,13 +441,19 @@ impl ShareUploads {
         let left: Vec<Spot> = spots.filter(|spot| !has_failed(spot)).collect();
         match self.rule.can_be_met(&self.sites, &left) {
             true => Ok(()),
-            false => Err(too_few(self.rule, &left, &self.failed)),
+            false => Err(too_few(self.rule, &self.sites, &left, &self.failed)),
         }
     }
 }
 
 /// Makes the error of a stream that too few clouds took.
-pub(crate) fn too_few(rule: Rule, stored: &[Spot], failed: &[Failed]) -> ArrayError {
+pub(crate) fn too_few(
+    rule: Rule,
+    sites: &[Site],
+    stored: &[Spot],
+    failed: &[Failed],
+) -> ArrayError {
+    let anywhere = Rule { survive: 0, ..rule };
     let faults = failed.iter().map(|failed| Fault {
         cloud: failed.cloud.clone(),
         text: failed.fault.text.clone(),
@@ -456,6 +462,7 @@ pub(crate) fn too_few(rule: Rule, stored: &[Spot], failed: &[Failed]) -> ArrayEr
         stored: sites_of(stored).len(),
         n: rule.geometry.n.into(),
         needed: rule.least_clouds(),
+        lacks_domains: !rule.can_be_met(sites, stored) && anywhere.can_be_met(sites, stored),
         is_full: failed.iter().all(|failed| failed.fault.is_full),
         faults: faults.collect(),
     }

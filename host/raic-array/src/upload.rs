@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use futures::Stream;
 use raic_storage::{
-    AccountId, ShareNum, StorageError, StorageIndex, StorageServer, Stored, StreamMemory,
+    AccountId, MAX_SHARE, ShareNum, StorageError, StorageIndex, StorageServer, Stored, StreamMemory,
 };
 use std::{sync::Arc, time::Duration};
 
@@ -95,13 +95,10 @@ impl Inner {
             details,
         } = options;
         // Before a cloud is asked: a misspelt name is answered at once.
-        let (account, account_name) = match account {
-            Some(name) => {
-                let account = self.catalog.leasedb().storing_account(&name).await?;
-                (account.id, account.name)
-            }
-            None => (AccountId::ANONYMOUS, "anonymous".to_owned()),
-        };
+        let name_of_account = account.as_deref().unwrap_or("anonymous");
+        let payer = self.catalog.leasedb().storing_account(name_of_account);
+        let payer = payer.await?;
+        let (account, is_bounded) = (payer.id, payer.is_disabled || payer.hard_quota.is_some());
         let place = self.catalog.require_place(name.clone(), replace).await?;
         let class = self.classes.find(class.or(place.class).as_deref())?;
         let wraps = self.wrapping_generation().await?;
@@ -112,7 +109,7 @@ impl Inner {
             file: StorageIndex::random().map_err(|_| ArrayError::Randomness)?,
             name,
             wraps,
-            account: account_name,
+            account: payer.name,
             modified: self.catalog.leasedb().now(),
         };
         let first = match size {
@@ -125,7 +122,7 @@ impl Inner {
             None => None,
         };
         // Before any content is asked for: who may not store so much hears it at once.
-        if let Some(size) = size {
+        if let Some(size) = size.filter(|_| is_bounded) {
             let bytes = paid(size, class.class.geometry);
             self.catalog.admit(account, bytes).await?;
         }
@@ -185,6 +182,7 @@ impl Inner {
             stored,
             n,
             needed,
+            lacks_domains,
             is_full,
             mut faults,
         } = e
@@ -208,6 +206,7 @@ impl Inner {
             stored,
             n,
             needed,
+            lacks_domains,
             is_full,
             faults,
         }
@@ -316,7 +315,9 @@ impl Inner {
             // What the account will pay for the whole file is reserved with its first extent.
             let reserve = match size {
                 Some(size) if at.position == 0 => {
-                    paid(size, geometry).div_ceil(targets.len().max(1) as u64)
+                    let each = paid(size, geometry).div_ceil(targets.len().max(1) as u64);
+                    // No row holds more. What is beyond is admitted at the commit.
+                    each.min(MAX_SHARE)
                 }
                 _ => 0,
             };
@@ -439,8 +440,11 @@ impl Inner {
             (encoder, hashers, padding, pieces) = tokio::task::spawn_blocking(work).await??;
             uploads.send(pieces).await?;
         }
+        let pause = self.patience / PAUSES;
+        let ended = ingest.has_ended();
+        let is_last = memory.while_waiting(ended, pause, || uploads.are_drained());
         let at = Place {
-            is_last: ingest.has_ended().await?,
+            is_last: is_last.await?,
             ..at
         };
         let content_hash = hashers.of_extent();
@@ -527,7 +531,7 @@ impl Inner {
         let (rule, mut wanted) = (stream.class.class.rule(), spots.clone());
         let (missing, on) = (rule.missing(&spots), sites_of(&spots));
         if !rule.add_seconds(stream.sites, &mut wanted, missing, &on) {
-            return Err(too_few(rule, &spots, failed));
+            return Err(too_few(rule, stream.sites, &spots, failed));
         }
         let seconds = wanted.split_off(spots.len());
         if seconds.is_empty() {
@@ -565,7 +569,8 @@ impl Inner {
                     cloud,
                     fault,
                 }]);
-                return Err(too_few(rule, &spots, &failed.collect::<Vec<_>>()));
+                let failed: Vec<_> = failed.collect();
+                return Err(too_few(rule, stream.sites, &spots, &failed));
             }
         }
         Ok(stored)

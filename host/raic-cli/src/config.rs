@@ -74,7 +74,7 @@ survive = 1
 # deletions_per_second = 100  # on each cloud
 # reconcile_hours = 24        # how often the daemon compares a cloud with the leases
 # spool = "1 GiB"             # room below the home for parts of uploads that wait
-# memory = "256 MiB"          # for all uploads together; an upload without room waits
+# memory = "256 MiB"          # for all uploads together, and an eighth more for small ones
 # read_memory = "64 MiB"      # for all reads together; a read without room is slower
 # The daemon reads `spool`, `memory` and `read_memory` only when it starts.
 

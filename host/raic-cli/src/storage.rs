@@ -135,11 +135,12 @@ fn show(account: &AccountInfo, json: bool) -> Outcome {
 
 #[derive(Clone, Copy, ValueEnum)]
 pub(crate) enum By {
-    /// The shares that each account pays for
+    /// What each account pays for: its files and the shares that it leases
     Account,
     /// The shares that each cloud holds, leased or not
     Cloud,
-    /// The history: what each account used on each cloud when the daemon first saw a day (UTC)
+    /// The history: what each account used on each cloud and for files when the daemon first saw a
+    /// day (UTC)
     Day,
 }
 

@@ -36,7 +36,7 @@ pub struct Details {
 }
 
 /// The details that one column holds as JSON.
-#[derive(Default, PartialEq, Serialize, Deserialize)]
+#[derive(Default, Serialize, Deserialize)]
 struct Packed {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     metadata: BTreeMap<String, String>,
@@ -139,14 +139,14 @@ impl Details {
 
     /// The value of the column `details`.
     pub(super) fn packed(&self) -> Result<Option<String>> {
+        if self.metadata.is_empty() && self.tags.is_empty() && self.checksums.is_empty() {
+            return Ok(None);
+        }
         let packed = Packed {
             metadata: self.metadata.clone(),
             tags: self.tags.clone(),
             checksums: self.checksums.clone(),
         };
-        if packed == Packed::default() {
-            return Ok(None);
-        }
         let json = serde_json::to_string(&packed);
         json.map(Some).map_err(|e| ArrayError::Task(e.to_string()))
     }
