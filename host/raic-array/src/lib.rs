@@ -3,12 +3,12 @@
 //! [`Array`] stores, reads, lists and removes files over storage servers, one for each cloud. On
 //! the way down a file passes `ingest` (cut into extents and segments), `sealer`, `encoder` and
 //! `share_hasher` (sealed, coded, hashed), `share_upload` (to all clouds at once) and `catalog`
-//! (one transaction). On the way up, `share_reader` reads blocks of one share and verifies each,
+//! (one transaction). On the way up, `share_reader` reads blocks of one share and can judge them,
 //! `read` takes them from the k fastest clouds, and `reader` hands them on. `class` says how new
 //! files are stored, and `place` where. `format` describes the bytes of a share.
 //!
-//! **Invariant:** a byte that goes out was verified by its segment's seal. Blocks are verified by
-//! their hashes before, but for short ranges, where hashes are read only if a seal does not open.
+//! **Invariant:** a byte that goes out was verified by its segment's seal. Only if a
+//! seal does not open, blocks are judged by their hashes, which name the cloud that lied.
 //!
 //! **Invariant:** no file and no share is ever held whole.
 //!
@@ -84,6 +84,7 @@ mod manifest;
 mod pace;
 mod place;
 mod read;
+mod read_ahead;
 mod reader;
 mod recovery_key;
 mod sealer;

@@ -11,13 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use futures::{
-    FutureExt as _, Stream, StreamExt as _, TryStreamExt as _,
-    future::BoxFuture,
-    stream::{self, FuturesOrdered, FuturesUnordered},
+    Stream, StreamExt as _, TryStreamExt as _,
+    stream::{self, FuturesUnordered},
 };
 use parking_lot::Mutex;
-use raic_storage::{Hold, Reserved, ShareId, ShareNum};
-use tokio_util::task::AbortOnDropHandle;
+use raic_storage::{ChunkBudget, Hold, ShareId, ShareNum};
 
 use crate::{
     ArrayError, Fault, Result, Transfer,
@@ -25,8 +23,9 @@ use crate::{
     catalog::{Extent, Placement, Stream as CatalogStream},
     codec::Codec,
     encoder::decode,
-    format::{GROUP, Header, Role, proof},
+    format::{Header, Role, proof},
     health::Work,
+    read_ahead::{AHEAD, ReadAhead},
     reader::Reader,
     sealer::Sealer,
     share_reader::ShareReader,
@@ -35,16 +34,6 @@ use crate::{
 /// The content of a file that is being read. Every piece was verified.
 pub type Content = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
-/// Bytes of a large batch, which is fetched at once: with 2-of-4, one chunk of each of two clouds.
-const BATCH: u64 = 8 << 20;
-/// Bytes of a small batch: the first one, and those for which there is little memory.
-const SMALL_BATCH: u64 = 512 << 10;
-/// Most bytes of a piece. A reader that stops in the middle of a segment holds no other one.
-const PIECE: usize = 32 << 10;
-/// Batches that are fetched at once, including the batch that the reader takes.
-const AHEAD: usize = 3;
-/// Segments of a short range: their seals alone say whether they are right, so no hashes are read.
-const SHORT: u64 = 4;
 /// Hedging delay before any block has been timed: after it, another cloud is asked too.
 const FIRST_PATIENCE: Duration = Duration::from_secs(1);
 /// How long a read waits for clouds of which nothing comes before it fails, beside the time that
@@ -89,14 +78,14 @@ impl Asked {
 /// How blocks are known to be right.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Check {
-    /// Each by its hash.
-    Blocks,
-    /// All of a segment by its seal. Only if it does not open, hashes are read: they name the liar.
+    /// All of a segment by its seal, which needs nothing that is not read anyway.
     Seals,
+    /// Each by its hash, which names the liar if a seal does not open.
+    Blocks,
 }
 
 /// A stream that is being read.
-struct StreamReader {
+pub(crate) struct StreamReader {
     inner: Arc<Inner>,
     stream: CatalogStream,
     /// Code of the stream's own geometry, which may differ from the array's geometry today.
@@ -105,7 +94,6 @@ struct StreamReader {
     sources: Vec<Source>,
     /// What has come of the whole file so far.
     transfer: Transfer,
-    check: Check,
     /// Holds that keep the file's shares from being deleted meanwhile.
     _reading: Held,
 }
@@ -201,11 +189,6 @@ impl Inner {
             })
         });
         let sources = sources.collect();
-        let size = u64::from(stream.layout.segment_size);
-        let check = match range.end.div_ceil(size) - range.start / size <= SHORT {
-            true => Check::Seals,
-            false => Check::Blocks,
-        };
         let reader = Arc::new(StreamReader {
             inner: self,
             stream,
@@ -213,198 +196,33 @@ impl Inner {
             sealer,
             sources,
             transfer,
-            check,
             _reading: reading,
         });
         if range.is_empty() {
             return Ok(stream::empty().boxed());
         }
-        let pipeline = Pipeline {
-            batches: Batches {
-                segment_size: size,
-                at: range.start / size,
-                end: range.end.div_ceil(size),
-                is_first: true,
-            },
-            range,
-            reader,
-            under_way: FuturesOrdered::new(),
-            current: None,
-        };
-        let pieces = stream::try_unfold(pipeline, async |mut pipeline| {
-            Ok(pipeline.next().await?.map(|piece| (piece, pipeline)))
+        let pieces = stream::try_unfold(ReadAhead::new(reader, range), async |mut ahead| {
+            Ok(ahead.next().await?.map(|piece| (piece, ahead)))
         });
         Ok(pieces.boxed())
     }
 }
 
-/// A task that reads a batch of segments. Dropping it stops the fetches.
-type Fetching = AbortOnDropHandle<Result<Vec<Bytes>>>;
-
-/// A batch that has come, and the memory that it takes, until the reader has taken all of it.
-struct Batch {
-    pieces: std::vec::IntoIter<Bytes>,
-    _reserved: Option<Reserved>,
-}
-
-/// The batches of a stream on their way to the reader, in their order.
-///
-/// **Invariant:** what is on its way has memory reserved, but for a single segment. So a read
-/// always goes on, and any number of readers hold little.
-struct Pipeline {
-    reader: Arc<StreamReader>,
-    range: Range<u64>,
-    batches: Batches,
-    under_way: FuturesOrdered<BoxFuture<'static, Result<Batch>>>,
-    current: Option<Batch>,
-}
-
-impl Pipeline {
-    async fn next(&mut self) -> Result<Option<Bytes>> {
-        loop {
-            let piece = self.current.as_mut().and_then(|batch| batch.pieces.next());
-            if piece.is_none() {
-                self.current = None;
-            }
-            self.fill();
-            if piece.is_some() {
-                return Ok(piece);
-            }
-            match self.under_way.next().await {
-                None => return Ok(None),
-                Some(batch) => self.current = Some(batch?),
-            }
-        }
-    }
-
-    /// Begins to fetch as many batches as may be under way.
-    fn fill(&mut self) {
-        let size = u64::from(self.reader.stream.layout.segment_size);
-        let budget = self.reader.inner.read_budget.clone();
-        // A batch holds its blocks, and then its content beside them.
-        let reserve =
-            |segments: &Range<u64>| budget.try_reserve((segments.end - segments.start) * size * 2);
-        loop {
-            let held = self.under_way.len() + usize::from(self.current.is_some());
-            let batch = match held {
-                0 => self.batches.next(reserve),
-                held if held < AHEAD => self.batches.next_if_reserved(reserve),
-                _ => None,
-            };
-            let Some((segments, reserved)) = batch else {
-                return;
-            };
-            let fetched = self.fetch(segments, reserved);
-            self.under_way.push_back(fetched.boxed());
-        }
-    }
-
-    fn fetch(
-        &self,
-        segments: Range<u64>,
-        reserved: Option<Reserved>,
-    ) -> impl Future<Output = Result<Batch>> + Send + 'static {
-        let size = u64::from(self.reader.stream.layout.segment_size);
-        let (reader, range) = (self.reader.clone(), self.range.clone());
-        // A task of its own ends each fetch even if the reader pauses. Otherwise a paused reader
-        // would hold places of its clouds, and they would seem slow.
-        let fetching = Fetching::new(tokio::spawn(reader.read(segments.clone())));
-        async move {
-            let contents = fetching.await??.into_iter().zip(segments);
-            let pieces = contents.flat_map(|(content, segment)| {
-                let offset = segment * size;
-                let length = content.len() as u64;
-                let start = range.start.saturating_sub(offset).min(length) as usize;
-                let end = (range.end - offset).min(length) as usize;
-                let starts = (start..end).step_by(PIECE);
-                starts.map(move |at| content.slice(at..end.min(at + PIECE)))
-            });
-            Ok(Batch {
-                pieces: pieces.collect::<Vec<_>>().into_iter(),
-                _reserved: reserved,
-            })
-        }
-    }
-}
-
-/// Cuts segments into batches that cross no group. The first batch is small, for a quick first
-/// byte. A batch is also small if little memory is free, and a single segment if none is. That one
-/// reserves nothing, so that a read always goes on.
-struct Batches {
-    segment_size: u64,
-    at: u64,
-    end: u64,
-    is_first: bool,
-}
-
-impl Batches {
-    /// Returns segments of at most `bytes` from here on, or a single one.
-    fn cut(&self, bytes: u64) -> Option<Range<u64>> {
-        let most = (bytes / self.segment_size).max(1);
-        let of_group = (self.at / GROUP + 1) * GROUP;
-        let end = self.end.min(self.at + most).min(of_group);
-        (self.at < end).then_some(self.at..end)
-    }
-
-    /// Returns the next batch: as large as can be reserved, or else a single segment.
-    fn next<T>(
-        &mut self,
-        reserve: impl Fn(&Range<u64>) -> Option<T>,
-    ) -> Option<(Range<u64>, Option<T>)> {
-        let is_first = std::mem::replace(&mut self.is_first, false);
-        let mut batch = match is_first {
-            true => None,
-            false => self.reserved(BATCH, &reserve),
-        };
-        batch = batch.or_else(|| self.reserved(SMALL_BATCH, &reserve));
-        batch.or_else(|| {
-            let segment = self.cut(0)?;
-            self.at = segment.end;
-            Some((segment, None))
-        })
-    }
-
-    /// Returns the next batch if it can be reserved.
-    fn next_if_reserved<T>(
-        &mut self,
-        reserve: impl Fn(&Range<u64>) -> Option<T>,
-    ) -> Option<(Range<u64>, Option<T>)> {
-        self.reserved(BATCH, &reserve)
-    }
-
-    fn reserved<T>(
-        &mut self,
-        most: u64,
-        reserve: &impl Fn(&Range<u64>) -> Option<T>,
-    ) -> Option<(Range<u64>, Option<T>)> {
-        let batch = self.cut(most)?;
-        let reserved = reserve(&batch)?;
-        self.at = batch.end;
-        Some((batch, Some(reserved)))
-    }
-}
-
 impl StreamReader {
-    /// Reads the contents of some segments of one group.
-    async fn read(self: Arc<Self>, segments: Range<u64>) -> Result<Vec<Bytes>> {
-        if self.check == Check::Seals {
-            match self
-                .clone()
-                .read_checked(segments.clone(), Check::Seals)
-                .await
-            {
-                Err(ArrayError::Sealed { .. }) => {}
-                read => return read,
-            }
-        }
-        self.read_checked(segments, Check::Blocks).await
+    /// Bytes of a segment, but for the last.
+    pub(crate) fn segment_size(&self) -> u64 {
+        u64::from(self.stream.layout.segment_size)
     }
 
-    async fn read_checked(
-        self: Arc<Self>,
-        segments: Range<u64>,
-        check: Check,
-    ) -> Result<Vec<Bytes>> {
+    /// What all reads together may hold.
+    pub(crate) fn budget(&self) -> ChunkBudget {
+        self.inner.read_budget.clone()
+    }
+
+    /// Reads the contents of some segments of one group. The seals say whether they are right; only
+    /// if one does not open, hashes are read, and tell which cloud lied.
+    pub(crate) async fn read(self: Arc<Self>, segments: Range<u64>) -> Result<Vec<Bytes>> {
+        let mut check = Check::Seals;
         let k = usize::from(self.stream.layout.geometry.k);
         let count = (segments.end - segments.start) as usize;
         let mut valid: Vec<Vec<(ShareNum, Bytes)>> = vec![Vec::new(); count];
@@ -413,12 +231,26 @@ impl StreamReader {
         let mut fetching = FuturesUnordered::new();
         // The sources that have not answered, and when they were asked.
         let mut waiting = BTreeMap::new();
+        // The sources of the shares that were fetched.
+        let mut gave = BTreeMap::new();
         let mut tried_again = false;
         let (mut came, mut since) = (self.transfer.bytes(), Instant::now());
         loop {
             let fewest = valid.iter().map(Vec::len).min().unwrap_or(k);
             if fewest >= k {
-                break;
+                match self.open(valid.clone(), segments.clone()).await {
+                    Err(ArrayError::Sealed { .. }) if check == Check::Seals => {
+                        check = Check::Blocks;
+                        fetching.clear();
+                        waiting.clear();
+                        let judged = self.judge(&mut valid, &gave, &segments).await;
+                        let mut others = self.by_preference(&segments);
+                        others.retain(|source| !judged.contains(source));
+                        untried = others.into_iter();
+                        continue;
+                    }
+                    opened => return opened,
+                }
             }
             while fewest + fetching.len() < k
                 && let Some(source) = untried.next()
@@ -470,7 +302,7 @@ impl StreamReader {
                     }
                 }
             };
-            let Some((source, fetched)) = fetched else {
+            let Some((number, fetched)) = fetched else {
                 // Before the segment is given up, the clouds that failed are probed: they may be
                 // back.
                 if !std::mem::replace(&mut tried_again, true) {
@@ -485,15 +317,16 @@ impl StreamReader {
                     .unwrap_or(0);
                 return Err(self.unreadable(segments.start + place as u64, fewest));
             };
-            waiting.remove(&source);
+            waiting.remove(&number);
             if fetched.is_err() {
-                failed.push(source);
+                failed.push(number);
             }
-            let source = &self.sources[source];
+            let source = &self.sources[number];
             match fetched {
                 Ok(blocks) => {
                     let wrong = blocks.iter().filter(|block| block.is_none()).count();
                     let share = source.reader.share();
+                    gave.entry(share).or_insert(number);
                     for (valid, block) in valid.iter_mut().zip(blocks) {
                         // A share may lie on two clouds. It counts once.
                         if valid.iter().all(|(other, _)| *other != share) {
@@ -508,7 +341,14 @@ impl StreamReader {
                 Err(fault) => self.fault(source, fault),
             }
         }
-        drop(fetching);
+    }
+
+    /// Makes the contents of segments from k blocks of each.
+    async fn open(
+        self: &Arc<Self>,
+        blocks: Vec<Vec<(ShareNum, Bytes)>>,
+        segments: Range<u64>,
+    ) -> Result<Vec<Bytes>> {
         let reader = self.clone();
         let work = move || {
             let StreamReader {
@@ -520,9 +360,54 @@ impl StreamReader {
             let open = |(blocks, segment): (&Vec<_>, u64)| {
                 decode(codec, sealer, &stream.layout, stream.index, segment, blocks)
             };
-            valid.iter().zip(segments).map(open).collect()
+            blocks.iter().zip(segments).map(open).collect()
         };
         tokio::task::spawn_blocking(work).await?
+    }
+
+    /// Judges the blocks of segments of which a seal does not open. What is not as it was stored is
+    /// taken out, and its source blamed. Returns the sources of which all is right.
+    async fn judge(
+        &self,
+        fetched: &mut [Vec<(ShareNum, Bytes)>],
+        gave: &BTreeMap<ShareNum, usize>,
+        segments: &Range<u64>,
+    ) -> Vec<usize> {
+        let mut right = Vec::new();
+        for (share, number) in gave {
+            let source = &self.sources[*number];
+            let of_share = fetched.iter().zip(segments.clone());
+            let of_share = of_share.filter_map(|(blocks, segment)| {
+                let (_, block) = blocks.iter().find(|(of, _)| of == share)?;
+                Some((segment, block.clone()))
+            });
+            let blocks: Vec<_> = of_share.collect();
+            let numbers: Vec<u64> = blocks.iter().map(|(segment, _)| *segment).collect();
+            let fault = match source.reader.judge(blocks).await {
+                Err(fault) => {
+                    for blocks in &mut *fetched {
+                        blocks.retain(|(of, _)| of != share);
+                    }
+                    Some(fault)
+                }
+                Ok(judged) => {
+                    let wrong = numbers.iter().zip(&judged);
+                    let wrong = wrong.filter(|(_, block)| block.is_none());
+                    let wrong: Vec<u64> = wrong.map(|(segment, _)| *segment).collect();
+                    for segment in &wrong {
+                        let place = (segment - segments.start) as usize;
+                        fetched[place].retain(|(of, _)| of != share);
+                    }
+                    let what = format!("{} blocks are not those that were stored", wrong.len());
+                    (!wrong.is_empty()).then(|| source.reader.lie(&what))
+                }
+            };
+            match fault {
+                Some(fault) => self.fault(source, fault),
+                None => right.push(*number),
+            }
+        }
+        right
     }
 
     /// Takes the sources whose clouds answer a probe now out of `failed`, and returns them.
@@ -595,8 +480,7 @@ impl StreamReader {
     /// Returns the numbers of the sources in the order in which they are tried. Shares that are not
     /// lost come first, among them those with the fewest faults, then those whose cloud did not
     /// fail lately, then those of the fastest clouds, and among clouds about as fast those of the
-    /// cheapest. Data comes before parity, because data
-    /// needs no decoding.
+    /// cheapest. Data comes before parity, because data needs no decoding.
     fn by_preference(&self, segments: &Range<u64>) -> Vec<usize> {
         let (health, bytes) = (&self.inner.health, self.bytes_of(segments));
         let mut order: Vec<usize> = (0..self.sources.len()).collect();
@@ -688,44 +572,6 @@ impl StreamReader {
             valid,
             k: self.stream.layout.geometry.k,
             faults,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_cover_every_segment_once_and_cross_no_group_whatever_memory_there_is() {
-        for (first, end) in [(0, 1), (0, 5000), (250, 280), (255, 257), (7, 7)] {
-            for room in [0, 1, 5, usize::MAX] {
-                let left = std::cell::Cell::new(room);
-                let may_be_large =
-                    |_: &Range<u64>| left.get().checked_sub(1).map(|fewer| left.set(fewer));
-                let mut batches = Batches {
-                    segment_size: 128 << 10,
-                    at: first,
-                    end,
-                    is_first: true,
-                };
-                let batches: Vec<_> = std::iter::from_fn(|| batches.next(may_be_large)).collect();
-                let covered: Vec<u64> = batches
-                    .iter()
-                    .flat_map(|(batch, _)| batch.clone())
-                    .collect();
-                assert_eq!(covered, (first..end).collect::<Vec<_>>());
-                assert!(
-                    batches
-                        .iter()
-                        .all(|(b, _)| b.start / GROUP == (b.end - 1) / GROUP)
-                );
-                assert!(
-                    batches
-                        .iter()
-                        .all(|(b, reserved)| reserved.is_some() || b.end - b.start == 1)
-                );
-            }
         }
     }
 }

@@ -1,7 +1,11 @@
-//! Reads the blocks of one share, each verified against the share's root in the catalog. It needs
-//! no key.
+//! Reads the blocks of one share, and judges them by the share's root in the catalog. It needs no
+//! key.
 
-use std::{collections::BTreeMap, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
 use bytes::{Bytes, BytesMut};
 use futures::TryStreamExt as _;
@@ -17,6 +21,37 @@ use crate::{
 
 /// Most hash pages that are remembered.
 const REMEMBERED: usize = 4;
+
+/// What was read of a share, as it came.
+#[derive(Default)]
+struct Pieces(VecDeque<Bytes>);
+
+impl Pieces {
+    /// Cuts `length` bytes off the front, or what is left of them. They are copied only if they lie
+    /// in several pieces.
+    fn cut(&mut self, length: usize) -> Bytes {
+        if let Some(first) = self.0.front_mut()
+            && first.len() > length
+        {
+            return first.split_to(length);
+        }
+        let mut cut = self.0.pop_front().unwrap_or_default();
+        if cut.len() < length {
+            let mut copy = BytesMut::with_capacity(length);
+            copy.extend_from_slice(&cut);
+            while copy.len() < length
+                && let Some(mut piece) = self.0.pop_front()
+            {
+                copy.extend_from_slice(&piece.split_to(piece.len().min(length - copy.len())));
+                if !piece.is_empty() {
+                    self.0.push_front(piece);
+                }
+            }
+            cut = copy.freeze();
+        }
+        cut
+    }
+}
 
 /// One share of a stream, on the server that keeps it.
 pub(crate) struct ShareReader {
@@ -73,7 +108,26 @@ impl ShareReader {
     pub(crate) async fn blocks(&self, segments: Range<u64>) -> Result<Vec<Option<Bytes>>, String> {
         let page = self.page(segments.start / GROUP);
         let (page, blocks) = futures::join!(page, self.unverified(segments));
-        let (page, blocks) = (page?, blocks?);
+        Self::judged(page?, blocks?).await
+    }
+
+    /// Judges blocks of one group that were read before, with their segments' numbers. A block with
+    /// a wrong hash becomes `None`.
+    ///
+    /// # Errors
+    /// Fails with a sentence that names the cloud.
+    pub(crate) async fn judge(
+        &self,
+        blocks: Vec<(u64, Bytes)>,
+    ) -> Result<Vec<Option<Bytes>>, String> {
+        let Some((segment, _)) = blocks.first() else {
+            return Ok(Vec::new());
+        };
+        let page = self.page(segment / GROUP).await?;
+        Self::judged(page, blocks).await
+    }
+
+    async fn judged(page: Bytes, blocks: Vec<(u64, Bytes)>) -> Result<Vec<Option<Bytes>>, String> {
         let judge = move |(segment, block): (u64, Bytes)| {
             is_authentic(&block, &page, segment % GROUP).then_some(block)
         };
@@ -90,10 +144,10 @@ impl ShareReader {
         &self,
         segments: Range<u64>,
     ) -> Result<Vec<(u64, Bytes)>, String> {
-        let mut whole = self.part(self.extent_of(&segments)).await?;
+        let mut pieces = self.pieces(self.extent_of(&segments)).await?;
         let blocks = segments.map(|segment| {
             let length = self.layout.block_length(segment) as usize;
-            (segment, whole.split_to(length))
+            (segment, pieces.cut(length))
         });
         Ok(blocks.collect())
     }
@@ -145,25 +199,33 @@ impl ShareReader {
         Ok(hashes.to_vec())
     }
 
-    /// Reads a part of the share as a whole. It is at most a batch of blocks.
+    /// Reads a part of the share as a whole.
     async fn part(&self, range: Range<u64>) -> Result<Bytes, String> {
+        let length = (range.end - range.start) as usize;
+        // A copy: what is remembered of it holds no buffer of a connection.
+        let whole = self.pieces(range).await?.cut(length);
+        Ok(Bytes::copy_from_slice(&whole))
+    }
+
+    /// Reads a part of the share. It is at most a batch of blocks.
+    async fn pieces(&self, range: Range<u64>) -> Result<Pieces, String> {
         let length = (range.end - range.start) as usize;
         let id = ShareId {
             index: self.header.index,
             share: self.header.share,
         };
         let gather = async {
-            let mut pieces = self.server.read(id, range).await?;
-            let mut whole = BytesMut::with_capacity(length);
-            while let Some(piece) = pieces.try_next().await? {
+            let mut content = self.server.read(id, range).await?;
+            let mut pieces = Pieces::default();
+            while let Some(piece) = content.try_next().await? {
                 self.transfer.add(self.server.name(), piece.len());
-                whole.extend_from_slice(&piece);
+                pieces.0.push_back(piece);
             }
-            Ok::<_, StorageError>(whole.freeze())
+            Ok::<_, StorageError>(pieces)
         };
-        let whole = gather.await.map_err(|e| e.to_string())?;
-        if whole.len() == length {
-            Ok(whole)
+        let pieces = gather.await.map_err(|e| e.to_string())?;
+        if pieces.0.iter().map(Bytes::len).sum::<usize>() == length {
+            Ok(pieces)
         } else {
             Err(self.lie("it returned another length than was requested"))
         }
@@ -177,5 +239,32 @@ impl ShareReader {
             self.header.share,
             self.header.index
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// However a share came in pieces, its blocks are those of the whole.
+        #[test]
+        fn cuts_are_those_of_the_whole(
+            lengths in prop::collection::vec(0..40_usize, 0..12),
+            cuts in prop::collection::vec(0..60_usize, 0..12),
+        ) {
+            let total: usize = lengths.iter().sum();
+            let whole: Bytes = (0..total).map(|at| at as u8).collect();
+            let mut rest = whole.clone();
+            let mut pieces = Pieces(lengths.iter().map(|length| rest.split_to(*length)).collect());
+            let mut at = 0;
+            for cut in cuts {
+                let end = total.min(at + cut);
+                prop_assert_eq!(pieces.cut(cut), whole.slice(at..end));
+                at = end;
+            }
+        }
     }
 }

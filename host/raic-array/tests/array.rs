@@ -109,6 +109,33 @@ async fn with_three_gone_each_clouds_fault_is_reported_and_no_byte_is_wrong() {
     assert_eq!(told, ["c0", "c1", "c2"], "{e}");
 }
 
+/// What was read is judged, and not what a second look gives: that may be right again.
+#[tokio::test]
+async fn a_cloud_that_lies_now_and_then_is_blamed_and_costs_no_read() {
+    let rig = Rig::new(4);
+    let array = rig.open().await;
+    let names: Vec<String> = (0..8).map(|number| format!("file {number}")).collect();
+    for name in &names {
+        put(&array, name, content(700_000)).await.unwrap();
+    }
+    let lying = FaultPlan {
+        corrupt_body: 0.5,
+        corrupt_below: "shares/",
+        ..FaultPlan::default()
+    };
+    rig.clouds[1].set(lying);
+    for name in &names {
+        assert_eq!(
+            get(&array, name, None).await.unwrap(),
+            content(700_000),
+            "{name}"
+        );
+    }
+    let clouds = array.status().await.unwrap().clouds;
+    let blamed: Vec<_> = clouds.iter().map(|cloud| cloud.last.len()).collect();
+    assert_eq!(blamed, [0, 1, 0, 0], "{clouds:?}");
+}
+
 #[tokio::test]
 async fn what_is_removed_or_replaced_leaves_the_clouds() {
     let rig = Rig::new(4);
