@@ -75,15 +75,18 @@ impl Encoder {
         })
     }
 
-    /// Makes room for every share's blocks of some segments, a header and a page, so that nothing
-    /// is moved. The first bytes of a share are its header.
+    /// Makes room for every share's blocks of some segments, and for the header and the pages that
+    /// come between, so that nothing is moved and nothing is held in vain. The first bytes of a
+    /// share are its header.
     fn room(&mut self, content: &[Vec<u8>]) -> Vec<BytesMut> {
         let has_begun = std::mem::replace(&mut self.has_begun, true);
         let blocks: u64 = content
             .iter()
             .map(|s| block_length(s.len() as u64, self.header.geometry))
             .sum();
-        let room = blocks as usize + HEADER as usize + GROUP as usize * HASH;
+        let header = if has_begun { 0 } else { HEADER };
+        let groups = (self.segment + content.len() as u64) / GROUP - self.segment / GROUP;
+        let room = (blocks + header + groups * GROUP * HASH as u64) as usize;
         let room = self.hashers.iter().map(|hasher| {
             let mut out = BytesMut::with_capacity(room);
             if !has_begun {

@@ -17,7 +17,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use cap_std::{
     ambient_authority,
     fs::{Dir, File, OpenOptions},
@@ -211,7 +211,7 @@ fn sync(dir: &Dir, path: &Path) -> io::Result<()> {
 
 #[async_trait]
 impl ShareStore for DiskBackend {
-    async fn create(&self, id: ShareId, _: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>> {
+    async fn create(&self, id: ShareId, memory: Arc<StreamMemory>) -> Result<Box<dyn ShareWriter>> {
         self.require_space(0).await?;
         let incoming = incoming(id);
         let file = self
@@ -224,7 +224,9 @@ impl ShareStore for DiskBackend {
             backend: self.clone(),
             id,
             file: Arc::new(file),
-            gathered: BytesMut::new(),
+            memory,
+            parts: Vec::new(),
+            gathered: 0,
             written: 0,
             is_finished: false,
         }))
@@ -641,7 +643,10 @@ struct FileWriter {
     backend: DiskBackend,
     id: ShareId,
     file: Arc<File>,
-    gathered: BytesMut,
+    memory: Arc<StreamMemory>,
+    /// What was not written yet, and its bytes.
+    parts: Vec<Bytes>,
+    gathered: usize,
     written: u64,
     is_finished: bool,
 }
@@ -666,11 +671,11 @@ impl FileWriter {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        let (file, bytes) = (self.file.clone(), self.gathered.split().freeze());
-        self.written += bytes.len() as u64;
+        let (file, parts) = (self.file.clone(), std::mem::take(&mut self.parts));
+        self.written += std::mem::take(&mut self.gathered) as u64;
         self.backend
             .run("write", self.incoming(), move |_, _| {
-                (&*file).write_all(&bytes)
+                parts.iter().try_for_each(|part| (&*file).write_all(part))
             })
             .await
     }
@@ -704,8 +709,9 @@ impl DiskBackend {
 #[async_trait]
 impl ShareWriter for FileWriter {
     async fn write(&mut self, bytes: Bytes) -> Result<()> {
-        self.gathered.extend_from_slice(&bytes);
-        if self.gathered.len() >= GATHER {
+        self.gathered += bytes.len();
+        self.parts.push(bytes);
+        if self.gathered >= self.memory.chunk_size(self.gathered, GATHER) {
             self.flush().await?;
         }
         Ok(())
