@@ -506,16 +506,11 @@ impl Array {
             .iter()
             .map(|server| self.state(server, &holders, &lacking));
         let leasedb = self.leasedb();
-        let gone = leasedb.servers().await?;
         Ok(Status {
             classes: self.classes(),
             totals: self.inner.catalog.totals().await?,
             clouds: futures::future::join_all(probes).await,
-            gone: gone
-                .into_iter()
-                .filter(|s| s.is_gone && s.shares > 0)
-                .map(|s| (s.name, s.shares))
-                .collect(),
+            gone: leasedb.gone().await?.into_iter().collect(),
             clock: leasedb.clock_fault(),
         })
     }

@@ -66,7 +66,7 @@ async fn of_servers(admin: &Admin, now: &Opened) -> Result<Status, Refused> {
     let clouds = now.servers.iter().map(|server| of_server(admin, server));
     let clouds = futures::future::join_all(clouds).await;
     let (deletions, lost) = now.leasedb.waiting().await?;
-    let gone = now.leasedb.servers().await?;
+    let gone = now.leasedb.gone().await?;
     Ok(Status {
         k: 0,
         n: 0,
@@ -80,11 +80,7 @@ async fn of_servers(admin: &Admin, now: &Opened) -> Result<Status, Refused> {
         clouds,
         gone: gone
             .into_iter()
-            .filter(|server| server.is_gone && server.shares > 0)
-            .map(|server| GoneCloud {
-                name: server.name,
-                shares: server.shares,
-            })
+            .map(|(name, shares)| GoneCloud { name, shares })
             .collect(),
         clock: now.leasedb.clock_fault(),
         waiting: admin.control.waiting_connectors(),

@@ -728,6 +728,13 @@ impl World {
                 ),
                 (one("SELECT coalesce(sum(leases), 0) FROM shares")?, one("SELECT count(*) FROM leases")?),
                 (one("SELECT count(*) FROM usage WHERE bytes < 0 OR shares < 0")?, 0),
+                (
+                    one("SELECT count(*) FROM server_usage WHERE (going, unleased, leased, lost) IS NOT
+                         (SELECT count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 1 AND leases = 0),
+                                 count(*) FILTER (WHERE state = 1 AND leases > 0), count(lost_ms)
+                          FROM shares WHERE shares.server = server_usage.server)")?,
+                    0,
+                ),
             ])
         });
         for (kept, counted) in sums.await.unwrap() {

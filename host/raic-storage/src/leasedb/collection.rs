@@ -332,18 +332,13 @@ impl LeaseDb {
     /// Fails with `StorageError::Database` if the database cannot be read.
     pub async fn waiting(&self) -> Result<(u64, u64)> {
         self.read(|c| {
-            let one = |sql: &str| c.query_row(sql, [], |row| row.get::<_, i64>(0)).map(super::uint);
-            Ok((
-                one("SELECT count(*) FROM going CROSS JOIN servers ON servers.id = server WHERE gone_ms IS NULL")?
-                    + one(&format!("SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
-                         WHERE gone_ms IS NULL AND state = {STABLE} AND leases = 0"))?,
-                // Of a server that is gone, only the shares that still have a lease count.
-                one(
-                    "SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
-                     WHERE gone_ms IS NULL AND lost_ms IS NOT NULL",
-                )? + one(&format!("SELECT count(*) FROM servers CROSS JOIN shares ON server = servers.id
-                     WHERE gone_ms IS NOT NULL AND state = {STABLE} AND leases > 0"))?,
-            ))
+            // Of a server that is gone, only the shares that still have a lease count.
+            let sql = "SELECT coalesce(sum(iif(gone_ms IS NULL, going + unleased, 0)), 0),
+                              coalesce(sum(iif(gone_ms IS NULL, lost, leased)), 0)
+                       FROM servers JOIN server_usage ON server = servers.id";
+            Ok(c.query_row(sql, [], |row| {
+                Ok((super::uint(row.get(0)?), super::uint(row.get(1)?)))
+            })?)
         })
         .await
     }

@@ -32,6 +32,23 @@ impl LeaseDb {
         self.read(servers).await
     }
 
+    /// Counts the shares that lie on each server that is gone for good, by the server's name. Those
+    /// without shares are left out.
+    ///
+    /// # Errors
+    /// Fails with `StorageError::Database` if the database cannot be read.
+    pub async fn gone(&self) -> Result<BTreeMap<String, u64>> {
+        self.read(|c| {
+            let mut statement = c.prepare(
+                "SELECT name, leased + unleased FROM servers JOIN server_usage ON server = servers.id
+                 WHERE gone_ms IS NOT NULL AND leased + unleased > 0",
+            )?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })
+        .await
+    }
+
     /// Counts the shares that have vanished from each server, by the server's name. Servers without
     /// such shares are left out.
     ///
@@ -40,9 +57,7 @@ impl LeaseDb {
     pub async fn vanished(&self) -> Result<BTreeMap<String, u64>> {
         self.read(|c| {
             let mut statement = c.prepare(
-                "SELECT servers.name, count(*) FROM servers
-                 CROSS JOIN shares ON server = servers.id WHERE lost_ms IS NOT NULL
-                 GROUP BY servers.id",
+                "SELECT name, lost FROM servers JOIN server_usage ON server = servers.id WHERE lost > 0",
             )?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, uint(row.get(1)?))))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -173,4 +173,42 @@ CREATE TRIGGER array_usage_history_is_kept BEFORE DELETE ON array_usage_history
 BEGIN SELECT raise(ABORT, 'usage history is append-only'); END;
 -- Set while a server holds shares and gets no new ones.
 ALTER TABLE servers ADD COLUMN draining_ms INTEGER;
+", "
+-- Of a server's shares, those that are GOING, those that are STABLE without and with a lease, and
+-- those that vanished. What is shown to people reads these and counts no table.
+ALTER TABLE server_usage ADD COLUMN going INTEGER NOT NULL DEFAULT 0 CHECK(going >= 0);
+ALTER TABLE server_usage ADD COLUMN unleased INTEGER NOT NULL DEFAULT 0 CHECK(unleased >= 0);
+ALTER TABLE server_usage ADD COLUMN leased INTEGER NOT NULL DEFAULT 0 CHECK(leased >= 0);
+ALTER TABLE server_usage ADD COLUMN lost INTEGER NOT NULL DEFAULT 0 CHECK(lost >= 0);
+UPDATE server_usage SET (going, unleased, leased, lost) =
+    (SELECT count(*) FILTER (WHERE state = 2), count(*) FILTER (WHERE state = 1 AND leases = 0),
+            count(*) FILTER (WHERE state = 1 AND leases > 0), count(lost_ms)
+     FROM shares WHERE shares.server = server_usage.server);
+DROP INDEX shares_lost;
+DROP TRIGGER shares_inserted;
+CREATE TRIGGER shares_inserted AFTER INSERT ON shares BEGIN
+    INSERT INTO server_usage(server, shares, bytes, going, unleased, leased, lost)
+        VALUES(NEW.server, 1, NEW.used_space, NEW.state = 2, NEW.state = 1 AND NEW.leases = 0,
+               NEW.state = 1 AND NEW.leases > 0, NEW.lost_ms IS NOT NULL)
+        ON CONFLICT(server) DO UPDATE SET
+            shares = shares + 1, bytes = bytes + excluded.bytes, going = going + excluded.going,
+            unleased = unleased + excluded.unleased, leased = leased + excluded.leased, lost = lost + excluded.lost;
+END;
+DROP TRIGGER shares_deleted;
+CREATE TRIGGER shares_deleted AFTER DELETE ON shares BEGIN
+    UPDATE server_usage SET
+        shares = shares - 1, bytes = bytes - OLD.used_space, going = going - (OLD.state = 2),
+        unleased = unleased - (OLD.state = 1 AND OLD.leases = 0),
+        leased = leased - (OLD.state = 1 AND OLD.leases > 0), lost = lost - (OLD.lost_ms IS NOT NULL)
+    WHERE server = OLD.server;
+END;
+CREATE TRIGGER shares_changed AFTER UPDATE OF state, leases, lost_ms ON shares
+WHEN NEW.state <> OLD.state OR (NEW.leases > 0) <> (OLD.leases > 0) OR (NEW.lost_ms IS NULL) <> (OLD.lost_ms IS NULL) BEGIN
+    UPDATE server_usage SET
+        going = going + (NEW.state = 2) - (OLD.state = 2),
+        unleased = unleased + (NEW.state = 1 AND NEW.leases = 0) - (OLD.state = 1 AND OLD.leases = 0),
+        leased = leased + (NEW.state = 1 AND NEW.leases > 0) - (OLD.state = 1 AND OLD.leases > 0),
+        lost = lost + (NEW.lost_ms IS NOT NULL) - (OLD.lost_ms IS NOT NULL)
+    WHERE server = NEW.server;
+END;
 "];
