@@ -64,7 +64,8 @@ pub(crate) struct AccountSettings {
     /// The hard quota, such as "10 GiB": the account may use no more; "none" removes it
     #[arg(long)]
     hard: Option<String>,
-    /// How many days the account's leases last after each renewal; 31 for a new account
+    /// How many days the account's leases last after each renewal; 31 for a new account, and
+    /// with 0 they end at once
     #[arg(long, value_parser = clap::value_parser!(u64).range(0..=36_500))]
     lease_days: Option<u64>,
 }
@@ -151,8 +152,17 @@ pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
         By::Day => "day",
     };
     let mut page = format!("/v1/usage?by={by}");
+    let mut has_heading = json;
     loop {
         let lines: Vec<UsageLine> = Client(home).ask(Method::GET, &page, nothing()).await?;
+        if !std::mem::replace(&mut has_heading, true) {
+            let of = if by == "day" {
+                "day, account and cloud"
+            } else {
+                by
+            };
+            say!("{:>14}  {:>10}  {:>10}  {of}", "bytes", "shares", "files");
+        }
         for line in &lines {
             if json {
                 print_json(line)?;
@@ -161,7 +171,7 @@ pub(crate) async fn usage(home: &Home, json: bool, by: By) -> Outcome {
             let names = [&line.day, &line.account, &line.cloud];
             let names: Vec<_> = names.into_iter().flatten().map(String::as_str).collect();
             say!(
-                "{:>14}  {:>10} shares  {:>10} files  {}",
+                "{:>14}  {:>10}  {:>10}  {}",
                 line.bytes,
                 line.shares,
                 line.files,

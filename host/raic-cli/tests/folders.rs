@@ -287,6 +287,7 @@ fn files_are_copied_moved_and_removed_by_folders_and_buckets() {
     let removed = rig.raic(&["rm", "-r", "x", "copies"]).ok().text;
     assert_eq!(removed.trim(), "removed 3 files");
     rig.raic(&["rm", "-r", "x"]).fails(3, &["ls"]);
+    rig.raic(&["ls", "x/"]).fails(3, &["x/", "raic ls"]);
     rig.raic(&["rm", "-r", "", "--bucket", "photos"])
         .fails(2, &["--all"]);
     rig.raic(&["rm", "a", "--include", "a"])

@@ -89,6 +89,7 @@ fn accounts_pay_for_what_they_store_and_no_more_than_their_quota() {
     );
 
     let by_cloud = rig.raic(&["usage", "--by", "cloud"]).ok().text;
+    assert!(by_cloud.trim().starts_with("bytes "), "{by_cloud}");
     assert_eq!(
         by_cloud
             .lines()

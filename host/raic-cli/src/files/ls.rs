@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 
 use clap::Args;
-use raic_gateway::wire::File;
+use raic_gateway::wire::{Code, File};
 
 use super::{Bucket, remote::Pages, when};
 use crate::{
@@ -153,6 +153,12 @@ pub(crate) async fn ls(home: &Home, json: bool, arguments: LsArguments) -> Outco
                 return Ok(());
             }
         }
+    }
+    if files + folders == 0 && !prefix.is_empty() {
+        return Err(Failed {
+            code: Code::NoSuchFile,
+            sentence: format!("no name begins with {prefix:?}; see `raic ls`"),
+        });
     }
     if long && !json {
         let folders = match folders {
