@@ -383,7 +383,13 @@ impl StreamReader {
             });
             let blocks: Vec<_> = of_share.collect();
             let numbers: Vec<u64> = blocks.iter().map(|(segment, _)| *segment).collect();
-            let fault = match source.reader.judge(blocks).await {
+            // A cloud that hangs stops no read: its blocks are read from others then.
+            let judged = tokio::time::timeout(MOST_PATIENCE, source.reader.judge(blocks));
+            let judged = judged.await.unwrap_or_else(|_| {
+                let (cloud, seconds) = (source.reader.cloud(), MOST_PATIENCE.as_secs());
+                Err(format!("cloud {cloud:?}: no hashes came for {seconds} s"))
+            });
+            let fault = match judged {
                 Err(fault) => {
                     for blocks in &mut *fetched {
                         blocks.retain(|(of, _)| of != share);

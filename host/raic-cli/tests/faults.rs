@@ -7,7 +7,9 @@
 
 mod rig;
 
-use std::{fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, process::Command};
+use std::{
+    fs, io::Write as _, os::unix::fs::PermissionsExt as _, path::Path, process::Command, thread,
+};
 
 use rig::{Ended, Rig, component, content};
 
@@ -370,6 +372,25 @@ fn a_file_larger_than_the_daemons_memory_goes_through_four_s3_services() {
     assert!(same.success(), "other bytes came back");
     let peak = rig.peak_memory() >> 10;
     assert!(peak < 256, "the daemon had {peak} MiB");
+}
+
+/// What the writers of folders gathered was once held beside the budget: about 2 MiB a share.
+#[test]
+fn many_uploads_at_once_share_the_memory_for_uploads() {
+    let mut rig = Rig::new();
+    rig.serve();
+    let file = write(&rig, "file", &content(8 << 20, 3));
+    thread::scope(|scope| {
+        for number in 0..64 {
+            let (rig, file) = (&rig, &file);
+            scope.spawn(move || {
+                let name = format!("file {number}");
+                rig.raic(&["put", file, "--as", &name]).ok();
+            });
+        }
+    });
+    let peak = rig.peak_memory() >> 10;
+    assert!(peak < 320, "the daemon had {peak} MiB");
 }
 
 /// Closed to everybody else, a folder such as /tmp would be lost to all who work in it.
