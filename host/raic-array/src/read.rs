@@ -238,14 +238,17 @@ impl StreamReader {
         loop {
             let fewest = valid.iter().map(Vec::len).min().unwrap_or(k);
             if fewest >= k {
+                // Nobody waits for the others any longer.
+                fetching.clear();
+                waiting.clear();
                 match self.open(valid.clone(), segments.clone()).await {
                     Err(ArrayError::Sealed { .. }) if check == Check::Seals => {
                         check = Check::Blocks;
-                        fetching.clear();
-                        waiting.clear();
                         let judged = self.judge(&mut valid, &gave, &segments).await;
                         let mut others = self.by_preference(&segments);
                         others.retain(|source| !judged.contains(source));
+                        // They are among the others, and asked once more.
+                        failed.clear();
                         untried = others.into_iter();
                         continue;
                     }
